@@ -1,0 +1,1 @@
+"""Channels adapt a policy: `fast` through texts, `slow` through weights. Neither knows the other."""

@@ -1,0 +1,244 @@
+"""What a run is made of: every configuration key, with its unit, default and source.
+
+One model per noun, frozen, unknown keys refused. Reading files is `load.py`'s; nothing below the
+surface layer receives these objects whole.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+FST = "Fast-Slow Training, arXiv 2605.12484"
+OURS = "ours, docs/decisions.md"
+
+
+class Model(BaseModel):
+    """Base of every configuration model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
+    """A configuration key with its unit and the source of its default.
+
+    Args:
+        default: The value when no file or override sets it; `...` makes the key required.
+        unit: What one of it is, e.g. "optimizer updates"; "name" or "switch" for words.
+        source: Where the default comes from: a paper's section, a library, or a measurement.
+        constraints: Passed on to `pydantic.Field`.
+    """
+    return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
+
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+
+class ModelConfig(Model):
+    """The base model, which no channel changes."""
+
+    name: str = key("smollm2-135m-instruct", "name", OURS, min_length=1)
+    """A name of `fastslow models list`, a local folder with safetensors weights, or a hub id."""
+    revision: str | None = key(None, "name", "the hub's default branch")
+    """Commit, tag or branch of a hub id; ignored for local folders."""
+    dtype: Literal["float32", "bfloat16"] = key("float32", "name", "bfloat16 is 4x slower on CPU")
+    """Number format of weights and activations."""
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "name", "the first accelerator, else CPU")
+    """Where the model runs."""
+
+
+class TaskUse(Model):
+    """A task of the run: which definition, with which parameters."""
+
+    use: str | None = key(None, "name", "the key it stands under")
+    """A folder under tasks/, or `package.module:function`."""
+    params: dict[str, Any] = key({}, "the task's own", "the task's card", validate_default=True)
+    """The definition's parameters; `fastslow tasks show NAME` lists them."""
+
+
+class StageConfig(Model):
+    """One visit to one task."""
+
+    task: str = key(..., "name", "required", min_length=1)
+    """A key of `tasks`, or a folder under tasks/ with its default parameters."""
+    cycles: PositiveInt = key(2, "cycles", OURS)
+    """Fast phase and slow phase, this many times in turn."""
+    fast: bool = key(True, "switch", FST + ", Algorithm 1")
+    """Whether the fast channel takes part in this stage."""
+    slow: bool = key(True, "switch", FST + ", Algorithm 1")
+    """Whether the slow channel takes part in this stage."""
+
+
+class CycleConfig(Model):
+    """The shape of a cycle: T updates of Q problems each."""
+
+    optimizer_steps: PositiveInt = key(5, "optimizer updates", FST + ", App. D has 6")
+    """T: slow updates per fast phase."""
+    problems: PositiveInt = key(8, "problems", FST + " has 32 to 64; 8 suits two cores")
+    """Q: problems per optimizer update."""
+
+
+class LoraConfig(Model):
+    """The adapter the slow channel trains."""
+
+    rank: PositiveInt = key(8, "dimensions", "PEFT's default")
+    """Rank of each update matrix."""
+    alpha: PositiveFloat = key(16.0, "factor", "twice the rank, as is usual")
+    """The update is scaled by alpha / rank."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = key(
+        "all-linear", "module names", "Schulman et al. 2025, LoRA Without Regret"
+    )
+    """Which linear layers get an adapter."""
+
+
+class GrpoConfig(Model):
+    """Slow channel: group-relative policy gradient on the adapter, through TRL."""
+
+    kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")
+    """Which slow channel."""
+    loss: Literal["cispo", "grpo", "dr_grpo", "dapo"] = key("cispo", "name", FST + ", Eq. 4")
+    """TRL's name of the loss."""
+    group: int = key(8, "rollouts per problem", FST + ", App. D", ge=2)
+    """G: rollouts of one problem, over all texts; the population size must divide it."""
+    lr: PositiveFloat = key(3e-4, "1 / update", "measured, docs/results.md")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", FST + ", App. D has 10 of 1,500")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", FST + ", App. D")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default; the paper gives none")
+    """Gradients longer than this are scaled down to it."""
+    ratio_cap: PositiveFloat = key(4.0, "ratio", FST + ", App. D: tau = 4, upper side only")
+    """CISPO: the importance ratio is cut off above this, absolutely (not 1 + this)."""
+    kl_coefficient: NonNegativeFloat = key(0.001, "1 / nat", FST + ", App. D")
+    """Weight of KL(tuned || base) in the loss; the base is the same weights, adapter off."""
+    temperature: PositiveFloat = key(1.0, "temperature", "TRL's default; the paper gives none")
+    """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
+    rows_per_forward: PositiveInt = key(64, "rollouts", "24 GiB of memory; docs/results.md")
+    """Rollouts in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+
+class DemosConfig(Model):
+    """Fast channel: search over demonstrations, through DSPy; needs no second language model."""
+
+    kind: Literal["demos"] = key("demos", "name", "DSPy, BootstrapFewShotWithRandomSearch")
+    """Which fast channel."""
+    population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
+    """K: texts kept after each fast phase; must divide `slow.group`."""
+    demonstrations: PositiveInt = key(4, "demonstrations", "measured, docs/results.md")
+    """Demonstrations in one text, at most."""
+    pool: PositiveInt = key(32, "examples", OURS)
+    """Training examples set aside for demonstrations; the slow channel never trains on them."""
+    metric_calls: PositiveInt = key(320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem")
+    """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
+    threads: PositiveInt = key(32, "requests", "fills one sampling batch")
+    """Requests in flight; the engine gathers them into one batch."""
+
+
+class EvaluationConfig(Model):
+    """How policies are scored. Test examples are seen by nothing else."""
+
+    test_examples: PositiveInt | None = key(64, "examples per task", "Wilson half-width 0.12 at 0.5")
+    """Size of the test sample, fixed for the whole run; null takes the whole split."""
+    validation_examples: PositiveInt = key(32, "examples", OURS)
+    """Examples on which the text to deploy is chosen."""
+    kl_examples: NonNegativeInt = key(16, "examples per task", OURS)
+    """Test inputs on which KL to the base is measured; 0 turns it off."""
+
+
+class TrackingConfig(Model):
+    """Where metrics, texts and adapters go beside the run folder."""
+
+    kind: Literal["mlflow"] = key("mlflow", "name", "the one tracker there is")
+    """Which tracker."""
+    uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
+    """MLflow tracking address."""
+
+
+class RunConfig(Model):
+    """One run: a policy taken through a sequence of stages, with a report at the end."""
+
+    name: str = key(..., "name", "required", pattern=NAME)
+    """Name of the run; part of its folder's name."""
+    seed: NonNegativeInt = key(0, "seed", "any integer")
+    """Every random stream of the run is derived from it."""
+    runs_dir: str = key("runs", "folder", OURS, min_length=1)
+    """Where run folders are made, relative to the working directory."""
+    data: str | None = key(None, "path", "none")
+    """Data for tasks that read files and name none themselves."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """The base model."""
+    tasks: dict[str, TaskUse] = Field(default_factory=dict)
+    """Tasks by the run's own names; those no stage visits are evaluated all the same."""
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    """Visits in training order."""
+    cycle: CycleConfig = Field(default_factory=CycleConfig)
+    """The shape of every cycle."""
+    fast: DemosConfig | None = Field(default_factory=DemosConfig)
+    """The fast channel; null turns it off for the whole run."""
+    slow: GrpoConfig | None = Field(default_factory=GrpoConfig)
+    """The slow channel; null turns it off for the whole run."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """How policies are scored."""
+    tracking: TrackingConfig | None = Field(default_factory=TrackingConfig)
+    """The tracker; null keeps everything in the run folder alone."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of all tasks scored: those of the stages in order, then the others."""
+        return tuple(dict.fromkeys([*(stage.task for stage in self.stages), *self.tasks]))
+
+    def task_use(self, name: str) -> TaskUse:
+        """The entry of `tasks` called `name`, or the shipped task of that name with defaults."""
+        return self.tasks.get(name, TaskUse())
+
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (key path, message) for every rule between keys that does not hold."""
+        if self.fast and self.slow and self.slow.group % self.fast.population:
+            yield (
+                "fast.population",
+                f"K = {self.fast.population} must divide slow.group (G = {self.slow.group}), so "
+                "that every text gets the same number of rollouts. "
+                f"Use one of {_divisors(self.slow.group)}.",
+            )
+        anchor = self.cycle.optimizer_steps * self.cycle.problems
+        if self.fast and self.fast.metric_calls < (self.fast.population + 2) * anchor:
+            yield (
+                "fast.metric_calls",
+                f"{self.fast.metric_calls} rollouts are too few: re-scoring "
+                f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
+                "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
+                f"texts. Use at least {(self.fast.population + 2) * anchor}.",
+            )
+        for index, stage in enumerate(self.stages):
+            if not (stage.fast or stage.slow):
+                yield (
+                    f"stages.{index}.slow",
+                    f"stages.{index}.fast and stages.{index}.slow are both false, so the stage "
+                    "would do nothing. Set one of them to true, or remove the stage.",
+                )
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> "RunConfig":
+        broken = dict(self.broken_rules())
+        if broken:
+            raise PydanticCustomError(
+                "broken_rules", "{text}", {"text": "; ".join(broken.values()), "rules": broken}
+            )
+        return self
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

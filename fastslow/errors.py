@@ -1,0 +1,69 @@
+"""The errors a user can meet. Each message says where, what was got, what is known, what to do.
+
+`cli.main` prints these without a traceback and exits with `exit_code`; any other exception is
+our bug and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class FastSlowError(Exception):
+    """Base of every error that is the user's or the run's, not a bug of ours."""
+
+    exit_code: ClassVar[int] = 1
+    """Exit code of the process: 1 the run failed, 2 what was given is wrong, 3 the gate says no."""
+
+
+class ConfigError(FastSlowError, ValueError):
+    """A configuration cannot be used. Raised before any model loads; nothing was written."""
+
+    exit_code = 2
+
+
+class TaskError(FastSlowError):
+    """A task cannot be found, built or trusted. Raised before training; nothing was written."""
+
+    exit_code = 2
+
+
+class ModelError(FastSlowError):
+    """A model cannot be found, fetched or loaded. The model cache is left as it was."""
+
+    exit_code = 2
+
+
+class ChannelError(FastSlowError):
+    """A channel could not adapt the policy. The last resume point of the run is intact."""
+
+
+class EvaluationError(FastSlowError):
+    """A score could not be measured. Rows already recorded stay; the last resume point is intact."""
+
+
+class CheckpointError(FastSlowError):
+    """A resume point or run folder cannot be used. Nothing in it was changed."""
+
+    exit_code = 2
+
+
+class StageError(FastSlowError):
+    """A stage failed; names stage, task and channel, and the resume point that was kept."""
+
+
+def nearest(got: str, known: Iterable[str]) -> str:
+    """Suggest the closest known name, as ` Did you mean 'x'?`, or list what is known.
+
+    Args:
+        got: The name that was not found.
+        known: Every name that would have been accepted.
+
+    Returns:
+        A sentence that starts with a space, ready to be appended to an error message.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(names)}." if names else " None are known."

@@ -1,0 +1,1 @@
+"""Measures: what a policy scores, what it forgot, how far it drifted."""

@@ -1,0 +1,1 @@
+"""The policy: base weights, adapter and prompt texts; the only owner of a torch model."""

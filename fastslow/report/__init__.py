@@ -1,0 +1,1 @@
+"""Reports: from run folders to tables. Reads files only; never loads a model."""
