@@ -1,1 +1,1 @@
-"""Channels adapt a policy: `fast` through texts, `slow` through weights. Neither knows the other."""
+"""Channels adapt a policy: `fast` its texts, `slow` its weights. Neither knows the other."""

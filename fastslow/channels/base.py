@@ -1,0 +1,59 @@
+"""What a channel is: something that adapts the policy on an anchor set, and can be resumed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from fastslow.policy.policy import Policy
+from fastslow.task import Task
+from fastslow.types import Anchor
+
+StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+"""Takes steps done, steps in all, and figures by name; called as the work goes on."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What one call of a channel cost and reports."""
+
+    rollouts: int
+    """Completions drawn, every one of them."""
+    seconds: float
+    """Wall time."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Figures by name, means over the cycle."""
+    samples: tuple[str, ...] = ()
+    """Some of what was drawn, as readable lines; untrusted text."""
+
+
+class Channel(Protocol):
+    """Adapts a policy. Channels know neither each other nor the loop."""
+
+    name: str
+    """`fast` or `slow`."""
+
+    def adapt(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
+    ) -> Adaptation:
+        """Change the policy in place on the problems of one cycle.
+
+        Args:
+            policy: Changed in its texts (fast) or its adapter (slow), never in both.
+            task: Gives instruction, grader and limits.
+            anchor: The problems.
+            seed: Of every draw this call makes.
+            log: Called while it works.
+
+        Raises:
+            ChannelError: The policy could not be adapted; names the cause.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what the next call needs beyond the policy itself."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take back what `save` wrote; the next call then does what it would have done."""
+        ...

@@ -1,0 +1,173 @@
+"""The slow channel: T policy-gradient updates of the adapter, with the texts frozen.
+
+Every problem's G rollouts are shared out over the population, G/K per text, and normalised once
+per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
+from fastslow.errors import ChannelError, CheckpointError
+from fastslow.policy.policy import Policy
+from fastslow.prompts import assign_slots
+from fastslow.seeds import derive_seed
+from fastslow.task import Task
+from fastslow.types import Anchor
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "slow.json"
+
+
+class SlowChannel:
+    """Trains the adapter through TRL; optimizer state lives as long as a stage.
+
+    Args:
+        settings: Loss, group size, learning rate and coefficients.
+    """
+
+    name = "slow"
+
+    def __init__(self, settings: GrpoSettings) -> None:
+        self.settings = settings
+        self._stage: int | None = None
+        self._step = 0
+        self._trainer: FastSlowTrainer | None = None
+        self._optimizer: torch.optim.AdamW | None = None
+        self._loaded: dict[str, torch.Tensor] | None = None
+
+    def adapt(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
+    ) -> Adaptation:
+        """Make one update per batch of the anchor. See `Channel.adapt`.
+
+        Raises:
+            ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
+                change although a group had different rewards, or the texts changed.
+        """
+        started, before = time.monotonic(), policy.engine.num_rollouts
+        weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
+        trainer, optimizer = self._stage_parts(policy, task, anchor)
+        slots = assign_slots(policy.population(task), self.settings.group)
+        figures: list[dict[str, float]] = []
+        samples: list[str] = []
+        for index, batch in enumerate(anchor.batches):
+            lr = self.settings.lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = lr
+            found = trainer.update(batch, slots, optimizer, derive_seed(seed, "update", index))
+            if not all(map(_finite, found.values())):
+                ids = ", ".join(example.id for example in batch.examples)
+                raise ChannelError(
+                    f"slow: update {self._step} gave a value that is not finite: {found}. "
+                    f"Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
+                )
+            self._step += 1
+            figures.append(found | {"lr": lr})
+            samples += [_sample_line(self._step, r) for r in trainer.rollouts[:: len(slots)]]
+            log(index + 1, len(anchor.batches), figures[-1])
+        learned = any(f["zero_variance_frac"] < 1 for f in figures)
+        self._check(policy, weights, texts, learned)
+        return Adaptation(
+            rollouts=policy.engine.num_rollouts - before,
+            seconds=time.monotonic() - started,
+            metrics={name: sum(f[name] for f in figures) / len(figures) for name in figures[0]},
+            samples=tuple(samples),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write step and AdamW moments, as JSON and safetensors."""
+        from safetensors.torch import save_file
+
+        state = {"stage": self._stage, "step": self._step}
+        (folder / STATE_FILE).write_text(json.dumps(state))
+        if self._optimizer is not None:
+            save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Take back what `save` wrote.
+
+        Raises:
+            CheckpointError: The file of the optimizer is missing.
+        """
+        from safetensors.torch import load_file
+
+        state = json.loads((folder / STATE_FILE).read_text())
+        self._stage, self._step = state["stage"], state["step"]
+        self._trainer = self._optimizer = None
+        if self._stage is not None:
+            path = folder / OPTIMIZER_FILE
+            if not path.is_file():
+                raise CheckpointError(f"{path}: missing. Resume from the point before this one.")
+            self._loaded = load_file(path)
+
+    def _stage_parts(
+        self, policy: Policy, task: Task, anchor: Anchor
+    ) -> tuple[FastSlowTrainer, torch.optim.AdamW]:
+        """Trainer and optimizer of this stage: fresh at its start, else as they were left."""
+        if self._stage != anchor.stage:
+            self._stage, self._step, self._loaded = anchor.stage, 0, None
+            self._trainer = self._optimizer = None
+        if self._trainer is None or self._optimizer is None:
+            parameters = [p for p in policy.model.parameters() if p.requires_grad]
+            if not parameters:
+                raise ChannelError(
+                    "slow: nothing to train, the model has no trainable adapter weights. "
+                    "Check slow.lora.target_modules."
+                )
+            self._trainer = FastSlowTrainer(
+                policy, task, len(anchor.batches[0].examples), self.settings
+            )
+            self._optimizer = torch.optim.AdamW(
+                parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
+            )
+            if self._loaded is not None:
+                _restore_moments(self._optimizer, self._loaded)
+                self._loaded = None
+        return self._trainer, self._optimizer
+
+    def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
+        """Integrity: texts as before; adapter changed if there was anything to learn from."""
+        if policy.texts_fingerprint() != texts:
+            raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
+        if learned and policy.weights_fingerprint() == weights:
+            raise ChannelError(
+                "slow: the adapter is bit-identical after its updates although groups had "
+                "different rewards. The optimizer does not hold the adapter's weights, or slow.lr "
+                f"= {self.settings.lr} is below their resolution."
+            )
+
+
+def _moments(optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value).clone().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor]) -> None:
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    for key, value in saved.items():
+        index, name = key.split(".", 1)
+        whole["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(whole)
+
+
+def _finite(value: float) -> bool:
+    return bool(torch.isfinite(torch.tensor(value)))
+
+
+def _sample_line(step: int, rollout: Rollout) -> str:
+    return (
+        f"step {step} | text {rollout.program.text_hash} | {rollout.example.id}: "
+        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
+        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
+    )

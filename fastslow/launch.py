@@ -1,0 +1,181 @@
+"""Starts and resumes runs: builds the parts from the configuration, hands them to the loop.
+
+The one place where `kind` is matched. Configuration ends here; everything below receives plain
+arguments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from fastslow import model_store
+from fastslow.channels.base import Channel
+from fastslow.config.load import LoadedConfig, load_resolved
+from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig
+from fastslow.measure.evaluator import Evaluator
+from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.progress import Progress
+from fastslow.records import RunEvent
+from fastslow.registry import build_task
+from fastslow.rundir import RunDir, RunState, State
+from fastslow.seeds import derive_seed
+from fastslow.stages import Run, planned_units, run
+from fastslow.task import Task
+from fastslow.tracking import MlflowTracker, NullTracker, Tracker
+
+
+def train(
+    loaded: LoadedConfig, command: Sequence[str], finish: Callable[[Path], Sequence[Path]]
+) -> Path:
+    """Start a run and take it to its end.
+
+    Args:
+        loaded: The checked configuration.
+        command: The command line, for the record.
+        finish: Writes the reports of a run folder; gives the files to be tracked.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
+    """
+    tasks = build_tasks(loaded)
+    model = locate_model(loaded.config)
+    policy = build_policy(loaded.config, model)
+    device = str(policy.model.device)
+    with RunDir.create(loaded.config, loaded.layers, command, device) as run_dir:
+        return _run_in(run_dir, loaded.config, tasks, policy, finish)
+
+
+def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
+    """Go on with a run from its last resume point; see `train`.
+
+    Raises:
+        CheckpointError: The folder is no run, is being written, or has no usable resume point.
+    """
+    with RunDir.open(path) as run_dir:
+        loaded = load_resolved(path / "config.json")
+        tasks = build_tasks(loaded)
+        policy = build_policy(loaded.config, locate_model(loaded.config))
+        return _run_in(run_dir, loaded.config, tasks, policy, finish)
+
+
+def _run_in(
+    run_dir: RunDir,
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    policy: Policy,
+    finish: Callable[[Path], Sequence[Path]],
+) -> Path:
+    """Restore what there is, run, and leave the folder saying how it ended."""
+    channels = build_channels(config)
+    state = RunState()
+    if (saved := run_dir.load_state()) is not None:
+        state, point = saved
+        policy.load(point / "policy")
+        for channel in channels:
+            channel.load(point / channel.name)
+    evaluation = config.evaluation
+    evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
+    tracker = build_tracker(config, run_dir.path)
+    run_dir.mark("running")
+    outcome: State = "failed"
+    with (
+        Progress(planned_units(config, tasks, state)) as progress,
+        tracker.run(run_dir.path.name, config.model_dump(mode="json")),
+    ):
+        for warning in run_dir.warnings:
+            progress.console.print(warning, markup=False, soft_wrap=True)
+        parts = Run(config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state)
+        try:
+            run(parts)
+            outcome = "finished"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        finally:
+            run_dir.events.append(RunEvent(outcome, state.seconds))
+            run_dir.mark(outcome)
+        for file in finish(run_dir.path):
+            tracker.artifact(file)
+    return run_dir.path
+
+
+def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
+    """Every task of the run by name, in the order of the matrix.
+
+    Raises:
+        TaskError: A task's data cannot be had or breaks the contract.
+    """
+    config = loaded.config
+    return {
+        name: build_task(name, config.task_use(name).use, loaded.task_params[name])
+        for name in config.task_names
+    }
+
+
+def locate_model(config: RunConfig) -> str:
+    """Folder or hub id of the base model.
+
+    Raises:
+        ModelError: It is not there; says how to get it.
+    """
+    return model_store.resolve(config.model.name, config.model.revision).path_or_id
+
+
+def build_policy(config: RunConfig, path_or_id: str) -> Policy:
+    """The base model, with a fresh adapter if the slow channel is on.
+
+    Raises:
+        ModelError: The model cannot be loaded, or takes no adapter as configured.
+    """
+    model = config.model
+    policy = load_policy(
+        path_or_id,
+        revision=model.revision,
+        dtype=model.dtype,
+        device=pick_device(model.device),
+    )
+    if config.slow is None:
+        return policy
+    lora = config.slow.lora
+    return with_adapter(
+        policy,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        seed=derive_seed(config.seed, "adapter"),
+    )
+
+
+def build_channels(config: RunConfig) -> list[Channel]:
+    """The run's channels, fast first."""
+    channels: list[Channel] = []
+    match config.fast:
+        case DemosConfig() as demos:
+            from fastslow.channels.demos import DemosSettings
+            from fastslow.channels.fast import FastChannel
+
+            names = DemosSettings.__dataclass_fields__
+            channels.append(
+                FastChannel(DemosSettings(**{name: getattr(demos, name) for name in names}))
+            )
+    match config.slow:
+        case GrpoConfig() as grpo:
+            from fastslow.channels.slow import SlowChannel
+            from fastslow.channels.trl_bridge import GrpoSettings
+
+            names = GrpoSettings.__dataclass_fields__
+            channels.append(
+                SlowChannel(GrpoSettings(**{name: getattr(grpo, name) for name in names}))
+            )
+    return channels
+
+
+def build_tracker(config: RunConfig, run_path: Path) -> Tracker:
+    """The run's tracker; one that does nothing when it is off."""
+    if config.tracking is None:
+        return NullTracker()
+    return MlflowTracker(
+        Path(config.runs_dir), run_path / "tracker.json", config.tracking.uri, config.name
+    )

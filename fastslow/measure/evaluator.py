@@ -1,0 +1,99 @@
+"""Scores a policy on a task's examples: greedy, seeded, and without leaving a trace on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from fastslow.policy.policy import Policy
+from fastslow.prompts import Candidate, PromptProgram
+from fastslow.seeds import named_random
+from fastslow.task import Task
+from fastslow.types import Example, PromptPolicy, SampleScore, Sampling
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Fixed samples of each task's test and validation split, scored greedily."""
+
+    test_examples: int | None
+    """Size of the test sample of each task; None takes the whole split."""
+    validation_examples: int
+    """Size of the validation sample."""
+
+    def test_sample(self, task: Task) -> tuple[Example, ...]:
+        """The same test examples in every row of every run of this version of the task."""
+        return fixed_sample(task.test, self.test_examples, task.version, "test")
+
+    def score(
+        self, policy: Policy, task: Task, program: PromptProgram, prompt_policy: PromptPolicy
+    ) -> list[SampleScore]:
+        """Score one cell of the matrix: the test sample under one text.
+
+        Args:
+            policy: Bit-identical afterwards, generators included.
+            task: Gives examples and grader.
+            program: The text.
+            prompt_policy: Which role that text has.
+
+        Returns:
+            One record per example, in the sample's order.
+        """
+        examples = self.test_sample(task)
+        sampling = Sampling(task.max_tokens)
+        completions = policy.complete(
+            [(program, example) for example in examples], sampling, [0] * len(examples)
+        )
+        weights, text_hash = policy.weights_fingerprint(), program.text_hash
+        records = []
+        for example, completion in zip(examples, completions, strict=True):
+            grade = task.grade(example, completion.text)
+            records.append(
+                SampleScore(
+                    task=task.name,
+                    version=task.version,
+                    example=example.id,
+                    sample=0,
+                    prompt_policy=prompt_policy,
+                    text_hash=text_hash,
+                    weights=weights,
+                    completion=completion.text,
+                    tokens=len(completion.token_ids),
+                    score=grade.score,
+                    reason=grade.reason,
+                )
+            )
+        return records
+
+    def validate(self, policy: Policy, task: Task) -> tuple[Candidate, ...]:
+        """The task's texts, each with its scores on the validation sample."""
+        examples = fixed_sample(
+            task.validation, self.validation_examples, task.version, "validation"
+        )
+        sampling = Sampling(task.max_tokens)
+        scored = []
+        for candidate in policy.population(task):
+            completions = policy.complete(
+                [(candidate.program, example) for example in examples],
+                sampling,
+                [0] * len(examples),
+            )
+            scores = {
+                example.id: task.grade(example, completion.text).score
+                for example, completion in zip(examples, completions, strict=True)
+            }
+            scored.append(Candidate(candidate.program, scores))
+        return tuple(scored)
+
+
+def fixed_sample(
+    examples: Sequence[Example], size: int | None, version: str, split: str
+) -> tuple[Example, ...]:
+    """`size` examples that depend on the task's version and split only, not on the run."""
+    if size is None or size >= len(examples):
+        return tuple(examples)
+    return tuple(named_random(0, split, version).sample(list(examples), size))
+
+
+def mean_score(records: Sequence[SampleScore]) -> float:
+    """Mean of the records' scores, in [0, 1]; at least one record."""
+    return fmean(record.score for record in records)

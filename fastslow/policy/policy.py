@@ -1,0 +1,194 @@
+"""The policy: whatever produces completions. Base weights, adapter, and the texts of each task.
+
+The only owner of a torch model. Channels change it in place; the evaluator must not.
+"""
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from fastslow.errors import ModelError
+from fastslow.policy.adapters import (
+    adapter_fingerprint,
+    attach_lora,
+    load_adapter,
+    save_adapter,
+)
+from fastslow.policy.engine import TorchEngine
+from fastslow.policy.render import Renderer
+from fastslow.prompts import Candidate, Population, PromptProgram
+from fastslow.task import Task
+from fastslow.types import Completion, Example, Sampling
+
+TEXTS_FILE = "texts.json"
+
+logger = logging.getLogger(__name__)
+
+
+class Policy:
+    """Base weights + adapter + prompt populations.
+
+    Args:
+        model: A transformers causal language model, with a PEFT adapter if weights may change.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.renderer = Renderer(tokenizer)
+        self.engine = TorchEngine(model, self.renderer)
+        self.populations: dict[str, Population] = {}
+        """Task name to its texts, best first; a task not visited yet has none."""
+        self.live: dict[str, PromptProgram] = {}
+        """Task name to the text that would be deployed for it now."""
+        if not self.renderer.has_own_template:
+            logger.warning(
+                "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
+            )
+
+    def population(self, task: Task) -> Population:
+        """The task's texts, best first; its seed text alone before any fast phase."""
+        return self.populations.get(task.name) or (Candidate(seed_program(task), {}),)
+
+    def live_program(self, task: Task) -> PromptProgram:
+        """The text that would be deployed for `task` now; its seed text if none was chosen."""
+        return self.live.get(task.name) or seed_program(task)
+
+    def complete(
+        self,
+        requests: Sequence[tuple[PromptProgram, Example]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+    ) -> list[Completion]:
+        """One completion per (text, example), in order; see `Engine.sample`."""
+        prompts = [self.renderer.prompt_ids(text, example.question) for text, example in requests]
+        return self.engine.sample(prompts, sampling, seeds)
+
+    def weights_fingerprint(self) -> str:
+        """Identity of the adapter's weights, bit by bit; "base" without one."""
+        return adapter_fingerprint(self.model)
+
+    def texts_fingerprint(self) -> str:
+        """Identity of every text of every population."""
+        texts = {
+            name: [candidate.program.text_hash for candidate in population]
+            for name, population in sorted(self.populations.items())
+        }
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+
+    def save(self, folder: Path) -> None:
+        """Write adapter and texts; the base stays where it is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_adapter(self.model, folder)
+        texts = {
+            "populations": {
+                name: [candidate.to_json() for candidate in population]
+                for name, population in sorted(self.populations.items())
+            },
+            "live": {name: program.to_json() for name, program in sorted(self.live.items())},
+        }
+        (folder / TEXTS_FILE).write_text(json.dumps(texts, indent=1, ensure_ascii=False))
+
+    def load(self, folder: Path) -> None:
+        """Take adapter and texts from a folder that `save` wrote.
+
+        Raises:
+            CheckpointError: The adapter there is not this policy's.
+        """
+        load_adapter(self.model, folder)
+        texts = json.loads((folder / TEXTS_FILE).read_text())
+        self.populations = {
+            name: tuple(Candidate.from_json(candidate) for candidate in population)
+            for name, population in texts["populations"].items()
+        }
+        self.live = {
+            name: PromptProgram.from_json(program) for name, program in texts["live"].items()
+        }
+
+
+def seed_program(task: Task) -> PromptProgram:
+    """The text a task starts from: its seed instruction, no demonstrations.
+
+    Common indentation goes, as DSPy would store it, so that a text is the same in both places.
+    """
+    return PromptProgram(inspect.cleandoc(task.instruction))
+
+
+def load_policy(
+    path_or_id: str,
+    *,
+    revision: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "cpu",
+) -> Policy:
+    """Load a base model and its tokenizer, safetensors only, without running its code.
+
+    Args:
+        path_or_id: A local folder or a hub id.
+        revision: Of a hub id.
+        dtype: Number format of the weights.
+        device: A torch device, e.g. `cpu` or `cuda`.
+
+    Raises:
+        ModelError: It cannot be found, reached or read; one line that says what to do.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"revision": revision, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path_or_id, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            path_or_id,
+            **options,
+            use_safetensors=True,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError) as err:
+        first_line = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        raise ModelError(
+            f"model.name: cannot load {path_or_id!r}: {first_line} "
+            "Give a folder with config.json, tokenizer files and *.safetensors, "
+            "or a hub id that this machine can reach."
+        ) from err
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"model.name: the tokenizer of {path_or_id!r} names no end-of-text token, so "
+            "completions could not end. Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.to(device).eval()
+    model.requires_grad_(False)
+    return Policy(model, tokenizer)
+
+
+def with_adapter(
+    policy: Policy, *, rank: int, alpha: float, target_modules: str | tuple[str, ...], seed: int
+) -> Policy:
+    """The same policy with a fresh LoRA adapter on its base; see `attach_lora`."""
+    model = attach_lora(
+        policy.model, rank=rank, alpha=alpha, target_modules=target_modules, seed=seed
+    )
+    return Policy(model, policy.tokenizer)
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` becomes the first accelerator torch sees, else the CPU; other words stay.
+
+    Raises:
+        ModelError: `cuda` was asked for and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"

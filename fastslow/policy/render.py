@@ -1,0 +1,89 @@
+"""The one renderer: (prompt program, question) to chat messages to token ids.
+
+What the fast channel scores, the slow channel trains on and the user deploys is the same token
+sequence because all of them come through here (design.md section 5).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from fastslow.prompts import PromptProgram
+from fastslow.types import TokenIds
+
+Message: TypeAlias = dict[str, str]
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ {'system': '', 'user': 'Q: ', 'assistant': 'A: '}[message['role']] }}"
+    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n"
+    "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
+)
+"""For tokenizers without a chat template: base models, mostly."""
+
+
+def chat_messages(program: PromptProgram, question: str) -> list[Message]:
+    """System text, demonstrations as user and assistant turns, then the question.
+
+    An empty instruction gives no system turn; some chat templates then put in one of their own.
+    """
+    messages = [{"role": "system", "content": program.instruction}] if program.instruction else []
+    for demonstration in program.demonstrations:
+        messages += [
+            {"role": "user", "content": demonstration.question},
+            {"role": "assistant", "content": demonstration.answer},
+        ]
+    return [*messages, {"role": "user", "content": question}]
+
+
+class Renderer:
+    """Turns messages into token ids with the model's own chat template.
+
+    Args:
+        tokenizer: A transformers tokenizer; without a chat template it gets `PLAIN_TEMPLATE`.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.has_own_template = tokenizer.chat_template is not None
+        if not self.has_own_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        self._takes_system = self._renders([{"role": "system", "content": "s"}])
+
+    def prompt_ids(self, program: PromptProgram, question: str) -> TokenIds:
+        """Token ids of the whole prompt, up to where the completion starts."""
+        return self.message_ids(chat_messages(program, question))
+
+    def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
+        """Token ids of `messages` and the opening of the assistant's next turn."""
+        text = self._text(list(messages) if self._takes_system else fold_system(messages))
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of a completion, without special tokens."""
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
+
+    def _text(self, messages: list[Mapping[str, str]]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _renders(self, messages: list[Message]) -> bool:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            self._text([*messages, {"role": "user", "content": "u"}])
+        except TemplateError:
+            return False
+        return True
+
+
+def fold_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Put the system text before the first user turn, for templates that refuse a system role."""
+    if not messages or messages[0]["role"] != "system":
+        return list(messages)
+    system, first, *rest = messages
+    return [{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]

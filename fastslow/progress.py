@@ -1,0 +1,80 @@
+"""What a long run shows while it works: where it is, how well it does, how long it will take."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+PLAIN_INTERVAL_S = 15.0
+"""Without a terminal, one line at most this often, and one at every change of phase."""
+
+
+class Progress:
+    """Prints progress to standard error: one live line on a terminal, plain lines elsewhere.
+
+    Args:
+        total: Units of work in all, any unit.
+        done: Units already done, when resuming.
+        console: Where to print; standard error by default.
+    """
+
+    def __init__(self, total: float, done: float = 0.0, console: Console | None = None) -> None:
+        self.total = total
+        self.console = console or Console(stderr=True, highlight=False)
+        self._started = time.monotonic()
+        self._offset = self._done = done
+        self._phase = ""
+        self._last_print = float("-inf")
+        self._status: Any = None
+
+    def __enter__(self) -> "Progress":
+        """Start the live line, if there is a terminal."""
+        if self.console.is_terminal:
+            self._status = self.console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the live line away."""
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, phase: str, step: str, units: float, figures: Mapping[str, float]) -> None:
+        """Say what is being done now.
+
+        Args:
+            phase: E.g. `stage 1/3 colours, cycle 2/2, slow`.
+            step: Where in the phase, e.g. `3/5`; may be empty.
+            units: Units done of the present phase.
+            figures: What to show beside it, e.g. `{"reward": 0.4}`.
+        """
+        line = f"{phase} {step}{_figures(figures)}  {self._clock(self._done + units)}"
+        now = time.monotonic()
+        if self._status is not None:
+            self._status.update(line)
+        elif phase != self._phase or now - self._last_print >= PLAIN_INTERVAL_S:
+            self.console.print(line, markup=False, soft_wrap=True)
+            self._last_print = now
+        self._phase = phase
+
+    def finish(self, units: float) -> None:
+        """Count a whole phase as done."""
+        self._done += units
+
+    def _clock(self, done: float) -> str:
+        elapsed = time.monotonic() - self._started
+        fresh = done - self._offset
+        if fresh <= 0:
+            return f"[{minutes(elapsed)}]"
+        remaining = elapsed / fresh * max(0.0, self.total - done)
+        return f"[{minutes(elapsed)} elapsed, about {minutes(remaining)} remaining]"
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as `m:ss`."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return "".join(f"  {name} {value:.2f}" for name, value in figures.items())

@@ -1,0 +1,284 @@
+"""THE loop: stages, cycles, evaluation, resume points (arXiv 2605.12484, Algorithm 1).
+
+`run` is the method, the functions below it its steps; `launch.py` builds the parts. A baseline is
+a shorter tuple of channels, never another path through this file.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.channels.base import Adaptation, Channel
+from fastslow.config.models import RunConfig, StageConfig
+from fastslow.errors import ChannelError, EvaluationError, StageError
+from fastslow.measure.drift import kl_fst
+from fastslow.measure.evaluator import Evaluator, mean_score
+from fastslow.policy.policy import Policy
+from fastslow.progress import Progress
+from fastslow.prompts import best_by_mean
+from fastslow.records import (
+    CycleEvent,
+    DriftEvent,
+    EvaluationEvent,
+    PopulationEvent,
+    ScoreRow,
+    StepEvent,
+    TextEvent,
+)
+from fastslow.rundir import RunDir, RunState
+from fastslow.seeds import derive_seed
+from fastslow.stream import Stream
+from fastslow.task import Task
+from fastslow.tracking import Tracker
+from fastslow.types import Anchor, PromptPolicy
+
+SLOW_UNITS = 3
+"""A rollout that is trained on costs about three that are only drawn; for the progress line."""
+
+
+@dataclass
+class Run:
+    """A run with all its parts built; `run` takes it through every stage."""
+
+    config: RunConfig
+    tasks: Mapping[str, Task]
+    """Every task of the run, in the order of the matrix; all are scored after every stage."""
+    policy: Policy
+    """Changed in place by the channels."""
+    channels: Sequence[Channel]
+    """In the order they run within a cycle; the fast channel comes first."""
+    evaluator: Evaluator
+    """Must leave `policy` bit-identical."""
+    tracker: Tracker
+    """Receives metrics as they are made; never decides anything."""
+    run_dir: RunDir
+    """Where records and resume points go."""
+    progress: Progress
+    state: RunState
+    """How far the run is; saved with every resume point."""
+
+    def __post_init__(self) -> None:
+        self._clock = time.monotonic() - self.state.seconds
+
+    def save(self) -> Path:
+        """Make a resume point: policy, channels and position."""
+        self.state.seconds = time.monotonic() - self._clock
+
+        def write_parts(folder: Path) -> None:
+            self.policy.save(folder / "policy")
+            for channel in self.channels:
+                (folder / channel.name).mkdir()
+                channel.save(folder / channel.name)
+
+        return self.run_dir.save_state(self.state, write_parts)
+
+
+def run(parts: Run) -> None:
+    """Take the policy through every stage; after each, score every task and save a resume point.
+
+    Row i of the score matrix is measured after stage i, row 0 before any adaptation, so that
+    scores[i][j] is R[i, j] of Lopez-Paz & Ranzato (2017), with one extra row on top.
+
+    Raises:
+        StageError: A stage failed; names the stage, task and channel, and the resume point kept.
+    """
+    config, state = parts.config, parts.state
+    if not state.base_done:
+        score_all(parts, row=0)
+        state.base_done = True
+        parts.save()
+
+    for index in range(state.next_stage, len(config.stages)):
+        stage = config.stages[index]
+        task = parts.tasks[stage.task]
+        stream = stage_stream(config, index, task)
+        with parts.tracker.stage(index, stage.task), named_failure(parts, index):
+            for cycle in range(state.next_cycle, stage.cycles):
+                anchor = stream.anchor(cycle)  # the problems of the next T batches
+                for channel in stage_channels(stage, parts.channels):  # fast, then slow
+                    seed = derive_seed(config.seed, index, cycle, channel.name)
+                    log = channel_log(parts, anchor, channel.name)
+                    adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
+                    record_adaptation(parts, task, anchor, channel.name, adaptation)
+                state.next_cycle = cycle + 1
+                parts.save()
+
+            choose_text(parts, task, index)
+            score_all(parts, row=index + 1)
+            keep_policy(parts, index)
+            state.next_stage, state.next_cycle = index + 1, 0
+            parts.save()
+
+
+def score_all(parts: Run, row: int) -> None:
+    """Measure one row of the score matrix, and how far the policy is from its base."""
+    started, before = time.monotonic(), parts.policy.engine.num_rollouts
+    scores: dict[str, float] = {}
+    for task in parts.tasks.values():
+        phase = f"evaluation {row}/{len(parts.config.stages)}, {task.name}"
+        parts.progress.show(phase, "", 0, {})
+        program = parts.policy.live_program(task)
+        role: PromptPolicy = "live" if task.name in parts.policy.live else "seed"
+        records = parts.evaluator.score(parts.policy, task, program, role)
+        run_name = parts.run_dir.path.name
+        parts.run_dir.scores.append(*(ScoreRow(run_name, row, None, r) for r in records))
+        scores[f"score/{task.name}"] = mean_score(records)
+        if row > 0:
+            scores |= measure_drift(parts, task, row)
+        parts.progress.finish(cell_units(parts.config, task))
+        parts.progress.show(phase, "done", 0, {"score": scores[f"score/{task.name}"]})
+    rollouts = parts.policy.engine.num_rollouts - before
+    seconds = time.monotonic() - started
+    parts.run_dir.events.append(EvaluationEvent(row, rollouts, seconds))
+    parts.tracker.log(scores, step=row)
+
+
+def measure_drift(parts: Run, task: Task, row: int) -> dict[str, float]:
+    """Record KL(tuned || base) on some of the task's test inputs, under its present text."""
+    program = parts.policy.live_program(task)
+    inputs = parts.evaluator.test_sample(task)[: parts.config.evaluation.kl_examples]
+    if not inputs:
+        reason = "turned off by evaluation.kl_examples = 0"
+        event = DriftEvent(row, task.name, "kl_fst", None, reason, 0, program.text_hash)
+        parts.run_dir.events.append(event)
+        return {}
+    seed = derive_seed(parts.config.seed, "drift", row, task.name)
+    drift = kl_fst(parts.policy, task, program, inputs, seed)
+    parts.run_dir.events.append(
+        DriftEvent(row, task.name, "kl_fst", drift.value, None, drift.tokens, program.text_hash)
+    )
+    return {f"kl_fst/{task.name}": drift.value}
+
+
+def choose_text(parts: Run, task: Task, stage: int) -> None:
+    """Fix the text to deploy: highest mean on validation, ties to the shorter."""
+    if task.name not in parts.policy.populations:
+        return
+    before = parts.policy.engine.num_rollouts
+    best = best_by_mean(parts.evaluator.validate(parts.policy, task))
+    parts.policy.live[task.name] = best.program
+    parts.state.rollouts["fast"] += parts.policy.engine.num_rollouts - before
+    parts.run_dir.events.append(
+        TextEvent(stage, task.name, "live", best.program, best.mean, len(best.scores))
+    )
+
+
+def record_adaptation(
+    parts: Run, task: Task, anchor: Anchor, channel: str, adaptation: Adaptation
+) -> None:
+    """Write down what a channel did and spent."""
+    parts.state.rollouts[channel] += adaptation.rollouts
+    metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
+    parts.run_dir.events.append(
+        CycleEvent(
+            anchor.stage,
+            anchor.cycle,
+            {channel: adaptation.rollouts},
+            {channel: adaptation.seconds},
+            metrics,
+        )
+    )
+    if channel == "fast":
+        population = parts.policy.population(task)
+        parts.run_dir.events.append(
+            PopulationEvent(anchor.stage, anchor.cycle, task.name, population)
+        )
+    if adaptation.samples:
+        parts.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
+    parts.tracker.log(metrics, step=anchor.cycle)
+    parts.progress.finish(channel_units(parts.config, channel))
+
+
+def channel_log(
+    parts: Run, anchor: Anchor, channel: str
+) -> Callable[[int, int, Mapping[str, float]], None]:
+    """The function a channel calls as it works: progress for people, steps for the records."""
+    stage = parts.config.stages[anchor.stage]
+    where = (
+        f"stage {anchor.stage + 1}/{len(parts.config.stages)} {stage.task}, "
+        f"cycle {anchor.cycle + 1}/{stage.cycles}, {channel}"
+    )
+
+    def log(done: int, total: int, figures: Mapping[str, float]) -> None:
+        shown = {name: figures[name] for name in ("reward", "score") if name in figures}
+        units = channel_units(parts.config, channel) * done / total
+        parts.progress.show(where, f"{done}/{total}", units, shown)
+        if channel == "slow":
+            step = anchor.cycle * total + done
+            metrics = {f"{channel}/{name}": value for name, value in figures.items()}
+            parts.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
+            parts.tracker.log(metrics, step=step)
+
+    return log
+
+
+def keep_policy(parts: Run, stage: int) -> None:
+    """Keep adapter and texts as they are after this stage, for use and for going back."""
+    folder = parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
+    shutil.rmtree(folder, ignore_errors=True)
+    parts.policy.save(folder)
+    parts.tracker.artifact(folder)
+
+
+def stage_stream(config: RunConfig, index: int, task: Task) -> Stream:
+    """The order in which stage `index` meets the task's training examples."""
+    return Stream(
+        task.name,
+        task.train,
+        seed=config.seed,
+        stage=index,
+        num_cycles=config.stages[index].cycles,
+        steps=config.cycle.optimizer_steps,
+        problems=config.cycle.problems,
+        pool=config.fast.pool if config.fast else 0,
+    )
+
+
+def stage_channels(stage: StageConfig, channels: Sequence[Channel]) -> list[Channel]:
+    """The channels that take part in a stage, in order."""
+    takes_part = {"fast": stage.fast, "slow": stage.slow}
+    return [channel for channel in channels if takes_part[channel.name]]
+
+
+@contextlib.contextmanager
+def named_failure(parts: Run, index: int) -> Iterator[None]:
+    """Say which stage failed and how to go on; the last resume point is untouched."""
+    try:
+        yield
+    except (ChannelError, EvaluationError) as err:
+        stage = parts.config.stages[index]
+        raise StageError(
+            f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {err} The run is kept "
+            f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
+        ) from err
+
+
+def channel_units(config: RunConfig, channel: str) -> float:
+    """Work of one phase, in rollouts drawn."""
+    if channel == "fast":
+        return float(config.fast.metric_calls) if config.fast else 0.0
+    rows = config.cycle.optimizer_steps * config.cycle.problems
+    return float(SLOW_UNITS * rows * config.slow.group) if config.slow else 0.0
+
+
+def cell_units(config: RunConfig, task: Task) -> float:
+    """Work of one cell of the matrix, in rollouts drawn."""
+    size = config.evaluation.test_examples
+    return float(min(size, len(task.test)) if size else len(task.test))
+
+
+def planned_units(config: RunConfig, tasks: Mapping[str, Task], state: RunState) -> float:
+    """Work left to do, in rollouts drawn; for the progress line alone."""
+    row = sum(cell_units(config, task) for task in tasks.values())
+    left = 0.0 if state.base_done else row
+    for index in range(state.next_stage, len(config.stages)):
+        stage = config.stages[index]
+        cycles = stage.cycles - (state.next_cycle if index == state.next_stage else 0)
+        cycle = stage.fast * channel_units(config, "fast") + stage.slow * channel_units(
+            config, "slow"
+        )
+        left += cycles * cycle + row
+    return left
