@@ -5,7 +5,7 @@ surface layer receives these objects whole.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -42,6 +43,10 @@ def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
 
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
+
+TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
+"""A task's name within a run; safe in file names and metric keys."""
 
 
 class ModelConfig(Model):
@@ -69,7 +74,7 @@ class TaskUse(Model):
 class StageConfig(Model):
     """One visit to one task."""
 
-    task: str = key(..., "name", "required", min_length=1)
+    task: TaskName = key(..., "name", "required")
     """A key of `tasks`, or a folder under tasks/ with its default parameters."""
     cycles: PositiveInt = key(2, "cycles", OURS)
     """Fast phase and slow phase, this many times in turn."""
@@ -141,7 +146,9 @@ class DemosConfig(Model):
     """Demonstrations in one text, at most."""
     pool: PositiveInt = key(32, "examples", OURS)
     """Training examples set aside for demonstrations; the slow channel never trains on them."""
-    metric_calls: PositiveInt = key(320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem")
+    metric_calls: PositiveInt = key(
+        320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
+    )
     """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
     threads: PositiveInt = key(32, "requests", "fills one sampling batch")
     """Requests in flight; the engine gathers them into one batch."""
@@ -150,7 +157,9 @@ class DemosConfig(Model):
 class EvaluationConfig(Model):
     """How policies are scored. Test examples are seen by nothing else."""
 
-    test_examples: PositiveInt | None = key(64, "examples per task", "Wilson half-width 0.12 at 0.5")
+    test_examples: PositiveInt | None = key(
+        64, "examples per task", "Wilson half-width 0.12 at 0.5"
+    )
     """Size of the test sample, fixed for the whole run; null takes the whole split."""
     validation_examples: PositiveInt = key(32, "examples", OURS)
     """Examples on which the text to deploy is chosen."""
@@ -180,7 +189,7 @@ class RunConfig(Model):
     """Data for tasks that read files and name none themselves."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The base model."""
-    tasks: dict[str, TaskUse] = Field(default_factory=dict)
+    tasks: dict[TaskName, TaskUse] = Field(default_factory=dict)
     """Tasks by the run's own names; those no stage visits are evaluated all the same."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     """Visits in training order."""
@@ -209,15 +218,15 @@ class RunConfig(Model):
         if self.fast and self.slow and self.slow.group % self.fast.population:
             yield (
                 "fast.population",
-                f"K = {self.fast.population} must divide slow.group (G = {self.slow.group}), so "
-                "that every text gets the same number of rollouts. "
-                f"Use one of {_divisors(self.slow.group)}.",
+                f"fast.population (K = {self.fast.population}) must divide slow.group "
+                f"(G = {self.slow.group}), so that every text gets the same number of rollouts. "
+                f"Known divisors of G: {', '.join(map(str, _divisors(self.slow.group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
         if self.fast and self.fast.metric_calls < (self.fast.population + 2) * anchor:
             yield (
                 "fast.metric_calls",
-                f"{self.fast.metric_calls} rollouts are too few: re-scoring "
+                f"fast.metric_calls ({self.fast.metric_calls}) is too small: re-scoring "
                 f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
                 "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
                 f"texts. Use at least {(self.fast.population + 2) * anchor}.",
@@ -226,8 +235,8 @@ class RunConfig(Model):
             if not (stage.fast or stage.slow):
                 yield (
                     f"stages.{index}.slow",
-                    f"stages.{index}.fast and stages.{index}.slow are both false, so the stage "
-                    "would do nothing. Set one of them to true, or remove the stage.",
+                    "`fast` and `slow` of this stage are both false, so it would do nothing. "
+                    "Set one of them to true, or remove the stage.",
                 )
 
     @model_validator(mode="after")

@@ -1,0 +1,213 @@
+"""What a run will cost, from its configuration alone: counts that are exact, and estimates.
+
+Counts follow from the cycle (design: T updates of Q problems with G rollouts each); minutes and
+memory are estimates for two CPU cores, from the model's size. No model is loaded and no torch
+imported. Called by `fastslow check`.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.config.models import RunConfig, StageConfig
+
+REFERENCE_PARAMETERS = 134.5e6
+"""Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
+SAMPLED_TOKENS_PER_S = 156.0
+"""Sampling, 135M, batch of 64, float32, 2 cores. Source: measured, docs/decisions.md."""
+TRAINED_TOKENS_PER_S = 125.0
+"""LoRA forward and backward, 135M, 2 cores. Source: measured, docs/decisions.md."""
+SAMPLED_TOKENS_PER_ROLLOUT = 6.0
+"""Answer of a word-level task with its stop token. Source: design assumption."""
+TRAINED_TOKENS_PER_ROLLOUT = 11.0
+"""Tokens of a training batch per rollout, shared prefixes counted once. Source: fitted, so that
+an update of 8 problems x 8 rollouts takes the 8 s it was measured to take."""
+START_S = 30.0
+"""Imports, loading the model, reports. Source: measured, rounded up."""
+BFLOAT16_SLOWDOWN = 4.0
+"""Of bfloat16 against float32 on these CPUs. Source: measured, docs/decisions.md."""
+PROCESS_GB = 1.0
+"""Interpreter and libraries before any weight. Source: measured, rounded up."""
+BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header the safetensors format allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The figures of a model that its cost follows from."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    vocab: int
+
+
+KNOWN_SHAPES = {"smollm2-135m-instruct": ModelShape(134_515_008, 30, 576, 1536, 49152)}
+"""Models known by name, by what their weight files say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run spends."""
+
+    slow_rollouts: int
+    """Rollouts that weight updates are made from."""
+    fast_rollouts: int
+    """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
+    optimizer_steps: int
+    """Weight updates."""
+    evaluation_cells: int
+    """Cells of the score matrix: (stages + 1) x tasks."""
+    evaluation_rollouts: int | None
+    """Completions scored for the matrix, and those KL to the base is measured on, from row 1 on;
+    None when whole test splits are taken."""
+    minutes: float | None
+    """Estimate for 2 CPU cores; None when the model's size is unknown."""
+    memory_gb: float | None
+    """Estimate of the peak, in 10^9 bytes; None when the model's size is unknown."""
+    note: str
+    """What the estimates rest on, or why there are none."""
+
+    def lines(self) -> list[str]:
+        """The figures as a person reads them, one a line."""
+        unknown = "unknown: the whole test split"
+        evaluated = unknown if self.evaluation_rollouts is None else f"{self.evaluation_rollouts:,}"
+        minutes = "unknown" if self.minutes is None else f"about {self.minutes:.0f}"
+        memory = "unknown" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
+        return [
+            f"slow rollouts        {self.slow_rollouts:,}",
+            f"fast rollouts        {self.fast_rollouts:,}",
+            f"optimizer updates    {self.optimizer_steps:,}",
+            f"evaluation cells     {self.evaluation_cells:,}",
+            f"evaluation rollouts  {evaluated}",
+            f"minutes              {minutes}",
+            f"memory               {memory}",
+            self.note,
+        ]
+
+
+def estimate_cost(config: RunConfig) -> Cost:
+    """Count what `config` will spend, and estimate minutes and memory on 2 CPU cores.
+
+    Args:
+        config: A complete run, as `load_config` returns it.
+
+    Returns:
+        The cost. Rollouts and updates are exact, save that a fast channel may stop early.
+    """
+    slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
+    updates = slow_cycles * config.cycle.optimizer_steps
+    slow_rollouts = updates * config.cycle.problems * (config.slow.group if config.slow else 0)
+    fast_rollouts = sum(_fast_rollouts(config, stage) for stage in config.stages)
+    cells = (len(config.stages) + 1) * len(config.task_names)
+    evaluation_rollouts = _evaluation_rollouts(config, cells)
+    shape = model_shape(config.model.name)
+    seconds = _seconds(slow_rollouts, fast_rollouts + (evaluation_rollouts or 0))
+    return Cost(
+        slow_rollouts=slow_rollouts,
+        fast_rollouts=fast_rollouts,
+        optimizer_steps=updates,
+        evaluation_cells=cells,
+        evaluation_rollouts=evaluation_rollouts,
+        minutes=_minutes(config, shape, seconds) if shape else None,
+        memory_gb=_memory_gb(config, shape) if shape else None,
+        note=_note(config, shape),
+    )
+
+
+def model_shape(name: str) -> ModelShape | None:
+    """Size of a model known by name or lying in a local folder; None for anything else.
+
+    The folder's safetensors headers give the parameters, its config.json the rest.
+    """
+    if name in KNOWN_SHAPES:
+        return KNOWN_SHAPES[name]
+    folder = Path(name)
+    try:
+        parameters = sum(_count_parameters(path) for path in sorted(folder.glob("*.safetensors")))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+        sizes = [int(config[key]) for key in keys]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+        return None  # the loader says what is wrong with a folder; an estimate needs no opinion
+    return ModelShape(parameters, *sizes) if parameters else None
+
+
+def _count_parameters(path: Path) -> int:
+    """Number of weights in one safetensors file, from its header.
+
+    Source: the safetensors format: 8 bytes of length, little-endian, then that much JSON.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"header of {length} bytes")
+        header = json.loads(file.read(length))
+    return sum(
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__" and isinstance(entry, Mapping)
+    )
+
+
+def _is_slow(config: RunConfig, stage: StageConfig) -> bool:
+    return config.slow is not None and stage.slow
+
+
+def _fast_rollouts(config: RunConfig, stage: StageConfig) -> int:
+    if config.fast is None or not stage.fast:
+        return 0
+    choosing = config.fast.population * config.evaluation.validation_examples
+    return stage.cycles * config.fast.metric_calls + choosing
+
+
+def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
+    per_cell = config.evaluation.test_examples
+    if per_cell is None:
+        return None
+    tuned_cells = cells - len(config.task_names)
+    return cells * per_cell + tuned_cells * min(per_cell, config.evaluation.kl_examples)
+
+
+def _seconds(trained_rollouts: int, scored_rollouts: int) -> float:
+    """Time at the reference size: every rollout is sampled, the slow channel's are trained on."""
+    sampled = (trained_rollouts + scored_rollouts) * SAMPLED_TOKENS_PER_ROLLOUT
+    trained = trained_rollouts * TRAINED_TOKENS_PER_ROLLOUT
+    return sampled / SAMPLED_TOKENS_PER_S + trained / TRAINED_TOKENS_PER_S
+
+
+def _minutes(config: RunConfig, shape: ModelShape, seconds: float) -> float:
+    slowdown = BFLOAT16_SLOWDOWN if config.model.dtype == "bfloat16" else 1.0
+    return (START_S + seconds * slowdown * shape.parameters / REFERENCE_PARAMETERS) / 60
+
+
+def _memory_gb(config: RunConfig, shape: ModelShape) -> float:
+    """Weights, and what one forward and backward pass keeps.
+
+    Per token a transformer block keeps about 16 vectors of its width and 4 of its inner width,
+    the head about 3 of the vocabulary, in 4 bytes each.
+    """
+    weights = shape.parameters * BYTES_PER_WEIGHT[config.model.dtype]
+    block = 16 * shape.hidden + 4 * shape.intermediate
+    per_token = 4 * (shape.layers * block + 3 * shape.vocab)
+    rows = config.slow.rows_per_forward if config.slow else 0
+    return PROCESS_GB + (weights + rows * TRAINED_TOKENS_PER_ROLLOUT * per_token) / 1e9
+
+
+def _note(config: RunConfig, shape: ModelShape | None) -> str:
+    if shape is None:
+        return (
+            f"No minutes or memory: the size of {config.model.name!r} is not known before it is "
+            "loaded. Local folders and the names of `fastslow models list` are known."
+        )
+    if config.evaluation.test_examples is None:
+        return (
+            "Minutes and memory are estimates for 2 CPU cores and short answers, without the "
+            "evaluation: its test splits are taken whole."
+        )
+    return "Minutes and memory are estimates for 2 CPU cores and short answers."

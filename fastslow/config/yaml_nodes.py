@@ -1,0 +1,260 @@
+"""YAML text to a tree in which every value knows where it was written.
+
+Owns the dialect: YAML 1.2 words and numbers, one document, no anchors, aliases, tags, merge keys
+or duplicate keys. Does not know what the keys mean. Called by `layers.py`.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import yaml
+
+MAX_DEPTH = 32
+"""Levels of nesting a file may have."""
+
+Scalar: TypeAlias = bool | int | float | str | None
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_LARGEST = 2**63
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where a value was written."""
+
+    file: str
+    """Path as shown to the user, or the override in words."""
+    line: int = 0
+    """Line in the file, from 1; 0 for overrides, which have none."""
+
+    @property
+    def is_override(self) -> bool:
+        """Whether it came from the command line."""
+        return self.line == 0
+
+    def __str__(self) -> str:
+        return self.file if self.is_override else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value with its origin; a value in a mapping has the line of its key."""
+
+    value: "Scalar | dict[str, Node] | list[Node]"
+    origin: Origin
+    refused: bool = False
+    """Whether the value was reported as a mistake already, so that nothing follows from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One line of a configuration error."""
+
+    origin: Origin
+    path: KeyPath
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.origin}: {shown_path(self.path)}" if self.path else f"{self.origin}"
+        return f"{where}: {self.text}"
+
+
+class Unreadable(Exception):
+    """A file has no usable content; carries the mistake. Never leaves this package."""
+
+    def __init__(self, mistake: Mistake) -> None:
+        super().__init__(str(mistake))
+        self.mistake = mistake
+
+
+def shown(text: str) -> str:
+    """The text itself if it is safe to print on one line, otherwise quoted with escapes."""
+    return text if text.isprintable() and text else repr(text)
+
+
+def shown_path(path: KeyPath) -> str:
+    """A key path in dotted form, as overrides write it."""
+    return ".".join(shown(str(part)) for part in path)
+
+
+def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:
+    """Read one YAML document.
+
+    Args:
+        text: The document; an empty one is null.
+        origin: Of its first line, or the override it is the value of.
+
+    Returns:
+        The tree, and the mistakes that leave the rest of it usable.
+
+    Raises:
+        Unreadable: It is not YAML, or holds several documents, or nests deeper than MAX_DEPTH.
+    """
+    composer = _Composer(text, origin)
+    try:
+        return composer.document(), composer.mistakes
+    except yaml.MarkedYAMLError as err:
+        place = composer.at(err.problem_mark) if err.problem_mark else origin
+        problem = " ".join(f"{err.context or ''} {err.problem or ''}".split())
+        raise Unreadable(
+            Mistake(place, (), f"not valid YAML: {problem}. Correct this line.")
+        ) from err
+    except yaml.reader.ReaderError as err:
+        line = text.count("\n", 0, err.position) + 1
+        place = origin if origin.is_override else Origin(origin.file, line)
+        raise Unreadable(
+            Mistake(
+                place,
+                (),
+                f"not valid YAML: the character {chr(err.character)!r} is not allowed. Remove it.",
+            )
+        ) from err
+    except (ValueError, OverflowError) as err:  # PyYAML lets escapes such as "\UFFFFFFFF" through
+        raise Unreadable(Mistake(origin, (), f"not valid YAML: {err}.")) from err
+
+
+def plain_scalar(text: str) -> Scalar:
+    """What an unquoted word means: null, true, false, a decimal number, or else the text itself.
+
+    `no`, `on`, `010`, `0x1f`, `1_000` and `.inf` are text, `1e-4` is a number.
+
+    Raises:
+        ValueError: A number too large to be meant.
+
+    Source: YAML 1.2.2, core schema, section 10.3.2; without octal, hexadecimal, infinity, not-a-
+        number and leading zeros, which are more often mistakes than meant.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) <= 40 and (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
+        number = int(text) if _INTEGER.fullmatch(text) else float(text)
+        if math.isinf(number) or (isinstance(number, int) and abs(number) >= _LARGEST):
+            raise ValueError(f"the number {text} is too large, the limit is 2**63. Write less")
+        return number
+    return text
+
+
+def check_text(text: str) -> str:
+    r"""Join escaped surrogate pairs, as JSON writes them, and refuse what no file can hold.
+
+    Raises:
+        ValueError: A NUL character, or half of a surrogate pair.
+    """
+    if "\0" in text:
+        raise ValueError("text holds a NUL character. Remove it")
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as err:
+        raise ValueError("text holds half of a surrogate pair. Remove it") from err
+
+
+class _Composer:
+    """Builds the tree from PyYAML's events, which carry anchors, tags and positions."""
+
+    def __init__(self, text: str, origin: Origin) -> None:
+        self.events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self.origin = origin
+        self.mistakes: list[Mistake] = []
+
+    def at(self, mark: Any) -> Origin:
+        """Origin of a place in the text; PyYAML counts lines from 0."""
+        return self.origin if self.origin.is_override else Origin(self.origin.file, mark.line + 1)
+
+    def document(self) -> Node:
+        root = Node(None, self.origin)
+        documents = 0
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise Unreadable(
+                        Mistake(
+                            self.at(event.start_mark),
+                            (),
+                            "a second document starts here, expected one. Remove the '---' line.",
+                        )
+                    )
+                root = self.node(next(self.events), self.origin, ())
+        return root
+
+    def node(self, event: Any, origin: Origin, path: KeyPath) -> Node:
+        if len(path) > MAX_DEPTH:
+            raise Unreadable(
+                Mistake(origin, (), f"nested deeper than {MAX_DEPTH} levels. Flatten it.")
+            )
+        refusal = _refusal(event)
+        if isinstance(event, yaml.MappingStartEvent):
+            node = Node(self.mapping(path), origin)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = Node(self.sequence(path), origin)
+        elif isinstance(event, yaml.ScalarEvent):
+            try:
+                text = check_text(event.value)
+                node = Node(plain_scalar(text) if event.style is None else text, origin)
+            except ValueError as err:
+                refusal = refusal or f"{err}."
+        if refusal:
+            self.mistakes.append(Mistake(origin, path, refusal))
+            return Node(None, origin, refused=True)
+        return node
+
+    def sequence(self, path: KeyPath) -> list[Node]:
+        items: list[Node] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.node(event, self.at(event.start_mark), (*path, len(items))))
+        return items
+
+    def mapping(self, path: KeyPath) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            origin = self.at(event.start_mark)
+            key = self.key(event, origin, path)
+            value = self.node(next(self.events), origin, (*path, key or "?"))
+            if key in entries:
+                first = entries[key].origin
+                place = "" if first.is_override else f" on line {first.line}"
+                text = f"duplicate key, it is set already{place}. Keep one of the two."
+                self.mistakes.append(Mistake(origin, (*path, key), text))
+            elif key is not None:
+                entries[key] = value
+        return entries
+
+    def key(self, event: Any, origin: Origin, path: KeyPath) -> str | None:
+        """The key's text, or None after noting what is wrong with it."""
+        refusal = _refusal(event)
+        if not isinstance(event, yaml.ScalarEvent):
+            self.node(event, origin, (*path, "?"))
+            refusal = refusal or "a key must be a word, got a mapping or a list. Write a word."
+        elif event.value == "<<":
+            refusal = "merge keys (<<) are refused. Put the shared part in a file and extend it."
+        elif event.value == "":
+            refusal = "a key is empty. Write a word before the colon."
+        else:
+            try:
+                text = check_text(event.value)
+            except ValueError as err:
+                refusal = refusal or f"{err}."
+        if refusal:
+            self.mistakes.append(Mistake(origin, path, refusal))
+            return None
+        return text
+
+
+def _refusal(event: Any) -> str | None:
+    if isinstance(event, yaml.AliasEvent):
+        return f"aliases are refused, got '*{event.anchor}'. Write the value out."
+    if event.anchor is not None:
+        return f"anchors are refused, got '&{event.anchor}'. Write the value where it is used."
+    if getattr(event, "tag", None) is not None:
+        return f"tags are refused, got {event.tag!r}. Write the value alone; quotes make it text."
+    return None

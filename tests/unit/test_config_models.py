@@ -1,0 +1,85 @@
+"""The models: rules between keys, derived names, and the written reference."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fastslow.config.models import RunConfig
+from fastslow.config.reference import model_keys, reference
+from fastslow.config.validate import STAND_INS
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run_config(**keys: Any) -> RunConfig:
+    return RunConfig.model_validate({"name": "run", "stages": [{"task": "a"}], **keys})
+
+
+def broken(**keys: Any) -> dict[str, str]:
+    with pytest.raises(ValidationError) as caught:
+        run_config(**keys)
+    (error,) = caught.value.errors()
+    assert error["type"] == "broken_rules"
+    return dict(error["ctx"]["rules"])
+
+
+def test_the_population_must_divide_the_group() -> None:
+    assert list(broken(fast={"population": 3}, slow={"group": 8})) == ["fast.population"]
+    for population in (1, 2, 4, 8):
+        run_config(fast={"population": population, "metric_calls": 400}, slow={"group": 8})
+
+
+def test_a_channel_that_is_off_has_no_rules() -> None:
+    run_config(fast=None, slow={"group": 7})
+    run_config(slow=None, fast={"population": 3})
+
+
+def test_the_fast_budget_must_allow_two_new_texts() -> None:
+    enough = {"population": 4, "metric_calls": 240}
+    run_config(fast=enough, cycle={"optimizer_steps": 5, "problems": 8})
+    assert broken(fast=enough | {"metric_calls": 239}) == {
+        "fast.metric_calls": "fast.metric_calls (239) is too small: re-scoring 4 old texts "
+        "(fast.population) on 40 anchor problems (cycle.optimizer_steps x cycle.problems) leaves "
+        "room for fewer than 2 new texts. Use at least 240."
+    }
+
+
+def test_a_stage_must_have_a_channel() -> None:
+    idle = {"task": "b", "fast": False, "slow": False}
+    assert list(broken(stages=[{"task": "a"}, idle])) == ["stages.1.slow"]
+
+
+def test_all_broken_rules_come_together() -> None:
+    rules = broken(fast={"population": 3, "metric_calls": 1}, slow={"group": 8})
+    assert list(rules) == ["fast.population", "fast.metric_calls"]
+
+
+def test_tasks_are_named_by_stages_first_then_by_the_table() -> None:
+    config = run_config(
+        stages=[{"task": "b"}, {"task": "a"}, {"task": "b"}], tasks={"c": {}, "a": {}}
+    )
+    assert config.task_names == ("b", "a", "c")
+    assert config.task_use("b").params == {}
+
+
+def test_the_models_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        run_config().seed = 1  # type: ignore[misc]  # what the test is about
+
+
+def test_every_key_states_unit_source_and_meaning() -> None:
+    for key in model_keys(RunConfig):
+        assert key.meaning, key.name
+        assert key.is_section or (key.unit and key.source), key.name
+
+
+def test_every_required_key_has_a_stand_in() -> None:
+    required = {k.pattern[-1] for k in model_keys(RunConfig) if k.source == "required"}
+    assert required | {"stages"} == set(STAND_INS)
+
+
+def test_the_written_reference_is_what_the_models_say() -> None:
+    written = (REPOSITORY / "docs/config.md").read_text(encoding="utf-8")
+    assert written == reference(), "run: fastslow check --keys > docs/config.md"

@@ -1,0 +1,128 @@
+"""What a run costs: counts against hand-worked figures, estimates against their rules."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastslow.config.cost import KNOWN_SHAPES, Cost, ModelShape, estimate_cost, model_shape
+from fastslow.config.models import RunConfig
+
+
+def cost_of(**keys: Any) -> Cost:
+    run = {
+        "name": "run",
+        "stages": [{"task": "a", "cycles": 2}, {"task": "b", "cycles": 3}],
+        "cycle": {"optimizer_steps": 5, "problems": 8},
+        "fast": {"population": 4, "metric_calls": 320},
+        "slow": {"group": 8},
+        "evaluation": {"test_examples": 64, "validation_examples": 32},
+    }
+    return estimate_cost(RunConfig.model_validate(run | keys))
+
+
+def write_model(folder: Path, header: bytes, config: object) -> str:
+    folder.mkdir()
+    data = struct.pack("<Q", len(header)) + header
+    (folder / "model.safetensors").write_bytes(data)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+SIZES = {"num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16, "vocab_size": 32}
+HEADER = {
+    "__metadata__": {"format": "pt"},
+    "a": {"dtype": "F32", "shape": [32, 8], "data_offsets": [0, 1024]},
+    "b": {"dtype": "F32", "shape": [8], "data_offsets": [1024, 1056]},
+}
+
+
+def test_counts_are_those_worked_by_hand() -> None:
+    cost = cost_of()
+    assert cost.optimizer_steps == (2 + 3) * 5
+    assert cost.slow_rollouts == 25 * 8 * 8
+    assert cost.fast_rollouts == 5 * 320 + 2 * 4 * 32
+    assert cost.evaluation_cells == 3 * 2
+    assert cost.evaluation_rollouts == 6 * 64 + (6 - 2) * 16
+
+
+def test_kl_inputs_are_some_of_the_test_examples() -> None:
+    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 16}).evaluation_rollouts == 80
+    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 0}).evaluation_rollouts == 48
+
+
+def test_a_channel_that_is_off_costs_nothing() -> None:
+    assert cost_of(fast=None).fast_rollouts == 0
+    assert cost_of(slow=None).slow_rollouts == cost_of(slow=None).optimizer_steps == 0
+    half = cost_of(stages=[{"task": "a", "cycles": 2, "slow": False}, {"task": "b", "cycles": 3}])
+    assert half.optimizer_steps == 15
+    assert half.fast_rollouts == 5 * 320 + 2 * 4 * 32
+
+
+def test_tasks_without_a_stage_are_evaluated_all_the_same() -> None:
+    assert cost_of(tasks={"c": {}}).evaluation_cells == 3 * 3
+
+
+def test_whole_test_splits_have_no_count() -> None:
+    cost = cost_of(evaluation={"test_examples": None})
+    assert cost.evaluation_rollouts is None
+    assert "evaluation rollouts  unknown: the whole test split" in cost.lines()
+    assert "without the evaluation" in cost.note
+
+
+def test_an_unknown_model_has_no_estimate_and_a_reason() -> None:
+    cost = cost_of(model={"name": "someone/some-model"})
+    assert (cost.minutes, cost.memory_gb) == (None, None)
+    assert cost.note.startswith("No minutes or memory: the size of 'someone/some-model'")
+    assert cost.slow_rollouts == 1600
+
+
+def test_minutes_grow_with_rollouts_and_with_the_model(tmp_path: Path) -> None:
+    known = cost_of()
+    more = cost_of(cycle={"optimizer_steps": 5, "problems": 9}, fast={"metric_calls": 400})
+    small = cost_of(model={"name": write_model(tmp_path / "m", json.dumps(HEADER).encode(), SIZES)})
+    assert known.minutes is not None
+    assert more.minutes is not None
+    assert small.minutes is not None
+    assert small.minutes < known.minutes < more.minutes
+    assert known.memory_gb is not None
+    assert small.memory_gb is not None
+    assert small.memory_gb < known.memory_gb
+
+
+def test_a_local_folder_is_measured_from_its_headers(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", json.dumps(HEADER).encode(), SIZES)
+    assert model_shape(folder) == ModelShape(32 * 8 + 8, 2, 8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("header", "config"),
+    [
+        (b"{", SIZES),
+        (b"[]", SIZES),
+        (b'{"a": {"shape": "x"}}', SIZES),
+        (b"{}", SIZES),
+        (json.dumps(HEADER).encode(), {}),
+        (json.dumps(HEADER).encode(), {"num_hidden_layers": None}),
+        (json.dumps(HEADER).encode(), []),
+    ],
+)
+def test_a_damaged_folder_is_of_unknown_size(tmp_path: Path, header: bytes, config: object) -> None:
+    assert model_shape(write_model(tmp_path / "model", header, config)) is None
+
+
+def test_a_header_of_impossible_length_is_not_read(tmp_path: Path) -> None:
+    folder = Path(write_model(tmp_path / "model", b"{}", SIZES))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    assert model_shape(str(folder)) is None
+    (folder / "model.safetensors").write_bytes(b"\1")
+    assert model_shape(str(folder)) is None
+
+
+def test_the_default_model_is_known() -> None:
+    assert (
+        RunConfig.model_validate({"name": "r", "stages": [{"task": "a"}]}).model.name
+        in KNOWN_SHAPES
+    )
