@@ -1,0 +1,184 @@
+"""How far a score or a difference can be trusted: intervals, paired tests, detectable drops.
+
+Pure functions on numbers; 95 % limits throughout, uncorrected for the number of tasks. Examples
+are treated as independent draws. Used by the report and by whatever claims a difference.
+
+Source: Miller 2024 (arXiv 2411.00640) for paired differences; Wilson 1927; McNemar 1947.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+Z_95 = 1.96
+"""Standard errors on each side of a 95 % interval."""
+Z_DETECT = 2.80
+"""Standard errors a true change must have to be found with 80 % power at two-sided 5 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % interval and how it was made."""
+
+    low: float
+    high: float
+    method: Literal["wilson", "normal"]
+    """`wilson` for scores that are all 0 or 1, `normal` (mean +- 1.96 SE) otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Mean of after - before over the same examples; negative = got worse."""
+
+    n: int
+    """Examples scored both times; >= 1."""
+    mean: float
+    """In score units, in [-1, 1]."""
+    se: float | None
+    """Standard error of `mean`; None when the differences have no spread."""
+    low: float | None
+    """Lower end of the 95 % interval, >= -1; None with `se`."""
+    high: float | None
+    """Upper end of the 95 % interval, <= 1; None with `se`."""
+    p_value: float | None
+    """Exact McNemar test; None unless every score is 0 or 1."""
+    smallest_detectable: float
+    """The smallest true drop that would be found with 80 % power; in score units."""
+    reason: str | None
+    """Why there is no interval; None when there is one."""
+
+    @property
+    def is_drop(self) -> bool:
+        """Whether it got worse beyond chance at 5 %: McNemar for 0/1 scores, else the interval."""
+        return self.mean < 0 and self._is_beyond_chance
+
+    @property
+    def is_rise(self) -> bool:
+        """Whether it got better beyond chance at 5 %; as `is_drop`."""
+        return self.mean > 0 and self._is_beyond_chance
+
+    @property
+    def _is_beyond_chance(self) -> bool:
+        if self.p_value is not None:
+            return self.p_value < 0.05
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def wilson(successes: float, n: int) -> Interval:
+    """Wilson's 95 % interval of a share, good at small n and near 0 and 1.
+
+    Args:
+        successes: How many of `n` succeeded, in [0, n].
+        n: Trials, >= 1.
+
+    Returns:
+        Limits in [0, 1] with `successes / n` between them.
+    """
+    if not (n >= 1 and 0 <= successes <= n):
+        raise ValueError(f"wilson: need 0 <= successes <= n and n >= 1, got {successes} of {n}.")
+    share, z2 = successes / n, Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return Interval(
+        max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), "wilson"
+    )
+
+
+def score_interval(scores: Sequence[float]) -> Interval | None:
+    """95 % interval of a mean score: Wilson if every score is 0 or 1, else normal, cut to [0, 1].
+
+    Args:
+        scores: One score in [0, 1] per example.
+
+    Returns:
+        None where no interval can be given: no scores, or graded scores without spread.
+    """
+    if not scores:
+        return None
+    if all(score in (0, 1) for score in scores):
+        return wilson(sum(scores), len(scores))
+    if len(scores) < 2 or stdev(scores) == 0:
+        return None
+    mean, half = fmean(scores), Z_95 * stdev(scores) / math.sqrt(len(scores))
+    return Interval(max(0.0, mean - half), min(1.0, mean + half), "normal")
+
+
+def smallest_detectable(sd: float, n: int) -> float:
+    """The smallest true change of a paired mean found with 80 % power: 2.80 sd / sqrt(n).
+
+    Args:
+        sd: Standard deviation of the paired differences (Bessel), > 0.
+        n: Pairs, >= 2.
+    """
+    return Z_DETECT * sd / math.sqrt(n)
+
+
+def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
+    """Mean, standard error and 95 % interval of after - before on the same examples.
+
+    When no two differences differ there is no spread to estimate an interval from. The smallest
+    detectable drop is then the most that Wilson's interval allows for 0 changes in n (ours): to
+    have seen no change in a few examples is no proof that there is none.
+
+    Args:
+        before: Score in [0, 1] of each example, means over samples.
+        after: The same examples in the same order; at least one.
+
+    Raises:
+        ValueError: The lengths differ, or there is no example.
+    """
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    n = len(differences)
+    if not n:
+        raise ValueError("paired_difference: no examples. Score at least one both times.")
+    mean = fmean(differences)
+    p_value = None
+    if all(score in (0, 1) for score in (*before, *after)):
+        p_value = mcnemar(differences.count(-1), differences.count(1))
+    sd = stdev(differences) if n > 1 else 0.0
+    if sd == 0:
+        reason = "one example has no spread" if n == 1 else "every example changed by the same"
+        if n > 1 and mean == 0:
+            reason = "no example changed"
+        least = wilson(0, n).high
+        return PairedDifference(n, mean, None, None, None, p_value, least, reason)
+    se = sd / math.sqrt(n)
+    low, high = max(-1.0, mean - Z_95 * se), min(1.0, mean + Z_95 * se)
+    return PairedDifference(n, mean, se, low, high, p_value, smallest_detectable(sd, n), None)
+
+
+def mean_difference(differences: Sequence[PairedDifference]) -> Interval | None:
+    """95 % interval of the mean of several tasks' differences, the tasks taken as fixed.
+
+    SE = sqrt(sum se_j^2) / m: it says how the mean would move with other examples of these same
+    tasks, nothing about other tasks. A task whose differences have no spread adds none.
+
+    Args:
+        differences: One per task.
+
+    Returns:
+        None when there is no task, or no task has a spread.
+    """
+    squares = [d.se**2 for d in differences if d.se is not None]
+    if not squares:
+        return None
+    mean = fmean(d.mean for d in differences)
+    half = Z_95 * math.sqrt(sum(squares)) / len(differences)
+    return Interval(mean - half, mean + half, "normal")
+
+
+def mcnemar(right_to_wrong: int, wrong_to_right: int) -> float:
+    """Exact two-sided McNemar test: could the discordant examples be coin flips?
+
+    Args:
+        right_to_wrong: Examples scored 1 before and 0 after, >= 0.
+        wrong_to_right: Examples scored 0 before and 1 after, >= 0.
+
+    Returns:
+        The p-value in (0, 1]; 1 when no example changed.
+    """
+    n, few = right_to_wrong + wrong_to_right, min(right_to_wrong, wrong_to_right)
+    outcomes = sum(math.comb(n, i) for i in range(few + 1))
+    return min(1.0, 2 * outcomes / (1 << n))

@@ -1,0 +1,327 @@
+"""What a run measured, one JSON line per fact, append-only and readable after a crash.
+
+Owns the form of `scores.jsonl`, `events.jsonl` and `metrics.jsonl` and how they are written and
+read. Every table and metric of a report is computed from them. Does not know where the files lie
+(`rundir.py`) or what they mean together (`report/`).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
+
+from fastslow.errors import CheckpointError
+from fastslow.prompts import Candidate, PromptProgram
+from fastslow.types import Json, SampleScore
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One graded completion and where in the run it was made; a line of `scores.jsonl`."""
+
+    run: str
+    """Name of the run folder it was made in."""
+    row: int
+    """Row of the score matrix: 0 the base, i after stage i."""
+    cycle: int | None
+    """Index of the cycle it was measured after, from 0; None at the end of a stage."""
+    sample: SampleScore
+
+
+@dataclass(frozen=True, slots=True)
+class CycleEvent:
+    """What channels spent in one cycle; one event for all of them, or one each."""
+
+    event: ClassVar[str] = "cycle"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    rollouts: Mapping[str, int]
+    """Completions sampled, by channel (`fast`, `slow`)."""
+    seconds: Mapping[str, float]
+    """Wall time, by channel."""
+    metrics: Mapping[str, float | None]
+    """What the channels reported, by `channel/name`; None where not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """One optimizer update of the slow channel; a line of `metrics.jsonl`."""
+
+    event: ClassVar[str] = "step"
+    stage: int
+    cycle: int
+    step: int
+    """Optimizer updates since the start of the stage, from 1."""
+    metrics: Mapping[str, float | None]
+    """By `channel/name`; None where not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """The text that a task is deployed with from here on."""
+
+    event: ClassVar[str] = "text"
+    stage: int
+    task: str
+    role: Literal["live"]
+    program: PromptProgram
+    validation_mean: float | None
+    """Mean score in [0, 1] on validation, by which it was chosen; None if it was not scored."""
+    validation_n: int
+    """Validation examples behind that mean."""
+    rollouts: int = 0
+    """Completions sampled to choose it; they count as the fast channel's."""
+    seconds: float = 0.0
+    """Wall time of choosing it; counts as the fast channel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationEvent:
+    """The texts kept after a fast phase, best first."""
+
+    event: ClassVar[str] = "population"
+    stage: int
+    cycle: int
+    task: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvent:
+    """A divergence between the tuned policy and the base on one task's inputs."""
+
+    event: ClassVar[str] = "drift"
+    row: int
+    """Row of the score matrix."""
+    task: str
+    name: str
+    """Which divergence, with its direction, e.g. `kl_fst`."""
+    value: float | None
+    """Nats per generated token; None when not measured."""
+    reason: str | None
+    """Why `value` is None."""
+    tokens: int
+    """Generated tokens behind it."""
+    text_hash: str
+    """The text both policies were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationEvent:
+    """A row of the score matrix is complete: what measuring it cost."""
+
+    event: ClassVar[str] = "evaluation"
+    row: int
+    rollouts: int
+    """Completions sampled."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """The run entered a state."""
+
+    event: ClassVar[str] = "run"
+    state: str
+    """One of `rundir.STATES`."""
+    seconds: float
+    """Wall time spent in the run until now, over all resumes."""
+
+
+Event: TypeAlias = Union[
+    CycleEvent, StepEvent, TextEvent, PopulationEvent, DriftEvent, EvaluationEvent, RunEvent
+]
+_EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
+
+
+def to_json(record: ScoreRow | Event) -> dict[str, Json]:
+    """Plain data of one record, as it stands in its line."""
+    if isinstance(record, ScoreRow):
+        return {
+            "run": record.run,
+            "row": record.row,
+            "cycle": record.cycle,
+            **asdict(record.sample),
+        }
+    data: dict[str, Json] = {"event": record.event}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, PromptProgram):
+            value = value.to_json()
+        elif field.name == "candidates":
+            value = [candidate.to_json() for candidate in value]
+        elif field.name == "metrics":
+            value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        data[field.name] = value
+    return data
+
+
+def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
+    """Inverse of `to_json` for a line of `scores.jsonl`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not such a line.
+    """
+    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle")}
+    sample = SampleScore(**inner)
+    if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
+        raise ValueError(f"score {sample.score!r} is not in [0, 1]")
+    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample)
+
+
+def event_from_json(data: Mapping[str, Any]) -> Event:
+    """Inverse of `to_json` for a line of `events.jsonl` or `metrics.jsonl`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not such a line.
+    """
+    values = dict(data)
+    kind = values.pop("event")
+    if kind not in _EVENTS:
+        raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
+    if "program" in values:
+        values["program"] = PromptProgram.from_json(values["program"])
+    if "candidates" in values:
+        values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
+    return _EVENTS[kind](**values)
+
+
+class RecordWriter:
+    """Appends records to one file. Each line is in the operating system's hands on return."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for appending; a line that a crash left unfinished is cut off.
+
+        Raises:
+            CheckpointError: The file cannot be opened for writing.
+        """
+        self.path = path
+        try:
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
+            os.ftruncate(self._file.fileno(), _end_of_last_line(path))
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written, got {error.strerror}. Records are appended here; "
+                "check that the folder exists and is writable."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, *records: ScoreRow | Event) -> None:
+        """Write the records, one line each, all or none of them.
+
+        Raises:
+            CheckpointError: The disk refused; what was there before is intact.
+        """
+        lines = "".join(json.dumps(to_json(r), allow_nan=False) + "\n" for r in records)
+        start, rest = self.position(), memoryview(lines.encode())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), start)
+            self._file.seek(start)
+            raise CheckpointError(
+                f"{self.path}: could not append {len(records)} records, got {error.strerror}. "
+                "Earlier records are intact. Make room, then resume the run."
+            ) from error
+
+    def sync(self) -> None:
+        """Force everything written so far to the disk itself."""
+        os.fsync(self._file.fileno())
+
+    def position(self) -> int:
+        """Bytes written so far; always the end of a line."""
+        return self._file.tell()
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after `position`, in bytes, a value `position()` once gave.
+
+        Raises:
+            CheckpointError: The file is shorter than that: records are missing.
+        """
+        size = self.position()
+        if size < position:
+            raise CheckpointError(
+                f"{self.path}: has {size} bytes, expected at least {position} as when the resume "
+                "point was made. Records are missing; restore the file from a copy."
+            )
+        os.ftruncate(self._file.fileno(), position)
+        self._file.seek(position)
+
+    def close(self) -> None:
+        """Close the file; nothing can be appended after."""
+        self._file.close()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Bytes up to and including the last newline."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """Every row of a `scores.jsonl`, in order. See `read_records` for what is tolerated."""
+    return [row for row in read_records(path) if isinstance(row, ScoreRow)]
+
+
+def read_events(path: Path) -> list[Event]:
+    """Every event of an `events.jsonl` or `metrics.jsonl`, in order. See `read_records`."""
+    return [row for row in read_records(path) if not isinstance(row, ScoreRow)]
+
+
+def read_records(path: Path) -> Iterator[ScoreRow | Event]:
+    """Read records one by one; a last line without its newline, as a crash leaves it, is skipped.
+
+    Args:
+        path: A file that a `RecordWriter` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, or a complete line is no record; names file:line.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = _parse(line)
+            except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
+                raise CheckpointError(
+                    f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
+                    "JSON object per line. The file was edited or damaged; restore it from a copy."
+                ) from error
+            yield record
+
+
+def _parse(line: bytes) -> ScoreRow | Event:
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise TypeError("not an object")
+    return event_from_json(data) if "event" in data else score_from_json(data)

@@ -1,0 +1,252 @@
+"""A report as plain data, computed from the files of one run folder.
+
+Owns what a report contains; how it looks is `markdown.py`'s and `terminal.py`'s, its JSON form
+`files.py`'s. docs/report-schema.md describes the result.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.errors import CheckpointError
+from fastslow.measure.transfer import ScoreMatrix, final_metrics
+from fastslow.measure.uncertainty import Interval, mean_difference
+from fastslow.prompts import PromptProgram
+from fastslow.records import (
+    CycleEvent,
+    DriftEvent,
+    EvaluationEvent,
+    Event,
+    RunEvent,
+    TextEvent,
+    read_events,
+    read_scores,
+)
+from fastslow.report.cells import Cell, CellTable, Comparison
+from fastslow.types import Json, Metric
+
+SCHEMA_VERSION = 1
+"""Raised when a key of report.json changes its meaning or goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """What happened to one task."""
+
+    task: str
+    version: str | None
+    """`definition@version`; None when it was never scored."""
+    learned_row: int | None
+    """The row after its stage; None for a held-out task."""
+    base: Cell
+    """Row 0."""
+    learned: Cell | None
+    """The row after its stage; None for a held-out task."""
+    final: Cell
+    """The last row."""
+    gain: Comparison
+    """Learned minus base."""
+    change: Comparison
+    """Final minus learned; negative = forgot."""
+    net: Comparison
+    """Final minus base."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSummary:
+    """What one stage cost, and the metrics as they stood after it."""
+
+    task: str
+    cycles: int
+    """Cycles done."""
+    rollouts: Mapping[str, int]
+    """By channel."""
+    seconds: Mapping[str, float]
+    """By channel."""
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The text a task is deployed with at the end of the run."""
+
+    task: str
+    stage: int
+    """Index of the stage that chose it, from 0."""
+    program: PromptProgram
+    validation_mean: float | None
+    """Mean validation score in [0, 1] by which it was chosen."""
+    validation_n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a report says."""
+
+    run: str
+    """Name of the run folder when it was made."""
+    state: str
+    """`running`, `finished`, `failed` or `interrupted`."""
+    command: tuple[str, ...]
+    config_hash: str
+    environment: Mapping[str, Json]
+    tasks: tuple[str, ...]
+    """Columns of the matrix: tasks of the stages in order, then held-out ones."""
+    stage_tasks: tuple[str, ...]
+    """The task each stage trains on."""
+    cells: tuple[tuple[Cell, ...], ...]
+    """T + 1 rows; row 0 is the base."""
+    metrics: Mapping[str, Metric]
+    intervals: Mapping[str, Interval]
+    """95 % intervals of metrics that have one, tasks taken as fixed."""
+    summaries: tuple[TaskSummary, ...]
+    stages: tuple[StageSummary, ...]
+    drift: tuple[DriftEvent, ...]
+    """The last measurement of each (row, task, name)."""
+    prompts: tuple[Prompt, ...]
+    rollouts: Mapping[str, int]
+    """By `fast`, `slow` and `evaluation`."""
+    seconds_by: Mapping[str, float]
+    """By `fast`, `slow` and `evaluation`."""
+    seconds: float
+    """Wall time of the whole run, over all resumes."""
+
+    @property
+    def rows_measured(self) -> int:
+        """Rows of the matrix in which every task has a score, counted from the base on."""
+        complete = [all(cell.score is not None for cell in row) for row in self.cells]
+        return [*complete, False].index(False)
+
+
+def build_report(run_path: Path) -> Report:
+    """Compute the report of a run, finished or not, from its folder.
+
+    Args:
+        run_path: A run folder; only read.
+
+    Raises:
+        CheckpointError: It is no run folder, or a record in it is damaged.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    card = _read_json(run_path / "run.json")
+    tasks, stages = tuple(card["tasks"]), tuple(card["stages"])
+    scores = read_scores(run_path / "scores.jsonl")
+    events = read_events(run_path / "events.jsonl")
+    texts = [event for event in events if isinstance(event, TextEvent)]
+    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
+    table = CellTable(scores, stages, first_text)
+    cells = tuple(tuple(table.cell(row, t) for t in tasks) for row in range(len(stages) + 1))
+    matrix = ScoreMatrix(tasks, stages, tuple(tuple(c.score for c in row) for row in cells))
+    metrics = final_metrics(matrix)
+    versions = {row.sample.task: row.sample.version for row in scores}
+    summaries = tuple(_summary(table, task, versions.get(task)) for task in tasks)
+    spent = [event for event in events if isinstance(event, CycleEvent | TextEvent)]
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
+    seconds_by = _seconds(spent) | {"evaluation": float(sum(e.seconds for e in evaluations))}
+    marks = [event.seconds for event in events if isinstance(event, RunEvent)]
+    return Report(
+        run=card["run"],
+        state=card["state"],
+        command=tuple(card["command"]),
+        config_hash=card["config_hash"],
+        environment=_read_json(run_path / "environment.json"),
+        tasks=tasks,
+        stage_tasks=stages,
+        cells=cells,
+        metrics=metrics,
+        intervals=_intervals(metrics, summaries),
+        summaries=summaries,
+        stages=tuple(_stage(index, matrix, spent) for index in range(len(stages))),
+        drift=_last_drift(events, tasks),
+        prompts=_prompts(texts, tasks),
+        rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
+        seconds_by=seconds_by,
+        seconds=max([sum(seconds_by.values()), *marks]),
+    )
+
+
+def _summary(table: CellTable, task: str, version: str | None) -> TaskSummary:
+    last, learned = len(table.stages), table.learned_row(task)
+    return TaskSummary(
+        task=task,
+        version=version,
+        learned_row=learned,
+        base=table.cell(0, task),
+        learned=None if learned is None else table.cell(learned, task),
+        final=table.cell(last, task),
+        gain=table.compare(task, 0, learned),
+        change=table.compare(task, learned, last),
+        net=table.compare(task, 0, last),
+    )
+
+
+def _intervals(
+    metrics: Mapping[str, Metric], summaries: Sequence[TaskSummary]
+) -> dict[str, Interval]:
+    """Of `bwt_gem`: the one default metric that is a plain mean of paired differences."""
+    changes = [s.change.difference for s in summaries if s.change.difference is not None]
+    earlier = [s for s in summaries if s.learned_row not in (None, len(summaries))]
+    complete = metrics["bwt_gem"].value is not None and len(changes) == len(earlier)
+    interval = mean_difference(changes) if complete else None
+    return {} if interval is None else {"bwt_gem": interval}
+
+
+def _stage(
+    index: int, matrix: ScoreMatrix, spent: Sequence[CycleEvent | TextEvent]
+) -> StageSummary:
+    own = [event for event in spent if event.stage == index]
+    return StageSummary(
+        task=matrix.stages[index],
+        cycles=len({event.cycle for event in own if isinstance(event, CycleEvent)}),
+        rollouts=_rollouts(own),
+        seconds=_seconds(own),
+        metrics=final_metrics(matrix.upto(index + 1)),
+    )
+
+
+def _last_drift(events: Sequence[Event], tasks: Sequence[str]) -> tuple[DriftEvent, ...]:
+    last = {(e.name, e.row, e.task): e for e in events if isinstance(e, DriftEvent)}
+    order = {task: position for position, task in enumerate(tasks)}
+    return tuple(
+        sorted(last.values(), key=lambda e: (e.name, e.row, order.get(e.task, len(order)), e.task))
+    )
+
+
+def _prompts(texts: Sequence[TextEvent], tasks: Sequence[str]) -> tuple[Prompt, ...]:
+    live = {event.task: event for event in texts}
+    return tuple(
+        Prompt(e.task, e.stage, e.program, e.validation_mean, e.validation_n)
+        for e in (live[task] for task in tasks if task in live)
+    )
+
+
+def _rollouts(spent: Iterable[CycleEvent | TextEvent]) -> dict[str, int]:
+    """Completions by channel; choosing a text is the fast channel's expense."""
+    total = {"fast": 0, "slow": 0}
+    for event in spent:
+        counts = event.rollouts if isinstance(event, CycleEvent) else {"fast": event.rollouts}
+        for channel, count in counts.items():
+            total[channel] = total.get(channel, 0) + count
+    return total
+
+
+def _seconds(spent: Iterable[CycleEvent | TextEvent]) -> dict[str, float]:
+    """Wall time by channel; as `_rollouts`."""
+    total = {"fast": 0.0, "slow": 0.0}
+    for event in spent:
+        times = event.seconds if isinstance(event, CycleEvent) else {"fast": event.seconds}
+        for channel, seconds in times.items():
+            total[channel] = total.get(channel, 0.0) + seconds
+    return total
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error}. Give a folder that `fastslow train` made."
+        ) from error
+    return data

@@ -1,0 +1,189 @@
+"""The report's files: report.md for people, report.json and scores.csv for programs.
+
+The same run folder gives the same bytes: keys sorted, numbers rounded to six decimals, no clock.
+docs/report-schema.md describes the JSON.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fastslow.errors import CheckpointError
+from fastslow.measure.uncertainty import Interval
+from fastslow.report.cells import Cell, Comparison
+from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary, build_report
+from fastslow.report.markdown import markdown
+from fastslow.report.tables import verdict
+from fastslow.types import Json, Metric
+
+DECIMALS = 6
+"""Digits after the point of every number written."""
+
+
+def write_report(run_path: Path) -> tuple[Path, ...]:
+    """Write report.md, report.json and scores.csv into a run folder, replacing older ones.
+
+    Args:
+        run_path: The run folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CheckpointError: It is no run folder, a record is damaged, or it cannot be written.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    report = build_report(run_path)
+    texts = {
+        "report.md": markdown(report),
+        "report.json": json_text(report),
+        "scores.csv": scores_csv(report),
+    }
+    written = []
+    for name, text in texts.items():
+        path = run_path / name
+        beside = run_path / f"{name}.tmp"
+        try:
+            beside.write_bytes(text.encode())
+            beside.replace(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written, got {error.strerror}. "
+                "Check free space and permissions, then run `fastslow report` again."
+            ) from error
+        written.append(path)
+    return tuple(written)
+
+
+def json_text(report: Report) -> str:
+    """The text of report.json."""
+    data = _rounded(report_json(report))
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def report_json(report: Report) -> dict[str, Json]:
+    """The report as plain data, as docs/report-schema.md describes it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": report.run,
+        "state": report.state,
+        "verdict": verdict(report),
+        "command": list(report.command),
+        "config_hash": report.config_hash,
+        "environment": report.environment,
+        "tasks": list(report.tasks),
+        "stages": [
+            {
+                "task": stage.task,
+                "cycles": stage.cycles,
+                "rollouts": stage.rollouts,
+                "seconds": stage.seconds,
+                "metrics": {name: _metric(metric) for name, metric in stage.metrics.items()},
+            }
+            for stage in report.stages
+        ],
+        "scores": [[cell.score for cell in row] for row in report.cells],
+        "cells": [[_cell(cell) for cell in row] for row in report.cells],
+        "per_task": {summary.task: _task(summary) for summary in report.summaries},
+        "metrics": {name: _metric(metric) for name, metric in report.metrics.items()},
+        "intervals": {name: _interval(interval) for name, interval in report.intervals.items()},
+        "drift": [
+            {
+                "name": event.name,
+                "row": event.row,
+                "task": event.task,
+                "value": event.value,
+                "reason": event.reason,
+                "tokens": event.tokens,
+                "text_hash": event.text_hash,
+            }
+            for event in report.drift
+        ],
+        "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
+        "rollouts": report.rollouts,
+        "seconds": report.seconds,
+        "seconds_by": report.seconds_by,
+    }
+
+
+def scores_csv(report: Report) -> str:
+    """The text of scores.csv: one line per cell of the matrix; empty where not measured."""
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(["row", "after", "task", "phase", "prompt", "score", "low", "high", "n"])
+    for row, cells in enumerate(report.cells):
+        after = report.stage_tasks[row - 1] if row else "base"
+        for task, cell in zip(report.tasks, cells, strict=True):
+            low, high = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
+            numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (cell.score, low, high)]
+            lines.writerow([row, after, task, cell.phase, cell.prompt_policy, *numbers, cell.n])
+    return out.getvalue()
+
+
+def _metric(metric: Metric) -> dict[str, Json]:
+    return {"value": metric.value, "reason": metric.reason, "formula": metric.formula}
+
+
+def _interval(interval: Interval | None) -> Json:
+    if interval is None:
+        return None
+    return {"low": interval.low, "high": interval.high, "method": interval.method}
+
+
+def _cell(cell: Cell) -> dict[str, Json]:
+    return {
+        "score": cell.score,
+        "interval": _interval(cell.interval),
+        "n": cell.n,
+        "prompt_policy": cell.prompt_policy,
+        "phase": cell.phase,
+    }
+
+
+def _task(summary: TaskSummary) -> dict[str, Json]:
+    return {
+        "version": summary.version,
+        "learned_row": summary.learned_row,
+        "base": summary.base.score,
+        "learned": summary.learned.score if summary.learned else None,
+        "final": summary.final.score,
+        "gain": _comparison(summary.gain),
+        "change": _comparison(summary.change),
+        "net": _comparison(summary.net),
+    }
+
+
+def _comparison(comparison: Comparison) -> Json:
+    if comparison.difference is None:
+        return {"value": None, "reason": comparison.reason}
+    plain = asdict(comparison.difference)
+    return {"value": plain.pop("mean"), **plain}
+
+
+def _prompt(prompt: Prompt) -> dict[str, Json]:
+    program = prompt.program.to_json()
+    return {
+        "stage": prompt.stage,
+        "text_hash": prompt.program.text_hash,
+        "instruction": program["instruction"],
+        "demonstrations": program["demonstrations"],
+        "lineage": program["lineage"],
+        "validation_mean": prompt.validation_mean,
+        "validation_n": prompt.validation_n,
+    }
+
+
+def _rounded(data: Json) -> Json:
+    """The same data with every float rounded, so that it prints the same everywhere."""
+    if isinstance(data, float):
+        assert math.isfinite(data), data
+        return round(data, DECIMALS) + 0.0
+    if isinstance(data, Mapping):
+        return {key: _rounded(value) for key, value in data.items()}
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return [_rounded(value) for value in data]
+    return data

@@ -1,0 +1,119 @@
+"""The report as Markdown that shows untrusted text without obeying it."""
+
+import re
+from collections.abc import Iterator
+
+from fastslow.prompts import PromptProgram
+from fastslow.report.data import Prompt, Report
+from fastslow.report.tables import Table, Text, tables, verdict
+from fastslow.text import shorten, visible
+
+_LONGEST_TEXT = 4000
+"""Characters of one instruction or turn that report.md shows; report.json has all of it."""
+
+
+def markdown(report: Report) -> str:
+    """The text of report.md: verdict, tables, the text each task is deployed with.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Markdown that ends with a newline and holds no control characters but newlines.
+    """
+    lines = [
+        f"# {_inline(report.run)}",
+        "",
+        f"**{_inline(verdict(report))}**",
+        "",
+        f"Made by {_code(' '.join(report.command))}, configuration {_code(report.config_hash)}.",
+        "",
+    ]
+    for table in tables(report):
+        lines += _table(table)
+    lines += ["## Texts", ""]
+    if not report.prompts:
+        lines += ["No text was chosen: every task is deployed with its seed text.", ""]
+    for prompt in report.prompts:
+        lines += _prompt(prompt)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"## {_inline(table.title)}"
+    yield ""
+    yield _row([_inline(name) for name in table.header])
+    yield _row(["---"] * len(table.header))
+    for row in table.rows:
+        yield _row([_cell(text) for text in row])
+    yield ""
+    if table.note:
+        yield _inline(table.note)
+        yield ""
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(text: Text) -> str:
+    if text.is_code:
+        return _code(text.text).replace("|", "\\|")
+    shown = _inline(text.text)
+    return f"**{shown}**" if text.style == "strong" else shown
+
+
+def _prompt(prompt: Prompt) -> Iterator[str]:
+    yield f"### {_inline(prompt.task)}"
+    yield ""
+    chosen = (
+        "not scored on validation"
+        if prompt.validation_mean is None
+        else f"validation {prompt.validation_mean:.2f} on {prompt.validation_n} examples"
+    )
+    yield (
+        f"Text {_code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
+        f"demonstrations: {len(prompt.program.demonstrations)}."
+    )
+    yield ""
+    yield from _fenced(_dialogue(prompt.program))
+    yield ""
+
+
+def _dialogue(program: PromptProgram) -> list[str]:
+    lines = [f"system: {_long(program.instruction)}"] if program.instruction else []
+    for demonstration in program.demonstrations:
+        lines.append(f"user: {_long(demonstration.question)}")
+        lines.append(f"assistant: {_long(demonstration.answer)}")
+    return lines or ["(empty)"]
+
+
+def _long(text: str) -> str:
+    cut = text[:_LONGEST_TEXT]
+    shown = "\n".join(visible(line) for line in cut.split("\n"))
+    return shown if cut == text else f"{shown} … ({len(text) - len(cut)} characters more)"
+
+
+def _fenced(lines: list[str]) -> Iterator[str]:
+    """A code block whose fence is longer than any run of backticks inside."""
+    text = "\n".join(lines)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    yield f"{fence}text"
+    yield text
+    yield fence
+
+
+def _code(text: str) -> str:
+    """A code span of one line; backticks inside cannot end it."""
+    shown = shorten(text, 500)
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    ticks = "`" * (longest + 1)
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def _inline(text: str) -> str:
+    """One line of plain text: nothing in it starts a tag, a link, a code span or a table cell."""
+    escaped = re.sub(r"([\\`|*])", r"\\\1", shorten(text, 2000))
+    return escaped.replace("<", "&lt;").replace("](", "]\\(")

@@ -1,0 +1,308 @@
+"""What a report says in words and tables, before it is dressed for a terminal or for Markdown.
+
+Owns wording, rounding and order; every string that comes from outside the package is still raw
+here and is escaped by the two writers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from fastslow.measure.uncertainty import Interval, PairedDifference
+from fastslow.report.cells import Cell, Comparison
+from fastslow.report.data import Report, TaskSummary
+from fastslow.types import Metric
+
+Style: TypeAlias = Literal["plain", "strong", "dim"]
+
+HEADLINE = (
+    "average_accuracy",
+    "learning_accuracy",
+    "bwt_gem",
+    "fwt_gem",
+    "forgetting_chaudhry",
+    "intransigence",
+    "retention_gain",
+)
+"""Metrics shown in the terminal; report.md and report.json have all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A table cell."""
+
+    text: str
+    style: Style = "plain"
+    is_code: bool = False
+    """Whether it is a formula or a name, to be set in a fixed-width font."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table with a note under it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Text, ...], ...]
+    note: str = ""
+
+
+def verdict(report: Report) -> str:
+    """What was learned and what was forgotten, with uncertainty, in a few sentences.
+
+    Never says that nothing was forgotten: it says how large a drop would have been missed.
+    """
+    parts = []
+    missing = len(report.cells) - report.rows_measured
+    if report.state != "finished" or missing:
+        parts.append(
+            f"The run is {report.state}: {report.rows_measured} of {len(report.cells)} rows of "
+            "the matrix are measured."
+        )
+    trained = [s for s in report.summaries if s.learned_row is not None]
+    learned = [s.task for s in trained if s.gain.difference and s.gain.difference.is_rise]
+    level = report.metrics["learning_accuracy"].value
+    parts.append(
+        f"Learned {len(learned)} of {len(trained)} tasks beyond chance"
+        + (f" ({', '.join(learned)})" if learned else "")
+        + ("." if level is None else f"; learning accuracy {level:.2f} (learning_accuracy).")
+    )
+    if not learned:
+        parts.append("With nothing learned, forgetting says nothing.")
+    parts += _forgotten(report)
+    return " ".join(parts)
+
+
+def _forgotten(report: Report) -> list[str]:
+    forgetting, transfer = report.metrics["forgetting_chaudhry"], report.metrics["bwt_gem"]
+    if forgetting.value is None or transfer.value is None:
+        return [f"Forgetting is not measured: {forgetting.reason or transfer.reason}."]
+    amount = f"{abs(forgetting.value):.2f} on average (forgetting_chaudhry)"
+    is_loss = forgetting.value >= 0
+    said = [
+        (f"Forgot {amount}" if is_loss else f"Ended above the earlier best by {amount}")
+        + f"; backward transfer {transfer.value:+.2f}"
+        + _brackets(report.intervals.get("bwt_gem"))
+        + " (bwt_gem)."
+    ]
+    changes = [(s.task, s.change.difference) for s in report.summaries]
+    measured = [(task, change) for task, change in changes if change is not None]
+    dropped = [f"{task} {difference(change)}" for task, change in measured if change.is_drop]
+    if dropped:
+        said.append(f"Dropped beyond chance: {'; '.join(dropped)}.")
+    unclear = [(task, change) for task, change in measured if not change.is_drop]
+    if unclear:
+        limit = max(change.smallest_detectable for _, change in unclear)
+        said.append(
+            f"No drop beyond chance on {', '.join(task for task, _ in unclear)}, "
+            f"but one below {limit:.2f} could have been missed."
+        )
+    return said
+
+
+def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
+    """All tables of the report in reading order.
+
+    Args:
+        report: The report.
+        headline_only: Leave out the alternates among the metrics.
+    """
+    names = HEADLINE if headline_only else tuple(report.metrics)
+    made = [
+        _matrix(report),
+        _per_task(report),
+        _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
+        *_drift(report),
+        _stages(report),
+        _costs(report),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _matrix(report: Report) -> Table:
+    labels = ["0 base", *(f"{i} {t}" for i, t in enumerate(report.stage_tasks, start=1))]
+    return Table(
+        "Score matrix",
+        ("after stage", *report.tasks),
+        tuple(
+            (Text(label, "strong" if row == 0 else "plain"), *(_score(cell) for cell in cells))
+            for row, (label, cells) in enumerate(zip(labels, report.cells, strict=True))
+        ),
+        "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its own "
+        "stage; ( ) not trained on yet, or held out, scored with the seed text. "
+        "Brackets: 95 % interval.",
+    )
+
+
+def _score(cell: Cell) -> Text:
+    if cell.score is None:
+        return Text("not measured", "dim")
+    interval = _brackets(cell.interval)
+    if cell.phase == "learned":
+        return Text(f"{cell.score:.2f}*{interval}", "strong")
+    if cell.phase == "seen":
+        return Text(f"{cell.score:.2f}{interval}")
+    return Text(f"({cell.score:.2f}){interval}", "dim")
+
+
+def _per_task(report: Report) -> Table:
+    return Table(
+        "Tasks",
+        (
+            "task",
+            "n",
+            "base",
+            "learned",
+            "final",
+            "learned - base",
+            "final - learned",
+            "detectable drop",
+        ),
+        tuple(_task_row(summary) for summary in report.summaries),
+        "Paired over the same examples, 95 % intervals, uncorrected for the number of tasks. "
+        "! beyond chance at 5 % (exact McNemar for 0/1 scores, else the interval). "
+        "Detectable drop: the smallest one that would be found with 80 % power.",
+    )
+
+
+def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
+    change = summary.change.difference
+    return (
+        Text(summary.task),
+        Text(str(summary.final.n or summary.base.n)),
+        Text(_value(summary.base.score)),
+        Text(_value(summary.learned.score if summary.learned else None)),
+        Text(_value(summary.final.score)),
+        _compared(summary.gain),
+        _compared(summary.change),
+        Text("-" if change is None else f"{change.smallest_detectable:.2f}"),
+    )
+
+
+def _compared(comparison: Comparison) -> Text:
+    change = comparison.difference
+    if change is None:
+        return Text(comparison.reason or "-", "dim")
+    mark = "!" if change.is_drop or change.is_rise else ""
+    return Text(difference(change) + mark, "strong" if change.is_drop else "plain")
+
+
+def difference(change: PairedDifference) -> str:
+    """A paired difference with its interval, or with why it has none."""
+    if change.low is None or change.high is None:
+        return f"{change.mean:+.2f} ({change.reason})"
+    return f"{change.mean:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
+
+
+def _metrics(metrics: Sequence[Metric], report: Report, total: int) -> Table:
+    rows = []
+    for metric in metrics:
+        if metric.value is None:
+            value, text = Text("undefined", "dim"), Text(metric.reason or "", "dim")
+        else:
+            interval = _brackets(report.intervals.get(metric.name))
+            value, text = Text(f"{metric.value:.3f}{interval}"), Text(metric.formula, is_code=True)
+        rows.append((Text(metric.name, is_code=True), value, text))
+    left = total - len(metrics)
+    return Table(
+        "Metrics",
+        ("metric", "value", "formula, or why there is no value"),
+        tuple(rows),
+        f"{left} alternates are in report.md and report.json." if left else "",
+    )
+
+
+def _drift(report: Report) -> list[Table]:
+    made = []
+    for name in dict.fromkeys(event.name for event in report.drift):
+        values = {(e.row, e.task): e for e in report.drift if e.name == name}
+        tasks = [t for t in report.tasks if any(task == t for _, task in values)]
+        rows = []
+        for row in sorted({row for row, _ in values}):
+            cells = [Text(str(row))]
+            for task in tasks:
+                event = values.get((row, task))
+                if event is None or event.value is None:
+                    why = event.reason if event and event.reason else "not measured"
+                    cells.append(Text(why, "dim"))
+                else:
+                    cells.append(Text(f"{event.value:.4f}"))
+            rows.append(tuple(cells))
+        made.append(
+            Table(
+                f"Drift from the base: {name}",
+                ("after stage", *tasks),
+                tuple(rows),
+                "KL(tuned || base) in nats per generated token on the task's test inputs, sampled "
+                "from the tuned policy, both given the same text."
+                if name == "kl_fst"
+                else "",
+            )
+        )
+    return made
+
+
+def _stages(report: Report) -> Table:
+    rows = []
+    for index, stage in enumerate(report.stages, start=1):
+        values = [
+            stage.metrics[name].value
+            for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry")
+        ]
+        rows.append(
+            (
+                Text(f"{index} {stage.task}"),
+                Text(str(stage.cycles)),
+                Text(str(stage.rollouts["fast"])),
+                Text(str(stage.rollouts["slow"])),
+                Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
+                *(Text(_value(value)) for value in values),
+            )
+        )
+    return Table(
+        "Stages",
+        (
+            "stage",
+            "cycles",
+            "fast rollouts",
+            "slow rollouts",
+            "minutes",
+            "average accuracy",
+            "bwt_gem",
+            "forgetting chaudhry",
+        ),
+        tuple(rows),
+        "Metrics as they stood after the stage; - is undefined.",
+    )
+
+
+def _costs(report: Report) -> Table:
+    channels = ("fast", "slow")
+    trained = sum(report.rollouts[name] for name in channels)
+    seconds = sum(report.seconds_by[name] for name in channels)
+    rows = [(name, report.rollouts[name], report.seconds_by[name]) for name in channels]
+    rows.append(("fast + slow", trained, seconds))
+    rows.append(("evaluation", report.rollouts["evaluation"], report.seconds_by["evaluation"]))
+    whole = report.seconds
+    return Table(
+        "Cost",
+        ("spent on", "rollouts", "minutes", "share of the run"),
+        tuple(
+            (
+                Text(name),
+                Text(str(count)),
+                Text(f"{time / 60:.1f}"),
+                Text(f"{time / whole:.2f}" if whole else "-"),
+            )
+            for name, count, time in rows
+        ),
+        f"The whole run took {whole / 60:.1f} minutes.",
+    )
+
+
+def _brackets(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,103 @@
+"""A small run folder written through the real writers, for tests that need no model.
+
+Three tasks (alpha, beta, gamma), one stage each, eight test examples; `outcomes[row][task]` is a
+string of digits, one example each, `1` right and `0` wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fastslow.config.models import RunConfig, StageConfig, TaskUse
+from fastslow.measure.transfer import headline_policy
+from fastslow.prompts import Demonstration, PromptProgram
+from fastslow.records import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
+from fastslow.rundir import RunDir
+from fastslow.types import SampleScore
+
+TASKS = ("alpha", "beta", "gamma")
+OUTCOMES: tuple[Mapping[str, str], ...] = (
+    {"alpha": "00000001", "beta": "00000000", "gamma": "00000000"},
+    {"alpha": "11111111", "beta": "00100000", "gamma": "00000000"},
+    {"alpha": "11110000", "beta": "11111100", "gamma": "00000001"},
+    {"alpha": "10000000", "beta": "11111100", "gamma": "11111000"},
+)
+
+
+def config(runs_dir: Path, tasks: Sequence[str] = TASKS, held_out: Sequence[str] = ()) -> RunConfig:
+    return RunConfig(
+        name="small",
+        runs_dir=str(runs_dir),
+        stages=tuple(StageConfig(task=task, cycles=1) for task in tasks),
+        tasks={task: TaskUse(use="made-up") for task in (*tasks, *held_out)},
+    )
+
+
+def text_of(task: str) -> PromptProgram:
+    return PromptProgram(f"Answer {task}.", (Demonstration(f"{task}?", f"{task}!"),))
+
+
+def score_row(
+    run: str, row: int, task: str, example: int, score: float, stages: Sequence[str] = TASKS
+) -> ScoreRow:
+    policy = headline_policy(tuple(stages), row, task)
+    text = text_of(task) if policy == "live" else PromptProgram(f"{task}: ")
+    sample = SampleScore(
+        task=task,
+        version=f"{task}@1",
+        example=f"e{example}",
+        sample=0,
+        prompt_policy=policy,
+        text_hash=text.text_hash,
+        weights=f"w{row}",
+        completion="yes" if score == 1 else "no",
+        tokens=2,
+        score=score,
+        reason="correct" if score == 1 else "not the answer",
+    )
+    return ScoreRow(run, row, None, sample)
+
+
+def write_row(
+    run_dir: RunDir, row: int, outcomes: Mapping[str, str], stages: Sequence[str] = TASKS
+) -> None:
+    for task, digits in outcomes.items():
+        run_dir.scores.append(
+            *(
+                score_row(run_dir.path.name, row, task, example, float(digit), stages)
+                for example, digit in enumerate(digits)
+            )
+        )
+        run_dir.events.append(
+            DriftEvent(row, task, "kl_fst", 0.125 * row, None, 8, text_of(task).text_hash)
+        )
+    run_dir.events.append(EvaluationEvent(row, sum(map(len, outcomes.values())), 1.5))
+
+
+def write_stage(run_dir: RunDir, index: int, task: str) -> None:
+    run_dir.events.append(
+        CycleEvent(index, 0, {"fast": 32}, {"fast": 8.0}, {}),
+        CycleEvent(index, 0, {"slow": 64}, {"slow": 20.0}, {}),
+        TextEvent(index, task, "live", text_of(task), 0.5, 32, rollouts=8, seconds=2.0),
+    )
+
+
+def write_run(
+    runs_dir: Path,
+    outcomes: Sequence[Mapping[str, str]] = OUTCOMES,
+    stages: Sequence[str] = TASKS,
+    held_out: Sequence[str] = (),
+) -> Path:
+    """A run of as many rows as `outcomes` has; finished if that is every row."""
+    command = ("fastslow", "train", "small.yaml")
+    made = RunDir.create(
+        config(runs_dir, stages, held_out), {"small.yaml": "name: small\n"}, command
+    )
+    with made as run_dir:
+        write_row(run_dir, 0, outcomes[0], stages)
+        for index, row in enumerate(outcomes[1:]):
+            write_stage(run_dir, index, stages[index])
+            write_row(run_dir, index + 1, row, stages)
+        if len(outcomes) == len(stages) + 1:
+            run_dir.events.append(RunEvent("finished", 100.0))
+            run_dir.mark("finished")
+        return run_dir.path

@@ -1,0 +1,359 @@
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fastslow.errors import CheckpointError
+from fastslow.prompts import Demonstration, PromptProgram
+from fastslow.records import DriftEvent, TextEvent
+from fastslow.report import build_report, render_terminal, write_report
+from fastslow.report.tables import verdict
+from fastslow.rundir import RunDir
+from tests.unit.run_folder import OUTCOMES, score_row, write_run
+
+HOSTILE = "```\n# Owned\n[red]loud[/red] <script>x</script> \x1b[31mESC\x07 | a | \u202e `````"
+
+
+def report_json(run: Path) -> dict[str, Any]:
+    write_report(run)
+    data: dict[str, Any] = json.loads((run / "report.json").read_text())
+    return data
+
+
+def terminal(run: Path, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(render_terminal(build_report(run)))
+    return out.getvalue()
+
+
+def test_every_number_of_a_small_report_is_as_worked_by_hand(tmp_path: Path) -> None:
+    data = report_json(write_run(tmp_path))
+    assert data["tasks"] == ["alpha", "beta", "gamma"]
+    assert data["scores"] == [
+        [0.125, 0.0, 0.0],
+        [1.0, 0.125, 0.0],
+        [0.5, 0.75, 0.125],
+        [0.125, 0.75, 0.625],
+    ]
+    by_hand = {
+        "average_accuracy": 0.5,
+        "learning_accuracy": 0.791667,
+        "average_incremental_accuracy": 0.708333,
+        "bwt_gem": -0.4375,
+        "bwt_trace": -0.291667,
+        "bwt_diaz": -0.458333,
+        "fwt_gem": 0.125,
+        "forgetting_chaudhry": 0.4375,
+        "min_acc": 0.4375,
+        "wc_acc": 0.5,
+        "retention_gain": 0.5,
+    }
+    assert {name: data["metrics"][name]["value"] for name in by_hand} == by_hand
+    assert data["metrics"]["intransigence"]["value"] is None
+    assert "needs a reference run" in data["metrics"]["intransigence"]["reason"]
+    assert data["rollouts"] == {"fast": 120, "slow": 192, "evaluation": 96}
+    assert data["seconds_by"] == {"fast": 30.0, "slow": 60.0, "evaluation": 6.0}
+    assert data["seconds"] == 100.0
+    assert [s["cycles"] for s in data["stages"]] == [1, 1, 1]
+    assert [s["metrics"]["forgetting_chaudhry"]["value"] for s in data["stages"]] == [
+        None,
+        0.5,
+        0.4375,
+    ]
+
+
+def test_intervals_and_paired_differences_are_as_worked_by_hand(tmp_path: Path) -> None:
+    data = report_json(write_run(tmp_path))
+    # 1 of 8: centre (1/8 + 1.96^2/16) / (1 + 1.96^2/8) = 0.246656, half width 0.224239
+    assert data["cells"][0][0] == {
+        "score": 0.125,
+        "interval": {"low": 0.022417, "high": 0.470895, "method": "wilson"},
+        "n": 8,
+        "prompt_policy": "seed",
+        "phase": "unseen",
+    }
+    # seven of eight fell from 1 to 0: sd = sqrt(0.125), SE = 0.125, McNemar p = 2 / 2^7
+    assert data["per_task"]["alpha"]["change"] == {
+        "value": -0.875,
+        "n": 8,
+        "se": 0.125,
+        "low": -1.0,
+        "high": -0.63,
+        "p_value": 0.015625,
+        "smallest_detectable": 0.35,
+        "reason": None,
+    }
+    assert data["per_task"]["beta"]["change"]["reason"] == "no example changed"
+    assert data["per_task"]["beta"]["change"]["smallest_detectable"] == 0.324416
+    assert data["per_task"]["gamma"]["change"]["value"] is None
+    # SE of the mean of two tasks: sqrt(0.125^2 + 0) / 2 = 0.0625
+    assert data["intervals"] == {"bwt_gem": {"low": -0.56, "high": -0.315, "method": "normal"}}
+
+
+def test_the_verdict_names_what_was_learned_forgotten_and_could_have_been_missed(
+    tmp_path: Path,
+) -> None:
+    assert verdict(build_report(write_run(tmp_path))) == (
+        "Learned 2 of 3 tasks beyond chance (alpha, beta); learning accuracy 0.79 "
+        "(learning_accuracy). Forgot 0.44 on average (forgetting_chaudhry); backward transfer "
+        "-0.44 [-0.56, -0.32] (bwt_gem). Dropped beyond chance: alpha -0.88 [-1.00, -0.63]. "
+        "No drop beyond chance on beta, but one below 0.32 could have been missed."
+    )
+
+
+def kept(**changes: str) -> Sequence[Mapping[str, str]]:
+    """The usual outcomes with another last row."""
+    return (*OUTCOMES[:3], {**OUTCOMES[3], **changes})
+
+
+def test_no_drop_is_never_reported_without_the_drop_that_could_have_been_missed(
+    tmp_path: Path,
+) -> None:
+    said = verdict(build_report(write_run(tmp_path, kept(alpha="11111111"))))
+    assert "Dropped" not in said
+    assert "No drop beyond chance on alpha, beta, but one below 0.32 could have been missed" in said
+    assert "Forgot 0.00 on average" in said
+
+
+def test_scores_that_rose_after_learning_are_not_called_forgetting(tmp_path: Path) -> None:
+    said = verdict(build_report(write_run(tmp_path, kept(alpha="11111111", beta="11111111"))))
+    assert "Ended above the earlier best by 0.12 on average (forgetting_chaudhry)" in said
+    assert "backward transfer +0.12" in said
+
+
+def test_a_run_that_learned_nothing_does_not_boast_of_keeping_it(tmp_path: Path) -> None:
+    said = verdict(build_report(write_run(tmp_path, [OUTCOMES[0]] * 4)))
+    assert said.startswith("Learned 0 of 3 tasks beyond chance; learning accuracy 0.04")
+    assert "With nothing learned, forgetting says nothing." in said
+
+
+def test_one_stage_has_no_forgetting_and_the_report_says_so(tmp_path: Path) -> None:
+    rows = [{"alpha": row["alpha"]} for row in OUTCOMES[:2]]
+    run = write_run(tmp_path, rows, ("alpha",))
+    reason = "needs at least two stages, this run has one"
+    assert f"Forgetting is not measured: {reason}." in verdict(build_report(run))
+    assert report_json(run)["metrics"]["bwt_gem"]["reason"] == reason
+    assert reason in (run / "report.md").read_text()
+
+
+def test_a_run_that_was_cut_off_is_reported_as_far_as_it_got(tmp_path: Path) -> None:
+    run = write_run(tmp_path, OUTCOMES[:3])
+    data = report_json(run)
+    assert data["state"] == "running"
+    assert data["scores"][3] == [None, None, None]
+    assert data["metrics"]["bwt_gem"]["reason"] == "not measured: task 'alpha' in row 3"
+    assert data["per_task"]["alpha"]["change"]["reason"] == "not measured: row 3"
+    assert data["stages"][1]["metrics"]["forgetting_chaudhry"]["value"] == 0.5
+    assert data["seconds"] == 64.5
+    assert data["verdict"].startswith("The run is running: 3 of 4 rows of the matrix are measured.")
+    assert "not measured" in terminal(run)
+
+
+def test_held_out_tasks_are_shown_but_enter_no_metric(tmp_path: Path) -> None:
+    rows = [{**row, "probe": "11110000"} for row in OUTCOMES]
+    data = report_json(write_run(tmp_path / "with", rows, held_out=("probe",)))
+    plain = report_json(write_run(tmp_path / "without"))
+    assert data["tasks"][-1] == "probe"
+    assert data["metrics"] == plain["metrics"]
+    assert data["cells"][3][3]["phase"] == "held_out"
+    assert data["per_task"]["probe"]["change"]["reason"] == "held out: no stage trains on it"
+    assert data["per_task"]["probe"]["net"]["value"] == 0.0
+
+
+def test_a_task_visited_twice_leaves_scores_but_no_transfer(tmp_path: Path) -> None:
+    tasks = ("alpha", "beta")
+    rows = [{task: row[task] for task in tasks} for row in OUTCOMES]
+    data = report_json(write_run(tmp_path, rows, ("alpha", "beta", "alpha")))
+    assert data["metrics"]["forgetting_chaudhry"]["value"] is None
+    assert "visited by stages 1 and 3" in data["verdict"]
+    assert data["per_task"]["alpha"]["learned_row"] == 3
+    assert data["cells"][1][0]["phase"] == data["cells"][3][0]["phase"] == "learned"
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    first = [path.read_bytes() for path in write_report(run)]
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(run, copy)
+    for path in copy.glob("report.*"):
+        path.unlink()
+    assert [path.read_bytes() for path in write_report(copy)] == first
+    assert not list(copy.glob("*.tmp"))
+
+
+def test_scores_csv_has_one_line_per_cell(tmp_path: Path) -> None:
+    run = write_run(tmp_path, OUTCOMES[:3])
+    write_report(run)
+    with (run / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert rows[3] | {"row": "1", "after": "alpha", "task": "alpha", "score": "1.000000"} == rows[3]
+    assert (rows[11]["score"], rows[11]["n"]) == ("", "0")
+
+
+def test_samples_are_averaged_within_an_example_before_examples_are(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [{"alpha": "01"}, {"alpha": "01"}], ("alpha",))
+    row = score_row(run.name, 1, "alpha", 0, 1.0, ("alpha",))
+    with RunDir.open(run) as run_dir:
+        for sample in (1, 2, 3):
+            run_dir.scores.append(replace(row, sample=replace(row.sample, sample=sample)))
+        measured_within = replace(row, cycle=0)
+        other_text = replace(row, sample=replace(row.sample, prompt_policy="own"))
+        run_dir.scores.append(measured_within, other_text)
+    data = report_json(run)
+    assert data["scores"][1] == [0.875]  # (mean of 0 1 1 1 + 1) / 2
+    assert data["cells"][1][0]["interval"]["method"] == "normal"
+
+
+def test_a_sample_recorded_twice_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.scores.append(score_row(run.name, 2, "beta", 3, 1.0))
+    with pytest.raises(CheckpointError, match=r"example 'e3', task 'beta', row 2: recorded twice"):
+        build_report(run)
+
+
+def relabelled(tmp_path: Path, *, keep_texts: bool) -> Path:
+    """A run whose visited tasks were all scored as `seed`, with or without texts of their own."""
+    run = write_run(tmp_path)
+    scores = run / "scores.jsonl"
+    scores.write_text(scores.read_text().replace('"live"', '"seed"'))
+    if not keep_texts:
+        events = run / "events.jsonl"
+        lines = events.read_text().splitlines(keepends=True)
+        events.write_text("".join(line for line in lines if '"text"' not in line))
+    return run
+
+
+def test_without_texts_the_seed_text_is_what_is_deployed(tmp_path: Path) -> None:
+    data = report_json(relabelled(tmp_path, keep_texts=False))
+    assert data["metrics"]["bwt_gem"]["value"] == -0.4375
+    assert data["cells"][3][0]["prompt_policy"] == "seed"
+    assert data["prompts"] == {}
+
+
+def test_a_score_with_the_seed_text_never_stands_for_the_deployed_one(tmp_path: Path) -> None:
+    data = report_json(relabelled(tmp_path, keep_texts=True))
+    assert data["scores"][3] == [None, None, None]
+    assert data["metrics"]["bwt_gem"]["value"] is None
+
+
+def test_rows_scored_on_other_examples_are_not_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.scores.append(score_row(run.name, 3, "alpha", 99, 1.0))
+    data = report_json(run)
+    assert data["per_task"]["alpha"]["change"]["reason"] == (
+        "rows 1 and 3 were scored on other examples"
+    )
+    assert data["intervals"] == {}
+
+
+def test_what_is_no_run_folder_or_damaged_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
+        build_report(tmp_path)
+    run = write_run(tmp_path)
+    with (run / "events.jsonl").open("a") as file:
+        file.write("garbage\n")
+    with pytest.raises(CheckpointError, match=r"events\.jsonl:\d+: not a record"):
+        build_report(run)
+
+
+def hostile_run(tmp_path: Path) -> Path:
+    run = write_run(tmp_path)
+    program = PromptProgram(HOSTILE, (Demonstration(HOSTILE, HOSTILE + "\ud800"),))
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            TextEvent(2, "gamma", "live", program, None, 0),
+            DriftEvent(3, "gamma", "kl_fst", None, HOSTILE, 0, program.text_hash),
+        )
+    return run
+
+
+def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path)
+    write_report(run)
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert all(c == "\n" or c.isprintable() for c in text)
+    fence: str | None = None
+    inside: list[str] = []
+    outside: list[str] = []
+    for line in text.splitlines():
+        found = re.match(r"^(`{3,})(text)?$", line)
+        if found and fence is None:
+            fence = found[1]
+        elif found and len(found[1]) >= len(fence or "") and not found[2]:
+            fence = None
+        else:
+            (inside if fence else outside).append(line)
+    assert fence is None
+    assert "# Owned" in inside
+    assert "# Owned" not in outside
+    assert not any("<script>" in line for line in outside)
+    columns = {line.count(" | ") for line in outside if line.startswith("| 3 | 0.3750")}
+    assert columns == {3}
+
+
+def test_hostile_text_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    shown = terminal(hostile_run(tmp_path))
+    assert all(c == "\n" or c.isprintable() for c in shown)
+    assert "[red]loud[/red]" in shown
+    assert "\\x1b[31mESC" in shown
+
+
+def test_report_json_keeps_hostile_text_whole(tmp_path: Path) -> None:
+    data = report_json(hostile_run(tmp_path))
+    assert data["prompts"]["gamma"]["instruction"] == HOSTILE
+    assert data["prompts"]["gamma"]["validation_mean"] is None
+    assert data["prompts"]["alpha"]["demonstrations"] == [
+        {"question": "alpha?", "answer": "alpha!"}
+    ]
+
+
+def test_the_terminal_shows_what_the_issue_asks_for(tmp_path: Path) -> None:
+    shown = terminal(write_run(tmp_path))
+    assert shown.startswith("Learned 2 of 3 tasks")
+    for word in (
+        "0 base",
+        "1.00*",
+        "(0.12)",
+        "forgetting_chaudhry",
+        "bwt_gem",
+        "fwt_gem",
+        "kl_fst",
+        "minutes",
+        "fast + slow",
+        "312",
+        "Answer alpha.",
+        "learned in the last stage",
+    ):
+        assert word in shown, word
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_terminal_report_fits_its_width(tmp_path: Path, width: int) -> None:
+    assert max(map(len, terminal(write_run(tmp_path), width).splitlines())) <= width
+
+
+def test_every_key_of_report_json_is_documented(tmp_path: Path) -> None:
+    data = report_json(write_run(tmp_path))
+    schema = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text()
+    keys = {*data, *data["cells"][0][0], *data["per_task"]["alpha"], *data["stages"][0]}
+    keys |= {*data["per_task"]["alpha"]["change"], *data["drift"][0], *data["prompts"]["alpha"]}
+    keys |= set(data["metrics"]["bwt_gem"])
+    assert {key for key in keys if f"`{key}`" not in schema} == set()
+
+
+def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -> None:
+    run = write_run(tmp_path, OUTCOMES[:1])
+    write_report(run)
+    assert "every task is deployed with its seed text" in (run / "report.md").read_text()
+    assert "every task is deployed with its seed text" in terminal(run)
