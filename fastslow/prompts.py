@@ -52,7 +52,7 @@ class PromptProgram:
         """Twelve hex digits of the SHA-256 of instruction and demonstrations, in order."""
         texts = [self.instruction, [[d.question, d.answer] for d in self.demonstrations]]
         canonical = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:12]
 
     @property
     def num_chars(self) -> int:

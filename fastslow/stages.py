@@ -16,6 +16,7 @@ from fastslow.config.models import RunConfig, StageConfig
 from fastslow.errors import ChannelError, EvaluationError, StageError
 from fastslow.measure.drift import kl_fst
 from fastslow.measure.evaluator import Evaluator, mean_score
+from fastslow.measure.transfer import headline_policy
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
 from fastslow.prompts import best_by_mean
@@ -33,7 +34,7 @@ from fastslow.seeds import derive_seed
 from fastslow.stream import Stream
 from fastslow.task import Task
 from fastslow.tracking import Tracker
-from fastslow.types import Anchor, PromptPolicy
+from fastslow.types import Anchor
 
 SLOW_UNITS = 3
 """A rollout that is trained on costs about three that are only drawn; for the progress line."""
@@ -116,12 +117,13 @@ def run(parts: Run) -> None:
 def score_all(parts: Run, row: int) -> None:
     """Measure one row of the score matrix, and how far the policy is from its base."""
     started, before = time.monotonic(), parts.policy.engine.num_rollouts
+    visits = tuple(stage.task for stage in parts.config.stages)
     scores: dict[str, float] = {}
     for task in parts.tasks.values():
         phase = f"evaluation {row}/{len(parts.config.stages)}, {task.name}"
         parts.progress.show(phase, "", 0, {})
         program = parts.policy.live_program(task)
-        role: PromptPolicy = "live" if task.name in parts.policy.live else "seed"
+        role = headline_policy(visits, row, task.name)
         records = parts.evaluator.score(parts.policy, task, program, role)
         run_name = parts.run_dir.path.name
         parts.run_dir.scores.append(*(ScoreRow(run_name, row, None, r) for r in records))
@@ -157,12 +159,22 @@ def choose_text(parts: Run, task: Task, stage: int) -> None:
     """Fix the text to deploy: highest mean on validation, ties to the shorter."""
     if task.name not in parts.policy.populations:
         return
-    before = parts.policy.engine.num_rollouts
+    started, before = time.monotonic(), parts.policy.engine.num_rollouts
     best = best_by_mean(parts.evaluator.validate(parts.policy, task))
     parts.policy.live[task.name] = best.program
-    parts.state.rollouts["fast"] += parts.policy.engine.num_rollouts - before
+    rollouts = parts.policy.engine.num_rollouts - before
+    parts.state.rollouts["fast"] += rollouts
     parts.run_dir.events.append(
-        TextEvent(stage, task.name, "live", best.program, best.mean, len(best.scores))
+        TextEvent(
+            stage,
+            task.name,
+            "live",
+            best.program,
+            best.mean,
+            len(best.scores),
+            rollouts,
+            time.monotonic() - started,
+        )
     )
 
 

@@ -1,0 +1,252 @@
+"""Engine, trie, renderer and adapter over real models of several families, tiny ones."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastslow.errors import CheckpointError, ModelError
+from fastslow.policy.adapters import adapter_fingerprint, load_adapter, save_adapter
+from fastslow.policy.engine import TorchEngine, shared_prefixes
+from fastslow.policy.policy import Policy, load_policy, with_adapter
+from fastslow.policy.render import Renderer, chat_messages
+from fastslow.policy.trie import pack, score_completions
+from fastslow.prompts import Demonstration, PromptProgram
+from fastslow.types import Sampling, TokenIds
+from tests.tiny import tiny_model, tiny_tokenizer
+
+SHORT = PromptProgram("Answer.", (Demonstration("one", "1"), Demonstration("two", "2")))
+OTHER = PromptProgram("Say a number, in full.", (Demonstration("six", "6"),))
+
+
+def rows_of(policy: Policy) -> tuple[list[TokenIds], list[TokenIds]]:
+    """Two texts, three questions, two completions each of ragged length."""
+    generator = random.Random(5)
+    prompts, completions = [], []
+    for program in (SHORT, OTHER):
+        for question in ("three", "four", "a longer question than the others"):
+            for length in (1, 4):
+                prompts.append(policy.renderer.prompt_ids(program, question))
+                completions.append(tuple(generator.randrange(200) for _ in range(length)))
+    return prompts, completions
+
+
+def padded_logprobs(model: Any, prompts: list[TokenIds], completions: list[TokenIds]) -> Any:
+    """The plain way: one row at a time, nothing shared."""
+    rows = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0]
+        predicted = torch.log_softmax(logits[len(prompt) - 1 : -1].float(), -1)
+        rows.append(predicted[torch.arange(len(completion)), torch.tensor(completion)])
+    return rows
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_trie_gives_the_loss_and_gradient_of_single_rows(family: str) -> None:
+    policy = with_adapter(
+        Policy(tiny_model(family), tiny_tokenizer()),
+        rank=4,
+        alpha=8,
+        target_modules="all-linear",
+        seed=0,
+    )
+    prompts, completions = rows_of(policy)
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+
+    scored = score_completions(policy.model, prompts, completions)
+    torch.autograd.backward(scored.logprobs.sum())
+    packed = [p.grad.clone() for p in parameters if p.grad is not None]
+    policy.model.zero_grad()
+    single = padded_logprobs(policy.model, prompts, completions)
+    torch.autograd.backward(torch.stack([row.sum() for row in single]).sum())
+    plain = [p.grad.clone() for p in parameters if p.grad is not None]
+
+    for row, expected in zip(scored.logprobs, single, strict=True):
+        torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=0)
+        assert not row[len(expected) :].any()
+    assert len(packed) == len(plain) == len(parameters)
+    error = torch.cat([(a - b).flatten() for a, b in zip(packed, plain, strict=True)]).norm()
+    assert error / torch.cat([b.flatten() for b in plain]).norm() < 1e-5
+
+
+def test_trie_holds_each_shared_token_once() -> None:
+    packed = pack([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5), (9,)])
+    assert packed.tokens.tolist() == [1, 2, 3, 4, 5, 9]
+    assert packed.depth.tolist() == [0, 1, 2, 2, 3, 0]
+    assert packed.paths == ((0, 1, 2), (0, 1, 3), (0, 1, 2, 4), (5,))
+    assert packed.mask[4].tolist() == [True, True, True, False, True, False]
+    assert packed.mask[5].tolist() == [False] * 5 + [True]
+
+
+def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:
+    text = tuple(range(20))
+    prompts = [(*text, 1, 2), (*text, 3), text, (90, 91), (*text, 1, 2)]
+    groups = shared_prefixes(prompts)
+    assert sorted(i for group in groups for i in group.members) == [0, 1, 2, 3, 4]
+    for group in groups:
+        for index in group.members:
+            assert prompts[index][: len(group.trunk)] == group.trunk
+            assert len(prompts[index]) > len(group.trunk)
+    assert len(groups) == 2
+
+
+def test_greedy_sampling_equals_generate_of_transformers(moved: Policy) -> None:
+    prompts = [
+        moved.renderer.prompt_ids(program, question)
+        for program in (SHORT, OTHER)
+        for question in ("three", "four", "a longer question")
+    ]
+    completions = moved.engine.sample(prompts, Sampling(5), [0] * len(prompts))
+    for prompt, completion in zip(prompts, completions, strict=True):
+        generated = moved.model.generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=5,
+            do_sample=False,
+            pad_token_id=moved.tokenizer.pad_token_id,
+            eos_token_id=moved.tokenizer.eos_token_id,
+        )
+        assert completion.token_ids == tuple(generated[0, len(prompt) :].tolist())
+
+
+def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(moved: Policy) -> None:
+    prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcdefgh"]
+    sampling, seeds = Sampling(6, temperature=1.0), list(range(8))
+    together = moved.engine.sample(prompts, sampling, seeds)
+    apart = [
+        moved.engine.sample([p], sampling, [s])[0] for p, s in zip(prompts, seeds, strict=True)
+    ]
+    assert [c.token_ids for c in together] == [c.token_ids for c in apart]
+    assert len({c.token_ids for c in together}) > 1
+    assert moved.engine.num_rollouts == 16
+
+
+def test_recorded_logprobs_are_those_of_the_model(moved: Policy) -> None:
+    prompts = [moved.renderer.prompt_ids(OTHER, question) for question in ("x", "yy")]
+    completions = moved.engine.sample(prompts, Sampling(5, 1.0), [1, 2])
+    scored = moved.engine.logprobs(prompts, [c.token_ids for c in completions])
+    for completion, row in zip(completions, scored, strict=True):
+        assert completion.logprobs == pytest.approx(row, abs=1e-4)
+
+
+def test_a_trunk_kept_from_older_weights_is_not_used(moved: Policy) -> None:
+    prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcd"]
+    moved.engine.sample(prompts, Sampling(4), [0] * 4)
+    for name, parameter in moved.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.mul_(-3)
+    after = moved.engine.sample(prompts, Sampling(4), [0] * 4)
+    fresh = TorchEngine(moved.model, moved.renderer).sample(prompts, Sampling(4), [0] * 4)
+    assert after == fresh
+
+
+def test_fresh_adapter_leaves_logits_equal_and_moved_one_does_not(policy: Policy) -> None:
+    ids = torch.tensor([policy.renderer.prompt_ids(SHORT, "three")])
+    with policy.engine.base_weights():
+        base = policy.model(input_ids=ids).logits
+    assert torch.equal(policy.model(input_ids=ids).logits, base)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.add_(0.1)
+    assert not torch.equal(policy.model(input_ids=ids).logits, base)
+
+
+def test_kl_to_base_is_zero_when_fresh_and_the_hand_value_when_moved(moved: Policy) -> None:
+    prompts, completions = rows_of(moved)
+    measured = moved.engine.kl_to_base(prompts, completions)
+    ids = torch.tensor([prompts[1] + completions[1]])
+    p = torch.log_softmax(moved.model(input_ids=ids).logits[0].double(), -1)
+    with moved.engine.base_weights():
+        q = torch.log_softmax(moved.model(input_ids=ids).logits[0].double(), -1)
+    expected = (p.exp() * (p - q)).sum(-1)[len(prompts[1]) - 1 : -1]
+    assert measured[1] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert min(measured[1]) > 1e-4
+    with moved.engine.base_weights():
+        assert max(map(max, moved.engine.kl_to_base(prompts, completions))) < 1e-9
+
+
+def test_evaluation_changes_neither_parameters_nor_generators(moved: Policy) -> None:
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    fingerprint = moved.weights_fingerprint()
+    prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "ab"]
+    moved.engine.sample(prompts, Sampling(4, 1.0), [1, 2])
+    moved.engine.logprobs(prompts, [(1, 2), (3,)], adapter=False)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    assert moved.weights_fingerprint() == fingerprint
+
+
+def test_saved_policy_loads_equal(moved: Policy, tiny_folder: Path, tmp_path: Path) -> None:
+    moved.live["t"] = SHORT
+    moved.save(tmp_path / "kept")
+    assert not list(tmp_path.rglob("*.bin"))
+    again = with_adapter(
+        load_policy(str(tiny_folder)), rank=4, alpha=8, target_modules="all-linear", seed=9
+    )
+    assert again.weights_fingerprint() != moved.weights_fingerprint()
+    again.load(tmp_path / "kept")
+    assert again.weights_fingerprint() == moved.weights_fingerprint()
+    assert again.live == {"t": SHORT}
+
+
+def test_adapter_of_another_shape_is_refused(
+    moved: Policy, tiny_folder: Path, tmp_path: Path
+) -> None:
+    save_adapter(moved.model, tmp_path)
+    other = with_adapter(
+        load_policy(str(tiny_folder)), rank=2, alpha=8, target_modules="all-linear", seed=9
+    )
+    before = adapter_fingerprint(other.model)
+    with pytest.raises(CheckpointError, match="28 of 28 tensors differ"):
+        load_adapter(other.model, tmp_path)
+    assert adapter_fingerprint(other.model) == before
+    with pytest.raises(CheckpointError, match="no adapter there"):
+        load_adapter(other.model, tmp_path / "nowhere")
+
+
+def test_unknown_target_modules_are_named(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"slow\.lora\.target_modules.*nonsense"):
+        with_adapter(
+            load_policy(str(tiny_folder)), rank=2, alpha=2, target_modules=("nonsense",), seed=0
+        )
+
+
+def test_template_without_a_system_role_gets_the_instruction_in_the_first_turn() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    renderer = Renderer(tokenizer)
+    text = tokenizer.decode(renderer.prompt_ids(PromptProgram("Be brief."), "Why?"))
+    assert "Be brief.\n\nWhy?" in text
+
+
+def test_tokenizer_without_a_template_gets_plain_turns() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    text = tokenizer.decode(Renderer(tokenizer).prompt_ids(SHORT, "three"))
+    assert text.startswith("Answer.\n\nQ: one\n\nA: 1<|im_end|>")
+    assert text.endswith("Q: three\n\nA: ")
+
+
+def test_messages_are_system_then_demonstrations_then_question() -> None:
+    assert [m["role"] for m in chat_messages(SHORT, "q")] == [
+        "system",
+        *["user", "assistant"] * 2,
+        "user",
+    ]
+    assert chat_messages(PromptProgram(""), "q") == [{"role": "user", "content": "q"}]
+
+
+def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"\*\.safetensors"):
+        load_policy(str(folder))

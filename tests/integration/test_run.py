@@ -1,0 +1,219 @@
+"""Whole runs on a tiny model: the loop, its records, resuming, and every shape of channels."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastslow import launch, stages
+from fastslow.channels.slow import SlowChannel
+from fastslow.config.load import load_config
+from fastslow.errors import StageError
+from fastslow.policy.adapters import adapter_fingerprint
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.prompts import PromptProgram
+from fastslow.records import (
+    CycleEvent,
+    EvaluationEvent,
+    PopulationEvent,
+    TextEvent,
+    read_events,
+    read_scores,
+)
+from tests.tiny import save_tiny
+
+TOY = """
+name: toy
+stages:
+  - {task: first, cycles: 2}
+  - {task: second, cycles: 1}
+tasks:
+  first: {use: "tests.toy_tasks:letters"}
+  second: {use: "tests.toy_tasks:letters", params: {wanted: "mnopqrst"}}
+  held_out: {use: "tests.toy_tasks:letters", params: {wanted: "uvwxyz"}}
+cycle: {optimizer_steps: 2, problems: 2}
+fast: {kind: demos, population: 2, demonstrations: 2, pool: 8, metric_calls: 24, threads: 4}
+slow: {kind: grpo, group: 4, lr: 0.02}
+evaluation: {test_examples: 8, validation_examples: 4, kl_examples: 4}
+tracking: null
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, tiny_folder: Path) -> list[str]:
+    """Overrides that every run of this module gets; its configuration lies beside."""
+    (tmp_path / "toy.yaml").write_text(TOY)
+    return [f"model.name={tiny_folder}", f"runs_dir={tmp_path / 'runs'}"]
+
+
+def no_report(path: Path) -> Sequence[Path]:
+    return ()
+
+
+def train(folder: Path, overrides: Sequence[str]) -> Path:
+    loaded = load_config([folder / "toy.yaml"], overrides)
+    return launch.train(loaded, ["fastslow", "train"], no_report)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """One run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "toy.yaml").write_text(TOY)
+    return train(folder, [f"model.name={tiny_folder}", f"runs_dir={folder / 'runs'}"])
+
+
+def results(run: Path) -> dict[str, Any]:
+    """What must be equal between two runs that are the same run."""
+    last = sorted((run / "resume").iterdir())[-1]
+    cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
+    return {
+        "scores": [(r.row, r.sample) for r in read_scores(run / "scores.jsonl")],
+        "rollouts": [(c.stage, c.cycle, c.rollouts) for c in cycles],
+        "metrics": [c.metrics for c in cycles],
+        "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
+        "texts": (last / "policy" / "texts.json").read_text(),
+        "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
+    }
+
+
+def test_a_run_measures_every_task_after_every_stage(whole: Path) -> None:
+    rows = read_scores(whole / "scores.jsonl")
+    cells = {(r.row, r.sample.task): 0 for r in rows}
+    for row in rows:
+        cells[row.row, row.sample.task] += 1
+    assert cells == {(i, t): 8 for i in range(3) for t in ("first", "second", "held_out")}
+    examples: dict[tuple[int, str], list[str]] = {(r.row, r.sample.task): [] for r in rows}
+    for row in rows:
+        examples[row.row, row.sample.task].append(row.sample.example)
+    for task in ("first", "second", "held_out"):
+        assert examples[0, task] == examples[1, task] == examples[2, task]
+    roles = {(r.row, r.sample.task): r.sample.prompt_policy for r in rows}
+    assert [roles[i, "first"] for i in range(3)] == ["seed", "live", "live"]
+    assert [roles[i, "second"] for i in range(3)] == ["seed", "seed", "live"]
+    weights = {r.row: r.sample.weights for r in rows}
+    assert len(set(weights.values())) == 3
+
+    events = read_events(whole / "events.jsonl")
+    cycles = [e for e in events if isinstance(e, CycleEvent)]
+    assert [(e.stage, e.cycle, *e.rollouts) for e in cycles] == [
+        (stage, cycle, channel)
+        for stage, cycle in ((0, 0), (0, 1), (1, 0))
+        for channel in ("fast", "slow")
+    ]
+    assert all(e.rollouts["slow"] == 2 * 2 * 4 for e in cycles if "slow" in e.rollouts)
+    assert [e.row for e in events if isinstance(e, EvaluationEvent)] == [0, 1, 2]
+    texts = [e for e in events if isinstance(e, TextEvent)]
+    assert [(e.stage, e.task, e.validation_n) for e in texts] == [(0, "first", 4), (1, "second", 4)]
+    assert json.loads((whole / "run.json").read_text())["state"] == "finished"
+
+
+def test_the_kept_adapter_and_texts_of_a_stage_give_its_scores(
+    whole: Path, tiny_folder: Path
+) -> None:
+    policy = with_adapter(
+        load_policy(str(tiny_folder)), rank=8, alpha=16, target_modules="all-linear", seed=5
+    )
+    policy.load(whole / "stages" / "000-first")
+    row = [r for r in read_scores(whole / "scores.jsonl") if r.row == 1]
+    assert {r.sample.weights for r in row} == {adapter_fingerprint(policy.model)}
+    assert {r.sample.text_hash for r in row if r.sample.task == "first"} == {
+        policy.live["first"].text_hash
+    }
+
+
+@pytest.mark.parametrize("stop", ["in a fast phase", "in a slow phase", "in an evaluation"])
+def test_resuming_equals_never_stopping(
+    whole: Path, tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+
+    class PowerCut(BaseException):
+        """Nothing catches this."""
+
+    calls = {"in a fast phase": 0, "in a slow phase": 0, "in an evaluation": 0}
+    limits = {"in a fast phase": 1, "in a slow phase": 1, "in an evaluation": 4}
+
+    def failing(name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = inner(*args, **kwargs)
+            calls[name] += 1
+            if name == stop and calls[name] > limits[name]:
+                raise PowerCut
+            return result
+
+        return call
+
+    from fastslow.channels.demos import DemosSearch
+    from fastslow.measure.evaluator import Evaluator
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DemosSearch, "score", failing("in a fast phase", DemosSearch.score))
+        patch.setattr(SlowChannel, "adapt", failing("in a slow phase", SlowChannel.adapt))
+        patch.setattr(Evaluator, "score", failing("in an evaluation", Evaluator.score))
+        with pytest.raises(PowerCut):
+            train(tmp_path, toy)
+    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    assert json.loads((broken / "run.json").read_text())["state"] == "failed"
+    assert results(launch.resume(broken, no_report)) == results(whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    assert results(launch.resume(copy, no_report)) == results(whole)
+
+
+def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not(
+    whole: Path, tmp_path: Path, toy: list[str]
+) -> None:
+    assert results(train(tmp_path, toy)) == results(whole)
+    other = results(train(tmp_path, [*toy, "seed=1"]))
+    assert other["adapter"] != results(whole)["adapter"]
+
+
+def test_slow_only_uses_the_seed_text_and_no_fast_rollouts(tmp_path: Path, toy: list[str]) -> None:
+    run = train(tmp_path, [*toy, "fast=null"])
+    rows = read_scores(run / "scores.jsonl")
+    assert {r.sample.text_hash for r in rows} == {PromptProgram("Write letters.").text_hash}
+    cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
+    assert {name for e in cycles for name in e.rollouts} == {"slow"}
+
+
+def test_fast_only_never_changes_a_weight(tmp_path: Path, toy: list[str]) -> None:
+    run = train(tmp_path, [*toy, "slow=null"])
+    rows = read_scores(run / "scores.jsonl")
+    assert {r.sample.weights for r in rows} == {"base"}
+    populations = [e for e in read_events(run / "events.jsonl") if isinstance(e, PopulationEvent)]
+    made_by = {c.program.lineage.optimizer for e in populations for c in e.candidates}
+    assert made_by & {"demos-labelled", "demos-bootstrapped"}
+
+
+def test_a_stage_can_switch_a_channel_off(tmp_path: Path, toy: list[str]) -> None:
+    run = train(tmp_path, [*toy, "stages.0.slow=false", "stages.1.fast=false"])
+    cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
+    assert [(e.stage, *e.rollouts) for e in cycles] == [(0, "fast"), (0, "fast"), (1, "slow")]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_any_local_folder_of_a_known_family_trains(
+    tmp_path: Path, toy: list[str], family: str
+) -> None:
+    folder = save_tiny(tmp_path / family, family)
+    run = train(tmp_path, [*toy, f"model.name={folder}"])
+    assert len({r.sample.weights for r in read_scores(run / "scores.jsonl")}) == 3
+
+
+def test_a_failing_channel_names_stage_task_and_how_to_go_on(
+    tmp_path: Path, toy: list[str]
+) -> None:
+    with pytest.raises(StageError, match=r"stage 1/2 \(first\): slow: .*fastslow resume"):
+        train(tmp_path, [*toy, "slow.lr=1e30"])
+
+
+def test_the_loop_fits_a_screen() -> None:
+    import inspect
+
+    assert len(inspect.getsource(stages.run).splitlines()) <= 45
