@@ -75,7 +75,8 @@ class PromptProgram:
     def from_json(cls, data: Mapping[str, Json]) -> "PromptProgram":
         """Inverse of `to_json`."""
         demonstrations, lineage = data["demonstrations"], data["lineage"]
-        assert isinstance(demonstrations, Sequence) and isinstance(lineage, Mapping)
+        assert isinstance(demonstrations, Sequence)
+        assert isinstance(lineage, Mapping)
         return cls(
             instruction=str(data["instruction"]),
             demonstrations=tuple(Demonstration(**d) for d in demonstrations),  # type: ignore[arg-type]  # our own file
@@ -104,7 +105,8 @@ class Candidate:
     def from_json(cls, data: Mapping[str, Json]) -> "Candidate":
         """Inverse of `to_json`."""
         program, scores = data["program"], data["scores"]
-        assert isinstance(program, Mapping) and isinstance(scores, Mapping)
+        assert isinstance(program, Mapping)
+        assert isinstance(scores, Mapping)
         return cls(PromptProgram.from_json(program), dict(scores))  # type: ignore[arg-type]  # our own file
 
 

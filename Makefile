@@ -1,0 +1,80 @@
+# The only task runner. `make help` lists the targets; every target sets up .venv first.
+# Knobs: PYTHON (the interpreter .venv is made from), ARGS (handed on to pytest or a benchmark).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FASTSLOW := $(BIN)/python -m fastslow
+DEMO_MODEL := smollm2-135m-instruct
+CONFIGS = $(sort $(wildcard configs/experiments/*.yaml configs/ablations/*.yaml configs/tests/*.yaml))
+
+# The stamp's name carries what was installed; it is written last, so an interrupted set-up has none.
+STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off -c constraints.txt
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export TOKENIZERS_PARALLELISM := false
+
+# Tests load nothing from a hub, and run two processes of one thread each.
+TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit check smoke bench fmt clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Make .venv with the pinned packages (minutes and 2.2 GB, once)
+
+$(STAMP):
+	@command -v $(PYTHON) >/dev/null || { echo "setup: $(PYTHON) was not found. Install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"setup: Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}. Name another one: make setup PYTHON=/path/to/python3")'
+	@ls $(VENV)/stamp-* >/dev/null 2>&1 || rm -rf $(VENV)
+	@rm -f $(VENV)/stamp-*
+	@echo "setup 1/4: virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup 2/4: PyTorch"
+	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@echo "setup 3/4: the other packages"
+	@$(PIP) -e '.[dev]'
+	@echo "setup 4/4: checking that they fit together"
+	@$(BIN)/python -m pip --disable-pip-version-check check
+	@touch $@
+	@echo "setup: done"
+
+demo: $(STAMP) ## Train the three-task sequence on a real model, end with the report (10 minutes)
+	@$(FASTSLOW) models fetch $(DEMO_MODEL)
+	@$(FASTSLOW) train configs/experiments/demo.yaml
+
+test: $(STAMP) ## Unit, contract and integration tests (15 minutes at most)
+	@$(PYTEST) -n 2 --dist loadfile tests/unit tests/contracts tests/integration $(ARGS)
+
+unit: $(STAMP) ## Unit tests alone (60 seconds at most)
+	@$(PYTEST) -n 2 --dist loadfile tests/unit $(ARGS)
+
+check: $(STAMP) ## Format, lint, types, import layers, and every configuration file
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports
+	@$(FASTSLOW) check $(CONFIGS)
+
+smoke: $(STAMP) ## Tests with real weights; skipped without FASTSLOW_MODEL or the fetched model
+	@$(TEST_ENV) $(BIN)/python -m pytest tests/smoke $(ARGS)
+
+bench: $(STAMP) ## Run every module of benchmarks/, or one: make bench NAME=trie
+	@found=0; for file in benchmarks/$(or $(NAME),[a-z]*).py; do \
+	  [ -e "$$file" ] || continue; found=1; name=$$(basename "$$file" .py); \
+	  echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
+	done; [ $$found = 1 ] || echo "bench: no module benchmarks/$(or $(NAME),*).py"
+
+fmt: $(STAMP) ## Format the code and apply the safe lint fixes
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove .venv and every cache; runs stay
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
