@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FASTSLOW := $(BIN)/python -m fastslow
 DEMO_MODEL := smollm2-135m-instruct
-CONFIGS = $(sort $(wildcard configs/experiments/*.yaml configs/ablations/*.yaml configs/tests/*.yaml))
+CONFIGS = $(sort $(wildcard configs/*/*.yaml))
 
 # The stamp's name carries what was installed; it is written last, so an interrupted set-up has none.
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')

@@ -1,0 +1,1 @@
+"""Speed and science benchmarks, each runnable as a module."""

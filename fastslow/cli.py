@@ -7,6 +7,7 @@ Owns no logic. Everything heavy is imported inside the command that needs it, so
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +139,7 @@ def train(words: FilesAndOverrides) -> None:
             "give key=value overrides."
         )
     loaded = load_config(files, overrides)
-    with _resume_hint("fastslow resume RUN, with the run folder printed above"):
+    with _resume_hint():
         from fastslow.launch import train as start
         from fastslow.report import write_report
 
@@ -149,7 +150,7 @@ def train(words: FilesAndOverrides) -> None:
 @app.command()
 def resume(run: Run) -> None:
     """Go on with a run from its last resume point, then report."""
-    with _resume_hint(f"fastslow resume {visible(str(run))}"):
+    with _resume_hint():
         from fastslow.launch import resume as go_on
         from fastslow.report import write_report
 
@@ -256,12 +257,18 @@ def models_where(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 
 def _prepare_process() -> None:
-    """Turn telemetry and other libraries' progress bars off; let no character stop the output."""
+    """Settings of libraries that must stand before they are imported.
+
+    No telemetry, no progress bars of their own, no warnings about their next version. Idle threads
+    sleep: on a busy machine spinning ones make two cores slower than one.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
     for name, value in {
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TQDM_DISABLE": "1",
     }.items():
         os.environ.setdefault(name, value)
@@ -277,8 +284,12 @@ def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
-    from fastslow.config.load import load_config
+    from fastslow.config.load import check_fragment, load_config
 
+    if file.resolve().parent.name == "base":
+        check_fragment(file)
+        print(f"{visible(str(file))}: ok, a fragment for others to extend")
+        return
     loaded = load_config([file], overrides)
     if brief:
         print(f"{visible(str(file))}: ok, {loaded.config.name}")
@@ -345,13 +356,14 @@ def _print_report(run: Path) -> None:
 
 
 @contextmanager
-def _resume_hint(command: str) -> Iterator[None]:
-    """Say how to go on when Ctrl-C stops what is inside; a note on the exception knows better."""
+def _resume_hint() -> Iterator[None]:
+    """Say how to go on when Ctrl-C stops what is inside, if the exception's notes know."""
     try:
         yield
     except KeyboardInterrupt as stop:
         notes: Sequence[str] = getattr(stop, "__notes__", ())
-        print(f"\nTo go on: {notes[0] if notes else command}", file=sys.stderr)
+        for note in notes:
+            print(f"\nTo go on: {visible(note)}", file=sys.stderr)
         raise
 
 

@@ -39,7 +39,7 @@ class ChannelError(FastSlowError):
 
 
 class EvaluationError(FastSlowError):
-    """A score could not be measured. Rows already recorded stay; the last resume point is intact."""
+    """A score could not be measured. Rows recorded stay; the last resume point is intact."""
 
 
 class CheckpointError(FastSlowError):

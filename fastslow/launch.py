@@ -84,14 +84,15 @@ def _run_in(
         Progress(planned_units(config, tasks, state)) as progress,
         tracker.run(run_dir.path.name, config.model_dump(mode="json")),
     ):
-        for warning in run_dir.warnings:
-            progress.console.print(warning, markup=False, soft_wrap=True)
+        for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
+            progress.console.print(line, markup=False, soft_wrap=True)
         parts = Run(config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state)
         try:
             run(parts)
             outcome = "finished"
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             outcome = "interrupted"
+            stop.add_note(f"fastslow resume {run_dir.path}")
             raise
         finally:
             run_dir.events.append(RunEvent(outcome, state.seconds))

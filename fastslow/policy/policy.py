@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastslow.errors import ModelError
+from fastslow.model_store import hub_unreachable
 from fastslow.policy.adapters import (
     adapter_fingerprint,
     attach_lora,
@@ -153,11 +154,12 @@ def load_policy(
             attn_implementation="sdpa",
         )
     except (OSError, ValueError) as err:
+        if not Path(path_or_id).is_dir():
+            raise hub_unreachable(path_or_id, err) from err
         first_line = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise ModelError(
             f"model.name: cannot load {path_or_id!r}: {first_line} "
-            "Give a folder with config.json, tokenizer files and *.safetensors, "
-            "or a hub id that this machine can reach."
+            "Give a folder with config.json, tokenizer files and *.safetensors."
         ) from err
     if tokenizer.eos_token_id is None:
         raise ModelError(

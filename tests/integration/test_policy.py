@@ -250,3 +250,12 @@ def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"\*\.safetensors"):
         load_policy(str(folder))
+
+
+def test_a_hub_that_cannot_be_reached_gives_one_line_that_says_what_to_do() -> None:
+    with pytest.raises(ModelError) as raised:
+        load_policy("some-org/no-such-model")
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "'some-org/no-such-model' is no folder here and could not be loaded" in message
+    assert "model.name=smollm2-135m-instruct" in message
