@@ -48,7 +48,7 @@ def describe_environment(device: str) -> dict[str, Json]:
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": " ".join(filter(None, [platform.system(), *platform.libc_ver()])),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "cpus_usable": len(affinity(0)) if affinity else os.cpu_count(),

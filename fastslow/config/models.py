@@ -150,7 +150,7 @@ class DemosConfig(Model):
         320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
     )
     """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
-    threads: PositiveInt = key(32, "requests", "fills one sampling batch")
+    threads: PositiveInt = key(64, "requests", "fills one sampling batch")
     """Requests in flight; the engine gathers them into one batch."""
 
 

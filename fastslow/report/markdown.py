@@ -30,7 +30,7 @@ def markdown(report: Report) -> str:
         "",
     ]
     for table in tables(report):
-        lines += _table(table)
+        lines += table_lines(table)
     lines += ["## Texts", ""]
     if not report.prompts:
         lines += ["No text was chosen: every task is deployed with its seed text.", ""]
@@ -39,7 +39,8 @@ def markdown(report: Report) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """Lines of one table under a second-level heading, with its note."""
     yield f"## {_inline(table.title)}"
     yield ""
     yield _row([_inline(name) for name in table.header])

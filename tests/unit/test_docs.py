@@ -4,12 +4,16 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
 
+from benchmarks.results import REFERENCE, readme, readme_block, results
 from fastslow.cli import app, main
+from fastslow.report import build_report
+from fastslow.task_contract import contract_failures
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -89,3 +93,18 @@ def test_every_module_that_methods_names_exists() -> None:
     modules = set(re.findall(r"`(fastslow/[\w/]+\.py)`", text))
     assert len(modules) >= 5
     assert [name for name in sorted(modules) if not (ROOT / name).is_file()] == []
+
+
+def test_the_task_of_the_readme_keeps_the_contract() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(snippet.splitlines()) <= 35
+    module = ModuleType("readme")
+    exec(compile(snippet, "README.md", "exec"), module.__dict__)
+    assert list(contract_failures(module.doubling.build("doubling"))) == []
+
+
+def test_results_and_readme_are_what_the_reference_runs_say() -> None:
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results()
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme(page, readme_block(build_report(REFERENCE / "demo"))) == page

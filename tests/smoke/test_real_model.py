@@ -1,0 +1,52 @@
+"""The real default model, for minutes: skipped where it is neither fetched nor named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fastslow import launch
+from fastslow.config.load import load_config
+from fastslow.errors import ModelError
+from fastslow.model_store import where
+from fastslow.report import write_report
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+SHORT = [
+    "stages=[{task: country_continent, cycles: 1}, {task: word_language, cycles: 1}]",
+    "cycle.optimizer_steps=3",
+    "cycle.problems=4",
+    "fast.metric_calls=60",
+    "evaluation.test_examples=24",
+    "evaluation.validation_examples=12",
+    "evaluation.kl_examples=6",
+    "tracking=null",
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> str:
+    """A folder with real weights: FASTSLOW_MODEL, or the default model if it was fetched."""
+    if named := os.environ.get("FASTSLOW_MODEL"):
+        return named
+    try:
+        return str(where("smollm2-135m-instruct"))
+    except ModelError as err:
+        pytest.skip(f"no real weights: {err}")
+
+
+def test_texts_take_the_real_model_from_zero_and_the_run_resumes(
+    model: str, tmp_path: Path
+) -> None:
+    overrides = [*SHORT, f"model.name={model}", f"runs_dir={tmp_path}"]
+    loaded = load_config([Path("configs/experiments/demo.yaml")], overrides)
+    run = launch.train(loaded, ["fastslow", "train"], write_report)
+    report = json.loads((run / "report.json").read_text())
+    base, after_first, after_last = report["scores"]
+    assert max(base) <= 0.1
+    assert after_first[0] >= 0.3
+    assert after_last[1] >= 0.3
+    assert report["metrics"]["forgetting_chaudhry"]["value"] is not None
+    assert launch.resume(run, write_report) == run
+    assert json.loads((run / "report.json").read_text())["scores"] == report["scores"]
