@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
-from fastslow.policy.trie import score_completions
 from fastslow.prompts import PromptProgram
 from fastslow.seeds import derive_seed
 from fastslow.task import Task

@@ -8,19 +8,17 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastslow.policy.adapters import adapter_fingerprint
+from fastslow.policy.layouts import completion_logits, score_completions
+from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer
-from fastslow.policy.trie import completion_logits, score_completions
 from fastslow.types import Completion, Sampling, TokenIds
 
-MIN_TRUNK_TOKENS = 8
-"""Prompts that share fewer leading tokens than this are not worth a cache of their own."""
 MAX_BATCH_ROWS = 64
 """Rows decoded together."""
 MAX_TRUNKS = 16
@@ -68,49 +66,6 @@ class Engine(Protocol):
         Over the whole vocabulary; >= 0 up to rounding, all zeros without an adapter.
         """
         ...
-
-
-@dataclass(frozen=True)
-class PrefixGroup:
-    """Prompts with a common beginning."""
-
-    trunk: TokenIds
-    """The shared leading tokens; shorter than every member, possibly empty."""
-    members: tuple[int, ...]
-    """Indices into the prompts."""
-
-
-def shared_prefixes(prompts: Sequence[TokenIds]) -> list[PrefixGroup]:
-    """Cut prompts into groups by their leading tokens.
-
-    Sorted prompts stay together as long as each shares at least `MIN_TRUNK_TOKENS`, and half of
-    the group's shared beginning so far, with the next.
-
-    Returns:
-        Groups that hold every index once; each trunk leaves its members at least one token.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
-    groups: list[PrefixGroup] = []
-    members: list[int] = []
-    trunk: TokenIds = ()
-    for index in order:
-        shared = _common(trunk, prompts[index])
-        if members and shared >= MIN_TRUNK_TOKENS and 2 * shared >= len(trunk):
-            members.append(index)
-            trunk = trunk[:shared]
-            continue
-        if members:
-            groups.append(PrefixGroup(trunk, tuple(members)))
-        members, trunk = [index], prompts[index][:-1]
-    if members:
-        groups.append(PrefixGroup(trunk, tuple(members)))
-    return groups
-
-
-def _common(a: TokenIds, b: TokenIds) -> int:
-    """Length of the common beginning, leaving `b` at least one token."""
-    limit = min(len(a), len(b) - 1)
-    return next((i for i in range(limit) if a[i] != b[i]), limit)
 
 
 class TorchEngine:
