@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.channels.demos import DemosSearch, DemosSettings
+from fastslow.channels.demos import DemosSearch, DemosSettings, spread_answers
 from fastslow.channels.dspy_bridge import PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast import FastChannel
 from fastslow.channels.slow import SlowChannel
@@ -314,6 +314,13 @@ def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> 
         assert module(question="q").answer == ""
         assert module.program() == program
     assert mute.prompts == [policy.renderer.prompt_ids(program, "q")]
+
+
+def test_demonstrations_are_spread_over_the_answers() -> None:
+    pool = [Example(str(i), "q", answer) for i, answer in enumerate("aabacb")]
+    spread = spread_answers(pool)
+    assert [e.answer for e in spread] == ["a", "b", "c", "a", "b", "a"]
+    assert [e.id for e in spread if e.answer == "a"] == ["0", "1", "3"]
 
 
 def test_rows_per_pass_divide_the_batch() -> None:
