@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastslow.errors import CheckpointError, ModelError
+from fastslow.policy import engine
 from fastslow.policy.adapters import adapter_fingerprint, load_adapter, save_adapter
 from fastslow.policy.engine import TorchEngine
 from fastslow.policy.layouts import LAYOUTS, Layout, cheapest, score_completions
@@ -171,7 +172,11 @@ def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:
     assert len(groups) == 2
 
 
-def test_greedy_sampling_equals_generate_of_transformers(moved: Policy) -> None:
+@pytest.mark.parametrize("form", ["shared", "branched"])
+def test_greedy_sampling_equals_generate_of_transformers(
+    moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     prompts = [
         moved.renderer.prompt_ids(program, question)
         for program in (SHORT, OTHER)
@@ -190,7 +195,11 @@ def test_greedy_sampling_equals_generate_of_transformers(moved: Policy) -> None:
         assert completion.token_ids == tuple(generated[0, len(prompt) :].tolist())
 
 
-def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(moved: Policy) -> None:
+@pytest.mark.parametrize("form", ["shared", "branched"])
+def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(
+    moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcdefgh"]
     sampling, seeds = Sampling(6, temperature=1.0), list(range(8))
     together = moved.engine.sample(prompts, sampling, seeds)
