@@ -15,6 +15,7 @@ from fastslow.channels.base import Adaptation, StepLog
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
+from fastslow.processes import from_all, num_processes
 from fastslow.prompts import assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
@@ -74,7 +75,7 @@ class SlowChannel:
         learned = any(f["zero_variance_frac"] < 1 for f in figures)
         self._check(policy, weights, texts, learned)
         return Adaptation(
-            rollouts=policy.engine.num_rollouts - before,
+            rollouts=(policy.engine.num_rollouts - before) * num_processes(),
             seconds=time.monotonic() - started,
             metrics={name: sum(f[name] for f in figures) / len(figures) for name in figures[0]},
             samples=tuple(samples),
@@ -133,6 +134,8 @@ class SlowChannel:
 
     def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""
+        if len(adapters := set(from_all(policy.weights_fingerprint()))) > 1:
+            raise ChannelError(f"slow: the processes hold different adapters: {sorted(adapters)}.")
         if policy.texts_fingerprint() != texts:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
         if learned and policy.weights_fingerprint() == weights:

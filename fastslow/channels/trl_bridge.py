@@ -15,6 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
+from fastslow.processes import average_gradients, num_processes, process_index
 from fastslow.prompts import PromptProgram
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
@@ -53,6 +54,9 @@ class Rollout:
 class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     """GRPOTrainer whose groups share a problem and differ in text.
 
+    With several processes each draws and scores its share of an update's rows; rewards are
+    normalised over whole groups and gradients averaged, so all take the same step.
+
     Args:
         policy: Trained in place; needs an adapter.
         task: Gives grader and completion limit.
@@ -70,7 +74,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._problems: Sequence[Example] = ()
         self._slots: Sequence[PromptProgram] = ()
         self._seed = 0
-        num_rows = num_problems * settings.group
+        num_rows = num_problems * settings.group // num_processes()  # this process's share
         self.rows_per_pass = largest_divisor(num_rows, settings.rows_per_forward)
         self.num_passes = num_rows // self.rows_per_pass
         with tempfile.TemporaryDirectory() as unused:
@@ -102,12 +106,13 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             Figures of this update by name, among them `reward`, `loss` and `grad_norm`.
         """
         self._problems, self._slots, self._seed = batch.examples, slots, seed
-        placeholders = [{"prompt": ""} for _ in range(len(batch.examples) * self.settings.group)]
-        model = self.accelerator.prepare_model(self.model)
+        placeholders = [{"prompt": ""} for _ in range(self.rows_per_pass * self.num_passes)]
         loss = sum(
-            float(self.training_step(model, placeholders, None)) for _ in range(self.num_passes)
+            float(self.training_step(self.model, placeholders, None))
+            for _ in range(self.num_passes)
         )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
+        average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -123,8 +128,11 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
 
     def _draw(self) -> dict[str, Any]:
         """TRL's rollout hook: G rollouts per problem, each under the text of its slot."""
-        requests = [(text, problem) for problem in self._problems for text in self._slots]
-        seeds = [derive_seed(self._seed, "rollout", row) for row in range(len(requests))]
+        every = [(text, problem) for problem in self._problems for text in self._slots]
+        first = self.rows_per_pass * self.num_passes * process_index()
+        rows = range(first, first + len(every) // num_processes())
+        requests = [every[row] for row in rows]
+        seeds = [derive_seed(self._seed, "rollout", row) for row in rows]
         sampling = Sampling(self.task.max_tokens, self.settings.temperature)
         completions = self.policy.complete(requests, sampling, seeds)
         self.rollouts = [
