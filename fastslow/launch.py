@@ -192,6 +192,7 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
         alpha=lora.alpha,
         target_modules=lora.target_modules,
         seed=derive_seed(config.seed, "adapter"),
+        placement=lora.placement,
     )
 
 
@@ -209,13 +210,14 @@ def build_channels(config: RunConfig) -> list[Channel]:
             )
     match config.slow:
         case GrpoConfig() as grpo:
+            from fastslow.channels.minimal import KlBudget
             from fastslow.channels.slow import SlowChannel
             from fastslow.channels.trl_bridge import GrpoSettings
 
             names = GrpoSettings.__dataclass_fields__
-            channels.append(
-                SlowChannel(GrpoSettings(**{name: getattr(grpo, name) for name in names}))
-            )
+            settings = GrpoSettings(**{name: getattr(grpo, name) for name in names})
+            budget = KlBudget(grpo.kl_budget, grpo.kl_budget_rows) if grpo.kl_budget else None
+            channels.append(SlowChannel(settings, budget))
     return channels
 
 

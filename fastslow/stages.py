@@ -31,6 +31,7 @@ from fastslow.records import (
 )
 from fastslow.rundir import RunDir, RunState
 from fastslow.seeds import derive_seed
+from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
 from fastslow.task import Task
 from fastslow.tracking import Tracker
@@ -97,6 +98,8 @@ def run(parts: Run) -> None:
         task = parts.tasks[stage.task]
         stream = stage_stream(config, index, task)
         with parts.tracker.stage(index, stage.task), named_failure(parts, index):
+            if state.next_cycle == 0:
+                start_stage(parts, index)
             for cycle in range(state.next_cycle, stage.cycles):
                 anchor = stream.anchor(cycle)  # the problems of the next T batches
                 for channel in stage_channels(stage, parts.channels):  # fast, then slow
@@ -108,6 +111,7 @@ def run(parts: Run) -> None:
                 parts.save()
 
             choose_text(parts, task, index)
+            shrink_adapter(parts, task, index)
             score_all(parts, row=index + 1)
             keep_policy(parts, index)
             state.next_stage, state.next_cycle = index + 1, 0
@@ -124,12 +128,12 @@ def score_all(parts: Run, row: int) -> None:
         parts.progress.show(phase, "", 0, {})
         program = parts.policy.live_program(task)
         role = headline_policy(visits, row, task.name)
-        records = parts.evaluator.score(parts.policy, task, program, role)
+        with parts.policy.adapters.of(task.name):
+            records = parts.evaluator.score(parts.policy, task, program, role)
+            drift = measure_drift(parts, task, row) if row > 0 else {}
         run_name = parts.run_dir.path.name
         parts.run_dir.scores.append(*(ScoreRow(run_name, row, None, r) for r in records))
-        scores[f"score/{task.name}"] = mean_score(records)
-        if row > 0:
-            scores |= measure_drift(parts, task, row)
+        scores |= {f"score/{task.name}": mean_score(records)} | drift
         parts.progress.finish(cell_units(parts.config, task))
         parts.progress.show(phase, "done", 0, {"score": scores[f"score/{task.name}"]})
     rollouts = parts.policy.engine.num_rollouts - before
@@ -153,6 +157,41 @@ def measure_drift(parts: Run, task: Task, row: int) -> dict[str, float]:
         DriftEvent(row, task.name, "kl_fst", drift.value, None, drift.tokens, program.text_hash)
     )
     return {f"kl_fst/{task.name}": drift.value}
+
+
+def start_stage(parts: Run, index: int) -> None:
+    """Get the adapter ready for the stage, as `slow.adapter_policy` has it."""
+    stage, slow = parts.config.stages[index], parts.config.slow
+    if slow is not None:
+        parts.policy.adapters.begin(
+            stage.task,
+            slow.adapter_policy,
+            derive_seed(parts.config.seed, "adapter", index),
+            trains=stage.slow,
+            keep_start=slow.shrink is not None or slow.kl_budget is not None,
+        )
+
+
+def shrink_adapter(parts: Run, task: Task, index: int) -> None:
+    """Scale the adapter down as far as the stage's validation gain allows, if that is wanted."""
+    config, slow = parts.config, parts.config.slow
+    if slow is None or slow.shrink is None or not config.stages[index].slow:
+        parts.policy.adapters.start = None  # of no use once the stage has ended
+        return
+    names = dict.fromkeys(stage.task for stage in config.stages[:index] if stage.slow)
+    is_whole = slow.adapter_policy == "continue"  # else it is this stage's own change alone
+    event = shrink_stage(
+        parts.policy,
+        parts.evaluator,
+        task,
+        index,
+        share=slow.shrink,
+        earlier=[parts.tasks[name] for name in names if is_whole and name != task.name],
+        kl_examples=config.evaluation.kl_examples,
+        seed=derive_seed(config.seed, "shrink", index),
+    )
+    parts.state.rollouts["slow"] += event.rollouts
+    parts.run_dir.events.append(event)
 
 
 def choose_text(parts: Run, task: Task, stage: int) -> None:

@@ -6,12 +6,14 @@ per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.minimal import KlBudget, require_effect
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
@@ -30,12 +32,15 @@ class SlowChannel:
 
     Args:
         settings: Loss, group size, learning rate and coefficients.
+        kl_budget: Ends the adaptation of a stage when it is spent; None sets no limit.
     """
 
     name = "slow"
 
-    def __init__(self, settings: GrpoSettings) -> None:
+    def __init__(self, settings: GrpoSettings, kl_budget: KlBudget | None = None) -> None:
         self.settings = settings
+        self.kl_budget = kl_budget
+        self._has_effect = False
         self._stage: int | None = None
         self._step = 0
         self._trainer: FastSlowTrainer | None = None
@@ -47,9 +52,12 @@ class SlowChannel:
     ) -> Adaptation:
         """Make one update per batch of the anchor. See `Channel.adapt`.
 
+        Once the KL budget of the stage is spent, no update is made and nothing is drawn.
+
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
-                change although a group had different rewards, or the texts changed.
+                change although a group had different rewards, it changes no logit, or the texts
+                changed.
         """
         started, before = time.monotonic(), policy.engine.num_rollouts
         weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
@@ -57,11 +65,19 @@ class SlowChannel:
         slots = assign_slots(policy.population(task), self.settings.group)
         figures: list[dict[str, float]] = []
         samples: list[str] = []
+        learned = False
         for index, batch in enumerate(anchor.batches):
+            if self.kl_budget and self.kl_budget.is_hit:
+                break
             lr = self.settings.lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
-            found = trainer.update(batch, slots, optimizer, derive_seed(seed, "update", index))
+            draws = derive_seed(seed, "update", index)
+            update = partial(trainer.update, batch, slots, optimizer, draws)
+            if self.kl_budget:
+                found = self.kl_budget.spend(policy, optimizer, update, trainer.rows)
+            else:
+                found = update()
             if not all(map(_finite, found.values())):
                 ids = ", ".join(example.id for example in batch.examples)
                 raise ChannelError(
@@ -69,15 +85,18 @@ class SlowChannel:
                     f"Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
                 )
             self._step += 1
+            if found["zero_variance_frac"] < 1 and not found.get("kl_budget_hit"):
+                learned = True
+                self._require_effect(policy, trainer)
             figures.append(found | {"lr": lr})
             samples += [_sample_line(self._step, r) for r in trainer.rollouts[:: len(slots)]]
             log(index + 1, len(anchor.batches), figures[-1])
-        learned = any(f["zero_variance_frac"] < 1 for f in figures)
-        self._check(policy, weights, texts, learned)
+        is_undone = self.kl_budget is not None and self.kl_budget.is_hit
+        self._check(policy, weights, texts, learned and not is_undone)
         return Adaptation(
             rollouts=(policy.engine.num_rollouts - before) * num_processes(),
             seconds=time.monotonic() - started,
-            metrics={name: sum(f[name] for f in figures) / len(figures) for name in figures[0]},
+            metrics=self._over_cycle(figures),
             samples=tuple(samples),
         )
 
@@ -85,10 +104,14 @@ class SlowChannel:
         """Write step and AdamW moments, as JSON and safetensors."""
         from safetensors.torch import save_file
 
-        state = {"stage": self._stage, "step": self._step}
+        state: dict[str, Any] = {"stage": self._stage, "step": self._step}
+        if self.kl_budget:
+            state["kl_budget"] = self.kl_budget.to_json()
         (folder / STATE_FILE).write_text(json.dumps(state))
         if self._optimizer is not None:
             save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
+        elif self._loaded is not None:  # loaded, and no update since
+            save_file(self._loaded, folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -100,6 +123,8 @@ class SlowChannel:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
+        if self.kl_budget:
+            self.kl_budget.load(state.get("kl_budget"))
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
@@ -114,6 +139,9 @@ class SlowChannel:
         if self._stage != anchor.stage:
             self._stage, self._step, self._loaded = anchor.stage, 0, None
             self._trainer = self._optimizer = None
+            self._has_effect = False
+            if self.kl_budget:
+                self.kl_budget.start_stage()
         if self._trainer is None or self._optimizer is None:
             parameters = [p for p in policy.model.parameters() if p.requires_grad]
             if not parameters:
@@ -131,6 +159,18 @@ class SlowChannel:
                 _restore_moments(self._optimizer, self._loaded)
                 self._loaded = None
         return self._trainer, self._optimizer
+
+    def _require_effect(self, policy: Policy, trainer: FastSlowTrainer) -> None:
+        """Integrity, once per stage and process: the adapter is applied where the policy scores."""
+        if not self._has_effect:
+            require_effect(policy, trainer.rows()[0])
+            self._has_effect = True
+
+    def _over_cycle(self, figures: list[dict[str, float]]) -> dict[str, float]:
+        """Means over the updates of a cycle; of the budget, where it stands."""
+        names = figures[0] if figures else ()
+        means = {name: sum(f[name] for f in figures) / len(figures) for name in names}
+        return means | (self.kl_budget.figures() if self.kl_budget else {})
 
     def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""

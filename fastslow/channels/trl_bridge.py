@@ -121,6 +121,14 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._metrics["train"].clear()
         return _named(figures) | {"loss": loss, "grad_norm": float(norm)}
 
+    def rows(self) -> list[tuple[TokenIds, TokenIds]]:
+        """Prompt and completion of every rollout of the last update, in this process."""
+        renderer = self.policy.renderer
+        return [
+            (renderer.prompt_ids(r.program, r.example.question), r.completion.token_ids)
+            for r in self.rollouts
+        ]
+
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts just drawn, in their order."""
         assert len(completions) == len(self.rollouts)

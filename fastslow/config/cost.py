@@ -31,6 +31,8 @@ BFLOAT16_SLOWDOWN = 4.0
 """Of bfloat16 against float32 on these CPUs. Source: measured, docs/decisions.md."""
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: measured, rounded up."""
+SHRINK_FACTORS = 9
+"""Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the safetensors format allows."""
@@ -56,7 +58,7 @@ class Cost:
     """What a run spends."""
 
     slow_rollouts: int
-    """Rollouts that weight updates are made from."""
+    """Rollouts that weight updates are made from, and at most those that shrinking is scored on."""
     fast_rollouts: int
     """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
     optimizer_steps: int
@@ -98,18 +100,21 @@ def estimate_cost(config: RunConfig) -> Cost:
         config: A complete run, as `load_config` returns it.
 
     Returns:
-        The cost. Rollouts and updates are exact, save that a fast channel may stop early.
+        The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
+        whose KL budget is spent may stop early.
     """
     slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
     updates = slow_cycles * config.cycle.optimizer_steps
     slow_rollouts = updates * config.cycle.problems * (config.slow.group if config.slow else 0)
+    shrink_rollouts = sum(_shrink_rollouts(config, at) for at in range(len(config.stages)))
     fast_rollouts = sum(_fast_rollouts(config, stage) for stage in config.stages)
     cells = (len(config.stages) + 1) * len(config.task_names)
     evaluation_rollouts = _evaluation_rollouts(config, cells)
     shape = model_shape(config.model.name)
-    seconds = _seconds(slow_rollouts, fast_rollouts + (evaluation_rollouts or 0))
+    scored_rollouts = fast_rollouts + shrink_rollouts + (evaluation_rollouts or 0)
+    seconds = _seconds(slow_rollouts, scored_rollouts)
     return Cost(
-        slow_rollouts=slow_rollouts,
+        slow_rollouts=slow_rollouts + shrink_rollouts,
         fast_rollouts=fast_rollouts,
         optimizer_steps=updates,
         evaluation_cells=cells,
@@ -157,6 +162,18 @@ def _count_parameters(path: Path) -> int:
 
 def _is_slow(config: RunConfig, stage: StageConfig) -> bool:
     return config.slow is not None and stage.slow
+
+
+def _shrink_rollouts(config: RunConfig, index: int) -> int:
+    """At most: start, before and every factor; KL and earlier tasks before and after."""
+    if config.slow is None or config.slow.shrink is None or not config.stages[index].slow:
+        return 0
+    evaluation, stages = config.evaluation, config.stages[:index]
+    earlier = {stage.task for stage in stages if stage.slow} - {config.stages[index].task}
+    others = len(earlier) if config.slow.adapter_policy == "continue" else 0
+    scored = 2 + SHRINK_FACTORS + 2 * others
+    kl_examples = min(evaluation.kl_examples, evaluation.validation_examples)
+    return scored * evaluation.validation_examples + 2 * kl_examples
 
 
 def _fast_rollouts(config: RunConfig, stage: StageConfig) -> int:

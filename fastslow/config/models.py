@@ -104,9 +104,29 @@ class LoraConfig(Model):
         "all-linear", "module names", "Schulman et al. 2025, LoRA Without Regret"
     )
     """Which linear layers get an adapter."""
+    placement: Literal["all", "last_third"] = key("all", "name", "as target_modules")
+    """In which of the model's layers: all of them, or the last third, rounded down."""
 
 
-class GrpoConfig(Model):
+class MinimalConfig(Model):
+    """What every kind of slow channel has to keep the change of the weights small."""
+
+    kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
+    """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
+    passed it is undone."""
+    kl_budget_rows: PositiveInt = key(16, "rollouts", OURS)
+    """Rollouts of each update on which the KL of the budget is measured, per process."""
+    shrink: PositiveFloat | None = key(None, "share", "off", le=1)
+    """After a stage the adapter is scaled to the smallest factor that keeps this share of its
+    validation gain."""
+    adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
+        "continue", "name", FST + ": one run of training"
+    )
+    """At the start of a later stage the adapter goes on, or is frozen under a new one whose rank
+    adds to it, or is put aside for its own task while a new one starts from the base."""
+
+
+class GrpoConfig(MinimalConfig):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
 
     kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")

@@ -66,23 +66,29 @@ class Evaluator:
 
     def validate(self, policy: Policy, task: Task) -> tuple[Candidate, ...]:
         """The task's texts, each with its scores on the validation sample."""
-        examples = fixed_sample(
-            task.validation, self.validation_examples, task.version, "validation"
+        return tuple(
+            Candidate(candidate.program, self.validation_scores(policy, task, candidate.program))
+            for candidate in policy.population(task)
         )
-        sampling = Sampling(task.max_tokens)
-        scored = []
-        for candidate in policy.population(task):
-            completions = policy.complete(
-                [(candidate.program, example) for example in examples],
-                sampling,
-                [0] * len(examples),
-            )
-            scores = {
-                example.id: task.grade(example, completion.text).score
-                for example, completion in zip(examples, completions, strict=True)
-            }
-            scored.append(Candidate(candidate.program, scores))
-        return tuple(scored)
+
+    def validation_sample(self, task: Task) -> tuple[Example, ...]:
+        """The same validation examples in every run of this version of the task."""
+        return fixed_sample(task.validation, self.validation_examples, task.version, "validation")
+
+    def validation_scores(
+        self, policy: Policy, task: Task, program: PromptProgram
+    ) -> dict[str, float]:
+        """Score of each example of the validation sample under one text, by its id; greedy."""
+        examples = self.validation_sample(task)
+        completions = policy.complete(
+            [(program, example) for example in examples],
+            Sampling(task.max_tokens),
+            [0] * len(examples),
+        )
+        return {
+            example.id: task.grade(example, completion.text).score
+            for example, completion in zip(examples, completions, strict=True)
+        }
 
 
 def fixed_sample(

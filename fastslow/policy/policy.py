@@ -22,6 +22,7 @@ from fastslow.policy.adapters import (
 )
 from fastslow.policy.engine import TorchEngine
 from fastslow.policy.render import Renderer
+from fastslow.policy.stage_adapters import StageAdapters
 from fastslow.prompts import Candidate, Population, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Completion, Example, Sampling
@@ -44,6 +45,7 @@ class Policy:
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer)
         self.engine = TorchEngine(model, self.renderer)
+        self.adapters = StageAdapters(model)
         self.populations: dict[str, Population] = {}
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
@@ -84,9 +86,14 @@ class Policy:
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
-        """Write adapter and texts; the base stays where it is."""
+        """Write adapter and texts; the base stays where it is.
+
+        Raises:
+            CheckpointError: The saved adapter does not read back equal.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_adapter(self.model, folder)
+        self.adapters.save(folder)
         texts = {
             "populations": {
                 name: [candidate.to_json() for candidate in population]
@@ -102,6 +109,7 @@ class Policy:
         Raises:
             CheckpointError: The adapter there is not this policy's.
         """
+        self.adapters.load(folder)
         load_adapter(self.model, folder)
         texts = json.loads((folder / TEXTS_FILE).read_text())
         self.populations = {
@@ -175,11 +183,22 @@ def load_policy(
 
 
 def with_adapter(
-    policy: Policy, *, rank: int, alpha: float, target_modules: str | tuple[str, ...], seed: int
+    policy: Policy,
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: str | tuple[str, ...],
+    seed: int,
+    placement: Literal["all", "last_third"] = "all",
 ) -> Policy:
     """The same policy with a fresh LoRA adapter on its base; see `attach_lora`."""
     model = attach_lora(
-        policy.model, rank=rank, alpha=alpha, target_modules=target_modules, seed=seed
+        policy.model,
+        rank=rank,
+        alpha=alpha,
+        target_modules=target_modules,
+        seed=seed,
+        placement=placement,
     )
     return Policy(model, policy.tokenizer)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastslow.errors import CheckpointError
 from fastslow.measure.transfer import ScoreMatrix, final_metrics
@@ -20,6 +20,7 @@ from fastslow.records import (
     EvaluationEvent,
     Event,
     RunEvent,
+    ShrinkEvent,
     TextEvent,
     read_events,
     read_scores,
@@ -29,6 +30,9 @@ from fastslow.types import Json, Metric
 
 SCHEMA_VERSION = 1
 """Raised when a key of report.json changes its meaning or goes."""
+
+Spending: TypeAlias = CycleEvent | TextEvent | ShrinkEvent
+"""Events whose rollouts and seconds are a channel's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class Report:
     stages: tuple[StageSummary, ...]
     drift: tuple[DriftEvent, ...]
     """The last measurement of each (row, task, name)."""
+    shrinks: tuple[ShrinkEvent, ...]
+    """What scaling the adapter after a stage gave up and saved, the last of each stage."""
     prompts: tuple[Prompt, ...]
     rollouts: Mapping[str, int]
     """By `fast`, `slow` and `evaluation`."""
@@ -142,7 +148,7 @@ def build_report(run_path: Path) -> Report:
     metrics = final_metrics(matrix)
     versions = {row.sample.task: row.sample.version for row in scores}
     summaries = tuple(_summary(table, task, versions.get(task)) for task in tasks)
-    spent = [event for event in events if isinstance(event, CycleEvent | TextEvent)]
+    spent = [event for event in events if isinstance(event, Spending)]
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     seconds_by = _seconds(spent) | {"evaluation": float(sum(e.seconds for e in evaluations))}
     marks = [event.seconds for event in events if isinstance(event, RunEvent)]
@@ -160,6 +166,7 @@ def build_report(run_path: Path) -> Report:
         summaries=summaries,
         stages=tuple(_stage(index, matrix, spent) for index in range(len(stages))),
         drift=_last_drift(events, tasks),
+        shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
         prompts=_prompts(texts, tasks),
         rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
         seconds_by=seconds_by,
@@ -193,9 +200,7 @@ def _intervals(
     return {} if interval is None else {"bwt_gem": interval}
 
 
-def _stage(
-    index: int, matrix: ScoreMatrix, spent: Sequence[CycleEvent | TextEvent]
-) -> StageSummary:
+def _stage(index: int, matrix: ScoreMatrix, spent: Sequence[Spending]) -> StageSummary:
     own = [event for event in spent if event.stage == index]
     return StageSummary(
         task=matrix.stages[index],
@@ -222,21 +227,27 @@ def _prompts(texts: Sequence[TextEvent], tasks: Sequence[str]) -> tuple[Prompt, 
     )
 
 
-def _rollouts(spent: Iterable[CycleEvent | TextEvent]) -> dict[str, int]:
-    """Completions by channel; choosing a text is the fast channel's expense."""
+def _rollouts(spent: Iterable[Spending]) -> dict[str, int]:
+    """Completions by channel; choosing a text is the fast channel's, shrinking the slow one's."""
     total = {"fast": 0, "slow": 0}
     for event in spent:
-        counts = event.rollouts if isinstance(event, CycleEvent) else {"fast": event.rollouts}
+        counts = (
+            event.rollouts if isinstance(event, CycleEvent) else {_payer(event): event.rollouts}
+        )
         for channel, count in counts.items():
             total[channel] = total.get(channel, 0) + count
     return total
 
 
-def _seconds(spent: Iterable[CycleEvent | TextEvent]) -> dict[str, float]:
+def _payer(event: TextEvent | ShrinkEvent) -> str:
+    return "fast" if isinstance(event, TextEvent) else "slow"
+
+
+def _seconds(spent: Iterable[Spending]) -> dict[str, float]:
     """Wall time by channel; as `_rollouts`."""
     total = {"fast": 0.0, "slow": 0.0}
     for event in spent:
-        times = event.seconds if isinstance(event, CycleEvent) else {"fast": event.seconds}
+        times = event.seconds if isinstance(event, CycleEvent) else {_payer(event): event.seconds}
         for channel, seconds in times.items():
             total[channel] = total.get(channel, 0.0) + seconds
     return total

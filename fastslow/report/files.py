@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastslow.errors import CheckpointError
 from fastslow.measure.uncertainty import Interval
+from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary, build_report
 from fastslow.report.markdown import markdown
@@ -103,6 +104,7 @@ def report_json(report: Report) -> dict[str, Json]:
             }
             for event in report.drift
         ],
+        "shrink": [_shrink(event) for event in report.shrinks],
         "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
         "rollouts": report.rollouts,
         "seconds": report.seconds,
@@ -162,6 +164,29 @@ def _comparison(comparison: Comparison) -> Json:
         return {"value": None, "reason": comparison.reason}
     plain = asdict(comparison.difference)
     return {"value": plain.pop("mean"), **plain}
+
+
+def _shrink(event: ShrinkEvent) -> dict[str, Json]:
+    return {
+        "stage": event.stage,
+        "task": event.task,
+        "share": event.share,
+        "factor": event.factor,
+        "reason": event.reason,
+        "validation": {
+            "start": event.validation_start,
+            "before": event.validation_before,
+            "after": event.validation_after,
+            "n": event.validation_n,
+        },
+        "kl_fst": {"before": event.kl_before, "after": event.kl_after},
+        "earlier": {
+            task: {"before": score, "after": event.earlier_after[task]}
+            for task, score in event.earlier_before.items()
+        },
+        "rollouts": event.rollouts,
+        "seconds": event.seconds,
+    }
 
 
 def _prompt(prompt: Prompt) -> dict[str, Json]:

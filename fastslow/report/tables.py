@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.measure.uncertainty import Interval, PairedDifference
+from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.data import Report, TaskSummary
 from fastslow.types import Metric
@@ -113,6 +114,7 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _per_task(report),
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
         *_drift(report),
+        _shrink(report),
         _stages(report),
         _costs(report),
     ]
@@ -240,6 +242,48 @@ def _drift(report: Report) -> list[Table]:
             )
         )
     return made
+
+
+def _shrink(report: Report) -> Table:
+    return Table(
+        "Shrink",
+        (
+            "stage",
+            "factor",
+            "start",
+            "left",
+            "scaled",
+            "share of the gain kept",
+            "kl before",
+            "kl after",
+            "earlier tasks",
+        ),
+        tuple(_shrink_row(event) for event in report.shrinks),
+        "The adapter after each stage, scaled to the smallest factor that keeps the wanted share "
+        "of the stage's gain. Validation scores as the stage found the adapter, as it left it, and "
+        "scaled; KL(tuned || base) in nats per token on validation inputs; what the scaling "
+        "changed on validation of earlier tasks.",
+    )
+
+
+def _shrink_row(event: ShrinkEvent) -> tuple[Text, ...]:
+    gain = event.validation_before - event.validation_start
+    kept = (event.validation_after - event.validation_start) / gain if gain > 0 else None
+    earlier = [
+        f"{task} {event.earlier_after[task] - score:+.2f}"
+        for task, score in event.earlier_before.items()
+    ]
+    return (
+        Text(f"{event.stage + 1} {event.task}"),
+        Text(f"{event.factor:g}" + (f": {event.reason}" if event.reason else "")),
+        Text(_value(event.validation_start)),
+        Text(_value(event.validation_before)),
+        Text(_value(event.validation_after)),
+        Text(_value(kept)),
+        Text("-" if event.kl_before is None else f"{event.kl_before:.4f}"),
+        Text("-" if event.kl_after is None else f"{event.kl_after:.4f}"),
+        Text(", ".join(earlier) or "-"),
+    )
 
 
 def _stages(report: Report) -> Table:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fastslow.records import (
     CycleEvent,
     EvaluationEvent,
     PopulationEvent,
+    ShrinkEvent,
     TextEvent,
     read_events,
     read_scores,
@@ -77,6 +79,7 @@ def results(run: Path) -> dict[str, Any]:
         "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
         "texts": (last / "policy" / "texts.json").read_text(),
         "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
+        "slow": (last / "slow" / "slow.json").read_text(),
     }
 
 
@@ -158,6 +161,67 @@ def test_resuming_equals_never_stopping(
     broken = sorted((tmp_path / "runs").iterdir())[-1]
     assert json.loads((broken / "run.json").read_text())["state"] == "failed"
     assert results(launch.resume(broken, no_report)) == results(whole)
+
+
+MINIMAL = ("stages.1.cycles=2", "slow.shrink=0.5", "slow.kl_budget=0.006", "slow.lora.rank=2")
+
+
+@pytest.mark.parametrize("how", ["continue", "merge-then-new", "new-per-stage"])
+def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Cut in the second cycle of the second stage: budget, start and earlier adapters matter."""
+
+    class PowerCut(BaseException):
+        """Nothing catches this."""
+
+    limited = [*toy, *MINIMAL, f"slow.adapter_policy={how}"]
+    undisturbed = train(tmp_path, limited)
+    calls = 0
+    inner = SlowChannel.adapt
+
+    def failing(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = inner(*args)
+        if calls == 4:
+            raise PowerCut
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", failing)
+        with pytest.raises(PowerCut):
+            train(tmp_path, limited)
+    broken = sorted((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_ctime)[-1]
+    assert broken != undisturbed
+    resumed = launch.resume(broken, no_report)
+    assert results(resumed) == results(undisturbed)
+
+    def shrinks(run: Path) -> list[ShrinkEvent]:
+        events = (e for e in read_events(run / "events.jsonl") if isinstance(e, ShrinkEvent))
+        return [replace(event, seconds=0.0) for event in events]
+
+    assert shrinks(resumed) == shrinks(undisturbed)
+    assert [(e.stage, e.task) for e in shrinks(undisturbed)] == [(0, "first"), (1, "second")]
+    cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
+    metrics = [e.metrics for e in cycles if "slow" in e.rollouts]
+    assert {m["slow/kl_budget_hit"] for m in metrics} == {0.0, 1.0}
+    assert all(kl is None or kl <= 0.006 for m in metrics for kl in [m["slow/kl_tuned_base"]])
+
+
+def test_with_an_adapter_per_stage_nothing_is_forgotten_and_the_record_says_by_which(
+    tmp_path: Path, toy: list[str]
+) -> None:
+    run = train(tmp_path, [*toy, "slow.adapter_policy=new-per-stage"])
+    rows = read_scores(run / "scores.jsonl")
+    cells = {(row, task): [r.sample for r in rows if (r.row, r.sample.task) == (row, task)]
+             for row in range(3) for task in ("first", "second", "held_out")}  # fmt: skip
+    assert cells[1, "first"] == cells[2, "first"]  # the weights that scored it among it
+    weights = {cell: {s.weights for s in samples} for cell, samples in cells.items()}
+    assert weights[2, "second"] == weights[2, "held_out"] != weights[2, "first"]
+    assert weights[1, "second"] == weights[1, "first"]
+    kept = run / "stages" / "001-second" / "adapters"
+    assert [path.name for path in kept.iterdir()] == ["first"]
 
 
 def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The two parts of an adapter: one that is trained, and before it one that earlier stages froze.
+
+The frozen part is the exact concatenation of what earlier stages trained, rank by rank: the update
+B A of a stack of adapters is the sum of theirs. It is active beside the trainable part, so nothing
+is folded into the base, and switching the adapter off still gives the base. Its weights are
+buffers, since PEFT makes every active parameter trainable whenever it switches an adapter on.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TRAINED, FROZEN = "default", "earlier"
+"""PEFT's names of the two parts."""
+
+
+def trainable_weights(model: Any) -> dict[str, Tensor]:
+    """The parameters of the trainable part themselves, by name."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if f".{TRAINED}." in name and ".lora_" in name
+    }
+
+
+def copied_weights(model: Any) -> dict[str, Tensor]:
+    """A copy of the trainable part's weights, for `put_weights`."""
+    return {name: weight.detach().clone() for name, weight in trainable_weights(model).items()}
+
+
+@torch.no_grad()
+def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Set the trainable part, bit for bit, to what `copied_weights` gave; in place."""
+    for name, parameter in trainable_weights(model).items():
+        parameter.copy_(weights[name])
+
+
+@torch.no_grad()
+def scale_weights(model: Any, weights: Mapping[str, Tensor], factor: float) -> None:
+    """Set the trainable part to `weights` with its update B A times `factor`: B alone is scaled."""
+    for name, parameter in trainable_weights(model).items():
+        parameter.copy_(weights[name] * factor if ".lora_B." in name else weights[name])
+
+
+@torch.no_grad()
+def blend_weights(
+    model: Any, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> None:
+    """Set the trainable part to `start` plus `share` of the way to `end`; of equal rank throughout.
+
+    0 and 1 give the two ends bit for bit.
+    """
+    for name, parameter in trainable_weights(model).items():
+        parameter.copy_(torch.lerp(start[name], end[name], share))
+
+
+def start_fresh(model: Any, seed: int) -> None:
+    """Make the trainable part fresh: A random, B zero, so that it adds nothing.
+
+    Args:
+        model: With a PEFT adapter.
+        seed: Of A; the global generators stay as they were.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if hasattr(module, "reset_lora_parameters"):
+                module.reset_lora_parameters(TRAINED, True)
+
+
+def freeze_trained(model: Any, seed: int) -> None:
+    """Move what is trained so far into the frozen part; a fresh trainable part starts.
+
+    The model computes what it did before, up to the rounding of a sum.
+    """
+    tensors = concatenated(model)
+    _put_frozen(model, {name: tensor.detach().clone() for name, tensor in tensors.items()})
+    start_fresh(model, seed)
+
+
+def frozen_rank(model: Any) -> int:
+    """Ranks of the frozen part; 0 when there is none."""
+    return int(model.peft_config[FROZEN].r) if FROZEN in model.peft_config else 0
+
+
+def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
+    """The adapter's weights by PEFT's names, sorted, the frozen ranks first.
+
+    Args:
+        model: With a PEFT adapter.
+        frozen: False leaves the frozen part out.
+    """
+    from peft import get_peft_model_state_dict
+
+    trained = dict(sorted(get_peft_model_state_dict(model, adapter_name=TRAINED).items()))
+    if not frozen or FROZEN not in model.peft_config:
+        return trained
+    earlier = get_peft_model_state_dict(model, adapter_name=FROZEN)
+    return {n: torch.cat([earlier[n], trained[n]], _rank_axis(n)) for n in trained}
+
+
+def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:
+    """Inverse of `concatenated`: the first `rank` ranks become the frozen part.
+
+    Args:
+        model: With a PEFT adapter.
+        tensors: By PEFT's names, of the rank of both parts together.
+        rank: 0 takes the frozen part away.
+    """
+    from peft import set_peft_model_state_dict
+
+    own = int(model.peft_config[TRAINED].r)
+    parts = {n: torch.split(t, [rank, own], dim=_rank_axis(n)) for n, t in tensors.items()}
+    _put_frozen(model, {name: first for name, (first, _) in parts.items()} if rank else {})
+    set_peft_model_state_dict(model, {n: last for n, (_, last) in parts.items()}, TRAINED)
+
+
+def _put_frozen(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the frozen part; no tensors, no part."""
+    from peft import set_peft_model_state_dict
+
+    if FROZEN in model.peft_config:
+        model.base_model.delete_adapter(FROZEN)
+    if tensors:
+        config = copy.deepcopy(model.peft_config[TRAINED])
+        scaling = config.lora_alpha / config.r
+        config.r = next(len(t) for name, t in tensors.items() if "lora_A" in name)
+        config.lora_alpha = scaling * config.r
+        config.inference_mode = True
+        with torch.random.fork_rng():  # PEFT draws a start for what is overwritten next
+            model.add_adapter(FROZEN, config)
+        set_peft_model_state_dict(model, dict(tensors), FROZEN)
+        _make_buffers(model)
+    model.base_model.set_adapter([FROZEN, TRAINED] if tensors else TRAINED)
+
+
+def _make_buffers(model: Any) -> None:
+    """Turn the frozen part's parameters into buffers, which nothing can train."""
+    for name, module in model.named_modules():
+        if name.endswith((f".lora_A.{FROZEN}", f".lora_B.{FROZEN}")):
+            weight = module.weight.detach()
+            del module.weight
+            module.register_buffer("weight", weight)
+
+
+def _rank_axis(name: str) -> int:
+    return 0 if "lora_A" in name else 1
