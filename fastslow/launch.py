@@ -8,6 +8,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -27,6 +28,9 @@ from fastslow.seeds import derive_seed
 from fastslow.stages import Run, planned_units, run
 from fastslow.task import Task
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from fastslow.channels.trl_bridge import GrpoSettings
 
 
 def train(
@@ -210,13 +214,20 @@ def build_channels(config: RunConfig) -> list[Channel]:
     match config.slow:
         case GrpoConfig() as grpo:
             from fastslow.channels.slow import SlowChannel
-            from fastslow.channels.trl_bridge import GrpoSettings
 
-            names = GrpoSettings.__dataclass_fields__
-            channels.append(
-                SlowChannel(GrpoSettings(**{name: getattr(grpo, name) for name in names}))
-            )
+            channels.append(SlowChannel(grpo_settings(grpo)))
     return channels
+
+
+def grpo_settings(grpo: GrpoConfig) -> "GrpoSettings":
+    """The slow channel's part of the configuration as plain data."""
+    from fastslow.channels.difficulty import DifficultySettings
+    from fastslow.channels.trl_bridge import GrpoSettings
+
+    given = {name: getattr(grpo, name) for name in GrpoSettings.__dataclass_fields__}
+    return GrpoSettings(
+        **given | {"difficulty": DifficultySettings(**grpo.difficulty.model_dump())}
+    )
 
 
 def build_tracker(config: RunConfig, run_path: Path) -> Tracker:

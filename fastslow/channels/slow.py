@@ -5,6 +5,7 @@ per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.difficulty import DifficultyGate
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
@@ -19,7 +21,7 @@ from fastslow.processes import from_all, num_processes
 from fastslow.prompts import assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Anchor
+from fastslow.types import Anchor, Batch
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
@@ -36,6 +38,7 @@ class SlowChannel:
 
     def __init__(self, settings: GrpoSettings) -> None:
         self.settings = settings
+        self.gate = DifficultyGate(settings.difficulty)
         self._stage: int | None = None
         self._step = 0
         self._trainer: FastSlowTrainer | None = None
@@ -45,7 +48,10 @@ class SlowChannel:
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> Adaptation:
-        """Make one update per batch of the anchor. See `Channel.adapt`.
+        """Make one update per batch of the anchor that has a signal. See `Channel.adapt`.
+
+        A batch without one makes no update, and is counted in `skipped_updates`; warm-up counts
+        updates that were made.
 
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
@@ -62,30 +68,27 @@ class SlowChannel:
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
             found = trainer.update(batch, slots, optimizer, derive_seed(seed, "update", index))
-            if not all(map(_finite, found.values())):
-                ids = ", ".join(example.id for example in batch.examples)
-                raise ChannelError(
-                    f"slow: update {self._step} gave a value that is not finite: {found}. "
-                    f"Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
-                )
-            self._step += 1
-            figures.append(found | {"lr": lr})
-            samples += [_sample_line(self._step, r) for r in trainer.rollouts[:: len(slots)]]
+            self._require_finite(policy, found, batch)
+            if not found["skipped_updates"]:
+                self._step += 1
+                found["lr"] = lr
+            figures.append(found)
+            samples += _sample_lines(anchor.cycle * len(anchor.batches) + index + 1, trainer)
             log(index + 1, len(anchor.batches), figures[-1])
-        learned = any(f["zero_variance_frac"] < 1 for f in figures)
+        learned = any(not f["skipped_updates"] for f in figures)
         self._check(policy, weights, texts, learned)
         return Adaptation(
             rollouts=(policy.engine.num_rollouts - before) * num_processes(),
             seconds=time.monotonic() - started,
-            metrics={name: sum(f[name] for f in figures) / len(figures) for name in figures[0]},
+            metrics=_over_cycle(figures),
             samples=tuple(samples),
         )
 
     def save(self, folder: Path) -> None:
-        """Write step and AdamW moments, as JSON and safetensors."""
+        """Write step, pass rates and AdamW moments, as JSON and safetensors."""
         from safetensors.torch import save_file
 
-        state = {"stage": self._stage, "step": self._step}
+        state = {"stage": self._stage, "step": self._step, "difficulty": self.gate.to_json()}
         (folder / STATE_FILE).write_text(json.dumps(state))
         if self._optimizer is not None:
             save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
@@ -100,6 +103,7 @@ class SlowChannel:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
+        self.gate.load(state["difficulty"])
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
@@ -114,6 +118,7 @@ class SlowChannel:
         if self._stage != anchor.stage:
             self._stage, self._step, self._loaded = anchor.stage, 0, None
             self._trainer = self._optimizer = None
+            self.gate.start_stage(task.name)
         if self._trainer is None or self._optimizer is None:
             parameters = [p for p in policy.model.parameters() if p.requires_grad]
             if not parameters:
@@ -122,7 +127,7 @@ class SlowChannel:
                     "Check slow.lora.target_modules."
                 )
             self._trainer = FastSlowTrainer(
-                policy, task, len(anchor.batches[0].examples), self.settings
+                policy, task, len(anchor.batches[0].examples), self.settings, self.gate
             )
             self._optimizer = torch.optim.AdamW(
                 parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
@@ -131,6 +136,25 @@ class SlowChannel:
                 _restore_moments(self._optimizer, self._loaded)
                 self._loaded = None
         return self._trainer, self._optimizer
+
+    def _require_finite(self, policy: Policy, found: dict[str, float], batch: Batch) -> None:
+        """Integrity of figures, weights and draws.
+
+        A broken adapter can draw groups that all look equal, so that no loss would ever show it.
+        """
+        assert self._trainer is not None
+        drawn = (p for r in self._trainer.rollouts for p in r.completion.logprobs)
+        weights = (p for p in policy.model.parameters() if p.requires_grad)
+        if not (
+            all(map(math.isfinite, found.values()))
+            and all(map(math.isfinite, drawn))
+            and all(bool(torch.isfinite(weight).all()) for weight in weights)
+        ):
+            ids = ", ".join(example.id for example in batch.examples)
+            raise ChannelError(
+                f"slow: update {self._step} gave a figure, a weight or a log-probability that is "
+                f"not finite: {found}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
+            )
 
     def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""
@@ -164,8 +188,28 @@ def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor
     optimizer.load_state_dict(whole)
 
 
-def _finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
+def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the updates that have the figure; sums of what is counted."""
+    values: dict[str, list[float]] = {}
+    for found in figures:
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    return {
+        name: sum(found) if _is_count(name) else sum(found) / len(found)
+        for name, found in values.items()
+    }
+
+
+def _is_count(name: str) -> bool:
+    return name == "skipped_updates" or name.startswith("alarm/")
+
+
+def _sample_lines(step: int, trainer: FastSlowTrainer) -> list[str]:
+    """One rollout of every group, and what set off an alarm; the step counts from 1 in a stage."""
+    assert trainer.verdict is not None
+    firsts = trainer.rollouts[:: trainer.settings.group]
+    alarms = [f"step {step} | alarm | {alarm}" for alarm in trainer.verdict.alarms]
+    return [_sample_line(step, rollout) for rollout in firsts] + alarms
 
 
 def _sample_line(step: int, rollout: Rollout) -> str:
