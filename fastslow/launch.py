@@ -10,7 +10,7 @@ from pathlib import Path
 from fastslow import model_store
 from fastslow.channels.base import Channel
 from fastslow.config.load import LoadedConfig, load_resolved
-from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig
+from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig, SftConfig
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.progress import Progress
@@ -170,6 +170,13 @@ def build_channels(config: RunConfig) -> list[Channel]:
             channels.append(
                 SlowChannel(GrpoSettings(**{name: getattr(grpo, name) for name in names}))
             )
+        case SftConfig() as sft:
+            from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
+            from fastslow.channels.slow import SlowChannel
+
+            names = SftSettings.__dataclass_fields__
+            settings = SftSettings(**{name: getattr(sft, name) for name in names})
+            channels.append(SlowChannel(settings, GoldTrainer))
     return channels
 
 

@@ -1,7 +1,7 @@
-"""The slow channel: T policy-gradient updates of the adapter, with the texts frozen.
+"""The slow channel: T updates of the adapter, with the texts frozen.
 
-Every problem's G rollouts are shared out over the population, G/K per text, and normalised once
-per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
+Owns what all kinds of updates share: AdamW and its warm-up, integrity, resuming. What one update
+learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_bridge.py`).
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from fastslow.channels.base import Adaptation, StepLog
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
+from fastslow.channels.trl_bridge import FastSlowTrainer
+from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
-from fastslow.prompts import assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Anchor
@@ -28,16 +28,18 @@ class SlowChannel:
     """Trains the adapter through TRL; optimizer state lives as long as a stage.
 
     Args:
-        settings: Loss, group size, learning rate and coefficients.
+        settings: Learning rate, and what else its trainer needs.
+        trainer: Makes the trainer of a stage, which takes settings of this type.
     """
 
     name = "slow"
 
-    def __init__(self, settings: GrpoSettings) -> None:
+    def __init__(self, settings: UpdateSettings, trainer: MakeUpdates = FastSlowTrainer) -> None:
         self.settings = settings
+        self._make_trainer = trainer
         self._stage: int | None = None
         self._step = 0
-        self._trainer: FastSlowTrainer | None = None
+        self._trainer: Updates | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
 
@@ -48,12 +50,12 @@ class SlowChannel:
 
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
-                change although a group had different rewards, or the texts changed.
+                change although there was something to learn from, or the texts changed.
         """
         started, before = time.monotonic(), policy.engine.num_rollouts
         weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
         trainer, optimizer = self._stage_parts(policy, task, anchor)
-        slots = assign_slots(policy.population(task), self.settings.group)
+        slots = trainer.slots(policy.population(task))
         figures: list[dict[str, float]] = []
         samples: list[str] = []
         for index, batch in enumerate(anchor.batches):
@@ -69,9 +71,9 @@ class SlowChannel:
                 )
             self._step += 1
             figures.append(found | {"lr": lr})
-            samples += [_sample_line(self._step, r) for r in trainer.rollouts[:: len(slots)]]
+            samples += [f"step {self._step} | {line}" for line in trainer.sample_lines()]
             log(index + 1, len(anchor.batches), figures[-1])
-        learned = any(f["zero_variance_frac"] < 1 for f in figures)
+        learned = any(map(trainer.has_signal, figures))
         self._check(policy, weights, texts, learned)
         return Adaptation(
             rollouts=policy.engine.num_rollouts - before,
@@ -108,7 +110,7 @@ class SlowChannel:
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
-    ) -> tuple[FastSlowTrainer, torch.optim.AdamW]:
+    ) -> tuple[Updates, torch.optim.AdamW]:
         """Trainer and optimizer of this stage: fresh at its start, else as they were left."""
         if self._stage != anchor.stage:
             self._stage, self._step, self._loaded = anchor.stage, 0, None
@@ -120,7 +122,7 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            self._trainer = FastSlowTrainer(
+            self._trainer = self._make_trainer(
                 policy, task, len(anchor.batches[0].examples), self.settings
             )
             self._optimizer = torch.optim.AdamW(
@@ -137,9 +139,9 @@ class SlowChannel:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
         if learned and policy.weights_fingerprint() == weights:
             raise ChannelError(
-                "slow: the adapter is bit-identical after its updates although groups had "
-                "different rewards. The optimizer does not hold the adapter's weights, or slow.lr "
-                f"= {self.settings.lr} is below their resolution."
+                "slow: the adapter is bit-identical after its updates although there was "
+                "something to learn from. The optimizer does not hold the adapter's weights, or "
+                f"slow.lr = {self.settings.lr} is below their resolution."
             )
 
 
@@ -163,11 +165,3 @@ def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor
 
 def _finite(value: float) -> bool:
     return bool(torch.isfinite(torch.tensor(value)))
-
-
-def _sample_line(step: int, rollout: Rollout) -> str:
-    return (
-        f"step {step} | text {rollout.program.text_hash} | {rollout.example.id}: "
-        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-    )

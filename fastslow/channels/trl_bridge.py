@@ -6,16 +6,17 @@ tests hold our trainer against the stock one.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from fastslow.channels.updates import clip_and_step
 from fastslow.policy.policy import Policy
 from fastslow.policy.trie import score_completions
-from fastslow.prompts import PromptProgram
+from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Batch, Completion, Example, Grade, Sampling, TokenIds
@@ -107,14 +108,28 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         loss = sum(
             float(self.training_step(model, placeholders, None)) for _ in range(self.num_passes)
         )
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
         figures = {name: values[-1] for name, values in self._metrics["train"].items() if values}
         self._metrics["train"].clear()
-        return _named(figures) | {"loss": loss, "grad_norm": float(norm)}
+        return _named(figures) | {"loss": loss, "grad_norm": norm}
+
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """The text of each of a problem's G rollouts."""
+        return assign_slots(population, self.settings.group)
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether a group of this update had different rewards."""
+        return figures["zero_variance_frac"] < 1
+
+    def sample_lines(self) -> list[str]:
+        """The first rollout of each problem of the last update, readable; untrusted text."""
+        return [
+            f"text {rollout.program.text_hash} | {rollout.example.id}: "
+            f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
+            f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
+            for rollout in self.rollouts[:: self.settings.group]
+        ]
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts just drawn, in their order."""

@@ -1,0 +1,82 @@
+"""What the slow channel asks of a trainer, and the step all trainers end an update with.
+
+A trainer belongs to one stage. It knows what an update learns from; when to make one, at which
+learning rate, and how to resume is `slow.py`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from fastslow.policy.policy import Policy
+from fastslow.prompts import Population, PromptProgram
+from fastslow.task import Task
+from fastslow.types import Batch
+
+BARE = PromptProgram("")
+"""A problem without any text of ours; a chat template may still put in a system turn of its own."""
+
+
+class UpdateSettings(Protocol):
+    """The settings every kind of update has; see `config.models`."""
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate of AdamW."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates over which the learning rate rises from 0."""
+
+    @property
+    def weight_decay(self) -> float:
+        """AdamW's decoupled weight decay."""
+
+
+class Updates(Protocol):
+    """Makes updates of the adapter, one per batch."""
+
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """The texts every problem of an update is paired with, one row each."""
+
+    def update(
+        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
+    ) -> dict[str, float]:
+        """Learn from one batch: exactly one optimizer step.
+
+        Args:
+            batch: Q problems.
+            slots: What `slots` gave.
+            optimizer: Over the adapter's parameters.
+            seed: Of every draw.
+
+        Returns:
+            Figures of this update by name, among them `loss` and `grad_norm`.
+        """
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether an update with these figures must have changed the adapter."""
+
+    def sample_lines(self) -> list[str]:
+        """One row of each problem of the last update, readable; untrusted text."""
+
+
+class MakeUpdates(Protocol):
+    """Makes the trainer of a stage."""
+
+    def __call__(self, policy: Policy, task: Task, num_problems: int, settings: Any) -> Updates:
+        """A trainer of `policy` on batches of `num_problems` problems of `task`."""
+
+
+def clip_and_step(model: Any, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+    """Scale the gradient down to `max_norm`, step, and clear it.
+
+    Returns:
+        The gradient's L2 norm before it was scaled down.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(norm)
