@@ -8,9 +8,11 @@ documents is typed by hand.
 """
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastslow.report import Report, build_report, write_report
 from fastslow.report.markdown import table_lines
@@ -25,6 +27,8 @@ QUESTIONS = {
     "agnews-slow-only": "AG News, the same run without texts",
 }
 """Reference runs in the order of the document, with the question each answers."""
+WITHHELD = frozenset({"agnews", "agnews-slow-only"})
+"""Runs on texts that are not ours to publish: scores are kept, texts are not."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -35,8 +39,27 @@ def keep(run: Path, name: str) -> Path:
     folder.mkdir(parents=True)
     for file in KEPT:
         shutil.copyfile(run / file, folder / file)
+    if name in WITHHELD:
+        for file in ("scores.jsonl", "events.jsonl"):
+            rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]
+            (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_report(folder)
     return folder
+
+
+def withheld(data: Any) -> Any:
+    """The record without other people's texts, and without what the model wrote about them."""
+    if isinstance(data, list):
+        return [withheld(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    texts = ("question", "completion", "reason")
+    return {
+        key: f"(withheld, {len(value)} characters)"
+        if key in texts and isinstance(value, str)
+        else withheld(value)
+        for key, value in data.items()
+    }
 
 
 def results() -> str:

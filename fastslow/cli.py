@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastslow.errors import ConfigError, FastSlowError, TaskError
+from fastslow.processes import is_leader
 from fastslow.text import visible
 
 if TYPE_CHECKING:
@@ -346,6 +347,8 @@ def _section(card: Path, heading: str) -> list[str]:
 
 
 def _print_report(run: Path) -> None:
+    if not is_leader():
+        return
     from rich.console import Console
 
     from fastslow.report import build_report, render_terminal

@@ -4,15 +4,22 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from fastslow import model_store
 from fastslow.channels.base import Channel
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig, SftConfig
+from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
 from fastslow.records import RunEvent
 from fastslow.registry import build_task
@@ -21,6 +28,9 @@ from fastslow.seeds import derive_seed
 from fastslow.stages import Run, planned_units, run
 from fastslow.task import Task
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from fastslow.channels.trl_bridge import GrpoSettings
 
 
 def train(
@@ -39,12 +49,16 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
+    config = loaded.config
     tasks = build_tasks(loaded)
-    model = locate_model(loaded.config)
-    policy = build_policy(loaded.config, model)
-    device = str(policy.model.device)
-    with RunDir.create(loaded.config, loaded.layers, command, device) as run_dir:
-        return _run_in(run_dir, loaded.config, tasks, policy, finish)
+    model = locate_model(config)
+    with connected(config):
+        policy = build_policy(config, model)
+        device = str(policy.model.device)
+        with run_folder(
+            config, lambda: RunDir.create(config, loaded.layers, command, device)
+        ) as run_dir:
+            return _run_in(run_dir, config, tasks, policy, finish)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -53,11 +67,46 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     Raises:
         CheckpointError: The folder is no run, is being written, or has no usable resume point.
     """
-    with RunDir.open(path) as run_dir:
-        loaded = load_resolved(path / "config.json")
-        tasks = build_tasks(loaded)
-        policy = build_policy(loaded.config, locate_model(loaded.config))
-        return _run_in(run_dir, loaded.config, tasks, policy, finish)
+    RunDir.require(path)
+    loaded = load_resolved(path / "config.json")
+    config = loaded.config
+    tasks = build_tasks(loaded)
+    model = locate_model(config)
+    with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
+        return _run_in(run_dir, config, tasks, build_policy(config, model), finish)
+
+
+@contextlib.contextmanager
+def connected(config: RunConfig) -> Iterator[None]:
+    """Join the other processes of this run, if there are any, and part from them at the end.
+
+    Raises:
+        ConfigError: The rollouts of an update cannot be shared out evenly.
+    """
+    rows = config.cycle.problems * (config.slow.rollouts_per_problem if config.slow else 1)
+    if rows % num_processes():
+        raise ConfigError(
+            f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
+            f"evenly among {num_processes()} processes. Use a number of processes that divides it."
+        )
+    connect(pick_device(config.model.device))
+    try:
+        yield
+    finally:
+        disconnect()
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, make: Callable[[], RunDir]) -> Iterator[RunDir]:
+    """The run folder in the leader; in other processes one that is thrown away."""
+    if is_leader():
+        with make() as run_dir:
+            yield run_dir
+        return
+    with tempfile.TemporaryDirectory() as unused:
+        scratch = config.model_copy(update={"runs_dir": unused})
+        with RunDir.create(scratch, {}, ()) as run_dir:
+            yield run_dir
 
 
 def _run_in(
@@ -70,18 +119,19 @@ def _run_in(
     """Restore what there is, run, and leave the folder saying how it ended."""
     channels = build_channels(config)
     state = RunState()
-    if (saved := run_dir.load_state()) is not None:
+    if (saved := from_leader(run_dir.load_state())) is not None:
         state, point = saved
         policy.load(point / "policy")
         for channel in channels:
             channel.load(point / channel.name)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
-    tracker = build_tracker(config, run_dir.path)
+    tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
+    console = Console(stderr=True, highlight=False, quiet=not is_leader())
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(planned_units(config, tasks, state)) as progress,
+        Progress(planned_units(config, tasks, state), console) as progress,
         tracker.run(run_dir.path.name, config.model_dump(mode="json")),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
@@ -97,9 +147,9 @@ def _run_in(
         finally:
             run_dir.events.append(RunEvent(outcome, state.seconds))
             run_dir.mark(outcome)
-        for file in finish(run_dir.path):
+        for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
-    return run_dir.path
+    return from_leader(run_dir.path)
 
 
 def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
@@ -164,12 +214,8 @@ def build_channels(config: RunConfig) -> list[Channel]:
     match config.slow:
         case GrpoConfig() as grpo:
             from fastslow.channels.slow import SlowChannel
-            from fastslow.channels.trl_bridge import GrpoSettings
 
-            names = GrpoSettings.__dataclass_fields__
-            channels.append(
-                SlowChannel(GrpoSettings(**{name: getattr(grpo, name) for name in names}))
-            )
+            channels.append(SlowChannel(grpo_settings(grpo)))
         case SftConfig() as sft:
             from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
             from fastslow.channels.slow import SlowChannel
@@ -178,6 +224,17 @@ def build_channels(config: RunConfig) -> list[Channel]:
             settings = SftSettings(**{name: getattr(sft, name) for name in names})
             channels.append(SlowChannel(settings, GoldTrainer))
     return channels
+
+
+def grpo_settings(grpo: GrpoConfig) -> "GrpoSettings":
+    """The slow channel's part of the configuration as plain data."""
+    from fastslow.channels.difficulty import DifficultySettings
+    from fastslow.channels.trl_bridge import GrpoSettings
+
+    given = {name: getattr(grpo, name) for name in GrpoSettings.__dataclass_fields__}
+    return GrpoSettings(
+        **given | {"difficulty": DifficultySettings(**grpo.difficulty.model_dump())}
+    )
 
 
 def build_tracker(config: RunConfig, run_path: Path) -> Tracker:

@@ -11,19 +11,18 @@ PLAIN_INTERVAL_S = 15.0
 
 
 class Progress:
-    """Prints progress to standard error: one live line on a terminal, plain lines elsewhere.
+    """Prints progress: one live line on a terminal, plain lines elsewhere.
 
     Args:
-        total: Units of work in all, any unit.
-        done: Units already done, when resuming.
-        console: Where to print; standard error by default.
+        total: Units of work to do, any unit.
+        console: Where to print.
     """
 
-    def __init__(self, total: float, done: float = 0.0, console: Console | None = None) -> None:
+    def __init__(self, total: float, console: Console) -> None:
         self.total = total
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console
         self._started = time.monotonic()
-        self._offset = self._done = done
+        self._done = 0.0
         self._phase = ""
         self._last_print = float("-inf")
         self._status: Any = None
@@ -64,10 +63,9 @@ class Progress:
 
     def _clock(self, done: float) -> str:
         elapsed = time.monotonic() - self._started
-        fresh = done - self._offset
-        if fresh <= 0:
+        if done <= 0:
             return f"[{minutes(elapsed)}]"
-        remaining = elapsed / fresh * max(0.0, self.total - done)
+        remaining = elapsed / done * max(0.0, self.total - done)
         return f"[{minutes(elapsed)} elapsed, about {minutes(remaining)} remaining]"
 
 

@@ -122,12 +122,21 @@ class RunDir:
         Raises:
             CheckpointError: It is no run folder, or another process writes to it.
         """
+        cls.require(path)
+        return cls(path)
+
+    @staticmethod
+    def require(path: Path) -> None:
+        """Make sure that a run was made in `path`, without opening it.
+
+        Raises:
+            CheckpointError: It is no run folder.
+        """
         if not (path / "run.json").is_file():
             raise CheckpointError(
                 f"{path}: no run folder, got no run.json in it. Known: folders that "
                 "`fastslow train` made. Give the path of one of those."
             )
-        return cls(path)
 
     def __enter__(self) -> Self:
         return self

@@ -9,9 +9,10 @@ import contextlib
 import io
 import logging
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import dspy
 
@@ -103,6 +104,7 @@ class DemosSearch:
         """
         pool = list(self.pool)
         named_random(seed, "pool").shuffle(pool)
+        pool = spread_answers(pool)
         optimizer_arguments = {
             "metric": self.metric,
             "metric_threshold": 1.0,
@@ -124,6 +126,21 @@ class DemosSearch:
         subscores = best.candidate_programs[0]["subscores"]
         scores = {e.id: float(s) for e, s in zip(self.anchor_set, subscores, strict=True)}
         return Candidate(best.program(), scores)
+
+
+def spread_answers(pool: Sequence[Any]) -> list[Any]:
+    """The pool in rounds: each distinct answer once, then each again, in the order given.
+
+    Demonstrations are taken from the front. Four that share one answer teach a small model to give
+    that answer always; four different ones show the convention.
+    """
+    seen: Counter[str] = Counter()
+    rounds = []
+    for example in pool:
+        rounds.append(seen[example.answer])
+        seen[example.answer] += 1
+    order = sorted(range(len(pool)), key=lambda i: rounds[i])
+    return [pool[i] for i in order]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from fastslow.channels.base import Adaptation, StepLog
 from fastslow.channels.demos import DemosSearch, DemosSettings
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
+from fastslow.processes import from_leader
 from fastslow.prompts import Candidate, Lineage, select
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
@@ -66,7 +67,7 @@ class FastChannel:
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
-        population = select(candidates, self.settings.population)
+        population = from_leader(select(candidates, self.settings.population))
         policy.populations[task.name] = population
         return Adaptation(
             rollouts=spent(),

@@ -5,7 +5,7 @@ and a test holds our loss and gradient against the stock trainer's.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,8 @@ from trl import SFTConfig, SFTTrainer
 
 from fastslow.channels.updates import BARE, clip_and_step
 from fastslow.errors import ChannelError
+from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
-from fastslow.policy.trie import score_completions
 from fastslow.prompts import Population, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Batch, Example, TokenIds
@@ -56,6 +56,8 @@ class GoldRow:
 
 class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """SFTTrainer whose rows are the problems of a batch, each under every text.
+
+    With several processes each makes the whole update; it is cheap, as nothing is drawn.
 
     Args:
         policy: Trained in place; needs an adapter.
@@ -102,7 +104,8 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             `loss` (mean over answer tokens, nats), `gold_logprob` (of a whole answer with its
             stop token, mean over rows, nats, before the update), `loss_tokens`, `overlong_frac`
             (share of rows whose answer is longer than the task's limit, so that no completion can
-            be it), `grad_norm`, and `rollouts`, which is 0.
+            be it), `grad_norm`, and `rollouts` and
+            `skipped_updates`, which are 0.
 
         Raises:
             ChannelError: No token carries loss.
@@ -118,14 +121,14 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
                 f"slow: no token carries loss, got {len(self.rows)} rows without a token of their "
                 f"answers. Its problems: {ids}. Check that TRL still masks by `completion_mask`."
             )
-        model = self.accelerator.prepare_model(self.model)
         loss = 0.0
         for start in range(0, len(labelled), self.settings.rows_per_forward):
             inputs = self.data_collator(labelled[start : start + self.settings.rows_per_forward])
-            loss += float(self.training_step(model, inputs, torch.tensor(tokens)))
+            loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
         norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
         return {
+            "skipped_updates": 0.0,
             "loss": loss,
             "gold_logprob": sum(self.logprobs) / len(self.logprobs),
             "loss_tokens": float(tokens),
@@ -137,6 +140,17 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     def has_signal(self, figures: Mapping[str, float]) -> bool:
         """Whether an answer was not yet certain to the last bit."""
         return figures["loss"] > 0
+
+    def row_logprobs(self) -> Iterable[float]:
+        """Of each gold answer of the last update, in nats."""
+        return self.logprobs
+
+    def progress(self) -> dict[str, Any]:
+        """Nothing: gold answers do not depend on earlier updates."""
+        return {}
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave."""
 
     def sample_lines(self) -> list[str]:
         """The first row of each problem of the last update, readable; untrusted text."""

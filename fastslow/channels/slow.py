@@ -5,6 +5,7 @@ learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_b
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from fastslow.channels.trl_bridge import FastSlowTrainer
 from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
+from fastslow.processes import from_all, num_processes
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Anchor
+from fastslow.types import Anchor, Batch
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
@@ -42,11 +44,15 @@ class SlowChannel:
         self._trainer: Updates | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
+        self._progress: dict[str, Any] | None = None
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> Adaptation:
-        """Make one update per batch of the anchor. See `Channel.adapt`.
+        """Make one update per batch of the anchor that has a signal. See `Channel.adapt`.
+
+        A batch without one makes no update, and is counted in `skipped_updates`; warm-up counts
+        updates that were made.
 
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
@@ -63,33 +69,33 @@ class SlowChannel:
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
             found = trainer.update(batch, slots, optimizer, derive_seed(seed, "update", index))
-            if not all(map(_finite, found.values())):
-                ids = ", ".join(example.id for example in batch.examples)
-                raise ChannelError(
-                    f"slow: update {self._step} gave a value that is not finite: {found}. "
-                    f"Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
-                )
-            self._step += 1
-            figures.append(found | {"lr": lr})
-            samples += [f"step {self._step} | {line}" for line in trainer.sample_lines()]
+            self._require_finite(policy, trainer, found, batch)
+            if not found["skipped_updates"]:
+                self._step += 1
+                found["lr"] = lr
+            figures.append(found)
+            step = anchor.cycle * len(anchor.batches) + index + 1
+            samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             log(index + 1, len(anchor.batches), figures[-1])
         learned = any(map(trainer.has_signal, figures))
         self._check(policy, weights, texts, learned)
         return Adaptation(
-            rollouts=policy.engine.num_rollouts - before,
+            rollouts=(policy.engine.num_rollouts - before) * num_processes(),
             seconds=time.monotonic() - started,
-            metrics={name: sum(f[name] for f in figures) / len(figures) for name in figures[0]},
+            metrics=_over_cycle(figures),
             samples=tuple(samples),
         )
 
     def save(self, folder: Path) -> None:
-        """Write step and AdamW moments, as JSON and safetensors."""
+        """Write step, the trainer's progress and AdamW's moments, as JSON and safetensors."""
         from safetensors.torch import save_file
 
-        state = {"stage": self._stage, "step": self._step}
+        progress = self._trainer.progress() if self._trainer else self._progress
+        state = {"stage": self._stage, "step": self._step, "progress": progress}
         (folder / STATE_FILE).write_text(json.dumps(state))
-        if self._optimizer is not None:
-            save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
+        moments = _moments(self._optimizer) if self._optimizer else self._loaded
+        if moments is not None:
+            save_file(moments, folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -101,6 +107,7 @@ class SlowChannel:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
+        self._progress = state["progress"]
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
@@ -113,8 +120,8 @@ class SlowChannel:
     ) -> tuple[Updates, torch.optim.AdamW]:
         """Trainer and optimizer of this stage: fresh at its start, else as they were left."""
         if self._stage != anchor.stage:
-            self._stage, self._step, self._loaded = anchor.stage, 0, None
-            self._trainer = self._optimizer = None
+            self._stage, self._step = anchor.stage, 0
+            self._trainer = self._optimizer = self._loaded = self._progress = None
         if self._trainer is None or self._optimizer is None:
             parameters = [p for p in policy.model.parameters() if p.requires_grad]
             if not parameters:
@@ -130,11 +137,34 @@ class SlowChannel:
             )
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
-                self._loaded = None
+            if self._progress is not None:
+                self._trainer.go_on(self._progress)
+            self._loaded = self._progress = None
         return self._trainer, self._optimizer
+
+    def _require_finite(
+        self, policy: Policy, trainer: Updates, found: dict[str, float], batch: Batch
+    ) -> None:
+        """Integrity of figures, weights and draws.
+
+        A broken adapter can draw groups that all look equal, so that no loss would ever show it.
+        """
+        weights = (p for p in policy.model.parameters() if p.requires_grad)
+        if not (
+            all(map(math.isfinite, found.values()))
+            and all(map(math.isfinite, trainer.row_logprobs()))
+            and all(bool(torch.isfinite(weight).all()) for weight in weights)
+        ):
+            ids = ", ".join(example.id for example in batch.examples)
+            raise ChannelError(
+                f"slow: update {self._step} gave a figure, a weight or a log-probability that is "
+                f"not finite: {found}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
+            )
 
     def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""
+        if len(adapters := set(from_all(policy.weights_fingerprint()))) > 1:
+            raise ChannelError(f"slow: the processes hold different adapters: {sorted(adapters)}.")
         if policy.texts_fingerprint() != texts:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
         if learned and policy.weights_fingerprint() == weights:
@@ -163,5 +193,17 @@ def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor
     optimizer.load_state_dict(whole)
 
 
-def _finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
+def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the updates that have the figure; sums of what is counted."""
+    values: dict[str, list[float]] = {}
+    for found in figures:
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    return {
+        name: sum(found) if _is_count(name) else sum(found) / len(found)
+        for name, found in values.items()
+    }
+
+
+def _is_count(name: str) -> bool:
+    return name == "skipped_updates" or name.startswith("alarm/")

@@ -4,18 +4,20 @@ A trainer belongs to one stage. It knows what an update learns from; when to mak
 learning rate, and how to resume is `slow.py`'s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from fastslow.policy.policy import Policy
+from fastslow.processes import average_gradients
 from fastslow.prompts import Population, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Batch
 
 BARE = PromptProgram("")
-"""A problem without any text of ours; a chat template may still put in a system turn of its own."""
+"""A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
+in a system turn of its own still does, since that is what a user without a text gets."""
 
 
 class UpdateSettings(Protocol):
@@ -43,7 +45,7 @@ class Updates(Protocol):
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
     ) -> dict[str, float]:
-        """Learn from one batch: exactly one optimizer step.
+        """Learn from one batch: at most one optimizer step.
 
         Args:
             batch: Q problems.
@@ -52,14 +54,24 @@ class Updates(Protocol):
             seed: Of every draw.
 
         Returns:
-            Figures of this update by name, among them `loss` and `grad_norm`.
+            Figures of this update by name, among them `skipped_updates`, 1 if there was nothing
+            to learn and so no step, else 0, with `loss` and `grad_norm`.
         """
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
         """Whether an update with these figures must have changed the adapter."""
 
+    def row_logprobs(self) -> Iterable[float]:
+        """Log-probabilities met in the last update, in nats; of a broken adapter not finite."""
+
     def sample_lines(self) -> list[str]:
         """One row of each problem of the last update, readable; untrusted text."""
+
+    def progress(self) -> dict[str, Any]:
+        """What its next update needs beyond weights and optimizer, as plain data."""
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave; the next update then does what it would have done."""
 
 
 class MakeUpdates(Protocol):
@@ -70,12 +82,13 @@ class MakeUpdates(Protocol):
 
 
 def clip_and_step(model: Any, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-    """Scale the gradient down to `max_norm`, step, and clear it.
+    """Average the gradient over processes, scale it down to `max_norm`, step, and clear it.
 
     Returns:
         The gradient's L2 norm before it was scaled down.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    average_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     optimizer.step()
     optimizer.zero_grad()

@@ -64,7 +64,7 @@ def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: 
     if kind in ("value_error", "assertion_error"):
         return f"{one_line(str(error['ctx']['error']))}"
     if kind not in _KINDS:
-        return f"{one_line(str(error['msg']))}, got {got(node)}."
+        return f"{one_line(str(error['msg'])).rstrip('.')}, got {got(node)}."
     is_text = node is not None and isinstance(node.value, str)
     what = _KINDS[kind] if is_text or _KINDS[kind] != "unknown word" else "wrong type"
     text = f"{what}, got {got(node)}. Expected {_expected(key, error)}."

@@ -5,6 +5,7 @@ surface layer receives these objects whole.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     Tag,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -49,6 +51,9 @@ TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
 
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
 """A task's name within a run; safe in file names and metric keys."""
+Rate = Annotated[float, Field(gt=0, le=1)]
+Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
+"""Of problems, by pass rate, from the lowest."""
 
 
 class ModelConfig(Model):
@@ -108,6 +113,40 @@ class LoraConfig(Model):
     """Which linear layers get an adapter."""
 
 
+class DifficultyConfig(Model):
+    """Which groups the slow channel learns from, by measured pass rate, and when it warns."""
+
+    newest_weight: PositiveFloat = key(0.5, "weight", OURS, le=1)
+    """Weight of the newest group in a problem's running pass rate."""
+    success_score: PositiveFloat = key(0.5, "score", OURS, le=1)
+    """Rewards from here on count as a success."""
+    edges: tuple[Rate, Rate, Rate, Rate] = key(
+        (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
+    )
+    """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
+    train_bands: tuple[Band, ...] = key(
+        ("unsolved", "hard", "medium", "easy", "solved"), "names", "all, as in " + FST, min_length=1
+    )
+    """Groups of problems in other bands are dropped from the gradient, and counted."""
+    lucky_cap: PositiveFloat | None = key(
+        2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
+    )
+    """Largest advantage in a group with exactly one success; null takes the cap away. TRL's
+    deviation gives (G - 1) / root of G, which passes the default from G = 10 on."""
+    collapse_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when completions are shorter than this share of their running mean length."""
+    repetition_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when more than this share of a completion's 4-grams repeat earlier ones."""
+
+    @field_validator("edges")
+    @classmethod
+    def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(edges)):
+            text = ", ".join(map(str, edges))
+            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
+        return edges
+
+
 class GrpoConfig(Model):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
 
@@ -133,6 +172,14 @@ class GrpoConfig(Model):
     """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
     rows_per_forward: PositiveInt = key(64, "rollouts", "24 GiB of memory; docs/results.md")
     """Rollouts in one forward and backward pass; gradients add up over passes."""
+    averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
+    """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
+    Other losses have an average of their own."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST + ", Eq. 4")
+    """What log-probabilities are conditioned on: the text a rollout was drawn under, or the bare
+    problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
+    difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
+    """Which groups count, by measured pass rate."""
     lora: LoraConfig = Field(default_factory=LoraConfig)
     """The adapter."""
 

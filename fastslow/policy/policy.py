@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +185,7 @@ def with_adapter(
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` becomes the first accelerator torch sees, else the CPU; other words stay.
+    """`auto` becomes this process's CUDA device, else the CPU; other words stay.
 
     Raises:
         ModelError: `cuda` was asked for and there is none.
@@ -195,4 +196,4 @@ def pick_device(wanted: str) -> str:
         raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")
     if wanted != "auto":
         return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

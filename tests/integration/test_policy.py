@@ -1,18 +1,24 @@
 """Engine, trie, renderer and adapter over real models of several families, tiny ones."""
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastslow.errors import CheckpointError, ModelError
+from fastslow.policy import engine
 from fastslow.policy.adapters import adapter_fingerprint, load_adapter, save_adapter
-from fastslow.policy.engine import TorchEngine, shared_prefixes
+from fastslow.policy.engine import TorchEngine
+from fastslow.policy.layouts import LAYOUTS, Layout, cheapest, score_completions
 from fastslow.policy.policy import Policy, load_policy, with_adapter
+from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer, chat_messages
-from fastslow.policy.trie import pack, score_completions
+from fastslow.policy.trie import pack
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.types import Sampling, TokenIds
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -61,8 +67,11 @@ def test_an_answer_ends_with_the_token_the_template_ends_a_turn_with() -> None:
     assert Renderer(tokenizer).stop_id == vocabulary["<|endoftext|>"]
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_trie_gives_the_loss_and_gradient_of_single_rows(family: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])
+def test_every_layout_gives_the_loss_and_gradient_of_single_rows(
+    family: str, layout: Layout
+) -> None:
     policy = with_adapter(
         Policy(tiny_model(family), tiny_tokenizer()),
         rank=4,
@@ -73,9 +82,9 @@ def test_trie_gives_the_loss_and_gradient_of_single_rows(family: str) -> None:
     prompts, completions = rows_of(policy)
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
 
-    scored = score_completions(policy.model, prompts, completions)
+    scored = score_completions(policy.model, prompts, completions, layout=layout)
     torch.autograd.backward(scored.logprobs.sum())
-    packed = [p.grad.clone() for p in parameters if p.grad is not None]
+    shared = [p.grad.clone() for p in parameters if p.grad is not None]
     policy.model.zero_grad()
     single = padded_logprobs(policy.model, prompts, completions)
     torch.autograd.backward(torch.stack([row.sum() for row in single]).sum())
@@ -84,9 +93,80 @@ def test_trie_gives_the_loss_and_gradient_of_single_rows(family: str) -> None:
     for row, expected in zip(scored.logprobs, single, strict=True):
         torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=0)
         assert not row[len(expected) :].any()
-    assert len(packed) == len(plain) == len(parameters)
-    error = torch.cat([(a - b).flatten() for a, b in zip(packed, plain, strict=True)]).norm()
+    assert len(shared) == len(plain) == len(parameters)
+    error = torch.cat([(a - b).flatten() for a, b in zip(shared, plain, strict=True)]).norm()
     assert error / torch.cat([b.flatten() for b in plain]).norm() < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.integers(0, 2),
+            st.lists(st.integers(0, 5), min_size=1, max_size=5),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    layout=st.sampled_from(["packed", "tree"]),
+)
+def test_random_tries_score_as_the_padded_batch_does(
+    rows: list[tuple[int, int, list[int]]], layout: Layout
+) -> None:
+    texts = [tuple(range(20)), tuple(range(30, 45))]
+    questions: list[TokenIds] = [(7,), (7, 8, 9), (50, 51)]
+    model = shared_tiny_model()
+    prompts = [texts[t] + questions[q] for t, q, _ in rows]
+    completions = [tuple(done) for _, _, done in rows]
+    with torch.no_grad():
+        shared = score_completions(model, prompts, completions, layout=layout)
+        padded = score_completions(model, prompts, completions, layout="padded")
+    torch.testing.assert_close(shared.logprobs, padded.logprobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shared.entropies, padded.entropies, atol=1e-4, rtol=0)
+
+
+@cache
+def shared_tiny_model() -> Any:
+    return tiny_model("llama")
+
+
+def test_layouts_agree_in_bfloat16_and_with_gradient_checkpointing() -> None:
+    policy = Policy(tiny_model("llama"), tiny_tokenizer())
+    prompts, completions = rows_of(policy)
+    policy.model.train()
+    policy.model.gradient_checkpointing_enable()
+    assert cheapest(policy.model, prompts, completions) in ("packed", "padded")
+    checkpointed = score_completions(policy.model, prompts, completions, layout="packed")
+    policy.model.gradient_checkpointing_disable()
+    plain = score_completions(policy.model, prompts, completions, layout="padded")
+    torch.testing.assert_close(checkpointed.logprobs, plain.logprobs, atol=1e-5, rtol=0)
+    half = policy.model.to(torch.bfloat16)
+    for layout in LAYOUTS:
+        scored = score_completions(half, prompts, completions, layout=layout)
+        torch.testing.assert_close(scored.logprobs, plain.logprobs, atol=0.05, rtol=0)
+
+
+def test_the_layout_follows_the_shape_of_the_batch() -> None:
+    model = tiny_model("llama")
+    text = tuple(range(200))
+    long_text = [(*text, q, 7) for q in (1, 2) for _ in range(4)]
+    assert cheapest(model, long_text, [(1, 2)] * 8) != "padded"
+    nothing_shared = [(n,) * 9 for n in range(8)]
+    assert cheapest(model, nothing_shared, [tuple(range(100))] * 8) == "padded"
+
+
+def test_a_model_with_sliding_windows_takes_the_padded_layout_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tiny_model("mistral")
+    model.config.sliding_window = 16
+    prompts = [(*range(50), q) for q in (1, 2, 3)]
+    for _ in range(2):
+        assert cheapest(model, prompts, [(4,)] * 3) == "padded"
+    assert [r.getMessage() for r in caplog.records] == [
+        "Prompts are not shared in log-probabilities: mistral attends within a sliding window."
+    ]
 
 
 def test_trie_holds_each_shared_token_once() -> None:
@@ -110,7 +190,11 @@ def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:
     assert len(groups) == 2
 
 
-def test_greedy_sampling_equals_generate_of_transformers(moved: Policy) -> None:
+@pytest.mark.parametrize("form", ["shared", "branched"])
+def test_greedy_sampling_equals_generate_of_transformers(
+    moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     prompts = [
         moved.renderer.prompt_ids(program, question)
         for program in (SHORT, OTHER)
@@ -129,7 +213,11 @@ def test_greedy_sampling_equals_generate_of_transformers(moved: Policy) -> None:
         assert completion.token_ids == tuple(generated[0, len(prompt) :].tolist())
 
 
-def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(moved: Policy) -> None:
+@pytest.mark.parametrize("form", ["shared", "branched"])
+def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(
+    moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcdefgh"]
     sampling, seeds = Sampling(6, temperature=1.0), list(range(8))
     together = moved.engine.sample(prompts, sampling, seeds)

@@ -77,6 +77,7 @@ def results(run: Path) -> dict[str, Any]:
         "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
         "texts": (last / "policy" / "texts.json").read_text(),
         "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
+        "slow": json.loads((last / "slow" / "slow.json").read_text()),
     }
 
 
@@ -184,6 +185,35 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     broken = sorted((tmp_path / "runs").iterdir())[-1]
     assert broken != undisturbed
     assert results(launch.resume(broken, no_report)) == results(undisturbed)
+
+
+def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_updates(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastslow.channels.fast import FastChannel
+    from fastslow.channels.trl_bridge import FastSlowTrainer
+    from fastslow.stream import Stream
+
+    calls: list[tuple[str, Any]] = []
+
+    def watched(name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = inner(*args, **kwargs)
+            calls.append((name, result if name == "fetch" else args))
+            return result
+
+        return call
+
+    monkeypatch.setattr(Stream, "anchor", watched("fetch", Stream.anchor))
+    monkeypatch.setattr(FastChannel, "adapt", watched("fast", FastChannel.adapt))
+    monkeypatch.setattr(FastSlowTrainer, "update", watched("update", FastSlowTrainer.update))
+    train(tmp_path, toy)
+    assert [name for name, _ in calls] == ["fetch", "fast", "update", "update"] * 3
+    for cycle in range(3):
+        anchor = calls[4 * cycle][1]
+        _, fast, *updates = (args for _, args in calls[4 * cycle : 4 * cycle + 4])
+        assert fast[3] is anchor
+        assert tuple(update[1] for update in updates) == anchor.batches
 
 
 def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:

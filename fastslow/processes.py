@@ -1,0 +1,88 @@
+"""Several processes of one run, as `torchrun` starts them; alone, every function is the identity.
+
+All processes go through the same loop on the same data. The first one, the leader, keeps the run
+folder; the slow channel shares out the rollouts of an update and averages gradients.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def num_processes() -> int:
+    """Processes in this run, from `WORLD_SIZE`; 1 when started by hand."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """Which of them this is, from `RANK`; 0 is the leader."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_leader() -> bool:
+    """Whether this process keeps the run folder and speaks to the user."""
+    return process_index() == 0
+
+
+def connect(device: str) -> None:
+    """Join the other processes; nothing happens when there are none.
+
+    Args:
+        device: Where the model runs: `cuda` talks through NCCL, everything else through Gloo.
+    """
+    if num_processes() == 1:
+        return
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+
+def disconnect() -> None:
+    """Part from the other processes."""
+    if num_processes() > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def from_leader(value: T) -> T:
+    """The leader's value, in every process."""
+    if num_processes() == 1:
+        return value
+    import torch.distributed as dist
+
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    result: T = box[0]
+    return result
+
+
+def from_all(value: T) -> list[T]:
+    """Every process's value, in order of their index, in every process."""
+    if num_processes() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def average_gradients(parameters: Iterable[Any]) -> None:
+    """Replace each parameter's gradient by its mean over the processes."""
+    if num_processes() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= num_processes()
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
