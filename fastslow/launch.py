@@ -15,7 +15,7 @@ from rich.console import Console
 from fastslow import model_store
 from fastslow.channels.base import Channel
 from fastslow.config.load import LoadedConfig, load_resolved
-from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig
+from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig, SftConfig
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
@@ -83,7 +83,7 @@ def connected(config: RunConfig) -> Iterator[None]:
     Raises:
         ConfigError: The rollouts of an update cannot be shared out evenly.
     """
-    rows = config.cycle.problems * (config.slow.group if config.slow else 1)
+    rows = config.cycle.problems * (config.slow.rollouts_per_problem if config.slow else 1)
     if rows % num_processes():
         raise ConfigError(
             f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
@@ -216,6 +216,13 @@ def build_channels(config: RunConfig) -> list[Channel]:
             from fastslow.channels.slow import SlowChannel
 
             channels.append(SlowChannel(grpo_settings(grpo)))
+        case SftConfig() as sft:
+            from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
+            from fastslow.channels.slow import SlowChannel
+
+            names = SftSettings.__dataclass_fields__
+            settings = SftSettings(**{name: getattr(sft, name) for name in names})
+            channels.append(SlowChannel(settings, GoldTrainer))
     return channels
 
 

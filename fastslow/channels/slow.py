@@ -1,7 +1,7 @@
-"""The slow channel: T policy-gradient updates of the adapter, with the texts frozen.
+"""The slow channel: T updates of the adapter, with the texts frozen.
 
-Every problem's G rollouts are shared out over the population, G/K per text, and normalised once
-per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
+Owns what all kinds of updates share: AdamW and its warm-up, integrity, resuming. What one update
+learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_bridge.py`).
 """
 
 import json
@@ -13,12 +13,11 @@ from typing import Any
 import torch
 
 from fastslow.channels.base import Adaptation, StepLog
-from fastslow.channels.difficulty import DifficultyGate
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
+from fastslow.channels.trl_bridge import FastSlowTrainer
+from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_all, num_processes
-from fastslow.prompts import assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Anchor, Batch
@@ -31,19 +30,21 @@ class SlowChannel:
     """Trains the adapter through TRL; optimizer state lives as long as a stage.
 
     Args:
-        settings: Loss, group size, learning rate and coefficients.
+        settings: Learning rate, and what else its trainer needs.
+        trainer: Makes the trainer of a stage, which takes settings of this type.
     """
 
     name = "slow"
 
-    def __init__(self, settings: GrpoSettings) -> None:
+    def __init__(self, settings: UpdateSettings, trainer: MakeUpdates = FastSlowTrainer) -> None:
         self.settings = settings
-        self.gate = DifficultyGate(settings.difficulty)
+        self._make_trainer = trainer
         self._stage: int | None = None
         self._step = 0
-        self._trainer: FastSlowTrainer | None = None
+        self._trainer: Updates | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
+        self._progress: dict[str, Any] | None = None
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
@@ -55,12 +56,12 @@ class SlowChannel:
 
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
-                change although a group had different rewards, or the texts changed.
+                change although there was something to learn from, or the texts changed.
         """
         started, before = time.monotonic(), policy.engine.num_rollouts
         weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
         trainer, optimizer = self._stage_parts(policy, task, anchor)
-        slots = assign_slots(policy.population(task), self.settings.group)
+        slots = trainer.slots(policy.population(task))
         figures: list[dict[str, float]] = []
         samples: list[str] = []
         for index, batch in enumerate(anchor.batches):
@@ -68,14 +69,15 @@ class SlowChannel:
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
             found = trainer.update(batch, slots, optimizer, derive_seed(seed, "update", index))
-            self._require_finite(policy, found, batch)
+            self._require_finite(policy, trainer, found, batch)
             if not found["skipped_updates"]:
                 self._step += 1
                 found["lr"] = lr
             figures.append(found)
-            samples += _sample_lines(anchor.cycle * len(anchor.batches) + index + 1, trainer)
+            step = anchor.cycle * len(anchor.batches) + index + 1
+            samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             log(index + 1, len(anchor.batches), figures[-1])
-        learned = any(not f["skipped_updates"] for f in figures)
+        learned = any(map(trainer.has_signal, figures))
         self._check(policy, weights, texts, learned)
         return Adaptation(
             rollouts=(policy.engine.num_rollouts - before) * num_processes(),
@@ -85,13 +87,15 @@ class SlowChannel:
         )
 
     def save(self, folder: Path) -> None:
-        """Write step, pass rates and AdamW moments, as JSON and safetensors."""
+        """Write step, the trainer's progress and AdamW's moments, as JSON and safetensors."""
         from safetensors.torch import save_file
 
-        state = {"stage": self._stage, "step": self._step, "difficulty": self.gate.to_json()}
+        progress = self._trainer.progress() if self._trainer else self._progress
+        state = {"stage": self._stage, "step": self._step, "progress": progress}
         (folder / STATE_FILE).write_text(json.dumps(state))
-        if self._optimizer is not None:
-            save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
+        moments = _moments(self._optimizer) if self._optimizer else self._loaded
+        if moments is not None:
+            save_file(moments, folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -103,7 +107,7 @@ class SlowChannel:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
-        self.gate.load(state["difficulty"])
+        self._progress = state["progress"]
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
@@ -113,12 +117,11 @@ class SlowChannel:
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
-    ) -> tuple[FastSlowTrainer, torch.optim.AdamW]:
+    ) -> tuple[Updates, torch.optim.AdamW]:
         """Trainer and optimizer of this stage: fresh at its start, else as they were left."""
         if self._stage != anchor.stage:
-            self._stage, self._step, self._loaded = anchor.stage, 0, None
-            self._trainer = self._optimizer = None
-            self.gate.start_stage(task.name)
+            self._stage, self._step = anchor.stage, 0
+            self._trainer = self._optimizer = self._loaded = self._progress = None
         if self._trainer is None or self._optimizer is None:
             parameters = [p for p in policy.model.parameters() if p.requires_grad]
             if not parameters:
@@ -126,28 +129,30 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            self._trainer = FastSlowTrainer(
-                policy, task, len(anchor.batches[0].examples), self.settings, self.gate
+            self._trainer = self._make_trainer(
+                policy, task, len(anchor.batches[0].examples), self.settings
             )
             self._optimizer = torch.optim.AdamW(
                 parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
             )
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
-                self._loaded = None
+            if self._progress is not None:
+                self._trainer.go_on(self._progress)
+            self._loaded = self._progress = None
         return self._trainer, self._optimizer
 
-    def _require_finite(self, policy: Policy, found: dict[str, float], batch: Batch) -> None:
+    def _require_finite(
+        self, policy: Policy, trainer: Updates, found: dict[str, float], batch: Batch
+    ) -> None:
         """Integrity of figures, weights and draws.
 
         A broken adapter can draw groups that all look equal, so that no loss would ever show it.
         """
-        assert self._trainer is not None
-        drawn = (p for r in self._trainer.rollouts for p in r.completion.logprobs)
         weights = (p for p in policy.model.parameters() if p.requires_grad)
         if not (
             all(map(math.isfinite, found.values()))
-            and all(map(math.isfinite, drawn))
+            and all(map(math.isfinite, trainer.row_logprobs()))
             and all(bool(torch.isfinite(weight).all()) for weight in weights)
         ):
             ids = ", ".join(example.id for example in batch.examples)
@@ -164,9 +169,9 @@ class SlowChannel:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
         if learned and policy.weights_fingerprint() == weights:
             raise ChannelError(
-                "slow: the adapter is bit-identical after its updates although groups had "
-                "different rewards. The optimizer does not hold the adapter's weights, or slow.lr "
-                f"= {self.settings.lr} is below their resolution."
+                "slow: the adapter is bit-identical after its updates although there was "
+                "something to learn from. The optimizer does not hold the adapter's weights, or "
+                f"slow.lr = {self.settings.lr} is below their resolution."
             )
 
 
@@ -202,19 +207,3 @@ def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
 
 def _is_count(name: str) -> bool:
     return name == "skipped_updates" or name.startswith("alarm/")
-
-
-def _sample_lines(step: int, trainer: FastSlowTrainer) -> list[str]:
-    """One rollout of every group, and what set off an alarm; the step counts from 1 in a stage."""
-    assert trainer.verdict is not None
-    firsts = trainer.rollouts[:: trainer.settings.group]
-    alarms = [f"step {step} | alarm | {alarm}" for alarm in trainer.verdict.alarms]
-    return [_sample_line(step, rollout) for rollout in firsts] + alarms
-
-
-def _sample_line(step: int, rollout: Rollout) -> str:
-    return (
-        f"step {step} | text {rollout.program.text_hash} | {rollout.example.id}: "
-        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-    )

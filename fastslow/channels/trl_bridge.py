@@ -6,7 +6,7 @@ tests hold our trainer against the stock one.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,21 +23,18 @@ from fastslow.channels.advantages import (
     loss_weights,
 )
 from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
+from fastslow.channels.updates import BARE, clip_and_step
 from fastslow.errors import ChannelError
 from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
-from fastslow.processes import average_gradients, from_all, num_processes, process_index
-from fastslow.prompts import PromptProgram
+from fastslow.processes import from_all, num_processes, process_index
+from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Batch, Completion, Example, Grade, Sampling, TokenIds
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
-BARE = PromptProgram("")
-"""A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
-in a system turn of its own still does, since that is what a user without a text gets."""
 
 NO_LOSS_TOKENS = (
     "slow: the loss mask covers 0 tokens of the completions that rewards could be learned from. "
@@ -86,7 +83,6 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         task: Gives grader and completion limit.
         num_problems: Q, problems of one update.
         settings: Loss, group size and coefficients.
-        gate: Says which groups to learn from, and remembers; a fresh one if left out.
     """
 
     def __init__(
@@ -95,12 +91,11 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         task: Task,
         num_problems: int,
         settings: GrpoSettings,
-        gate: DifficultyGate | None = None,
     ) -> None:
         self.policy = policy
         self.task = task
         self.settings = settings
-        self.gate = gate or DifficultyGate(settings.difficulty)
+        self.gate = DifficultyGate(settings.difficulty)
         self.rollouts: list[Rollout] = []
         self.verdict: Verdict | None = None
         self._passes: list[Rows] = []
@@ -154,14 +149,41 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         passes = cut_passes(rows, self.rows_per_pass)
         self._passes = passes.copy()
         loss = sum(float(self.training_step(self.model, placeholders, None)) for _ in passes)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
-        made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": float(norm)}
+        made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": norm}
         return self._figures([loss_tokens(rows) for rows in passes]) | made
+
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """The text of each of a problem's G rollouts."""
+        return assign_slots(population, self.settings.group)
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether this update was made: a group was kept, so its rewards differ."""
+        return not figures["skipped_updates"]
+
+    def row_logprobs(self) -> Iterable[float]:
+        """Of every token drawn for the last update, in nats."""
+        return (p for rollout in self.rollouts for p in rollout.completion.logprobs)
+
+    def sample_lines(self) -> list[str]:
+        """One rollout of every group, and what set off an alarm; untrusted text."""
+        assert self.verdict is not None
+        firsts = [
+            f"text {rollout.program.text_hash} | {rollout.example.id}: "
+            f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
+            f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
+            for rollout in self.rollouts[:: self.settings.group]
+        ]
+        return firsts + [f"alarm | {alarm}" for alarm in self.verdict.alarms]
+
+    def progress(self) -> dict[str, Any]:
+        """The gate's pass rates, as plain data."""
+        return {"difficulty": self.gate.to_json()}
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave."""
+        self.gate.load(progress["difficulty"])
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""

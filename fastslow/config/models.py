@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -181,6 +183,58 @@ class GrpoConfig(Model):
     lora: LoraConfig = Field(default_factory=LoraConfig)
     """The adapter."""
 
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update."""
+        return self.group
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return self.group
+
+
+class SftConfig(Model):
+    """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
+
+    kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
+    """Which slow channel."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST)
+    """Each problem is taught once under every text of the population, or once without any text."""
+    lr: PositiveFloat = key(2e-4, "1 / update", "TRL's PEFT guide: ten times its default")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
+    """Gradients longer than this are scaled down to it."""
+    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
+    """Pairs of text and problem in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update: none."""
+        return 0
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return texts if self.gradient_context == "with_text" else 1
+
+
+def _slow_kind(written: Any) -> str:
+    """The model that checks a `slow` section; one without `kind` is grpo, and so reports typos."""
+    kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+    return "sft" if kind == "sft" else "grpo"
+
+
+SlowConfig = Annotated[
+    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
+    Discriminator(_slow_kind),
+]
+"""The slow channel's section: one model per `kind`."""
+
 
 class DemosConfig(Model):
     """Fast channel: search over demonstrations, through DSPy; needs no second language model."""
@@ -244,7 +298,7 @@ class RunConfig(Model):
     """The shape of every cycle."""
     fast: DemosConfig | None = Field(default_factory=DemosConfig)
     """The fast channel; null turns it off for the whole run."""
-    slow: GrpoConfig | None = Field(default_factory=GrpoConfig)
+    slow: SlowConfig | None = Field(default_factory=GrpoConfig)
     """The slow channel; null turns it off for the whole run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How policies are scored."""
@@ -256,18 +310,24 @@ class RunConfig(Model):
         """Names of all tasks scored: those of the stages in order, then the others."""
         return tuple(dict.fromkeys([*(stage.task for stage in self.stages), *self.tasks]))
 
+    @property
+    def num_texts(self) -> int:
+        """K: texts of a full population; 1, the seed text, without a fast channel."""
+        return self.fast.population if self.fast else 1
+
     def task_use(self, name: str) -> TaskUse:
         """The entry of `tasks` called `name`, or the shipped task of that name with defaults."""
         return self.tasks.get(name, TaskUse())
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:
         """Yield (key path, message) for every rule between keys that does not hold."""
-        if self.fast and self.slow and self.slow.group % self.fast.population:
+        group = self.slow.rollouts_per_problem if self.slow else 0
+        if group % self.num_texts:
             yield (
                 "fast.population",
-                f"fast.population (K = {self.fast.population}) must divide slow.group "
-                f"(G = {self.slow.group}), so that every text gets the same number of rollouts. "
-                f"Known divisors of G: {', '.join(map(str, _divisors(self.slow.group)))}.",
+                f"fast.population (K = {self.num_texts}) must divide slow.group "
+                f"(G = {group}), so that every text gets the same number of rollouts. "
+                f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
         if self.fast and self.fast.metric_calls < (self.fast.population + 2) * anchor:

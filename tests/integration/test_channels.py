@@ -103,7 +103,7 @@ def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
     channel = SlowChannel(GRPO)
     adaptation = channel.adapt(policy, task, anchors[0], 1, silent)
     assert adaptation.rollouts == 2 * 2 * 4
-    assert channel._trainer is not None
+    assert isinstance(channel._trainer, FastSlowTrainer)
     rollouts = channel._trainer.rollouts
     for problem in range(2):
         group = rollouts[problem * 4 : problem * 4 + 4]

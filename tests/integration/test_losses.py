@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fastslow.channels.difficulty import DifficultySettings
-from fastslow.channels.slow import STATE_FILE, SlowChannel
-from fastslow.channels.trl_bridge import BARE, FastSlowTrainer, GrpoSettings, unpad
+from fastslow.channels.slow import OPTIMIZER_FILE, STATE_FILE, SlowChannel
+from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, unpad
+from fastslow.channels.updates import BARE
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
 from fastslow.prompts import PromptProgram
@@ -174,7 +175,7 @@ def test_a_batch_without_signal_moves_nothing_by_kl_momentum_or_decay(
 ) -> None:
     channel = SlowChannel(replace(GRPO, loss=loss, kl_coefficient=0.5, weight_decay=0.1))
     channel.adapt(moved, task, anchors[0], 1, silent)
-    assert channel._trainer is not None
+    assert isinstance(channel._trainer, FastSlowTrainer)
     assert channel._optimizer is not None
     weights = moved.weights_fingerprint()
     moments = [s["exp_avg"].clone() for s in channel._optimizer.state.values()]
@@ -197,11 +198,14 @@ def test_a_stage_that_has_only_skipped_updates_so_far_can_be_resumed(
     channel = SlowChannel(GRPO)
     channel.adapt(moved, mute, anchors[0], 1, silent)
     channel.save(tmp_path)
-    rates = json.loads((tmp_path / STATE_FILE).read_text())["difficulty"]["rates"]
+    rates = json.loads((tmp_path / STATE_FILE).read_text())["progress"]["difficulty"]["rates"]
     assert set(rates[task.name]) == {e.id for e in anchors[0].examples}
     again = SlowChannel(GRPO)
     again.load(tmp_path)
-    assert again.gate.to_json() == channel.gate.to_json()
+    (tmp_path / "unchanged").mkdir()
+    again.save(tmp_path / "unchanged")
+    for name in (STATE_FILE, OPTIMIZER_FILE):
+        assert (tmp_path / "unchanged" / name).read_bytes() == (tmp_path / name).read_bytes()
     assert again.adapt(moved, task, anchors[1], 2, silent).metrics["skipped_updates"] < 2
     assert again._step > 0
 

@@ -161,6 +161,32 @@ def test_resuming_equals_never_stopping(
     assert results(launch.resume(broken, no_report)) == results(whole)
 
 
+def test_resuming_a_run_on_gold_answers_equals_never_stopping(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*toy, "slow.kind=sft", "slow.lr=0.02"]
+    undisturbed = train(tmp_path, overrides)
+    cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
+    assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
+    assert len({r.sample.weights for r in read_scores(undisturbed / "scores.jsonl")}) == 3
+
+    inner, calls = SlowChannel.adapt, iter(range(9))
+
+    def cut_in_the_second_cycle(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", cut_in_the_second_cycle)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, overrides)
+    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    assert broken != undisturbed
+    assert results(launch.resume(broken, no_report)) == results(undisturbed)
+
+
 def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_updates(
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,16 @@ def test_a_channel_that_is_off_costs_nothing() -> None:
     assert half.fast_rollouts == 5 * 320 + 2 * 4 * 32
 
 
+def test_gold_answers_cost_training_and_no_rollouts() -> None:
+    grpo, taught = cost_of(), cost_of(slow={"kind": "sft"})
+    bare = cost_of(slow={"kind": "sft", "gradient_context": "bare"})
+    assert (taught.slow_rollouts, taught.optimizer_steps) == (0, 25)
+    assert bare.minutes is not None
+    assert taught.minutes is not None
+    assert grpo.minutes is not None
+    assert bare.minutes < taught.minutes < grpo.minutes
+
+
 def test_tasks_without_a_stage_are_evaluated_all_the_same() -> None:
     assert cost_of(tasks={"c": {}}).evaluation_cells == 3 * 3
 
