@@ -8,13 +8,14 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fastslow import model_store
 from fastslow.channels.base import Channel
 from fastslow.config.load import LoadedConfig, load_resolved
-from fastslow.config.models import DemosConfig, GrpoConfig, RunConfig
+from fastslow.config.models import DemosConfig, GrpoConfig, MinimalConfig, RunConfig, SftConfig
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
@@ -27,6 +28,10 @@ from fastslow.seeds import derive_seed
 from fastslow.stages import Run, planned_units, run
 from fastslow.task import Task
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from fastslow.channels.minimal import KlBudget
+    from fastslow.channels.trl_bridge import GrpoSettings
 
 
 def train(
@@ -79,7 +84,7 @@ def connected(config: RunConfig) -> Iterator[None]:
     Raises:
         ConfigError: The rollouts of an update cannot be shared out evenly.
     """
-    rows = config.cycle.problems * (config.slow.group if config.slow else 1)
+    rows = config.cycle.problems * (config.slow.rollouts_per_problem if config.slow else 1)
     if rows % num_processes():
         raise ConfigError(
             f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
@@ -210,15 +215,35 @@ def build_channels(config: RunConfig) -> list[Channel]:
             )
     match config.slow:
         case GrpoConfig() as grpo:
-            from fastslow.channels.minimal import KlBudget
             from fastslow.channels.slow import SlowChannel
-            from fastslow.channels.trl_bridge import GrpoSettings
 
-            names = GrpoSettings.__dataclass_fields__
-            settings = GrpoSettings(**{name: getattr(grpo, name) for name in names})
-            budget = KlBudget(grpo.kl_budget, grpo.kl_budget_rows) if grpo.kl_budget else None
-            channels.append(SlowChannel(settings, budget))
+            channels.append(SlowChannel(grpo_settings(grpo), kl_budget=build_kl_budget(grpo)))
+        case SftConfig() as sft:
+            from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
+            from fastslow.channels.slow import SlowChannel
+
+            names = SftSettings.__dataclass_fields__
+            settings = SftSettings(**{name: getattr(sft, name) for name in names})
+            channels.append(SlowChannel(settings, GoldTrainer, build_kl_budget(sft)))
     return channels
+
+
+def build_kl_budget(slow: MinimalConfig) -> "KlBudget | None":
+    """The slow channel's budget of KL to the base, if it has one."""
+    from fastslow.channels.minimal import KlBudget
+
+    return KlBudget(slow.kl_budget, slow.kl_budget_rows) if slow.kl_budget else None
+
+
+def grpo_settings(grpo: GrpoConfig) -> "GrpoSettings":
+    """The slow channel's part of the configuration as plain data."""
+    from fastslow.channels.difficulty import DifficultySettings
+    from fastslow.channels.trl_bridge import GrpoSettings
+
+    given = {name: getattr(grpo, name) for name in GrpoSettings.__dataclass_fields__}
+    return GrpoSettings(
+        **given | {"difficulty": DifficultySettings(**grpo.difficulty.model_dump())}
+    )
 
 
 def build_tracker(config: RunConfig, run_path: Path) -> Tracker:

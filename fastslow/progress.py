@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 PLAIN_INTERVAL_S = 15.0
 """Without a terminal, one line at most this often, and one at every change of phase."""
@@ -51,7 +52,7 @@ class Progress:
         line = f"{phase} {step}{_figures(figures)}  {self._clock(self._done + units)}"
         now = time.monotonic()
         if self._status is not None:
-            self._status.update(line)
+            self._status.update(Text(line))
         elif phase != self._phase or now - self._last_print >= PLAIN_INTERVAL_S:
             self.console.print(line, markup=False, soft_wrap=True)
             self._last_print = now

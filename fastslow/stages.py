@@ -37,8 +37,11 @@ from fastslow.task import Task
 from fastslow.tracking import Tracker
 from fastslow.types import Anchor
 
-SLOW_UNITS = 3
-"""A rollout that is trained on costs about three that are only drawn; for the progress line."""
+TRAINED_UNITS = 2
+"""Training on a row costs about as much as drawing two rollouts; for the progress line."""
+
+PROGRESS_FIGURES = ("reward", "score", "gold_logprob")
+"""Of a channel's figures, those the progress line shows."""
 
 
 @dataclass
@@ -254,7 +257,7 @@ def channel_log(
     )
 
     def log(done: int, total: int, figures: Mapping[str, float]) -> None:
-        shown = {name: figures[name] for name in ("reward", "score") if name in figures}
+        shown = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
         units = channel_units(parts.config, channel) * done / total
         parts.progress.show(where, f"{done}/{total}", units, shown)
         if channel == "slow":
@@ -311,8 +314,11 @@ def channel_units(config: RunConfig, channel: str) -> float:
     """Work of one phase, in rollouts drawn."""
     if channel == "fast":
         return float(config.fast.metric_calls) if config.fast else 0.0
-    rows = config.cycle.optimizer_steps * config.cycle.problems
-    return float(SLOW_UNITS * rows * config.slow.group) if config.slow else 0.0
+    if config.slow is None:
+        return 0.0
+    trained = config.slow.rows_per_problem(config.num_texts)
+    per_problem = config.slow.rollouts_per_problem + TRAINED_UNITS * trained
+    return float(config.cycle.optimizer_steps * config.cycle.problems * per_problem)
 
 
 def cell_units(config: RunConfig, task: Task) -> float:

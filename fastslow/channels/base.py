@@ -22,7 +22,7 @@ class Adaptation:
     seconds: float
     """Wall time."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Figures by name, means over the cycle."""
+    """Figures by name: means over the cycle, sums of what is counted."""
     samples: tuple[str, ...] = ()
     """Some of what was drawn, as readable lines; untrusted text."""
 

@@ -80,6 +80,8 @@ class KlBudget:
         """
         weights, moments = copied_weights(policy.model), _copied_state(optimizer)
         figures = update()
+        if figures.get("skipped_updates"):
+            return figures | self.figures()
         measured = self.measure(policy, rows())
         if measured > self.limit:
             put_weights(policy.model, weights)

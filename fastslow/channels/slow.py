@@ -1,10 +1,11 @@
-"""The slow channel: T policy-gradient updates of the adapter, with the texts frozen.
+"""The slow channel: T updates of the adapter, with the texts frozen.
 
-Every problem's G rollouts are shared out over the population, G/K per text, and normalised once
-per problem, across texts (arXiv 2605.12484, Algorithm 1 and Eq. 4).
+Owns what all kinds of updates share: AdamW and its warm-up, integrity, resuming. What one update
+learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_bridge.py`).
 """
 
 import json
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,14 @@ import torch
 
 from fastslow.channels.base import Adaptation, StepLog
 from fastslow.channels.minimal import KlBudget, require_effect
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, Rollout
+from fastslow.channels.trl_bridge import FastSlowTrainer
+from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_all, num_processes
-from fastslow.prompts import assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Anchor
+from fastslow.types import Anchor, Batch
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
@@ -31,38 +32,48 @@ class SlowChannel:
     """Trains the adapter through TRL; optimizer state lives as long as a stage.
 
     Args:
-        settings: Loss, group size, learning rate and coefficients.
+        settings: Learning rate, and what else its trainer needs.
+        trainer: Makes the trainer of a stage, which takes settings of this type.
         kl_budget: Ends the adaptation of a stage when it is spent; None sets no limit.
     """
 
     name = "slow"
 
-    def __init__(self, settings: GrpoSettings, kl_budget: KlBudget | None = None) -> None:
+    def __init__(
+        self,
+        settings: UpdateSettings,
+        trainer: MakeUpdates = FastSlowTrainer,
+        kl_budget: KlBudget | None = None,
+    ) -> None:
         self.settings = settings
+        self._make_trainer = trainer
         self.kl_budget = kl_budget
         self._has_effect = False
         self._stage: int | None = None
         self._step = 0
-        self._trainer: FastSlowTrainer | None = None
+        self._trainer: Updates | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
+        self._progress: dict[str, Any] | None = None
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> Adaptation:
-        """Make one update per batch of the anchor. See `Channel.adapt`.
+        """Make one update per batch of the anchor that has a signal. See `Channel.adapt`.
 
-        Once the KL budget of the stage is spent, no update is made and nothing is drawn.
+        A batch without one makes no update, and is counted in `skipped_updates`; warm-up counts
+        updates that were made. Once the KL budget of the stage is spent, no update is made and
+        nothing is drawn.
 
         Raises:
             ChannelError: Nothing is trainable, the loss is not finite, the adapter did not
-                change although a group had different rewards, it changes no logit, or the texts
-                changed.
+                change although there was something to learn from, it changes no logit, or the
+                texts changed.
         """
         started, before = time.monotonic(), policy.engine.num_rollouts
         weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
         trainer, optimizer = self._stage_parts(policy, task, anchor)
-        slots = assign_slots(policy.population(task), self.settings.group)
+        slots = trainer.slots(policy.population(task))
         figures: list[dict[str, float]] = []
         samples: list[str] = []
         learned = False
@@ -75,43 +86,41 @@ class SlowChannel:
             draws = derive_seed(seed, "update", index)
             update = partial(trainer.update, batch, slots, optimizer, draws)
             if self.kl_budget:
-                found = self.kl_budget.spend(policy, optimizer, update, trainer.rows)
+                found = self.kl_budget.spend(policy, optimizer, update, trainer.scored_rows)
             else:
                 found = update()
-            if not all(map(_finite, found.values())):
-                ids = ", ".join(example.id for example in batch.examples)
-                raise ChannelError(
-                    f"slow: update {self._step} gave a value that is not finite: {found}. "
-                    f"Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
-                )
-            self._step += 1
-            if found["zero_variance_frac"] < 1 and not found.get("kl_budget_hit"):
+            self._require_finite(policy, trainer, found, batch)
+            if trainer.has_signal(found) and not found.get("kl_budget_hit"):
                 learned = True
                 self._require_effect(policy, trainer)
-            figures.append(found | {"lr": lr})
-            samples += [_sample_line(self._step, r) for r in trainer.rollouts[:: len(slots)]]
+            if not found["skipped_updates"]:
+                self._step += 1
+                found["lr"] = lr
+            figures.append(found)
+            step = anchor.cycle * len(anchor.batches) + index + 1
+            samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             log(index + 1, len(anchor.batches), figures[-1])
         is_undone = self.kl_budget is not None and self.kl_budget.is_hit
         self._check(policy, weights, texts, learned and not is_undone)
         return Adaptation(
             rollouts=(policy.engine.num_rollouts - before) * num_processes(),
             seconds=time.monotonic() - started,
-            metrics=self._over_cycle(figures),
+            metrics=_over_cycle(figures) | (self.kl_budget.figures() if self.kl_budget else {}),
             samples=tuple(samples),
         )
 
     def save(self, folder: Path) -> None:
-        """Write step and AdamW moments, as JSON and safetensors."""
+        """Write step, the trainer's progress and AdamW's moments, as JSON and safetensors."""
         from safetensors.torch import save_file
 
-        state: dict[str, Any] = {"stage": self._stage, "step": self._step}
+        progress = self._trainer.progress() if self._trainer else self._progress
+        state: dict[str, Any] = {"stage": self._stage, "step": self._step, "progress": progress}
         if self.kl_budget:
             state["kl_budget"] = self.kl_budget.to_json()
         (folder / STATE_FILE).write_text(json.dumps(state))
-        if self._optimizer is not None:
-            save_file(_moments(self._optimizer), folder / OPTIMIZER_FILE)
-        elif self._loaded is not None:  # loaded, and no update since
-            save_file(self._loaded, folder / OPTIMIZER_FILE)
+        moments = _moments(self._optimizer) if self._optimizer else self._loaded
+        if moments is not None:
+            save_file(moments, folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -123,6 +132,7 @@ class SlowChannel:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
+        self._progress = state["progress"]
         if self.kl_budget:
             self.kl_budget.load(state.get("kl_budget"))
         self._trainer = self._optimizer = None
@@ -134,11 +144,11 @@ class SlowChannel:
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
-    ) -> tuple[FastSlowTrainer, torch.optim.AdamW]:
+    ) -> tuple[Updates, torch.optim.AdamW]:
         """Trainer and optimizer of this stage: fresh at its start, else as they were left."""
         if self._stage != anchor.stage:
-            self._stage, self._step, self._loaded = anchor.stage, 0, None
-            self._trainer = self._optimizer = None
+            self._stage, self._step = anchor.stage, 0
+            self._trainer = self._optimizer = self._loaded = self._progress = None
             self._has_effect = False
             if self.kl_budget:
                 self.kl_budget.start_stage()
@@ -149,7 +159,7 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            self._trainer = FastSlowTrainer(
+            self._trainer = self._make_trainer(
                 policy, task, len(anchor.batches[0].examples), self.settings
             )
             self._optimizer = torch.optim.AdamW(
@@ -157,20 +167,36 @@ class SlowChannel:
             )
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
-                self._loaded = None
+            if self._progress is not None:
+                self._trainer.go_on(self._progress)
+            self._loaded = self._progress = None
         return self._trainer, self._optimizer
 
-    def _require_effect(self, policy: Policy, trainer: FastSlowTrainer) -> None:
+    def _require_effect(self, policy: Policy, trainer: Updates) -> None:
         """Integrity, once per stage and process: the adapter is applied where the policy scores."""
-        if not self._has_effect:
-            require_effect(policy, trainer.rows()[0])
+        rows = trainer.scored_rows()
+        if rows and not self._has_effect:
+            require_effect(policy, rows[0])
             self._has_effect = True
 
-    def _over_cycle(self, figures: list[dict[str, float]]) -> dict[str, float]:
-        """Means over the updates of a cycle; of the budget, where it stands."""
-        names = figures[0] if figures else ()
-        means = {name: sum(f[name] for f in figures) / len(figures) for name in names}
-        return means | (self.kl_budget.figures() if self.kl_budget else {})
+    def _require_finite(
+        self, policy: Policy, trainer: Updates, found: dict[str, float], batch: Batch
+    ) -> None:
+        """Integrity of figures, weights and draws.
+
+        A broken adapter can draw groups that all look equal, so that no loss would ever show it.
+        """
+        weights = (p for p in policy.model.parameters() if p.requires_grad)
+        if not (
+            all(map(math.isfinite, found.values()))
+            and all(map(math.isfinite, trainer.row_logprobs()))
+            and all(bool(torch.isfinite(weight).all()) for weight in weights)
+        ):
+            ids = ", ".join(example.id for example in batch.examples)
+            raise ChannelError(
+                f"slow: update {self._step} gave a figure, a weight or a log-probability that is "
+                f"not finite: {found}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
+            )
 
     def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""
@@ -180,9 +206,9 @@ class SlowChannel:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
         if learned and policy.weights_fingerprint() == weights:
             raise ChannelError(
-                "slow: the adapter is bit-identical after its updates although groups had "
-                "different rewards. The optimizer does not hold the adapter's weights, or slow.lr "
-                f"= {self.settings.lr} is below their resolution."
+                "slow: the adapter is bit-identical after its updates although there was "
+                "something to learn from. The optimizer does not hold the adapter's weights, or "
+                f"slow.lr = {self.settings.lr} is below their resolution."
             )
 
 
@@ -204,13 +230,17 @@ def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor
     optimizer.load_state_dict(whole)
 
 
-def _finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
+def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the updates that have the figure; sums of what is counted."""
+    values: dict[str, list[float]] = {}
+    for found in figures:
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+    return {
+        name: sum(found) if _is_count(name) else sum(found) / len(found)
+        for name, found in values.items()
+    }
 
 
-def _sample_line(step: int, rollout: Rollout) -> str:
-    return (
-        f"step {step} | text {rollout.program.text_hash} | {rollout.example.id}: "
-        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-    )
+def _is_count(name: str) -> bool:
+    return name == "skipped_updates" or name.startswith("alarm/")

@@ -6,23 +6,41 @@ tests hold our trainer against the stock one.
 
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from fastslow.channels.advantages import (
+    WEIGHT,
+    Averaging,
+    Rows,
+    cut_passes,
+    gated_advantages,
+    loss_tokens,
+    loss_weights,
+)
+from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
+from fastslow.channels.updates import BARE, clip_and_step
+from fastslow.errors import ChannelError
 from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
-from fastslow.processes import average_gradients, num_processes, process_index
-from fastslow.prompts import PromptProgram
+from fastslow.processes import from_all, num_processes, process_index
+from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Batch, Completion, Example, Grade, Sampling, TokenIds
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+NO_LOSS_TOKENS = (
+    "slow: the loss mask covers 0 tokens of the completions that rewards could be learned from. "
+    "Every token is taken for padding or for cut off: check model.name, and the eos_token and "
+    "pad_token of its tokenizer_config.json."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,9 @@ class GrpoSettings:
     kl_coefficient: float
     temperature: float
     rows_per_forward: int
+    averaging: Averaging = "problem"
+    gradient_context: Literal["with_text", "bare"] = "with_text"
+    difficulty: DifficultySettings = field(default_factory=DifficultySettings)
 
 
 @dataclass(frozen=True)
@@ -65,18 +86,25 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     """
 
     def __init__(
-        self, policy: Policy, task: Task, num_problems: int, settings: GrpoSettings
+        self,
+        policy: Policy,
+        task: Task,
+        num_problems: int,
+        settings: GrpoSettings,
     ) -> None:
         self.policy = policy
         self.task = task
         self.settings = settings
+        self.gate = DifficultyGate(settings.difficulty)
         self.rollouts: list[Rollout] = []
+        self.verdict: Verdict | None = None
+        self._passes: list[Rows] = []
         self._problems: Sequence[Example] = ()
         self._slots: Sequence[PromptProgram] = ()
         self._seed = 0
-        num_rows = num_problems * settings.group // num_processes()  # this process's share
-        self.rows_per_pass = largest_divisor(num_rows, settings.rows_per_forward)
-        self.num_passes = num_rows // self.rows_per_pass
+        self.num_local_rows = num_problems * settings.group // num_processes()
+        self.rows_per_pass = largest_divisor(self.num_local_rows, settings.rows_per_forward)
+        self.num_passes = self.num_local_rows // self.rows_per_pass
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
                 model=policy.model,
@@ -94,7 +122,10 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
     ) -> dict[str, float]:
-        """Draw, grade and learn from the rollouts of one batch: exactly one optimizer step.
+        """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
+
+        If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
+        momentum alone would otherwise move the weights. The figure `skipped_updates` is then 1.
 
         Args:
             batch: Q problems.
@@ -103,25 +134,58 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             seed: Of the draws.
 
         Returns:
-            Figures of this update by name, among them `reward`, `loss` and `grad_norm`.
+            Figures of this update by name, among them `reward`, and `loss` and `grad_norm` unless
+            it was skipped.
+
+        Raises:
+            ChannelError: The loss would cover no token although rewards differ.
         """
         self._problems, self._slots, self._seed = batch.examples, slots, seed
-        placeholders = [{"prompt": ""} for _ in range(self.rows_per_pass * self.num_passes)]
-        loss = sum(
-            float(self.training_step(self.model, placeholders, None))
-            for _ in range(self.num_passes)
-        )
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
+        rows = self._generate_and_score_completions(placeholders)
+        assert self.verdict is not None
+        if not any(self.verdict.kept):
+            return self._figures([]) | {"skipped_updates": 1.0}
+        passes = cut_passes(rows, self.rows_per_pass)
+        self._passes = passes.copy()
+        loss = sum(float(self.training_step(self.model, placeholders, None)) for _ in passes)
+        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
-        figures = {name: values[-1] for name, values in self._metrics["train"].items() if values}
-        self._metrics["train"].clear()
-        return _named(figures) | {"loss": loss, "grad_norm": float(norm)}
+        made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": norm}
+        return self._figures([loss_tokens(rows) for rows in passes]) | made
 
-    def rows(self) -> list[tuple[TokenIds, TokenIds]]:
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """The text of each of a problem's G rollouts."""
+        return assign_slots(population, self.settings.group)
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether this update was made: a group was kept, so its rewards differ."""
+        return not figures["skipped_updates"]
+
+    def row_logprobs(self) -> Iterable[float]:
+        """Of every token drawn for the last update, in nats."""
+        return (p for rollout in self.rollouts for p in rollout.completion.logprobs)
+
+    def sample_lines(self) -> list[str]:
+        """One rollout of every group, and what set off an alarm; untrusted text."""
+        assert self.verdict is not None
+        firsts = [
+            f"text {rollout.program.text_hash} | {rollout.example.id}: "
+            f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
+            f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
+            for rollout in self.rollouts[:: self.settings.group]
+        ]
+        return firsts + [f"alarm | {alarm}" for alarm in self.verdict.alarms]
+
+    def progress(self) -> dict[str, Any]:
+        """The gate's pass rates, as plain data."""
+        return {"difficulty": self.gate.to_json()}
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave."""
+        self.gate.load(progress["difficulty"])
+
+    def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
         """Prompt and completion of every rollout of the last update, in this process."""
         renderer = self.policy.renderer
         return [
@@ -130,47 +194,109 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         ]
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
-        """TRL's reward hook: the scores of the rollouts just drawn, in their order."""
-        assert len(completions) == len(self.rollouts)
-        return [rollout.grade.score for rollout in self.rollouts]
+        """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""
+        mine = self.rollouts[self._local]
+        assert len(completions) == len(mine)
+        return [rollout.grade.score for rollout in mine]
 
     def _draw(self) -> dict[str, Any]:
-        """TRL's rollout hook: G rollouts per problem, each under the text of its slot."""
+        """TRL's rollout hook: G rollouts per problem, each drawn under the text of its slot.
+
+        The prompts it returns are those of the loss and of the KL reference: with the text, or the
+        bare problem (context distillation, P2O, arXiv 2603.21877). No old log-probabilities: with
+        one step per batch the ratio is 1 under either context. The ratio of bare to with-text
+        probabilities would be about 0 just where the text is needed.
+        """
         every = [(text, problem) for problem in self._problems for text in self._slots]
-        first = self.rows_per_pass * self.num_passes * process_index()
-        rows = range(first, first + len(every) // num_processes())
-        requests = [every[row] for row in rows]
-        seeds = [derive_seed(self._seed, "rollout", row) for row in rows]
+        requests = every[self._local]
+        numbers = range(len(every))[self._local]
+        seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
         sampling = Sampling(self.task.max_tokens, self.settings.temperature)
         completions = self.policy.complete(requests, sampling, seeds)
-        self.rollouts = [
+        drawn = [
             Rollout(text, problem, completion, self.task.grade(problem, completion.text))
             for (text, problem), completion in zip(requests, completions, strict=True)
         ]
-        prompts = [self.policy.renderer.prompt_ids(text, p.question) for text, p in requests]
+        self.rollouts = [rollout for share in from_all(drawn) for rollout in share]
+        if empty := [r.example.id for r in self.rollouts if not r.completion.token_ids]:
+            raise ChannelError(
+                f"slow: the engine drew {len(empty)} completions without any token, for problems "
+                f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
+                "ends with its stop token at least: check model.name and its tokenizer."
+            )
+        bare = self.settings.gradient_context == "bare"
+        prompts = [
+            self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
+            for text, problem in requests
+        ]
         return {
             "prompt_ids": [list(ids) for ids in prompts],
             "completion_ids": [list(completion.token_ids) for completion in completions],
             "logprobs": None,
         }
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Roll out once per update and cut the rows into passes, in order.
+    def _generate_and_score_completions(self, inputs: Any) -> Rows:
+        """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
+        self.model.train()
+        rows: Rows = super()._generate_and_score_completions(inputs)
+        self.verdict = self.gate.judge(self.task.name, self._groups())
+        shape = (-1, self.settings.group)
+        mask = rows["completion_mask"]
+        gather = self.accelerator.gather  # groups are whole only over all processes
+        advantages = gather(rows["advantages"]).view(shape)
+        tokens = gather(mask.sum(dim=1)).float().view(shape)
+        kept = torch.tensor(self.verdict.kept, device=advantages.device)
+        lucky = torch.tensor(self.verdict.lucky, device=advantages.device)
+        if kept.any() and not tokens[kept].any():
+            raise ChannelError(NO_LOSS_TOKENS)
+        cap = self.settings.difficulty.lucky_cap
+        gated = gated_advantages(advantages, kept, lucky, cap)
+        rows["advantages"] = gated.flatten()[self._local]
+        if self.settings.loss == "cispo":
+            weights = loss_weights(tokens, kept, self.settings.averaging).flatten()[self._local]
+            rows[WEIGHT] = weights[:, None].expand(mask.shape)
+        return rows
+
+    @property
+    def _local(self) -> slice:
+        """This process's rows among those of all processes."""
+        first = self.num_local_rows * process_index()
+        return slice(first, first + self.num_local_rows)
+
+    def _groups(self) -> list[Group]:
+        """The rollouts just drawn, problem by problem."""
+        size = self.settings.group
+        return [
+            Group(
+                problem=self.rollouts[start].example.id,
+                rewards=tuple(r.grade.score for r in self.rollouts[start : start + size]),
+                completions=tuple(
+                    r.completion.token_ids for r in self.rollouts[start : start + size]
+                ),
+            )
+            for start in range(0, len(self.rollouts), size)
+        ]
+
+    def _figures(self, pass_tokens: Sequence[float]) -> dict[str, float]:
+        """TRL's figures under our names and the gate's; clears TRL's.
+
+        What TRL measures in every pass is averaged over passes by their loss tokens.
+        """
+        assert self.verdict is not None
+        figures = {
+            name: _mean(values, pass_tokens) if len(values) == len(pass_tokens) else values[-1]
+            for name, values in self._metrics["train"].items()
+            if values
+        }
+        self._metrics["train"].clear()
+        return _named(figures) | dict(self.verdict.metrics)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Rows:
+        """The next pass of this update; `update` has drawn and cut them, in order.
 
         TRL would shuffle the rows first, which tears apart those that share a text.
         """
-        if self._step % self.num_passes == 0:
-            whole = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = [
-                {
-                    name: value[start : start + self.rows_per_pass]
-                    if isinstance(value, torch.Tensor) and value.dim() > 0
-                    else value
-                    for name, value in whole.items()
-                }
-                for start in range(0, len(generation_batch), self.rows_per_pass)
-            ]
-        return self._buffered_inputs[self._step % self.num_passes]
+        return self._passes.pop(0)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -183,6 +309,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
         """TRL's log-prob hook, over the unique tokens of the rows; zero on padding."""
         prompts, completions = unpad(input_ids, attention_mask, logits_to_keep)
+        if not any(completions):
+            raise ChannelError(NO_LOSS_TOKENS)
         scored = score_completions(model, prompts, completions, self.settings.temperature)
         missing = logits_to_keep - scored.logprobs.shape[1]
         pad = torch.nn.functional.pad
@@ -197,6 +325,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             loss_type=self.settings.loss,
             epsilon_high=self.settings.ratio_cap if self.settings.loss == "cispo" else None,
             beta=0.0,
+            # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
+            scale_rewards="none" if self.settings.loss == "dr_grpo" else "group",
             num_generations=self.settings.group,
             max_completion_length=self.task.max_tokens,
             temperature=self.settings.temperature,
@@ -243,12 +373,16 @@ def _one_row() -> Any:
     return Dataset.from_list([{"prompt": ""}])
 
 
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Weighted mean; weights of which at least one is above 0."""
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+
+
 def _named(figures: dict[str, float]) -> dict[str, float]:
     """TRL's figures under our names; the others stay out of the record."""
     names = {
         "reward": "reward",
         "reward_std": "reward_std",
-        "frac_reward_zero_std": "zero_variance_frac",
         "kl": "kl_k3_tuned_base",
         "entropy": "entropy",
         "completions/mean_length": "completion_tokens",

@@ -22,9 +22,10 @@ TRAINED_TOKENS_PER_S = 125.0
 """LoRA forward and backward, 135M, 2 cores. Source: measured, docs/decisions.md."""
 SAMPLED_TOKENS_PER_ROLLOUT = 6.0
 """Answer of a word-level task with its stop token. Source: design assumption."""
-TRAINED_TOKENS_PER_ROLLOUT = 11.0
-"""Tokens of a training batch per rollout, shared prefixes counted once. Source: fitted, so that
-an update of 8 problems x 8 rollouts takes the 8 s it was measured to take."""
+TRAINED_TOKENS_PER_ROW = 11.0
+"""Tokens of a training batch per row (a rollout, or a gold answer under one text), shared prefixes
+counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes the 8 s it was
+measured to take."""
 START_S = 30.0
 """Imports, loading the model, reports. Source: measured, rounded up."""
 BFLOAT16_SLOWDOWN = 4.0
@@ -58,7 +59,8 @@ class Cost:
     """What a run spends."""
 
     slow_rollouts: int
-    """Rollouts that weight updates are made from, and at most those that shrinking is scored on."""
+    """Rollouts that weight updates are made from, 0 for a slow channel that draws none; and at
+    most those that shrinking is scored on."""
     fast_rollouts: int
     """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
     optimizer_steps: int
@@ -105,16 +107,18 @@ def estimate_cost(config: RunConfig) -> Cost:
     """
     slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
     updates = slow_cycles * config.cycle.optimizer_steps
-    slow_rollouts = updates * config.cycle.problems * (config.slow.group if config.slow else 0)
-    shrink_rollouts = sum(_shrink_rollouts(config, at) for at in range(len(config.stages)))
+    problems = updates * config.cycle.problems
+    slow_rollouts = problems * (config.slow.rollouts_per_problem if config.slow else 0)
+    trained_rows = problems * (config.slow.rows_per_problem(config.num_texts) if config.slow else 0)
+    slow_rollouts += sum(_shrink_rollouts(config, at) for at in range(len(config.stages)))
     fast_rollouts = sum(_fast_rollouts(config, stage) for stage in config.stages)
     cells = (len(config.stages) + 1) * len(config.task_names)
     evaluation_rollouts = _evaluation_rollouts(config, cells)
     shape = model_shape(config.model.name)
-    scored_rollouts = fast_rollouts + shrink_rollouts + (evaluation_rollouts or 0)
-    seconds = _seconds(slow_rollouts, scored_rollouts)
+    drawn = slow_rollouts + fast_rollouts + (evaluation_rollouts or 0)
+    seconds = _seconds(drawn, trained_rows)
     return Cost(
-        slow_rollouts=slow_rollouts + shrink_rollouts,
+        slow_rollouts=slow_rollouts,
         fast_rollouts=fast_rollouts,
         optimizer_steps=updates,
         evaluation_cells=cells,
@@ -191,10 +195,10 @@ def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
     return cells * per_cell + tuned_cells * min(per_cell, config.evaluation.kl_examples)
 
 
-def _seconds(trained_rollouts: int, scored_rollouts: int) -> float:
-    """Time at the reference size: every rollout is sampled, the slow channel's are trained on."""
-    sampled = (trained_rollouts + scored_rollouts) * SAMPLED_TOKENS_PER_ROLLOUT
-    trained = trained_rollouts * TRAINED_TOKENS_PER_ROLLOUT
+def _seconds(rollouts: int, trained_rows: int) -> float:
+    """Time at the reference size: every rollout is sampled, the slow channel's rows trained on."""
+    sampled = rollouts * SAMPLED_TOKENS_PER_ROLLOUT
+    trained = trained_rows * TRAINED_TOKENS_PER_ROW
     return sampled / SAMPLED_TOKENS_PER_S + trained / TRAINED_TOKENS_PER_S
 
 
@@ -213,7 +217,7 @@ def _memory_gb(config: RunConfig, shape: ModelShape) -> float:
     block = 16 * shape.hidden + 4 * shape.intermediate
     per_token = 4 * (shape.layers * block + 3 * shape.vocab)
     rows = config.slow.rows_per_forward if config.slow else 0
-    return PROCESS_GB + (weights + rows * TRAINED_TOKENS_PER_ROLLOUT * per_token) / 1e9
+    return PROCESS_GB + (weights + rows * TRAINED_TOKENS_PER_ROW * per_token) / 1e9
 
 
 def _note(config: RunConfig, shape: ModelShape | None) -> str:

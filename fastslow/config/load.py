@@ -135,22 +135,40 @@ def _sources(
     config: RunConfig, run: Tree, tasks: Sequence[CheckedTask]
 ) -> Iterator[tuple[str, str]]:
     by_name = {task.name: task for task in tasks}
-    for path, _ in _leaves(config.model_dump(mode="json")):
+    values = config.model_dump(mode="json")
+    for path, _ in _leaves(values):
         if path[0] == "tasks" and len(path) > 3:
             task = by_name[str(path[1])]
             source = _source(path[3:], task.written, type(task.params), "the task's card")
         else:
-            source = _source(path, run, RunConfig, "fastslow/config/models.py")
+            kinds = _kinds(values, path)
+            source = _source(path, run, RunConfig, "fastslow/config/models.py", kinds)
         yield shown_path(path), source
 
 
-def _source(path: KeyPath, tree: Tree, model: type[BaseModel], unstated: str) -> str:
+def _kinds(values: Any, path: KeyPath) -> list[str]:
+    """The `kind` of every section around `path`."""
+    kinds = []
+    for part in path:
+        if isinstance(values, dict) and "kind" in values:
+            kinds.append(values["kind"])
+        values = values[part]
+    return kinds
+
+
+def _source(
+    path: KeyPath,
+    tree: Tree,
+    model: type[BaseModel],
+    unstated: str,
+    kinds: Sequence[str] = (),
+) -> str:
     """Origin of a leaf, or of the written value that a validator made it from."""
     for size in range(len(path), 0, -1):
         node = tree.find(path[:size])
         if node and (size == len(path) or not isinstance(node.value, dict | list)):
             return "override" if node.origin.is_override else str(node.origin)
-    keys = (find_key(model, path[:size]) for size in range(len(path), 0, -1))
+    keys = (find_key(model, path[:size], kinds) for size in range(len(path), 0, -1))
     stated = next((key.source for key in keys if key and key.source), unstated)
     return f"default: {stated}"
 

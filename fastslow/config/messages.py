@@ -4,7 +4,7 @@ Form: what, got X. Expected or known Y. Did you mean Z? Called by `validate.py`,
 the value was written; nothing here reads files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -56,15 +56,15 @@ def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: 
         names = find_key(model, (*path[:-1], "task")) or _task_name()
         return f"not a usable name, got {path[-1]!r}. Expected {names}."
     if kind == "extra_forbidden":
-        return unknown_key(path, model)
-    key = find_key(model, path)
+        return unknown_key(path, model, error["loc"])
+    key = find_key(model, path, error["loc"])
     if kind in ("missing", "union_tag_not_found"):
         expected = f" Expected {_expected(key, error)}." if key else ""
         return f"missing, and it has no default.{expected}"
     if kind in ("value_error", "assertion_error"):
         return f"{one_line(str(error['ctx']['error']))}"
     if kind not in _KINDS:
-        return f"{one_line(str(error['msg']))}, got {got(node)}."
+        return f"{one_line(str(error['msg'])).rstrip('.')}, got {got(node)}."
     is_text = node is not None and isinstance(node.value, str)
     what = _KINDS[kind] if is_text or _KINDS[kind] != "unknown word" else "wrong type"
     text = f"{what}, got {got(node)}. Expected {_expected(key, error)}."
@@ -73,16 +73,25 @@ def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: 
     return text
 
 
-def unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
-    """Say that nothing is called so, and what was probably meant."""
+def unknown_key(path: KeyPath, model: type[BaseModel], kinds: Container[Any] = ()) -> str:
+    """Say that nothing is called so, and what was probably meant.
+
+    Args:
+        path: The key path within `model`.
+        model: The model class that was validated.
+        kinds: Words among which are the `kind`s of the sections around, e.g. pydantic's location.
+    """
     name = str(path[-1])
-    known = names_at(model, path[:-1])
+    known = names_at(model, path[:-1], kinds)
+    other = find_key(model, path)
+    if other and other.kinds:
+        return f"unknown key here, got {name!r}. It needs kind: {' or '.join(other.kinds)}."
     if "." in name:
         return "unknown key. Dots belong to overrides; in a file, nest the keys."
-    elsewhere = [key for key in model_keys(model) if key.pattern[-1] == name]
+    elsewhere = dict.fromkeys(k.name for k in model_keys(model) if k.pattern[-1] == name)
     suggestion = nearest(name, known)
     if "Did you mean" not in suggestion and elsewhere:
-        suggestion = f" It belongs at {' or '.join(key.name for key in elsewhere[:3])}."
+        suggestion = f" It belongs at {' or '.join(list(elsewhere)[:3])}."
     return f"unknown key, got {name!r}.{suggestion}"
 
 

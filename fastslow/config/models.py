@@ -5,17 +5,21 @@ surface layer receives these objects whole.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -47,6 +51,9 @@ TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
 
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
 """A task's name within a run; safe in file names and metric keys."""
+Rate = Annotated[float, Field(gt=0, le=1)]
+Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
+"""Of problems, by pass rate, from the lowest."""
 
 
 class ModelConfig(Model):
@@ -126,6 +133,40 @@ class MinimalConfig(Model):
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
 
+class DifficultyConfig(Model):
+    """Which groups the slow channel learns from, by measured pass rate, and when it warns."""
+
+    newest_weight: PositiveFloat = key(0.5, "weight", OURS, le=1)
+    """Weight of the newest group in a problem's running pass rate."""
+    success_score: PositiveFloat = key(0.5, "score", OURS, le=1)
+    """Rewards from here on count as a success."""
+    edges: tuple[Rate, Rate, Rate, Rate] = key(
+        (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
+    )
+    """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
+    train_bands: tuple[Band, ...] = key(
+        ("unsolved", "hard", "medium", "easy", "solved"), "names", "all, as in " + FST, min_length=1
+    )
+    """Groups of problems in other bands are dropped from the gradient, and counted."""
+    lucky_cap: PositiveFloat | None = key(
+        2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
+    )
+    """Largest advantage in a group with exactly one success; null takes the cap away. TRL's
+    deviation gives (G - 1) / root of G, which passes the default from G = 10 on."""
+    collapse_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when completions are shorter than this share of their running mean length."""
+    repetition_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when more than this share of a completion's 4-grams repeat earlier ones."""
+
+    @field_validator("edges")
+    @classmethod
+    def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(edges)):
+            text = ", ".join(map(str, edges))
+            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
+        return edges
+
+
 class GrpoConfig(MinimalConfig):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
 
@@ -151,8 +192,68 @@ class GrpoConfig(MinimalConfig):
     """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
     rows_per_forward: PositiveInt = key(64, "rollouts", "24 GiB of memory; docs/results.md")
     """Rollouts in one forward and backward pass; gradients add up over passes."""
+    averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
+    """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
+    Other losses have an average of their own."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST + ", Eq. 4")
+    """What log-probabilities are conditioned on: the text a rollout was drawn under, or the bare
+    problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
+    difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
+    """Which groups count, by measured pass rate."""
     lora: LoraConfig = Field(default_factory=LoraConfig)
     """The adapter."""
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update."""
+        return self.group
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return self.group
+
+
+class SftConfig(MinimalConfig):
+    """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
+
+    kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
+    """Which slow channel."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST)
+    """Each problem is taught once under every text of the population, or once without any text."""
+    lr: PositiveFloat = key(2e-4, "1 / update", "TRL's PEFT guide: ten times its default")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
+    """Gradients longer than this are scaled down to it."""
+    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
+    """Pairs of text and problem in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update: none."""
+        return 0
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return texts if self.gradient_context == "with_text" else 1
+
+
+def _slow_kind(written: Any) -> str:
+    """The model that checks a `slow` section; one without `kind` is grpo, and so reports typos."""
+    kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+    return "sft" if kind == "sft" else "grpo"
+
+
+SlowConfig = Annotated[
+    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
+    Discriminator(_slow_kind),
+]
+"""The slow channel's section: one model per `kind`."""
 
 
 class DemosConfig(Model):
@@ -217,7 +318,7 @@ class RunConfig(Model):
     """The shape of every cycle."""
     fast: DemosConfig | None = Field(default_factory=DemosConfig)
     """The fast channel; null turns it off for the whole run."""
-    slow: GrpoConfig | None = Field(default_factory=GrpoConfig)
+    slow: SlowConfig | None = Field(default_factory=GrpoConfig)
     """The slow channel; null turns it off for the whole run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How policies are scored."""
@@ -229,18 +330,24 @@ class RunConfig(Model):
         """Names of all tasks scored: those of the stages in order, then the others."""
         return tuple(dict.fromkeys([*(stage.task for stage in self.stages), *self.tasks]))
 
+    @property
+    def num_texts(self) -> int:
+        """K: texts of a full population; 1, the seed text, without a fast channel."""
+        return self.fast.population if self.fast else 1
+
     def task_use(self, name: str) -> TaskUse:
         """The entry of `tasks` called `name`, or the shipped task of that name with defaults."""
         return self.tasks.get(name, TaskUse())
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:
         """Yield (key path, message) for every rule between keys that does not hold."""
-        if self.fast and self.slow and self.slow.group % self.fast.population:
+        group = self.slow.rollouts_per_problem if self.slow else 0
+        if group % self.num_texts:
             yield (
                 "fast.population",
-                f"fast.population (K = {self.fast.population}) must divide slow.group "
-                f"(G = {self.slow.group}), so that every text gets the same number of rollouts. "
-                f"Known divisors of G: {', '.join(map(str, _divisors(self.slow.group)))}.",
+                f"fast.population (K = {self.num_texts}) must divide slow.group "
+                f"(G = {group}), so that every text gets the same number of rollouts. "
+                f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
         if self.fast and self.fast.metric_calls < (self.fast.population + 2) * anchor:

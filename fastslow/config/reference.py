@@ -6,7 +6,8 @@ is `reference()` word for word. Called by `messages.py`, `load.py` and `fastslow
 
 import json
 import types
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -45,6 +46,8 @@ class Key:
     """Whether it holds other keys."""
     words: tuple[str, ...] = ()
     """Its allowed words, when only some are."""
+    kinds: tuple[str, ...] = ()
+    """The `kind`s of its section that have it in this form; empty when all do."""
 
     @property
     def name(self) -> str:
@@ -58,18 +61,26 @@ def model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
     return tuple(_walk(model, ()))
 
 
-def find_key(model: type[BaseModel], path: KeyPath) -> Key | None:
-    """The key that `path` is an instance of, or None when the model has no such key."""
-    return next((key for key in model_keys(model) if _fits(key.pattern, path)), None)
+def find_key(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> Key | None:
+    """The key that `path` is an instance of, or None when the model has no such key.
+
+    Args:
+        model: The model class.
+        path: Where a value stands.
+        kinds: The `kind`s of the sections around it, as far as they are known.
+    """
+    found = [key for key in model_keys(model) if _fits(key.pattern, path)]
+    return next((key for key in found if _is_of(key, kinds)), found[0] if found else None)
 
 
-def names_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """Names of the keys directly under `path`."""
-    return [
-        key.pattern[-1]
+def names_at(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> list[str]:
+    """Names of the keys directly under `path`, when the sections around are of these `kinds`."""
+    keys = [
+        key
         for key in model_keys(model)
         if len(key.pattern) == len(path) + 1 and _fits(key.pattern[:-1], path)
     ]
+    return [key.pattern[-1] for key in keys if _is_of(key, kinds)] or [k.pattern[-1] for k in keys]
 
 
 def reference() -> str:
@@ -78,14 +89,16 @@ def reference() -> str:
         "# Configuration keys",
         "",
         "Made by `fastslow check --keys`; a test compares the two. A key without default is",
-        "required. Sections may be `null` where it says so, which turns the thing off.",
+        "required. Sections may be `null` where it says so, which turns the thing off. A word in",
+        "brackets after a key: only a section of that `kind` has it, or has it so.",
         "",
         "| key | type | unit | default | where the default comes from | meaning |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for key in model_keys(RunConfig):
         default = "" if key.is_section else _default_text(key.default)
-        cells = [f"`{key.name}`", key.type, key.unit or "", default, key.source, key.meaning]
+        name = f"`{key.name}`" + (f" ({', '.join(key.kinds)})" if key.kinds else "")
+        cells = [name, key.type, key.unit or "", default, key.source, key.meaning]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -108,10 +121,34 @@ def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> list[Key]:
                 words=_words(field.annotation),
             )
         )
-        for suffix, section in inner:
-            known = {key.pattern for key in keys}
-            keys += [key for key in _walk(section, pattern + suffix) if key.pattern not in known]
+        sections = [(_kind(section), _walk(section, pattern + suffix)) for suffix, section in inner]
+        keys += _merged(sections) if len(sections) > 1 else [k for _, w in sections for k in w]
     return keys
+
+
+def _merged(sections: Sequence[tuple[str, list[Key]]]) -> list[Key]:
+    """Keys of the variants of a section: one for all that agree, else each with its kinds."""
+    forms: list[Key] = []
+    for _, keys in sections:
+        forms += [key for key in keys if key not in forms]
+    (tag, *others) = [key for key in forms if key.pattern[-1] == "kind"]
+    words = tuple(word for key in (tag, *others) for word in key.words)
+    merged = [replace(tag, type=_words_text(words), words=words)]
+    for key in forms:
+        kinds = tuple(kind for kind, keys in sections if key in keys)
+        if key.pattern != tag.pattern:
+            merged.append(replace(key, kinds=() if len(kinds) == len(sections) else kinds))
+    return merged
+
+
+def _kind(model: type[BaseModel]) -> str:
+    """The word that `kind` says in a section of this model; empty without one."""
+    field = model.model_fields.get("kind")
+    return "".join(_words(field.annotation)) if field else ""
+
+
+def _is_of(key: Key, kinds: Container[Any]) -> bool:
+    return not key.kinds or any(kind in kinds for kind in key.kinds)
 
 
 def _default(field: FieldInfo) -> Any:
@@ -165,10 +202,10 @@ def _type_text(annotation: Any, metadata: Any = ()) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if _is_union(annotation):
         parts = [_type_text(part, metadata) for part in arguments if part is not type(None)]
-        return " or ".join([*parts, "null"] if type(None) in arguments else parts)
+        distinct = list(dict.fromkeys(parts))
+        return " or ".join([*distinct, "null"] if type(None) in arguments else distinct)
     if origin is Literal:
-        names = [repr(word) for word in arguments]
-        return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        return _words_text(arguments)
     if origin in (tuple, list, set, frozenset):
         of = " of text" if arguments[:1] == (str,) else ""
         return f"a list{of}" + _bounds_text(metadata)
@@ -177,6 +214,11 @@ def _type_text(annotation: Any, metadata: Any = ()) -> str:
     return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation))) + _bounds_text(
         metadata
     )
+
+
+def _words_text(words: Sequence[Any]) -> str:
+    names = [repr(word) for word in words]
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _bounds_text(metadata: Any) -> str:

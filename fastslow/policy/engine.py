@@ -80,7 +80,7 @@ class TorchEngine:
     def __init__(self, model: Any, renderer: Renderer) -> None:
         self.model = model
         self.renderer = renderer
-        self.stop_ids = frozenset(_stop_ids(model, renderer.tokenizer))
+        self.stop_ids = frozenset({*_stop_ids(model, renderer.tokenizer), renderer.stop_id})
         self.num_rollouts = 0
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
 

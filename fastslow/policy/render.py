@@ -5,6 +5,7 @@ sequence because all of them come through here (design.md section 5).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from fastslow.prompts import PromptProgram
@@ -19,6 +20,9 @@ PLAIN_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
 )
 """For tokenizers without a chat template: base models, mostly."""
+
+STAND_IN = "stand-in"
+"""An answer put into the template to see what comes after one."""
 
 
 def chat_messages(program: PromptProgram, question: str) -> list[Message]:
@@ -57,6 +61,22 @@ class Renderer:
         """Token ids of `messages` and the opening of the assistant's next turn."""
         text = self._text(list(messages) if self._takes_system else fold_system(messages))
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer_ids(self, answer: str) -> TokenIds:
+        """Token ids of `answer` as a completion: its text, then the token that ends the turn.
+
+        `prompt_ids(...) + answer_ids(...)` is what a policy that answers so has written.
+        """
+        return (*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.stop_id)
+
+    @cached_property
+    def stop_id(self) -> int:
+        """The special token the template ends an assistant's turn with, else the end of text."""
+        turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": STAND_IN}]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        after = self.tokenizer(text.rpartition(STAND_IN)[2], add_special_tokens=False)["input_ids"]
+        is_special = bool(after) and after[0] in self.tokenizer.added_tokens_decoder
+        return int(after[0] if is_special else self.tokenizer.eos_token_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""

@@ -103,7 +103,7 @@ def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
     channel = SlowChannel(GRPO)
     adaptation = channel.adapt(policy, task, anchors[0], 1, silent)
     assert adaptation.rollouts == 2 * 2 * 4
-    assert channel._trainer is not None
+    assert isinstance(channel._trainer, FastSlowTrainer)
     rollouts = channel._trainer.rollouts
     for problem in range(2):
         group = rollouts[problem * 4 : problem * 4 + 4]
@@ -112,22 +112,16 @@ def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
 
 
 def test_the_advantage_is_taken_once_per_problem_across_texts(policy: Policy, task: Task) -> None:
-    """Every rollout of one text is right, of the other wrong: per-text groups would give zeros."""
+    """The second rollout is above the group's mean and below the mean of its own text."""
     trainer = FastSlowTrainer(policy, task, 1, GRPO)
-    example = Example("e", "q", "a")
     slots = [GOOD, GOOD, BAD, BAD]
-
-    def by_text(_: Example, text: str) -> Grade:
-        position = by_text.calls  # type: ignore[attr-defined]
-        by_text.calls += 1  # type: ignore[attr-defined]
-        return Grade(float(slots[position % 4] is GOOD), "by text")
-
-    by_text.calls = 0  # type: ignore[attr-defined]
-    trainer.task = replace(task, grade=by_text)
-    trainer._problems, trainer._slots, trainer._seed = (example,), slots, 0
+    rewards = [1.0, 0.6, 0.4, 0.0]
+    left = iter(rewards)
+    trainer.task = replace(task, grade=lambda *unused: Grade(next(left), "in order"))
+    trainer._problems, trainer._slots, trainer._seed = (Example("e", "q", "a"),), slots, 0
     batch = trainer._generate_and_score_completions([{"prompt": ""}] * 4)
-    deviation = (1 / 3) ** 0.5  # Bessel-corrected, of 1 1 0 0
-    expected = torch.tensor([0.5, 0.5, -0.5, -0.5]) / (deviation + 1e-4)
+    deviation = (0.52 / 3) ** 0.5  # Bessel-corrected
+    expected = torch.tensor([0.5, 0.1, -0.1, -0.5]) / (deviation + 1e-4)
     torch.testing.assert_close(batch["advantages"], expected)
 
 

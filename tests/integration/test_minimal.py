@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastslow.channels.minimal import FACTORS, KlBudget, shrink
+from fastslow.channels.sft_bridge import GoldTrainer
 from fastslow.channels.slow import SlowChannel
 from fastslow.channels.trl_bridge import FastSlowTrainer
 from fastslow.config import cost
@@ -29,6 +30,7 @@ from fastslow.prompts import PromptProgram
 from fastslow.task import Task
 from fastslow.types import Anchor
 from tests.integration.test_channels import GRPO, silent, two_texts
+from tests.integration.test_sft import SFT
 
 TEXT = PromptProgram("Write letters.")
 IDS = torch.tensor([[7, 3, 9, 120, 11, 42]])
@@ -73,17 +75,17 @@ def test_a_stage_with_a_budget_ends_at_or_under_it_and_without_one_would_not(
     start = copied_weights(policy.model)
     free = KlBudget(1e9, 8)
     unlimited = [a.metrics["kl_tuned_base"] for a in all_updates(
-        policy, task, anchors, SlowChannel(GRPO, free)
+        policy, task, anchors, SlowChannel(GRPO, kl_budget=free)
     )]  # fmt: skip
     put_weights(policy.model, start)
 
     limit = (unlimited[0] + unlimited[-1]) / 2
     assert unlimited[0] < limit < unlimited[-1]
-    channel = SlowChannel(GRPO, KlBudget(limit, 8))
+    channel = SlowChannel(GRPO, kl_budget=KlBudget(limit, 8))
     cycles = all_updates(policy, task, anchors, channel)
     assert channel.kl_budget is not None
     assert channel._trainer is not None
-    rows = channel._trainer.rows()
+    rows = channel._trainer.scored_rows()
     assert channel.kl_budget.measure(policy, rows) == cycles[-1].metrics["kl_tuned_base"] <= limit
     assert cycles[-1].metrics["kl_budget_hit"] == 1.0
     assert cycles[0].metrics["kl_budget_hit"] == 0.0
@@ -99,10 +101,22 @@ def fresh_fingerprint(policy: Policy, start: dict[str, torch.Tensor]) -> str:
     return fingerprint
 
 
+def test_gold_answers_have_a_budget_too(policy: Policy, task: Task, anchors: list[Anchor]) -> None:
+    begin(policy, task.name, "continue")
+    budget = KlBudget(1e9, 8)
+    channel = SlowChannel(SFT, GoldTrainer, budget)
+    first = channel.adapt(policy, task, anchors[0], 1, silent)
+    budget.limit = 1.5 * first.metrics["kl_tuned_base"]
+    cycles = [channel.adapt(policy, task, anchor, 1, silent) for anchor in anchors[1:]]
+    assert cycles[-1].metrics["kl_budget_hit"] == 1.0
+    assert channel._trainer is not None
+    assert budget.measure(policy, channel._trainer.scored_rows()) <= budget.limit
+
+
 def test_an_update_over_budget_is_undone_with_its_moments_and_later_cycles_draw_nothing(
     policy: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
-    channel = SlowChannel(GRPO, KlBudget(1e9, 16))
+    channel = SlowChannel(GRPO, kl_budget=KlBudget(1e9, 16))
     channel.adapt(policy, task, anchors[0], 1, silent)
     assert channel._optimizer is not None
     before = policy.weights_fingerprint()
@@ -140,13 +154,13 @@ def test_a_stage_that_new_inputs_put_over_its_budget_goes_back_towards_its_start
     begin(policy, task.name, "continue")
     start = policy.weights_fingerprint()
     budget = KlBudget(1e9, 8)
-    channel = SlowChannel(GRPO, budget)
+    channel = SlowChannel(GRPO, kl_budget=budget)
     first = channel.adapt(policy, task, anchors[0], 1, silent)
     budget.limit = share * first.metrics["kl_tuned_base"]
     second = channel.adapt(policy, task, anchors[1], 2, silent)
     assert second.metrics["kl_budget_kept"] in kept
     assert channel._trainer is not None
-    assert budget.measure(policy, channel._trainer.rows()) <= budget.limit
+    assert budget.measure(policy, channel._trainer.scored_rows()) <= budget.limit
     assert (policy.weights_fingerprint() == start) == (kept == {0.0})
 
 
@@ -154,18 +168,18 @@ def test_a_stage_that_new_inputs_put_over_its_budget_goes_back_towards_its_start
 def test_a_budget_that_is_spent_stays_spent_after_loading(
     policy: Policy, task: Task, anchors: list[Anchor], tmp_path: Path, first_is_undone: bool
 ) -> None:
-    channel = SlowChannel(GRPO, KlBudget(1e-9 if first_is_undone else 1e9, 16))
+    channel = SlowChannel(GRPO, kl_budget=KlBudget(1e-9 if first_is_undone else 1e9, 16))
     assert channel.kl_budget is not None
     channel.adapt(policy, task, anchors[0], 1, silent)
     channel.kl_budget.limit = 1e-9
     hit = channel.adapt(policy, task, anchors[1], 2, silent)
     before = policy.weights_fingerprint()
     channel.save(tmp_path)
-    again = SlowChannel(GRPO, KlBudget(1e-9, 16))
+    again = SlowChannel(GRPO, kl_budget=KlBudget(1e-9, 16))
     again.load(tmp_path)
     (tmp_path / "twice").mkdir()
     again.save(tmp_path / "twice")  # before any update, as a stage without the slow channel does
-    twice = SlowChannel(GRPO, KlBudget(1e-9, 16))
+    twice = SlowChannel(GRPO, kl_budget=KlBudget(1e-9, 16))
     twice.load(tmp_path / "twice")
     for loaded in (again, twice):
         cycle = loaded.adapt(policy, task, anchors[2], 3, silent)
@@ -483,10 +497,11 @@ def test_training_holds_no_second_model(moved: Policy, task: Task, anchors: list
 
     before = tensors()
     trainer = FastSlowTrainer(moved, task, 2, GRPO)
-    channel = SlowChannel(GRPO, KlBudget(1e9, 4))
+    channel = SlowChannel(GRPO, kl_budget=KlBudget(1e9, 4))
     channel.adapt(moved, task, anchors[0], 1, silent)
     assert tensors() == before
-    for made in (trainer, channel._trainer):
+    of_the_channel: Any = channel._trainer
+    for made in (trainer, of_the_channel):
         assert made is not None
         assert made.model is moved.model
         assert made.ref_model is None
@@ -503,8 +518,8 @@ def test_old_resume_points_without_this_state_still_load(
         "adapter_config.json",
         "texts.json",
     }
-    (tmp_path / "slow.json").write_text(json.dumps({"stage": None, "step": 0}))
-    channel = SlowChannel(GRPO, KlBudget(1.0, 4))
+    (tmp_path / "slow.json").write_text(json.dumps({"stage": None, "step": 0, "progress": None}))
+    channel = SlowChannel(GRPO, kl_budget=KlBudget(1.0, 4))
     channel.load(tmp_path)
     assert channel.kl_budget is not None
     assert not channel.kl_budget.is_hit

@@ -49,6 +49,24 @@ def padded_logprobs(model: Any, prompts: list[TokenIds], completions: list[Token
     return rows
 
 
+def test_an_answer_ends_with_the_token_the_template_ends_a_turn_with() -> None:
+    tokenizer = tiny_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    tokenizer.eos_token = "<|endoftext|>"
+    renderer = Renderer(tokenizer)
+    assert renderer.stop_id == vocabulary["<|im_end|>"]
+    assert renderer.stop_id in TorchEngine(tiny_model(), renderer).stop_ids
+    shown = renderer.prompt_ids(PromptProgram("", (Demonstration("one", "1"),)), "two")
+    asked = renderer.prompt_ids(PromptProgram(""), "one")
+    taught = asked + renderer.answer_ids("1")
+    assert shown[: len(taught)] == taught
+
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\\n' }}{% endfor %}"
+    assert Renderer(tokenizer).stop_id == vocabulary["<|endoftext|>"]
+    tokenizer.chat_template = None
+    assert Renderer(tokenizer).stop_id == vocabulary["<|endoftext|>"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])
 def test_every_layout_gives_the_loss_and_gradient_of_single_rows(

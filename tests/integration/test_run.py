@@ -79,7 +79,7 @@ def results(run: Path) -> dict[str, Any]:
         "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
         "texts": (last / "policy" / "texts.json").read_text(),
         "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
-        "slow": (last / "slow" / "slow.json").read_text(),
+        "slow": json.loads((last / "slow" / "slow.json").read_text()),
     }
 
 
@@ -161,6 +161,61 @@ def test_resuming_equals_never_stopping(
     broken = sorted((tmp_path / "runs").iterdir())[-1]
     assert json.loads((broken / "run.json").read_text())["state"] == "failed"
     assert results(launch.resume(broken, no_report)) == results(whole)
+
+
+def test_resuming_a_run_on_gold_answers_equals_never_stopping(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*toy, "slow.kind=sft", "slow.lr=0.02"]
+    undisturbed = train(tmp_path, overrides)
+    cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
+    assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
+    assert len({r.sample.weights for r in read_scores(undisturbed / "scores.jsonl")}) == 3
+
+    inner, calls = SlowChannel.adapt, iter(range(9))
+
+    def cut_in_the_second_cycle(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", cut_in_the_second_cycle)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, overrides)
+    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    assert broken != undisturbed
+    assert results(launch.resume(broken, no_report)) == results(undisturbed)
+
+
+def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_updates(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastslow.channels.fast import FastChannel
+    from fastslow.channels.trl_bridge import FastSlowTrainer
+    from fastslow.stream import Stream
+
+    calls: list[tuple[str, Any]] = []
+
+    def watched(name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = inner(*args, **kwargs)
+            calls.append((name, result if name == "fetch" else args))
+            return result
+
+        return call
+
+    monkeypatch.setattr(Stream, "anchor", watched("fetch", Stream.anchor))
+    monkeypatch.setattr(FastChannel, "adapt", watched("fast", FastChannel.adapt))
+    monkeypatch.setattr(FastSlowTrainer, "update", watched("update", FastSlowTrainer.update))
+    train(tmp_path, toy)
+    assert [name for name, _ in calls] == ["fetch", "fast", "update", "update"] * 3
+    for cycle in range(3):
+        anchor = calls[4 * cycle][1]
+        _, fast, *updates = (args for _, args in calls[4 * cycle : 4 * cycle + 4])
+        assert fast[3] is anchor
+        assert tuple(update[1] for update in updates) == anchor.batches
 
 
 MINIMAL = ("stages.1.cycles=2", "slow.shrink=0.5", "slow.kl_budget=0.006", "slow.lora.rank=2")

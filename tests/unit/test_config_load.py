@@ -21,6 +21,7 @@ from fastslow.config.load import (
     load_config,
     load_resolved,
 )
+from fastslow.config.models import GrpoConfig
 from fastslow.config.yaml_nodes import Node, Origin, compose
 from fastslow.errors import ConfigError
 from fastslow.task import Task, TaskConfig, task
@@ -101,6 +102,22 @@ def test_three_mistakes_are_three_lines_with_file_line_and_advice(refusal: Refus
         (
             "slow: {lr: .inf}",
             "4: slow.lr: wrong type, got '.inf' (text). Expected a number > 0 (1 / update).",
+        ),
+        (
+            "slow: {kind: sft, group: 8}",
+            "4: slow.group: unknown key here, got 'group'. It needs kind: grpo.",
+        ),
+        (
+            "slow: {kind: sft, warmup: 1}",
+            "4: slow.warmup: unknown key, got 'warmup'. Did you mean 'warmup_steps'?",
+        ),
+        (
+            "slow: {kind: sft, rows_per_forward: 0}",
+            "4: slow.rows_per_forward: out of range, got 0. Expected a whole number > 0 (rows).",
+        ),
+        (
+            "slow: {kind: dpo}",
+            "4: slow.kind: unknown word, got 'dpo' (text). Expected 'grpo' or 'sft'.",
         ),
         ("slow: 5", "4: slow: wrong type, got 5. Expected a mapping of keys or null."),
         (
@@ -259,7 +276,7 @@ def test_extended_files_merge_depth_first_and_the_later_wins(load: Load) -> None
     Path("side.yaml").write_text("seed: 3\n")
     loaded = load(f"extends: [mid.yaml, side.yaml]\nname: run\nstages: [{{task: '{SHELF}'}}]\n")
     config = loaded.config
-    assert config.slow is not None
+    assert isinstance(config.slow, GrpoConfig)
     assert (config.name, config.seed) == ("run", 3)
     assert (config.slow.lr, config.slow.group) == (0.2, 4)
     assert [stage.task for stage in config.stages] == [SHELF]
@@ -320,6 +337,23 @@ def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
     assert as_data(merge(base, node("slow: {kind: grpo, lora: {alpha: 1}}"))) == {
         "slow": {"kind": "grpo", "lr": 1, "lora": {"rank": 8, "alpha": 1}}
     }
+
+
+def test_the_source_of_a_default_is_that_of_its_kind(load: Load) -> None:
+    grpo = load(RUN)
+    sft = load(RUN, "slow.kind=sft")
+    assert grpo.sources["slow.lr"] == "default: measured, docs/results.md"
+    assert sft.sources["slow.lr"] == "default: TRL's PEFT guide: ten times its default"
+    assert sft.sources["slow.lora.rank"] == "default: PEFT's default"
+    assert sft.sources["slow.kind"] == "override"
+    assert sft.sources.keys() == leaves(sft.config).keys()
+
+
+def test_a_resolved_config_of_either_kind_is_read_back(load: Load, tmp_path: Path) -> None:
+    for kind in ("grpo", "sft"):
+        config = load(RUN, f"slow.kind={kind}").config
+        (tmp_path / "config.json").write_text(dump_resolved(config))
+        assert load_resolved(tmp_path / "config.json").config == config
 
 
 def test_an_override_of_the_kind_drops_the_keys_of_the_other(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastslow.config.models import RunConfig
+from fastslow.config.models import GrpoConfig, RunConfig, SftConfig
 from fastslow.config.reference import model_keys, reference
 from fastslow.config.validate import STAND_INS
 
@@ -29,6 +29,22 @@ def test_the_population_must_divide_the_group() -> None:
     assert list(broken(fast={"population": 3}, slow={"group": 8})) == ["fast.population"]
     for population in (1, 2, 4, 8):
         run_config(fast={"population": population, "metric_calls": 400}, slow={"group": 8})
+
+
+def test_a_slow_channel_without_groups_takes_any_population() -> None:
+    run_config(fast={"population": 3}, slow={"kind": "sft"})
+
+
+def test_a_slow_section_without_kind_is_grpo() -> None:
+    assert run_config(slow={"group": 4}).slow == GrpoConfig(group=4)
+    assert run_config(slow={"kind": "sft"}).slow == SftConfig()
+
+
+def test_keys_of_two_kinds_say_whose_they_are() -> None:
+    keys = [key for key in model_keys(RunConfig) if key.pattern[0] == "slow"]
+    kinds = {(key.name, key.kinds) for key in keys}
+    assert {("slow.lr", ("grpo",)), ("slow.lr", ("sft",)), ("slow.lora.rank", ())} <= kinds
+    assert [key.type for key in keys if key.name == "slow.kind"] == ["'grpo' or 'sft'"]
 
 
 def test_a_channel_that_is_off_has_no_rules() -> None:

@@ -53,12 +53,38 @@ def test_kl_inputs_are_some_of_the_test_examples() -> None:
     assert cost_of(evaluation={"test_examples": 8, "kl_examples": 0}).evaluation_rollouts == 48
 
 
+def test_shrinking_is_counted_at_most() -> None:
+    """Two stages: start, before and nine factors on 32; KL of 16 twice; the first task twice."""
+    plain = cost_of()
+    shrunk = cost_of(slow={"group": 8, "shrink": 0.95})
+    extra = 2 * (11 * 32 + 2 * 16)
+    assert shrunk.slow_rollouts == plain.slow_rollouts + extra + 2 * 32
+    assert plain.minutes is not None
+    assert shrunk.minutes is not None
+    assert shrunk.minutes > plain.minutes
+    own = cost_of(slow={"group": 8, "shrink": 0.95, "adapter_policy": "merge-then-new"})
+    assert own.slow_rollouts == plain.slow_rollouts + extra
+    never = [{"task": "a", "cycles": 2, "slow": False}, {"task": "b", "cycles": 3}]
+    one = cost_of(slow={"group": 8, "shrink": 0.95}, stages=never)
+    assert one.slow_rollouts == cost_of(stages=never).slow_rollouts + extra // 2
+
+
 def test_a_channel_that_is_off_costs_nothing() -> None:
     assert cost_of(fast=None).fast_rollouts == 0
     assert cost_of(slow=None).slow_rollouts == cost_of(slow=None).optimizer_steps == 0
     half = cost_of(stages=[{"task": "a", "cycles": 2, "slow": False}, {"task": "b", "cycles": 3}])
     assert half.optimizer_steps == 15
     assert half.fast_rollouts == 5 * 320 + 2 * 4 * 32
+
+
+def test_gold_answers_cost_training_and_no_rollouts() -> None:
+    grpo, taught = cost_of(), cost_of(slow={"kind": "sft"})
+    bare = cost_of(slow={"kind": "sft", "gradient_context": "bare"})
+    assert (taught.slow_rollouts, taught.optimizer_steps) == (0, 25)
+    assert bare.minutes is not None
+    assert taught.minutes is not None
+    assert grpo.minutes is not None
+    assert bare.minutes < taught.minutes < grpo.minutes
 
 
 def test_tasks_without_a_stage_are_evaluated_all_the_same() -> None:

@@ -24,6 +24,9 @@ EVENTS: tuple[rec.Event, ...] = (
     rec.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
     rec.EvaluationEvent(1, 96, 12.5),
     rec.RunEvent("finished", 300.0),
+    rec.ShrinkEvent(
+        0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Demonstration, PromptProgram
-from fastslow.records import DriftEvent, TextEvent
+from fastslow.records import DriftEvent, ShrinkEvent, TextEvent
 from fastslow.report import build_report, render_terminal, write_report
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
@@ -350,6 +350,55 @@ def test_every_key_of_report_json_is_documented(tmp_path: Path) -> None:
     keys |= {*data["per_task"]["alpha"]["change"], *data["drift"][0], *data["prompts"]["alpha"]}
     keys |= set(data["metrics"]["bwt_gem"])
     assert {key for key in keys if f"`{key}`" not in schema} == set()
+
+
+def test_what_shrinking_gave_up_and_saved_is_in_every_form_of_the_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    event = ShrinkEvent(
+        stage=1,
+        task="beta",
+        share=0.95,
+        factor=0.4,
+        reason=None,
+        validation_start=0.25,
+        validation_before=0.75,
+        validation_after=0.74,
+        validation_n=32,
+        kl_before=0.5,
+        kl_after=0.125,
+        earlier_before={"alpha": 0.5},
+        earlier_after={"alpha": 0.4},
+        rollouts=300,
+        seconds=7.0,
+    )
+    before = report_json(run)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            replace(event, factor=1.0, reason="no gain", earlier_before={}, rollouts=0, seconds=0),
+            event,  # the stage was measured again after a stop
+        )
+    data = report_json(run)
+    assert before["shrink"] == []
+    assert data["shrink"] == [
+        {
+            "stage": 1,
+            "task": "beta",
+            "share": 0.95,
+            "factor": 0.4,
+            "reason": None,
+            "validation": {"start": 0.25, "before": 0.75, "after": 0.74, "n": 32},
+            "kl_fst": {"before": 0.5, "after": 0.125},
+            "earlier": {"alpha": {"before": 0.5, "after": 0.4}},
+            "rollouts": 300,
+            "seconds": 7.0,
+        }
+    ]
+    assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 300
+    assert data["seconds_by"]["slow"] == before["seconds_by"]["slow"] + 7
+    row = "| 2 beta | 0.4 | 0.25 | 0.75 | 0.74 | 0.98 | 0.5000 | 0.1250 | alpha -0.10 |"
+    assert row in (run / "report.md").read_text()
+    assert "Shrink" in terminal(run, 160)
+    assert "alpha -0.10" in terminal(run, 160)
 
 
 def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -> None:
