@@ -88,16 +88,14 @@ class PassRates:
         known[problem] = old + self.newest_weight * (rate - old)
         return known[problem]
 
-    def forget(self, task: str) -> None:
-        """Drop a task's rates: other stages have changed the weights since."""
-        self.rates.pop(task, None)
-
 
 class DifficultyGate:
     """Decides from measured pass rates which groups enter the gradient.
 
     A group is dropped if its rewards are equal, or if its problem's band is not trained on. The
     rate that decides contains the group itself, since most problems are met once.
+
+    A gate lives as long as a stage: other stages change the weights, and with them every rate.
 
     Args:
         settings: Bands, caps and alarm levels.
@@ -111,11 +109,6 @@ class DifficultyGate:
         self.rates = PassRates(settings.newest_weight)
         self.length_level: float | None = None
         """Running mean length of completions, in tokens; None before the first batch."""
-
-    def start_stage(self, task: str) -> None:
-        """Measure anew: a task's rates and the length level belong to one stage."""
-        self.rates.forget(task)
-        self.length_level = None
 
     def judge(self, task: str, groups: Sequence[Group]) -> Verdict:
         """Take in the groups of one batch and say which of them to learn from.
