@@ -264,6 +264,38 @@ def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
     assert all(kl is None or kl <= 0.006 for m in metrics for kl in [m["slow/kl_tuned_base"]])
 
 
+def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_reports_it(
+    tmp_path: Path, toy: list[str]
+) -> None:
+    """With a high rate the tiny model learns its second task to the full and much beyond need."""
+    from fastslow.report import build_report, write_report
+
+    shapes = ("fast=null", "slow.group=8", "cycle.problems=4", "stages.0.cycles=8")
+    loops = (*shapes, "stages.1.cycles=8", "slow.lr=0.05", "slow.shrink=0.95")
+    run = train(tmp_path, [*toy, *loops])
+    second = [e for e in read_events(run / "events.jsonl") if isinstance(e, ShrinkEvent)][1]
+    gain = second.validation_before - second.validation_start
+    assert gain > 0
+    assert second.factor < 1
+    assert second.validation_after - second.validation_start >= 0.95 * gain
+    assert second.kl_before is not None
+    assert second.kl_after is not None
+    assert second.kl_after < second.kl_before
+    assert set(second.earlier_after) == set(second.earlier_before) == {"first"}
+
+    last = json.loads((sorted((run / "resume").iterdir())[-1] / "state.json").read_text())
+    drawn = 2 * 8 * 2 * 4 * 8
+    shrunk = sum(e.rollouts for e in build_report(run).shrinks)
+    assert last["rollouts"]["slow"] == drawn + shrunk == build_report(run).rollouts["slow"]
+    write_report(run)
+    assert "## Shrink" in (run / "report.md").read_text()
+    kept = run / "stages" / "001-second"
+    assert not (kept / "stage_start.safetensors").exists()
+    assert (kept / "adapter_model.safetensors").read_bytes() == (
+        sorted((run / "resume").iterdir())[-1] / "policy" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_with_an_adapter_per_stage_nothing_is_forgotten_and_the_record_says_by_which(
     tmp_path: Path, toy: list[str]
 ) -> None:
