@@ -35,6 +35,8 @@ SHAPES: tuple[Shape, ...] = (
     (60, 4, 8, 25, 64),
     (10, 4, 4, 40, 128),
 )
+MEMORY_SHARE = 0.6
+"""Share of the free memory that stock's micro-batch may take; the rest is for what varies."""
 WHOLE_STEP: Shape = (280, 4, 8, 55, 6)
 
 
@@ -52,6 +54,8 @@ class Row:
     layout: str
     peak_share: float
     """Operations over the unique tokens per second, as a share of the GEMM peak."""
+    stock_rows: int
+    """Rows of stock's micro-batch: the largest that fits."""
     seconds: float
     """Ours, median."""
 
@@ -144,20 +148,36 @@ class Turn:
 
 
 def take_turns(ours: Turn, stock: Turn, repeats: int) -> float:
-    """Warm both up, then alternate; returns stock's time over ours, median."""
-    for turn in (ours, stock):
-        turn.run()
+    """Alternate; returns stock's time over ours, median. Both have run before."""
     for _ in range(repeats):
         ours.take()
         stock.take()
     return statistics.median(s / o for o, s in zip(ours.seconds, stock.seconds, strict=True))
 
 
-def gradients(model: Any, loss: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Gradient of the adapter, flat."""
-    model.zero_grad()
-    torch.autograd.backward(loss())
+def gradient(model: Any) -> torch.Tensor:
+    """Gradient of the adapter as it stands, flat."""
     return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+
+
+def rows_that_fit(turn: Callable[[int], None], rows: int) -> int:
+    """Largest micro-batch of the stock side, from the memory that one row takes.
+
+    Args:
+        turn: Forward and backward of one micro-batch of so many rows.
+        rows: Rows there are.
+    """
+    start = reset_peak()
+    turn(1)
+    end = peak_memory()
+    if start is None or end is None:
+        return rows
+    if torch.cuda.is_available():
+        free = float(torch.cuda.mem_get_info()[0])
+    else:
+        known = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+        free = 1024.0 * int(known.split()[0])
+    return max(1, min(rows, int(MEMORY_SHARE * free / max(end - start, 1.0))))
 
 
 def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: float) -> Row:
@@ -169,20 +189,30 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: floa
     ids = torch.tensor([p + c for p, c in zip(prompts, completions, strict=True)])
     answer = shape[-1]
 
-    def our_loss() -> torch.Tensor:
-        return -(score_completions(model, prompts, completions).logprobs * weights).mean()
+    def our_turn() -> None:
+        model.zero_grad()
+        scored = score_completions(model, prompts, completions)
+        torch.autograd.backward(-(scored.logprobs * weights).mean())
 
-    def stock_loss() -> torch.Tensor:
+    def stock_pass(rows: slice) -> None:
+        part = ids[rows]
         scored = trainer._get_per_token_logps_and_entropies(
-            model, ids, torch.ones_like(ids), answer, compute_entropy=True
+            model, part, torch.ones_like(part), answer, compute_entropy=True
         )
-        logprobs: torch.Tensor = scored[0]
-        return -(logprobs * weights).mean()
+        torch.autograd.backward(-(scored[0] * weights[rows]).sum() / (len(ids) * answer))
 
-    ours = Turn(lambda: _backward(model, our_loss), [], [])
-    stock = Turn(lambda: _backward(model, stock_loss), [], [])
-    exact = gradients(model, stock_loss)
-    error = (gradients(model, our_loss) - exact).norm() / exact.norm()
+    fitting = rows_that_fit(lambda rows: stock_pass(slice(0, rows)), len(ids))
+
+    def stock_turn() -> None:
+        model.zero_grad()
+        for start in range(0, len(ids), fitting):
+            stock_pass(slice(start, start + fitting))
+
+    ours, stock = Turn(our_turn, [], []), Turn(stock_turn, [], [])
+    stock_turn()
+    exact = gradient(model)
+    our_turn()
+    error = (gradient(model) - exact).norm() / exact.norm()
     speedup = take_turns(ours, stock, repeats)
     seconds = statistics.median(ours.seconds)
     memory = (
@@ -195,16 +225,14 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: floa
         float(f"{error.item():.2g}"),
         cheapest(model, prompts, completions),
         round(operations(model, shape) / seconds / peak, 3),
+        fitting,
         round(seconds, 3),
     )
 
 
-def _backward(model: Any, loss: Callable[[], torch.Tensor]) -> None:
-    model.zero_grad()
-    torch.autograd.backward(loss())
-
-
-def stock_trainer(policy: Policy, group: int, rows: int, max_tokens: int, rewards: Any) -> Any:
+def stock_trainer(
+    policy: Policy, group: int, rows: int, max_tokens: int, rewards: Any, passes: int = 1
+) -> Any:
     """TRL's own trainer over the same adapter; its reference is the adapter switched off."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -217,7 +245,8 @@ def stock_trainer(policy: Policy, group: int, rows: int, max_tokens: int, reward
         num_generations=group,
         max_completion_length=max_tokens,
         per_device_train_batch_size=rows,
-        steps_per_generation=1,
+        steps_per_generation=passes,
+        gradient_accumulation_steps=passes,
         use_cpu=policy.model.device.type == "cpu",
         bf16=False,
         gradient_checkpointing=False,
@@ -233,7 +262,7 @@ def stock_trainer(policy: Policy, group: int, rows: int, max_tokens: int, reward
         processing_class=policy.tokenizer,
     )
     trainer.beta = 0.001
-    trainer.current_gradient_accumulation_steps = 1
+    trainer.current_gradient_accumulation_steps = passes
     return trainer
 
 
@@ -262,7 +291,8 @@ def whole_step(policy: Policy, shape: Shape, repeats: int) -> float:
     def rewards(completions: list[Any], **unused: Any) -> list[float]:
         return [float(len(c[0]["content"]) % 2) for c in completions]
 
-    stock = stock_trainer(policy, rollouts, problems * rollouts, answer, rewards)
+    passes = problems  # a problem's group at a time keeps stock within memory
+    stock = stock_trainer(policy, rollouts, rollouts, answer, rewards, passes)
     turns = [{"role": "system", "content": words}]
     rows = [
         {"prompt": [*turns, {"role": "user", "content": example.question}]}
@@ -271,9 +301,12 @@ def whole_step(policy: Policy, shape: Shape, repeats: int) -> float:
     ]
 
     def stock_step() -> None:
-        stock.training_step(stock.accelerator.prepare_model(stock.model), rows, None)
+        for _ in range(passes):
+            stock.training_step(stock.model, rows, None)
         stock.model.zero_grad()
 
+    stock_step()
+    ours.run()
     return take_turns(ours, Turn(stock_step, [], []), repeats)
 
 

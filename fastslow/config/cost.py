@@ -27,11 +27,11 @@ TRAINED_TOKENS_PER_ROW = 11.0
 counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes the 8 s it was
 measured to take."""
 START_S = 30.0
-"""Imports, loading the model, reports. Source: measured, rounded up."""
+"""Imports, loading the model, reports. Source: our guess, on the high side."""
 BFLOAT16_SLOWDOWN = 4.0
 """Of bfloat16 against float32 on these CPUs. Source: measured, docs/decisions.md."""
 PROCESS_GB = 1.0
-"""Interpreter and libraries before any weight. Source: measured, rounded up."""
+"""Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9
 """Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
