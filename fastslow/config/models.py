@@ -190,7 +190,7 @@ class GrpoConfig(MinimalConfig):
     """Weight of KL(tuned || base) in the loss; the base is the same weights, adapter off."""
     temperature: PositiveFloat = key(1.0, "temperature", "TRL's default; the paper gives none")
     """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
-    rows_per_forward: PositiveInt = key(64, "rollouts", "an update of the demonstration in one pass")
+    rows_per_forward: PositiveInt = key(64, "rollouts", "the update of the demo in one pass")
     """Rollouts in one forward and backward pass; gradients add up over passes."""
     averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
     """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
