@@ -17,9 +17,9 @@ from fastslow.config.models import RunConfig, StageConfig
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
 SAMPLED_TOKENS_PER_S = 156.0
-"""Sampling, 135M, batch of 64, float32, 2 cores. Source: measured, docs/decisions.md."""
+"""Sampling, 135M, batch of 64, float32, 2 cores. Source: early probe, docs/decisions.md."""
 TRAINED_TOKENS_PER_S = 125.0
-"""LoRA forward and backward, 135M, 2 cores. Source: measured, docs/decisions.md."""
+"""LoRA forward and backward, 135M, 2 cores. Source: early probe, docs/decisions.md."""
 SAMPLED_TOKENS_PER_ROLLOUT = 6.0
 """Answer of a word-level task with its stop token. Source: design assumption."""
 TRAINED_TOKENS_PER_ROW = 11.0
@@ -29,7 +29,7 @@ measured to take."""
 START_S = 30.0
 """Imports, loading the model, reports. Source: our guess, on the high side."""
 BFLOAT16_SLOWDOWN = 4.0
-"""Of bfloat16 against float32 on these CPUs. Source: measured, docs/decisions.md."""
+"""Of bfloat16 against float32 on these CPUs. Source: early probe, docs/decisions.md."""
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9

@@ -176,7 +176,7 @@ class GrpoConfig(MinimalConfig):
     """TRL's name of the loss."""
     group: int = key(8, "rollouts per problem", FST + ", App. D", ge=2)
     """G: rollouts of one problem, over all texts; the population size must divide it."""
-    lr: PositiveFloat = key(3e-4, "1 / update", "measured, docs/results.md")
+    lr: PositiveFloat = key(3e-4, "1 / update", OURS)
     """Peak learning rate of AdamW."""
     warmup_steps: NonNegativeInt = key(2, "optimizer updates", FST + ", App. D has 10 of 1,500")
     """Updates over which the learning rate rises from 0, at the start of each stage."""
@@ -263,7 +263,7 @@ class DemosConfig(Model):
     """Which fast channel."""
     population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
     """K: texts kept after each fast phase; must divide `slow.group`."""
-    demonstrations: PositiveInt = key(4, "demonstrations", "measured, docs/results.md")
+    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
     """Demonstrations in one text, at most."""
     pool: PositiveInt = key(32, "examples", OURS)
     """Training examples set aside for demonstrations; the slow channel never trains on them."""

@@ -24,11 +24,11 @@ Layout: TypeAlias = Literal["padded", "packed", "tree"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 PASS_TOKENS = 12.0
-"""What starting one more forward and backward pass costs, in tokens. Source: measured on two cores
-with 135 M parameters, `python -m benchmarks.slow_step`."""
+"""What starting one more forward and backward pass costs, in tokens. Source: a first guess, too low
+by what docs/log.md found."""
 ATTENTION_SLOWDOWN = 3.0
-"""Time of a masked attention score against a multiplication inside a linear layer. Source: as
-above."""
+"""Time of a masked attention score against a multiplication inside a linear layer. Source: a first
+guess."""
 
 logger = logging.getLogger(__name__)
 

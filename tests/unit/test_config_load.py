@@ -342,7 +342,7 @@ def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
 def test_the_source_of_a_default_is_that_of_its_kind(load: Load) -> None:
     grpo = load(RUN)
     sft = load(RUN, "slow.kind=sft")
-    assert grpo.sources["slow.lr"] == "default: measured, docs/results.md"
+    assert grpo.sources["slow.lr"] == "default: ours, docs/decisions.md"
     assert sft.sources["slow.lr"] == "default: TRL's PEFT guide: ten times its default"
     assert sft.sources["slow.lora.rank"] == "default: PEFT's default"
     assert sft.sources["slow.kind"] == "override"
