@@ -6,12 +6,15 @@
 A shape is text, problems, rollouts per problem, question and answer, in tokens. Both sides get the
 same model, rows and loss, and take turns; ratios are medians over the turns. Stock is TRL's own
 log-prob function (and `generate` for the whole step) in the largest micro-batch that fits. On a CPU
-stock's fused head scores every position, prompts too: a part of our lead is that.
+stock's fused head scores every position, prompts too: a part of our lead is that. Peak memory is
+that of a process of its own for each side, above what the loaded model takes.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -48,12 +51,13 @@ class Row:
     speedup: float
     """Stock's time over ours, median of the turns."""
     memory_ratio: float | None
-    """Our peak memory over stock's, both above what was there before; None if not measurable."""
+    """Our peak memory over stock's, both above that of the loaded model; None if not measurable."""
     gradient_error: float
     """Norm of the difference of the adapters' gradients over the norm of stock's."""
     layout: str
     peak_share: float
-    """Operations over the unique tokens per second, as a share of the GEMM peak."""
+    """Operations over the unique tokens per second, as a share of the GEMM peak taken in the same
+    turn; median."""
     stock_rows: int
     """Rows of stock's micro-batch: the largest that fits."""
     seconds: float
@@ -75,15 +79,18 @@ def rows_of(shape: Shape, vocab: int) -> tuple[list[TokenIds], list[TokenIds]]:
     ]
 
 
-def gemm_peak(repeats: int = 8) -> float:
-    """Operations per second of a large float32 matrix product: best of some."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * 2048**3 / best
+GEMM_SIZE = 2048
+GEMM_REPEATS = 10
+
+
+def gemm() -> None:
+    """Large float32 matrix products, whose rate is what the machine can do."""
+    a = torch.randn(GEMM_SIZE, GEMM_SIZE)
+    for _ in range(GEMM_REPEATS):
+        torch.mm(a, a)
+
+
+GEMM_OPERATIONS = 2.0 * GEMM_SIZE**3 * GEMM_REPEATS
 
 
 def operations(model: Any, shape: Shape) -> float:
@@ -134,25 +141,25 @@ class Turn:
 
     run: Callable[[], None]
     seconds: list[float]
-    memory: list[float]
 
     def take(self) -> None:
-        """Run once; keep time and peak memory."""
-        start = reset_peak()
+        """Run once; keep the time."""
         started = time.perf_counter()
         self.run()
         self.seconds.append(time.perf_counter() - started)
-        end = peak_memory()
-        if start is not None and end is not None:
-            self.memory.append(end - start)
 
 
-def take_turns(ours: Turn, stock: Turn, repeats: int) -> float:
-    """Alternate; returns stock's time over ours, median. Both have run before."""
+def take_turns(sides: Sequence[Turn], repeats: int) -> None:
+    """Alternate, so that a slow moment of the machine meets all sides. Each has run before."""
     for _ in range(repeats):
-        ours.take()
-        stock.take()
-    return statistics.median(s / o for o, s in zip(ours.seconds, stock.seconds, strict=True))
+        for side in sides:
+            side.take()
+
+
+def ratio(above: Turn, below: Turn) -> float:
+    """Median over the turns of one side's time over the other's."""
+    pairs = zip(above.seconds, below.seconds, strict=True)
+    return statistics.median(a / b for a, b in pairs)
 
 
 def gradient(model: Any) -> torch.Tensor:
@@ -180,8 +187,17 @@ def rows_that_fit(turn: Callable[[int], None], rows: int) -> int:
     return max(1, min(rows, int(MEMORY_SHARE * free / max(end - start, 1.0))))
 
 
-def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: float) -> Row:
-    """One shape: forward and backward, ours and stock's."""
+@dataclass(frozen=True)
+class Sides:
+    """Forward and backward of one shape, ours and stock's, over the same adapter."""
+
+    ours: Callable[[], None]
+    stock: Callable[[], None]
+    stock_rows: int
+
+
+def sides_of(policy: Policy, trainer: Any, shape: Shape) -> Sides:
+    """Both sides, ready to run; the same loss, a weighted mean of all log-probabilities."""
     model = policy.model
     prompts, completions = rows_of(shape, model.config.vocab_size)
     generator = torch.Generator().manual_seed(1)
@@ -189,7 +205,7 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: floa
     ids = torch.tensor([p + c for p, c in zip(prompts, completions, strict=True)])
     answer = shape[-1]
 
-    def our_turn() -> None:
+    def ours() -> None:
         model.zero_grad()
         scored = score_completions(model, prompts, completions)
         torch.autograd.backward(-(scored.logprobs * weights).mean())
@@ -203,31 +219,71 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, peak: floa
 
     fitting = rows_that_fit(lambda rows: stock_pass(slice(0, rows)), len(ids))
 
-    def stock_turn() -> None:
+    def stock() -> None:
         model.zero_grad()
         for start in range(0, len(ids), fitting):
             stock_pass(slice(start, start + fitting))
 
-    ours, stock = Turn(our_turn, [], []), Turn(stock_turn, [], [])
-    stock_turn()
+    return Sides(ours, stock, fitting)
+
+
+def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, model_name: str) -> Row:
+    """One shape: forward and backward, ours and stock's."""
+    model = policy.model
+    sides = sides_of(policy, trainer, shape)
+    sides.stock()
     exact = gradient(model)
-    our_turn()
+    sides.ours()
     error = (gradient(model) - exact).norm() / exact.norm()
-    speedup = take_turns(ours, stock, repeats)
-    seconds = statistics.median(ours.seconds)
-    memory = (
-        statistics.median(ours.memory) / statistics.median(stock.memory) if stock.memory else None
-    )
+    ours, stock, peak = Turn(sides.ours, []), Turn(sides.stock, []), Turn(gemm, [])
+    gemm()
+    take_turns([peak, ours, stock], repeats)
+    share = operations(model, shape) / GEMM_OPERATIONS * ratio(peak, ours)
+    memory = [peak_in_child(side, shape, model_name, sides.stock_rows) for side in SIDES]
+    prompts, completions = rows_of(shape, model.config.vocab_size)
     return Row(
         shape,
-        round(speedup, 2),
-        None if memory is None else round(memory, 3),
+        round(ratio(stock, ours), 2),
+        round(memory[0] / memory[1], 3) if memory[0] and memory[1] else None,
         float(f"{error.item():.2g}"),
         cheapest(model, prompts, completions),
-        round(operations(model, shape) / seconds / peak, 3),
-        fitting,
-        round(seconds, 3),
+        round(share, 3),
+        sides.stock_rows,
+        round(statistics.median(ours.seconds), 3),
     )
+
+
+SIDES = ("ours", "stock")
+
+
+def peak_in_child(side: str, shape: Shape, model_name: str, stock_rows: int) -> float | None:
+    """Peak memory of one side in a fresh process, above the loaded model's, in bytes."""
+    numbers = ",".join(map(str, shape))
+    options = ["--shapes", numbers, "--model", model_name, "--peak-of", side]
+    command = [sys.executable, "-m", "benchmarks.slow_step", *options]
+    if side == "stock":
+        command += ["--stock-rows", str(stock_rows)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak: float | None = json.loads(output.splitlines()[-1])
+    return peak
+
+
+def peak_of(policy: Policy, trainer: Any, side: str, shape: Shape, rows: int) -> float | None:
+    """Peak memory of the first pass of one side in this process, above what was in use."""
+    model = policy.model
+    start = reset_peak()
+    if side == "ours":
+        prompts, completions = rows_of(shape, model.config.vocab_size)
+        torch.autograd.backward(score_completions(model, prompts, completions).logprobs.sum())
+    else:
+        prompts, completions = rows_of(shape, model.config.vocab_size)
+        part = torch.tensor([p + c for p, c in zip(prompts, completions, strict=True)])[:rows]
+        scored = trainer._get_per_token_logps_and_entropies(
+            model, part, torch.ones_like(part), shape[-1], compute_entropy=True
+        )
+        torch.autograd.backward(scored[0].sum())
+    end = peak_memory()
+    return None if start is None or end is None else end - start
 
 
 def stock_trainer(
@@ -286,7 +342,7 @@ def whole_step(policy: Policy, shape: Shape, repeats: int) -> float:
     trainer = FastSlowTrainer(policy, task, problems, settings)
     optimizer = torch.optim.SGD([p for p in policy.model.parameters() if p.requires_grad], lr=0.0)
     batch, slots = Batch(examples), [program] * rollouts
-    ours = Turn(lambda: _ignore(trainer.update(batch, slots, optimizer, 1)), [], [])
+    ours = Turn(lambda: _ignore(trainer.update(batch, slots, optimizer, 1)), [])
 
     def rewards(completions: list[Any], **unused: Any) -> list[float]:
         return [float(len(c[0]["content"]) % 2) for c in completions]
@@ -307,7 +363,9 @@ def whole_step(policy: Policy, shape: Shape, repeats: int) -> float:
 
     stock_step()
     ours.run()
-    return take_turns(ours, Turn(stock_step, [], []), repeats)
+    theirs = Turn(stock_step, [])
+    take_turns([ours, theirs], repeats)
+    return ratio(theirs, ours)
 
 
 def _ignore(value: object) -> None:
@@ -322,6 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="as model.name")
     parser.add_argument("--skip-whole-step", action="store_true", help="forward and backward only")
+    parser.add_argument("--peak-of", choices=SIDES, help="print one side's peak memory in bytes")
+    parser.add_argument("--stock-rows", type=int, default=1, help="micro-batch for --peak-of stock")
     options = parser.parse_args(arguments)
     shapes = [_shape(text) for text in options.shapes] if options.shapes else list(SHAPES)
     policy = with_adapter(
@@ -333,15 +393,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     policy.model.train()
     trainer = stock_trainer(policy, 2, 2, 8, lambda completions, **unused: [0.0] * len(completions))
-    peak = gemm_peak()
+    if options.peak_of:
+        print(peak_of(policy, trainer, options.peak_of, shapes[0], options.stock_rows) or "null")
+        return
     found: list[dict[str, Any]] = []
     for shape in shapes:
-        row = measure(policy, trainer, shape, options.repeats, peak)
+        row = measure(policy, trainer, shape, options.repeats, options.model)
         found.append(asdict(row))
         print(row, flush=True)
     if not options.skip_whole_step:
-        ratio = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
-        found.append({"shape": WHOLE_STEP, "whole_step_speedup": ratio})
+        speedup = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
+        found.append({"shape": WHOLE_STEP, "whole_step_speedup": speedup})
         print(found[-1])
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastslow.policy.prefixes import shared_prefixes
-from fastslow.policy.trie import pack
+from fastslow.policy.trie import ancestor_mask, merge
 from fastslow.types import TokenIds
 
 TrunkCache: TypeAlias = Callable[[TokenIds], Any]
@@ -55,27 +55,33 @@ class SharedRows:
         """See `DecodingState.start`: texts from their caches, distinct question tokens once."""
         self.cache = _joined(self.model, self.trunks)
         columns = self.cache.get_seq_length()
-        packed = [
-            pack([self.prompts[i][len(group.trunk) :] for i in group.members])
+        tries = [
+            merge([self.prompts[i][len(group.trunk) :] for i in group.members])
             for group in self.groups
         ]
-        total = sum(len(part.tokens) for part in packed)
+        total = sum(len(part.tokens) for part in tries)
         mask = torch.zeros(total, columns + total, dtype=torch.bool)
         last = torch.zeros(len(self.prompts), dtype=torch.long)
         node, column = 0, 0
-        for group, part in zip(self.groups, packed, strict=True):
+        for group, part in zip(self.groups, tries, strict=True):
             here, trunk = slice(node, node + len(part.tokens)), len(group.trunk)
             mask[here, column : column + trunk] = True
-            mask[here, columns + node : columns + node + len(part.tokens)] = part.mask
+            mask[here, columns + node : columns + node + len(part.tokens)] = ancestor_mask(
+                part.parents
+            )
             for member, path in zip(group.members, part.paths, strict=True):
                 last[member] = node + path[-1]
             node, column = here.stop, column + trunk
         self.rows_mask = mask[last]
         self.positions = torch.tensor([len(prompt) for prompt in self.prompts])
-        depth = [p.depth + len(g.trunk) for g, p in zip(self.groups, packed, strict=True)]
+        depth = [
+            len(group.trunk) + at
+            for group, part in zip(self.groups, tries, strict=True)
+            for at in part.depth
+        ]
         kept, row_of = torch.unique(last, return_inverse=True)
-        tokens = torch.cat([part.tokens for part in packed])
-        return self._forward(tokens, mask, torch.cat(depth), kept)[row_of]
+        tokens = torch.tensor([token for part in tries for token in part.tokens])
+        return self._forward(tokens, mask, torch.tensor(depth), kept)[row_of]
 
     def keep(self, rows: Tensor) -> None:
         """See `DecodingState.keep`; columns of finished rows stay, masked for all others."""

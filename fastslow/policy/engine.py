@@ -13,7 +13,8 @@ import torch
 
 from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.decoding import BranchedRows, DecodingState, SharedRows, draw
-from fastslow.policy.layouts import completion_logits, score_completions, why_not_shared
+from fastslow.policy.head import CHUNK_NODES
+from fastslow.policy.layouts import predict, score_completions, why_not_shared
 from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer
 from fastslow.types import Completion, Sampling, TokenIds
@@ -117,12 +118,15 @@ class TorchEngine:
     ) -> list[tuple[float, ...]]:
         """See `Engine.kl_to_base`."""
         with self._evaluating():
-            tuned = completion_logits(self.model, prompts, completions)
+            tuned = predict(self.model, prompts, completions)
             with self.base_weights():
-                base = completion_logits(self.model, prompts, completions)
-        p = torch.log_softmax(tuned.logits.double(), dim=-1)
-        q = torch.log_softmax(base.logits.double(), dim=-1)
-        divergence = (p.exp() * (p - q)).sum(-1).tolist()
+                base = predict(self.model, prompts, completions)
+        divergence: list[float] = []
+        for start in range(0, len(tuned.states), CHUNK_NODES):
+            here = slice(start, start + CHUNK_NODES)
+            p = torch.log_softmax(tuned.logits(here).double(), dim=-1)
+            q = torch.log_softmax(base.logits(here).double(), dim=-1)
+            divergence += (p.exp() * (p - q)).sum(-1).tolist()
         return [tuple(divergence[node] for node in path) for path in tuned.nodes]
 
     @contextmanager

@@ -1,9 +1,9 @@
 """Log-probabilities of completions, exact, in the cheapest of three layouts.
 
 A fast-slow batch repeats its texts and questions in every row. *padded* is the plain batch;
-*packed* puts the unique tokens into one sequence (`trie.py`); *tree* computes the keys and values
-of each text once, of each question once, and branches (`tree.py`). All give the same numbers; a
-cost model picks per batch.
+*packed* puts the unique tokens into one sequence (`trie.py`, `blocks.py`); *tree* computes the keys
+and values of each text once, of each question once, and branches (`tree.py`). All give the same
+numbers; a cost model picks per batch.
 """
 
 import logging
@@ -15,32 +15,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fastslow.policy import blocks
+from fastslow.policy.head import hidden_states, plain_head, score_targets
 from fastslow.policy.prefixes import shared_prefixes
-from fastslow.policy.tree import tree_logits
-from fastslow.policy.trie import pack
+from fastslow.policy.tree import tree_states
+from fastslow.policy.trie import Trie, lay_out, merge
 from fastslow.types import TokenIds
 
 Layout: TypeAlias = Literal["padded", "packed", "tree"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-PASS_TOKENS = 12.0
-"""What starting one more forward and backward pass costs, in tokens. Source: a first guess, too low
-by what docs/log.md found."""
-ATTENTION_SLOWDOWN = 3.0
-"""Time of a masked attention score against a multiplication inside a linear layer. Source: a first
-guess."""
+PASS_TOKENS = 150.0
+"""What starting one more forward and backward pass costs, in tokens. Source: fitted to the timings
+in docs/log.md."""
+ATTENTION_SLOWDOWN = 2.0
+"""Time of an attention score against as many multiplications inside a linear layer; the scores are
+computed once more on the way back. Source: as for `PASS_TOKENS`."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CompletionLogits:
-    """The model's output at the positions that predict completion tokens."""
-
-    logits: Float[Tensor, "nodes vocab"]
-    """One row per distinct position that precedes a completion token; differentiable."""
-    nodes: tuple[tuple[int, ...], ...]
-    """For each completion, the row of `logits` that predicts each of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,23 @@ class ScoredTokens:
     """Natural-log probability of each completion token."""
     entropies: Float[Tensor, "rows tokens"]
     """Entropy of the distribution each was drawn from, in nats; carries no gradient."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The model's state at the positions that predict completion tokens."""
+
+    states: Float[Tensor, "nodes width"]
+    """Last hidden states, one row per distinct position; logits where there is no `head`."""
+    nodes: tuple[tuple[int, ...], ...]
+    """For each completion, the row of `states` that predicts each of its tokens."""
+    head: torch.nn.Linear | None
+    """Turns states into logits."""
+
+    def logits(self, rows: slice) -> Float[Tensor, "nodes vocab"]:
+        """Logits of some rows of `states`."""
+        states = self.states[rows]
+        return states if self.head is None else self.head(states)
 
 
 def score_completions(
@@ -72,43 +81,54 @@ def score_completions(
     Returns:
         One row per completion, as wide as the longest. Differentiable in the model's parameters.
     """
-    output = completion_logits(model, prompts, completions, layout)
-    log_distributions = torch.log_softmax(output.logits.float() / temperature, dim=-1)
-    width = max(map(len, completions))
+    found = predict(model, prompts, completions, layout)
+    device = found.states.device
 
-    def padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "rows tokens"]:
-        filled = [[*row, *[0] * (width - len(row))] for row in rows]
-        return torch.tensor(filled, device=log_distributions.device)
+    def flat(rows: Sequence[Sequence[int]]) -> Int[Tensor, " targets"]:
+        return torch.tensor([number for row in rows for number in row], device=device)
 
-    nodes, targets = padded(output.nodes), padded(completions)
-    real = padded([[1] * len(done) for done in completions])
-    with torch.no_grad():
-        entropy = -(log_distributions.exp() * log_distributions).sum(-1)
-    return ScoredTokens(log_distributions[nodes, targets] * real, entropy[nodes] * real)
+    nodes, targets = flat(found.nodes), flat(completions)
+    if found.head is not None:
+        logprobs, entropies = score_targets(found.states, found.head, nodes, targets, temperature)
+    else:
+        log_distributions = torch.log_softmax(found.states.float() / temperature, dim=-1)
+        logprobs = log_distributions[nodes, targets]
+        with torch.no_grad():
+            entropies = -(log_distributions.exp() * log_distributions).sum(-1)
+    lengths = torch.tensor([len(done) for done in completions], device=device)
+    real = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    empty = torch.zeros(real.shape, device=device)
+    return ScoredTokens(
+        empty.masked_scatter(real, logprobs), empty.masked_scatter(real, entropies[nodes])
+    )
 
 
-def completion_logits(
+def predict(
     model: Any,
     prompts: Sequence[TokenIds],
     completions: Sequence[TokenIds],
     layout: Layout | None = None,
-) -> CompletionLogits:
-    """Logits of every completion token, in the given layout or the cheapest one."""
+) -> Predictions:
+    """States that predict every completion token, in the given layout or the cheapest one."""
     run: Mapping[Layout, Callable[..., tuple[Tensor, list[list[int]]]]] = {
-        "padded": padded_logits,
-        "packed": packed_logits,
-        "tree": tree_logits,
+        "padded": padded_states,
+        "packed": packed_states,
+        "tree": tree_states,
     }
-    logits, nodes = run[layout or cheapest(model, prompts, completions)](
-        model, prompts, completions
-    )
-    return CompletionLogits(logits, tuple(map(tuple, nodes)))
+    layout = layout or cheapest(model, prompts, completions)
+    head = plain_head(model)
+    assert head is not None or layout == "padded", "the shared layouts give hidden states"
+    states, nodes = run[layout](model, prompts, completions)
+    return Predictions(states, tuple(map(tuple, nodes)), head)
 
 
-def padded_logits(
+def padded_states(
     model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
-    """The plain batch: prompts padded on the left, completions on the right."""
+    """The plain batch: prompts padded on the left, completions on the right.
+
+    Hidden states, or logits from a model whose head is not plain.
+    """
     before, after = max(map(len, prompts)), max(map(len, completions))
     ids = torch.zeros(len(prompts), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -117,40 +137,43 @@ def padded_logits(
         ids[row, start:end] = torch.tensor(prompt + done)
         mask[row, start:end] = 1
     device = model.device
-    logits = model(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(device),
-        logits_to_keep=after + 1,
-        use_cache=False,
-    ).logits
+    inputs = {
+        "input_ids": ids.to(device),
+        "attention_mask": mask.to(device),
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0).to(device),
+        "use_cache": False,
+    }
+    if plain_head(model) is None:
+        states = model(**inputs, logits_to_keep=after + 1).logits
+    else:
+        states = hidden_states(model, **inputs)[:, -after - 1 :]
     nodes = [
         list(range(row * (after + 1), row * (after + 1) + len(done)))
         for row, done in enumerate(completions)
     ]
-    return logits.flatten(0, 1), nodes
+    return states.flatten(0, 1), nodes
 
 
-def packed_logits(
+def packed_states(
     model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
-    """The unique tokens as one sequence with an ancestor mask; see `trie.py`."""
-    packed = pack([prompt + done for prompt, done in zip(prompts, completions, strict=True)])
+    """The unique tokens as one sequence, attended to block by block; see `trie.py`."""
+    laid_out = lay_out(_needed(prompts, completions))
     # The distribution of a completion token comes from the node before it.
-    before = [
-        path[len(prompt) - 1 : -1] for prompt, path in zip(prompts, packed.paths, strict=True)
-    ]
+    before = [path[len(prompt) - 1 :] for prompt, path in zip(prompts, laid_out.paths, strict=True)]
     kept = sorted({node for path in before for node in path})
     index = {node: row for row, node in enumerate(kept)}
     device = model.device
-    logits = model(
-        input_ids=packed.tokens[None].to(device),
-        attention_mask=packed.mask[None, None].to(device),
-        position_ids=packed.depth[None].to(device),
-        logits_to_keep=torch.tensor(kept, device=device),
+    blocks.install(model)
+    states = hidden_states(
+        model,
+        input_ids=laid_out.tokens[None].to(device),
+        attention_mask=torch.ones(1, 1, 1, 1, device=device),  # blocks bring their own
+        position_ids=laid_out.depth[None].to(device),
         use_cache=False,
-    ).logits[0]
-    return logits, [[index[node] for node in path] for path in before]
+        blocks=blocks.masked(laid_out.blocks, model),
+    )[0]
+    return states[torch.tensor(kept, device=device)], [[index[n] for n in path] for path in before]
 
 
 def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Layout:
@@ -171,7 +194,8 @@ def why_not_shared(model: Any) -> str | None:
     """Why rows of this model cannot share tokens; None if they can.
 
     Sharing needs attention whose mask is ours to give: full attention in every layer, no state
-    carried from token to token, no image or audio parts.
+    carried from token to token, no image or audio parts, no attention dropped at random; and a
+    head that is a plain linear layer.
     """
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -183,6 +207,15 @@ def why_not_shared(model: Any) -> str | None:
         return f"{config.model_type} is no plain decoder"
     if not hasattr(config, "num_attention_heads"):
         return f"{config.model_type} has no attention to share"
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if config._attn_implementation not in ("sdpa", blocks.ATTENTION) or not getattr(
+        base, "_supports_attention_backend", False
+    ):
+        return f"the attention of {config.model_type} cannot be exchanged for ours"
+    if model.training and getattr(config, "attention_dropout", 0.0):
+        return f"{config.model_type} drops attention at random (attention_dropout)"
+    if plain_head(model) is None:
+        return f"the head of {config.model_type} is not a plain frozen linear layer"
     return None
 
 
@@ -204,8 +237,9 @@ def layout_costs(
 
     width = max(map(len, prompts)) + max(map(len, completions))
     padded = cost(len(prompts) * width, len(prompts) * width * width, 1)
-    unique = _unique_tokens([p + c for p, c in zip(prompts, completions, strict=True)])
-    packed = cost(unique, unique * unique, 1)
+    laid_out = lay_out(_needed(prompts, completions))
+    pairs = sum(block.mask.numel() for block in laid_out.blocks)
+    packed = cost(len(laid_out.tokens), pairs, 1)
     tree = 0.0
     for group in shared_prefixes(prompts):
         rows = {(prompts[i], completions[i]) for i in group.members}
@@ -219,12 +253,6 @@ def layout_costs(
     return {"padded": padded, "packed": packed, "tree": tree}
 
 
-def _unique_tokens(rows: Sequence[TokenIds]) -> int:
-    """Nodes of the rows' trie, counted on the sorted rows."""
-    total = 0
-    previous: TokenIds = ()
-    for row in sorted(rows):
-        limit = min(len(row), len(previous))
-        total += len(row) - next((i for i in range(limit) if row[i] != previous[i]), limit)
-        previous = row
-    return total
+def _needed(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Trie:
+    """The trie of what the model must see: nothing follows a last token."""
+    return merge([prompt + done[:-1] for prompt, done in zip(prompts, completions, strict=True)])

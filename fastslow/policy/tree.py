@@ -11,36 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastslow.policy.head import hidden_states
 from fastslow.policy.prefixes import PrefixGroup, shared_prefixes
 from fastslow.types import TokenIds
 
 
-def tree_logits(
+def tree_states(
     model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
-    """Logits of every completion token, level by level.
+    """States that predict every completion token, level by level.
 
     Args:
-        model: A transformers causal language model that takes a cache.
+        model: A transformers causal language model that takes a cache and has a plain head.
         prompts: Token ids before each completion; none empty.
         completions: Token ids to be predicted; none empty.
 
     Returns:
-        Logits [nodes, vocabulary], and for each completion the rows that predict its tokens.
+        Hidden states [nodes, hidden], and for each completion the rows that predict its tokens.
     """
     parts: list[Tensor] = []
     nodes: list[list[int]] = [[] for _ in prompts]
     offset = 0
     for group in shared_prefixes(prompts):
-        logits, found = _group_logits(model, group, prompts, completions)
+        states, found = _group_states(model, group, prompts, completions)
         for index, rows in zip(group.members, found, strict=True):
             nodes[index] = [offset + row for row in rows]
-        parts.append(logits)
-        offset += len(logits)
+        parts.append(states)
+        offset += len(states)
     return torch.cat(parts), nodes
 
 
-def _group_logits(
+def _group_states(
     model: Any, group: PrefixGroup, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
     """One text with its questions and completions."""
@@ -53,13 +54,13 @@ def _group_logits(
     cache = DynamicCache(config=model.config)
     if trunk:
         ids = torch.tensor([trunk], device=model.device)
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        hidden_states(model, input_ids=ids, past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(suffixes))
 
     last = sorted({len(suffix) - 1 for suffix in suffixes})
     first, mask = _level(model, cache, suffixes, None, [len(trunk)] * len(suffixes), last)
     ends = {s: row * len(last) + last.index(len(s) - 1) for row, s in enumerate(suffixes)}
-    logits = first.flatten(0, 1)
+    states = first.flatten(0, 1)
     starts: dict[tuple[TokenIds, TokenIds], int] = {}
     if branches:
         at = torch.tensor([suffixes.index(s) for s, _ in branches], device=model.device)
@@ -68,13 +69,13 @@ def _group_logits(
         past = [len(trunk) + len(suffix) for suffix, _ in branches]
         width = max(map(len, inputs))
         later, _ = _level(model, cache, inputs, mask[at], past, list(range(width)))
-        starts = {m: len(logits) + row * width for row, m in enumerate(branches)}
-        logits = torch.cat([logits, later.flatten(0, 1)])
+        starts = {m: len(states) + row * width for row, m in enumerate(branches)}
+        states = torch.cat([states, later.flatten(0, 1)])
     found = [
         [ends[suffix], *(starts.get((suffix, done), 0) + i for i in range(len(done) - 1))]
         for suffix, done in members
     ]
-    return logits, found
+    return states, found
 
 
 def _level(
@@ -85,7 +86,7 @@ def _level(
     past_lengths: Sequence[int],
     columns_kept: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Run `rows`, padded on the right, after the cache; returns logits and the grown mask.
+    """Run `rows`, padded on the right, after the cache; returns states and the grown mask.
 
     Args:
         model: The model.
@@ -93,7 +94,7 @@ def _level(
         rows: New tokens, none empty.
         past_mask: True on real cached tokens [rows, cached]; None when all are.
         past_lengths: Real tokens before each row, which is where its positions start.
-        columns_kept: Columns of the rows whose logits are wanted, ascending.
+        columns_kept: Columns of the rows whose states are wanted, ascending.
     """
     device = model.device
     width = max(map(len, rows))
@@ -103,14 +104,12 @@ def _level(
     if past_mask is None:
         past_mask = torch.ones(len(rows), cache.get_seq_length(), dtype=torch.bool, device=device)
     mask = torch.cat([past_mask, columns < lengths[:, None]], dim=1)
-    output = model(
+    states = hidden_states(
+        model,
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=torch.tensor(past_lengths, device=device)[:, None] + columns,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=torch.tensor(columns_kept, device=device),
     )
-    logits = output.logits
-    assert isinstance(logits, Tensor)
-    return logits, mask
+    return states[:, torch.tensor(columns_kept, device=device)], mask

@@ -18,7 +18,7 @@ from fastslow.policy.layouts import LAYOUTS, Layout, cheapest, score_completions
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer, chat_messages
-from fastslow.policy.trie import pack
+from fastslow.policy.trie import lay_out, merge
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.types import Sampling, TokenIds
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -128,32 +128,69 @@ def test_random_tries_score_as_the_padded_batch_does(
 
 @cache
 def shared_tiny_model() -> Any:
-    return tiny_model("llama")
+    return tiny_model("llama").requires_grad_(False)
 
 
-def test_layouts_agree_in_bfloat16_and_with_gradient_checkpointing() -> None:
-    policy = Policy(tiny_model("llama"), tiny_tokenizer())
-    prompts, completions = rows_of(policy)
-    policy.model.train()
-    policy.model.gradient_checkpointing_enable()
-    assert cheapest(policy.model, prompts, completions) in ("packed", "padded")
-    checkpointed = score_completions(policy.model, prompts, completions, layout="packed")
-    policy.model.gradient_checkpointing_disable()
-    plain = score_completions(policy.model, prompts, completions, layout="padded")
-    torch.testing.assert_close(checkpointed.logprobs, plain.logprobs, atol=1e-5, rtol=0)
-    half = policy.model.to(torch.bfloat16)
+def gradient(policy: Policy, rows: tuple[list[TokenIds], list[TokenIds]], layout: Layout) -> Any:
+    """Of the adapter, for the sum of all log-probabilities."""
+    policy.model.zero_grad()
+    torch.autograd.backward(score_completions(policy.model, *rows, layout=layout).logprobs.sum())
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def test_layouts_agree_in_bfloat16_and_with_gradient_checkpointing(moved: Policy) -> None:
+    rows = rows_of(moved)
+    moved.model.train()
+    plain = gradient(moved, rows, "padded")
+    moved.model.gradient_checkpointing_enable()
+    assert cheapest(moved.model, *rows) in ("packed", "padded")
+    checkpointed = gradient(moved, rows, "packed")
+    moved.model.gradient_checkpointing_disable()
+    assert (checkpointed - plain).norm() / plain.norm() < 1e-5
+
+    expected = score_completions(moved.model, *rows, layout="padded").logprobs
+    half = moved.model.to(torch.bfloat16)
     for layout in LAYOUTS:
-        scored = score_completions(half, prompts, completions, layout=layout)
-        torch.testing.assert_close(scored.logprobs, plain.logprobs, atol=0.05, rtol=0)
+        scored = score_completions(half, *rows, layout=layout)
+        torch.testing.assert_close(scored.logprobs, expected, atol=0.05, rtol=0)
+
+
+def test_temperature_divides_the_logits_in_every_layout(moved: Policy) -> None:
+    rows = rows_of(moved)
+    single = moved.model(input_ids=torch.tensor([rows[0][0] + rows[1][0]])).logits[0]
+    expected = torch.log_softmax(single[len(rows[0][0]) - 1] / 0.7, -1)[rows[1][0][0]]
+    for layout in LAYOUTS:
+        scored = score_completions(moved.model, *rows, temperature=0.7, layout=layout)
+        torch.testing.assert_close(scored.logprobs[0, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_head_that_bends_its_logits_falls_back_to_them(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model("llama").requires_grad_(False)
+    prompts, completions = rows_of(Policy(model, tiny_tokenizer()))
+    plain = model.forward
+
+    def bent(*inputs: Any, **named: Any) -> Any:
+        output = plain(*inputs, **named)
+        output.logits = torch.tanh(output.logits)
+        return output
+
+    model.forward = bent
+    assert cheapest(model, prompts, completions) == "padded"
+    assert "the head of llama is not a plain frozen linear layer" in caplog.text
+    scored = score_completions(model, prompts, completions)
+    single = padded_logprobs(model, prompts, completions)
+    for row, expected in zip(scored.logprobs, single, strict=True):
+        torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=0)
 
 
 def test_the_layout_follows_the_shape_of_the_batch() -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama").requires_grad_(False)
     text = tuple(range(200))
     long_text = [(*text, q, 7) for q in (1, 2) for _ in range(4)]
     assert cheapest(model, long_text, [(1, 2)] * 8) != "padded"
     nothing_shared = [(n,) * 9 for n in range(8)]
-    assert cheapest(model, nothing_shared, [tuple(range(100))] * 8) == "padded"
+    assert cheapest(model, nothing_shared, [tuple(range(100))] * 8) != "tree"
 
 
 def test_a_model_with_sliding_windows_takes_the_padded_layout_and_says_so_once(
@@ -170,12 +207,33 @@ def test_a_model_with_sliding_windows_takes_the_padded_layout_and_says_so_once(
 
 
 def test_trie_holds_each_shared_token_once() -> None:
-    packed = pack([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5), (9,)])
-    assert packed.tokens.tolist() == [1, 2, 3, 4, 5, 9]
-    assert packed.depth.tolist() == [0, 1, 2, 2, 3, 0]
-    assert packed.paths == ((0, 1, 2), (0, 1, 3), (0, 1, 2, 4), (5,))
-    assert packed.mask[4].tolist() == [True, True, True, False, True, False]
-    assert packed.mask[5].tolist() == [False] * 5 + [True]
+    trie = merge([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5), (9,)])
+    assert trie.tokens == (1, 2, 3, 4, 5, 9)
+    assert trie.depth == (0, 1, 2, 2, 3, 0)
+    assert trie.paths == ((0, 1, 2), (0, 1, 3), (0, 1, 2, 4), (5,))
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12),
+    limit=st.integers(1, 30),
+)
+def test_blocks_see_the_beginnings_of_their_rows_and_nothing_else(
+    rows: list[list[int]], limit: int
+) -> None:
+    laid_out = lay_out(merge([tuple(row) for row in rows]), limit)
+    size = len(laid_out.tokens)
+    seen = torch.zeros(size, size, dtype=torch.bool)
+    for block in laid_out.blocks:
+        columns = [at for piece in block.seen for at in range(piece.start, piece.stop)]
+        assert block.own.stop - block.own.start <= limit
+        seen[block.own.start : block.own.stop, torch.tensor(columns)] = block.mask
+    expected = torch.zeros_like(seen)
+    for row, path in zip(rows, laid_out.paths, strict=True):
+        assert laid_out.tokens[list(path)].tolist() == row
+        assert laid_out.depth[list(path)].tolist() == list(range(len(row)))
+        for end, node in enumerate(path):
+            expected[node, list(path[: end + 1])] = True
+    assert torch.equal(seen, expected)
 
 
 def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:

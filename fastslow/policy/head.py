@@ -1,0 +1,129 @@
+"""The output head as a function of hidden states: log-probabilities without the logits in memory.
+
+Logits of a batch are its largest tensor by far, vocabulary x tokens, several times over with their
+gradients. Here they exist for a few tokens at a time, forward only: the gradient of a
+log-probability with respect to the hidden state is the target's row of the head minus the expected
+row, and that is kept instead.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK_NODES = 128
+"""Positions whose logits are in memory together. Source: our choice; 25 MB at a vocabulary of
+50,000 in float32."""
+
+
+def plain_head(model: Any) -> torch.nn.Linear | None:
+    """The head, if logits are exactly this frozen linear layer of the last hidden states.
+
+    Found out by running two tokens, since models scale or bend their logits in many ways; the
+    answer is kept with the model.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or any(p.requires_grad for p in head.parameters()):
+        return None
+    if not hasattr(model, "_fastslow_plain"):
+        model._fastslow_plain = _gives_logits(model, head)
+    return head if model._fastslow_plain else None
+
+
+def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "rows tokens hidden"]:
+    """Last hidden states of the model's decoder, adapter included, before its head."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    states: Tensor = base.get_decoder()(**inputs).last_hidden_state
+    return states
+
+
+@torch.no_grad()
+def _gives_logits(model: Any, head: torch.nn.Linear) -> bool:
+    ids = torch.arange(2, device=model.device)[None]
+    training = model.training
+    model.eval()
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+        ours = head(hidden_states(model, input_ids=ids, use_cache=False))
+    finally:
+        model.train(training)
+    return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-3, atol=1e-4)
+
+
+def score_targets(
+    hidden: Float[Tensor, "nodes hidden"],
+    head: torch.nn.Linear,
+    nodes: Int[Tensor, " targets"],
+    targets: Int[Tensor, " targets"],
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, " targets"], Float[Tensor, " nodes"]]:
+    """Log-probability of each target at its node, and each node's entropy.
+
+    Args:
+        hidden: Last hidden states.
+        head: Frozen.
+        nodes: Row of `hidden` that predicts each target; rows may predict several.
+        targets: Token ids.
+        temperature: Logits are divided by it; > 0.
+
+    Returns:
+        Natural-log probabilities, differentiable in `hidden`; entropies in nats, which carry no
+        gradient.
+    """
+    logprobs, entropies = _Scores.apply(hidden, head.weight, head.bias, nodes, targets, temperature)
+    return logprobs, entropies
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        nodes: Tensor,
+        targets: Tensor,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        wants_gradient = ctx.needs_input_grad[0]
+        expected = torch.empty_like(hidden) if wants_gradient else None
+        entropies = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        logprobs = torch.empty(len(nodes), dtype=torch.float32, device=hidden.device)
+        # Two buffers, used again and again: fresh memory of this size costs more than what is
+        # computed in it.
+        shape = (min(CHUNK_NODES, len(hidden)), len(weight))
+        raw = torch.empty(shape, dtype=hidden.dtype, device=hidden.device)
+        likely = torch.empty(shape, dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), CHUNK_NODES):
+            here = slice(start, start + CHUNK_NODES)
+            size = len(hidden[here])
+            logits = torch.mm(hidden[here], weight.T, out=raw[:size])
+            if bias is not None:
+                logits += bias
+            logits = logits.float()
+            if temperature != 1.0:
+                logits /= temperature
+            logits -= logits.logsumexp(-1, keepdim=True)
+            asked = ((nodes >= start) & (nodes < start + CHUNK_NODES)).nonzero()[:, 0]
+            logprobs[asked] = logits[nodes[asked] - start, targets[asked]]
+            chances = torch.exp(logits, out=likely[:size])
+            if expected is not None:
+                expected[here] = chances.to(weight.dtype) @ weight
+            entropies[here] = -logits.mul_(chances).sum(-1)
+        if expected is not None:
+            ctx.save_for_backward(expected, weight, nodes, targets)
+            ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor, _: Tensor
+    ) -> tuple[Tensor, None, None, None, None, None]:
+        expected, weight, nodes, targets = ctx.saved_tensors
+        gradient = (gradient / ctx.temperature).to(expected.dtype)
+        per_node = gradient.new_zeros(len(expected)).index_add_(0, nodes, gradient)
+        to_hidden = expected * -per_node[:, None]
+        to_hidden.index_add_(0, nodes, gradient[:, None] * weight[targets])
+        return to_hidden, None, None, None, None, None
