@@ -71,8 +71,11 @@ def score_targets(
         Natural-log probabilities, differentiable in `hidden`; entropies in nats, which carry no
         gradient.
     """
-    logprobs, entropies = _Scores.apply(hidden, head.weight, head.bias, nodes, targets, temperature)
-    return logprobs, entropies
+    score = _Scores.apply
+    scores: tuple[Tensor, Tensor] = score(  # type: ignore[no-untyped-call]  # torch's own
+        hidden, head.weight, head.bias, nodes, targets, temperature
+    )
+    return scores
 
 
 class _Scores(torch.autograd.Function):
