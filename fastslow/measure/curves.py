@@ -102,7 +102,7 @@ def fit_sigmoid(
     B in [0.1, 20].
 
     Args:
-        curve: At least five points above count 0 or at it, whose means differ.
+        curve: At least five points whose means differ.
         generator: Of the bootstrap.
         resamples: Draws of the examples, >= 40; 0 leaves the intervals out.
 

@@ -30,7 +30,7 @@ class Activations:
     active_share: dict[str, tuple[float, ...]]
     """Share of positions on which each unit is above 0, by layer."""
     features: Float[Tensor, "samples hidden"]
-    """What the output head is given at each position."""
+    """Last hidden state at each position: what the output head is given."""
 
     def singular_values(self) -> list[float]:
         """Of the features, descending, not centred; as many as the smaller of their two sides."""
@@ -52,10 +52,12 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
     """
     units = {name: _Sums() for name in unit_layers(model)}
     features: list[Tensor] = []
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = inner.get_decoder()  # without the head, whose logits nobody needs here
     training = model.training
     model.eval()
     try:
-        with _watched(model, units, features) as real:
+        with _watched(model, units) as real:
             ordered = sorted(rows, key=len)
             for start in range(0, len(ordered), ROWS_AT_ONCE):
                 batch = ordered[start : start + ROWS_AT_ONCE]
@@ -64,7 +66,8 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
                 mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
                 ids, mask = ids.to(model.device), mask.to(model.device)
                 real[:] = [mask.bool()]
-                model(input_ids=ids, attention_mask=mask, use_cache=False)
+                states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+                features.append(states.last_hidden_state[real[0]].float().cpu())
     finally:
         model.train(training)
     return Activations(
@@ -119,8 +122,8 @@ class _Sums:
 
 
 @contextmanager
-def _watched(model: Any, units: dict[str, _Sums], features: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Within it every pass adds to `units` and `features`; what is given holds the pass's mask."""
+def _watched(model: Any, units: dict[str, _Sums]) -> Iterator[list[Tensor]]:
+    """Within it every pass adds to `units`; what is given holds the mask of the pass."""
     real: list[Tensor] = []
 
     def add_to(sums: _Sums) -> Any:
@@ -129,12 +132,8 @@ def _watched(model: Any, units: dict[str, _Sums], features: list[Tensor]) -> Ite
 
         return watch
 
-    def keep(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        features.append(inputs[0][real[0]].float().cpu())
-
     modules = dict(model.named_modules())
     handles = [modules[name].register_forward_pre_hook(add_to(s)) for name, s in units.items()]
-    handles.append(model.get_output_embeddings().register_forward_pre_hook(keep))
     try:
         yield real
     finally:
