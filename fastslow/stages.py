@@ -16,7 +16,7 @@ from fastslow.config.models import RunConfig, StageConfig
 from fastslow.errors import ChannelError, EvaluationError, StageError
 from fastslow.measure.drift import kl_fst
 from fastslow.measure.evaluator import Evaluator, mean_score
-from fastslow.measure.transfer import headline_policy
+from fastslow.measure.matrix import headline_policy
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
 from fastslow.prompts import best_by_mean

@@ -1,13 +1,15 @@
 """How far a score or a difference can be trusted: intervals, paired tests, detectable drops.
 
 Pure functions on numbers; 95 % limits throughout, uncorrected for the number of tasks. Examples
-are treated as independent draws. Used by the report and by whatever claims a difference.
+are treated as independent draws unless clusters are named. Used by the report and by whatever
+claims a difference; tests over seeds and over several claims are in `significance.py`.
 
 Source: Miller 2024 (arXiv 2411.00640) for paired differences; Wilson 1927; McNemar 1947.
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -24,8 +26,9 @@ class Interval:
 
     low: float
     high: float
-    method: Literal["wilson", "normal"]
-    """`wilson` for scores that are all 0 or 1, `normal` (mean +- 1.96 SE) otherwise."""
+    method: Literal["wilson", "normal", "bootstrap"]
+    """`wilson` for scores that are all 0 or 1, `normal` (mean +- 1.96 SE) for other means,
+    `bootstrap` for figures without a standard error of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,9 @@ class PairedDifference:
     high: float | None
     """Upper end of the 95 % interval, <= 1; None with `se`."""
     p_value: float | None
-    """Exact McNemar test; None unless every score is 0 or 1."""
+    """Exact McNemar test; None unless every score is 0 or 1 and the examples are independent."""
     smallest_detectable: float
-    """The smallest true drop that would be found with 80 % power; in score units."""
+    """The smallest true drop that would be found with 80 % power, 2.80 SE; in score units."""
     reason: str | None
     """Why there is no interval; None when there is one."""
 
@@ -105,17 +108,9 @@ def score_interval(scores: Sequence[float]) -> Interval | None:
     return Interval(max(0.0, mean - half), min(1.0, mean + half), "normal")
 
 
-def smallest_detectable(sd: float, n: int) -> float:
-    """The smallest true change of a paired mean found with 80 % power: 2.80 sd / sqrt(n).
-
-    Args:
-        sd: Standard deviation of the paired differences (Bessel), > 0.
-        n: Pairs, >= 2.
-    """
-    return Z_DETECT * sd / math.sqrt(n)
-
-
-def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> PairedDifference:
     """Mean, standard error and 95 % interval of after - before on the same examples.
 
     When no two differences differ there is no spread to estimate an interval from. The smallest
@@ -125,28 +120,85 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
     Args:
         before: Score in [0, 1] of each example, means over samples.
         after: The same examples in the same order; at least one.
+        clusters: What each example was made from, where several share a source; then the standard
+            error is `clustered_se`, and there is no McNemar test, which takes them as independent.
 
     Raises:
         ValueError: The lengths differ, or there is no example.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
+    p_value = None
+    if clusters is None and all(score in (0, 1) for score in (*before, *after)):
+        p_value = mcnemar(differences.count(-1), differences.count(1))
+    return difference_of(differences, clusters=clusters, p_value=p_value)
+
+
+def difference_of(
+    differences: Sequence[float],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    p_value: float | None = None,
+    limit: float = 1.0,
+) -> PairedDifference:
+    """As `paired_difference`, from one difference per example.
+
+    Args:
+        differences: After - before, or any other sum of an example's scores; at least one.
+        clusters: As in `paired_difference`.
+        p_value: Of a test made on the scores themselves, if there was one.
+        limit: The interval is cut to [-limit, limit].
+
+    Raises:
+        ValueError: There is no difference, or clusters of another number.
+    """
     n = len(differences)
     if not n:
         raise ValueError("paired_difference: no examples. Score at least one both times.")
     mean = fmean(differences)
-    p_value = None
-    if all(score in (0, 1) for score in (*before, *after)):
-        p_value = mcnemar(differences.count(-1), differences.count(1))
-    sd = stdev(differences) if n > 1 else 0.0
-    if sd == 0:
-        reason = "one example has no spread" if n == 1 else "every example changed by the same"
-        if n > 1 and mean == 0:
-            reason = "no example changed"
-        least = wilson(0, n).high
+    se = _standard_error(differences) if clusters is None else clustered_se(differences, clusters)
+    if not se:
+        units = n if clusters is None else len(set(clusters))
+        unit = "example" if clusters is None else "cluster"
+        reason = f"one {unit} has no spread" if units == 1 else f"every {unit} changed by the same"
+        if units > 1 and mean == 0:
+            reason = f"no {unit} changed"
+        least = wilson(0, units).high
         return PairedDifference(n, mean, None, None, None, p_value, least, reason)
-    se = sd / math.sqrt(n)
-    low, high = max(-1.0, mean - Z_95 * se), min(1.0, mean + Z_95 * se)
-    return PairedDifference(n, mean, se, low, high, p_value, smallest_detectable(sd, n), None)
+    low, high = max(-limit, mean - Z_95 * se), min(limit, mean + Z_95 * se)
+    return PairedDifference(n, mean, se, low, high, p_value, Z_DETECT * se, None)
+
+
+def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
+    """Standard error of the mean of values that come in clusters of one source each.
+
+    sqrt(C/(C-1) sum_c (sum_{i in c} (d_i - mean))^2) / n with C clusters: the plain standard error
+    when every cluster has one member, up to root of the cluster size larger when members agree.
+
+    Args:
+        values: One per example.
+        clusters: The cluster of each.
+
+    Returns:
+        None with fewer than two clusters; unreliable with fewer than some ten.
+
+    Raises:
+        ValueError: The lengths differ.
+
+    Source: Miller 2024 (arXiv 2411.00640), with the factor C/(C-1) added.
+    """
+    mean = fmean(values)
+    sums: dict[Hashable, float] = defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    if len(sums) < 2:
+        return None
+    # Sums of deviations that are only rounding would pass for a spread.
+    total = math.fsum(part**2 for part in sums.values() if abs(part) > 1e-12)
+    return math.sqrt(len(sums) / (len(sums) - 1) * total) / len(values)
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def mean_difference(differences: Sequence[PairedDifference]) -> Interval | None:

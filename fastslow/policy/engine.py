@@ -7,6 +7,7 @@ hand over token ids and get plain numbers back. Shared beginnings of prompts are
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,8 +24,27 @@ MAX_BATCH_ROWS = 64
 """Rows decoded together."""
 MAX_SHARED_TOKENS = 64
 """Completions that may grow longer than this are decoded branched: masked columns pile up."""
+BASE = "base"
+"""What caches computed with the adapter switched off are filed under."""
 MAX_TRUNKS = 16
 """Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenComparison:
+    """Tuned and base at each position of one completion, in nats; same context for both.
+
+    Exact over the whole vocabulary at temperature 1.
+    """
+
+    kl_tuned_base: tuple[float, ...]
+    """KL(tuned || base), >= 0 up to rounding."""
+    kl_base_tuned: tuple[float, ...]
+    """KL(base || tuned), >= 0 up to rounding."""
+    entropy_tuned: tuple[float, ...]
+    """In [0, ln of the vocabulary's size]."""
+    entropy_base: tuple[float, ...]
+    """As `entropy_tuned`, adapter off."""
 
 
 class Engine(Protocol):
@@ -34,7 +54,12 @@ class Engine(Protocol):
     """Completions drawn since the engine was made: the unit every budget is counted in."""
 
     def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         """Draw one completion per prompt.
 
@@ -42,6 +67,7 @@ class Engine(Protocol):
             prompts: Token ids, none empty; repeat a prompt for several completions of it.
             sampling: Limit and temperature.
             seeds: One per prompt. A row's draws depend on its seed alone, not on its batch.
+            adapter: False draws from the base weights.
 
         Returns:
             Completions in the order of `prompts`.
@@ -69,6 +95,15 @@ class Engine(Protocol):
         """
         ...
 
+    def compare_to_base(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[TokenComparison]:
+        """Both directions of the divergence and both entropies at each completion position.
+
+        Two forward passes, as `kl_to_base`; one comparison per completion.
+        """
+        ...
+
 
 class TorchEngine:
     """The engine over a transformers model in this process.
@@ -87,12 +122,17 @@ class TorchEngine:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         """See `Engine.sample`: a shared beginning is computed once, and kept for later calls."""
         done: list[Completion | None] = [None] * len(prompts)
-        with self._evaluating():
-            for rows, state in self._batches(prompts, sampling):
+        with self._evaluating(), nullcontext() if adapter else self.base_weights():
+            for rows, state in self._batches(prompts, sampling, adapter):
                 generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
                 drawn = self._decode(state, sampling, generators)
                 for index, completion in zip(rows, drawn, strict=True):
@@ -117,17 +157,30 @@ class TorchEngine:
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[tuple[float, ...]]:
         """See `Engine.kl_to_base`."""
+        return [both.kl_tuned_base for both in self.compare_to_base(prompts, completions)]
+
+    @torch.no_grad()
+    def compare_to_base(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[TokenComparison]:
+        """See `Engine.compare_to_base`: in float64, some positions at a time."""
         with self._evaluating():
             tuned = predict(self.model, prompts, completions)
             with self.base_weights():
                 base = predict(self.model, prompts, completions)
-        divergence: list[float] = []
+        columns: tuple[list[float], ...] = ([], [], [], [])
         for start in range(0, len(tuned.states), CHUNK_NODES):
             here = slice(start, start + CHUNK_NODES)
             p = torch.log_softmax(tuned.logits(here).double(), dim=-1)
             q = torch.log_softmax(base.logits(here).double(), dim=-1)
-            divergence += (p.exp() * (p - q)).sum(-1).tolist()
-        return [tuple(divergence[node] for node in path) for path in tuned.nodes]
+            at_p, at_q, difference = p.exp(), q.exp(), p - q
+            sums = (at_p * difference, -at_q * difference, -at_p * p, -at_q * q)
+            for column, values in zip(columns, sums, strict=True):
+                column += values.sum(-1).tolist()
+        return [
+            TokenComparison(*(tuple(column[node] for node in path) for column in columns))
+            for path in tuned.nodes
+        ]
 
     @contextmanager
     def base_weights(self) -> Iterator[None]:
@@ -139,10 +192,10 @@ class TorchEngine:
             yield
 
     def _batches(
-        self, prompts: Sequence[TokenIds], sampling: Sampling
+        self, prompts: Sequence[TokenIds], sampling: Sampling, adapter: bool
     ) -> Iterator[tuple[list[int], DecodingState]]:
         """Cut the prompts into batches that can be decoded together, neighbours by prefix."""
-        weights = adapter_fingerprint(self.model)
+        weights = adapter_fingerprint(self.model) if adapter else BASE
 
         def trunk_cache(trunk: TokenIds) -> Any:
             return self._trunk_cache(trunk, weights)

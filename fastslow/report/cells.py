@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal, TypeAlias
 
 from fastslow.errors import CheckpointError
-from fastslow.measure.transfer import headline_policy
+from fastslow.measure.matrix import headline_policy
 from fastslow.measure.uncertainty import (
     Interval,
     PairedDifference,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastslow.errors import CheckpointError
-from fastslow.measure.transfer import ScoreMatrix, final_metrics
+from fastslow.measure.matrix import ScoreMatrix
+from fastslow.measure.overview import final_metrics
 from fastslow.measure.uncertainty import Interval, mean_difference
 from fastslow.prompts import PromptProgram
 from fastslow.records import (

@@ -1,16 +1,35 @@
 """The hand-checked vectors of the metric specification, and identities that hold on any matrix."""
 
+import math
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastslow.measure import transfer as tr
+from fastslow.measure import channel_split as split
+from fastslow.measure import spectrum
 from fastslow.measure import uncertainty as un
+from fastslow.measure.curves import LearningCurve
+from fastslow.measure.divergences import kl, sampled_kl
+from fastslow.measure.forgetting import (
+    forgetting_any_of,
+    forgetting_chaudhry,
+    forgetting_chaudhry_any,
+    forgetting_of,
+    retention_of,
+)
+from fastslow.measure.intransigence import Reference, intransigence, intransigence_of
+from fastslow.measure.matrix import ScoreMatrix
+from fastslow.measure.overview import final_metrics, task_metrics
+from fastslow.measure.plasticity import Probe, probe_metrics
+from fastslow.measure.proxies import dormancy_scores
+from fastslow.measure.significance import holm, sign_flip
 from fastslow.types import Metric
 
 NAMES = ("a", "b", "c", "d")
 BASE = (0.25, 0.20, 0.10, 0.10)
-R = tr.ScoreMatrix(
+R = ScoreMatrix(
     NAMES,
     NAMES,
     (
@@ -21,7 +40,7 @@ R = tr.ScoreMatrix(
         (0.65, 0.50, 0.95, 0.60),
     ),
 )
-TRAP = tr.ScoreMatrix(
+TRAP = ScoreMatrix(
     ("a", "b", "c"),
     ("a", "b", "c"),
     ((0.0, 0.0, 0.0), (0.7, 0.9, 0.1), (0.6, 0.6, 0.2), (0.5, 0.55, 0.8)),
@@ -52,11 +71,11 @@ TRAP = tr.ScoreMatrix(
     ],
 )
 def test_every_transfer_metric_gives_its_hand_checked_value(name: str, value: float) -> None:
-    assert tr.final_metrics(R)[name].value == pytest.approx(value, abs=1e-6)
+    assert final_metrics(R)[name].value == pytest.approx(value, abs=1e-6)
 
 
 def test_the_decimals_printed_in_the_specification_are_met() -> None:
-    metrics = tr.final_metrics(R)
+    metrics = final_metrics(R)
     printed = {
         "bwt_diaz": -0.066667,
         "rem": 0.933333,
@@ -69,30 +88,31 @@ def test_the_decimals_printed_in_the_specification_are_met() -> None:
 
 
 def test_per_task_vectors_are_met() -> None:
-    reference = dict(zip(NAMES, (0.82, 0.78, 0.88, 0.70), strict=True))
-    assert [tr.forgetting_of(R, j) for j in (1, 2, 3)] == pytest.approx([0.20, 0.25, -0.05])
-    assert [tr.retention_of(R, j) for j in (1, 2, 3, 4)] == pytest.approx(
+    reference = Reference("joint", dict(zip(NAMES, (0.82, 0.78, 0.88, 0.70), strict=True)))
+    assert [forgetting_of(R, j) for j in (1, 2, 3)] == pytest.approx([0.20, 0.25, -0.05])
+    assert [retention_of(R, j) for j in (1, 2, 3, 4)] == pytest.approx(
         [0.727273, 0.60, 1.0625, 1.0], abs=1e-6
     )
-    assert [tr.intransigence_of(R, j, reference) for j in (1, 2, 3, 4)] == pytest.approx(
+    assert [intransigence_of(R, j, reference) for j in (1, 2, 3, 4)] == pytest.approx(
         [0.02, 0.08, -0.02, 0.10]
     )
-    assert tr.intransigence(R, reference).value == pytest.approx(0.045)
+    assert intransigence(R, reference).value == pytest.approx(0.045)
 
 
 def test_forgetting_after_each_stage_is_met() -> None:
-    values = [tr.forgetting_chaudhry(R.upto(k)).value for k in (2, 3, 4)]
+    values = [forgetting_chaudhry(R.upto(k)).value for k in (2, 3, 4)]
     assert values == pytest.approx([-0.05, 0.10, 0.133333], abs=1e-6)
 
 
 def test_a_score_from_before_the_tasks_own_stage_counts_only_in_the_any_variant() -> None:
-    assert [tr.forgetting_of(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.05])
-    assert tr.forgetting_chaudhry(TRAP).value == pytest.approx(0.125)
-    assert tr.forgetting_chaudhry_any(TRAP).value == pytest.approx((0.20 + 0.35) / 2)
+    assert [forgetting_of(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.05])
+    assert [forgetting_any_of(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.35])
+    assert forgetting_chaudhry(TRAP).value == pytest.approx(0.125)
+    assert forgetting_chaudhry_any(TRAP).value == pytest.approx((0.20 + 0.35) / 2)
 
 
 def test_one_stage_has_no_transfer_and_no_forgetting_and_says_why() -> None:
-    metrics = tr.final_metrics(R.upto(1))
+    metrics = final_metrics(R.upto(1))
     defined = {name for name, metric in metrics.items() if metric.value is not None}
     assert defined == {
         "average_accuracy",
@@ -116,10 +136,16 @@ def paired_vector() -> un.PairedDifference:
 def test_paired_difference_vector() -> None:
     d = paired_vector()
     assert d.n == 200
-    assert d.mean == pytest.approx(-0.05)
+    assert d.mean == pytest.approx(-0.05, abs=1e-6)
+    assert d.se is not None
     assert d.se == pytest.approx(0.022135, abs=1e-6)
-    assert [d.low, d.high] == pytest.approx([-0.0933, -0.0067], abs=1e-4)
-    assert d.smallest_detectable == pytest.approx(0.062, abs=5e-4)
+    assert d.smallest_detectable == pytest.approx(0.062, abs=5e-5)
+    # The printed SE without Bessel's correction, and the interval made from it.
+    population = d.se * math.sqrt(199 / 200)
+    assert population == pytest.approx(0.022079, abs=1e-6)
+    printed = [round(d.mean + sign * 1.96 * population, 4) for sign in (-1, 1)]
+    assert printed == [-0.0933, -0.0067]
+    assert [d.low, d.high] == pytest.approx([-0.05 - 1.96 * d.se, -0.05 + 1.96 * d.se])
 
 
 def test_mcnemar_vector() -> None:
@@ -135,17 +161,100 @@ def test_wilson_vectors(successes: int, n: int, low: float, high: float) -> None
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
+# Channel split
+
+CELLS: dict[split.CellName, float | None] = {
+    "learned_own": 0.80,
+    "final_own": 0.65,
+    "learned_live": 0.72,
+    "final_live": 0.60,
+    "final_reopt": 0.74,
+}
+
+
+def test_channel_split_vector() -> None:
+    measured = split.channel_split(CELLS, same_text=False, budget=64)
+    expected = {
+        "tf": 0.20,
+        "wf": 0.15,
+        "pf": 0.08,
+        "ix": -0.03,
+        "wf_s": 0.135,
+        "pf_s": 0.065,
+        "rec": 0.14,
+        "residual": 0.06,
+    }
+    assert {name: value(measured[name]) for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+# Divergences, ranks and units
+
+
+def test_kl_vectors() -> None:
+    p, q = (0.7, 0.2, 0.1), (0.5, 0.3, 0.2)
+    assert kl(p, q) == pytest.approx(0.085123, abs=1e-6)
+    assert kl(q, p) == pytest.approx(0.092033, abs=1e-6)
+
+
+def test_sampled_kl_vectors() -> None:
+    p, q = (0.5, 0.4, 0.9), (0.25, 0.5, 0.9)
+    sampled = sampled_kl([math.log(x) for x in p], [math.log(x) for x in q])
+    assert sampled.k1 == pytest.approx(0.156668, abs=1e-6)
+    assert sampled.k2 == pytest.approx(0.088374, abs=1e-6)
+    assert sampled.k3 == pytest.approx(0.073335, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "effective", "stable", "directions", "energy"),
+    [
+        ((4, 2, 1, 1), 3.3636, 1.375, 4, 4),
+        ((3, 1, 0, 0), 1.7548, 1.1111, 2, 2),
+        ((100, 1, 1, 1), 1.1778, 1.0003, 3, 1),
+    ],
+)
+def test_rank_vectors(
+    values: tuple[float, ...], effective: float, stable: float, directions: int, energy: int
+) -> None:
+    assert round(spectrum.effective_rank(values), 4) == effective
+    assert round(spectrum.stable_rank(values), 4) == stable
+    assert (spectrum.srank(values), spectrum.energy_rank(values)) == (directions, energy)
+
+
+def test_dormancy_vector() -> None:
+    assert dormancy_scores((0, 0.5, 1.5, 2)) == pytest.approx([0, 0.5, 1.5, 2], abs=1e-6)
+
+
+# Plasticity probe
+
+
+def test_probe_vector() -> None:
+    def curve(*means: float) -> LearningCurve:
+        return LearningCurve("steps", (0, 1, 2, 3), tuple((mean,) for mean in means))
+
+    prior, base = curve(0.10, 0.12, 0.15, 0.20), curve(0.10, 0.20, 0.35, 0.40)
+    measured = probe_metrics(Probe((prior,), (base,), "merge"))
+    expected = {
+        "probe_end_difference": -0.20,
+        "probe_end_ratio": 0.5,
+        "probe_gain_ratio": 1 / 3,
+        "probe_auc": 0.42,
+        "probe_auc_base": 0.80,
+        "probe_auc_ratio": 0.24,
+    }
+    assert {name: value(measured[name]) for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
 # Identities
 
 
 @st.composite
-def matrices(draw: st.DrawFn, top: float = 1.0, min_stages: int = 2) -> tr.ScoreMatrix:
+def matrices(draw: st.DrawFn, top: float = 1.0, min_stages: int = 2) -> ScoreMatrix:
     """Fully measured matrices with 2 to 5 tasks."""
     size = draw(st.integers(min_stages, 5))
     names = tuple(f"t{i}" for i in range(size))
     cell = st.integers(0, 64).map(lambda hits: top * hits / 64)
     row = st.tuples(*[cell] * size)
-    return tr.ScoreMatrix(names, names, tuple(draw(row) for _ in range(size + 1)))
+    return ScoreMatrix(names, names, tuple(draw(row) for _ in range(size + 1)))
 
 
 def value(metric: Metric) -> float:
@@ -154,8 +263,8 @@ def value(metric: Metric) -> float:
 
 
 @given(matrices())
-def test_metrics_that_are_two_forms_of_one_agree(matrix: tr.ScoreMatrix) -> None:
-    m, size = tr.final_metrics(matrix), matrix.num_stages
+def test_metrics_that_are_two_forms_of_one_agree(matrix: ScoreMatrix) -> None:
+    m, size = final_metrics(matrix), matrix.num_stages
     assert value(m["forgetting_first_last"]) == pytest.approx(-value(m["bwt_gem"]))
     assert value(m["bwt_trace"]) == pytest.approx(value(m["bwt_gem"]) * (size - 1) / size)
     assert value(m["bwt_plus"]) * (1 - value(m["rem"])) == pytest.approx(0)
@@ -165,8 +274,8 @@ def test_metrics_that_are_two_forms_of_one_agree(matrix: tr.ScoreMatrix) -> None
 
 
 @given(matrices())
-def test_the_forgetting_variants_are_ordered(matrix: tr.ScoreMatrix) -> None:
-    m = {name: metric.value for name, metric in tr.final_metrics(matrix).items()}
+def test_the_forgetting_variants_are_ordered(matrix: ScoreMatrix) -> None:
+    m = {name: metric.value for name, metric in final_metrics(matrix).items()}
     first_last, default = m["forgetting_first_last"], m["forgetting_chaudhry"]
     assert first_last is not None
     assert default is not None
@@ -176,11 +285,11 @@ def test_the_forgetting_variants_are_ordered(matrix: tr.ScoreMatrix) -> None:
 
 
 @given(matrices())
-def test_metrics_stay_within_their_bounds(matrix: tr.ScoreMatrix) -> None:
+def test_metrics_stay_within_their_bounds(matrix: ScoreMatrix) -> None:
     signed = {"bwt_gem", "bwt_trace", "bwt_diaz", "fwt_gem", "forgetting_chaudhry"}
     signed |= {"forgetting_chaudhry_any", "forgetting_first_last"}
     unbounded = {"retention_gain", "forgetting_relative", "intransigence"}
-    for name, metric in tr.final_metrics(matrix).items():
+    for name, metric in final_metrics(matrix).items():
         if metric.value is not None and name not in unbounded:
             low = -1.0 if name in signed else 0.0
             assert low - 1e-9 <= metric.value <= 1 + 1e-9, name
@@ -188,11 +297,11 @@ def test_metrics_stay_within_their_bounds(matrix: tr.ScoreMatrix) -> None:
 
 @given(matrices(top=0.5), st.integers(0, 32))
 def test_differences_ignore_a_constant_added_to_every_score(
-    matrix: tr.ScoreMatrix, shift: int
+    matrix: ScoreMatrix, shift: int
 ) -> None:
     rows = tuple(tuple((s or 0.0) + shift / 64 for s in row) for row in matrix.rows)
     before, after = (
-        tr.final_metrics(m) for m in (matrix, tr.ScoreMatrix(matrix.tasks, matrix.stages, rows))
+        final_metrics(m) for m in (matrix, ScoreMatrix(matrix.tasks, matrix.stages, rows))
     )
     for name in ("bwt_gem", "bwt_diaz", "fwt_gem", "forgetting_chaudhry", "forgetting_first_last"):
         assert value(after[name]) == pytest.approx(value(before[name])), name
@@ -202,14 +311,14 @@ def test_differences_ignore_a_constant_added_to_every_score(
 
 
 @given(matrices(), st.data())
-def test_the_order_of_columns_changes_nothing(matrix: tr.ScoreMatrix, data: st.DataObject) -> None:
+def test_the_order_of_columns_changes_nothing(matrix: ScoreMatrix, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(matrix.tasks))))
-    shuffled = tr.ScoreMatrix(
+    shuffled = ScoreMatrix(
         tuple(matrix.tasks[i] for i in order),
         matrix.stages,
         tuple(tuple(row[i] for i in order) for row in matrix.rows),
     )
-    assert tr.final_metrics(shuffled) == tr.final_metrics(matrix)
+    assert final_metrics(shuffled) == final_metrics(matrix)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
@@ -230,3 +339,103 @@ def test_wilson_holds_the_share_and_narrows_with_n(counts: tuple[int, int]) -> N
     one, four = un.wilson(successes, n), un.wilson(4 * successes, 4 * n)
     assert 0 <= one.low <= successes / n <= one.high <= 1
     assert four.high - four.low < one.high - one.low
+
+
+@given(matrices(), st.data())
+def test_terms_of_the_tasks_average_to_the_metric(matrix: ScoreMatrix, data: st.DataObject) -> None:
+    whole = final_metrics(matrix)
+    names = ("forgetting_chaudhry", "forgetting_chaudhry_any", "forgetting_incl_final", "min_acc")
+    terms = [task_metrics(matrix, j) for j in range(1, matrix.num_stages)]
+    for name in names:
+        mean = sum(value(term[name]) for term in terms) / len(terms)
+        assert value(whole[name]) == pytest.approx(mean), name
+
+
+@given(matrices())
+def test_positive_backward_transfer_of_every_task_leaves_nothing_forgotten(
+    matrix: ScoreMatrix,
+) -> None:
+    rising = ScoreMatrix(
+        matrix.tasks,
+        matrix.stages,
+        tuple(zip(*(sorted(column) for column in zip(*matrix.rows, strict=True)), strict=True)),
+    )
+    m = final_metrics(rising)
+    assert value(m["forgetting_incl_final"]) == 0
+    assert value(m["bwt_gem"]) >= 0
+    assert value(m["rem"]) == 1
+
+
+CELL = st.integers(0, 32).map(lambda hits: hits / 32)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(get_args(split.CellName), CELL)))
+def test_the_split_adds_up(cells: dict[split.CellName, float | None]) -> None:
+    m = {n: value(x) for n, x in split.channel_split(cells, same_text=False, budget=1).items()}
+    assert m["wf_s"] + m["pf_s"] == pytest.approx(m["tf"])
+    assert m["wf"] + m["pf"] + m["ix"] == pytest.approx(m["tf"])
+    assert m["rec"] + m["residual"] == pytest.approx(m["tf"])
+    assert m["gain_slow"] + m["gain_fast"] + m["synergy"] == pytest.approx(m["gain_joint"])
+    for name, part in split.SPLITS.items():
+        assert sum(part.weights.values()) == 0, name
+
+
+PROBABILITIES = st.lists(st.integers(1, 40), min_size=2, max_size=8).map(
+    lambda counts: [count / sum(counts) for count in counts]
+)
+
+
+@given(PROBABILITIES, st.data())
+def test_kl_is_zero_only_against_itself_and_the_estimators_agree_in_expectation(
+    p: list[float], data: st.DataObject
+) -> None:
+    q = data.draw(st.permutations(p))
+    assert kl(p, p) == 0
+    assert kl(p, q) >= (0 if p == q else 1e-9) - 1e-12
+    one_each = [sampled_kl([math.log(a)], [math.log(b)]) for a, b in zip(p, q, strict=True)]
+    assert all(sampled.k3 >= 0 for sampled in one_each)
+    for name in ("k1", "k3"):
+        mean = sum(a * getattr(s, name) for a, s in zip(p, one_each, strict=True))
+        assert mean == pytest.approx(kl(p, q), abs=1e-9), name
+
+
+@given(st.lists(st.floats(0.001, 100), min_size=1, max_size=12), st.floats(0.01, 50))
+def test_ranks_lie_between_one_and_the_number_of_values_and_ignore_scale(
+    values: list[float], scale: float
+) -> None:
+    for rank in (spectrum.effective_rank, spectrum.stable_rank, spectrum.srank):
+        assert 1 - 1e-9 <= rank(values) <= len(values) + 1e-9
+    assert spectrum.energy_rank(values) <= spectrum.srank(values)
+    scaled = [scale * x for x in values]
+    assert spectrum.effective_rank(scaled) == pytest.approx(spectrum.effective_rank(values))
+    assert spectrum.stable_rank(scaled) == pytest.approx(spectrum.stable_rank(values))
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_value_and_keeps_the_order(p: dict[str, float]) -> None:
+    adjusted = holm(p)
+    assert list(adjusted) == list(p)
+    for name in p:
+        assert p[name] <= adjusted[name] <= 1
+        for other in p:
+            if p[name] <= p[other]:
+                assert adjusted[name] <= adjusted[other] + 1e-12
+
+
+@given(st.lists(st.integers(-8, 8), min_size=1, max_size=7))
+def test_sign_flip_is_symmetric_and_never_below_its_limit(steps: list[int]) -> None:
+    differences = [step / 8 for step in steps]
+    test = sign_flip(differences)
+    assert test.lowest_possible <= test.p_value <= 1
+    assert sign_flip([-d for d in differences]).p_value == test.p_value
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(-4, 4)), min_size=2, max_size=40),
+)
+def test_clusters_of_one_give_the_plain_standard_error(pairs: list[tuple[int, int]]) -> None:
+    values = [step / 4 for _, step in pairs]
+    alone = un.difference_of(values, clusters=range(len(values)))
+    assert (alone.se or 0) == pytest.approx(un.difference_of(values).se or 0)
+    doubled = un.difference_of(values * 2, clusters=[*range(len(values))] * 2)
+    assert (doubled.se or 0) == pytest.approx(alone.se or 0)

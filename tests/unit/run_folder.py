@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastslow.config.models import RunConfig, StageConfig, TaskUse
-from fastslow.measure.transfer import headline_policy
+from fastslow.measure.matrix import headline_policy
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
 from fastslow.rundir import RunDir

@@ -1,0 +1,158 @@
+"""What a policy's units do on fixed inputs: running sums over token positions, and features.
+
+Read only: the adapter stays on, no gradient, hooks go when the pass ends, and activations of a
+batch are dropped as soon as they are added up.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fastslow.policy.weight_deltas import base_name
+from fastslow.types import TokenIds
+
+ROWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Sums over all token positions of some inputs, in float32."""
+
+    samples: int
+    """Token positions."""
+    mean_abs: dict[str, tuple[float, ...]]
+    """E|h_u| of each unit, by layer: the module whose inputs the units are."""
+    active_share: dict[str, tuple[float, ...]]
+    """Share of positions on which each unit is above 0, by layer."""
+    features: Float[Tensor, "samples hidden"]
+    """Last hidden state at each position: what the output head is given."""
+
+    def singular_values(self) -> list[float]:
+        """Of the features, descending, not centred; as many as the smaller of their two sides."""
+        values: list[float] = torch.linalg.svdvals(self.features).tolist()
+        return values
+
+
+@torch.no_grad()
+def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
+    """Run inputs through the model and add up what its units do.
+
+    Units are the hidden units of every feed-forward block: the inputs of its linear module back to
+    the hidden width. A model whose blocks have no such module has no layers.
+
+    Args:
+        model: A transformers causal language model, with or without an adapter, as it is to be
+            measured; the mode it is in is restored.
+        rows: Token ids of the inputs, the same for every stage; at least one, none empty.
+    """
+    units = {name: _Sums() for name in unit_layers(model)}
+    features: list[Tensor] = []
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = inner.get_decoder()  # without the head, whose logits nobody needs here
+    training = model.training
+    model.eval()
+    try:
+        with _watched(model, units) as real:
+            ordered = sorted(rows, key=len)
+            for start in range(0, len(ordered), ROWS_AT_ONCE):
+                batch = ordered[start : start + ROWS_AT_ONCE]
+                width = max(map(len, batch))
+                ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
+                mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
+                ids, mask = ids.to(model.device), mask.to(model.device)
+                real[:] = [mask.bool()]
+                states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+                features.append(states.last_hidden_state[real[0]].float().cpu())
+    finally:
+        model.train(training)
+    return Activations(
+        samples=sum(map(len, rows)),
+        mean_abs={base_name(name): sums.mean_abs() for name, sums in units.items()},
+        active_share={base_name(name): sums.active_share() for name, sums in units.items()},
+        features=torch.cat(features),
+    )
+
+
+def unit_layers(model: Any) -> list[str]:
+    """Names of the linear modules whose inputs are the units of a feed-forward block.
+
+    Found by shape: a weight in a layer, outside attention, that maps more inputs to exactly the
+    hidden width.
+    """
+    hidden = model.config.get_text_config().hidden_size
+    head = model.get_output_embeddings()
+    found = []
+    for name, module in model.named_modules():
+        if module is head or ".lora_" in name or name.endswith("base_layer"):
+            continue
+        inputs, outputs = _shape(module)
+        if outputs == hidden and inputs > hidden and _in_a_block(name):
+            found.append(name)
+    return found
+
+
+class _Sums:
+    """Running sums of one layer's units."""
+
+    def __init__(self) -> None:
+        self.absolute: Tensor | None = None
+        self.active: Tensor | None = None
+        self.positions = 0
+
+    def add(self, values: Float[Tensor, "samples units"]) -> None:
+        if self.absolute is None or self.active is None:
+            self.absolute = torch.zeros(values.shape[1], dtype=torch.float64, device=values.device)
+            self.active = torch.zeros_like(self.absolute)
+        self.absolute += values.abs().sum(0, dtype=torch.float64)
+        self.active += (values > 0).sum(0)
+        self.positions += len(values)
+
+    def mean_abs(self) -> tuple[float, ...]:
+        assert self.absolute is not None, "the module was not run"
+        return tuple((self.absolute / self.positions).tolist())
+
+    def active_share(self) -> tuple[float, ...]:
+        assert self.active is not None, "the module was not run"
+        return tuple((self.active / self.positions).tolist())
+
+
+@contextmanager
+def _watched(model: Any, units: dict[str, _Sums]) -> Iterator[list[Tensor]]:
+    """Within it every pass adds to `units`; what is given holds the mask of the pass."""
+    real: list[Tensor] = []
+
+    def add_to(sums: _Sums) -> Any:
+        def watch(module: Any, inputs: tuple[Tensor, ...]) -> None:
+            sums.add(inputs[0][real[0]].float())
+
+        return watch
+
+    modules = dict(model.named_modules())
+    handles = [modules[name].register_forward_pre_hook(add_to(s)) for name, s in units.items()]
+    try:
+        yield real
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shape(module: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear module, adapted or not; (0, 0) for anything else."""
+    from transformers.pytorch_utils import Conv1D
+
+    inner = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+    if isinstance(inner, Conv1D):
+        return int(inner.weight.shape[0]), int(inner.weight.shape[1])
+    if isinstance(inner, torch.nn.Linear):
+        return inner.in_features, inner.out_features
+    return 0, 0
+
+
+def _in_a_block(name: str) -> bool:
+    parts = name.split(".")
+    return any(part.isdigit() for part in parts) and not any("att" in part for part in parts)

@@ -1,0 +1,79 @@
+"""What an adapter adds to each weight matrix, one matrix at a time.
+
+The product of the two factors is made where it is needed and dropped again, so that the model is
+never in memory twice; ranks come from the small factors alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WeightDelta:
+    """The change of one weight matrix, as two factors, in float32."""
+
+    name: str
+    """Of the module, as in the base model."""
+    base: Float[Tensor, "rows columns"]
+    """The base's weight, in the model's own number format; not a copy."""
+    left: Float[Tensor, "rows rank"]
+    right: Float[Tensor, "rank columns"]
+
+    def dense(self) -> Float[Tensor, "rows columns"]:
+        """The change itself, `left @ right`."""
+        return self.left @ self.right
+
+    def singular_values(self) -> list[float]:
+        """Singular values of the change, descending; as many as the factors have ranks at most.
+
+        From the triangular factors of both sides, in float64: the same as the matrix's own.
+        """
+        left = torch.linalg.qr(self.left.double()).R
+        right = torch.linalg.qr(self.right.double().T).R
+        values: list[float] = torch.linalg.svdvals(left @ right.T).tolist()
+        return values
+
+
+def weight_deltas(
+    model: Any, after: Mapping[str, Tensor], before: Mapping[str, Tensor] | None = None
+) -> Iterator[WeightDelta]:
+    """The merged update of an adapter, or what a stage added to it, matrix by matrix.
+
+    Args:
+        model: With a PEFT adapter whose scaling `after` has; its own weights are not used.
+        after: The adapter's weights by PEFT's names, as `adapter_tensors` gives them or a saved
+            adapter holds them; frozen ranks included.
+        before: The same at the start of the stage, of any rank; None takes the base as start.
+
+    Yields:
+        One change per adapted matrix, in the order of the names.
+    """
+    names = sorted(name for name in after if ".lora_A." in name)
+    for name in names:
+        path = name.partition(".lora_A.")[0]
+        module = model.get_submodule(path)
+        scaling = float(next(iter(module.scaling.values())))
+        left, right = _factors(after, name, scaling)
+        if before is not None:
+            left_before, right_before = _factors(before, name, scaling)
+            left = torch.cat([left, -left_before], dim=1)
+            right = torch.cat([right, right_before], dim=0)
+        base = module.get_base_layer().weight.detach()
+        if getattr(module, "fan_in_fan_out", False):
+            left, right = right.T, left.T
+        yield WeightDelta(base_name(path), base, left.to(base.device), right.to(base.device))
+
+
+def _factors(tensors: Mapping[str, Tensor], name: str, scaling: float) -> tuple[Tensor, Tensor]:
+    b = tensors[name.replace(".lora_A.", ".lora_B.")]
+    return b.detach().float() * scaling, tensors[name].detach().float()
+
+
+def base_name(name: str) -> str:
+    """The name a module has in the base model, from its name in the model with an adapter."""
+    return name.removeprefix("base_model.model.")
