@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.config.models import RunConfig, StageConfig
+from fastslow.config.models import RunConfig, StageConfig, fitting_proposals
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
@@ -63,6 +63,8 @@ class Cost:
     most those that shrinking is scored on."""
     fast_rollouts: int
     """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
+    fast_proposals: int | None
+    """New texts that a fast phase pays for at least; None without a fast channel."""
     optimizer_steps: int
     """Weight updates."""
     evaluation_cells: int
@@ -77,6 +79,10 @@ class Cost:
     note: str
     """What the estimates rest on, or why there are none."""
 
+    @property
+    def _proposals(self) -> str:
+        return "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
+
     def lines(self) -> list[str]:
         """The figures as a person reads them, one a line."""
         unknown = "unknown: the whole test split"
@@ -86,6 +92,7 @@ class Cost:
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
+            f"new texts a cycle    {self._proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",
@@ -105,6 +112,7 @@ def estimate_cost(config: RunConfig) -> Cost:
         The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
         whose KL budget is spent may stop early.
     """
+    anchor = config.cycle.optimizer_steps * config.cycle.problems
     slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
     updates = slow_cycles * config.cycle.optimizer_steps
     problems = updates * config.cycle.problems
@@ -120,6 +128,7 @@ def estimate_cost(config: RunConfig) -> Cost:
     return Cost(
         slow_rollouts=slow_rollouts,
         fast_rollouts=fast_rollouts,
+        fast_proposals=fitting_proposals(config.fast, anchor) if config.fast else None,
         optimizer_steps=updates,
         evaluation_cells=cells,
         evaluation_rollouts=evaluation_rollouts,

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.channels.demos import DemosSearch, DemosSettings, spread_answers
+from fastslow.channels.demos import DemosSearch, spread_answers
 from fastslow.channels.dspy_bridge import PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast import FastChannel
+from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.slow import SlowChannel
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, largest_divisor, unpad
 from fastslow.errors import ChannelError
@@ -20,7 +21,8 @@ from fastslow.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
 
-DEMOS = DemosSettings(population=2, demonstrations=2, metric_calls=24, threads=4)
+FAST = FastSettings(population=2, metric_calls=24, threads=4)
+DEMOS = DemosSearch(demonstrations=2)
 GRPO = GrpoSettings(
     loss="cispo",
     group=4,
@@ -72,10 +74,9 @@ def test_one_token_sequence_for_both_channels(
     expected = {policy.renderer.prompt_ids(program, e.question) for e in examples}
     recorded = policy.engine = Recorded(policy.engine)  # type: ignore[assignment]
 
-    with DemosSearch(
-        policy, task, replace(anchors[0], batches=(anchors[0].batches[0],)), DEMOS
-    ) as search:
-        search.score(program)
+    anchor = replace(anchors[0], batches=(anchors[0].batches[0],))
+    with TextScorer(policy, task, anchor, FAST) as scorer:
+        scorer.score(program)
     assert set(recorded.prompts) == expected
 
     recorded.prompts.clear()
@@ -245,10 +246,10 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     weights, state = moved.weights_fingerprint(), random.getstate()
-    adaptation = FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+    adaptation = FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
-    assert adaptation.rollouts <= DEMOS.metric_calls
+    assert adaptation.rollouts <= FAST.metric_calls
     assert adaptation.rollouts == moved.engine.num_rollouts
     population = moved.populations[task.name]
     assert len(population) == 2
@@ -264,7 +265,7 @@ def test_fast_phase_is_the_same_with_other_thread_counts(
     found = []
     for threads in (1, 4):
         moved.populations.clear()
-        FastChannel(replace(DEMOS, threads=threads)).adapt(moved, task, anchors[0], 1, silent)
+        FastChannel(replace(FAST, threads=threads), DEMOS).adapt(moved, task, anchors[0], 1, silent)
         found.append(moved.populations[task.name])
     assert found[0] == found[1]
 
@@ -274,7 +275,7 @@ def test_old_texts_are_scored_again_under_the_present_weights(
 ) -> None:
     lie = Candidate(GOOD, dict.fromkeys((e.id for e in anchors[0].examples), 1.0))
     moved.populations[task.name] = (lie,)
-    FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+    FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
     assert all(c.mean < 1.0 for c in moved.populations[task.name])
 
 
@@ -287,7 +288,7 @@ def test_an_engine_that_fails_stops_the_phase_and_is_not_a_score_of_zero(
 
     moved.engine = Broken(moved.engine)  # type: ignore[assignment]
     with pytest.raises(ChannelError, match="no room"):
-        FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+        FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
 
 
 def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> None:

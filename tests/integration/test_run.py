@@ -149,11 +149,11 @@ def test_resuming_equals_never_stopping(
 
         return call
 
-    from fastslow.channels.demos import DemosSearch
+    from fastslow.channels.scoring import TextScorer
     from fastslow.measure.evaluator import Evaluator
 
     with monkeypatch.context() as patch:
-        patch.setattr(DemosSearch, "score", failing("in a fast phase", DemosSearch.score))
+        patch.setattr(TextScorer, "score", failing("in a fast phase", TextScorer.score))
         patch.setattr(SlowChannel, "adapt", failing("in a slow phase", SlowChannel.adapt))
         patch.setattr(Evaluator, "score", failing("in an evaluation", Evaluator.score))
         with pytest.raises(PowerCut):
