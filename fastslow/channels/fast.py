@@ -51,6 +51,10 @@ class FastChannel:
         old_texts = policy.population(task)
 
         with TextScorer(policy, task, anchor, self.settings, seed) as scorer:
+            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_texts)
+            rescoring = len(scorer.anchor_set) * len(old_texts)
+            fits = self.optimizer.proposals(scorer.limit - rescoring, *sizes)
+            log(0, scorer.limit, {"proposals_fit": fits})
 
             def tell(pool: Pool) -> None:
                 log(scorer.spent, scorer.limit, {"score": max(c.mean for c in pool.candidates)})
@@ -61,9 +65,6 @@ class FastChannel:
             # Algorithm 1: the old texts under the present weights, then new ones
             for old in old_texts:
                 pool.keep(Candidate(old.program, scorer.score(old.program)))
-            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_texts)
-            fits = self.optimizer.proposals(scorer.left, *sizes)
-            log(scorer.spent, scorer.limit, {"proposals_fit": fits})
             if not pool.is_saturated:
                 self.optimizer.search(scorer, pool, seed)
 

@@ -171,7 +171,8 @@ class Proposer:
         """Old texts come in as they are; new ones must beat their parent on the minibatch."""
         if proposal.candidate in self._replayed:
             return True
-        return sum(proposal.subsample_scores_after) > sum(proposal.subsample_scores_before)
+        before, after = proposal.subsample_scores_before, proposal.subsample_scores_after
+        return bool(sum(after) > sum(before))
 
 
 def components(program: PromptProgram) -> dict[str, str]:

@@ -562,8 +562,8 @@ class RunConfig(Model):
                 f"the shares of fast.steps must add up to 1, got {shares} = "
                 f"{sum(step.share for step in steps):g}. Change one of them.",
             )
-        named = [(f"fast.steps.{i}", step) for i, step in enumerate(steps)] or [("fast", self.fast)]
-        for path, step in named:
+        named: dict[str, object] = {f"fast.steps.{i}": step for i, step in enumerate(steps)}
+        for path, step in (named or {"fast": self.fast}).items():
             if isinstance(step, SimbaKeys) and step.batch > self.fast.pool:
                 yield (
                     f"{path}.batch",

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -42,6 +43,11 @@ def silent(done: int, total: int, figures: object) -> None:
     """A log that keeps nothing."""
 
 
+def uneven(task: Task) -> Task:
+    """The same task with scores that differ from completion to completion."""
+    return replace(task, grade=lambda _, text: Grade(crc32(text.encode()) % 5 / 4, "by chance"))
+
+
 def two_texts(policy: Policy, task: Task) -> None:
     policy.populations[task.name] = (Candidate(GOOD, {}), Candidate(BAD, {}))
 
@@ -75,8 +81,8 @@ def test_one_token_sequence_for_both_channels(
     recorded = policy.engine = Recorded(policy.engine)  # type: ignore[assignment]
 
     anchor = replace(anchors[0], batches=(anchors[0].batches[0],))
-    with TextScorer(policy, task, anchor, FAST) as scorer:
-        scorer.score(program)
+    with TextScorer(policy, task, anchor, FAST) as search:
+        search.score(program)
     assert set(recorded.prompts) == expected
 
     recorded.prompts.clear()
@@ -246,7 +252,7 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     weights, state = moved.weights_fingerprint(), random.getstate()
-    adaptation = FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
+    adaptation = FastChannel(FAST, DEMOS).adapt(moved, uneven(task), anchors[0], 1, silent)
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
     assert adaptation.rollouts <= FAST.metric_calls
@@ -265,7 +271,8 @@ def test_fast_phase_is_the_same_with_other_thread_counts(
     found = []
     for threads in (1, 4):
         moved.populations.clear()
-        FastChannel(replace(FAST, threads=threads), DEMOS).adapt(moved, task, anchors[0], 1, silent)
+        channel = FastChannel(replace(FAST, threads=threads), DEMOS)
+        channel.adapt(moved, uneven(task), anchors[0], 1, silent)
         found.append(moved.populations[task.name])
     assert found[0] == found[1]
 
@@ -309,6 +316,21 @@ def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> 
         assert module(question="q").answer == ""
         assert module.program() == program
     assert mute.prompts == [policy.renderer.prompt_ids(program, "q")]
+
+
+def test_a_request_that_comes_again_draws_no_rollout(
+    moved: Policy, task: Task, anchors: list[Anchor]
+) -> None:
+    program = PromptProgram("Write letters.", (Demonstration("q", "ab"),))
+    with TextScorer(moved, task, anchors[0], FAST) as scorer:
+        first = scorer.score(program)
+        assert scorer.spent == 4
+        assert scorer.score(program) == first
+        assert scorer.spent == 4
+        lm = language_model(scorer.engine).copy(rollout_id=1, temperature=1.0)
+        drawn = [lm("q", temperature=1.0), lm.copy(rollout_id=2)("q"), lm("q", temperature=1.0)]
+        assert drawn[0] == drawn[2] != drawn[1]
+        assert scorer.spent == 6
 
 
 def test_demonstrations_are_spread_over_the_answers() -> None:

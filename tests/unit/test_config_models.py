@@ -62,6 +62,41 @@ def test_the_fast_budget_must_allow_two_new_texts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "fewest"), [("demos", 240), ("gepa", 270), ("simba", 320), ("mipro", 312)]
+)
+def test_every_kind_of_fast_channel_names_the_budget_it_needs(kind: str, fewest: int) -> None:
+    fast = {"kind": kind, "population": 4, "pool": 32, "metric_calls": fewest}
+    run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
+    rules = broken(fast=fast | {"metric_calls": fewest - 1})
+    assert f"Use at least {fewest}." in rules["fast.metric_calls"]
+
+
+def test_each_step_of_a_sequence_must_be_worth_taking() -> None:
+    steps = [{"kind": "demos", "share": 0.5}, {"kind": "gepa", "share": 0.5}]
+    fast = {"kind": "sequence", "steps": steps, "metric_calls": 380}
+    run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
+    rules = broken(fast=fast | {"metric_calls": 379})
+    assert (
+        "fewer than 2 new texts in each of fast.steps. Use at least 380."
+        in (rules["fast.metric_calls"])
+    )
+
+
+def test_shares_add_up_to_one() -> None:
+    steps = [{"kind": "demos", "share": 0.5}, {"kind": "gepa", "share": 0.4}]
+    rules = broken(fast={"kind": "sequence", "steps": steps, "metric_calls": 1000})
+    assert rules == {
+        "fast.steps.0.share": "the shares of fast.steps must add up to 1, got 0.5 + 0.4 = 0.9. "
+        "Change one of them."
+    }
+
+
+def test_simba_draws_its_batches_from_the_pool() -> None:
+    rules = broken(fast={"kind": "simba", "batch": 9, "pool": 8, "metric_calls": 1000})
+    assert list(rules) == ["fast.batch"]
+
+
 def test_a_stage_must_have_a_channel() -> None:
     idle = {"task": "b", "fast": False, "slow": False}
     assert list(broken(stages=[{"task": "a"}, idle])) == ["stages.1.slow"]
