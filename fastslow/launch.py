@@ -250,8 +250,9 @@ def build_fast(fast: FastConfig) -> Channel:
         return FastChannel(settings, build_optimizer(fast, settings, reflection), reflection)
     from fastslow.channels.optimizers import SequenceSearch
 
-    steps = [(step.share, build_optimizer(step, settings, reflection)) for step in fast.steps]
-    return FastChannel(settings, SequenceSearch(steps), reflection)
+    steps = [build_optimizer(step, settings, reflection) for step in fast.steps]
+    shared = zip(fast.shares, steps, strict=True)
+    return FastChannel(settings, SequenceSearch(list(shared)), reflection)
 
 
 def build_optimizer(

@@ -112,7 +112,6 @@ def estimate_cost(config: RunConfig) -> Cost:
         The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
         whose KL budget is spent may stop early.
     """
-    anchor = config.cycle.optimizer_steps * config.cycle.problems
     slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
     updates = slow_cycles * config.cycle.optimizer_steps
     problems = updates * config.cycle.problems
@@ -128,7 +127,7 @@ def estimate_cost(config: RunConfig) -> Cost:
     return Cost(
         slow_rollouts=slow_rollouts,
         fast_rollouts=fast_rollouts,
-        fast_proposals=fitting_proposals(config.fast, anchor) if config.fast else None,
+        fast_proposals=_fast_proposals(config),
         optimizer_steps=updates,
         evaluation_cells=cells,
         evaluation_rollouts=evaluation_rollouts,
@@ -194,6 +193,13 @@ def _fast_rollouts(config: RunConfig, stage: StageConfig) -> int:
         return 0
     choosing = config.fast.population * config.evaluation.validation_examples
     return stage.cycles * config.fast.metric_calls + choosing
+
+
+def _fast_proposals(config: RunConfig) -> int | None:
+    if config.fast is None:
+        return None
+    anchor = config.cycle.optimizer_steps * config.cycle.problems
+    return sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
 
 
 def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
