@@ -53,14 +53,19 @@ class MiproSearch:
                 max_errors=1,
                 seed=1 + seed % (2**32 - 1),
             )
-            found = optimizer.compile(
-                GuardedModule(parent, pool.forbids),
-                trainset=examples,
-                valset=scorer.anchor_set,
-                num_trials=trials,
-                minibatch=False,
-                program_aware_proposer=False,
-            )
+            try:
+                found = optimizer.compile(
+                    GuardedModule(parent, pool.forbids),
+                    trainset=examples,
+                    valset=scorer.anchor_set,
+                    num_trials=trials,
+                    minibatch=False,
+                    program_aware_proposer=False,
+                )
+            except Exception:
+                if self.reflection.away is None:
+                    raise
+                return  # it is asked before anything is scored, so nothing is lost
         for candidate in found.candidate_programs:
             program = candidate["program"].program()
             if program != parent and not pool.refuses(program):

@@ -75,9 +75,9 @@ class SequenceSearch:
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`."""
-        whole, start, done, used = scorer.limit, scorer.spent, 0.0, scorer.left
+        limit, budget, start, due = scorer.limit, scorer.left, scorer.spent, 0.0
         for index, (share, step) in enumerate(self.steps):
-            done += share
-            scorer.limit = start + int(round(done, 9) * used)
+            due += share
+            scorer.limit = start + int(round(due, 9) * budget)
             step.search(scorer, pool, derive_seed(seed, "step", index))
-        scorer.limit = whole
+        scorer.limit = limit

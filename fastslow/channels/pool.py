@@ -50,7 +50,9 @@ class Pool:
         return cause is not None
 
     def forbids(self, program: PromptProgram) -> Cause | None:
-        """What the guard has against a text; nothing is counted."""
+        """What the guard has against a text, if it is not in the pool; nothing is counted."""
+        if program.text_hash in self._entered:
+            return None
         known = any(c.program.instruction == program.instruction for c in self.candidates)
         return self.guard.cause(program, has_new_instruction=not known)
 

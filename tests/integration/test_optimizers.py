@@ -12,11 +12,12 @@ import pytest
 from dspy.lm15 import Message, Request, Response, Usage
 
 from fastslow.channels.demos import DemosSearch
+from fastslow.channels.dspy_bridge import GuardedModule
 from fastslow.channels.fast import FastChannel
 from fastslow.channels.gepa_bridge import GepaSearch
 from fastslow.channels.mipro_bridge import MiproSearch
 from fastslow.channels.optimizers import Optimizer, SequenceSearch
-from fastslow.channels.scoring import FastSettings
+from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.simba_bridge import SimbaSearch
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, Demonstration, PromptProgram
@@ -246,6 +247,16 @@ def test_simba_finds_demonstrations_or_rules_where_answers_differ(
     pool = {example.question for example in anchor.pool}
     assert {d.question for d in best.program.demonstrations} <= pool
     assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+
+
+def test_a_text_that_is_refused_asks_no_model(obedient: Policy, task: Task, anchor: Anchor) -> None:
+    with TextScorer(obedient, task, anchor, FAST) as scorer, scorer.asking():
+        refused = GuardedModule(PromptProgram(RULE), lambda program: "too_long")
+        assert refused(question="number 3").answer == ""
+        assert scorer.spent == 0
+        allowed = GuardedModule(PromptProgram(RULE), lambda program: None)
+        assert allowed.deepcopy()(question="number 3").answer == "6"
+        assert scorer.spent == 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="needs fastslow[mipro]")

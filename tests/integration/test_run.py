@@ -19,7 +19,6 @@ from fastslow.prompts import PromptProgram
 from fastslow.records import (
     CycleEvent,
     EvaluationEvent,
-    PopulationEvent,
     ShrinkEvent,
     TextEvent,
     read_events,
