@@ -5,6 +5,8 @@ arguments.
 """
 
 import contextlib
+import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,20 @@ from rich.console import Console
 from fastslow import model_store
 from fastslow.channels.base import Channel
 from fastslow.config.load import LoadedConfig, load_resolved
-from fastslow.config.models import DemosConfig, GrpoConfig, MinimalConfig, RunConfig, SftConfig
+from fastslow.config.models import (
+    DemosKeys,
+    FastConfig,
+    GepaKeys,
+    GrpoConfig,
+    MinimalConfig,
+    MiproKeys,
+    ReflectionConfig,
+    ReflectiveBase,
+    RunConfig,
+    SequenceConfig,
+    SftConfig,
+    SimbaKeys,
+)
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
@@ -31,6 +46,8 @@ from fastslow.tracking import MlflowTracker, NullTracker, Tracker
 
 if TYPE_CHECKING:
     from fastslow.channels.minimal import KlBudget
+    from fastslow.channels.optimizers import Optimizer, Reflection
+    from fastslow.channels.scoring import FastSettings
     from fastslow.channels.trl_bridge import GrpoSettings
 
 
@@ -128,7 +145,8 @@ def _run_in(
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
     tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
-    console = Console(stderr=True, highlight=False, quiet=not is_leader())
+    # bound to the stream as it is now: DSPy's output is caught while texts are evolved
+    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
     run_dir.mark("running")
     outcome: State = "failed"
     with (
@@ -204,15 +222,8 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
 def build_channels(config: RunConfig) -> list[Channel]:
     """The run's channels, fast first."""
     channels: list[Channel] = []
-    match config.fast:
-        case DemosConfig() as demos:
-            from fastslow.channels.demos import DemosSettings
-            from fastslow.channels.fast import FastChannel
-
-            names = DemosSettings.__dataclass_fields__
-            channels.append(
-                FastChannel(DemosSettings(**{name: getattr(demos, name) for name in names}))
-            )
+    if config.fast is not None:
+        channels.append(build_fast(config.fast))
     match config.slow:
         case GrpoConfig() as grpo:
             from fastslow.channels.slow import SlowChannel
@@ -226,6 +237,66 @@ def build_channels(config: RunConfig) -> list[Channel]:
             settings = SftSettings(**{name: getattr(sft, name) for name in names})
             channels.append(SlowChannel(settings, GoldTrainer, build_kl_budget(sft)))
     return channels
+
+
+def build_fast(fast: FastConfig) -> Channel:
+    """The fast channel with its optimizer, and the optimizer's second language model."""
+    from fastslow.channels.fast import FastChannel
+    from fastslow.channels.scoring import FastSettings
+
+    settings = FastSettings(**{n: getattr(fast, n) for n in FastSettings.__dataclass_fields__})
+    reflection = build_reflection(fast.reflection) if isinstance(fast, ReflectiveBase) else None
+    if not isinstance(fast, SequenceConfig):
+        return FastChannel(settings, build_optimizer(fast, settings, reflection), reflection)
+    from fastslow.channels.optimizers import SequenceSearch
+
+    steps = [build_optimizer(step, settings, reflection) for step in fast.steps]
+    shared = zip(fast.shares, steps, strict=True)
+    return FastChannel(settings, SequenceSearch(list(shared)), reflection)
+
+
+def build_optimizer(
+    keys: DemosKeys | GepaKeys | SimbaKeys | MiproKeys,
+    settings: "FastSettings",
+    reflection: "Reflection | None",
+) -> "Optimizer":
+    """One optimizer of texts.
+
+    Raises:
+        ConfigError: The optimizer needs a package that is not installed.
+    """
+    if isinstance(keys, DemosKeys):
+        from fastslow.channels.demos import DemosSearch
+
+        return DemosSearch(keys.demonstrations)
+    assert reflection is not None
+    match keys:
+        case GepaKeys():
+            from fastslow.channels.gepa_bridge import GepaSearch
+
+            return GepaSearch(keys.minibatch, settings.population, reflection)
+        case SimbaKeys():
+            from fastslow.channels.simba_bridge import SimbaSearch
+
+            return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
+        case MiproKeys():
+            from fastslow.channels.mipro_bridge import MiproSearch
+
+            if importlib.util.find_spec("optuna") is None:
+                raise ConfigError(
+                    "fast.kind: mipro searches with the package optuna, which is not installed. "
+                    "Install it with: pip install 'fastslow[mipro]'"
+                )
+            return MiproSearch(keys.demonstrations, keys.candidates, reflection)
+
+
+def build_reflection(config: ReflectionConfig) -> "Reflection":
+    """The second language model of the fast channel."""
+    import dspy
+
+    from fastslow.channels.optimizers import Endpoint
+
+    return Endpoint(dspy.LM(config.model))
 
 
 def build_kl_budget(slow: MinimalConfig) -> "KlBudget | None":

@@ -8,7 +8,7 @@ read. Every table and metric of a report is computed from them. Does not know wh
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
@@ -46,6 +46,8 @@ class CycleEvent:
     """Wall time, by channel."""
     metrics: Mapping[str, float | None]
     """What the channels reported, by `channel/name`; None where not finite."""
+    notes: Sequence[str] = ()
+    """What a reader must know; may quote untrusted text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
     if "program" in values:
         values["program"] = PromptProgram.from_json(values["program"])
+    if "notes" in values:
+        values["notes"] = tuple(values["notes"])
     if "candidates" in values:
         values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
     return _EVENTS[kind](**values)

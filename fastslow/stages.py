@@ -34,13 +34,14 @@ from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
 from fastslow.task import Task
+from fastslow.text import visible
 from fastslow.tracking import Tracker
 from fastslow.types import Anchor
 
 TRAINED_UNITS = 2
 """Training on a row costs about as much as drawing two rollouts; for the progress line."""
 
-PROGRESS_FIGURES = ("reward", "score", "gold_logprob")
+PROGRESS_FIGURES = ("reward", "score", "gold_logprob", "proposals_fit")
 """Of a channel's figures, those the progress line shows."""
 
 
@@ -233,6 +234,7 @@ def record_adaptation(
             {channel: adaptation.rollouts},
             {channel: adaptation.seconds},
             metrics,
+            adaptation.notes,
         )
     )
     if channel == "fast":
@@ -240,6 +242,8 @@ def record_adaptation(
         parts.run_dir.events.append(
             PopulationEvent(anchor.stage, anchor.cycle, task.name, population)
         )
+    for note in adaptation.notes:
+        parts.progress.console.print(f"{channel}: {visible(note)}", markup=False, soft_wrap=True)
     if adaptation.samples:
         parts.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     parts.tracker.log(metrics, step=anchor.cycle)

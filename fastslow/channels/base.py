@@ -25,6 +25,8 @@ class Adaptation:
     """Figures by name: means over the cycle, sums of what is counted."""
     samples: tuple[str, ...] = ()
     """Some of what was drawn, as readable lines; untrusted text."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know, one sentence each; may quote untrusted text."""
 
 
 class Channel(Protocol):

@@ -5,29 +5,19 @@ takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSear
 proposal is one candidate of that optimizer, so that the budget is kept to the rollout.
 """
 
-import contextlib
-import io
-import logging
-import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import dspy
 
-from fastslow.channels.dspy_bridge import (
-    Metric,
-    PolicyEngine,
-    PromptModule,
-    language_model,
-    to_dspy,
-)
-from fastslow.policy.policy import Policy
+from fastslow.budgets import demos_proposals
+from fastslow.channels.dspy_bridge import PromptModule
+from fastslow.channels.pool import Pool
+from fastslow.channels.scoring import TextScorer, scores_by_id
 from fastslow.prompts import Candidate, PromptProgram
-from fastslow.seeds import named_random
-from fastslow.task import Task
-from fastslow.types import Anchor, Sampling
+from fastslow.seeds import derive_seed, named_random
 
 Kind = Literal["labelled", "bootstrapped"]
 RANDOM_SEARCH_SEED: dict[Kind, int] = {"labelled": -2, "bootstrapped": 0}
@@ -35,97 +25,64 @@ RANDOM_SEARCH_SEED: dict[Kind, int] = {"labelled": -2, "bootstrapped": 0}
 
 
 @dataclass(frozen=True)
-class DemosSettings:
-    """Settings of the demonstration search; see `config.models.DemosConfig`."""
+class DemosSearch:
+    """Random search over demonstrations; see `config.models.DemosConfig`."""
 
-    population: int
-    """K: texts kept after each fast phase."""
     demonstrations: int
     """Demonstrations in one text, at most."""
-    metric_calls: int
-    """Most rollouts of one fast phase."""
-    threads: int
-    """Requests in flight."""
 
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """See `Optimizer.proposals`."""
+        return demos_proposals(rollouts, anchor, pool)
 
-class DemosSearch:
-    """Scores and proposes texts on one anchor set under the present weights. A context manager.
+    def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
+        """See `Optimizer.search`: every proposal has the best text's instruction."""
+        parent = pool.best(1)[0].program
+        cost, left, number = len(scorer.anchor_set), scorer.left, 0
+        while left >= cost:
+            bootstraps = number % 2 == 1 and left >= cost + len(scorer.pool)
+            kind: Kind = "bootstrapped" if bootstraps else "labelled"
+            before = scorer.spent
+            found = self._propose(scorer, kind, parent, derive_seed(seed, "proposal", number))
+            if not pool.refuses(found.program):
+                pool.enter(found.program, found.scores, parent.text_hash, f"demos-{kind}")
+            left -= max(cost, scorer.spent - before)  # a text made twice must end the search too
+            number += 1
 
-    Args:
-        policy: Answers; not changed.
-        task: Gives instruction, grader and limits.
-        anchor: Texts are scored on its examples, demonstrations come from its pool.
-        settings: Sizes.
-    """
-
-    def __init__(self, policy: Policy, task: Task, anchor: Anchor, settings: DemosSettings) -> None:
-        self.settings = settings
-        self.anchor_set = [to_dspy(example) for example in anchor.examples]
-        self.pool = [to_dspy(example) for example in anchor.pool]
-        self.metric = Metric(task, (*anchor.examples, *anchor.pool))
-        self.engine = PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens))
-
-    def __enter__(self) -> "DemosSearch":
-        """Start answering."""
-        self.engine.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
-        self.engine.__exit__(*exception)
-
-    def affordable(self, round_: int, rollouts: int) -> Kind | None:
-        """What the next proposal may be, with `rollouts` left; None when not even a cheap one."""
-        cost = len(self.anchor_set)
-        if round_ % 2 and rollouts >= cost + len(self.pool):
-            return "bootstrapped"
-        return "labelled" if rollouts >= cost else None
-
-    def score(self, program: PromptProgram) -> dict[str, float]:
-        """Score of `program` on each anchor example, by id."""
-        evaluate = dspy.Evaluate(
-            devset=self.anchor_set,
-            metric=self.metric,
-            num_threads=self.settings.threads,
-            max_errors=1,
-            display_progress=False,
-        )
-        with isolated(), dspy.context(lm=language_model(self.engine)):
-            results = evaluate(PromptModule(program)).results
-        return {example.id: float(score) for example, _, score in results}
-
-    def propose(self, kind: Kind, parent: PromptProgram, seed: int) -> Candidate:
+    def _propose(
+        self, scorer: TextScorer, kind: Kind, parent: PromptProgram, seed: int
+    ) -> Candidate:
         """One new text with its scores.
 
         Args:
+            scorer: Asks the policy.
             kind: How its demonstrations are made.
             parent: Gives the instruction.
             seed: Of the order in which the pool is gone through.
         """
-        pool = list(self.pool)
+        pool = list(scorer.pool)
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)
         optimizer_arguments = {
-            "metric": self.metric,
+            "metric": scorer.metric,
             "metric_threshold": 1.0,
-            "max_labeled_demos": self.settings.demonstrations,
-            "max_bootstrapped_demos": self.settings.demonstrations,
+            "max_labeled_demos": self.demonstrations,
+            "max_bootstrapped_demos": self.demonstrations,
             "num_candidate_programs": 1,
-            "num_threads": self.settings.threads,
+            "num_threads": scorer.threads,
             "max_errors": 1,
         }
-        with isolated(), dspy.context(lm=language_model(self.engine)):
+        with scorer.asking():
             optimizer = dspy.BootstrapFewShotWithRandomSearch(**optimizer_arguments)
             best = optimizer.compile(
                 PromptModule(PromptProgram(parent.instruction)),
                 trainset=pool,
-                valset=self.anchor_set,
+                valset=scorer.anchor_set,
                 restrict=[RANDOM_SEARCH_SEED[kind]],
                 labeled_sample=False,
             )
         subscores = best.candidate_programs[0]["subscores"]
-        scores = {e.id: float(s) for e, s in zip(self.anchor_set, subscores, strict=True)}
-        return Candidate(best.program(), scores)
+        return Candidate(best.program(), scores_by_id(scorer.anchor_set, subscores))
 
 
 def spread_answers(pool: Sequence[Any]) -> list[Any]:
@@ -141,17 +98,3 @@ def spread_answers(pool: Sequence[Any]) -> list[Any]:
         seen[example.answer] += 1
     order = sorted(range(len(pool)), key=lambda i: rounds[i])
     return [pool[i] for i in order]
-
-
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
-    """Keep DSPy's prints to itself and Python's global random stream as it was."""
-    logger = logging.getLogger("dspy")
-    level, state = logger.level, random.getstate()
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-        random.setstate(state)

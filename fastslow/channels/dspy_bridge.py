@@ -6,9 +6,10 @@ Everything DSPy means differently from us stays in this file: its "adapter" form
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
 import dspy
 from dspy.lm15 import Message as LmMessage
@@ -18,6 +19,7 @@ from fastslow.errors import ChannelError
 from fastslow.policy.engine import Engine
 from fastslow.policy.render import Renderer, chat_messages
 from fastslow.prompts import Demonstration, PromptProgram
+from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Completion, Example, Sampling, TokenIds
 
@@ -29,16 +31,30 @@ EMPTY = "\u2205"
 """Stands for an empty text inside DSPy, which replaces empty instructions and completions."""
 
 
+class Draw(NamedTuple):
+    """What a completion depends on, the weights aside."""
+
+    prompt: TokenIds
+    temperature: float
+    seed: int
+
+
+Asked: TypeAlias = tuple[Draw, Future[Completion]]
+
+
 class PolicyEngine:
     """Answers DSPy's requests with the policy; concurrent requests become one batch.
 
-    Use as a context manager: a worker thread lives as long as it does. The first error of the
-    engine is kept and raised on exit, because DSPy turns it into a score of 0.
+    Use as a context manager: a worker thread lives as long as it does, and so does what was
+    answered, since the weights are frozen meanwhile: a request that comes again draws no rollout.
+    The first error of the engine is kept and raised on exit, because DSPy turns it into a score of
+    0; requests after it fail at once.
 
     Args:
         engine: The policy's engine.
         renderer: The policy's renderer.
-        sampling: How completions are drawn; DSPy's own settings are not heeded.
+        sampling: How completions are drawn; of DSPy's own settings, only temperature
+            and seed are heeded.
         seed: Of the draws, when the temperature is above 0.
     """
 
@@ -50,7 +66,9 @@ class PolicyEngine:
         self.sampling = sampling
         self.seed = seed
         self.failure: Exception | None = None
-        self._requests: queue.Queue[tuple[TokenIds, Future[Completion]] | None] = queue.Queue()
+        self._requests: queue.Queue[Asked | None] = queue.Queue()
+        self._answers: dict[Draw, Future[Completion]] = {}
+        self._lock = threading.Lock()
         self._worker = threading.Thread(target=self._serve, name="policy-engine", daemon=True)
 
     def __enter__(self) -> "PolicyEngine":
@@ -80,8 +98,15 @@ class PolicyEngine:
         messages = [{"role": m.role, "content": _text(m)} for m in request.messages]
         if request.system:
             messages.insert(0, {"role": "system", "content": str(request.system)})
-        answer: Future[Completion] = Future()
-        self._requests.put((self.renderer.message_ids(messages), answer))
+        temperature = float(request.config.temperature or 0.0)
+        seed = derive_seed(self.seed, request.config.seed or 0) if temperature else self.seed
+        draw = Draw(self.renderer.message_ids(messages), temperature, seed)
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if (answer := self._answers.get(draw)) is None:
+                answer = self._answers[draw] = Future()
+                self._requests.put((draw, answer))
         completion = answer.result()
         return Response(
             id=None,
@@ -106,17 +131,21 @@ class PolicyEngine:
                 batch.append(item)
             self._answer(batch)
 
-    def _answer(self, batch: Sequence[tuple[TokenIds, Future[Completion]]]) -> None:
-        prompts = [prompt for prompt, _ in batch]
-        try:
-            completions = self.engine.sample(prompts, self.sampling, [self.seed] * len(prompts))
-        except Exception as err:  # the worker must live, and DSPy would swallow the error
-            self.failure = self.failure or err
-            for _, answer in batch:
-                answer.set_exception(err)
-            return
-        for (_, answer), completion in zip(batch, completions, strict=True):
-            answer.set_result(completion)
+    def _answer(self, batch: Sequence[Asked]) -> None:
+        for temperature in sorted({draw.temperature for draw, _ in batch}):
+            asked = [(draw, answer) for draw, answer in batch if draw.temperature == temperature]
+            sampling = replace(self.sampling, temperature=temperature)
+            try:
+                completions = self.engine.sample(
+                    [draw.prompt for draw, _ in asked], sampling, [draw.seed for draw, _ in asked]
+                )
+            except Exception as err:  # the worker must live, and DSPy would swallow the error
+                self.failure = self.failure or err
+                for _, answer in asked:
+                    answer.set_exception(err)
+                continue
+            for (_, answer), completion in zip(asked, completions, strict=True):
+                answer.set_result(completion)
 
 
 def _text(message: Any) -> str:
@@ -165,7 +194,7 @@ class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
 def program_of(instruction: str, demos: Sequence[Any]) -> PromptProgram:
     """The prompt program of DSPy's instruction and demonstrations."""
     return PromptProgram(
-        "" if instruction == EMPTY else instruction,
+        instruction.removeprefix(EMPTY).lstrip(),
         tuple(Demonstration(str(d["question"]), str(d["answer"])) for d in demos),
     )
 
@@ -175,6 +204,25 @@ def to_dspy(example: Example) -> Any:
     return dspy.Example(
         question=example.question, answer=example.answer, id=example.id
     ).with_inputs("question")
+
+
+class GuardedModule(PromptModule):
+    """A prompt program that an optimizer changes by itself; a refused text asks no model.
+
+    Args:
+        program: The text it starts from.
+        forbids: Whether a text may not be used.
+    """
+
+    def __init__(self, program: PromptProgram, forbids: Callable[[PromptProgram], object]) -> None:
+        super().__init__(program)
+        self._forbids = forbids
+
+    def forward(self, question: str) -> Any:
+        """Answer as `PromptModule` does, or nothing at all."""
+        if self._forbids(self.program()):
+            return dspy.Prediction(answer="")
+        return super().forward(question)
 
 
 class Metric:
@@ -194,9 +242,36 @@ class Metric:
         return self.grade(self.examples[example.id], prediction.answer).score
 
 
-def language_model(engine: PolicyEngine) -> Any:
-    """A `dspy.LM` over the policy; no cache of DSPy's, whose key does not know the weights."""
-    return dspy.LM(
+class PolicyLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped
+    """A `dspy.LM` whose `rollout_id`, by which DSPy asks for another draw, reaches the engine."""
+
+    def copy(self, **settings: Any) -> "PolicyLM":
+        """See `dspy.LM.copy`; the rollout's number becomes the seed of the request."""
+        if settings.get("rollout_id") is not None:
+            settings["seed"] = settings["rollout_id"]
+        copied: PolicyLM = super().copy(**settings)
+        return copied
+
+
+class FeedbackMetric(Metric):
+    """The same score with a sentence that says what was wrong, as GEPA wants it."""
+
+    def __call__(
+        self,
+        example: Any,
+        prediction: Any,
+        trace: object = None,
+        pred_name: object = None,
+        pred_trace: object = None,
+    ) -> Any:
+        """Score in [0, 1] and feedback."""
+        grade = self.grade(self.examples[example.id], prediction.answer)
+        return dspy.Prediction(score=grade.score, feedback=grade.reason)
+
+
+def language_model(engine: PolicyEngine) -> PolicyLM:
+    """A language model over the policy; no cache of DSPy's, whose key does not know the weights."""
+    return PolicyLM(
         "local/policy",
         engine=engine,
         cache=False,

@@ -1,35 +1,41 @@
 """The fast channel: a population of K prompt programs, evolved with the weights frozen.
 
-One phase: re-score the old texts under the present weights, propose new ones while the budget
-lasts, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
+One phase: re-score the old texts under the present weights, let an optimizer propose new ones
+within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
 """
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from fastslow.channels.base import Adaptation, StepLog
-from fastslow.channels.demos import DemosSearch, DemosSettings
+from fastslow.channels.optimizers import Optimizer, Reflection
+from fastslow.channels.pool import Pool
+from fastslow.channels.scoring import FastSettings, TextScorer, build_guard
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_leader
-from fastslow.prompts import Candidate, Lineage, select
-from fastslow.seeds import derive_seed
+from fastslow.prompts import Candidate, Lineage
 from fastslow.task import Task
 from fastslow.types import Anchor
 
 
 class FastChannel:
-    """Evolves a task's texts with the `demos` optimizer.
+    """Evolves a task's texts with any optimizer.
 
     Args:
         settings: Sizes and budget.
+        optimizer: Proposes texts.
+        reflection: The optimizer's second language model, if it has one.
     """
 
     name = "fast"
 
-    def __init__(self, settings: DemosSettings) -> None:
+    def __init__(
+        self, settings: FastSettings, optimizer: Optimizer, reflection: Reflection | None = None
+    ) -> None:
         self.settings = settings
+        self.optimizer = optimizer
+        self.reflection = reflection
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
@@ -41,44 +47,49 @@ class FastChannel:
         Raises:
             ChannelError: The weights changed meanwhile, or the policy could not answer.
         """
-        started, before = time.monotonic(), policy.engine.num_rollouts
-        weights = policy.weights_fingerprint()
-        budget = self.settings.metric_calls
-        candidates: list[Candidate] = []
+        started, weights = time.monotonic(), policy.weights_fingerprint()
+        old_texts = policy.population(task)
 
-        def spent() -> int:
-            return policy.engine.num_rollouts - before
+        with TextScorer(policy, task, anchor, self.settings, seed) as scorer:
+            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_texts)
+            rescoring = len(scorer.anchor_set) * len(old_texts)
+            fits = self.optimizer.proposals(scorer.limit - rescoring, *sizes)
+            log(0, scorer.limit, {"proposals_fit": fits})
 
-        def enter(candidate: Candidate) -> None:
-            candidates.append(candidate)
-            log(spent(), budget, {"score": max(c.mean for c in candidates)})
+            def tell(pool: Pool) -> None:
+                log(scorer.spent, scorer.limit, {"score": max(c.mean for c in pool.candidates)})
 
-        with DemosSearch(policy, task, anchor, self.settings) as search:
-            for old in policy.population(task):
-                enter(Candidate(old.program, search.score(old.program)))
-            parent, proposals = candidates[0].program, 0
-            while (kind := search.affordable(proposals, budget - spent())) is not None:
-                found = search.propose(kind, parent, derive_seed(seed, "proposal", proposals))
-                lineage = Lineage(
-                    f"demos-{kind}", parent.text_hash, anchor.stage, anchor.cycle, weights
-                )
-                enter(replace(found, program=replace(found.program, lineage=lineage)))
-                proposals += 1
+            origin = Lineage(stage=anchor.stage, cycle=anchor.cycle, weights=weights)
+            pool = Pool(build_guard(policy, task, anchor, self.settings), origin, tell)
+
+            # Algorithm 1: the old texts under the present weights, then new ones
+            for old in old_texts:
+                pool.keep(Candidate(old.program, scorer.score(old.program)))
+            if not pool.is_saturated:
+                self.optimizer.search(scorer, pool, seed)
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
-        population = from_leader(select(candidates, self.settings.population))
+        population = from_leader(pool.best(self.settings.population))
         policy.populations[task.name] = population
         return Adaptation(
-            rollouts=spent(),
+            rollouts=scorer.spent,
             seconds=time.monotonic() - started,
             metrics={
                 "best_score": max(c.mean for c in population),
                 "mean_score": sum(c.mean for c in population) / len(population),
                 "texts": float(len(population)),
-                "proposals": float(proposals),
+                "proposals_fit": float(fits),
+                **pool.figures(),
             },
+            notes=(*pool.notes(), *self._missed()),
         )
+
+    def _missed(self) -> tuple[str, ...]:
+        """What the phase had to do without."""
+        if self.reflection is None or self.reflection.away is None:
+            return ()
+        return (f"the reflection model stayed away: {self.reflection.away}",)
 
     def save(self, folder: Path) -> None:
         """Nothing: the population is the policy's, and each phase draws from its own seed."""

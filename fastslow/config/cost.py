@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.config.models import RunConfig, StageConfig
+from fastslow.config.models import RunConfig, StageConfig, fitting_proposals
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
@@ -63,6 +63,8 @@ class Cost:
     most those that shrinking is scored on."""
     fast_rollouts: int
     """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
+    fast_proposals: int | None
+    """New texts that a fast phase pays for at least; None without a fast channel."""
     optimizer_steps: int
     """Weight updates."""
     evaluation_cells: int
@@ -77,6 +79,10 @@ class Cost:
     note: str
     """What the estimates rest on, or why there are none."""
 
+    @property
+    def _proposals(self) -> str:
+        return "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
+
     def lines(self) -> list[str]:
         """The figures as a person reads them, one a line."""
         unknown = "unknown: the whole test split"
@@ -86,6 +92,7 @@ class Cost:
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
+            f"new texts a cycle    {self._proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",
@@ -120,6 +127,7 @@ def estimate_cost(config: RunConfig) -> Cost:
     return Cost(
         slow_rollouts=slow_rollouts,
         fast_rollouts=fast_rollouts,
+        fast_proposals=_fast_proposals(config),
         optimizer_steps=updates,
         evaluation_cells=cells,
         evaluation_rollouts=evaluation_rollouts,
@@ -185,6 +193,13 @@ def _fast_rollouts(config: RunConfig, stage: StageConfig) -> int:
         return 0
     choosing = config.fast.population * config.evaluation.validation_examples
     return stage.cycles * config.fast.metric_calls + choosing
+
+
+def _fast_proposals(config: RunConfig) -> int | None:
+    if config.fast is None:
+        return None
+    anchor = config.cycle.optimizer_steps * config.cycle.problems
+    return sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
 
 
 def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:

@@ -131,13 +131,16 @@ def _merged(sections: Sequence[tuple[str, list[Key]]]) -> list[Key]:
     forms: list[Key] = []
     for _, keys in sections:
         forms += [key for key in keys if key not in forms]
-    (tag, *others) = [key for key in forms if key.pattern[-1] == "kind"]
+    depth = min(len(key.pattern) for key in forms)
+    is_tag = {key: len(key.pattern) == depth and key.pattern[-1] == "kind" for key in forms}
+    (tag, *others) = [key for key in forms if is_tag[key]]
     words = tuple(word for key in (tag, *others) for word in key.words)
     merged = [replace(tag, type=_words_text(words), words=words)]
     for key in forms:
         kinds = tuple(kind for kind, keys in sections if key in keys)
-        if key.pattern != tag.pattern:
-            merged.append(replace(key, kinds=() if len(kinds) == len(sections) else kinds))
+        if not is_tag[key]:
+            own = () if len(kinds) == len(sections) else kinds
+            merged.append(replace(key, kinds=key.kinds or own))
     return merged
 
 

@@ -55,6 +55,12 @@ class Policy:
                 "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
             )
 
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens of prompt and completion together; None when the model does not say."""
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
+
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
         return self.populations.get(task.name) or (Candidate(seed_program(task), {}),)

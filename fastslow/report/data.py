@@ -74,6 +74,19 @@ class StageSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What a channel said of one of its phases."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    channel: str
+    text: str
+    """May quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """The text a task is deployed with at the end of the run."""
 
@@ -112,6 +125,8 @@ class Report:
     """The last measurement of each (row, task, name)."""
     shrinks: tuple[ShrinkEvent, ...]
     """What scaling the adapter after a stage gave up and saved, the last of each stage."""
+    notes: tuple[Note, ...]
+    """What channels said a reader must know, in order."""
     prompts: tuple[Prompt, ...]
     rollouts: Mapping[str, int]
     """By `fast`, `slow` and `evaluation`."""
@@ -168,6 +183,12 @@ def build_report(run_path: Path) -> Report:
         stages=tuple(_stage(index, matrix, spent) for index in range(len(stages))),
         drift=_last_drift(events, tasks),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
+        notes=tuple(
+            Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
+            for event in spent
+            if isinstance(event, CycleEvent)
+            for text in event.notes
+        ),
         prompts=_prompts(texts, tasks),
         rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
         seconds_by=seconds_by,

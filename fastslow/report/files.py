@@ -105,6 +105,7 @@ def report_json(report: Report) -> dict[str, Json]:
             for event in report.drift
         ],
         "shrink": [_shrink(event) for event in report.shrinks],
+        "notes": [asdict(note) for note in report.notes],
         "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
         "rollouts": report.rollouts,
         "seconds": report.seconds,

@@ -115,6 +115,7 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
         *_drift(report),
         _shrink(report),
+        _notes(report),
         _stages(report),
         _costs(report),
     ]
@@ -283,6 +284,22 @@ def _shrink_row(event: ShrinkEvent) -> tuple[Text, ...]:
         Text("-" if event.kl_before is None else f"{event.kl_before:.4f}"),
         Text("-" if event.kl_after is None else f"{event.kl_after:.4f}"),
         Text(", ".join(earlier) or "-"),
+    )
+
+
+def _notes(report: Report) -> Table:
+    return Table(
+        "Notes",
+        ("stage", "cycle", "channel", "what happened"),
+        tuple(
+            (
+                Text(f"{note.stage + 1} {report.stage_tasks[note.stage]}"),
+                Text(str(note.cycle + 1)),
+                Text(note.channel),
+                Text(note.text),
+            )
+            for note in report.notes
+        ),
     )
 
 

@@ -5,13 +5,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
 
-from fastslow.channels.demos import DemosSearch, DemosSettings, spread_answers
+from fastslow.channels.demos import DemosSearch, spread_answers
 from fastslow.channels.dspy_bridge import PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast import FastChannel
+from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.slow import SlowChannel
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, largest_divisor, unpad
 from fastslow.errors import ChannelError
@@ -20,7 +22,8 @@ from fastslow.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
 
-DEMOS = DemosSettings(population=2, demonstrations=2, metric_calls=24, threads=4)
+FAST = FastSettings(population=2, metric_calls=24, threads=4)
+DEMOS = DemosSearch(demonstrations=2)
 GRPO = GrpoSettings(
     loss="cispo",
     group=4,
@@ -38,6 +41,11 @@ GOOD, BAD = PromptProgram("Write letters, good."), PromptProgram("Write letters,
 
 def silent(done: int, total: int, figures: object) -> None:
     """A log that keeps nothing."""
+
+
+def uneven(task: Task) -> Task:
+    """The same task with scores that differ from completion to completion."""
+    return replace(task, grade=lambda _, text: Grade(crc32(text.encode()) % 5 / 4, "by chance"))
 
 
 def two_texts(policy: Policy, task: Task) -> None:
@@ -72,9 +80,8 @@ def test_one_token_sequence_for_both_channels(
     expected = {policy.renderer.prompt_ids(program, e.question) for e in examples}
     recorded = policy.engine = Recorded(policy.engine)  # type: ignore[assignment]
 
-    with DemosSearch(
-        policy, task, replace(anchors[0], batches=(anchors[0].batches[0],)), DEMOS
-    ) as search:
+    anchor = replace(anchors[0], batches=(anchors[0].batches[0],))
+    with TextScorer(policy, task, anchor, FAST) as search:
         search.score(program)
     assert set(recorded.prompts) == expected
 
@@ -245,10 +252,10 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     weights, state = moved.weights_fingerprint(), random.getstate()
-    adaptation = FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+    adaptation = FastChannel(FAST, DEMOS).adapt(moved, uneven(task), anchors[0], 1, silent)
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
-    assert adaptation.rollouts <= DEMOS.metric_calls
+    assert adaptation.rollouts <= FAST.metric_calls
     assert adaptation.rollouts == moved.engine.num_rollouts
     population = moved.populations[task.name]
     assert len(population) == 2
@@ -264,7 +271,8 @@ def test_fast_phase_is_the_same_with_other_thread_counts(
     found = []
     for threads in (1, 4):
         moved.populations.clear()
-        FastChannel(replace(DEMOS, threads=threads)).adapt(moved, task, anchors[0], 1, silent)
+        channel = FastChannel(replace(FAST, threads=threads), DEMOS)
+        channel.adapt(moved, uneven(task), anchors[0], 1, silent)
         found.append(moved.populations[task.name])
     assert found[0] == found[1]
 
@@ -274,7 +282,7 @@ def test_old_texts_are_scored_again_under_the_present_weights(
 ) -> None:
     lie = Candidate(GOOD, dict.fromkeys((e.id for e in anchors[0].examples), 1.0))
     moved.populations[task.name] = (lie,)
-    FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+    FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
     assert all(c.mean < 1.0 for c in moved.populations[task.name])
 
 
@@ -287,7 +295,7 @@ def test_an_engine_that_fails_stops_the_phase_and_is_not_a_score_of_zero(
 
     moved.engine = Broken(moved.engine)  # type: ignore[assignment]
     with pytest.raises(ChannelError, match="no room"):
-        FastChannel(DEMOS).adapt(moved, task, anchors[0], 1, silent)
+        FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
 
 
 def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> None:
@@ -308,6 +316,21 @@ def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> 
         assert module(question="q").answer == ""
         assert module.program() == program
     assert mute.prompts == [policy.renderer.prompt_ids(program, "q")]
+
+
+def test_a_request_that_comes_again_draws_no_rollout(
+    moved: Policy, task: Task, anchors: list[Anchor]
+) -> None:
+    program = PromptProgram("Write letters.", (Demonstration("q", "ab"),))
+    with TextScorer(moved, task, anchors[0], FAST) as scorer:
+        first = scorer.score(program)
+        assert scorer.spent == 4
+        assert scorer.score(program) == first
+        assert scorer.spent == 4
+        lm = language_model(scorer.engine).copy(rollout_id=1, temperature=1.0)
+        drawn = [lm("q", temperature=1.0), lm.copy(rollout_id=2)("q"), lm("q", temperature=1.0)]
+        assert drawn[0] == drawn[2] != drawn[1]
+        assert scorer.spent == 6
 
 
 def test_demonstrations_are_spread_over_the_answers() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastslow.config.models import GrpoConfig, RunConfig, SftConfig
+from fastslow.config.models import GrpoConfig, RunConfig, SequenceConfig, SftConfig
 from fastslow.config.reference import model_keys, reference
 from fastslow.config.validate import STAND_INS
 
@@ -60,6 +60,40 @@ def test_the_fast_budget_must_allow_two_new_texts() -> None:
         "(fast.population) on 40 anchor problems (cycle.optimizer_steps x cycle.problems) leaves "
         "room for fewer than 2 new texts. Use at least 240."
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fewest"), [("demos", 240), ("gepa", 270), ("simba", 320), ("mipro", 312)]
+)
+def test_every_kind_of_fast_channel_names_the_budget_it_needs(kind: str, fewest: int) -> None:
+    fast = {"kind": kind, "population": 4, "pool": 32, "metric_calls": fewest}
+    run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
+    rules = broken(fast=fast | {"metric_calls": fewest - 1})
+    assert f"Use at least {fewest}." in rules["fast.metric_calls"]
+
+
+def test_each_step_of_a_sequence_must_be_worth_taking() -> None:
+    steps = [{"kind": "demos"}, {"kind": "gepa"}]
+    fast = {"kind": "sequence", "steps": steps, "metric_calls": 380}
+    run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
+    rules = broken(fast=fast | {"metric_calls": 379})
+    assert (
+        "fewer than 2 new texts in each of fast.steps. Use at least 380."
+        in (rules["fast.metric_calls"])
+    )
+
+
+def test_shares_are_parts_of_the_whole() -> None:
+    steps = [{"kind": "demos"}, {"kind": "gepa", "share": 3}]
+    fast = {"kind": "sequence", "steps": steps, "metric_calls": 1000}
+    config = run_config(fast=fast).fast
+    assert isinstance(config, SequenceConfig)
+    assert config.shares == (0.25, 0.75)
+
+
+def test_simba_draws_its_batches_from_the_pool() -> None:
+    rules = broken(fast={"kind": "simba", "batch": 9, "pool": 8, "metric_calls": 1000})
+    assert list(rules) == ["fast.batch"]
 
 
 def test_a_stage_must_have_a_channel() -> None:

@@ -77,6 +77,14 @@ def test_a_channel_that_is_off_costs_nothing() -> None:
     assert half.fast_rollouts == 5 * 320 + 2 * 4 * 32
 
 
+def test_new_texts_are_counted_by_what_certainly_fits() -> None:
+    """160 rollouts after re-scoring: labelled 40, bootstrapped 40 + 32, labelled 40."""
+    assert cost_of().fast_proposals == 3
+    assert cost_of(fast={"kind": "gepa"}).fast_proposals == (160 - 3 * 6) // 46
+    assert cost_of(fast=None).fast_proposals is None
+    assert "new texts a cycle    at least 3" in cost_of().lines()
+
+
 def test_gold_answers_cost_training_and_no_rollouts() -> None:
     grpo, taught = cost_of(), cost_of(slow={"kind": "sft"})
     bare = cost_of(slow={"kind": "sft", "gradient_context": "bare"})

@@ -13,7 +13,14 @@ from rich.console import Console
 
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Demonstration, PromptProgram
-from fastslow.records import DriftEvent, ShrinkEvent, TextEvent
+from fastslow.records import (
+    CycleEvent,
+    DriftEvent,
+    RecordWriter,
+    ShrinkEvent,
+    TextEvent,
+    read_events,
+)
 from fastslow.report import build_report, render_terminal, write_report
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
@@ -276,6 +283,20 @@ def hostile_run(tmp_path: Path) -> Path:
             DriftEvent(3, "gamma", "kl_fst", None, HOSTILE, 0, program.text_hash),
         )
     return run
+
+
+def test_what_a_channel_noted_is_in_the_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    event = CycleEvent(1, 0, {"fast": 1}, {"fast": 0.0}, {}, ("stayed away: \x1b[31m`code`",))
+    with RecordWriter(run / "events.jsonl") as events:
+        events.append(event)
+    assert read_events(run / "events.jsonl")[-1] == event
+    (note,) = report_json(run)["notes"]
+    assert note == {"stage": 1, "cycle": 0, "channel": "fast", "text": event.notes[0]}
+    for text in ((run / "report.md").read_text(), terminal(run)):
+        assert "Notes" in text
+        assert "stayed away" in text
+        assert "\x1b" not in text
 
 
 def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""How many new texts a budget of rollouts pays for, by optimizer: arithmetic and nothing else.
+
+`fastslow check` refuses a budget by these figures before a run, and a fast phase plans by them. All
+of them are what certainly fits: answers that are known already cost nothing, and leave more.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+FEWEST_PROPOSALS = 2
+"""A fast phase that cannot make this many new texts is refused: one is no search."""
+
+
+def demos_proposals(rollouts: int, anchor: int, pool: int) -> int:
+    """Texts that the search over demonstrations can make and score.
+
+    Labelled and bootstrapped ones take turns; a bootstrapped one asks for up to the whole pool, and
+    makes way for a labelled one when that does not fit.
+
+    Args:
+        rollouts: The budget, after old texts were re-scored.
+        anchor: Problems that a text is scored on.
+        pool: Examples that demonstrations are taken from.
+    """
+    made = 0
+    while rollouts >= anchor:
+        bootstraps = made % 2 == 1 and rollouts >= anchor + pool
+        rollouts -= anchor + pool if bootstraps else anchor
+        made += 1
+    return made
+
+
+def gepa_proposals(rollouts: int, anchor: int, minibatch: int, old: int) -> int:
+    """Texts that GEPA can propose and score in full.
+
+    Each old text but the first is brought in as a proposal, whose scores on the anchor set are
+    known. A proposal costs its parent's minibatch, its own, and the anchor set.
+
+    Args:
+        rollouts: The budget, after old texts were re-scored.
+        anchor: V, problems that a text is scored on.
+        minibatch: M, examples that a proposal is made from.
+        old: Texts the search starts from, at least 1.
+
+    Source: GEPA (arXiv 2507.19457) as the gepa package 0.1 counts it: 2M + V per proposal.
+    """
+    return max(0, rollouts - (old - 1) * 2 * minibatch) // (2 * minibatch + anchor)
+
+
+def simba_proposals(rollouts: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
+    """Texts of SIMBA that get as far as the anchor set: the winners of its steps."""
+    return min(candidates, simba_steps(rollouts, anchor, pool, batch, candidates))
+
+
+def simba_steps(rollouts: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
+    """Steps of SIMBA that fit; see `simba_rollouts`."""
+    steps = 0
+    while simba_rollouts(steps + 1, anchor, pool, batch, candidates) <= rollouts:
+        steps += 1
+    return steps
+
+
+def simba_rollouts(steps: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
+    """Rollouts of `steps` steps of SIMBA at most, its last comparison and our scoring included.
+
+    A step draws `candidates` answers to each example of its batch and scores at most one text more
+    than that on it. In the end up to `candidates` winners and the start are scored on all examples
+    that were met, and we score the winners on the anchor set.
+
+    Source: dspy.SIMBA of DSPy 3.4.
+    """
+    winners = min(steps, candidates)
+    met = min(pool, steps * batch)
+    return steps * batch * (2 * candidates + 1) + (winners + 1) * met + winners * anchor
+
+
+def mipro_trials(rollouts: int, anchor: int, pool: int, candidates: int) -> int:
+    """Trials of MIPRO that fit: each scores one combination of instruction and demonstrations.
+
+    Before them it scores its start and bootstraps all sets of demonstrations but two, going through
+    the pool at most once for each.
+
+    Source: dspy.MIPROv2 of DSPy 3.4.
+    """
+    return max(0, rollouts - anchor - max(0, candidates - 2) * pool) // anchor
+
+
+def fewest_rollouts(proposals: Callable[[int], int]) -> int:
+    """The smallest budget that pays for `FEWEST_PROPOSALS`.
+
+    Args:
+        proposals: Texts that a budget pays for; once it reaches that number it stays there.
+    """
+
+    def is_enough(rollouts: int) -> bool:
+        return proposals(rollouts) >= FEWEST_PROPOSALS
+
+    high = 1
+    while not is_enough(high):
+        high *= 2
+    return bisect_left(range(high), True, key=is_enough)

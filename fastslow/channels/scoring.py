@@ -1,0 +1,145 @@
+"""Scores texts on one anchor set under the present weights, through DSPy, and keeps the account.
+
+What every optimizer shares: the policy as a language model, the examples, the metric and the
+budget. `channels/fast.py` makes one per phase.
+"""
+
+import contextlib
+import io
+import logging
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from fastslow.channels.dspy_bridge import (
+    FeedbackMetric,
+    Metric,
+    PolicyEngine,
+    PromptModule,
+    language_model,
+    to_dspy,
+)
+from fastslow.channels.guards import Guard
+from fastslow.policy.policy import Policy
+from fastslow.policy.render import Renderer
+from fastslow.prompts import PromptProgram
+from fastslow.task import Task
+from fastslow.types import Anchor, Sampling
+
+
+@dataclass(frozen=True)
+class FastSettings:
+    """What every fast channel has; see `config.models.FastConfig`."""
+
+    population: int
+    """K: texts kept after each fast phase."""
+    metric_calls: int
+    """Most rollouts of one fast phase."""
+    threads: int
+    """Requests in flight."""
+    max_instruction_chars: int = 4000
+    """Longest new instruction, in characters."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt with its answer, in tokens; None takes the model's limit."""
+
+
+class TextScorer:
+    """A fast phase's access to the policy. A context manager.
+
+    Args:
+        policy: Answers; not changed.
+        task: Gives instruction, grader and limits.
+        anchor: Texts are scored on its examples; optimizers may show those of its pool.
+        settings: Sizes.
+        seed: Of draws at a temperature above 0.
+    """
+
+    def __init__(
+        self, policy: Policy, task: Task, anchor: Anchor, settings: FastSettings, seed: int = 0
+    ) -> None:
+        examples = (*anchor.examples, *anchor.pool)
+        self.threads = settings.threads
+        self.limit = settings.metric_calls
+        self.anchor_set = [to_dspy(example) for example in anchor.examples]
+        self.pool = [to_dspy(example) for example in anchor.pool]
+        self.metric = Metric(task, examples)
+        self.feedback = FeedbackMetric(task, examples)
+        self.engine = PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens), seed)
+        self._before = policy.engine.num_rollouts
+
+    def __enter__(self) -> "TextScorer":
+        """Start answering."""
+        self.engine.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
+        self.engine.__exit__(*exception)
+
+    @property
+    def spent(self) -> int:
+        """Rollouts drawn in this phase."""
+        return self.engine.engine.num_rollouts - self._before
+
+    @property
+    def left(self) -> int:
+        """Rollouts that may still be drawn."""
+        return self.limit - self.spent
+
+    def score(self, program: PromptProgram) -> dict[str, float]:
+        """Score of `program` on each anchor example, by id; known answers draw no rollout."""
+        evaluate = dspy.Evaluate(
+            devset=self.anchor_set,
+            metric=self.metric,
+            num_threads=self.threads,
+            max_errors=1,
+            display_progress=False,
+        )
+        with self.asking():
+            results = evaluate(PromptModule(program)).results
+        return {example.id: float(score) for example, _, score in results}
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within it DSPy's programs ask the policy, silently; see `isolated`."""
+        with isolated(), dspy.context(lm=language_model(self.engine)):
+            yield
+
+
+def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettings) -> Guard:
+    """The limits of new texts for this model, task and anchor set."""
+    longest = max((e.question for e in (*anchor.examples, *anchor.pool)), key=len)
+    renderer: Renderer = policy.renderer
+
+    def count_tokens(program: PromptProgram) -> int:
+        return len(renderer.prompt_ids(program, longest)) + task.max_tokens
+
+    limits = [n for n in (settings.max_prompt_tokens, policy.context_length) if n is not None]
+    return Guard(
+        max_instruction_chars=settings.max_instruction_chars,
+        max_prompt_tokens=min(limits, default=None),
+        count_tokens=count_tokens,
+        scored_on=anchor.examples,
+    )
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Keep DSPy's prints to itself and Python's global random stream as it was."""
+    logger = logging.getLogger("dspy")
+    level, state = logger.level, random.getstate()
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        random.setstate(state)
+
+
+def scores_by_id(examples: list[Any], scores: list[Any]) -> dict[str, float]:
+    """DSPy's scores in the order of `examples`, by example id."""
+    return {example.id: float(s) for example, s in zip(examples, scores, strict=True)}
