@@ -23,6 +23,8 @@ from fastslow.channels.dspy_bridge import (
     language_model,
     to_dspy,
 )
+from fastslow.channels.ordering import Order, OrderName, as_found, by_pass_rate, by_similarity
+from fastslow.channels.scoring import CompletionCache, score_programs
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, PromptProgram
 from fastslow.seeds import named_random
@@ -46,6 +48,8 @@ class DemosSettings:
     """Most rollouts of one fast phase."""
     threads: int
     """Requests in flight."""
+    demonstration_order: OrderName = "random"
+    """Order of the demonstrations within a text."""
 
 
 class DemosSearch:
@@ -60,19 +64,43 @@ class DemosSearch:
 
     def __init__(self, policy: Policy, task: Task, anchor: Anchor, settings: DemosSettings) -> None:
         self.settings = settings
+        self._policy, self._task, self._anchor = policy, task, anchor
+        self._order: Order = as_found
         self.anchor_set = [to_dspy(example) for example in anchor.examples]
         self.pool = [to_dspy(example) for example in anchor.pool]
         self.metric = Metric(task, (*anchor.examples, *anchor.pool))
-        self.engine = PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens))
+        self.cache = CompletionCache(policy)
+        self.engine = PolicyEngine(
+            self.cache, policy.renderer, Sampling(task.max_tokens), threads=settings.threads
+        )
 
     def __enter__(self) -> "DemosSearch":
         """Start answering."""
         self.engine.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
-        self.engine.__exit__(*exception)
+        self.engine.__exit__(kind, error, trace)
+
+    def arrange(self, best: PromptProgram) -> None:
+        """Settle in which order later proposals show their demonstrations.
+
+        The difficulty orders measure the pool under one text, which costs a rollout per example.
+
+        Args:
+            best: The text under which pass rates are measured.
+        """
+        match self.settings.demonstration_order:
+            case "similar":
+                self._order = by_similarity([e.question for e in self._anchor.examples])
+            case "easy_first" | "hard_first" as order:
+                pool = self._anchor.pool
+                [scores] = score_programs(self._policy, self._task, [best], pool, self.cache)
+                rates = {example.question: scores[example.id] for example in pool}
+                self._order = by_pass_rate(rates, hardest_first=order == "hard_first")
 
     def affordable(self, round_: int, rollouts: int) -> Kind | None:
         """What the next proposal may be, with `rollouts` left; None when not even a cheap one."""
@@ -117,7 +145,7 @@ class DemosSearch:
         with isolated(), dspy.context(lm=language_model(self.engine)):
             optimizer = dspy.BootstrapFewShotWithRandomSearch(**optimizer_arguments)
             best = optimizer.compile(
-                PromptModule(PromptProgram(parent.instruction)),
+                PromptModule(PromptProgram(parent.instruction), self._order),
                 trainset=pool,
                 valset=self.anchor_set,
                 restrict=[RANDOM_SEARCH_SEED[kind]],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastslow.channels.base import Adaptation, StepLog
 from fastslow.channels.demos import DemosSearch, DemosSettings
+from fastslow.channels.scoring import score_programs
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_leader
@@ -54,10 +55,17 @@ class FastChannel:
             log(spent(), budget, {"score": max(c.mean for c in candidates)})
 
         with DemosSearch(policy, task, anchor, self.settings) as search:
-            for old in policy.population(task):
-                enter(Candidate(old.program, search.score(old.program)))
+            old = [candidate.program for candidate in policy.population(task)]
+            rescored = score_programs(policy, task, old, anchor.examples, search.cache)
+            for program, scores in zip(old, rescored, strict=True):
+                enter(Candidate(program, scores))
+            search.arrange(max(candidates, key=lambda c: c.mean).program)
             parent, proposals = candidates[0].program, 0
-            while (kind := search.affordable(proposals, budget - spent())) is not None:
+            most = budget // len(anchor.examples)  # proposals of old texts cost nothing
+            while (
+                proposals < most
+                and (kind := search.affordable(proposals, budget - spent())) is not None
+            ):
                 found = search.propose(kind, parent, derive_seed(seed, "proposal", proposals))
                 lineage = Lineage(
                     f"demos-{kind}", parent.text_hash, anchor.stage, anchor.cycle, weights
@@ -77,6 +85,7 @@ class FastChannel:
                 "mean_score": sum(c.mean for c in population) / len(population),
                 "texts": float(len(population)),
                 "proposals": float(proposals),
+                "cache_hits": float(search.cache.hits),
             },
         )
 

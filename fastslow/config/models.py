@@ -273,6 +273,15 @@ class DemosConfig(Model):
     """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
     threads: PositiveInt = key(64, "requests", "fills one sampling batch")
     """Requests in flight; the engine gathers them into one batch."""
+    demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
+        "random", "name", "DSPy"
+    )
+    """Order within a text: as drawn; most like the anchor problems last; by measured pass rate."""
+
+    @property
+    def rollouts_for_order(self) -> int:
+        """Rollouts of one fast phase that measure how hard the demonstrations are."""
+        return self.pool if self.demonstration_order in ("easy_first", "hard_first") else 0
 
 
 class EvaluationConfig(Model):
@@ -350,13 +359,20 @@ class RunConfig(Model):
                 f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
-        if self.fast and self.fast.metric_calls < (self.fast.population + 2) * anchor:
+        measured = self.fast.rollouts_for_order if self.fast else 0
+        least = (self.num_texts + 2) * anchor + measured
+        if self.fast and self.fast.metric_calls < least:
+            order = (
+                f" and measuring the pool for fast.demonstration_order ({measured} rollouts)"
+                if measured
+                else ""
+            )
             yield (
                 "fast.metric_calls",
                 f"fast.metric_calls ({self.fast.metric_calls}) is too small: re-scoring "
                 f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
-                "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
-                f"texts. Use at least {(self.fast.population + 2) * anchor}.",
+                f"(cycle.optimizer_steps x cycle.problems){order} leaves room for fewer than 2 new "
+                f"texts. Use at least {least}.",
             )
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
