@@ -11,7 +11,7 @@ FEWEST_PROPOSALS = 2
 """A fast phase that cannot make this many new texts is refused: one is no search."""
 
 
-def demos_proposals(rollouts: int, anchor: int, pool: int) -> int:
+def demos_proposals(rollouts: int, anchor: int, pool: int, measures_pool: bool) -> int:
     """Texts that the search over demonstrations can make and score.
 
     Labelled and bootstrapped ones take turns; a bootstrapped one asks for up to the whole pool, and
@@ -21,8 +21,10 @@ def demos_proposals(rollouts: int, anchor: int, pool: int) -> int:
         rollouts: The budget, after old texts were re-scored.
         anchor: Problems that a text is scored on.
         pool: Examples that demonstrations are taken from.
+        measures_pool: Whether every example of the pool is asked once first, for its pass rate.
     """
     made = 0
+    rollouts -= pool if measures_pool else 0
     while rollouts >= anchor:
         bootstraps = made % 2 == 1 and rollouts >= anchor + pool
         rollouts -= anchor + pool if bootstraps else anchor

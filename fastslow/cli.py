@@ -168,6 +168,34 @@ def report(run: Run) -> None:
     _print_report(run)
 
 
+@app.command()
+def prompts(
+    run: Run,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Show how two texts differ: hashes, or stage-1, stage-2."),
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Show where a text came from.")
+    ] = None,
+) -> None:
+    """Show a run's texts with their scores.
+
+    Best first, after every fast phase; `*` marks the text that its stage deployed.
+    """
+    from fastslow.report.prompts import diff_lines, overview_lines, read_prompts, trace_lines
+
+    history = read_prompts(run)
+    if diff is not None:
+        lines = diff_lines(history, *diff)
+    elif trace is not None:
+        lines = trace_lines(history, trace)
+    else:
+        lines = overview_lines(history)
+    for line in lines:
+        print(line)
+
+
 @tasks_app.command("list")
 def tasks_list() -> None:
     """List the tasks, one a line with what they ask."""

@@ -268,7 +268,7 @@ def build_optimizer(
     if isinstance(keys, DemosKeys):
         from fastslow.channels.demos import DemosSearch
 
-        return DemosSearch(keys.demonstrations)
+        return DemosSearch(keys.demonstrations, keys.demonstration_order)
     assert reflection is not None
     match keys:
         case GepaKeys():

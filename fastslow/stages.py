@@ -278,7 +278,13 @@ def keep_policy(parts: Run, stage: int) -> None:
     folder = parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
     shutil.rmtree(folder, ignore_errors=True)
     parts.policy.save(folder)
+    if parts.policy.populations:
+        from fastslow.channels.saved_programs import save_programs  # imports dspy
+
+        save_programs(parts.policy, folder / "programs")
     parts.tracker.artifact(folder)
+    for task, population in parts.policy.populations.items():
+        parts.tracker.prompts(stage, task, population, parts.policy.live[task])
 
 
 def stage_stream(config: RunConfig, index: int, task: Task) -> Stream:

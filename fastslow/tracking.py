@@ -15,9 +15,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastslow.policy.render import chat_messages
+from fastslow.prompts import Population, PromptProgram
 from fastslow.types import Json
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +29,9 @@ _MAX_PARAM = 6000
 """Characters MLflow keeps of a parameter's value."""
 _PARAMS_A_CALL = 100
 """Parameters MLflow takes in one request."""
+_RAW, _END_RAW = "{% raw %}", "{% endraw %}"
+_SPLIT = _END_RAW + "{{ '{%' }}" + _RAW
+"""Stands for `{%` inside a raw block, which it could end."""
 
 
 class Tracker(Protocol):
@@ -50,6 +57,10 @@ class Tracker(Protocol):
         """Keep `text` as a file called `name`."""
         ...
 
+    def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
+        """Keep a task's prompt texts as they are after a stage, index from 0."""
+        ...
+
 
 class NullTracker:
     """Tracks nothing: the run folder is enough."""
@@ -71,6 +82,9 @@ class NullTracker:
         """Do nothing."""
 
     def text(self, name: str, text: str) -> None:
+        """Do nothing."""
+
+    def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Do nothing."""
 
 
@@ -96,6 +110,7 @@ class MlflowTracker:
         self._folder, self._ids_path, self._experiment = folder.resolve(), ids, experiment
         self._uri = uri or f"sqlite:///{self._folder / 'mlflow.db'}"
         self._ids: dict[str, str] = {}
+        self._run_name = ""
         self._client: Any = None
         self._failures: tuple[type[Exception], ...] = (OSError, json.JSONDecodeError)
         self._open_runs: list[str | None] = []
@@ -108,6 +123,7 @@ class MlflowTracker:
             name: Shown in MLflow; the name of the run folder.
             params: The configuration; nested mappings become dotted names.
         """
+        self._run_name = name
         self._try("open the store", self._connect)
         self._try("read the ids of an earlier part", self._read_ids)
         is_new = "run" not in self._ids
@@ -153,6 +169,39 @@ class MlflowTracker:
     def text(self, name: str, text: str) -> None:
         """Keep `text` as a file called `name` in the innermost open run."""
         self._try(f"keep {name}", lambda: self._store.log_text(self._innermost, text, name))
+
+    def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
+        """Keep each text as one version of the prompt `<run>.<task>`; none twice.
+
+        The alias `stage-<number>`, counted from 1, goes to the text that is deployed after it.
+        """
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self._run_name}.{task}")
+        programs = {c.program.text_hash: c.program for c in population} | {live.text_hash: live}
+        for text_hash, program in programs.items():
+            key = f"text-{task}-{text_hash}"
+            if key not in self._ids:
+                self._try(f"keep the text {text_hash}", partial(self._register, key, name, program))
+
+        def name_live() -> None:
+            version = self._ids.get(f"text-{task}-{live.text_hash}")
+            if version is not None:  # else its loss was counted above
+                self._store.set_prompt_alias(name, f"stage-{stage + 1}", int(version))
+
+        self._try(f"name the text of stage {stage + 1}", name_live)
+
+    def _register(self, key: str, name: str, program: PromptProgram) -> None:
+        lineage = {k: str(v) for k, v in asdict(program.lineage).items() if v is not None}
+        made = self._store.register_prompt(
+            name,
+            prompt_template(program),
+            commit_message=f"{program.lineage.optimizer}, {len(program.demonstrations)} examples",
+            tags=lineage | {"text_hash": program.text_hash},
+        )
+        self._keep_id(key, str(made.version))
+
+    def _keep_id(self, key: str, value: str) -> None:
+        self._ids[key] = value
+        self._ids_path.write_text(json.dumps(self._ids, indent=2) + "\n")
 
     @property
     def _store(self) -> Any:
@@ -231,8 +280,7 @@ class MlflowTracker:
             self._store.update_run(self._ids[key], status="RUNNING")
         else:
             run = self._store.create_run(self._experiment_id, run_name=name, tags=dict(tags))
-            self._ids[key] = run.info.run_id
-            self._ids_path.write_text(json.dumps(self._ids, indent=2) + "\n")
+            self._keep_id(key, run.info.run_id)
         self._open_runs[-1] = self._ids[key]
 
     def _log_params(self, params: Mapping[str, Json]) -> None:
@@ -242,6 +290,20 @@ class MlflowTracker:
         for start in range(0, len(flat), _PARAMS_A_CALL):
             batch = flat[start : start + _PARAMS_A_CALL]
             self._store.log_batch(self._innermost, params=batch)
+
+
+def prompt_template(program: PromptProgram) -> list[dict[str, str]]:
+    """A text as MLflow's chat template, with one variable: `question`.
+
+    Braces that MLflow would take for a variable or for Jinja are kept from it by writing the whole
+    as Jinja with raw blocks, so that `format(question=…)` gives the messages we render.
+    """
+    *shown, _ = chat_messages(program, "")
+    has_braces = any(mark in m["content"] for m in shown for mark in ("{{", "{%", "{#"))
+    if not has_braces:
+        return [*shown, {"role": "user", "content": "{{question}}"}]
+    raw = [{**m, "content": f"{_RAW}{m['content'].replace('{%', _SPLIT)}{_END_RAW}"} for m in shown]
+    return [*raw, {"role": "user", "content": "{{question}}"}]
 
 
 def _flatten(params: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:

@@ -14,6 +14,14 @@ import dspy
 
 from fastslow.budgets import demos_proposals
 from fastslow.channels.dspy_bridge import PromptModule
+from fastslow.channels.ordering import (
+    Order,
+    OrderName,
+    as_found,
+    by_pass_rate,
+    by_similarity,
+    measures_pool,
+)
 from fastslow.channels.pool import Pool
 from fastslow.channels.scoring import TextScorer, scores_by_id
 from fastslow.prompts import Candidate, PromptProgram
@@ -30,27 +38,44 @@ class DemosSearch:
 
     demonstrations: int
     """Demonstrations in one text, at most."""
+    order: OrderName = "random"
+    """Order of the demonstrations within a text."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
         """See `Optimizer.proposals`."""
-        return demos_proposals(rollouts, anchor, pool)
+        return demos_proposals(rollouts, anchor, pool, measures_pool(self.order))
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: every proposal has the best text's instruction."""
         parent = pool.best(1)[0].program
+        order = self._arrange(scorer, parent)
         cost, left, number = len(scorer.anchor_set), scorer.left, 0
         while left >= cost:
             bootstraps = number % 2 == 1 and left >= cost + len(scorer.pool)
             kind: Kind = "bootstrapped" if bootstraps else "labelled"
             before = scorer.spent
-            found = self._propose(scorer, kind, parent, derive_seed(seed, "proposal", number))
+            draws = derive_seed(seed, "proposal", number)
+            found = self._propose(scorer, kind, parent, order, draws)
             if not pool.refuses(found.program):
                 pool.enter(found.program, found.scores, parent.text_hash, f"demos-{kind}")
             left -= max(cost, scorer.spent - before)  # a text made twice must end the search too
             number += 1
 
+    def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
+        """How this phase orders demonstrations; pass rates of the pool cost a rollout each."""
+        match self.order:
+            case "random":
+                return as_found
+            case "similar":
+                return by_similarity([example.question for example in scorer.anchor.examples])
+            case order:
+                examples = scorer.anchor.pool
+                [scores] = scorer.score_on(examples, parent)
+                rates = {example.question: scores[example.id] for example in examples}
+                return by_pass_rate(rates, hardest_first=order == "hard_first")
+
     def _propose(
-        self, scorer: TextScorer, kind: Kind, parent: PromptProgram, seed: int
+        self, scorer: TextScorer, kind: Kind, parent: PromptProgram, order: Order, seed: int
     ) -> Candidate:
         """One new text with its scores.
 
@@ -58,6 +83,7 @@ class DemosSearch:
             scorer: Asks the policy.
             kind: How its demonstrations are made.
             parent: Gives the instruction.
+            order: In which it shows its demonstrations.
             seed: Of the order in which the pool is gone through.
         """
         pool = list(scorer.pool)
@@ -75,7 +101,7 @@ class DemosSearch:
         with scorer.asking():
             optimizer = dspy.BootstrapFewShotWithRandomSearch(**optimizer_arguments)
             best = optimizer.compile(
-                PromptModule(PromptProgram(parent.instruction)),
+                PromptModule(PromptProgram(parent.instruction), order),
                 trainset=pool,
                 valset=scorer.anchor_set,
                 restrict=[RANDOM_SEARCH_SEED[kind]],

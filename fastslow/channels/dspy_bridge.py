@@ -4,87 +4,98 @@ Everything DSPy means differently from us stays in this file: its "adapter" form
 "program" is a module with a signature and demonstrations, its scores are percentages.
 """
 
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import dspy
 from dspy.lm15 import Message as LmMessage
 from dspy.lm15 import Request, Response, Usage
 
+from fastslow.channels.completion_cache import Sampler
+from fastslow.channels.ordering import Order, as_found
 from fastslow.errors import ChannelError
-from fastslow.policy.engine import Engine
-from fastslow.policy.render import Renderer, chat_messages
+from fastslow.policy.render import Message, Renderer, chat_messages
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Completion, Example, Sampling, TokenIds
 
 GATHER_SECONDS = 0.02
-"""How long the engine waits for further concurrent requests before it samples a batch."""
+"""A batch that is not full is drawn when no further request came for so long."""
 MAX_GATHERED = 64
-"""Requests sampled together."""
+"""Requests sampled together, at most."""
 EMPTY = "\u2205"
 """Stands for an empty text inside DSPy, which replaces empty instructions and completions."""
 
 
-class Draw(NamedTuple):
-    """What a completion depends on, the weights aside."""
+@dataclass(frozen=True)
+class _Waiting:
+    """A request nobody has answered yet."""
 
     prompt: TokenIds
-    temperature: float
+    sampling: Sampling
     seed: int
-
-
-Asked: TypeAlias = tuple[Draw, Future[Completion]]
+    answer: Future[Completion]
 
 
 class PolicyEngine:
     """Answers DSPy's requests with the policy; concurrent requests become one batch.
 
-    Use as a context manager: a worker thread lives as long as it does, and so does what was
-    answered, since the weights are frozen meanwhile: a request that comes again draws no rollout.
-    The first error of the engine is kept and raised on exit, because DSPy turns it into a score of
-    0; requests after it fail at once.
+    Use as a context manager: a worker thread lives as long as it does. The first error of the
+    sampler is kept and raised on exit, because DSPy turns it into a score of 0. Nobody waits for
+    an answer that will not come: whoever still does when the block ends, by whatever way, or when
+    the worker dies, gets an error.
+
+    A completion depends on its prompt, decoding and seed alone, not on who else asked.
 
     Args:
-        engine: The policy's engine.
+        sampler: Draws: the policy's engine, or a cache before it.
         renderer: The policy's renderer.
-        sampling: How completions are drawn; of DSPy's own settings, only temperature
-            and seed are heeded.
-        seed: Of the draws, when the temperature is above 0.
+        sampling: How completions are drawn; a request's own temperature and limit come first.
+        seed: Of the draws, when the temperature is above 0; a request's own seed is mixed in.
+        threads: Requests that may be in flight; a batch is complete when so many wait.
     """
 
     def __init__(
-        self, engine: Engine, renderer: Renderer, sampling: Sampling, seed: int = 0
+        self,
+        sampler: Sampler,
+        renderer: Renderer,
+        sampling: Sampling,
+        seed: int = 0,
+        threads: int = MAX_GATHERED,
     ) -> None:
-        self.engine = engine
+        self.sampler = sampler
         self.renderer = renderer
         self.sampling = sampling
         self.seed = seed
-        self.failure: Exception | None = None
-        self._requests: queue.Queue[Asked | None] = queue.Queue()
-        self._answers: dict[Draw, Future[Completion]] = {}
-        self._lock = threading.Lock()
+        self.most = min(threads, MAX_GATHERED)
+        self.failure: BaseException | None = None
+        self._waiting: list[_Waiting] = []
+        self._changed = threading.Condition()
+        self._open = False
         self._worker = threading.Thread(target=self._serve, name="policy-engine", daemon=True)
 
     def __enter__(self) -> "PolicyEngine":
         """Start the worker."""
+        self._open = True
         self._worker.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Stop the worker; raise what went wrong in it.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Stop the worker, after the batch it is drawing; raise what went wrong in it.
 
         Raises:
-            ChannelError: A request failed for a reason of the engine's.
+            ChannelError: A request failed for a reason of the sampler's.
         """
-        self._requests.put(None)
+        self.cancel()
         self._worker.join()
-        if self.failure is not None:
+        is_ours = kind is None or issubclass(kind, Exception)  # Ctrl-C stays what it is
+        if self.failure is not None and is_ours:
             raise ChannelError(
                 f"fast: the policy could not answer a request: {self.failure}"
             ) from self.failure
@@ -94,20 +105,20 @@ class PolicyEngine:
         return self
 
     def complete(self, request: Request) -> Response:
-        """Answer one request; blocks until its batch is done."""
-        messages = [{"role": m.role, "content": _text(m)} for m in request.messages]
-        if request.system:
-            messages.insert(0, {"role": "system", "content": str(request.system)})
-        temperature = float(request.config.temperature or 0.0)
-        seed = derive_seed(self.seed, request.config.seed or 0) if temperature else self.seed
-        draw = Draw(self.renderer.message_ids(messages), temperature, seed)
-        with self._lock:
-            if self.failure is not None:
-                raise self.failure
-            if (answer := self._answers.get(draw)) is None:
-                answer = self._answers[draw] = Future()
-                self._requests.put((draw, answer))
-        completion = answer.result()
+        """Answer one request; blocks until its batch is done.
+
+        Raises:
+            ChannelError: The engine is not open, or was closed before the answer came.
+        """
+        prompt = self.renderer.message_ids(request_messages(request))
+        sampling, seed = self._decoding(request.config, prompt)
+        waiting = _Waiting(prompt, sampling, seed, Future())
+        with self._changed:
+            if not self._open:
+                raise ChannelError("fast: a request came after the policy's last answer.")
+            self._waiting.append(waiting)
+            self._changed.notify()
+        completion = waiting.answer.result()
         return Response(
             id=None,
             model=request.model,
@@ -116,36 +127,71 @@ class PolicyEngine:
             usage=Usage(),
         )
 
-    def _serve(self) -> None:
-        """Gather requests until none comes for a moment, sample them, hand the answers out."""
-        while (first := self._requests.get()) is not None:
-            batch = [first]
-            while len(batch) < MAX_GATHERED:
-                try:
-                    item = self._requests.get(timeout=GATHER_SECONDS)
-                except queue.Empty:
-                    break
-                if item is None:
-                    self._requests.put(None)
-                    break
-                batch.append(item)
-            self._answer(batch)
+    def cancel(self) -> None:
+        """Take no more requests; those that wait get an error, a batch being drawn its answers."""
+        with self._changed:
+            self._open = False
+            dropped, self._waiting = self._waiting, []
+            self._changed.notify()
+        for waiting in dropped:
+            waiting.answer.set_exception(ChannelError("fast: the phase ended before the answer."))
 
-    def _answer(self, batch: Sequence[Asked]) -> None:
-        for temperature in sorted({draw.temperature for draw, _ in batch}):
-            asked = [(draw, answer) for draw, answer in batch if draw.temperature == temperature]
-            sampling = replace(self.sampling, temperature=temperature)
-            try:
-                completions = self.engine.sample(
-                    [draw.prompt for draw, _ in asked], sampling, [draw.seed for draw, _ in asked]
+    def _decoding(self, config: Any, prompt: TokenIds) -> tuple[Sampling, int]:
+        """How to draw an answer; above temperature 0 each prompt has a stream of its own."""
+        temperature = (
+            self.sampling.temperature if config.temperature is None else config.temperature
+        )
+        limit = self.sampling.max_tokens if config.max_tokens is None else config.max_tokens
+        if temperature == 0:
+            return Sampling(limit), 0
+        seed = derive_seed(self.seed, "request", config.seed or 0, *prompt)
+        return Sampling(limit, temperature), seed
+
+    def _serve(self) -> None:
+        """Answer batches until the engine is closed; whatever ends this leaves nobody waiting."""
+        try:
+            while isinstance(self.failure, Exception | None) and (batch := self._gather()):
+                self._answer(batch)
+        finally:
+            self.cancel()
+
+    def _gather(self) -> list[_Waiting]:
+        """As many requests as may be in flight, or those there are when no other comes.
+
+        Returns:
+            At least one request; none when the engine was closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or not self._open)
+            known = 0
+            while known < len(self._waiting) < self.most:
+                known = len(self._waiting)
+                self._changed.wait(GATHER_SECONDS)
+            batch, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
+        return batch
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        """Draw what the requests of a batch ask for; those decoded alike together."""
+        try:
+            for sampling in dict.fromkeys(waiting.sampling for waiting in batch):
+                alike = [waiting for waiting in batch if waiting.sampling == sampling]
+                drawn = self.sampler.sample(
+                    [waiting.prompt for waiting in alike], sampling, [w.seed for w in alike]
                 )
-            except Exception as err:  # the worker must live, and DSPy would swallow the error
-                self.failure = self.failure or err
-                for _, answer in asked:
-                    answer.set_exception(err)
-                continue
-            for (_, answer), completion in zip(asked, completions, strict=True):
-                answer.set_result(completion)
+                for waiting, completion in zip(alike, drawn, strict=True):
+                    waiting.answer.set_result(completion)
+        except BaseException as err:  # whoever waits must hear of it
+            self.failure = self.failure or err
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(err)
+
+
+def request_messages(request: Request) -> list[Message]:
+    """The chat messages of a DSPy request, as the renderer takes them."""
+    messages = [{"role": m.role, "content": _text(m)} for m in request.messages]
+    system = [{"role": "system", "content": str(request.system)}] if request.system else []
+    return [*system, *messages]
 
 
 def _text(message: Any) -> str:
@@ -153,13 +199,22 @@ def _text(message: Any) -> str:
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
-    """Formats a DSPy call exactly as `policy.render` formats a prompt program."""
+    """Formats a DSPy call exactly as `policy.render` formats a prompt program.
+
+    Args:
+        order: In which the demonstrations are shown.
+    """
+
+    def __init__(self, order: Order = as_found) -> None:
+        super().__init__()
+        self.order = order
 
     def format(
         self, signature: Any, demos: list[Any], inputs: Mapping[str, Any]
     ) -> list[dict[str, str]]:
         """Chat messages of one call: system, demonstrations in turns, question."""
-        return chat_messages(program_of(signature.instructions, demos), str(inputs["question"]))
+        program = program_of(signature.instructions, demos, self.order)
+        return chat_messages(program, str(inputs["question"]))
 
     def parse(self, signature: Any, completion: str) -> dict[str, str]:
         """The whole completion is the answer."""
@@ -171,10 +226,12 @@ class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
 
     Args:
         program: The text it starts from.
+        order: In which demonstrations are shown, whatever optimizer puts them in.
     """
 
-    def __init__(self, program: PromptProgram) -> None:
+    def __init__(self, program: PromptProgram, order: Order = as_found) -> None:
         super().__init__()
+        self.order = order
         signature = dspy.Signature("question -> answer", program.instruction or EMPTY)
         self.respond = dspy.Predict(signature)
         self.respond.demos = [
@@ -183,19 +240,19 @@ class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
 
     def forward(self, question: str) -> Any:
         """Ask the LM of the present context, rendered by `RendererAdapter`."""
-        with dspy.context(adapter=RendererAdapter()):
+        with dspy.context(adapter=RendererAdapter(self.order)):
             return self.respond(question=question)
 
     def program(self) -> PromptProgram:
         """The prompt program this module holds now, without lineage."""
-        return program_of(self.respond.signature.instructions, self.respond.demos)
+        return program_of(self.respond.signature.instructions, self.respond.demos, self.order)
 
 
-def program_of(instruction: str, demos: Sequence[Any]) -> PromptProgram:
-    """The prompt program of DSPy's instruction and demonstrations."""
+def program_of(instruction: str, demos: Sequence[Any], order: Order = as_found) -> PromptProgram:
+    """The prompt program of DSPy's instruction and demonstrations, those in `order`."""
     return PromptProgram(
         instruction.removeprefix(EMPTY).lstrip(),
-        tuple(Demonstration(str(d["question"]), str(d["answer"])) for d in demos),
+        order([Demonstration(str(d["question"]), str(d["answer"])) for d in demos]),
     )
 
 
@@ -242,17 +299,6 @@ class Metric:
         return self.grade(self.examples[example.id], prediction.answer).score
 
 
-class PolicyLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped
-    """A `dspy.LM` whose `rollout_id`, by which DSPy asks for another draw, reaches the engine."""
-
-    def copy(self, **settings: Any) -> "PolicyLM":
-        """See `dspy.LM.copy`; the rollout's number becomes the seed of the request."""
-        if settings.get("rollout_id") is not None:
-            settings["seed"] = settings["rollout_id"]
-        copied: PolicyLM = super().copy(**settings)
-        return copied
-
-
 class FeedbackMetric(Metric):
     """The same score with a sentence that says what was wrong, as GEPA wants it."""
 
@@ -269,8 +315,19 @@ class FeedbackMetric(Metric):
         return dspy.Prediction(score=grade.score, feedback=grade.reason)
 
 
+class PolicyLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped
+    """A `dspy.LM` whose `rollout_id` reaches the engine, as the seed; DSPy itself strips it."""
+
+    def copy(self, **changes: Any) -> "PolicyLM":
+        """A copy with other settings; another `rollout_id` draws other completions."""
+        if "rollout_id" in changes:
+            changes["seed"] = changes["rollout_id"]
+        copied: PolicyLM = super().copy(**changes)
+        return copied
+
+
 def language_model(engine: PolicyEngine) -> PolicyLM:
-    """A language model over the policy; no cache of DSPy's, whose key does not know the weights."""
+    """A `dspy.LM` over the policy; no cache of DSPy's, whose key does not know the weights."""
     return PolicyLM(
         "local/policy",
         engine=engine,

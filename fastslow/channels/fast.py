@@ -63,8 +63,9 @@ class FastChannel:
             pool = Pool(build_guard(policy, task, anchor, self.settings), origin, tell)
 
             # Algorithm 1: the old texts under the present weights, then new ones
-            for old in old_texts:
-                pool.keep(Candidate(old.program, scorer.score(old.program)))
+            programs = [old.program for old in old_texts]
+            for program, scores in zip(programs, scorer.score(*programs), strict=True):
+                pool.keep(Candidate(program, scores))
             if not pool.is_saturated:
                 self.optimizer.search(scorer, pool, seed)
 
@@ -80,6 +81,7 @@ class FastChannel:
                 "mean_score": sum(c.mean for c in population) / len(population),
                 "texts": float(len(population)),
                 "proposals_fit": float(fits),
+                "cache_hits": float(scorer.cache.hits),
                 **pool.figures(),
             },
             notes=(*pool.notes(), *self._missed()),

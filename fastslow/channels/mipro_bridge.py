@@ -69,4 +69,4 @@ class MiproSearch:
         for candidate in found.candidate_programs:
             program = candidate["program"].program()
             if program != parent and not pool.refuses(program):
-                pool.enter(program, scorer.score(program), parent.text_hash, "mipro")
+                pool.enter(program, scorer.score(program)[0], parent.text_hash, "mipro")

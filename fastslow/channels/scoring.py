@@ -1,24 +1,24 @@
-"""Scores texts on one anchor set under the present weights, through DSPy, and keeps the account.
+"""A fast phase's access to the policy: scores, DSPy's language model, and the account.
 
-What every optimizer shares: the policy as a language model, the examples, the metric and the
-budget. `channels/fast.py` makes one per phase.
+What every optimizer shares. Whether DSPy asks or we do, the same completion is drawn once.
+`channels/fast.py` makes one scorer per phase.
 """
 
 import contextlib
 import io
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
+from fastslow.channels.completion_cache import CompletionCache, score_programs
 from fastslow.channels.dspy_bridge import (
     FeedbackMetric,
     Metric,
     PolicyEngine,
-    PromptModule,
     language_model,
     to_dspy,
 )
@@ -27,7 +27,7 @@ from fastslow.policy.policy import Policy
 from fastslow.policy.render import Renderer
 from fastslow.prompts import PromptProgram
 from fastslow.task import Task
-from fastslow.types import Anchor, Sampling
+from fastslow.types import Anchor, Example, Sampling
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,17 @@ class TextScorer:
         self, policy: Policy, task: Task, anchor: Anchor, settings: FastSettings, seed: int = 0
     ) -> None:
         examples = (*anchor.examples, *anchor.pool)
+        self.anchor = anchor
         self.threads = settings.threads
         self.limit = settings.metric_calls
         self.anchor_set = [to_dspy(example) for example in anchor.examples]
         self.pool = [to_dspy(example) for example in anchor.pool]
         self.metric = Metric(task, examples)
         self.feedback = FeedbackMetric(task, examples)
-        self.engine = PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens), seed)
+        self.cache = CompletionCache(policy)
+        sampling = Sampling(task.max_tokens)
+        self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
+        self._policy, self._task = policy, task
         self._before = policy.engine.num_rollouts
 
     def __enter__(self) -> "TextScorer":
@@ -75,32 +79,31 @@ class TextScorer:
         self.engine.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
-        self.engine.__exit__(*exception)
+        self.engine.__exit__(kind, error, trace)
 
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
-        return self.engine.engine.num_rollouts - self._before
+        return self._policy.engine.num_rollouts - self._before
 
     @property
     def left(self) -> int:
         """Rollouts that may still be drawn."""
         return self.limit - self.spent
 
-    def score(self, program: PromptProgram) -> dict[str, float]:
-        """Score of `program` on each anchor example, by id; known answers draw no rollout."""
-        evaluate = dspy.Evaluate(
-            devset=self.anchor_set,
-            metric=self.metric,
-            num_threads=self.threads,
-            max_errors=1,
-            display_progress=False,
-        )
-        with self.asking():
-            results = evaluate(PromptModule(program)).results
-        return {example.id: float(score) for example, _, score in results}
+    def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
+        """Score of each text on each anchor example, by id; known answers draw no rollout."""
+        return self.score_on(self.anchor.examples, *programs)
+
+    def score_on(
+        self, examples: Sequence[Example], *programs: PromptProgram
+    ) -> list[dict[str, float]]:
+        """Score of each text on each of `examples`, by id."""
+        return score_programs(self._policy, self._task, programs, examples, self.cache)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:

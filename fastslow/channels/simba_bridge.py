@@ -65,4 +65,4 @@ class SimbaSearch:
         for candidate in found.candidate_programs:
             program = candidate["program"].program()
             if program != parent and not pool.refuses(program):
-                pool.enter(program, scorer.score(program), parent.text_hash, "simba")
+                pool.enter(program, scorer.score(program)[0], parent.text_hash, "simba")

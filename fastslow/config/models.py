@@ -265,10 +265,15 @@ class DemosKeys(Model):
     """Which optimizer of texts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
     """Demonstrations in one text, at most; about this many under simba."""
+    demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
+        "random", "name", "DSPy"
+    )
+    """Order within a text: as drawn; most like the anchor problems last; by measured pass rate."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
         """New texts that a budget pays for; see `fastslow.budgets`."""
-        return budgets.demos_proposals(rollouts, anchor, pool)
+        measures_pool = self.demonstration_order in ("easy_first", "hard_first")
+        return budgets.demos_proposals(rollouts, anchor, pool, measures_pool)
 
 
 class GepaKeys(Model):

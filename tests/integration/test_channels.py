@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import dspy
 import pytest
 import torch
 
 from fastslow.channels.demos import DemosSearch, spread_answers
 from fastslow.channels.dspy_bridge import PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast import FastChannel
+from fastslow.channels.saved_programs import load_program, save_programs
 from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.slow import SlowChannel
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, largest_divisor, unpad
@@ -72,8 +74,12 @@ class Recorded:
         return getattr(self.inner, name)
 
 
-def test_one_token_sequence_for_both_channels(
-    policy: Policy, task: Task, anchors: list[Anchor], monkeypatch: pytest.MonkeyPatch
+def test_one_token_sequence_for_both_channels_and_the_saved_program(
+    policy: Policy,
+    task: Task,
+    anchors: list[Anchor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     program = PromptProgram("Write letters.", (Demonstration("q", "ab"), Demonstration("r", "c")))
     examples = anchors[0].batches[0].examples
@@ -101,6 +107,18 @@ def test_one_token_sequence_for_both_channels(
     assert set(recorded.prompts) == expected
     assert set(seen) == expected
     assert trainer.graded_reward(["", ""] * 4) == [r.grade.score for r in trainer.rollouts]
+
+    recorded.prompts.clear()
+    save_programs(policy, tmp_path)
+    saved = load_program(tmp_path / task.name)
+    assert saved.program() == program
+    with (
+        PolicyEngine(policy.engine, policy.renderer, Sampling(3)) as engine,
+        dspy.context(lm=language_model(engine)),
+    ):
+        for example in examples:
+            saved(question=example.question)
+    assert set(recorded.prompts) == expected
 
 
 def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
@@ -304,8 +322,6 @@ def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> 
             self.prompts += prompts
             return [Completion((1,), (0.0,), "", "stop") for _ in prompts]
 
-    import dspy
-
     mute: Any = Mute(policy.engine)
     program = PromptProgram("")
     with (
@@ -323,9 +339,9 @@ def test_a_request_that_comes_again_draws_no_rollout(
 ) -> None:
     program = PromptProgram("Write letters.", (Demonstration("q", "ab"),))
     with TextScorer(moved, task, anchors[0], FAST) as scorer:
-        first = scorer.score(program)
+        [first] = scorer.score(program)
         assert scorer.spent == 4
-        assert scorer.score(program) == first
+        assert scorer.score(program) == [first]
         assert scorer.spent == 4
         lm = language_model(scorer.engine).copy(rollout_id=1, temperature=1.0)
         drawn = [lm("q", temperature=1.0), lm.copy(rollout_id=2)("q"), lm("q", temperature=1.0)]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from fastslow.policy.render import chat_messages
+from fastslow.prompts import Candidate, Demonstration, Lineage, PromptProgram
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
 
 
@@ -43,6 +45,8 @@ def play(tracker: Tracker, folder: Path, stages: range) -> None:
                 tracker.artifact(adapter)
             tracker.log({"score/continent": 0.5}, step=index + 1)
         tracker.text("report.md", "# Zürich")
+        text = PromptProgram("Name it.")
+        tracker.prompts(0, "continent", (Candidate(text, {}),), text)
 
 
 def test_a_sequence_is_a_parent_run_with_one_nested_run_per_stage(store: Path) -> None:
@@ -72,6 +76,39 @@ def test_artifacts_lie_beside_the_database_and_nowhere_else(store: Path) -> None
     assert (place / parent.info.run_id / "artifacts" / "report.md").read_text() == "# Zürich"
     assert (place / stage.info.run_id / "artifacts" / "adapter" / "weights.bin").is_file()
     assert not Path("mlruns").exists()
+
+
+def test_each_text_is_a_version_of_its_prompt_and_an_alias_says_what_a_stage_deployed(
+    store: Path,
+) -> None:
+    braces = Demonstration("{{ x }} {% endraw %}\n", "{# a #} {{question}}")
+    lineage = Lineage("demos-labelled", "0" * 12, 0, 0, "base")
+    old, new = PromptProgram("Name {it}."), PromptProgram("Nämé it.", (braces,), lineage)
+    tracker = MlflowTracker(store, store / "p.json", experiment="prompts")
+    with tracker.run("0101-demo é", {}):
+        tracker.prompts(0, "continent", (Candidate(old, {}),), old)
+        tracker.prompts(1, "continent", (Candidate(old, {}), Candidate(new, {})), new)
+    again = MlflowTracker(store, store / "p.json", experiment="prompts")
+    with again.run("0101-demo é", {}):
+        again.prompts(1, "continent", (Candidate(old, {}), Candidate(new, {})), new)
+    assert (tracker.num_failures, again.num_failures) == (0, 0)
+    reader, name = client(store), "0101-demo__.continent"
+    assert len(reader.search_prompt_versions(name)) == 2
+    for alias, program in (("stage-1", old), ("stage-2", new)):
+        kept = reader.load_prompt(f"prompts:/{name}@{alias}")
+        assert kept.tags["text_hash"] == program.text_hash
+        assert kept.format(question="Peru {{x}}?") == chat_messages(program, "Peru {{x}}?")
+    assert kept.tags["optimizer"] == "demos-labelled"
+    assert not Path("mlruns").exists()
+
+
+def test_a_text_that_the_registry_refuses_is_counted_and_the_others_are_kept(store: Path) -> None:
+    long, short = PromptProgram("x" * 200_000), PromptProgram("x")
+    tracker = MlflowTracker(store, store / "q.json", experiment="too long")
+    with tracker.run("demo", {}):
+        tracker.prompts(0, "continent", (Candidate(long, {}), Candidate(short, {})), long)
+    assert tracker.num_failures == 1
+    assert [v.version for v in client(store).search_prompt_versions("demo.continent")] == [1]
 
 
 def cut_short(tracker: Tracker) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fastslow import budgets
 
 PLANS: dict[str, Callable[[int], int]] = {
-    "demos": partial(budgets.demos_proposals, anchor=40, pool=32),
+    "demos": partial(budgets.demos_proposals, anchor=40, pool=32, measures_pool=False),
     "gepa": partial(budgets.gepa_proposals, anchor=40, minibatch=3, old=4),
     "simba": partial(budgets.simba_proposals, anchor=40, pool=32, batch=4, candidates=3),
     "mipro": partial(budgets.mipro_trials, anchor=40, pool=32, candidates=3),
@@ -33,8 +33,9 @@ def test_two_new_texts_cost_what_was_worked_out_by_hand(kind: str, fewest: int) 
 
 
 def test_bootstrapped_texts_take_their_turn_where_the_pool_fits() -> None:
-    assert budgets.demos_proposals(40 + 72 + 40, 40, 32) == 3
-    assert budgets.demos_proposals(40 + 71, 40, 32) == 2
+    assert budgets.demos_proposals(40 + 72 + 40, 40, 32, measures_pool=False) == 3
+    assert budgets.demos_proposals(40 + 71, 40, 32, measures_pool=False) == 2
+    assert budgets.demos_proposals(32 + 40 + 71, 40, 32, measures_pool=True) == 2
 
 
 @given(st.sampled_from(sorted(PLANS)), st.integers(-100, 2000))

@@ -1,0 +1,75 @@
+"""Texts as files of DSPy: one state per candidate, and which one is deployed.
+
+    from fastslow.channels.saved_programs import load_program
+
+    program = load_program("runs/RUN/stages/000-TASK/programs/TASK")
+    with dspy.context(lm=lm):
+        program(question="…").answer
+
+The files are what `dspy.Module.save` writes as JSON. `dspy.load` opens only pickled programs, which
+run code of whoever wrote them; we write none. Called by the loop after each stage.
+"""
+
+import json
+from pathlib import Path
+
+from fastslow.channels.dspy_bridge import PromptModule
+from fastslow.errors import CheckpointError
+from fastslow.policy.policy import Policy
+from fastslow.prompts import PromptProgram
+
+INDEX_FILE = "index.json"
+
+
+def save_programs(policy: Policy, folder: Path) -> None:
+    """Write every task's texts to `folder/<task>/<text hash>.json`, and an index of them.
+
+    The index names the file of the text that is deployed (`live`) and, for each file, where the
+    text came from and its mean score on the last anchor set.
+    """
+    for task, population in sorted(policy.populations.items()):
+        own = folder / task
+        own.mkdir(parents=True)
+        live = policy.live.get(task, population[0].program)
+        texts = {}
+        for candidate in population:
+            program = candidate.program
+            texts[program.text_hash] = program.to_json()["lineage"], candidate.mean
+            _save(program, own)
+        if live.text_hash not in texts:
+            _save(live, own)
+        index = {
+            "live": f"{live.text_hash}.json",
+            "texts": [
+                {"file": f"{text_hash}.json", "lineage": lineage, "mean_score": mean}
+                for text_hash, (lineage, mean) in texts.items()
+            ],
+        }
+        (own / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def load_program(path: str | Path) -> PromptModule:
+    """The program in a file that `save_programs` wrote; of a folder, the one that is deployed.
+
+    It renders its calls as the run did, whatever adapter DSPy is configured with. Loaded by
+    DSPy's own `Module.load`; no code in the file is run.
+
+    Raises:
+        CheckpointError: There is no such program.
+    """
+    file = Path(path)
+    module = PromptModule(PromptProgram(""))
+    try:
+        if file.is_dir():
+            file = file / str(json.loads((file / INDEX_FILE).read_bytes())["live"])
+        module.load(file)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise CheckpointError(
+            f"{file}: no saved program, got {type(err).__name__}: {err}. Expected a JSON file, or "
+            "a folder with index.json, under stages/*/programs/ of a run."
+        ) from err
+    return module
+
+
+def _save(program: PromptProgram, folder: Path) -> None:
+    PromptModule(program).save(folder / f"{program.text_hash}.json")
