@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from fastslow.policy.policy import Policy
 from fastslow.task import Task
-from fastslow.types import Anchor
+from fastslow.types import Anchor, Evidence
 
 StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Takes steps done, steps in all, and figures by name; called as the work goes on."""
@@ -25,6 +25,8 @@ class Adaptation:
     """Figures by name: means over the cycle, sums of what is counted."""
     samples: tuple[str, ...] = ()
     """Some of what was drawn, as readable lines; untrusted text."""
+    evidence: tuple[Evidence, ...] = ()
+    """Graded completions that another channel may learn from."""
 
 
 class Channel(Protocol):

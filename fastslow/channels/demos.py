@@ -2,7 +2,9 @@
 
 Two kinds of proposals take turns: *labelled* takes gold answers from the pool, *bootstrapped*
 takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does. One
-proposal is one candidate of that optimizer, so that the budget is kept to the rollout.
+proposal is one candidate of that optimizer, so that the budget is kept to the rollout. With
+evidence of the slow phase before, *reused* takes the place of bootstrapped: the policy's correct
+answers are then at hand, and none is drawn again.
 """
 
 import contextlib
@@ -23,13 +25,14 @@ from fastslow.channels.dspy_bridge import (
     language_model,
     to_dspy,
 )
+from fastslow.channels.reuse import correct_answers
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, PromptProgram
 from fastslow.seeds import named_random
 from fastslow.task import Task
 from fastslow.types import Anchor, Sampling
 
-Kind = Literal["labelled", "bootstrapped"]
+Kind = Literal["labelled", "bootstrapped", "reused"]
 RANDOM_SEARCH_SEED: dict[Kind, int] = {"labelled": -2, "bootstrapped": 0}
 """DSPy's own number of the candidate that is made this way."""
 
@@ -62,6 +65,7 @@ class DemosSearch:
         self.settings = settings
         self.anchor_set = [to_dspy(example) for example in anchor.examples]
         self.pool = [to_dspy(example) for example in anchor.pool]
+        self.reused = correct_answers(task, anchor)
         self.metric = Metric(task, (*anchor.examples, *anchor.pool))
         self.engine = PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens))
 
@@ -77,6 +81,8 @@ class DemosSearch:
     def affordable(self, round_: int, rollouts: int) -> Kind | None:
         """What the next proposal may be, with `rollouts` left; None when not even a cheap one."""
         cost = len(self.anchor_set)
+        if round_ % 2 and self.reused:
+            return "reused" if rollouts >= cost else None
         if round_ % 2 and rollouts >= cost + len(self.pool):
             return "bootstrapped"
         return "labelled" if rollouts >= cost else None
@@ -102,6 +108,12 @@ class DemosSearch:
             parent: Gives the instruction.
             seed: Of the order in which the pool is gone through.
         """
+        if kind == "reused":
+            found = list(self.reused)
+            named_random(seed, "reused").shuffle(found)
+            shown = tuple(spread_answers(found)[: self.settings.demonstrations])
+            program = PromptProgram(parent.instruction, shown)
+            return Candidate(program, self.score(program))
         pool = list(self.pool)
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)

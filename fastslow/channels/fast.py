@@ -77,6 +77,7 @@ class FastChannel:
                 "mean_score": sum(c.mean for c in population) / len(population),
                 "texts": float(len(population)),
                 "proposals": float(proposals),
+                **({"reused_rollouts": float(len(search.reused))} if anchor.evidence else {}),
             },
         )
 
