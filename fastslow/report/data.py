@@ -26,6 +26,7 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import Cell, CellTable, Comparison
+from fastslow.report.reflection import ReflectionAccount, reflection_account
 from fastslow.types import Json, Metric
 
 SCHEMA_VERSION = 1
@@ -112,6 +113,8 @@ class Report:
     shrinks: tuple[ShrinkEvent, ...]
     """What scaling the adapter after a stage gave up and saved, the last of each stage."""
     prompts: tuple[Prompt, ...]
+    reflection: ReflectionAccount | None
+    """What the reflection LM was asked and cost; None without one."""
     rollouts: Mapping[str, int]
     """By `fast`, `slow` and `evaluation`."""
     seconds_by: Mapping[str, float]
@@ -168,6 +171,7 @@ def build_report(run_path: Path) -> Report:
         drift=_last_drift(events, tasks),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
         prompts=_prompts(texts, tasks),
+        reflection=reflection_account(events),
         rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),
