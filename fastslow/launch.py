@@ -16,21 +16,19 @@ from rich.console import Console
 
 from fastslow import model_store
 from fastslow.channels.base import Channel
-from fastslow.config.load import LoadedConfig, load_resolved
-from fastslow.config.models import (
+from fastslow.config.fast import (
     DemosKeys,
     FastConfig,
     GepaKeys,
-    GrpoConfig,
-    MinimalConfig,
     MiproKeys,
-    ReflectionConfig,
     ReflectiveBase,
-    RunConfig,
     SequenceConfig,
-    SftConfig,
     SimbaKeys,
 )
+from fastslow.config.load import LoadedConfig, load_resolved
+from fastslow.config.models import RunConfig
+from fastslow.config.reflection import ReflectionConfig
+from fastslow.config.slow import GrpoConfig, MinimalConfig, SftConfig
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
@@ -46,7 +44,8 @@ from fastslow.tracking import MlflowTracker, NullTracker, Tracker
 
 if TYPE_CHECKING:
     from fastslow.channels.minimal import KlBudget
-    from fastslow.channels.optimizers import Optimizer, Reflection
+    from fastslow.channels.optimizers import Optimizer
+    from fastslow.channels.reflection import Reflection
     from fastslow.channels.scoring import FastSettings
     from fastslow.channels.trl_bridge import GrpoSettings
 
@@ -69,6 +68,7 @@ def train(
     """
     config = loaded.config
     tasks = build_tasks(loaded)
+    channels = build_channels(config)
     model = locate_model(config)
     with connected(config):
         policy = build_policy(config, model)
@@ -76,7 +76,7 @@ def train(
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, finish)
+            return _run_in(run_dir, config, tasks, policy, channels, finish)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -89,9 +89,11 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     loaded = load_resolved(path / "config.json")
     config = loaded.config
     tasks = build_tasks(loaded)
+    channels = build_channels(config)
     model = locate_model(config)
     with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
-        return _run_in(run_dir, config, tasks, build_policy(config, model), finish)
+        policy = build_policy(config, model)
+        return _run_in(run_dir, config, tasks, policy, channels, finish)
 
 
 @contextlib.contextmanager
@@ -132,10 +134,10 @@ def _run_in(
     config: RunConfig,
     tasks: Mapping[str, Task],
     policy: Policy,
+    channels: Sequence[Channel],
     finish: Callable[[Path], Sequence[Path]],
 ) -> Path:
     """Restore what there is, run, and leave the folder saying how it ended."""
-    channels = build_channels(config)
     state = RunState()
     if (saved := from_leader(run_dir.load_state())) is not None:
         state, point = saved
@@ -291,12 +293,15 @@ def build_optimizer(
 
 
 def build_reflection(config: ReflectionConfig) -> "Reflection":
-    """The second language model of the fast channel."""
-    import dspy
+    """The second language model of the fast channel.
 
-    from fastslow.channels.optimizers import Endpoint
+    Raises:
+        ConfigError: Its key is not in the environment.
+    """
+    from fastslow.channels.reflection import Reflection, ReflectionSettings
 
-    return Endpoint(dspy.LM(config.model))
+    names = ReflectionSettings.__dataclass_fields__
+    return Reflection(ReflectionSettings(**{name: getattr(config, name) for name in names}))
 
 
 def build_kl_budget(slow: MinimalConfig) -> "KlBudget | None":

@@ -24,7 +24,7 @@ from fastslow.environment import describe_environment
 from fastslow.errors import CheckpointError
 from fastslow.records import RecordWriter
 from fastslow.text import visible
-from fastslow.types import Json
+from fastslow.types import Evidence, Json
 
 State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
 STATES: tuple[str, ...] = get_args(State)
@@ -53,6 +53,9 @@ class RunState:
     """Wall time spent in the run so far, over all resumes."""
     positions: dict[str, int] = field(default_factory=dict)
     """Bytes of each record file when this was saved; filled by `save_state`."""
+    evidence: list[Evidence] = field(default_factory=list)
+    """Graded completions of the last slow phase of this stage, if the next fast phase may reuse
+    them."""
 
 
 class RunDir:
@@ -219,7 +222,7 @@ class RunDir:
         for point in points:
             damage = _damage(point)
             if damage is None:
-                state = RunState(**json.loads((point / "state.json").read_bytes()))
+                state = _state(json.loads((point / "state.json").read_bytes()))
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
@@ -302,6 +305,11 @@ def _disk_errors(path: Path, what: str) -> Iterator[None]:
             f"{path}: {what}, got {error.strerror or error}. "
             "Check free space and permissions, then resume or start again."
         ) from error
+
+
+def _state(data: dict[str, Any]) -> RunState:
+    evidence = [Evidence(**found) for found in data.get("evidence", ())]
+    return RunState(**data | {"evidence": evidence})
 
 
 def _points(root: Path) -> list[Path]:

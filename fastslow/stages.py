@@ -105,7 +105,7 @@ def run(parts: Run) -> None:
             if state.next_cycle == 0:
                 start_stage(parts, index)
             for cycle in range(state.next_cycle, stage.cycles):
-                anchor = stream.anchor(cycle)  # the problems of the next T batches
+                anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
                 for channel in stage_channels(stage, parts.channels):  # fast, then slow
                     seed = derive_seed(config.seed, index, cycle, channel.name)
                     log = channel_log(parts, anchor, channel.name)
@@ -118,7 +118,7 @@ def run(parts: Run) -> None:
             shrink_adapter(parts, task, index)
             score_all(parts, row=index + 1)
             keep_policy(parts, index)
-            state.next_stage, state.next_cycle = index + 1, 0
+            state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
             parts.save()
 
 
@@ -226,6 +226,8 @@ def record_adaptation(
 ) -> None:
     """Write down what a channel did and spent."""
     parts.state.rollouts[channel] += adaptation.rollouts
+    if channel == "slow" and parts.config.fast and parts.config.fast.reuse_slow_rollouts:
+        parts.state.evidence = list(adaptation.evidence)
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
     parts.run_dir.events.append(
         CycleEvent(

@@ -3,11 +3,11 @@
 A pure function of seed, stage and cycle: the data position of a resumed run is its cycle number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fastslow.errors import TaskError
 from fastslow.seeds import named_random
-from fastslow.types import Anchor, Batch, Example
+from fastslow.types import Anchor, Batch, Evidence, Example
 
 
 class Stream:
@@ -55,11 +55,12 @@ class Stream:
         self._seed, self._stage, self._num_cycles = seed, stage, num_cycles
         self._steps, self._size = steps, problems
 
-    def anchor(self, cycle: int) -> Anchor:
-        """The problems of the cycle with this index, from 0."""
+    def anchor(self, cycle: int, evidence: Iterable[Evidence] = ()) -> Anchor:
+        """The problems of the cycle with this index, from 0, and what is known from the last."""
         first = cycle * self._steps
         batches = tuple(self._batch(first + step) for step in range(self._steps))
-        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool)
+        known = tuple(evidence)
+        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, known)
 
     def _batch(self, index: int) -> Batch:
         """Batch number `index` of the stage; each pass over the data is its own shuffle."""

@@ -107,6 +107,20 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """A graded completion that one channel drew and another may learn from."""
+
+    example: str
+    """`Example.id`."""
+    completion: str
+    """What the policy wrote; untrusted text."""
+    score: float
+    """In [0, 1], higher is better."""
+    reason: str
+    """`Grade.reason`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
     """The problems of the next T updates, on which the fast channel evolves its texts."""
 
@@ -120,6 +134,8 @@ class Anchor:
     """One per optimizer update, in order."""
     pool: tuple[Example, ...]
     """Training examples kept out of every batch, from which demonstrations may be taken."""
+    evidence: tuple[Evidence, ...] = ()
+    """Graded completions of the cycle before, on this task; empty unless they may be reused."""
 
     @property
     def examples(self) -> tuple[Example, ...]:

@@ -15,6 +15,30 @@ class Letters(TaskConfig):
     """Training examples."""
 
 
+class Parity(TaskConfig):
+    """Parameters of `parity`: none."""
+
+
+@task(name="parity", version=1, source="made here")
+def parity(config: Parity) -> Task:
+    """Full marks if the completion has an even number of characters; about half have."""
+
+    def examples(split: str, count: int) -> tuple[Example, ...]:
+        return tuple(Example(f"{split}-{i}", f"{split} {i}", f"{i % 4}!") for i in range(count))
+
+    def grade(example: Example, text: str) -> Grade:
+        return Grade(float(len(text) % 2 == 0), f"{len(text)} characters")
+
+    return Task(
+        train=examples("train", 40),
+        validation=examples("validation", 4),
+        test=examples("test", 8),
+        instruction="Write.",
+        grade=grade,
+        max_tokens=5,
+    )
+
+
 @task(name="letters", version=1, source="made here")
 def letters(config: Letters) -> Task:
     """Share of the completion's characters that are wanted letters."""

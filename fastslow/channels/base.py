@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from fastslow.policy.policy import Policy
 from fastslow.task import Task
-from fastslow.types import Anchor
+from fastslow.types import Anchor, Evidence
 
 StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Takes steps done, steps in all, and figures by name; called as the work goes on."""
@@ -27,6 +27,8 @@ class Adaptation:
     """Some of what was drawn, as readable lines; untrusted text."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know, one sentence each; may quote untrusted text."""
+    evidence: tuple[Evidence, ...] = ()
+    """Graded completions that another channel may learn from."""
 
 
 class Channel(Protocol):

@@ -1,8 +1,9 @@
 """The `demos` optimizer: demonstrations by random search, through DSPy; no second language model.
 
 Two kinds of proposals take turns: *labelled* takes gold answers from the pool, *bootstrapped*
-takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does. One
-proposal is one candidate of that optimizer, so that the budget is kept to the rollout.
+takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does; *reused*
+takes those the slow phase before has drawn, in its place. One proposal is one candidate of that
+optimizer, so that the budget is kept to the rollout.
 """
 
 from collections import Counter
@@ -23,12 +24,13 @@ from fastslow.channels.ordering import (
     measures_pool,
 )
 from fastslow.channels.pool import Pool
+from fastslow.channels.reuse import correct_answers
 from fastslow.channels.scoring import TextScorer, scores_by_id
-from fastslow.prompts import Candidate, PromptProgram
+from fastslow.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.seeds import derive_seed, named_random
 
-Kind = Literal["labelled", "bootstrapped"]
-RANDOM_SEARCH_SEED: dict[Kind, int] = {"labelled": -2, "bootstrapped": 0}
+Drawn = Literal["labelled", "bootstrapped"]
+RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
 """DSPy's own number of the candidate that is made this way."""
 
 
@@ -50,12 +52,17 @@ class DemosSearch:
         parent = pool.best(1)[0].program
         order = self._arrange(scorer, parent)
         cost, left, number = len(scorer.anchor_set), scorer.left, 0
+        reused = correct_answers(scorer.task, scorer.anchor)
         while left >= cost:
-            bootstraps = number % 2 == 1 and left >= cost + len(scorer.pool)
-            kind: Kind = "bootstrapped" if bootstraps else "labelled"
             before = scorer.spent
             draws = derive_seed(seed, "proposal", number)
-            found = self._propose(scorer, kind, parent, order, draws)
+            if number % 2 == 1 and reused:
+                kind, found = "reused", self._reuse(scorer, reused, parent, order, draws)
+            elif number % 2 == 1 and left >= cost + len(scorer.pool):
+                kind = "bootstrapped"
+                found = self._propose(scorer, "bootstrapped", parent, order, draws)
+            else:
+                kind, found = "labelled", self._propose(scorer, "labelled", parent, order, draws)
             if not pool.refuses(found.program):
                 pool.enter(found.program, found.scores, parent.text_hash, f"demos-{kind}")
             left -= max(cost, scorer.spent - before)  # a text made twice must end the search too
@@ -74,8 +81,23 @@ class DemosSearch:
                 rates = {example.question: scores[example.id] for example in examples}
                 return by_pass_rate(rates, hardest_first=order == "hard_first")
 
+    def _reuse(
+        self,
+        scorer: TextScorer,
+        answers: Sequence[Demonstration],
+        parent: PromptProgram,
+        order: Order,
+        seed: int,
+    ) -> Candidate:
+        """A text that shows answers of the slow phase before, with its scores."""
+        answers = list(answers)
+        named_random(seed, "reused").shuffle(answers)
+        shown = order(spread_answers(answers)[: self.demonstrations])
+        program = PromptProgram(parent.instruction, shown)
+        return Candidate(program, scorer.score(program)[0])
+
     def _propose(
-        self, scorer: TextScorer, kind: Kind, parent: PromptProgram, order: Order, seed: int
+        self, scorer: TextScorer, kind: Drawn, parent: PromptProgram, order: Order, seed: int
     ) -> Candidate:
         """One new text with its scores.
 

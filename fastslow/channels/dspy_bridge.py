@@ -15,6 +15,7 @@ from dspy.lm15 import Message as LmMessage
 from dspy.lm15 import Request, Response, Usage
 
 from fastslow.channels.completion_cache import Sampler
+from fastslow.channels.feedback import feedback
 from fastslow.channels.ordering import Order, as_found
 from fastslow.errors import ChannelError
 from fastslow.policy.render import Message, Renderer, chat_messages
@@ -311,8 +312,11 @@ class FeedbackMetric(Metric):
         pred_trace: object = None,
     ) -> Any:
         """Score in [0, 1] and feedback."""
-        grade = self.grade(self.examples[example.id], prediction.answer)
-        return dspy.Prediction(score=grade.score, feedback=grade.reason)
+        asked = self.examples[example.id]
+        grade = self.grade(asked, prediction.answer)
+        return dspy.Prediction(
+            score=grade.score, feedback=feedback(asked, prediction.answer, grade)
+        )
 
 
 class PolicyLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped

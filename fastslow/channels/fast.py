@@ -5,11 +5,14 @@ within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from fastslow.channels.base import Adaptation, StepLog
-from fastslow.channels.optimizers import Optimizer, Reflection
+from fastslow.channels.optimizers import Optimizer
 from fastslow.channels.pool import Pool
+from fastslow.channels.reflection import Reflection
+from fastslow.channels.reuse import correct_answers, evidence_playbook
 from fastslow.channels.scoring import FastSettings, TextScorer, build_guard
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
@@ -67,7 +70,8 @@ class FastChannel:
             for program, scores in zip(programs, scorer.score(*programs), strict=True):
                 pool.keep(Candidate(program, scores))
             if not pool.is_saturated:
-                self.optimizer.search(scorer, pool, seed)
+                with self._reflecting(policy, task, anchor, seed):
+                    self.optimizer.search(scorer, pool, seed)
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
@@ -83,9 +87,34 @@ class FastChannel:
                 "proposals_fit": float(fits),
                 "cache_hits": float(scorer.cache.hits),
                 **pool.figures(),
+                **(self.reflection.figures() if self.reflection else {}),
+                **self._reused(task, anchor),
             },
             notes=(*pool.notes(), *self._missed()),
         )
+
+    def _reflecting(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int
+    ) -> AbstractContextManager[None]:
+        """The reflection model's phase, told what the slow phase before has found, if anything."""
+        if self.reflection is None:
+            return nullcontext()
+        limits = self.reflection.settings
+        told = evidence_playbook(
+            task,
+            anchor,
+            seed,
+            items=limits.playbook_items,
+            tokens=limits.playbook_tokens,
+            count_tokens=lambda text: len(policy.renderer.answer_ids(text)),
+        )
+        return self.reflection.phase(policy, seed, told)
+
+    def _reused(self, task: Task, anchor: Anchor) -> dict[str, float]:
+        """How many rollouts of the slow phase before could be shown; nothing when none came."""
+        if not anchor.evidence:
+            return {}
+        return {"reused_rollouts": float(len(correct_answers(task, anchor)))}
 
     def _missed(self) -> tuple[str, ...]:
         """What the phase had to do without."""

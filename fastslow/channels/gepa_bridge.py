@@ -15,8 +15,8 @@ import dspy
 
 from fastslow.budgets import gepa_proposals
 from fastslow.channels.dspy_bridge import EMPTY, PromptModule, RendererAdapter, program_of
-from fastslow.channels.optimizers import Reflection
 from fastslow.channels.pool import Pool
+from fastslow.channels.reflection import Reflection
 from fastslow.channels.scoring import TextScorer, scores_by_id
 from fastslow.prompts import PromptProgram
 

@@ -10,8 +10,8 @@ import dspy
 
 from fastslow.budgets import mipro_trials
 from fastslow.channels.dspy_bridge import GuardedModule
-from fastslow.channels.optimizers import Reflection
 from fastslow.channels.pool import Pool
+from fastslow.channels.reflection import Reflection
 from fastslow.channels.scoring import TextScorer
 from fastslow.seeds import named_random
 

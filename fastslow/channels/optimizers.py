@@ -5,29 +5,11 @@ same rules for all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastslow.channels.pool import Pool
 from fastslow.channels.scoring import TextScorer
 from fastslow.seeds import derive_seed
-
-
-class Reflection(Protocol):
-    """A second language model, which reads what went wrong and writes instructions."""
-
-    lm: Any
-    """A `dspy.LM` that is ready for use."""
-    away: str | None
-    """Why it cannot be reached any more; None while it can. Set by whoever owns it."""
-
-
-@dataclass
-class Endpoint:
-    """A reflection model that is assumed to answer."""
-
-    lm: Any
-    away: str | None = None
 
 
 class Optimizer(Protocol):

@@ -71,7 +71,7 @@ class TextScorer:
         self.cache = CompletionCache(policy)
         sampling = Sampling(task.max_tokens)
         self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
-        self._policy, self._task = policy, task
+        self._policy, self.task = policy, task
         self._before = policy.engine.num_rollouts
 
     def __enter__(self) -> "TextScorer":
@@ -103,7 +103,7 @@ class TextScorer:
         self, examples: Sequence[Example], *programs: PromptProgram
     ) -> list[dict[str, float]]:
         """Score of each text on each of `examples`, by id."""
-        return score_programs(self._policy, self._task, programs, examples, self.cache)
+        return score_programs(self._policy, self.task, programs, examples, self.cache)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Population, PromptProgram
 from fastslow.task import Task
-from fastslow.types import Batch, Example, TokenIds
+from fastslow.types import Batch, Evidence, Example, TokenIds
 
 IGNORED = -100
 """TRL's label of a token that carries no loss."""
@@ -148,6 +148,10 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     def row_logprobs(self) -> Iterable[float]:
         """Of each gold answer of the last update, in nats."""
         return self.logprobs
+
+    def evidence(self) -> list[Evidence]:
+        """None: nothing is drawn."""
+        return []
 
     def progress(self) -> dict[str, Any]:
         """Nothing: gold answers do not depend on earlier updates."""

@@ -11,8 +11,8 @@ import dspy
 
 from fastslow.budgets import simba_proposals, simba_steps
 from fastslow.channels.dspy_bridge import GuardedModule
-from fastslow.channels.optimizers import Reflection
 from fastslow.channels.pool import Pool
+from fastslow.channels.reflection import Reflection
 from fastslow.channels.scoring import TextScorer
 from fastslow.seeds import named_random
 

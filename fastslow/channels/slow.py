@@ -22,7 +22,7 @@ from fastslow.policy.policy import Policy
 from fastslow.processes import from_all, num_processes
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Anchor, Batch
+from fastslow.types import Anchor, Batch, Evidence
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
@@ -76,6 +76,7 @@ class SlowChannel:
         slots = trainer.slots(policy.population(task))
         figures: list[dict[str, float]] = []
         samples: list[str] = []
+        evidence: list[Evidence] = []
         learned = False
         for index, batch in enumerate(anchor.batches):
             if self.kl_budget and self.kl_budget.is_hit:
@@ -99,6 +100,7 @@ class SlowChannel:
             figures.append(found)
             step = anchor.cycle * len(anchor.batches) + index + 1
             samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
+            evidence += trainer.evidence()
             log(index + 1, len(anchor.batches), figures[-1])
         is_undone = self.kl_budget is not None and self.kl_budget.is_hit
         self._check(policy, weights, texts, learned and not is_undone)
@@ -107,6 +109,7 @@ class SlowChannel:
             seconds=time.monotonic() - started,
             metrics=_over_cycle(figures) | (self.kl_budget.figures() if self.kl_budget else {}),
             samples=tuple(samples),
+            evidence=tuple(evidence),
         )
 
     def save(self, folder: Path) -> None:

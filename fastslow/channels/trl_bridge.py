@@ -23,6 +23,7 @@ from fastslow.channels.advantages import (
     loss_weights,
 )
 from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
+from fastslow.channels.feedback import FULL_MARKS
 from fastslow.channels.updates import BARE, clip_and_step
 from fastslow.errors import ChannelError
 from fastslow.policy.layouts import score_completions
@@ -31,7 +32,7 @@ from fastslow.processes import from_all, num_processes, process_index
 from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Batch, Completion, Example, Grade, Sampling, TokenIds
+from fastslow.types import Batch, Completion, Evidence, Example, Grade, Sampling, TokenIds
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -176,6 +177,14 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             for rollout in self.rollouts[:: self.settings.group]
         ]
         return firsts + [f"alarm | {alarm}" for alarm in self.verdict.alarms]
+
+    def evidence(self) -> list[Evidence]:
+        """Of each problem the first full success and the first failure, all processes' alike."""
+        firsts: dict[tuple[str, bool], Evidence] = {}
+        for r in self.rollouts:
+            found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
+        return list(firsts.values())
 
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates, as plain data."""

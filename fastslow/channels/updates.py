@@ -13,7 +13,7 @@ from fastslow.policy.policy import Policy
 from fastslow.processes import average_gradients
 from fastslow.prompts import Population, PromptProgram
 from fastslow.task import Task
-from fastslow.types import Batch, TokenIds
+from fastslow.types import Batch, Evidence, TokenIds
 
 BARE = PromptProgram("")
 """A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
@@ -72,6 +72,9 @@ class Updates(Protocol):
 
     def sample_lines(self) -> list[str]:
         """One row of each problem of the last update, readable; untrusted text."""
+
+    def evidence(self) -> list[Evidence]:
+        """Of each problem of the last update the first full success and the first failure."""
 
     def progress(self) -> dict[str, Any]:
         """What its next update needs beyond weights and optimizer, as plain data."""

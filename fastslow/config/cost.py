@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.config.models import RunConfig, StageConfig, fitting_proposals
+from fastslow.config.fast import fitting_proposals
+from fastslow.config.models import RunConfig, StageConfig
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""

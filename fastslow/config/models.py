@@ -5,57 +5,32 @@ surface layer receives these objects whole.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     StringConstraints,
-    Tag,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow import budgets
-
-FST = "Fast-Slow Training, arXiv 2605.12484"
-OURS = "ours, docs/decisions.md"
-
-
-class Model(BaseModel):
-    """Base of every configuration model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
-    """A configuration key with its unit and the source of its default.
-
-    Args:
-        default: The value when no file or override sets it; `...` makes the key required.
-        unit: What one of it is, e.g. "optimizer updates"; "name" or "switch" for words.
-        source: Where the default comes from: a paper's section, a library, or a measurement.
-        constraints: Passed on to `pydantic.Field`.
-    """
-    return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
-
+from fastslow.config.fast import (
+    DemosConfig,
+    FastConfig,
+    SequenceConfig,
+    SimbaKeys,
+    fewest_metric_calls,
+)
+from fastslow.config.keys import FST, OURS, Model, key
+from fastslow.config.slow import GrpoConfig, SlowConfig
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
 
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
 """A task's name within a run; safe in file names and metric keys."""
-Rate = Annotated[float, Field(gt=0, le=1)]
-Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
-"""Of problems, by pass rate, from the lowest."""
 
 
 class ModelConfig(Model):
@@ -100,367 +75,6 @@ class CycleConfig(Model):
     """T: slow updates per fast phase."""
     problems: PositiveInt = key(8, "problems", FST + " has 32 to 64; 8 suits two cores")
     """Q: problems per optimizer update."""
-
-
-class LoraConfig(Model):
-    """The adapter the slow channel trains."""
-
-    rank: PositiveInt = key(8, "dimensions", "PEFT's default")
-    """Rank of each update matrix."""
-    alpha: PositiveFloat = key(16.0, "factor", "twice the rank, as is usual")
-    """The update is scaled by alpha / rank."""
-    target_modules: Literal["all-linear"] | tuple[str, ...] = key(
-        "all-linear", "module names", "Schulman et al. 2025, LoRA Without Regret"
-    )
-    """Which linear layers get an adapter."""
-    placement: Literal["all", "last_third"] = key("all", "name", "as target_modules")
-    """In which of the model's layers: all of them, or the last third, rounded down."""
-
-
-class MinimalConfig(Model):
-    """What every kind of slow channel has to keep the change of the weights small."""
-
-    kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
-    """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
-    passed it is undone."""
-    kl_budget_rows: PositiveInt = key(16, "rollouts", OURS)
-    """Rollouts of each update on which the KL of the budget is measured, per process."""
-    shrink: PositiveFloat | None = key(None, "share", "off", le=1)
-    """After a stage the adapter is scaled to the smallest factor that keeps this share of its
-    validation gain."""
-    adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
-        "continue", "name", FST + ": one run of training"
-    )
-    """At the start of a later stage the adapter goes on, or is frozen under a new one whose rank
-    adds to it, or is put aside for its own task while a new one starts from the base."""
-
-
-class DifficultyConfig(Model):
-    """Which groups the slow channel learns from, by measured pass rate, and when it warns."""
-
-    newest_weight: PositiveFloat = key(0.5, "weight", OURS, le=1)
-    """Weight of the newest group in a problem's running pass rate."""
-    success_score: PositiveFloat = key(0.5, "score", OURS, le=1)
-    """Rewards from here on count as a success."""
-    edges: tuple[Rate, Rate, Rate, Rate] = key(
-        (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
-    )
-    """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
-    train_bands: tuple[Band, ...] = key(
-        ("unsolved", "hard", "medium", "easy", "solved"), "names", "all, as in " + FST, min_length=1
-    )
-    """Groups of problems in other bands are dropped from the gradient, and counted."""
-    lucky_cap: PositiveFloat | None = key(
-        2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
-    )
-    """Largest advantage in a group with exactly one success; null takes the cap away. TRL's
-    deviation gives (G - 1) / root of G, which passes the default from G = 10 on."""
-    collapse_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
-    """Alarm when completions are shorter than this share of their running mean length."""
-    repetition_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
-    """Alarm when more than this share of a completion's 4-grams repeat earlier ones."""
-
-    @field_validator("edges")
-    @classmethod
-    def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
-        if any(low >= high for low, high in pairwise(edges)):
-            text = ", ".join(map(str, edges))
-            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
-        return edges
-
-
-class GrpoConfig(MinimalConfig):
-    """Slow channel: group-relative policy gradient on the adapter, through TRL."""
-
-    kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")
-    """Which slow channel."""
-    loss: Literal["cispo", "grpo", "dr_grpo", "dapo"] = key("cispo", "name", FST + ", Eq. 4")
-    """TRL's name of the loss."""
-    group: int = key(8, "rollouts per problem", FST + ", App. D", ge=2)
-    """G: rollouts of one problem, over all texts; the population size must divide it."""
-    lr: PositiveFloat = key(3e-4, "1 / update", OURS)
-    """Peak learning rate of AdamW."""
-    warmup_steps: NonNegativeInt = key(2, "optimizer updates", FST + ", App. D has 10 of 1,500")
-    """Updates over which the learning rate rises from 0, at the start of each stage."""
-    weight_decay: NonNegativeFloat = key(0.0, "1 / update", FST + ", App. D")
-    """AdamW's decoupled weight decay."""
-    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default; the paper gives none")
-    """Gradients longer than this are scaled down to it."""
-    ratio_cap: PositiveFloat = key(4.0, "ratio", FST + ", App. D: tau = 4, upper side only")
-    """CISPO: the importance ratio is cut off above this, absolutely (not 1 + this)."""
-    kl_coefficient: NonNegativeFloat = key(0.001, "1 / nat", FST + ", App. D")
-    """Weight of KL(tuned || base) in the loss; the base is the same weights, adapter off."""
-    temperature: PositiveFloat = key(1.0, "temperature", "TRL's default; the paper gives none")
-    """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
-    rows_per_forward: PositiveInt = key(64, "rollouts", "the update of the demo in one pass")
-    """Rollouts in one forward and backward pass; gradients add up over passes."""
-    averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
-    """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
-    Other losses have an average of their own."""
-    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST + ", Eq. 4")
-    """What log-probabilities are conditioned on: the text a rollout was drawn under, or the bare
-    problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
-    difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
-    """Which groups count, by measured pass rate."""
-    lora: LoraConfig = Field(default_factory=LoraConfig)
-    """The adapter."""
-
-    @property
-    def rollouts_per_problem(self) -> int:
-        """Completions drawn for one problem of an update."""
-        return self.group
-
-    def rows_per_problem(self, texts: int) -> int:
-        """Rows trained on for one problem of an update, with a population of `texts`."""
-        return self.group
-
-
-class SftConfig(MinimalConfig):
-    """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
-
-    kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
-    """Which slow channel."""
-    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST)
-    """Each problem is taught once under every text of the population, or once without any text."""
-    lr: PositiveFloat = key(2e-4, "1 / update", "TRL's PEFT guide: ten times its default")
-    """Peak learning rate of AdamW."""
-    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
-    """Updates over which the learning rate rises from 0, at the start of each stage."""
-    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
-    """AdamW's decoupled weight decay."""
-    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
-    """Gradients longer than this are scaled down to it."""
-    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
-    """Pairs of text and problem in one forward and backward pass; gradients add up over passes."""
-    lora: LoraConfig = Field(default_factory=LoraConfig)
-    """The adapter."""
-
-    @property
-    def rollouts_per_problem(self) -> int:
-        """Completions drawn for one problem of an update: none."""
-        return 0
-
-    def rows_per_problem(self, texts: int) -> int:
-        """Rows trained on for one problem of an update, with a population of `texts`."""
-        return texts if self.gradient_context == "with_text" else 1
-
-
-def _slow_kind(written: Any) -> str:
-    """The model that checks a `slow` section; one without `kind` is grpo, and so reports typos."""
-    kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
-    return "sft" if kind == "sft" else "grpo"
-
-
-SlowConfig = Annotated[
-    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
-    Discriminator(_slow_kind),
-]
-"""The slow channel's section: one model per `kind`."""
-
-
-class DemosKeys(Model):
-    """Settings of the search over demonstrations, through DSPy; no second language model."""
-
-    kind: Literal["demos"] = key("demos", "name", "DSPy, BootstrapFewShotWithRandomSearch")
-    """Which optimizer of texts."""
-    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
-    demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
-        "random", "name", "DSPy"
-    )
-    """Order within a text: as drawn; most like the anchor problems last; by measured pass rate."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
-        measures_pool = self.demonstration_order in ("easy_first", "hard_first")
-        return budgets.demos_proposals(rollouts, anchor, pool, measures_pool)
-
-
-class GepaKeys(Model):
-    """Settings of reflective evolution of the instruction, through DSPy's GEPA."""
-
-    kind: Literal["gepa"] = key("gepa", "name", "GEPA, arXiv 2507.19457")
-    """Which optimizer of texts."""
-    minibatch: PositiveInt = key(3, "examples", "GEPA, arXiv 2507.19457")
-    """M: examples of the pool that a proposal is made from and first compared on."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
-        return budgets.gepa_proposals(rollouts, anchor, self.minibatch, old)
-
-
-class SimbaKeys(Model):
-    """Settings of stochastic mini-batch ascent on rules and demonstrations, DSPy's SIMBA."""
-
-    kind: Literal["simba"] = key("simba", "name", "DSPy, SIMBA")
-    """Which optimizer of texts."""
-    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
-    batch: PositiveInt = key(4, "examples", "ours; DSPy's 32 would need thousands of rollouts")
-    """Examples of the pool in one step."""
-    candidates: int = key(3, "texts", "ours; DSPy has 6", ge=2)
-    """Answers drawn to each example of a step, and winners that are scored in the end, at most."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
-        return budgets.simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
-
-
-class MiproKeys(Model):
-    """Settings of a search over instructions times demonstrations, DSPy's MIPROv2."""
-
-    kind: Literal["mipro"] = key("mipro", "name", "DSPy, MIPROv2; needs fastslow[mipro]")
-    """Which optimizer of texts."""
-    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
-    candidates: int = key(3, "texts", "ours; DSPy has 6 at least", ge=2)
-    """Instructions, and sets of demonstrations, that are combined."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
-        return budgets.mipro_trials(rollouts, anchor, pool, self.candidates)
-
-
-class ReflectionConfig(Model):
-    """The second language model, which writes instructions."""
-
-    model: str = key("self", "name", "the policy's base, adapter off", min_length=1)
-    """`self`, or an endpoint as LiteLLM names it, e.g. `openai/gpt-5-mini`."""
-
-
-class FastBase(Model):
-    """What every fast channel has."""
-
-    population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
-    """K: texts kept after each fast phase; must divide `slow.group`."""
-    pool: PositiveInt = key(32, "examples", OURS)
-    """Training examples set aside for demonstrations and feedback; the slow channel never trains
-    on them, and texts are not scored on them."""
-    metric_calls: PositiveInt = key(
-        320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
-    )
-    """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
-    threads: PositiveInt = key(64, "requests", "fills one sampling batch")
-    """Requests in flight; the engine gathers them into one batch."""
-    max_instruction_chars: PositiveInt = key(4000, "characters", OURS)
-    """A new text with a longer instruction is refused."""
-    max_prompt_tokens: PositiveInt | None = key(None, "tokens", "the model's context length")
-    """A new text whose longest prompt has more tokens than this, its answer included, is refused.
-    """
-
-
-class ReflectiveBase(FastBase):
-    """What every fast channel with a second language model has."""
-
-    reflection: ReflectionConfig = Field(default_factory=ReflectionConfig)
-    """The second language model."""
-
-
-class DemosConfig(FastBase, DemosKeys):
-    """Fast channel: search over demonstrations; needs no second language model."""
-
-
-class GepaConfig(ReflectiveBase, GepaKeys):
-    """Fast channel: reflective evolution of the instruction."""
-
-
-class SimbaConfig(ReflectiveBase, SimbaKeys):
-    """Fast channel: rules and demonstrations from uneven answers."""
-
-
-class MiproConfig(ReflectiveBase, MiproKeys):
-    """Fast channel: instructions and demonstrations, combined."""
-
-
-class StepKeys(Model):
-    """What every step of a sequence has."""
-
-    share: PositiveFloat = key(1.0, "parts", "the same for every step")
-    """Parts of the budget that this step gets, of all steps' parts together."""
-
-
-class DemosStep(StepKeys, DemosKeys):
-    """A step of a sequence: search over demonstrations."""
-
-
-class GepaStep(StepKeys, GepaKeys):
-    """A step of a sequence: reflective evolution of the instruction."""
-
-
-class SimbaStep(StepKeys, SimbaKeys):
-    """A step of a sequence: rules and demonstrations from uneven answers."""
-
-
-class MiproStep(StepKeys, MiproKeys):
-    """A step of a sequence: instructions and demonstrations, combined."""
-
-
-def _kind_among(*known: str) -> Discriminator:
-    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
-
-    def kind_of(written: Any) -> str:
-        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
-        return kind if kind in known else known[0]
-
-    return Discriminator(kind_of)
-
-
-StepConfig = Annotated[
-    Annotated[DemosStep, Tag("demos")]
-    | Annotated[GepaStep, Tag("gepa")]
-    | Annotated[SimbaStep, Tag("simba")]
-    | Annotated[MiproStep, Tag("mipro")],
-    _kind_among("demos", "gepa", "simba", "mipro"),
-]
-"""A step of a sequence: one model per `kind`."""
-
-
-class SequenceConfig(ReflectiveBase):
-    """Fast channel: one optimizer after another, each on what the earlier ones left."""
-
-    kind: Literal["sequence"] = key("sequence", "name", OURS)
-    """Which optimizer of texts."""
-    steps: tuple[StepConfig, ...] = Field(min_length=1)
-    """Optimizers in order, with their shares of the budget."""
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Share of each step in the budget left after re-scoring; they add up to 1."""
-        whole = sum(step.share for step in self.steps)
-        return tuple(step.share / whole for step in self.steps)
-
-
-FastConfig = Annotated[
-    Annotated[DemosConfig, Tag("demos")]
-    | Annotated[GepaConfig, Tag("gepa")]
-    | Annotated[SimbaConfig, Tag("simba")]
-    | Annotated[MiproConfig, Tag("mipro")]
-    | Annotated[SequenceConfig, Tag("sequence")],
-    _kind_among("demos", "gepa", "simba", "mipro", "sequence"),
-]
-"""The fast channel's section: one model per `kind`."""
-
-
-def fitting_proposals(fast: FastConfig, anchor: int, metric_calls: int) -> list[int]:
-    """New texts that a phase certainly pays for with K old texts, by step of a sequence.
-
-    Args:
-        fast: The fast channel; one that is no sequence has one step.
-        anchor: Problems that a text is scored on.
-        metric_calls: Budget of the phase, re-scoring included.
-    """
-    left = metric_calls - fast.population * anchor
-    if not isinstance(fast, SequenceConfig):
-        return [fast.proposals(left, anchor, fast.pool, fast.population)]
-    return [
-        step.proposals(int(share * left), anchor, fast.pool, fast.population)
-        for share, step in zip(fast.shares, fast.steps, strict=True)
-    ]
-
-
-def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
-    """The smallest `metric_calls` that pays for two new texts in every step."""
-    return budgets.fewest_rollouts(lambda calls: min(fitting_proposals(fast, anchor, calls)))
 
 
 class EvaluationConfig(Model):
@@ -547,6 +161,12 @@ class RunConfig(Model):
                 f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
                 "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
                 f"texts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
+            )
+        if self.fast and self.fast.reuse_slow_rollouts and not group:
+            yield (
+                "fast.reuse_slow_rollouts",
+                "fast.reuse_slow_rollouts is true, but `slow` draws no rollouts that could be "
+                "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):

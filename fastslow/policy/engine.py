@@ -4,6 +4,7 @@ Nothing above this layer may assume that the model lives in this process: channe
 hand over token ids and get plain numbers back. Shared beginnings of prompts are computed once.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -51,7 +52,8 @@ class Engine(Protocol):
     """Draws completions and scores them under the present weights."""
 
     num_rollouts: int
-    """Completions drawn since the engine was made: the unit every budget is counted in."""
+    """Completions drawn from the tuned policy since the engine was made: the unit every budget is
+    counted in. What is drawn from the base is no rollout of a task, and is not in it."""
 
     def sample(
         self,
@@ -106,7 +108,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The engine over a transformers model in this process.
+    """The engine over a transformers model in this process; one caller at a time, others wait.
 
     Args:
         model: A causal language model, with or without a PEFT adapter.
@@ -119,6 +121,7 @@ class TorchEngine:
         self.stop_ids = frozenset({*_stop_ids(model, renderer.tokenizer), renderer.stop_id})
         self.num_rollouts = 0
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
+        self._busy = threading.RLock()  # switching the adapter off would reach every thread
 
     @torch.no_grad()
     def sample(
@@ -137,7 +140,8 @@ class TorchEngine:
                 drawn = self._decode(state, sampling, generators)
                 for index, completion in zip(rows, drawn, strict=True):
                     done[index] = completion
-        self.num_rollouts += len(prompts)
+        if adapter:
+            self.num_rollouts += len(prompts)
         return [completion for completion in done if completion is not None]
 
     @torch.no_grad()
@@ -185,10 +189,8 @@ class TorchEngine:
     @contextmanager
     def base_weights(self) -> Iterator[None]:
         """Within it the model computes as the untouched base; the adapter stays in memory."""
-        if hasattr(self.model, "disable_adapter"):
-            with self.model.disable_adapter():
-                yield
-        else:
+        off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
+        with self._busy, off():
             yield
 
     def _batches(
@@ -263,12 +265,13 @@ class TorchEngine:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Switch dropout and gradient checkpointing off, and restore the mode found."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(training)
+        with self._busy:
+            training = self.model.training
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train(training)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:

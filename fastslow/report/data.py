@@ -27,6 +27,7 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import Cell, CellTable, Comparison
+from fastslow.report.reflection import ReflectionAccount, reflection_account
 from fastslow.types import Json, Metric
 
 SCHEMA_VERSION = 1
@@ -128,6 +129,8 @@ class Report:
     notes: tuple[Note, ...]
     """What channels said a reader must know, in order."""
     prompts: tuple[Prompt, ...]
+    reflection: ReflectionAccount | None
+    """What the reflection LM was asked and cost; None without one."""
     rollouts: Mapping[str, int]
     """By `fast`, `slow` and `evaluation`."""
     seconds_by: Mapping[str, float]
@@ -190,6 +193,7 @@ def build_report(run_path: Path) -> Report:
             for text in event.notes
         ),
         prompts=_prompts(texts, tasks),
+        reflection=reflection_account(events),
         rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),

@@ -107,6 +107,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "shrink": [_shrink(event) for event in report.shrinks],
         "notes": [asdict(note) for note in report.notes],
         "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
+        "reflection": report.reflection.to_json() if report.reflection else None,
         "rollouts": report.rollouts,
         "seconds": report.seconds,
         "seconds_by": report.seconds_by,

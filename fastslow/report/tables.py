@@ -118,6 +118,7 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _notes(report),
         _stages(report),
         _costs(report),
+        _reflection(report),
     ]
     return [table for table in made if table.rows]
 
@@ -358,6 +359,27 @@ def _costs(report: Report) -> Table:
             for name, count, time in rows
         ),
         f"The whole run took {whole / 60:.1f} minutes.",
+    )
+
+
+def _reflection(report: Report) -> Table:
+    account = report.reflection
+    whole: list[int | None] = []
+    if account:
+        whole = [account.calls, account.failures, account.prompt_tokens, account.completion_tokens]
+    return Table(
+        "Reflection LM",
+        ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
+        ()
+        if account is None
+        else (
+            (
+                *(Text("-" if count is None else str(count)) for count in whole),
+                Text("-" if account.cost_usd is None else f"{account.cost_usd:.4f}"),
+            ),
+        ),
+        "What the reflection LM was asked by the fast channel; none of it is a rollout of a task. "
+        "Dollars by list prices; - is not known.",
     )
 
 

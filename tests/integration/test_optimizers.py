@@ -4,19 +4,20 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-import dspy
 import pytest
 from dspy.lm15 import Message, Request, Response, Usage
 
 from fastslow.channels.demos import DemosSearch
 from fastslow.channels.dspy_bridge import GuardedModule
+from fastslow.channels.endpoints import Answer, NoAnswer
 from fastslow.channels.fast import FastChannel
 from fastslow.channels.gepa_bridge import GepaSearch
 from fastslow.channels.mipro_bridge import MiproSearch
 from fastslow.channels.optimizers import Optimizer, SequenceSearch
+from fastslow.channels.reflection import Reflection, ReflectionSettings
 from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.simba_bridge import SimbaSearch
 from fastslow.policy.policy import Policy
@@ -64,34 +65,35 @@ class Obedient:
         return Completion((1,), (0.0,), text, "stop")
 
 
-@dataclass
-class Scripted:
-    """A reflection model that says what it is told to; as `lm` it goes through DSPy."""
+class Scripted(Reflection):
+    """A reflection model that says what it is told to."""
 
-    replies: list[str]
-    away: str | None = None
-    asked: int = 0
-    lm: Any = field(init=False)
+    def __init__(self, replies: Sequence[str]) -> None:
+        super().__init__(ReflectionSettings(attempts=1))
+        self.script = Script(replies)
+        self._endpoint = self.script  # type: ignore[assignment]  # in place of a server
 
-    def __post_init__(self) -> None:
-        self.lm = dspy.LM("scripted/model", engine=self, cache=False, num_retries=0)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Scripted":
-        return self
+class Script:
+    """Answers one reply after the other; "away" is none."""
 
-    def complete(self, request: Request) -> Response:
+    def __init__(self, replies: Sequence[str]) -> None:
+        self.replies = replies
+        self.asked = 0
+
+    def complete(self, request: Request) -> Answer:
         reply = self.replies[self.asked % len(self.replies)]
         self.asked += 1
         if reply == "away":
-            self.away = "no route to host"
-            raise ConnectionError("no route to host")
-        return Response(
+            raise NoAnswer("no route to host", "again")
+        response = Response(
             id=None,
             model=request.model,
             message=Message.assistant(reply),
             finish_reason="stop",
             usage=Usage(),
         )
+        return Answer(response, cost_usd=None)
 
 
 def says(instruction: str) -> str:
@@ -202,10 +204,10 @@ def test_a_reflection_model_that_goes_away_ends_the_phase_with_what_was_found(
     optimizer = gepa(says(RULE), "away")
     adaptation = adapt(obedient, task, anchor, optimizer, metric_calls=200)
     assert obedient.populations["double"][0].program.instruction == RULE
-    assert adaptation.notes == ("the reflection model stayed away: no route to host",)
-    assert optimizer.reflection.away
+    assert adaptation.notes == ("the reflection model stayed away: self: no route to host",)
+    assert adaptation.metrics["reflection_away"] == 1
     assert isinstance(optimizer.reflection, Scripted)
-    assert optimizer.reflection.asked <= 4  # the JSON adapter may try twice
+    assert optimizer.reflection.script.asked <= 4  # the JSON adapter may try twice
 
 
 def test_a_score_of_zero_everywhere_keeps_the_seed_text_and_is_said(

@@ -193,6 +193,41 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     assert results(launch.resume(broken, no_report)) == results(undisturbed)
 
 
+def test_resuming_with_reused_rollouts_equals_never_stopping(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [
+        *toy,
+        "stages=[{task: first, cycles: 3}, {task: second, cycles: 1}]",
+        "tasks.first.use=tests.toy_tasks:parity",
+        "fast.reuse_slow_rollouts=true",
+    ]
+    undisturbed = train(tmp_path, overrides)
+    cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
+    reused = [e.metrics.get("fast/reused_rollouts") for e in cycles if "fast" in e.rollouts]
+    assert (reused[0], reused[3]) == (None, None)  # a stage starts without evidence
+    assert all(count is not None and count > 0 for count in reused[1:3])
+    proposals = [e.metrics["fast/proposals"] for e in cycles if "fast" in e.rollouts]
+    assert proposals[1:3] == [5, 5]  # a bootstrapped one would also cost a pass over the pool
+
+    inner, calls = SlowChannel.adapt, iter(range(9))
+
+    def cut_in_the_second_cycle(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", cut_in_the_second_cycle)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, overrides)
+    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    [point] = [p for p in (broken / "resume").iterdir() if p.name == "000-001"]
+    assert json.loads((point / "state.json").read_text())["evidence"]
+    assert results(launch.resume(broken, no_report)) == results(undisturbed)
+
+
 def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_updates(
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

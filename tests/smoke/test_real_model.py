@@ -2,15 +2,19 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastslow import launch
+from fastslow.channels.reflection import Reflection, ReflectionSettings
 from fastslow.config.load import load_config
 from fastslow.errors import ModelError
 from fastslow.model_store import where
+from fastslow.policy.policy import load_policy
 from fastslow.report import write_report
+from tests.integration.servers import real_server
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 SHORT = [
@@ -50,3 +54,21 @@ def test_texts_take_the_real_model_from_zero_and_the_run_resumes(
     assert report["metrics"]["forgetting_chaudhry"]["value"] is not None
     assert launch.resume(run, write_report) == run
     assert json.loads((run / "report.json").read_text())["scores"] == report["scores"]
+
+
+@pytest.mark.network
+def test_a_real_server_with_real_weights_answers_as_the_policys_own_base(
+    model: str, tmp_path: Path
+) -> None:
+    settings = ReflectionSettings(temperature=0.0, max_tokens=24)
+    own = Reflection(settings)
+    ask = "Write one sentence that tells somebody to answer with the name of a continent alone."
+    policy = load_policy(model)
+    with own.phase(policy, seed=1):
+        [expected] = own.lm(ask)
+    with real_server(Path(model).resolve(), tmp_path / "serve.log") as server:
+        named = replace(settings, model=server.model, api_base=server.api_base)
+        reflection = Reflection(named)
+        with reflection.phase(policy, seed=1):
+            assert reflection.lm(ask) == [expected]
+    assert reflection.prompt_tokens == own.prompt_tokens

@@ -21,7 +21,7 @@ from fastslow.config.load import (
     load_config,
     load_resolved,
 )
-from fastslow.config.models import GrpoConfig
+from fastslow.config.slow import GrpoConfig
 from fastslow.config.yaml_nodes import Node, Origin, compose
 from fastslow.errors import ConfigError
 from fastslow.task import Task, TaskConfig, task

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastslow.config.models import GrpoConfig, RunConfig, SequenceConfig, SftConfig
+from fastslow.config.fast import SequenceConfig
+from fastslow.config.models import RunConfig
 from fastslow.config.reference import model_keys, reference
+from fastslow.config.reflection import ReflectionConfig
+from fastslow.config.slow import GrpoConfig, SftConfig
 from fastslow.config.validate import STAND_INS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -133,3 +136,38 @@ def test_every_required_key_has_a_stand_in() -> None:
 def test_the_written_reference_is_what_the_models_say() -> None:
     written = (REPOSITORY / "docs/config.md").read_text(encoding="utf-8")
     assert written == reference(), "run: fastslow check --keys > docs/config.md"
+
+
+def test_reusing_rollouts_needs_a_slow_channel_that_draws_them() -> None:
+    run_config(fast={"reuse_slow_rollouts": True})
+    for slow in (None, {"kind": "sft"}):
+        assert list(broken(fast={"reuse_slow_rollouts": True}, slow=slow)) == [
+            "fast.reuse_slow_rollouts"
+        ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"model": "openai/x", "api_key_env": "sk-0123456789abcdef"},
+        {"model": "openai/x", "api_base": "https://me:hunter2@example.org/v1"},
+        {"model": "openai/x", "api_base": "https://example.org/v1?api_key=hunter2"},
+        {"model": "openai/x", "api_key": "sk-0123456789abcdef"},
+        {"model": "openai/x", "api_key_env": "hunter2"},
+    ],
+)
+def test_a_section_with_a_key_in_it_is_refused_and_the_key_not_repeated(
+    written: dict[str, str],
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ReflectionConfig.model_validate(written)
+    assert "hunter2" not in str(caught.value)
+    assert "0123456789abcdef" not in str(caught.value)
+
+
+def test_the_reflection_lm_is_the_policy_itself_unless_another_is_named() -> None:
+    assert ReflectionConfig().model == "self"
+    local = {"model": "openai//models/tiny", "api_base": "http://127.0.0.1:8000/v1"}
+    assert ReflectionConfig.model_validate(local).api_base == local["api_base"]
+    with pytest.raises(ValidationError, match="not an address"):
+        ReflectionConfig.model_validate({"api_base": "localhost:8000"})

@@ -19,7 +19,7 @@ from fastslow.channels.difficulty import (
     duplicate_frac,
     ngram_repetition,
 )
-from fastslow.config import models
+from fastslow.config import slow
 
 EDGES = (0.05, 0.25, 0.75, 0.95)
 
@@ -35,13 +35,13 @@ def looping(length: int) -> Group:
 
 
 def test_the_configured_defaults_are_the_settings_defaults() -> None:
-    assert DifficultySettings(**models.DifficultyConfig().model_dump()) == DifficultySettings()
-    assert get_args(models.Band) == BANDS
+    assert DifficultySettings(**slow.DifficultyConfig().model_dump()) == DifficultySettings()
+    assert get_args(slow.Band) == BANDS
 
 
 def test_edges_that_do_not_rise_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"0\.1, 0\.5, 0\.5, 0\.9 do not rise"):
-        models.DifficultyConfig(edges=(0.1, 0.5, 0.5, 0.9))
+        slow.DifficultyConfig(edges=(0.1, 0.5, 0.5, 0.9))
 
 
 def test_a_rate_on_an_edge_belongs_to_the_band_above_it() -> None:

@@ -10,7 +10,8 @@ from fastslow.channels.ordering import (
     ngrams,
     overlap,
 )
-from fastslow.config.models import DemosConfig, RunConfig, StageConfig
+from fastslow.config.fast import DemosConfig
+from fastslow.config.models import RunConfig, StageConfig
 from fastslow.prompts import Demonstration
 
 SHOWN = tuple(Demonstration(word, word.upper()) for word in ("france", "chad", "peru", "fiji"))

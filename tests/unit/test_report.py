@@ -77,6 +77,30 @@ def test_every_number_of_a_small_report_is_as_worked_by_hand(tmp_path: Path) -> 
     ]
 
 
+def test_what_reflection_cost_is_summed_and_what_is_not_known_stays_unknown(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path)
+    assert report_json(run)["reflection"] is None
+    assert "Reflection LM" not in (run / "report.md").read_text()
+    asked = {"calls": 3, "failures": 1, "prompt_tokens": 900, "completion_tokens": 70, "away": 0}
+    figures = {f"fast/reflection_{name}": float(value) for name, value in asked.items()}
+    with RunDir.open(run) as run_dir:
+        for away, cost in ((0.0, {"fast/reflection_cost_usd": 0.5}), (1.0, {})):
+            metrics = {**figures, **cost, "fast/reflection_away": away}
+            run_dir.events.append(CycleEvent(0, 1, {"fast": 0}, {"fast": 0.0}, metrics))
+    assert report_json(run)["reflection"] == {
+        "calls": 6,
+        "failures": 2,
+        "prompt_tokens": 1800,
+        "completion_tokens": 140,
+        "cost_usd": None,
+        "phases": 2,
+        "away": 1,
+    }
+    assert "| 6 | 2 | 1800 | 140 | - |" in (run / "report.md").read_text()
+
+
 def test_intervals_and_paired_differences_are_as_worked_by_hand(tmp_path: Path) -> None:
     data = report_json(write_run(tmp_path))
     # 1 of 8: centre (1/8 + 1.96^2/16) / (1 + 1.96^2/8) = 0.246656, half width 0.224239

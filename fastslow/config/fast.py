@@ -1,0 +1,212 @@
+"""The fast channel's part of the configuration: optimizers of texts and their budgets."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
+
+from fastslow import budgets
+from fastslow.config.keys import FST, OURS, Model, key
+from fastslow.config.reflection import ReflectionConfig
+
+
+class DemosKeys(Model):
+    """Settings of the search over demonstrations, through DSPy; no second language model."""
+
+    kind: Literal["demos"] = key("demos", "name", "DSPy, BootstrapFewShotWithRandomSearch")
+    """Which optimizer of texts."""
+    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
+    """Demonstrations in one text, at most; about this many under simba."""
+    demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
+        "random", "name", "DSPy"
+    )
+    """Order within a text: as drawn; most like the anchor problems last; by measured pass rate."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """New texts that a budget pays for; see `fastslow.budgets`."""
+        measures_pool = self.demonstration_order in ("easy_first", "hard_first")
+        return budgets.demos_proposals(rollouts, anchor, pool, measures_pool)
+
+
+class GepaKeys(Model):
+    """Settings of reflective evolution of the instruction, through DSPy's GEPA."""
+
+    kind: Literal["gepa"] = key("gepa", "name", "GEPA, arXiv 2507.19457")
+    """Which optimizer of texts."""
+    minibatch: PositiveInt = key(3, "examples", "GEPA, arXiv 2507.19457")
+    """M: examples of the pool that a proposal is made from and first compared on."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """New texts that a budget pays for; see `fastslow.budgets`."""
+        return budgets.gepa_proposals(rollouts, anchor, self.minibatch, old)
+
+
+class SimbaKeys(Model):
+    """Settings of stochastic mini-batch ascent on rules and demonstrations, DSPy's SIMBA."""
+
+    kind: Literal["simba"] = key("simba", "name", "DSPy, SIMBA")
+    """Which optimizer of texts."""
+    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
+    """Demonstrations in one text, at most; about this many under simba."""
+    batch: PositiveInt = key(4, "examples", "ours; DSPy's 32 would need thousands of rollouts")
+    """Examples of the pool in one step."""
+    candidates: int = key(3, "texts", "ours; DSPy has 6", ge=2)
+    """Answers drawn to each example of a step, and winners that are scored in the end, at most."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """New texts that a budget pays for; see `fastslow.budgets`."""
+        return budgets.simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
+
+
+class MiproKeys(Model):
+    """Settings of a search over instructions times demonstrations, DSPy's MIPROv2."""
+
+    kind: Literal["mipro"] = key("mipro", "name", "DSPy, MIPROv2; needs fastslow[mipro]")
+    """Which optimizer of texts."""
+    demonstrations: PositiveInt = key(4, "demonstrations", OURS)
+    """Demonstrations in one text, at most; about this many under simba."""
+    candidates: int = key(3, "texts", "ours; DSPy has 6 at least", ge=2)
+    """Instructions, and sets of demonstrations, that are combined."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """New texts that a budget pays for; see `fastslow.budgets`."""
+        return budgets.mipro_trials(rollouts, anchor, pool, self.candidates)
+
+
+class FastBase(Model):
+    """What every fast channel has."""
+
+    population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
+    """K: texts kept after each fast phase; must divide `slow.group`."""
+    pool: PositiveInt = key(32, "examples", OURS)
+    """Training examples set aside for demonstrations and feedback; the slow channel never trains
+    on them, and texts are not scored on them."""
+    metric_calls: PositiveInt = key(
+        320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
+    )
+    """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
+    threads: PositiveInt = key(64, "requests", "fills one sampling batch")
+    """Requests in flight; the engine gathers them into one batch."""
+    max_instruction_chars: PositiveInt = key(4000, "characters", OURS)
+    """A new text with a longer instruction is refused."""
+    max_prompt_tokens: PositiveInt | None = key(None, "tokens", "the model's context length")
+    """A new text whose longest prompt has more tokens than this, its answer included, is refused.
+    """
+    reuse_slow_rollouts: bool = key(
+        False, "switch", FST + " says nothing; its authors' blog has it as future work"
+    )
+    """Whether rollouts of the slow phase before are evidence for this one: correct ones as
+    demonstrations, without drawing again. An ablation."""
+
+
+class ReflectiveBase(FastBase):
+    """What every fast channel with a second language model has."""
+
+    reflection: ReflectionConfig = Field(default_factory=ReflectionConfig)
+    """The second language model."""
+
+
+class DemosConfig(FastBase, DemosKeys):
+    """Fast channel: search over demonstrations; needs no second language model."""
+
+
+class GepaConfig(ReflectiveBase, GepaKeys):
+    """Fast channel: reflective evolution of the instruction."""
+
+
+class SimbaConfig(ReflectiveBase, SimbaKeys):
+    """Fast channel: rules and demonstrations from uneven answers."""
+
+
+class MiproConfig(ReflectiveBase, MiproKeys):
+    """Fast channel: instructions and demonstrations, combined."""
+
+
+class StepKeys(Model):
+    """What every step of a sequence has."""
+
+    share: PositiveFloat = key(1.0, "parts", "the same for every step")
+    """Parts of the budget that this step gets, of all steps' parts together."""
+
+
+class DemosStep(StepKeys, DemosKeys):
+    """A step of a sequence: search over demonstrations."""
+
+
+class GepaStep(StepKeys, GepaKeys):
+    """A step of a sequence: reflective evolution of the instruction."""
+
+
+class SimbaStep(StepKeys, SimbaKeys):
+    """A step of a sequence: rules and demonstrations from uneven answers."""
+
+
+class MiproStep(StepKeys, MiproKeys):
+    """A step of a sequence: instructions and demonstrations, combined."""
+
+
+def _kind_among(*known: str) -> Discriminator:
+    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
+
+    def kind_of(written: Any) -> str:
+        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+        return kind if kind in known else known[0]
+
+    return Discriminator(kind_of)
+
+
+StepConfig = Annotated[
+    Annotated[DemosStep, Tag("demos")]
+    | Annotated[GepaStep, Tag("gepa")]
+    | Annotated[SimbaStep, Tag("simba")]
+    | Annotated[MiproStep, Tag("mipro")],
+    _kind_among("demos", "gepa", "simba", "mipro"),
+]
+"""A step of a sequence: one model per `kind`."""
+
+
+class SequenceConfig(ReflectiveBase):
+    """Fast channel: one optimizer after another, each on what the earlier ones left."""
+
+    kind: Literal["sequence"] = key("sequence", "name", OURS)
+    """Which optimizer of texts."""
+    steps: tuple[StepConfig, ...] = Field(min_length=1)
+    """Optimizers in order, with their shares of the budget."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of each step in the budget left after re-scoring; they add up to 1."""
+        whole = sum(step.share for step in self.steps)
+        return tuple(step.share / whole for step in self.steps)
+
+
+FastConfig = Annotated[
+    Annotated[DemosConfig, Tag("demos")]
+    | Annotated[GepaConfig, Tag("gepa")]
+    | Annotated[SimbaConfig, Tag("simba")]
+    | Annotated[MiproConfig, Tag("mipro")]
+    | Annotated[SequenceConfig, Tag("sequence")],
+    _kind_among("demos", "gepa", "simba", "mipro", "sequence"),
+]
+"""The fast channel's section: one model per `kind`."""
+
+
+def fitting_proposals(fast: FastConfig, anchor: int, metric_calls: int) -> list[int]:
+    """New texts that a phase certainly pays for with K old texts, by step of a sequence.
+
+    Args:
+        fast: The fast channel; one that is no sequence has one step.
+        anchor: Problems that a text is scored on.
+        metric_calls: Budget of the phase, re-scoring included.
+    """
+    left = metric_calls - fast.population * anchor
+    if not isinstance(fast, SequenceConfig):
+        return [fast.proposals(left, anchor, fast.pool, fast.population)]
+    return [
+        step.proposals(int(share * left), anchor, fast.pool, fast.population)
+        for share, step in zip(fast.shares, fast.steps, strict=True)
+    ]
+
+
+def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
+    """The smallest `metric_calls` that pays for two new texts in every step."""
+    return budgets.fewest_rollouts(lambda calls: min(fitting_proposals(fast, anchor, calls)))

@@ -1,0 +1,30 @@
+"""What every configuration model is made of: the base class, and keys with unit and source."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FST = "Fast-Slow Training, arXiv 2605.12484"
+OURS = "ours, docs/decisions.md"
+
+
+class Model(BaseModel):
+    """Base of every configuration model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
+    """A configuration key with its unit and the source of its default.
+
+    Args:
+        default: The value when no file or override sets it; `...` makes the key required.
+        unit: What one of it is, e.g. "optimizer updates"; "name" or "switch" for words.
+        source: Where the default comes from: a paper's section, a library, or a measurement.
+        constraints: Passed on to `pydantic.Field`.
+    """
+    return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
+
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""A share or a rate in (0, 1]."""

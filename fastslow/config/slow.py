@@ -1,0 +1,177 @@
+"""The slow channel's part of the configuration: adapter, updates, losses, difficulty."""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fastslow.config.keys import FST, OURS, Model, Rate, key
+
+Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
+"""Of problems, by pass rate, from the lowest."""
+
+
+class LoraConfig(Model):
+    """The adapter the slow channel trains."""
+
+    rank: PositiveInt = key(8, "dimensions", "PEFT's default")
+    """Rank of each update matrix."""
+    alpha: PositiveFloat = key(16.0, "factor", "twice the rank, as is usual")
+    """The update is scaled by alpha / rank."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = key(
+        "all-linear", "module names", "Schulman et al. 2025, LoRA Without Regret"
+    )
+    """Which linear layers get an adapter."""
+    placement: Literal["all", "last_third"] = key("all", "name", "as target_modules")
+    """In which of the model's layers: all of them, or the last third, rounded down."""
+
+
+class MinimalConfig(Model):
+    """What every kind of slow channel has to keep the change of the weights small."""
+
+    kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
+    """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
+    passed it is undone."""
+    kl_budget_rows: PositiveInt = key(16, "rollouts", OURS)
+    """Rollouts of each update on which the KL of the budget is measured, per process."""
+    shrink: PositiveFloat | None = key(None, "share", "off", le=1)
+    """After a stage the adapter is scaled to the smallest factor that keeps this share of its
+    validation gain."""
+    adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
+        "continue", "name", FST + ": one run of training"
+    )
+    """At the start of a later stage the adapter goes on, or is frozen under a new one whose rank
+    adds to it, or is put aside for its own task while a new one starts from the base."""
+
+
+class DifficultyConfig(Model):
+    """Which groups the slow channel learns from, by measured pass rate, and when it warns."""
+
+    newest_weight: PositiveFloat = key(0.5, "weight", OURS, le=1)
+    """Weight of the newest group in a problem's running pass rate."""
+    success_score: PositiveFloat = key(0.5, "score", OURS, le=1)
+    """Rewards from here on count as a success."""
+    edges: tuple[Rate, Rate, Rate, Rate] = key(
+        (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
+    )
+    """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
+    train_bands: tuple[Band, ...] = key(
+        ("unsolved", "hard", "medium", "easy", "solved"), "names", "all, as in " + FST, min_length=1
+    )
+    """Groups of problems in other bands are dropped from the gradient, and counted."""
+    lucky_cap: PositiveFloat | None = key(
+        2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
+    )
+    """Largest advantage in a group with exactly one success; null takes the cap away. TRL's
+    deviation gives (G - 1) / root of G, which passes the default from G = 10 on."""
+    collapse_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when completions are shorter than this share of their running mean length."""
+    repetition_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
+    """Alarm when more than this share of a completion's 4-grams repeat earlier ones."""
+
+    @field_validator("edges")
+    @classmethod
+    def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(edges)):
+            text = ", ".join(map(str, edges))
+            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
+        return edges
+
+
+class GrpoConfig(MinimalConfig):
+    """Slow channel: group-relative policy gradient on the adapter, through TRL."""
+
+    kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")
+    """Which slow channel."""
+    loss: Literal["cispo", "grpo", "dr_grpo", "dapo"] = key("cispo", "name", FST + ", Eq. 4")
+    """TRL's name of the loss."""
+    group: int = key(8, "rollouts per problem", FST + ", App. D", ge=2)
+    """G: rollouts of one problem, over all texts; the population size must divide it."""
+    lr: PositiveFloat = key(3e-4, "1 / update", OURS)
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", FST + ", App. D has 10 of 1,500")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", FST + ", App. D")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default; the paper gives none")
+    """Gradients longer than this are scaled down to it."""
+    ratio_cap: PositiveFloat = key(4.0, "ratio", FST + ", App. D: tau = 4, upper side only")
+    """CISPO: the importance ratio is cut off above this, absolutely (not 1 + this)."""
+    kl_coefficient: NonNegativeFloat = key(0.001, "1 / nat", FST + ", App. D")
+    """Weight of KL(tuned || base) in the loss; the base is the same weights, adapter off."""
+    temperature: PositiveFloat = key(1.0, "temperature", "TRL's default; the paper gives none")
+    """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
+    rows_per_forward: PositiveInt = key(64, "rollouts", "the update of the demo in one pass")
+    """Rollouts in one forward and backward pass; gradients add up over passes."""
+    averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
+    """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
+    Other losses have an average of their own."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST + ", Eq. 4")
+    """What log-probabilities are conditioned on: the text a rollout was drawn under, or the bare
+    problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
+    difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
+    """Which groups count, by measured pass rate."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update."""
+        return self.group
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return self.group
+
+
+class SftConfig(MinimalConfig):
+    """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
+
+    kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
+    """Which slow channel."""
+    gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST)
+    """Each problem is taught once under every text of the population, or once without any text."""
+    lr: PositiveFloat = key(2e-4, "1 / update", "TRL's PEFT guide: ten times its default")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
+    """Gradients longer than this are scaled down to it."""
+    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
+    """Pairs of text and problem in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update: none."""
+        return 0
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return texts if self.gradient_context == "with_text" else 1
+
+
+def _slow_kind(written: Any) -> str:
+    """The model that checks a `slow` section; one without `kind` is grpo, and so reports typos."""
+    kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+    return "sft" if kind == "sft" else "grpo"
+
+
+SlowConfig = Annotated[
+    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
+    Discriminator(_slow_kind),
+]
+"""The slow channel's section: one model per `kind`."""
