@@ -25,6 +25,7 @@ import dspy
 import torch
 from dspy.lm15 import Message, Request, Response, Usage
 
+from benchmarks.figures import write_figures
 from fastslow import model_store
 from fastslow.channels.completion_cache import CompletionCache, score_programs
 from fastslow.channels.demos import spread_answers
@@ -335,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(json.dumps(found, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_figures(options.json, found, "fast_eval", arguments)
 
 
 if __name__ == "__main__":

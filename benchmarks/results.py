@@ -23,12 +23,16 @@ REFERENCE = ROOT / "runs" / "reference"
 KEPT = ("run.json", "config.json", "environment.json", "scores.jsonl", "events.jsonl")
 QUESTIONS = {
     "demo": "What does a small real model keep of three tasks learned one after the other?",
+    "demo-shrink": "Shrink: how much smaller can an adapter be and keep its gain?",
+    "demo-kl-budget": "KL budget: a stage stops where it has moved far enough",
     "agnews": "AG News: does a text open a task that gives no reward without one?",
     "agnews-slow-only": "AG News, the same run without texts",
 }
 """Reference runs in the order of the document, with the question each answers."""
 WITHHELD = frozenset({"agnews", "agnews-slow-only"})
 """Runs on texts that are not ours to publish: scores are kept, texts are not."""
+SLOW_STEP, FAST_EVAL = REFERENCE / "slow_step.json", REFERENCE / "fast_eval.json"
+"""What the speed benchmarks wrote with `--json`."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -84,7 +88,72 @@ def results() -> str:
             ]
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
+    lines += slow_step_lines() if SLOW_STEP.is_file() else []
+    lines += fast_eval_lines() if FAST_EVAL.is_file() else []
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def slow_step_lines() -> list[str]:
+    """Speed of the slow channel's update."""
+    found = json.loads(SLOW_STEP.read_text())
+    lines = [
+        "## Speed: one update of the slow channel against stock TRL",
+        "",
+        f"Made by `{found['command']}`. {made_on(found['environment'])} Medians of",
+        "turns taken side by side; stock in the largest micro-batch that fits.",
+        "",
+        "| text, problems, rollouts, question, answer | times as fast | layout | seconds | peak "
+        "memory over stock's | gradient error | share of the GEMM peak |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["shapes"]:
+        memory = "not measured" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
+        lines.append(
+            f"| {', '.join(map(str, row['shape']))} | {row['speedup']:.1f} | {row['layout']} "
+            f"| {row['seconds']:.1f} | {memory} | {row['gradient_error']:.1e} "
+            f"| {row['peak_share']:.2f} |"
+        )
+    if found["whole_step"] is not None:
+        lines += [
+            "",
+            "A whole step (sample, grade, update) at 280, 4, 8, 55, 6 is "
+            f"{found['whole_step']:.1f} times as fast as stock's.",
+        ]
+    return [*lines, ""]
+
+
+def fast_eval_lines() -> list[str]:
+    """Speed of the fast channel's scoring."""
+    found = json.loads(FAST_EVAL.read_text())
+    seconds = found["seconds"]
+    lines = [
+        "## Speed: scoring texts, against plain DSPy and against batching",
+        "",
+        f"Made by `{found['command']}`. {made_on(found['environment'])} "
+        f"{found['programs']} texts of {min(found['text_tokens'])} to "
+        f"{max(found['text_tokens'])} tokens on "
+        f"{found['examples']} examples; scores "
+        f"{'identical' if found['identical'] else 'NOT identical'} on all sides.",
+        "",
+        "| side | seconds | ours is so many times as fast |",
+        "| --- | --- | --- |",
+        f"| ours | {seconds['ours']:.1f} | |",
+        f"| `generate` in padded batches of {found['batched_rows']} | {seconds['batched']:.1f} "
+        f"| {found['vs_batched']:.1f} |",
+        f"| `dspy.Evaluate`, one request at a time | {seconds['plain']:.1f} "
+        f"| {found['vs_dspy']:.1f} |",
+    ]
+    return [*lines, ""]
+
+
+def made_on(environment: dict[str, Any]) -> str:
+    """One sentence about the machine of a benchmark."""
+    packages = environment["packages"]
+    return (
+        f"{environment['cpus_usable']} CPU cores ({environment['machine']}), "
+        f"{environment['device']}, torch {packages['torch']}, trl {packages['trl']}, "
+        f"dspy {packages['dspy']}."
+    )
 
 
 def with_and_without(with_texts: Report, without: Report) -> list[str]:

@@ -11,6 +11,8 @@ that of a process of its own for each side, above what the loaded model takes.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import statistics
 import subprocess
@@ -23,6 +25,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from benchmarks.figures import write_figures
 from fastslow import model_store
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings
 from fastslow.policy.layouts import cheapest, score_completions
@@ -38,8 +41,10 @@ SHAPES: tuple[Shape, ...] = (
     (60, 4, 8, 25, 64),
     (10, 4, 4, 40, 128),
 )
-MEMORY_SHARE = 0.6
+MEMORY_SHARE = 0.5
 """Share of the free memory that stock's micro-batch may take; the rest is for what varies."""
+SHARE_TURNS = 5
+"""Turns of ours against the machine's peak; cheap beside one of stock's."""
 WHOLE_STEP: Shape = (280, 4, 8, 55, 6)
 
 
@@ -123,6 +128,15 @@ def peak_memory() -> float | None:
     return 1024.0 * int(status.split("VmHWM:")[1].split()[0])
 
 
+def release_memory() -> None:
+    """Give back what the allocator keeps, so that the next shape has it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 def reset_peak() -> float | None:
     """Start measuring the peak anew; returns the memory in use now."""
     if torch.cuda.is_available():
@@ -167,24 +181,18 @@ def gradient(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
 
 
-def rows_that_fit(turn: Callable[[int], None], rows: int) -> int:
-    """Largest micro-batch of the stock side, from the memory that one row takes.
-
-    Args:
-        turn: Forward and backward of one micro-batch of so many rows.
-        rows: Rows there are.
-    """
-    start = reset_peak()
-    turn(1)
-    end = peak_memory()
-    if start is None or end is None:
+def rows_that_fit(shape: Shape, model_name: str) -> int:
+    """Largest micro-batch of the stock side, from the memory that one row takes by itself."""
+    rows = shape[1] * shape[2]
+    one = peak_in_child("stock", shape, model_name, 1)
+    if one is None:
         return rows
     if torch.cuda.is_available():
         free = float(torch.cuda.mem_get_info()[0])
     else:
         known = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
         free = 1024.0 * int(known.split()[0])
-    return max(1, min(rows, int(MEMORY_SHARE * free / max(end - start, 1.0))))
+    return max(1, min(rows, int(MEMORY_SHARE * free / one)))
 
 
 @dataclass(frozen=True)
@@ -193,10 +201,9 @@ class Sides:
 
     ours: Callable[[], None]
     stock: Callable[[], None]
-    stock_rows: int
 
 
-def sides_of(policy: Policy, trainer: Any, shape: Shape) -> Sides:
+def sides_of(policy: Policy, trainer: Any, shape: Shape, stock_rows: int) -> Sides:
     """Both sides, ready to run; the same loss, a weighted mean of all log-probabilities."""
     model = policy.model
     prompts, completions = rows_of(shape, model.config.vocab_size)
@@ -217,29 +224,37 @@ def sides_of(policy: Policy, trainer: Any, shape: Shape) -> Sides:
         )
         torch.autograd.backward(-(scored[0] * weights[rows]).sum() / (len(ids) * answer))
 
-    fitting = rows_that_fit(lambda rows: stock_pass(slice(0, rows)), len(ids))
-
     def stock() -> None:
         model.zero_grad()
-        for start in range(0, len(ids), fitting):
-            stock_pass(slice(start, start + fitting))
+        for start in range(0, len(ids), stock_rows):
+            stock_pass(slice(start, start + stock_rows))
 
-    return Sides(ours, stock, fitting)
+    return Sides(ours, stock)
 
 
 def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, model_name: str) -> Row:
     """One shape: forward and backward, ours and stock's."""
     model = policy.model
-    sides = sides_of(policy, trainer, shape)
-    sides.stock()
-    exact = gradient(model)
+    stock_rows = rows_that_fit(shape, model_name)
+    sides = sides_of(policy, trainer, shape, stock_rows)
+    gradients: dict[str, torch.Tensor] = {}
+
+    def keeping(name: str, run: Callable[[], None]) -> Turn:
+        def run_and_keep() -> None:
+            run()
+            gradients[name] = gradient(model)
+
+        return Turn(run_and_keep, [])
+
+    ours, stock, peak = keeping("ours", sides.ours), keeping("stock", sides.stock), Turn(gemm, [])
+    gemm()  # the first of everything is slower
     sides.ours()
-    error = (gradient(model) - exact).norm() / exact.norm()
-    ours, stock, peak = Turn(sides.ours, []), Turn(sides.stock, []), Turn(gemm, [])
-    gemm()
-    take_turns([peak, ours, stock], repeats)
+    take_turns([peak, ours], SHARE_TURNS)
     share = operations(model, shape) / GEMM_OPERATIONS * ratio(peak, ours)
-    memory = [peak_in_child(side, shape, model_name, sides.stock_rows) for side in SIDES]
+    ours.seconds.clear()
+    take_turns([ours, stock], repeats)
+    error = (gradients["ours"] - gradients["stock"]).norm() / gradients["stock"].norm()
+    memory = [peak_in_child(side, shape, model_name, stock_rows) for side in SIDES]
     prompts, completions = rows_of(shape, model.config.vocab_size)
     return Row(
         shape,
@@ -248,7 +263,7 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, model_name
         float(f"{error.item():.2g}"),
         cheapest(model, prompts, completions),
         round(share, 3),
-        sides.stock_rows,
+        stock_rows,
         round(statistics.median(ours.seconds), 3),
     )
 
@@ -397,16 +412,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(peak_of(policy, trainer, options.peak_of, shapes[0], options.stock_rows) or "null")
         return
     found: list[dict[str, Any]] = []
+    whole: float | None = None
     for shape in shapes:
         row = measure(policy, trainer, shape, options.repeats, options.model)
         found.append(asdict(row))
         print(row, flush=True)
+        release_memory()
     if not options.skip_whole_step:
-        speedup = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
-        found.append({"shape": WHOLE_STEP, "whole_step_speedup": speedup})
-        print(found[-1])
+        whole = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
+        print({"shape": WHOLE_STEP, "whole_step_speedup": whole})
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_figures(options.json, {"shapes": found, "whole_step": whole}, "slow_step", arguments)
 
 
 def _shape(text: str) -> Shape:
