@@ -182,17 +182,19 @@ def gradient(model: Any) -> torch.Tensor:
 
 
 def rows_that_fit(shape: Shape, model_name: str) -> int:
-    """Largest micro-batch of the stock side, from the memory that one row takes by itself."""
+    """Largest micro-batch of the stock side, from the memory that one row and three rows take."""
     rows = shape[1] * shape[2]
     one = peak_in_child("stock", shape, model_name, 1)
-    if one is None:
+    three = peak_in_child("stock", shape, model_name, min(3, rows))
+    if one is None or three is None or rows < 3:
         return rows
     if torch.cuda.is_available():
         free = float(torch.cuda.mem_get_info()[0])
     else:
         known = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
         free = 1024.0 * int(known.split()[0])
-    return max(1, min(rows, int(MEMORY_SHARE * free / one)))
+    more = max(three - one, 1.0) / 2
+    return max(1, min(rows, 1 + int((MEMORY_SHARE * free - one) / more)))
 
 
 @dataclass(frozen=True)
@@ -390,7 +392,9 @@ def _ignore(value: object) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the shapes, print a table, write JSON if asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--json", type=Path, help="where to write the figures; other shapes in it stay"
+    )
     parser.add_argument("--shapes", nargs="*", help="text,problems,rollouts,question,answer")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="as model.name")
@@ -422,7 +426,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         whole = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
         print({"shape": WHOLE_STEP, "whole_step_speedup": whole})
     if options.json:
-        write_figures(options.json, {"shapes": found, "whole_step": whole}, "slow_step", arguments)
+        kept = json.loads(options.json.read_text()) if options.json.is_file() else {}
+        measured = [row["shape"] for row in found]
+        others = [row for row in kept.get("shapes", []) if tuple(row["shape"]) not in measured]
+        figures = {"shapes": others + found, "whole_step": whole or kept.get("whole_step")}
+        write_figures(options.json, figures, "slow_step", arguments)
 
 
 def _shape(text: str) -> Shape:
