@@ -120,7 +120,8 @@ class FastChannel:
         """What the phase had to do without."""
         if self.reflection is None or self.reflection.away is None:
             return ()
-        return (f"the reflection model stayed away: {self.reflection.away}",)
+        away = self.reflection.away
+        return (f"the reflection model stayed away, the phase ended with what it had: {away}",)
 
     def save(self, folder: Path) -> None:
         """Nothing: the population is the policy's, and each phase draws from its own seed."""
