@@ -74,18 +74,18 @@ def by_leader(work: Callable[[], T]) -> T:
         Exception: What `work` raised, in every process; a RuntimeError with its words in the others
             where it cannot be sent as it is.
     """
-    result: Any = None
+    made: list[T] = []
     failure: Exception | None = None
     if is_leader():
         try:
-            result = work()
+            made.append(work())
         except Exception as err:  # whoever waits must hear of it, whatever it is
             failure = err
-    result, heard = from_leader((result, failure and _sendable(failure)))
-    if failure or heard:
-        raise failure or heard
-    value: T = result
-    return value
+    made, heard = from_leader((made, None if failure is None else _sendable(failure)))
+    if (error := failure or heard) is not None:
+        raise error
+    [result] = made
+    return result
 
 
 def from_all(value: T) -> list[T]:

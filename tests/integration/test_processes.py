@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 
 REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
-ONE_STAGE = ["stages=[{task: first, cycles: 1}]", "slow.lr=0.001", "slow.shrink=0.9"]
+GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
+UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, pool: 8, metric_calls: 28}"
+SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
@@ -53,34 +54,28 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
 
 
 def events(run: Path, *kinds: type) -> list[Any]:
-    """What was recorded, but for seconds."""
-    found = [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
-    return [replace(e, seconds={}) if isinstance(e, CycleEvent) else e for e in found]
+    return [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
 
 
 @pytest.mark.parametrize(
-    "slow",
-    [
-        ["slow.kl_budget=0.0002", "fast={kind: gepa, minibatch: 2}"],
-        ["slow={kind: sft}", "slow.kl_budget=0.001"],
-    ],
-    ids=["grpo under gepa", "sft"],
+    "kinds", [[*GRPO, UNDER_GEPA], [*SFT, "fast.metric_calls=48"]], ids=["grpo under gepa", "sft"]
 )
 def test_two_processes_give_the_adapter_of_one(
-    tmp_path: Path, tiny_folder: Path, slow: list[str]
+    tmp_path: Path, tiny_folder: Path, kinds: list[str]
 ) -> None:
     (tmp_path / "toy.yaml").write_text(TOY)
     with FailingServer([200], answer=REPLY) as server:
-        endpoint = f"fast.reflection={{model: openai/m, api_base: '{server.api_base}'}}"
-        overrides = [f"model.name={tiny_folder}", *ONE_STAGE, *slow]
-        overrides += [endpoint] if "gepa" in str(slow) else []
+        overrides = [f"model.name={tiny_folder}", "stages=[{task: first, cycles: 1}]", *kinds]
+        if UNDER_GEPA in kinds:
+            address = f"{{model: openai/m, api_base: '{server.api_base}'}}"
+            overrides.append(f"fast.reflection={address}")
         alone = train(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
         asked = len(server.requests)
         both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
         done = torchrun("-m", "fastslow", "train", *both_words)
         assert done.returncode == 0, done.stderr
-        assert len(server.requests) == 2 * asked
-    assert bool(asked) == ("gepa" in str(slow))
+        assert len(server.requests) == 2 * asked  # once more, not twice
+    assert bool(asked) == (UNDER_GEPA in kinds)
     assert done.stdout.count("Score matrix") == 1
     [both] = (tmp_path / "two").iterdir()
     assert adapter(alone).keys() == adapter(both).keys()
@@ -90,10 +85,12 @@ def test_two_processes_give_the_adapter_of_one(
         [r.sample.completion for r in read_scores(run / "scores.jsonl")] for run in (alone, both)
     ]
     assert rows[0] == rows[1]
-    print(events(alone, CycleEvent, ShrinkEvent))
     assert events(alone, PopulationEvent) == events(both, PopulationEvent)
-    spent = [[e.rollouts for e in events(run, CycleEvent)] for run in (alone, both)]
-    assert spent[0] == spent[1]
+    cycles = [events(run, CycleEvent) for run in (alone, both)]
+    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
+    assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
+    [shrunk] = events(alone, ShrinkEvent)
+    assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
 
 
 LEADER_ALONE = """
