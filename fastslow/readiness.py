@@ -1,6 +1,6 @@
 """What this machine lacks for a run: a package of an extra, a key in the environment.
 
-`fastslow check` tells it, since a configuration may be meant for another machine; a run stops at it.
+`fastslow check` notes it, as a run may be meant for another machine; `train` stops at it.
 """
 
 import importlib.util
