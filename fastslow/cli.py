@@ -320,12 +320,17 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
         check_fragment(file)
         print(f"{visible(str(file))}: ok, a fragment for others to extend")
         return
+    from fastslow.readiness import lacking
+
     loaded = load_config([file], overrides)
+    notes = [f"note: {visible(note)}" for note in lacking(loaded.config)]
     if brief:
-        print(f"{visible(str(file))}: ok, {loaded.config.name}")
+        print("; ".join((f"{visible(str(file))}: ok, {loaded.config.name}", *notes)))
         return
     print(f"{visible(str(file))}: ok")
     _print_values(loaded)
+    for note in notes:
+        print(note)
 
 
 def _print_values(loaded: "LoadedConfig") -> None:

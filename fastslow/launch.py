@@ -5,7 +5,6 @@ arguments.
 """
 
 import contextlib
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
+from fastslow.readiness import require_optuna
 from fastslow.records import RunEvent
 from fastslow.registry import build_task
 from fastslow.rundir import RunDir, RunState, State
@@ -242,10 +242,16 @@ def build_channels(config: RunConfig) -> list[Channel]:
 
 
 def build_fast(fast: FastConfig) -> Channel:
-    """The fast channel with its optimizer, and the optimizer's second language model."""
+    """The fast channel with its optimizer, and the optimizer's second language model.
+
+    Raises:
+        ConfigError: The optimizer needs a package that is not installed, or the model a key that is
+            not in the environment.
+    """
     from fastslow.channels.fast import FastChannel
     from fastslow.channels.scoring import FastSettings
 
+    require_optuna(fast)
     settings = FastSettings(**{n: getattr(fast, n) for n in FastSettings.__dataclass_fields__})
     reflection = build_reflection(fast.reflection) if isinstance(fast, ReflectiveBase) else None
     if not isinstance(fast, SequenceConfig):
@@ -262,11 +268,7 @@ def build_optimizer(
     settings: "FastSettings",
     reflection: "Reflection | None",
 ) -> "Optimizer":
-    """One optimizer of texts.
-
-    Raises:
-        ConfigError: The optimizer needs a package that is not installed.
-    """
+    """One optimizer of texts."""
     if isinstance(keys, DemosKeys):
         from fastslow.channels.demos import DemosSearch
 
@@ -284,11 +286,6 @@ def build_optimizer(
         case MiproKeys():
             from fastslow.channels.mipro_bridge import MiproSearch
 
-            if importlib.util.find_spec("optuna") is None:
-                raise ConfigError(
-                    "fast.kind: mipro searches with the package optuna, which is not installed. "
-                    "Install it with: pip install 'fastslow[mipro]'"
-                )
             return MiproSearch(keys.demonstrations, keys.candidates, reflection)
 
 

@@ -1,14 +1,21 @@
 """Several processes of one run, as `torchrun` starts them; alone, every function is the identity.
 
 All processes go through the same loop on the same data. The first one, the leader, keeps the run
-folder; the slow channel shares out the rollouts of an update and averages gradients.
+folder and evolves the texts; the slow channel shares out the rollouts of an update and averages
+gradients.
 """
 
 import os
-from collections.abc import Iterable
+import pickle
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. The launcher ends all when one dies, so this limits
+only how long the leader may work alone; torch's own half hour is less than some fast phases."""
 
 
 def num_processes() -> int:
@@ -37,7 +44,7 @@ def connect(device: str) -> None:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
 
 
 def disconnect() -> None:
@@ -57,6 +64,27 @@ def from_leader(value: T) -> T:
     box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
     result: T = box[0]
+    return result
+
+
+def by_leader(work: Callable[[], T]) -> T:
+    """What `work` gives in the leader, in every process; the others wait and do nothing.
+
+    Raises:
+        Exception: What `work` raised, in every process; a RuntimeError with its words in the others
+            where it cannot be sent as it is.
+    """
+    made: list[T] = []
+    failure: Exception | None = None
+    if is_leader():
+        try:
+            made.append(work())
+        except Exception as err:  # whoever waits must hear of it, whatever it is
+            failure = err
+    made, heard = from_leader((made, None if failure is None else _sendable(failure)))
+    if (error := failure or heard) is not None:
+        raise error
+    [result] = made
     return result
 
 
@@ -86,3 +114,12 @@ def average_gradients(parameters: Iterable[Any]) -> None:
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one with its words if it does not survive being sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error's own constructor may raise anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -18,6 +18,7 @@ from fastslow.measure.drift import kl_fst
 from fastslow.measure.evaluator import Evaluator, mean_score
 from fastslow.measure.matrix import headline_policy
 from fastslow.policy.policy import Policy
+from fastslow.processes import from_leader
 from fastslow.progress import Progress
 from fastslow.prompts import best_by_mean
 from fastslow.records import (
@@ -203,7 +204,7 @@ def choose_text(parts: Run, task: Task, stage: int) -> None:
     if task.name not in parts.policy.populations:
         return
     started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    best = best_by_mean(parts.evaluator.validate(parts.policy, task))
+    best = from_leader(best_by_mean(parts.evaluator.validate(parts.policy, task)))
     parts.policy.live[task.name] = best.program
     rollouts = parts.policy.engine.num_rollouts - before
     parts.state.rollouts["fast"] += rollouts

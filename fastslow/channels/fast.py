@@ -16,8 +16,8 @@ from fastslow.channels.reuse import correct_answers, evidence_playbook
 from fastslow.channels.scoring import FastSettings, TextScorer, build_guard
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy
-from fastslow.processes import from_leader
-from fastslow.prompts import Candidate, Lineage
+from fastslow.processes import by_leader
+from fastslow.prompts import Candidate, Lineage, Population
 from fastslow.task import Task
 from fastslow.types import Anchor
 
@@ -45,11 +45,20 @@ class FastChannel:
     ) -> Adaptation:
         """Replace the task's population by the best K of old and new texts on the anchor set.
 
-        Draws at most `metric_calls` completions. See `Channel.adapt`.
+        Draws at most `metric_calls` completions. With several processes the leader does it alone,
+        so that a reflection model is asked once. See `Channel.adapt`.
 
         Raises:
             ChannelError: The weights changed meanwhile, or the policy could not answer.
         """
+        population, adaptation = by_leader(lambda: self._phase(policy, task, anchor, seed, log))
+        policy.populations[task.name] = population
+        return adaptation
+
+    def _phase(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
+    ) -> tuple[Population, Adaptation]:
+        """The texts to keep, and what finding them took; the policy stays as it is."""
         started, weights = time.monotonic(), policy.weights_fingerprint()
         old_texts = policy.population(task)
 
@@ -75,9 +84,8 @@ class FastChannel:
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
-        population = from_leader(pool.best(self.settings.population))
-        policy.populations[task.name] = population
-        return Adaptation(
+        population = pool.best(self.settings.population)
+        return population, Adaptation(
             rollouts=scorer.spent,
             seconds=time.monotonic() - started,
             metrics={
@@ -120,7 +128,8 @@ class FastChannel:
         """What the phase had to do without."""
         if self.reflection is None or self.reflection.away is None:
             return ()
-        return (f"the reflection model stayed away: {self.reflection.away}",)
+        away = self.reflection.away
+        return (f"the reflection model stayed away, the phase ended with what it had: {away}",)
 
     def save(self, folder: Path) -> None:
         """Nothing: the population is the policy's, and each phase draws from its own seed."""

@@ -4,6 +4,7 @@ The reflection model writes instructions from examples of the pool; sets of demo
 bootstrapped from the pool; a Bayesian search scores combinations of both on the anchor set.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import dspy
@@ -40,7 +41,9 @@ class MiproSearch:
             return
         examples = list(scorer.pool)
         named_random(seed, "pool").shuffle(examples)
-        with scorer.asking():
+        with scorer.asking(), warnings.catch_warnings():
+            # DSPy uses an argument of optuna's that optuna calls experimental
+            warnings.filterwarnings("ignore", message=r".*multivariate.* experimental")
             optimizer = dspy.MIPROv2(
                 metric=scorer.metric,
                 prompt_model=self.reflection.lm,

@@ -6,26 +6,37 @@
     with dspy.context(lm=lm):
         program(question="…").answer
 
-The files are what `dspy.Module.save` writes as JSON. `dspy.load` opens only pickled programs, which
-run code of whoever wrote them; we write none. Called by the loop after each stage.
+The files are what `dspy.Module.save` writes as JSON: states, which run no code. That is the form to
+keep and to pass on. The deployed program is also there as `dspy.load` wants it:
+
+    import dspy
+    import fastslow.channels.dspy_bridge  # the module's class, and the adapter it renders with
+
+    program = dspy.load("runs/RUN/stages/000-TASK/programs/TASK/live", allow_pickle=True)
+
+That is a pickle, and opening one runs code of whoever wrote it: open only those of your own runs.
+We open none. Called by the loop after each stage.
 """
 
 import json
 from pathlib import Path
 
 from fastslow.channels.dspy_bridge import PromptModule
+from fastslow.channels.scoring import isolated
 from fastslow.errors import CheckpointError
 from fastslow.policy.policy import Policy
 from fastslow.prompts import PromptProgram
 
 INDEX_FILE = "index.json"
+LIVE_FOLDER = "live"
 
 
 def save_programs(policy: Policy, folder: Path) -> None:
     """Write every task's texts to `folder/<task>/<text hash>.json`, and an index of them.
 
     The index names the file of the text that is deployed (`live`) and, for each file, where the
-    text came from and its mean score on the last anchor set.
+    text came from and its mean score on the last anchor set. `folder/<task>/live/` holds the
+    deployed program once more, whole, for `dspy.load`.
     """
     for task, population in sorted(policy.populations.items()):
         own = folder / task
@@ -38,6 +49,8 @@ def save_programs(policy: Policy, folder: Path) -> None:
             _save(program, own)
         if live.text_hash not in texts:
             _save(live, own)
+        with isolated():  # DSPy warns of what the docstring above says
+            PromptModule(live).save(own / LIVE_FOLDER, save_program=True)
         index = {
             "live": f"{live.text_hash}.json",
             "texts": [

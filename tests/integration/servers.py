@@ -82,9 +82,12 @@ class FailingServer:
     Args:
         statuses: HTTP statuses; 200 answers, 0 answers too late.
         message: What errors say.
+        answer: What answers say.
     """
 
-    def __init__(self, statuses: Sequence[int], message: str = "no") -> None:
+    def __init__(
+        self, statuses: Sequence[int], message: str = "no", answer: str = "better"
+    ) -> None:
         self.statuses = list(statuses)
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
@@ -103,11 +106,11 @@ class FailingServer:
                 choice = {
                     "index": 0,
                     "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": "better"},
+                    "message": {"role": "assistant", "content": answer},
                 }
-                answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
-                answer |= {"choices": [choice], "usage": usage}
-                said = answer if status == 200 else {"error": {"message": message}}
+                whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+                whole |= {"choices": [choice], "usage": usage}
+                said = whole if status == 200 else {"error": {"message": message}}
                 data = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

@@ -204,7 +204,9 @@ def test_a_reflection_model_that_goes_away_ends_the_phase_with_what_was_found(
     optimizer = gepa(says(RULE), "away")
     adaptation = adapt(obedient, task, anchor, optimizer, metric_calls=200)
     assert obedient.populations["double"][0].program.instruction == RULE
-    assert adaptation.notes == ("the reflection model stayed away: self: no route to host",)
+    [note] = adaptation.notes
+    assert note.startswith("the reflection model stayed away")
+    assert note.endswith("with what it had: self: no route to host")
     assert adaptation.metrics["reflection_away"] == 1
     assert isinstance(optimizer.reflection, Scripted)
     assert optimizer.reflection.script.asked <= 4  # the JSON adapter may try twice

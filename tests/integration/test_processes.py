@@ -1,9 +1,11 @@
 """One run in two processes, as torchrun starts them, against the same run in one."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,49 +13,118 @@ from safetensors.torch import load_file
 
 from fastslow.cli import main
 from fastslow.errors import ConfigError
-from fastslow.records import read_scores
+from fastslow.records import (
+    CycleEvent,
+    PopulationEvent,
+    ShrinkEvent,
+    read_events,
+    read_scores,
+)
+from tests.integration.servers import FailingServer
 from tests.integration.test_run import TOY, train
 
 pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_processes_give_the_adapter_of_one(tmp_path: Path, tiny_folder: Path) -> None:
-    (tmp_path / "toy.yaml").write_text(TOY)
-    overrides = [f"model.name={tiny_folder}", "stages=[{task: first, cycles: 1}]", "slow.lr=0.001"]
-    alone = train(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
-    command += ["-m", "fastslow", "train", str(tmp_path / "toy.yaml")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *overrides, f"runs_dir={tmp_path / 'two'}"],
+REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
+GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
+UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, pool: 8, metric_calls: 28}"
+SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, as a user starts them."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [sys.executable, *launcher, *words],
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(
+        run / "stages" / "000-first" / "adapter_model.safetensors"
+    )
+    return tensors
+
+
+def events(run: Path, *kinds: type) -> list[Any]:
+    return [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
+
+
+@pytest.mark.parametrize(
+    "kinds", [[*GRPO, UNDER_GEPA], [*SFT, "fast.metric_calls=48"]], ids=["grpo under gepa", "sft"]
+)
+def test_two_processes_give_the_adapter_of_one(
+    tmp_path: Path, tiny_folder: Path, kinds: list[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text(TOY)
+    with FailingServer([200], answer=REPLY) as server:
+        overrides = [f"model.name={tiny_folder}", "stages=[{task: first, cycles: 1}]", *kinds]
+        if UNDER_GEPA in kinds:
+            address = f"{{model: openai/m, api_base: '{server.api_base}'}}"
+            overrides.append(f"fast.reflection={address}")
+        alone = train(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+        asked = len(server.requests)
+        both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+        done = torchrun("-m", "fastslow", "train", *both_words)
+        assert done.returncode == 0, done.stderr
+        assert len(server.requests) == 2 * asked  # once more, not twice
+    assert bool(asked) == (UNDER_GEPA in kinds)
     assert done.stdout.count("Score matrix") == 1
     [both] = (tmp_path / "two").iterdir()
-    adapters = [
-        load_file(run / "stages" / "000-first" / "adapter_model.safetensors")
-        for run in (alone, both)
-    ]
-    assert adapters[0].keys() == adapters[1].keys()
-    for name, tensor in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], tensor, atol=1e-5, rtol=0)
+    assert adapter(alone).keys() == adapter(both).keys()
+    for name, tensor in adapter(alone).items():
+        torch.testing.assert_close(adapter(both)[name], tensor, atol=1e-5, rtol=0)
     rows = [
         [r.sample.completion for r in read_scores(run / "scores.jsonl")] for run in (alone, both)
     ]
     assert rows[0] == rows[1]
+    assert events(alone, PopulationEvent) == events(both, PopulationEvent)
+    cycles = [events(run, CycleEvent) for run in (alone, both)]
+    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
+    assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
+    [shrunk] = events(alone, ShrinkEvent)
+    assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
+
+
+LEADER_ALONE = """
+import os, sys
+from fastslow.processes import by_leader, connect, disconnect
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+def fail(error):
+    raise error
+
+connect("cpu")
+heard = []
+for error in (ValueError("no room"), Odd("no word", 2)):
+    try:
+        by_leader(lambda: fail(error))
+    except Exception as err:
+        heard.append(f"{type(err).__name__}: {err}")
+heard.append(by_leader(lambda: f"made by {os.environ['RANK']}"))
+disconnect()
+with open(f"{sys.argv[1]}/{os.environ['RANK']}", "w") as file:
+    file.write("|".join(heard))
+"""
+
+
+def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(LEADER_ALONE)
+    done = torchrun(str(tmp_path / "alone.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0").read_text() == "ValueError: no room|Odd: no word|made by 0"
+    other = "ValueError: no room|RuntimeError: Odd: no word|made by 0"
+    assert (tmp_path / "1").read_text() == other
 
 
 def test_rollouts_that_cannot_be_shared_out_are_refused(

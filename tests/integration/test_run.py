@@ -365,7 +365,8 @@ policy = with_adapter(
     load_policy(model), rank=8, alpha=16, target_modules="all-linear", seed=5
 )
 policy.load(Path(stage))
-program = load_program(stage + "/programs/first")
+state = load_program(stage + "/programs/first")
+whole = dspy.load(stage + "/programs/first/live", allow_pickle=True)
 answers, lengths = [], []
 
 
@@ -378,14 +379,16 @@ class Measured:
 
 with PolicyEngine(Measured(), policy.renderer, Sampling(6)) as engine:
     with dspy.context(lm=language_model(engine)):
-        for question in questions:
-            answers.append(program(question=question).answer)
-text = program.program().text_hash
+        for program in (state, whole):
+            for question in questions:
+                answers.append(program(question=question).answer)
+text = state.program().text_hash
+assert whole.program().text_hash == text
 print(json.dumps({"answers": answers, "lengths": lengths, "text": text}))
 """
 
 
-def test_a_saved_program_gives_the_recorded_completions_in_a_fresh_interpreter(
+def test_saved_programs_give_the_recorded_completions_in_a_fresh_interpreter(
     whole: Path, tiny_folder: Path
 ) -> None:
     row = [
@@ -398,7 +401,11 @@ def test_a_saved_program_gives_the_recorded_completions_in_a_fresh_interpreter(
     files = {path.name for path in (stage / "programs" / "first").iterdir()}
     events = read_events(whole / "events.jsonl")
     [*_, last] = [e for e in events if isinstance(e, PopulationEvent) and e.stage == 0]
-    assert files == {"index.json", *(f"{c.program.text_hash}.json" for c in last.candidates)}
+    assert files == {
+        "index.json",
+        "live",
+        *(f"{c.program.text_hash}.json" for c in last.candidates),
+    }
     arguments = [str(tiny_folder), str(stage), *(questions[sample.example] for sample in row)]
     done = subprocess.run(
         [sys.executable, "-c", FRESH, *arguments],
@@ -410,8 +417,8 @@ def test_a_saved_program_gives_the_recorded_completions_in_a_fresh_interpreter(
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["answers"] == [sample.completion for sample in row]
-    assert found["lengths"] == [sample.tokens for sample in row]
+    assert found["answers"] == 2 * [sample.completion for sample in row]
+    assert found["lengths"] == 2 * [sample.tokens for sample in row]
     assert {found["text"]} == {sample.text_hash for sample in row}
 
 

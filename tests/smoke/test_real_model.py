@@ -72,3 +72,25 @@ def test_a_real_server_with_real_weights_answers_as_the_policys_own_base(
         with reflection.phase(policy, seed=1):
             assert reflection.lm(ask) == [expected]
     assert reflection.prompt_tokens == own.prompt_tokens
+
+
+@pytest.mark.network
+def test_gepa_runs_to_its_end_with_a_real_server(model: str, tmp_path: Path) -> None:
+    with real_server(Path(model).resolve(), tmp_path / "serve.log") as server:
+        reflection = f"{{model: '{server.model}', api_base: '{server.api_base}', max_tokens: 48}}"
+        overrides = [
+            *SHORT,
+            "stages=[{task: country_continent, cycles: 1}]",
+            "cycle.optimizer_steps=1",
+            "fast=null",  # the demonstration's own keys go
+            f"fast={{kind: gepa, population: 2, metric_calls: 32, reflection: {reflection}}}",
+            f"model.name={model}",
+            f"runs_dir={tmp_path / 'runs'}",
+        ]
+        loaded = load_config([Path("configs/experiments/demo.yaml")], overrides)
+        run = launch.train(loaded, ["fastslow", "train"], write_report)
+        assert server.process.poll() is None
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    account = json.loads((run / "report.json").read_text())["reflection"]
+    assert account["calls"] >= 1
+    assert account["failures"] == account["away"] == 0

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -118,6 +119,29 @@ def test_traceback_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture
     assert "Traceback (most recent call last)" in capsys.readouterr().err
     assert main(["models", "where", "nope"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_check_notes_what_this_machine_lacks_for_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def notes(fast: str) -> list[str]:
+        assert main(["check", DEMO, f"fast={fast}"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+    with monkeypatch.context() as bare:
+        bare.setattr(importlib.util, "find_spec", lambda name: None)  # nothing is installed
+        [note] = notes("{kind: mipro, metric_calls: 2000}")
+        assert "pip install 'fastslow[mipro]'" in note
+        assert notes("{kind: sequence, metric_calls: 4000, steps: [{kind: mipro}]}") == [note]
+    monkeypatch.delenv("MY_KEY", raising=False)
+    remote = "{kind: gepa, reflection: {model: openai/m, api_key_env: MY_KEY}}"
+    [note] = notes(remote)
+    assert "environment variable MY_KEY" in note
+    assert main(["check", DEMO, DEMO, f"fast={remote}"]) == 0
+    assert all("; note: fast.reflection" in line for line in capsys.readouterr().out.splitlines())
+    monkeypatch.setenv("MY_KEY", "x")
+    assert notes(remote) == []
+    assert notes("{kind: gepa}") == []
 
 
 def test_check_imports_nothing_heavy() -> None:
