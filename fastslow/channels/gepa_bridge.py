@@ -20,6 +20,10 @@ from fastslow.channels.reflection import Reflection
 from fastslow.channels.scoring import TextScorer, scores_by_id
 from fastslow.prompts import PromptProgram
 
+REFUSED_IN_A_ROW = 10
+"""After so many texts in a row that the pool refuses, the reflection model is asked no more.
+
+Source: ours; one that repeats itself would be asked, and paid, over a hundred times in a phase."""
 INSTRUCTION, SHOWN = "respond", "shown"
 """GEPA's components: the instruction, and whose demonstrations are shown."""
 
@@ -73,7 +77,7 @@ class GepaSearch:
                 seed=seed,
                 gepa_kwargs={
                     "acceptance_criterion": proposer,
-                    "stop_callbacks": lambda state: self.reflection.away is not None,
+                    "stop_callbacks": lambda state: proposer.is_done,
                 },
             )
             found = optimizer.compile(
@@ -133,6 +137,7 @@ class Proposer:
 
         self.old = tuple(old)
         self.admitted = 0
+        self._refused = 0
         self._pool = pool
         self._reflection = reflection
         self._by_hash = {program.text_hash: program for program in old}
@@ -159,13 +164,21 @@ class Proposer:
             if self._reflection.away is None:
                 self._pool.proposals += 1
                 self._pool.refuse("garbage")
+                self._refused += 1
             return {}
         instruction = inspect.cleandoc(texts.get(INSTRUCTION, "").strip())
         shown = self._by_hash[candidate[SHOWN]].demonstrations
         if self._pool.refuses(PromptProgram(instruction, shown)):
+            self._refused += 1
             return {}
         self.admitted += 1
+        self._refused = 0
         return {INSTRUCTION: instruction}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether asking on is of no use."""
+        return self._reflection.away is not None or self._refused >= REFUSED_IN_A_ROW
 
     def should_accept(self, proposal: Any, state: Any) -> bool:
         """Old texts come in as they are; new ones must beat their parent on the minibatch."""

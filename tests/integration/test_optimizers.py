@@ -14,7 +14,7 @@ from fastslow.channels.demos import DemosSearch
 from fastslow.channels.dspy_bridge import GuardedModule
 from fastslow.channels.endpoints import Answer, NoAnswer
 from fastslow.channels.fast import FastChannel
-from fastslow.channels.gepa_bridge import GepaSearch
+from fastslow.channels.gepa_bridge import REFUSED_IN_A_ROW, GepaSearch
 from fastslow.channels.mipro_bridge import MiproSearch
 from fastslow.channels.optimizers import Optimizer, SequenceSearch
 from fastslow.channels.reflection import Reflection, ReflectionSettings
@@ -196,6 +196,15 @@ def test_garbage_of_the_reflection_model_costs_no_answers_and_is_counted(
     assert [c.program.instruction for c in obedient.populations["double"]] == ["Answer."]
     assert adaptation.metrics["refused_garbage"] > 0
     assert adaptation.rollouts <= 8 + 8  # old text on the anchor set, parent on the pool
+
+
+def test_a_reflection_model_that_repeats_itself_is_not_asked_for_ever(
+    obedient: Policy, task: Task, anchor: Anchor
+) -> None:
+    optimizer = gepa(says("Repeat the number."))
+    adaptation = adapt(obedient, task, anchor, optimizer, metric_calls=1000)
+    assert adaptation.metrics["refused_duplicate"] == REFUSED_IN_A_ROW
+    assert adaptation.metrics["reflection_calls"] == 1 + REFUSED_IN_A_ROW
 
 
 def test_a_reflection_model_that_goes_away_ends_the_phase_with_what_was_found(
