@@ -2,6 +2,7 @@
 
     python -m benchmarks.slow_step                          # every shape, on the default model
     python -m benchmarks.slow_step --shapes 280,4,8,55,6 --json out.json
+    python -m benchmarks.slow_step --skip-stock             # ours alone: minutes, not an hour
 
 A shape is text, problems, rollouts per problem, question and answer, in tokens. Both sides get the
 same model, rows and loss, and take turns; ratios are medians over the turns. Stock is TRL's own
@@ -43,8 +44,6 @@ SHAPES: tuple[Shape, ...] = (
 )
 MEMORY_SHARE = 0.5
 """Share of the free memory that stock's micro-batch may take; the rest is for what varies."""
-SHARE_TURNS = 5
-"""Turns of ours against the machine's peak; cheap beside one of stock's."""
 WHOLE_STEP: Shape = (280, 4, 8, 55, 6)
 
 
@@ -60,9 +59,6 @@ class Row:
     gradient_error: float
     """Norm of the difference of the adapters' gradients over the norm of stock's."""
     layout: str
-    peak_share: float
-    """Operations over the unique tokens per second, as a share of the GEMM peak taken in the same
-    turn; median."""
     stock_rows: int
     """Rows of stock's micro-batch: the largest that fits."""
     seconds: float
@@ -248,12 +244,8 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, model_name
 
         return Turn(run_and_keep, [])
 
-    ours, stock, peak = keeping("ours", sides.ours), keeping("stock", sides.stock), Turn(gemm, [])
-    gemm()  # the first of everything is slower
-    sides.ours()
-    take_turns([peak, ours], SHARE_TURNS)
-    share = operations(model, shape) / GEMM_OPERATIONS * ratio(peak, ours)
-    ours.seconds.clear()
+    ours, stock = keeping("ours", sides.ours), keeping("stock", sides.stock)
+    sides.ours()  # the first of everything is slower
     take_turns([ours, stock], repeats)
     error = (gradients["ours"] - gradients["stock"]).norm() / gradients["stock"].norm()
     memory = [peak_in_child(side, shape, model_name, stock_rows) for side in SIDES]
@@ -264,10 +256,41 @@ def measure(policy: Policy, trainer: Any, shape: Shape, repeats: int, model_name
         round(memory[0] / memory[1], 3) if memory[0] and memory[1] else None,
         float(f"{error.item():.2g}"),
         cheapest(model, prompts, completions),
-        round(share, 3),
         stock_rows,
         round(statistics.median(ours.seconds), 3),
     )
+
+
+@dataclass(frozen=True)
+class PeakRow:
+    """What one shape gave without stock."""
+
+    shape: Shape
+    layout: str
+    peak_share: float
+    """Operations over the unique tokens per second, as a share of the GEMM peak taken in the same
+    turn; median."""
+    seconds: float
+    """Ours, median."""
+
+
+def measure_peak(policy: Policy, shape: Shape, repeats: int) -> PeakRow:
+    """One shape: forward and backward, ours beside large matrix products."""
+    model = policy.model
+    prompts, completions = rows_of(shape, model.config.vocab_size)
+
+    def run() -> None:
+        model.zero_grad()
+        torch.autograd.backward(score_completions(model, prompts, completions).logprobs.sum())
+
+    ours, peak = Turn(run, []), Turn(gemm, [])
+    gemm()  # the first of everything is slower
+    run()
+    take_turns([peak, ours], repeats)
+    share = operations(model, shape) / GEMM_OPERATIONS * ratio(peak, ours)
+    seconds = statistics.median(ours.seconds)
+    layout = cheapest(model, prompts, completions)
+    return PeakRow(shape, layout, round(share, 3), round(seconds, 3))
 
 
 SIDES = ("ours", "stock")
@@ -399,6 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="as model.name")
     parser.add_argument("--skip-whole-step", action="store_true", help="forward and backward only")
+    parser.add_argument("--skip-stock", action="store_true", help="ours and the GEMM peak only")
     parser.add_argument("--peak-of", choices=SIDES, help="print one side's peak memory in bytes")
     parser.add_argument("--stock-rows", type=int, default=1, help="micro-batch for --peak-of stock")
     options = parser.parse_args(arguments)
@@ -418,11 +442,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[dict[str, Any]] = []
     whole: float | None = None
     for shape in shapes:
-        row = measure(policy, trainer, shape, options.repeats, options.model)
+        row: Row | PeakRow
+        if options.skip_stock:
+            row = measure_peak(policy, shape, options.repeats)
+        else:
+            row = measure(policy, trainer, shape, options.repeats, options.model)
         found.append(asdict(row))
         print(row, flush=True)
         release_memory()
-    if not options.skip_whole_step:
+    if not (options.skip_whole_step or options.skip_stock):
         whole = round(whole_step(policy, WHOLE_STEP, max(2, options.repeats // 2)), 2)
         print({"shape": WHOLE_STEP, "whole_step_speedup": whole})
     if options.json:
