@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastslow.records import CycleEvent, read_events
 from fastslow.report import Report, build_report, write_report
 from fastslow.report.markdown import table_lines
 from fastslow.report.tables import tables, verdict
@@ -88,12 +89,31 @@ def results() -> str:
             lines += [
                 f"##{line}" if line.startswith("## ") else line for line in table_lines(table)
             ]
+        lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
     lines += slow_step_lines() if SLOW_STEP.is_file() else []
     lines += peak_lines() if SLOW_STEP_PEAK.is_file() else []
     lines += fast_eval_lines() if FAST_EVAL.is_file() else []
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def kl_budget_lines(name: str) -> list[str]:
+    """Where the stages of a run with a KL budget ended, as the slow channel measured it."""
+    config = json.loads((REFERENCE / name / "config.json").read_text())
+    budget = (config["slow"] or {}).get("kl_budget")
+    if budget is None:
+        return []
+    events = [
+        e for e in read_events(REFERENCE / name / "events.jsonl") if isinstance(e, CycleEvent)
+    ]
+    ends = {e.stage: e.metrics for e in events if "slow/kl_tuned_base" in e.metrics}
+    return [
+        f"Stage {stage + 1} ended at {found['slow/kl_tuned_base']:.3f} nats per token of its budget "
+        f"of {budget}, measured on its own rollouts; "
+        f"{'the budget ended it' if found['slow/kl_budget_hit'] else 'it was not spent'}."
+        for stage, found in ends.items()
+    ] + [""]
 
 
 def slow_step_lines() -> list[str]:
