@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.errors import ConfigError, FastSlowError, TaskError
+from fastslow.errors import CheckpointError, ConfigError, FastSlowError, TaskError
 from fastslow.processes import is_leader
 from fastslow.text import visible
 
@@ -160,10 +160,30 @@ def resume(run: Run) -> None:
 
 
 @app.command()
-def report(run: Run) -> None:
-    """Write a run's forgetting report again, and print it."""
-    from fastslow.report import write_report
+def report(
+    run: Run,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Compute every figure from the raw records again, write nothing, and fail if "
+            "report.json says anything else.",
+        ),
+    ] = False,
+) -> None:
+    """Write a run's forgetting report again, and print it. Needs no model."""
+    from fastslow.report import recompute_report, write_report
 
+    if recompute:
+        if differences := recompute_report(run):
+            raise CheckpointError(
+                f"{run / 'report.json'}: not what the records say, got {len(differences)} "
+                f"differences, report.json -> recomputed: {visible('; '.join(differences[:5]))}. "
+                "Records or report were edited, or another version wrote it; write it anew with: "
+                f"fastslow report {run}"
+            )
+        print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
+        return
     write_report(run)
     _print_report(run)
 

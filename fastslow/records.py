@@ -29,6 +29,9 @@ class ScoreRow:
     cycle: int | None
     """Index of the cycle it was measured after, from 0; None at the end of a stage."""
     sample: SampleScore
+    reused: bool = False
+    """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
+    for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,7 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             "run": record.run,
             "row": record.row,
             "cycle": record.cycle,
+            "reused": record.reused,
             **asdict(record.sample),
         }
     data: dict[str, Json] = {"event": record.event}
@@ -216,11 +220,12 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle")}
+    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle", "reused")}
     sample = SampleScore(**inner)
     if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
         raise ValueError(f"score {sample.score!r} is not in [0, 1]")
-    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample)
+    reused = bool(data.get("reused", False))
+    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample, reused)
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:

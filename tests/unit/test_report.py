@@ -1,8 +1,11 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +24,8 @@ from fastslow.records import (
     TextEvent,
     read_events,
 )
-from fastslow.report import build_report, render_terminal, write_report
+from fastslow.report import build_report, recompute_report, render_terminal, write_report
+from fastslow.report.files import json_text
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
 from tests.unit.run_folder import OUTCOMES, score_row, write_run
@@ -451,3 +455,57 @@ def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -
     write_report(run)
     assert "every task is deployed with its seed text" in (run / "report.md").read_text()
     assert "every task is deployed with its seed text" in terminal(run)
+
+
+WITHOUT_MODELS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "trl", "peft", "dspy", "mlflow"}:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+from fastslow.cli import main
+sys.exit(main(["report", sys.argv[1], "--recompute"]))
+"""
+
+
+def test_a_copied_run_is_recomputed_to_the_same_bytes_where_no_model_could_be_loaded(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "runs")
+    write_report(run)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(run, copy)
+    (copy / "report.md").unlink()
+
+    def recomputed() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_MODELS, str(copy)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            timeout=60,
+        )
+
+    done = recomputed()
+    assert done.returncode == 0, done.stderr
+    assert "byte-identical" in done.stdout
+    assert not (copy / "report.md").exists()  # it only looks
+
+
+def test_recomputing_names_what_report_json_says_otherwise(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_report(run)
+    path = run / "report.json"
+    data = json.loads(path.read_text())
+    data["metrics"]["bwt_gem"]["value"] = 0.25
+    path.write_text(json.dumps(data))
+    assert recompute_report(run) == ("metrics.bwt_gem.value: 0.25 -> -0.4375",)
+    path.write_text(json.dumps(json.loads(json_text(build_report(run)))))
+    assert recompute_report(run) == ("the layout: not our writer's",)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"report\.json: cannot be read, .*fastslow report"):
+        recompute_report(run)
