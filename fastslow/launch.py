@@ -31,6 +31,7 @@ from fastslow.config.reflection import ReflectionConfig
 from fastslow.config.slow import GrpoConfig, MinimalConfig, SftConfig
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
+from fastslow.parts import Run
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
@@ -38,7 +39,7 @@ from fastslow.records import RunEvent
 from fastslow.registry import build_task
 from fastslow.rundir import RunDir, RunState, State
 from fastslow.seeds import derive_seed
-from fastslow.stages import Run, planned_units, run
+from fastslow.stages import planned_units, run
 from fastslow.task import Task
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
 

@@ -86,6 +86,21 @@ class TextEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReoptimizedEvent:
+    """After the last stage the text of an earlier task was evolved again; it is not deployed."""
+
+    event: ClassVar[str] = "reoptimized"
+    task: str
+    program: PromptProgram
+    validation_mean: float
+    """Mean score in [0, 1] on validation, by which it was chosen."""
+    validation_n: int
+    """Validation examples behind that mean."""
+    rollouts: int
+    """Completions sampled to find it: its budget. They count as the evaluation's."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShrinkEvent:
     """After a stage the adapter was scaled down, or left as it was, to keep a share of its gain.
 
@@ -156,13 +171,18 @@ class DriftEvent:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationEvent:
-    """A row of the score matrix is complete: what measuring it cost."""
+    """One part of measuring a row of the score matrix is complete: what it cost."""
 
     event: ClassVar[str] = "evaluation"
     row: int
     rollouts: int
-    """Completions sampled."""
+    """Completions sampled, from the tuned policy and from the base."""
     seconds: float
+    """Wall time."""
+    part: str = "matrix"
+    """`matrix` is the cells of the headline matrix; the others are named where they are made."""
+    reused: int = 0
+    """Score rows that repeat earlier ones; nothing was sampled for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +200,7 @@ Event: TypeAlias = Union[
     CycleEvent,
     StepEvent,
     TextEvent,
+    ReoptimizedEvent,
     ShrinkEvent,
     PopulationEvent,
     DriftEvent,

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.fast import (
     DemosConfig,
     FastConfig,
@@ -75,19 +76,6 @@ class CycleConfig(Model):
     """T: slow updates per fast phase."""
     problems: PositiveInt = key(8, "problems", FST + " has 32 to 64; 8 suits two cores")
     """Q: problems per optimizer update."""
-
-
-class EvaluationConfig(Model):
-    """How policies are scored. Test examples are seen by nothing else."""
-
-    test_examples: PositiveInt | None = key(
-        64, "examples per task", "Wilson half-width 0.12 at 0.5"
-    )
-    """Size of the test sample, fixed for the whole run; null takes the whole split."""
-    validation_examples: PositiveInt = key(32, "examples", OURS)
-    """Examples on which the text to deploy is chosen."""
-    kl_examples: NonNegativeInt = key(16, "examples per task", OURS)
-    """Test inputs on which KL to the base is measured; 0 turns it off."""
 
 
 class TrackingConfig(Model):

@@ -153,6 +153,13 @@ def report_json(report: Report) -> dict[str, Json]:
         "rollouts": report.rollouts,
         "seconds": report.seconds,
         "seconds_by": report.seconds_by,
+        "bwt_warning": report.bwt_warning,
+        "channel_split": {split.task: split.to_json() for split in report.splits},
+        "curves": [curve.to_json() for curve in report.curves],
+        "evaluation": {
+            "frac": report.evaluation_frac,
+            "parts": {name: asdict(cost) for name, cost in report.evaluations.items()},
+        },
     }
 
 
@@ -200,6 +207,8 @@ def _task(summary: TaskSummary) -> dict[str, Json]:
         "gain": _comparison(summary.gain),
         "change": _comparison(summary.change),
         "net": _comparison(summary.net),
+        "terms": {name: _metric(metric) for name, metric in summary.terms.items()},
+        "noise_floor": _metric(summary.noise_floor),
     }
 
 

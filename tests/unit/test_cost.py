@@ -45,12 +45,29 @@ def test_counts_are_those_worked_by_hand() -> None:
     assert cost.slow_rollouts == 25 * 8 * 8
     assert cost.fast_rollouts == 5 * 320 + 2 * 4 * 32
     assert cost.evaluation_cells == 3 * 2
-    assert cost.evaluation_rollouts == 6 * 64 + (6 - 2) * 16
+    curves, split = (1 + 2) * 16, 2 * 2 * 64
+    assert cost.evaluation_rollouts == 6 * 64 + (6 - 2) * 16 + curves + split
+
+
+MATRIX_ALONE = {"test_examples": 8, "kl_examples": 0, "curve_examples": 0, "channel_split": False}
+
+
+def evaluated(**keys: Any) -> int | None:
+    return cost_of(evaluation=MATRIX_ALONE | keys).evaluation_rollouts
 
 
 def test_kl_inputs_are_some_of_the_test_examples() -> None:
-    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 16}).evaluation_rollouts == 80
-    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 0}).evaluation_rollouts == 48
+    assert evaluated(kl_examples=16) == 80
+    assert evaluated(kl_examples=0) == 48
+
+
+def test_every_replay_is_counted() -> None:
+    assert evaluated(channel_split=True) == 48 + 2 * 2 * 8
+    assert evaluated(curve_examples=4) == 48 + (1 + 2) * 4
+    assert evaluated(base_repeats=3) == 48 + 2 * 2 * 8
+    assert evaluated(prompt_policies=("seed",)) == 48 + (1 + 2) * 8
+    assert evaluated(prompt_policies=("seed", "own"), channel_split=True) == 48 + (1 + 4) * 8
+    assert evaluated(reoptimize=True) == 48 + 320 + 4 * 32 + 8
 
 
 def test_shrinking_is_counted_at_most() -> None:

@@ -23,6 +23,8 @@ EVENTS: tuple[rec.Event, ...] = (
     rec.PopulationEvent(0, 1, "continent", (Candidate(TEXT, {"e1": 1.0}),)),
     rec.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
     rec.EvaluationEvent(1, 96, 12.5),
+    rec.EvaluationEvent(1, 96, 12.5, "channel_split", 64),
+    rec.ReoptimizedEvent("continent", TEXT, 0.5, 32, 264),
     rec.RunEvent("finished", 300.0),
     rec.ShrinkEvent(
         0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5

@@ -19,7 +19,9 @@ from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import (
     CycleEvent,
     DriftEvent,
+    EvaluationEvent,
     RecordWriter,
+    ReoptimizedEvent,
     ShrinkEvent,
     TextEvent,
     read_events,
@@ -28,7 +30,8 @@ from fastslow.report import build_report, recompute_report, render_terminal, wri
 from fastslow.report.files import json_text
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
-from tests.unit.run_folder import OUTCOMES, score_row, write_run
+from fastslow.types import PromptPolicy
+from tests.unit.run_folder import OUTCOMES, score_row, text_of, write_run
 
 HOSTILE = "```\n# Owned\n[red]loud[/red] <script>x</script> \x1b[31mESC\x07 | a | \u202e `````"
 
@@ -509,3 +512,126 @@ def test_recomputing_names_what_report_json_says_otherwise(tmp_path: Path) -> No
     path.unlink()
     with pytest.raises(CheckpointError, match=r"report\.json: cannot be read, .*fastslow report"):
         recompute_report(run)
+
+
+def replay(run: Path, *cells: tuple[int, str, PromptPolicy, str]) -> None:
+    """Write cells that the headline matrix does not have: row, task, role, digits."""
+    with RunDir.open(run) as run_dir:
+        for row, task, role, digits in cells:
+            for example, digit in enumerate(digits):
+                made = score_row(run_dir.path.name, row, task, example, float(digit))
+                text = PromptProgram(f"{task}: ") if role == "seed" else text_of(task)
+                sample = replace(made.sample, prompt_policy=role, text_hash=text.text_hash)
+                run_dir.scores.append(replace(made, sample=sample))
+
+
+def test_the_channel_split_of_a_task_is_as_worked_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    data = report_json(run)["channel_split"]["alpha"]
+    assert data["figures"]["gain_slow"]["value"] is None
+    assert data["figures"]["gain_slow"]["reason"] == "not measured: learned_seed"
+
+    replay(run, (0, "alpha", "own", "11000000"), (1, "alpha", "seed", "11110000"))
+    split = report_json(run)["channel_split"]
+    figures = {name: found["value"] for name, found in split["alpha"]["figures"].items()}
+    # base 1/8; seed text on the learned weights 4/8, own text on the base 2/8, both 1; at last 1/8
+    assert figures == {
+        "gain_slow": 0.375,
+        "gain_fast": 0.125,
+        "gain_joint": 0.875,
+        "synergy": 0.375,
+        "tf": 0.875,
+        "wf": 0.875,
+        "pf": None,
+        "ix": None,
+        "wf_s": 0.875,
+        "pf_s": None,
+        "rec": None,
+        "residual": None,
+    }
+    assert split["alpha"]["same_text"]
+    assert "its part is 0 and wf = tf" in split["alpha"]["figures"]["pf"]["reason"]
+    assert split["alpha"]["figures"]["wf"]["low"] == 0.63  # as the change, with the other sign
+    gamma = split["gamma"]["figures"]["tf"]
+    assert (gamma["value"], gamma["low"]) == (None, None)
+    assert gamma["reason"] == "learned in the last stage: nothing came after"
+
+
+def test_what_a_new_text_brings_back_is_said_with_its_budget(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(ReoptimizedEvent("alpha", text_of("alpha"), 0.5, 32, 328))
+    replay(run, (3, "alpha", "reopt", "11110000"))
+    split = report_json(run)["channel_split"]["alpha"]
+    assert split["budget"] == 328
+    assert split["figures"]["rec"]["value"] == 0.375
+    assert split["figures"]["residual"]["value"] == 0.5
+    assert "in 328 rollouts" in split["figures"]["rec"]["formula"]
+    assert report_json(run)["channel_split"]["beta"]["budget"] is None
+
+
+def test_repeats_of_the_base_give_each_task_a_noise_floor_and_retention_heeds_it(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path)
+    alone = report_json(run)["per_task"]["alpha"]["noise_floor"]
+    assert (alone["value"], alone["reason"]) == (None, "needs two base evaluations at least, got 1")
+    with RunDir.open(run) as run_dir:
+        for task in ("alpha", "beta", "gamma"):
+            for example in range(8):
+                made = score_row(run_dir.path.name, 0, task, example, float(task == "gamma"))
+                run_dir.scores.append(replace(made, sample=replace(made.sample, sample=1)))
+    data = report_json(run)
+    floors = {task: data["per_task"][task]["noise_floor"]["value"] for task in data["tasks"]}
+    assert floors == {"alpha": 0.125, "beta": 0.0, "gamma": 1.0}
+    assert "noise floor 1" in data["metrics"]["retention_gain"]["reason"]
+    assert "BWT is not informative" in data["bwt_warning"]
+    assert "BWT is not informative" in (run / "report.md").read_text()
+
+
+def test_scores_within_a_stage_are_points_of_its_learning_curve(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        for cycle in range(1, 5):  # four more cycles of the last stage, five points and its start
+            run_dir.events.append(CycleEvent(2, cycle, {"slow": 64}, {"slow": 1.0}, {}))
+        for cycle, digits in enumerate(("1000", "1100", "1100", "1110")):
+            for example, digit in enumerate(digits):
+                made = score_row(run_dir.path.name, 3, "gamma", example, float(digit))
+                run_dir.scores.append(replace(made, cycle=cycle))
+    curves = report_json(run)["curves"]
+    assert curves[0]["at"] == [0, 96]
+    assert curves[0]["scores"] == [0.125, 1.0]
+    assert "at least five points" in curves[0]["sigmoid"]["sigmoid_asymptote"]["reason"]
+    assert curves[2]["at"] == [0, 96, 160, 224, 288, 352]
+    assert curves[2]["scores"] == [0.0, 0.25, 0.5, 0.5, 0.75, 1.0]  # on the four examples of all
+    assert (curves[2]["n"], curves[2]["unit"]) == (4, "rollouts")
+    assert curves[2]["threshold"]["value"] == 160
+    fitted = curves[2]["sigmoid"]
+    assert fitted["sigmoid_r2"]["value"] > 0.8
+    assert fitted["sigmoid_asymptote"]["low"] <= fitted["sigmoid_asymptote"]["high"]
+    assert "| 3 gamma | 0: 0.00, 96: 0.25" in (run / "report.md").read_text()
+
+
+def test_the_cost_of_every_part_of_the_evaluation_and_its_share_are_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(EvaluationEvent(1, 16, 4.0, "channel_split", 8))
+    data = report_json(run)
+    assert data["evaluation"] == {
+        "frac": 0.1,
+        "parts": {
+            "matrix": {"rollouts": 96, "seconds": 6.0, "reused": 0},
+            "channel_split": {"rollouts": 16, "seconds": 4.0, "reused": 8},
+        },
+    }
+    assert data["rollouts"]["evaluation"] == 112
+    assert "| evaluation | 112 | 8 | 10.0 | 0.10 |" in (run / "report.md").read_text()
+
+
+def test_a_sample_recorded_again_as_reused_is_no_damage(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    before = report_json(run)
+    with RunDir.open(run) as run_dir:
+        made = score_row(run_dir.path.name, 0, "alpha", 0, 0.0)
+        run_dir.scores.append(replace(made, reused=True))
+    assert report_json(run) == before

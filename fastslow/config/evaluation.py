@@ -1,0 +1,32 @@
+"""How a run measures itself: examples, texts and diagnostics, each with what it is worth."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from fastslow.config.keys import OURS, Model, key
+
+
+class EvaluationConfig(Model):
+    """How policies are scored. Test examples are seen by nothing else."""
+
+    test_examples: PositiveInt | None = key(
+        64, "examples per task", "Wilson half-width 0.12 at 0.5"
+    )
+    """Size of the test sample, fixed for the whole run; null takes the whole split."""
+    validation_examples: PositiveInt = key(32, "examples", OURS)
+    """Examples on which the text to deploy is chosen."""
+    prompt_policies: tuple[Literal["seed", "own", "live"], ...] = key((), "names", OURS)
+    """Texts under which every visited task is scored after every stage, beside the deployed one."""
+    channel_split: bool = key(True, "switch", "ours, extends the 2x2 of Fast-Slow Training")
+    """Whether each stage's task is also scored with the base under its text, and under its seed
+    text: what the weights and what the text brought."""
+    reoptimize: bool = key(False, "switch", "off: one fast phase per earlier task")
+    """Whether after the last stage the texts of earlier tasks are evolved again, to see what of a
+    loss comes back; they are not deployed."""
+    base_repeats: PositiveInt = key(1, "evaluations", "greedy decoding repeats itself")
+    """How often the base is scored; from two on the report has a noise floor."""
+    curve_examples: NonNegativeInt = key(16, "examples", OURS)
+    """Test examples of a stage's task scored after each of its cycles; 0 turns that off."""
+    kl_examples: NonNegativeInt = key(16, "examples per task", OURS)
+    """Test inputs on which KL to the base is measured; 0 turns it off."""
