@@ -42,6 +42,8 @@ class Run:
         self._clock = time.monotonic() - self.state.seconds
         self.replay = Replay(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
+        self.neutral_base: list[tuple[float, ...]] | None = None
+        """The base on neutral prose, once it was measured in this process."""
 
     def save(self) -> Path:
         """Make a resume point: policy, channels and position."""
@@ -54,3 +56,8 @@ class Run:
                 channel.save(folder / channel.name)
 
         return self.run_dir.save_state(self.state, write_parts)
+
+
+def stage_folder(parts: Run, stage: int) -> Path:
+    """Where adapter and texts are kept as they are after the stage with this index."""
+    return parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"

@@ -15,7 +15,10 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
 
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Candidate, PromptProgram
-from fastslow.types import Json, SampleScore
+from fastslow.types import Json, Metric, SampleScore
+
+NEUTRAL = "neutral prose"
+"""Stands where a task's name does; no task can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +154,15 @@ class PopulationEvent:
 
 @dataclass(frozen=True, slots=True)
 class DriftEvent:
-    """A divergence between the tuned policy and the base on one task's inputs."""
+    """A divergence between the tuned policy and the base on some inputs, or what goes with it."""
 
     event: ClassVar[str] = "drift"
     row: int
     """Row of the score matrix."""
     task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
     name: str
-    """Which divergence, with its direction, e.g. `kl_fst`."""
+    """Which divergence, with its direction, e.g. `kl_fst`; or an entropy or cross-entropy."""
     value: float | None
     """Nats per generated token; None when not measured."""
     reason: str | None
@@ -166,7 +170,26 @@ class DriftEvent:
     tokens: int
     """Generated tokens behind it."""
     text_hash: str
-    """The text both policies were given."""
+    """The text both policies were given; empty where there was none."""
+    text: Literal["with_text", "without_text"] = "with_text"
+    """The deployed text, or the seed text in its place."""
+    se: float | None = None
+    """Standard error over completions; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresEvent:
+    """Figures that need the model itself, of one kind, on one thing."""
+
+    event: ClassVar[str] = "figures"
+    row: int
+    """Row of the score matrix."""
+    kind: Literal["geometry", "overlap", "proxies"]
+    of: str
+    """What was measured: a stage, a pair of stages, or inputs."""
+    figures: tuple[Metric, ...]
+    numbers: Mapping[str, float]
+    """What later measurements and readers need beside the figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +227,7 @@ Event: TypeAlias = Union[
     ShrinkEvent,
     PopulationEvent,
     DriftEvent,
+    FiguresEvent,
     EvaluationEvent,
     RunEvent,
 ]
@@ -227,6 +251,8 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             value = value.to_json()
         elif field.name == "candidates":
             value = [candidate.to_json() for candidate in value]
+        elif field.name == "figures":
+            value = [asdict(metric) for metric in value]
         elif field.name == "metrics":
             value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
         elif isinstance(value, Mapping):
@@ -265,6 +291,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         values["notes"] = tuple(values["notes"])
     if "candidates" in values:
         values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
+    if "figures" in values:
+        values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
     return _EVENTS[kind](**values)
 
 

@@ -14,7 +14,7 @@ from fastslow.config.models import RunConfig, StageConfig
 from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, EvaluationError, StageError
 from fastslow.evaluation import cell_units, score_all, score_cycle
-from fastslow.parts import Run
+from fastslow.parts import Run, stage_folder
 from fastslow.prompts import best_by_mean
 from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
 from fastslow.rundir import RunState
@@ -44,6 +44,7 @@ def run(parts: Run) -> None:
     config, state = parts.config, parts.state
     if not state.base_done:
         score_all(parts, row=0)
+        diagnose(parts, row=0)
         state.base_done = True
         parts.save()
 
@@ -188,7 +189,7 @@ def channel_log(
 
 def keep_policy(parts: Run, stage: int) -> None:
     """Keep adapter and texts as they are after this stage, for use and for going back."""
-    folder = parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
+    folder = stage_folder(parts, stage)
     shutil.rmtree(folder, ignore_errors=True)
     parts.policy.save(folder)
     if parts.policy.populations:

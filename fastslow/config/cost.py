@@ -35,6 +35,8 @@ PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9
 """Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
+NEUTRAL_PASSAGES = 16
+"""Passages of neutral prose. Source: `measure.neutral`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the safetensors format allows."""
@@ -208,17 +210,25 @@ def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
     per_cell = evaluation.test_examples
     if per_cell is None:
         return None
-    tuned_cells = cells - len(config.task_names)
     repeats = (evaluation.base_repeats - 1) * len(config.task_names)
     split = 2 * len(config.stages) if evaluation.channel_split else 0
     points = sum(stage.cycles - 1 for stage in config.stages)
     return (
         (cells + repeats + split) * per_cell
-        + tuned_cells * min(per_cell, evaluation.kl_examples)
+        + _drift_draws(config, per_cell)
         + points * min(per_cell, evaluation.curve_examples)
         + _replayed_texts(config) * per_cell
         + _reoptimizing(config, per_cell)
     )
+
+
+def _drift_draws(config: RunConfig, per_cell: int) -> int:
+    """Of tuned policy and base each, under two texts once a task has been visited; and neutral."""
+    stages = [stage.task for stage in config.stages]
+    texts = sum(len(config.task_names) + len(set(stages[: i + 1])) for i in range(len(stages)))
+    drawn = 2 * texts * min(per_cell, config.evaluation.kl_examples)
+    neutral = min(NEUTRAL_PASSAGES, config.evaluation.kl_examples)
+    return drawn + (2 * len(stages) * neutral if config.evaluation.neutral else 0)
 
 
 def _replayed_texts(config: RunConfig) -> int:

@@ -28,5 +28,14 @@ class EvaluationConfig(Model):
     """How often the base is scored; from two on the report has a noise floor."""
     curve_examples: NonNegativeInt = key(16, "examples", OURS)
     """Test examples of a stage's task scored after each of its cycles; 0 turns that off."""
-    kl_examples: NonNegativeInt = key(16, "examples per task", OURS)
-    """Test inputs on which KL to the base is measured; 0 turns it off."""
+    kl_examples: NonNegativeInt = key(8, "examples per task", "ours; four KL cost four times one")
+    """Test inputs on which KL to the base is measured after every stage, in both directions, with
+    the deployed text and with the seed text; 0 turns it off."""
+    neutral: bool = key(True, "switch", "TRACE, arXiv 2310.06762, measures general ability")
+    """Whether cross-entropy and KL are also measured on prose of no task."""
+    geometry: bool = key(True, "switch", "arXiv 2505.11711 and 2509.04259")
+    """Whether size, concentration and ranks of each stage's change of the weights are measured, and
+    at the end what the stages' changes share."""
+    proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
+    """Whether ranks of features and sleeping units are measured on fixed inputs after every
+    stage."""

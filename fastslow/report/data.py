@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastslow.errors import CheckpointError
+from fastslow.measure.divergences import forgetting_on_kl
 from fastslow.measure.intransigence import why_bwt_says_nothing
 from fastslow.measure.matrix import ScoreMatrix
 from fastslow.measure.overview import final_metrics, task_metrics
@@ -21,6 +22,7 @@ from fastslow.records import (
     DriftEvent,
     EvaluationEvent,
     Event,
+    FiguresEvent,
     ReoptimizedEvent,
     RunEvent,
     ShrinkEvent,
@@ -142,7 +144,9 @@ class Report:
     summaries: tuple[TaskSummary, ...]
     stages: tuple[StageSummary, ...]
     drift: tuple[DriftEvent, ...]
-    """The last measurement of each (row, task, name)."""
+    """The last measurement of each (row, task, name, text)."""
+    kl_fit: Mapping[str, Metric]
+    """Parabola of forgetting on KL over the later stages."""
     shrinks: tuple[ShrinkEvent, ...]
     """What scaling the adapter after a stage gave up and saved, the last of each stage."""
     notes: tuple[Note, ...]
@@ -162,6 +166,8 @@ class Report:
     """What weights and text brought and lost, by trained task."""
     curves: tuple[StageCurve, ...]
     """How each stage's task was learned, cycle by cycle."""
+    measured: tuple[FiguresEvent, ...]
+    """Geometry, overlap and proxies, the last of each."""
     evaluations: Mapping[str, EvaluationCost]
     """What each part of the evaluation cost, by its name."""
 
@@ -201,6 +207,7 @@ def build_report(run_path: Path) -> Report:
     metrics = final_metrics(matrix, noise_floor=noise_floor)
     budgets = {e.task: e.rollouts for e in events if isinstance(e, ReoptimizedEvent)}
     cycles = [event for event in events if isinstance(event, CycleEvent)]
+    drift = _last_drift(events, tasks)
     versions = {row.sample.task: row.sample.version for row in scores}
     summaries = tuple(
         _summary(table, matrix, task, versions.get(task), noise_floor) for task in tasks
@@ -222,7 +229,8 @@ def build_report(run_path: Path) -> Report:
         intervals=_intervals(metrics, summaries),
         summaries=summaries,
         stages=tuple(_stage(i, matrix, spent, noise_floor) for i in range(len(stages))),
-        drift=_last_drift(events, tasks),
+        drift=drift,
+        kl_fit=_kl_fit(matrix, drift),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
         notes=tuple(
             Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
@@ -238,6 +246,9 @@ def build_report(run_path: Path) -> Report:
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
         curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        measured=tuple(
+            {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
+        ),
         evaluations=_evaluations(evaluations),
     )
 
@@ -304,11 +315,32 @@ def _stage(
 
 
 def _last_drift(events: Sequence[Event], tasks: Sequence[str]) -> tuple[DriftEvent, ...]:
-    last = {(e.name, e.row, e.task): e for e in events if isinstance(e, DriftEvent)}
+    last = {(e.name, e.row, e.task, e.text): e for e in events if isinstance(e, DriftEvent)}
     order = {task: position for position, task in enumerate(tasks)}
-    return tuple(
-        sorted(last.values(), key=lambda e: (e.name, e.row, order.get(e.task, len(order)), e.task))
-    )
+
+    def place(event: DriftEvent) -> tuple[str, int, str, int, str]:
+        return event.name, event.row, event.text, order.get(event.task, len(order)), event.task
+
+    return tuple(sorted(last.values(), key=place))
+
+
+def _kl_fit(matrix: ScoreMatrix, drift: Sequence[DriftEvent]) -> dict[str, Metric]:
+    """One point per later stage and earlier task: what it lost, at the stage's `kl_razor`."""
+    razor = {
+        (e.row, e.task): e.value
+        for e in drift
+        if e.name == "kl_razor" and e.text == "with_text" and e.value is not None
+    }
+    divergences, lost = [], []
+    for i in range(2, matrix.num_stages + 1):
+        kl = razor.get((i, matrix.stages[i - 1]))
+        for j in range(1, i):
+            column = matrix.tasks.index(matrix.stages[j - 1])
+            learned, now = matrix.rows[j][column], matrix.rows[i][column]
+            if kl is not None and learned is not None and now is not None:
+                divergences.append(kl)
+                lost.append(learned - now)
+    return forgetting_on_kl(divergences, lost)
 
 
 def _prompts(texts: Sequence[TextEvent], tasks: Sequence[str]) -> tuple[Prompt, ...]:

@@ -143,9 +143,12 @@ def report_json(report: Report) -> dict[str, Json]:
                 "reason": event.reason,
                 "tokens": event.tokens,
                 "text_hash": event.text_hash,
+                "text": event.text,
+                "se": event.se,
             }
             for event in report.drift
         ],
+        "kl_fit": {name: _metric(metric) for name, metric in report.kl_fit.items()},
         "shrink": [_shrink(event) for event in report.shrinks],
         "notes": [asdict(note) for note in report.notes],
         "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
@@ -153,6 +156,16 @@ def report_json(report: Report) -> dict[str, Json]:
         "rollouts": report.rollouts,
         "seconds": report.seconds,
         "seconds_by": report.seconds_by,
+        "measured": [
+            {
+                "kind": event.kind,
+                "row": event.row,
+                "of": event.of,
+                "figures": {metric.name: _metric(metric) for metric in event.figures},
+                "numbers": event.numbers,
+            }
+            for event in report.measured
+        ],
         "bwt_warning": report.bwt_warning,
         "channel_split": {split.task: split.to_json() for split in report.splits},
         "curves": [curve.to_json() for curve in report.curves],

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.data import Report, TaskSummary
+from fastslow.report.drifts import drift_tables
 from fastslow.report.layout import Table, Text, brackets, difference, shown
 from fastslow.report.measured import measured_tables
+from fastslow.report.weights import weight_tables
 from fastslow.types import Metric
 
 HEADLINE = (
@@ -91,7 +93,8 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _per_task(report),
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
         *measured_tables(report),
-        *_drift(report),
+        *drift_tables(report),
+        *weight_tables(report),
         _shrink(report),
         _notes(report),
         _stages(report),
@@ -188,36 +191,6 @@ def _metrics(metrics: Sequence[Metric], report: Report, total: int) -> Table:
         tuple(rows),
         " ".join(notes),
     )
-
-
-def _drift(report: Report) -> list[Table]:
-    made = []
-    for name in dict.fromkeys(event.name for event in report.drift):
-        values = {(e.row, e.task): e for e in report.drift if e.name == name}
-        tasks = [t for t in report.tasks if any(task == t for _, task in values)]
-        rows = []
-        for row in sorted({row for row, _ in values}):
-            cells = [Text(str(row))]
-            for task in tasks:
-                event = values.get((row, task))
-                if event is None or event.value is None:
-                    why = event.reason if event and event.reason else "not measured"
-                    cells.append(Text(why, "dim"))
-                else:
-                    cells.append(Text(f"{event.value:.4f}"))
-            rows.append(tuple(cells))
-        made.append(
-            Table(
-                f"Drift from the base: {name}",
-                ("after stage", *tasks),
-                tuple(rows),
-                "KL(tuned || base) in nats per generated token on the task's test inputs, sampled "
-                "from the tuned policy, both given the same text."
-                if name == "kl_fst"
-                else "",
-            )
-        )
-    return made
 
 
 def _shrink(report: Report) -> Table:

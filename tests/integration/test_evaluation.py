@@ -10,13 +10,21 @@ import pytest
 import torch
 
 from fastslow import launch
+from fastslow.config.cost import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
 from fastslow.config.load import load_config
 from fastslow.diagnostics import diagnose
 from fastslow.evaluation import score_all
+from fastslow.measure.neutral import NEUTRAL_PASSAGES
 from fastslow.parts import Run
+from fastslow.policy.adapters import adapter_tensors
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.policy.weight_deltas import weight_deltas
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
+    NEUTRAL,
+    DriftEvent,
     EvaluationEvent,
+    FiguresEvent,
     ReoptimizedEvent,
     ScoreRow,
     TextEvent,
@@ -167,7 +175,7 @@ def test_measuring_leaves_weights_texts_and_every_generator_as_they_were(
     monkeypatch.setattr("fastslow.stages.score_all", watched(score_all))
     monkeypatch.setattr("fastslow.stages.diagnose", watched(diagnose))
     train(tmp_path, tiny_folder, *everything, f"slow.adapter_policy={how}")
-    assert len(seen) == 5
+    assert len(seen) == 6
     assert all(before == after for before, after in seen)
 
 
@@ -191,3 +199,78 @@ def test_two_evaluations_of_one_policy_give_identical_records(
     for first, second in zip(found[::2], found[1::2], strict=True):
         assert first == second
         assert not any(row.reused for row in first)
+
+
+def test_drift_geometry_and_proxies_are_measured_after_every_stage(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evolve(parts: Run, task: Task, stage: int) -> None:
+        """This model finds no better text by itself."""
+        parts.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
+
+    monkeypatch.setattr("fastslow.stages.choose_text", evolve)
+    run = train(tmp_path, tiny_folder, "evaluation.kl_examples=3")
+    events = read_events(run / "events.jsonl")
+    drift = {(e.row, e.task, e.name, e.text): e for e in events if isinstance(e, DriftEvent)}
+    for row in (1, 2):
+        for task in (*TASKS, NEUTRAL):
+            for name in ("kl_fst", "kl_razor", "entropy", "entropy_base"):
+                of = drift.get((row, task, name, "with_text"))
+                of = of or drift[row, task, name, "without_text"]
+                assert of.value is not None
+                assert of.value > 0
+    first = [e for (*what, _), e in drift.items() if what == [1, "first", "kl_fst"]]
+    assert first[0].text_hash != first[1].text_hash
+    assert first[0].value != first[1].value
+    unseen = [e for (*what, _), e in drift.items() if what == [1, "second", "kl_fst"]]
+    assert unseen[0].value == unseen[1].value
+    base = [drift[row, NEUTRAL, "neutral_ce_base", "without_text"].value for row in (1, 2)]
+    assert base[0] == base[1]
+    # row 1: 3 inputs under 4 texts by both policies; row 2: under 5
+    assert [drawn for _, drawn, _ in costs(run, "drift")] == [24, 30]
+    assert [drawn for _, drawn, _ in costs(run, "neutral")] == [6, 6]
+
+    found = {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}
+    assert [(kind, row) for kind, row, _ in found] == [
+        ("proxies", 0),
+        ("proxies", 1),
+        ("geometry", 1),
+        ("proxies", 2),
+        ("geometry", 2),
+        ("overlap", 2),
+    ]
+    [overlap] = [event for (kind, *_), event in found.items() if kind == "overlap"]
+    assert overlap.of == "1 first and 2 second"
+    assert overlap.figures[0].value is not None
+    assert len(NEUTRAL_PASSAGES) == NEUTRAL_PASSAGES_COUNTED
+
+
+@pytest.mark.parametrize("how", ["continue", "merge-then-new", "new-per-stage"])
+def test_geometry_is_of_what_the_stage_itself_changed(
+    tmp_path: Path, tiny_folder: Path, how: str
+) -> None:
+    run = train(
+        tmp_path, tiny_folder, f"slow.adapter_policy={how}", "fast=null", "slow.lora.rank=2"
+    )
+    policy = load_policy(str(tiny_folder))
+    policy = with_adapter(policy, rank=2, alpha=4, target_modules="all-linear", seed=5)
+    changes = []
+    for folder in ("000-first", "001-second"):
+        policy.load(run / "stages" / folder)
+        changes.append(
+            {d.name: d.dense() for d in weight_deltas(policy.model, adapter_tensors(policy.model))}
+        )
+    own = changes[1]
+    if how != "new-per-stage":
+        own = {name: change - changes[0][name] for name, change in changes[1].items()}
+    whole = torch.cat([change.flatten() for change in own.values()])
+    [event] = [
+        e
+        for e in read_events(run / "events.jsonl")
+        if isinstance(e, FiguresEvent) and (e.kind, e.row) == ("geometry", 2)
+    ]
+    figures = {metric.name: metric.value for metric in event.figures}
+    assert event.numbers["num_weights"] == len(whole)
+    top = whole.abs().topk(len(whole) // 10).values.double().square().sum()
+    share = float(top / whole.double().square().sum())
+    assert figures["energy_top10_frac"] == pytest.approx(share, rel=1e-3)

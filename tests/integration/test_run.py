@@ -22,7 +22,9 @@ from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
     CycleEvent,
+    DriftEvent,
     EvaluationEvent,
+    FiguresEvent,
     PopulationEvent,
     ScoreRow,
     ShrinkEvent,
@@ -98,6 +100,11 @@ def results(run: Path) -> dict[str, Any]:
         "scores": read_rows(run),
         "rollouts": [(c.stage, c.cycle, c.rollouts) for c in cycles],
         "metrics": [c.metrics for c in cycles],
+        "measured": [
+            replace(e, seconds=0.0) if isinstance(e, EvaluationEvent) else e
+            for e in read_events(run / "events.jsonl")
+            if isinstance(e, EvaluationEvent | DriftEvent | FiguresEvent)
+        ],
         "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
         "texts": (last / "policy" / "texts.json").read_text(),
         "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),

@@ -46,7 +46,8 @@ def test_counts_are_those_worked_by_hand() -> None:
     assert cost.fast_rollouts == 5 * 320 + 2 * 4 * 32
     assert cost.evaluation_cells == 3 * 2
     curves, split = (1 + 2) * 16, 2 * 2 * 64
-    assert cost.evaluation_rollouts == 6 * 64 + (6 - 2) * 16 + curves + split
+    drift = 2 * (3 + 4) * 8 + 2 * 2 * 8  # of both policies; task a twice, b once; then each twice
+    assert cost.evaluation_rollouts == 6 * 64 + drift + curves + split
 
 
 MATRIX_ALONE = {"test_examples": 8, "kl_examples": 0, "curve_examples": 0, "channel_split": False}
@@ -57,7 +58,8 @@ def evaluated(**keys: Any) -> int | None:
 
 
 def test_kl_inputs_are_some_of_the_test_examples() -> None:
-    assert evaluated(kl_examples=16) == 80
+    assert evaluated(kl_examples=16, neutral=False) == 48 + 2 * (3 + 4) * 8
+    assert evaluated(kl_examples=16) == 48 + 2 * (3 + 4) * 8 + 2 * 2 * 16
     assert evaluated(kl_examples=0) == 48
 
 
@@ -71,10 +73,10 @@ def test_every_replay_is_counted() -> None:
 
 
 def test_shrinking_is_counted_at_most() -> None:
-    """Two stages: start, before and nine factors on 32; KL of 16 twice; the first task twice."""
+    """Two stages: start, before and nine factors on 32; KL of 8 twice; the first task twice."""
     plain = cost_of()
     shrunk = cost_of(slow={"group": 8, "shrink": 0.95})
-    extra = 2 * (11 * 32 + 2 * 16)
+    extra = 2 * (11 * 32 + 2 * 8)
     assert shrunk.slow_rollouts == plain.slow_rollouts + extra + 2 * 32
     assert plain.minutes is not None
     assert shrunk.minutes is not None

@@ -17,9 +17,11 @@ from rich.console import Console
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import (
+    NEUTRAL,
     CycleEvent,
     DriftEvent,
     EvaluationEvent,
+    FiguresEvent,
     RecordWriter,
     ReoptimizedEvent,
     ShrinkEvent,
@@ -30,7 +32,7 @@ from fastslow.report import build_report, recompute_report, render_terminal, wri
 from fastslow.report.files import json_text
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
-from fastslow.types import PromptPolicy
+from fastslow.types import Metric, PromptPolicy
 from tests.unit.run_folder import OUTCOMES, score_row, text_of, write_run
 
 HOSTILE = "```\n# Owned\n[red]loud[/red] <script>x</script> \x1b[31mESC\x07 | a | \u202e `````"
@@ -350,8 +352,10 @@ def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) ->
     assert "# Owned" in inside
     assert "# Owned" not in outside
     assert not any("<script>" in line for line in outside)
-    columns = {line.count(" | ") for line in outside if line.startswith("| 3 | 0.3750")}
-    assert columns == {3}
+    columns = {
+        line.count(" | ") for line in outside if line.startswith("| 3 | deployed text | 0.3750")
+    }
+    assert columns == {4}
 
 
 def test_hostile_text_cannot_reach_the_terminal(tmp_path: Path) -> None:
@@ -635,3 +639,63 @@ def test_a_sample_recorded_again_as_reused_is_no_damage(tmp_path: Path) -> None:
         made = score_row(run_dir.path.name, 0, "alpha", 0, 0.0)
         run_dir.scores.append(replace(made, reused=True))
     assert report_json(run) == before
+
+
+def test_drift_has_a_table_per_direction_with_both_texts_and_neutral_prose(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        for row in (1, 2, 3):
+            for name in ("kl_razor", "entropy"):
+                for task in ("alpha", "beta"):
+                    run_dir.events.append(
+                        DriftEvent(row, task, name, 0.5 * row, None, 8, "t", "with_text", 0.1),
+                        DriftEvent(row, task, name, 0.25 * row, None, 8, "s", "without_text"),
+                    )
+        run_dir.events.append(
+            DriftEvent(3, NEUTRAL, "neutral_ce_delta", 0.0625, None, 900, "", "without_text", 0.01)
+        )
+    data = report_json(run)
+    razor = [d for d in data["drift"] if d["name"] == "kl_razor"]
+    assert [(d["row"], d["text"], d["task"], d["value"]) for d in razor[:4]] == [
+        (1, "with_text", "alpha", 0.5),
+        (1, "with_text", "beta", 0.5),
+        (1, "without_text", "alpha", 0.25),
+        (1, "without_text", "beta", 0.25),
+    ]
+    # points: stage 2 (beta, razor 1) with alpha; stage 3 has none for gamma: one point, no parabola
+    assert data["kl_fit"]["kl_fit_n"]["value"] == 1
+    assert data["kl_fit"]["kl_fit_r2"]["value"] is None
+    assert "needs four, got 1" in data["kl_fit"]["kl_fit_r2"]["reason"]
+    text = (run / "report.md").read_text()
+    assert "| 2 | seed text | 0.5000 | 0.5000 |" in text
+    assert "| 3 | 0.0625 (0.0100) |" in text
+
+
+def test_geometry_overlap_and_proxies_have_tables_with_reasons_for_what_is_undefined(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path)
+    write_report(run)
+    assert "## Geometry" not in (run / "report.md").read_text()
+    rank = Metric("stable_rank", 1.5, None, "sum s^2 / s_1^2")
+    none = Metric("stable_rank", None, "the update is zero everywhere", "sum s^2 / s_1^2")
+    shared = Metric("jaccard_top1", 0.25, None, "both / either")
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            FiguresEvent(1, "geometry", "1 alpha", (rank,), {"num_weights": 8.0}),
+            FiguresEvent(2, "geometry", "2 beta", (none,), {"num_weights": 8.0}),
+            FiguresEvent(2, "overlap", "1 alpha and 2 beta", (shared,), {"chance": 0.005}),
+            FiguresEvent(0, "proxies", "some inputs", (rank,), {"samples": 40.0}),
+        )
+    data = report_json(run)["measured"]
+    assert [(m["kind"], m["row"], m["of"]) for m in data] == [
+        ("geometry", 1, "1 alpha"),
+        ("geometry", 2, "2 beta"),
+        ("overlap", 2, "1 alpha and 2 beta"),
+        ("proxies", 0, "some inputs"),
+    ]
+    assert data[0]["figures"]["stable_rank"]["value"] == 1.5
+    text = (run / "report.md").read_text()
+    assert "| `stable_rank` | 1.5000 | the update is zero everywhere | `sum s^2 / s_1^2` |" in text
+    assert "| 1 alpha and 2 beta | 0.2500 | 0.0050 |" in text
+    assert "## Proxies of plasticity" in text
