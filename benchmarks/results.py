@@ -39,6 +39,8 @@ def keep(run: Path, name: str) -> Path:
     folder.mkdir(parents=True)
     for file in KEPT:
         shutil.copyfile(run / file, folder / file)
+    if (run / "probe").is_dir():
+        shutil.copytree(run / "probe", folder / "probe")
     if name in WITHHELD:
         for file in ("scores.jsonl", "events.jsonl"):
             rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]

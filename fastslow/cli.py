@@ -189,6 +189,30 @@ def report(
 
 
 @app.command()
+def probe(
+    run: Run,
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="A task that no stage of the run visits.")
+    ],
+    stage: Annotated[
+        int | None, typer.Option(metavar="N", help="Whose weights, from 1; the last one's if left.")
+    ] = None,
+) -> None:
+    """Measure whether a run's weights can still learn.
+
+    Trains on a new task from these weights and from the base, then reports. Settings are those of
+    the run's `probe` section, or its defaults; the curves are kept in the run folder under probe/.
+    """
+    from fastslow.launch import probe as start
+    from fastslow.report import write_report
+
+    start(run, task, stage)
+    if is_leader():
+        write_report(run)
+    _print_report(run)
+
+
+@app.command()
 def prompts(
     run: Run,
     diff: Annotated[

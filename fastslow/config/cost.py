@@ -35,6 +35,9 @@ PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9
 """Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
+GRPO_GROUP = 8
+"""Rollouts of a problem in a probe whose run draws none. Source: the default of slow.group; a test
+compares."""
 NEUTRAL_PASSAGES = 16
 """Passages of neutral prose. Source: `measure.neutral`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
@@ -219,7 +222,20 @@ def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
         + points * min(per_cell, evaluation.curve_examples)
         + _replayed_texts(config) * per_cell
         + _reoptimizing(config, per_cell)
+        + _probing(config)
     )
+
+
+def _probing(config: RunConfig) -> int:
+    """Validation at every point of every curve, from a stage and from the base; and rollouts."""
+    probe = config.probe
+    if probe is None:
+        return 0
+    points = 1 + math.ceil(probe.updates / probe.score_every)
+    group = config.slow.rollouts_per_problem if config.slow else 0
+    drawn = probe.updates * config.cycle.problems * (group or GRPO_GROUP)
+    trained = drawn if probe.kind == "grpo" else 0
+    return 2 * probe.seeds * (points * config.evaluation.validation_examples + trained)
 
 
 def _drift_draws(config: RunConfig, per_cell: int) -> int:

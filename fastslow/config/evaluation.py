@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.config.keys import OURS, Model, key
 
@@ -39,3 +39,26 @@ class EvaluationConfig(Model):
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""
+
+
+class ProbeConfig(Model):
+    """Fresh runs on a task that no stage visits: can the final weights still learn as the base can?
+
+    `fastslow probe RUN --task NAME` makes the same probe of a run that has ended.
+    """
+
+    task: str = key(..., "name", "required", min_length=1)
+    """A key of `tasks` that no stage visits; it is no column of the score matrix."""
+    kind: Literal["sft", "grpo"] = key("sft", "name", "the cheaper of the two")
+    """What an update learns from: gold answers, or rollouts."""
+    adapter: Literal["merge", "continue"] = key("merge", "name", "the probe of Fast-Slow Training")
+    """Whether a new adapter of the same rank is trained on top of the old one, or the old one goes
+    on."""
+    updates: PositiveInt = key(5, "optimizer updates", "ours, a few seconds")
+    """Updates of each fresh run, of cycle.problems problems each."""
+    score_every: PositiveInt = key(5, "optimizer updates", OURS)
+    """Updates between two points of a curve; the start and the end always are points."""
+    lr: PositiveFloat = key(1e-3, "1 / update", "ours, so that few updates are enough")
+    """Learning rate of AdamW, without warm-up."""
+    seeds: PositiveInt = key(1, "seeds", OURS)
+    """Fresh runs from each start; each has its own data order and adapter."""

@@ -32,6 +32,7 @@ from fastslow.records import (
 )
 from fastslow.report.cells import Cell, CellTable, Comparison
 from fastslow.report.learning import StageCurve, stage_curves
+from fastslow.report.plasticity import TaskProbe, read_probes
 from fastslow.report.reflection import ReflectionAccount, reflection_account
 from fastslow.report.split import TaskSplit, channel_splits
 from fastslow.types import Json, Metric
@@ -168,6 +169,8 @@ class Report:
     """How each stage's task was learned, cycle by cycle."""
     measured: tuple[FiguresEvent, ...]
     """Geometry, overlap and proxies, the last of each."""
+    probes: tuple[TaskProbe, ...]
+    """Fresh runs on held-out tasks, from the weights of a stage and from the base."""
     evaluations: Mapping[str, EvaluationCost]
     """What each part of the evaluation cost, by its name."""
 
@@ -214,7 +217,9 @@ def build_report(run_path: Path) -> Report:
     )
     spent = [event for event in events if isinstance(event, Spending)]
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
-    seconds_by = _seconds(spent) | {"evaluation": float(sum(e.seconds for e in evaluations))}
+    probes = read_probes(run_path, noise_floor or 0.0)
+    costs = _evaluations(evaluations) | _probing(probes)
+    seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
     marks = [event.seconds for event in events if isinstance(event, RunEvent)]
     return Report(
         run=card["run"],
@@ -240,7 +245,7 @@ def build_report(run_path: Path) -> Report:
         ),
         prompts=_prompts(texts, tasks),
         reflection=reflection_account(events),
-        rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
+        rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
@@ -249,8 +254,17 @@ def build_report(run_path: Path) -> Report:
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
         ),
-        evaluations=_evaluations(evaluations),
+        probes=probes,
+        evaluations=costs,
     )
+
+
+def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:
+    """Probes are a part of the evaluation too."""
+    if not probes:
+        return {}
+    rollouts = sum(probe.rollouts for probe in probes)
+    return {"probe": EvaluationCost(rollouts, sum(probe.seconds for probe in probes), 0)}
 
 
 def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:

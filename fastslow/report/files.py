@@ -156,6 +156,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "rollouts": report.rollouts,
         "seconds": report.seconds,
         "seconds_by": report.seconds_by,
+        "probes": [probe.to_json() for probe in report.probes],
         "measured": [
             {
                 "kind": event.kind,

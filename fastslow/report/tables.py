@@ -12,6 +12,7 @@ from fastslow.report.data import Report, TaskSummary
 from fastslow.report.drifts import drift_tables
 from fastslow.report.layout import Table, Text, brackets, difference, shown
 from fastslow.report.measured import measured_tables
+from fastslow.report.plasticity import probe_tables
 from fastslow.report.weights import weight_tables
 from fastslow.types import Metric
 
@@ -94,6 +95,7 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
         *measured_tables(report),
         *drift_tables(report),
+        *probe_tables(report.probes),
         *weight_tables(report),
         _shrink(report),
         _notes(report),

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from fastslow.config.cost import KNOWN_SHAPES, Cost, ModelShape, estimate_cost, model_shape
+from fastslow.config.cost import (
+    GRPO_GROUP,
+    KNOWN_SHAPES,
+    Cost,
+    ModelShape,
+    estimate_cost,
+    model_shape,
+)
 from fastslow.config.models import RunConfig
+from fastslow.config.slow import GrpoConfig
 
 
 def cost_of(**keys: Any) -> Cost:
@@ -61,6 +69,20 @@ def test_kl_inputs_are_some_of_the_test_examples() -> None:
     assert evaluated(kl_examples=16, neutral=False) == 48 + 2 * (3 + 4) * 8
     assert evaluated(kl_examples=16) == 48 + 2 * (3 + 4) * 8 + 2 * 2 * 16
     assert evaluated(kl_examples=0) == 48
+
+
+def test_a_probe_is_counted_with_both_of_its_starts() -> None:
+    def of_a_probe(**keys: Any) -> int:
+        run = cost_of(probe={"task": "c", **keys}, tasks={"c": {}}).evaluation_rollouts
+        plain = cost_of().evaluation_rollouts
+        assert run is not None
+        assert plain is not None
+        return run - plain
+
+    assert of_a_probe() == 2 * 2 * 32
+    assert of_a_probe(updates=7, score_every=2, seeds=3) == 3 * 2 * 5 * 32
+    assert of_a_probe(kind="grpo") == 2 * (2 * 32 + 5 * 8 * 8)
+    assert GrpoConfig().group == GRPO_GROUP
 
 
 def test_every_replay_is_counted() -> None:

@@ -699,3 +699,59 @@ def test_geometry_overlap_and_proxies_have_tables_with_reasons_for_what_is_undef
     assert "| `stable_rank` | 1.5000 | the update is zero everywhere | `sum s^2 / s_1^2` |" in text
     assert "| 1 alpha and 2 beta | 0.2500 | 0.0050 |" in text
     assert "## Proxies of plasticity" in text
+
+
+def write_curve(run: Path, row: int, rows: Sequence[str], **changed: Any) -> None:
+    kept = {
+        "task": "delta",
+        "version": "delta@1",
+        "row": row,
+        "seed": 0,
+        "problems": 8,
+        "settings": {"kind": "sft", "adapter": "merge", "updates": 5},
+        "weights": f"w{row}",
+        "examples": [f"v{i}" for i in range(len(rows[0]))],
+        "at": [0, 5],
+        "scores": [[float(digit) for digit in digits] for digits in rows],
+        "rollouts": 8,
+        "seconds": 3.0,
+    }
+    folder = run / "probe" / "delta"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"row-{row:03d}-seed-0.json").write_text(json.dumps(kept | changed))
+
+
+def test_what_a_probe_says_is_as_worked_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_curve(run, 0, ("0000", "1110"))
+    assert report_json(run)["probes"] == []  # the base alone says nothing
+    write_curve(run, 3, ("1000", "1100"))
+    data = report_json(run)
+    [probe] = data["probes"]
+    figures = {name: found["value"] for name, found in probe["figures"].items()}
+    expected = {
+        "probe_start_difference": 0.25,
+        "probe_end_difference": -0.25,
+        "probe_gain": 0.25,
+        "probe_gain_base": 0.75,
+        "probe_gain_ratio": 0.333333,
+        "probe_auc": 1.875,
+        "probe_stalled": 0.0,
+        "probe_steps_to_threshold": 5.0,
+    }
+    assert {name: figures[name] for name in expected} == expected
+    gain = probe["figures"]["probe_gain"]
+    assert gain["low"] <= 0.25 <= gain["high"]
+    assert (probe["tuned"], probe["base"], probe["n"]) == ([[0.25, 0.5]], [[0.0, 0.75]], 4)
+    assert data["evaluation"]["parts"]["probe"] == {"rollouts": 16, "seconds": 6.0, "reused": 0}
+    assert data["seconds_by"]["evaluation"] == 12.0
+    text = (run / "report.md").read_text()
+    assert "from these weights: 0.25, 0.50; from the base: 0.00, 0.75" in text
+    assert recompute_report(run) == ()
+
+
+def test_curves_made_under_other_settings_are_not_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_curve(run, 0, ("0000", "1110"), settings={"kind": "grpo", "adapter": "merge"})
+    write_curve(run, 3, ("1000", "1100"))
+    assert report_json(run)["probes"] == []
