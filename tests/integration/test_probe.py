@@ -1,6 +1,7 @@
 """The plasticity probe: fresh runs from the base and from a stage's weights, kept and reported."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from fastslow import launch
 from fastslow.channels.slow import SlowChannel
 from fastslow.errors import CheckpointError, ConfigError
-from fastslow.report import build_report, write_report
+from fastslow.report import build_report, recompute_report, write_report
 from tests.integration.test_evaluation import train
 
 PROBE = "probe={task: held_out, updates: 3, score_every: 2, lr: 0.05}"
@@ -48,6 +49,15 @@ def test_both_starts_meet_the_same_data_from_their_own_weights(probed: Path) -> 
     assert probe["figures"]["probe_end_difference"]["value"] is not None
     assert report["evaluation"]["parts"]["probe"]["rollouts"] == 24
     assert "Plasticity probe on held_out, weights of row 2" in (probed / "report.md").read_text()
+
+
+def test_a_copy_of_a_whole_run_is_recomputed_to_the_same_bytes(
+    probed: Path, tmp_path: Path
+) -> None:
+    write_report(probed)
+    copy = tmp_path / "copy"
+    shutil.copytree(probed, copy, ignore=shutil.ignore_patterns("stages", "resume"))
+    assert recompute_report(copy) == ()
 
 
 def test_the_base_start_computes_as_the_base_and_learns(probed: Path, tiny_folder: Path) -> None:
