@@ -46,6 +46,8 @@ def keep(run: Path, name: str) -> Path:
     folder.mkdir(parents=True)
     for file in KEPT:
         shutil.copyfile(run / file, folder / file)
+    if (run / "probe").is_dir():
+        shutil.copytree(run / "probe", folder / "probe")
     if name in WITHHELD:
         for file in ("scores.jsonl", "events.jsonl"):
             rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]
@@ -109,8 +111,8 @@ def kl_budget_lines(name: str) -> list[str]:
     ]
     ends = {e.stage: e.metrics for e in events if "slow/kl_tuned_base" in e.metrics}
     return [
-        f"Stage {stage + 1} ended at {found['slow/kl_tuned_base']:.3f} nats per token of its budget "
-        f"of {budget}, measured on its own rollouts; "
+        f"Stage {stage + 1} ended at {found['slow/kl_tuned_base']:.3f} nats per token of its "
+        f"budget of {budget}, measured on its own rollouts; "
         f"{'the budget ended it' if found['slow/kl_budget_hit'] else 'it was not spent'}."
         for stage, found in ends.items()
     ] + [""]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.errors import ConfigError, FastSlowError, TaskError
+from fastslow.errors import CheckpointError, ConfigError, FastSlowError, TaskError
 from fastslow.processes import is_leader
 from fastslow.text import visible
 
@@ -160,11 +160,55 @@ def resume(run: Run) -> None:
 
 
 @app.command()
-def report(run: Run) -> None:
-    """Write a run's forgetting report again, and print it."""
+def report(
+    run: Run,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Compute every figure from the raw records again, write nothing, and fail if "
+            "report.json says anything else.",
+        ),
+    ] = False,
+) -> None:
+    """Write a run's forgetting report again, and print it. Needs no model."""
+    from fastslow.report import recompute_report, write_report
+
+    if recompute:
+        if differences := recompute_report(run):
+            raise CheckpointError(
+                f"{run / 'report.json'}: not what the records say, got {len(differences)} "
+                f"differences, report.json -> recomputed: {visible('; '.join(differences[:5]))}. "
+                "Records or report were edited, or another version wrote it; write it anew with: "
+                f"fastslow report {run}"
+            )
+        print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
+        return
+    write_report(run)
+    _print_report(run)
+
+
+@app.command()
+def probe(
+    run: Run,
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="A task that no stage of the run visits.")
+    ],
+    stage: Annotated[
+        int | None, typer.Option(metavar="N", help="Whose weights, from 1; the last one's if left.")
+    ] = None,
+) -> None:
+    """Measure whether a run's weights can still learn.
+
+    Trains on a new task from these weights and from the base, then reports. Settings are those of
+    the run's `probe` section, or its defaults; the curves are kept in the run folder under probe/.
+    """
+    from fastslow.launch import probe as start
     from fastslow.report import write_report
 
-    write_report(run)
+    start(run, task, stage)
+    if is_leader():
+        write_report(run)
     _print_report(run)
 
 

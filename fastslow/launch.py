@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fastslow import model_store
 from fastslow.channels.base import Channel
+from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.fast import (
     DemosKeys,
     FastConfig,
@@ -27,10 +28,13 @@ from fastslow.config.fast import (
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.reflection import ReflectionConfig
-from fastslow.config.slow import GrpoConfig, MinimalConfig, SftConfig
+from fastslow.config.slow import GrpoConfig, MinimalConfig, SftConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.measure.evaluator import Evaluator
+from fastslow.parts import Run, stage_folder
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.probing import ProbeParts
+from fastslow.probing import probe as run_probe
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
 from fastslow.readiness import require_optuna
@@ -38,7 +42,7 @@ from fastslow.records import RunEvent
 from fastslow.registry import build_task
 from fastslow.rundir import RunDir, RunState, State
 from fastslow.seeds import derive_seed
-from fastslow.stages import Run, planned_units, run
+from fastslow.stages import planned_units, run
 from fastslow.task import Task
 from fastslow.tracking import MlflowTracker, NullTracker, Tracker
 
@@ -67,7 +71,7 @@ def train(
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
     config = loaded.config
-    tasks = build_tasks(loaded)
+    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
     with connected(config):
@@ -76,7 +80,7 @@ def train(
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, finish)
+            return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -88,12 +92,72 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
     config = loaded.config
-    tasks = build_tasks(loaded)
+    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
     with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
         policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, finish)
+        return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
+
+
+def probe(path: Path, name: str, stage: int | None = None) -> None:
+    """Probe a run's plasticity on a task that none of its stages visits; see `probing.probe`.
+
+    Args:
+        path: The run folder; it gets the curves, under `probe/`.
+        name: A key of the run's `tasks`, or what `find_task` takes.
+        stage: Which stage's weights, from 1; None takes the last one.
+
+    Raises:
+        CheckpointError: It is no run folder, is being written, or did not keep that stage.
+        ConfigError: A stage visits the task, or the run has no weights that learn.
+    """
+    RunDir.require(path)
+    loaded = load_resolved(path / "config.json")
+    config = loaded.config
+    visited = [one.task for one in config.stages]
+    if name in visited or config.slow is None:
+        why = "a stage of this run trains on it" if name in visited else "slow is null in this run"
+        raise ConfigError(
+            f"probe --task: a task held out of the sequence and an adapter, got {name!r}: {why}. "
+            f"Stages: {', '.join(visited)}. Name another task, or probe another run."
+        )
+    settings = config.probe or ProbeConfig(task=name)
+    settings = settings.model_copy(update={"task": name})
+    task = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    model, index = locate_model(config), len(visited) if stage is None else stage
+    if not 1 <= index <= len(visited):
+        raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
+    with connected(config), run_folder(config, lambda: RunDir.open(path)):
+        policy = build_policy(config, model)
+        folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
+        run_probe(probe_parts(config, path, policy, task, settings), settings, folder)
+
+
+def probe_parts(
+    config: RunConfig, run_path: Path, policy: Policy, task: Task, settings: ProbeConfig
+) -> ProbeParts:
+    """What a probe of this run works with; `policy` is used up."""
+    evaluation = config.evaluation
+    return ProbeParts(
+        run=run_path,
+        policy=policy,
+        task=task,
+        evaluator=Evaluator(evaluation.test_examples, evaluation.validation_examples),
+        make_channel=lambda: build_slow(probe_learner(config, settings)),
+        problems=config.cycle.problems,
+        seed=config.seed,
+    )
+
+
+def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
+    """The run's own slow channel where the probe is of that kind, else one with its defaults."""
+    assert config.slow is not None
+    kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
+    own = config.slow.kind == settings.kind
+    learner = config.slow if own else kinds[settings.kind](lora=config.slow.lora)
+    without_limits = {"kl_budget": None, "shrink": None}
+    return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
 
 
 @contextlib.contextmanager
@@ -136,8 +200,9 @@ def _run_in(
     policy: Policy,
     channels: Sequence[Channel],
     finish: Callable[[Path], Sequence[Path]],
+    probed: Task | None,
 ) -> Path:
-    """Restore what there is, run, and leave the folder saying how it ended."""
+    """Restore what there is, run, probe, and leave the folder saying how it ended."""
     state = RunState()
     if (saved := from_leader(run_dir.load_state())) is not None:
         state, point = saved
@@ -160,6 +225,11 @@ def _run_in(
         parts = Run(config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state)
         try:
             run(parts)
+            if config.probe is not None and probed is not None:
+                place = from_leader(run_dir.path)
+                last = from_leader(stage_folder(parts, len(config.stages) - 1))
+                ready = probe_parts(config, place, policy, probed, config.probe)
+                state.seconds += run_probe(ready, config.probe, last)
             outcome = "finished"
         except KeyboardInterrupt as stop:
             outcome = "interrupted"
@@ -184,6 +254,19 @@ def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
         name: build_task(name, config.task_use(name).use, loaded.task_params[name])
         for name in config.task_names
     }
+
+
+def build_probe_task(loaded: LoadedConfig) -> Task | None:
+    """The task of the run's probe; None without one.
+
+    Raises:
+        TaskError: Its data cannot be had or breaks the contract.
+    """
+    probe = loaded.config.probe
+    if probe is None:
+        return None
+    use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
+    return build_task(probe.task, use, params)
 
 
 def locate_model(config: RunConfig) -> str:
@@ -226,19 +309,22 @@ def build_channels(config: RunConfig) -> list[Channel]:
     channels: list[Channel] = []
     if config.fast is not None:
         channels.append(build_fast(config.fast))
-    match config.slow:
-        case GrpoConfig() as grpo:
-            from fastslow.channels.slow import SlowChannel
-
-            channels.append(SlowChannel(grpo_settings(grpo), kl_budget=build_kl_budget(grpo)))
-        case SftConfig() as sft:
-            from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
-            from fastslow.channels.slow import SlowChannel
-
-            names = SftSettings.__dataclass_fields__
-            settings = SftSettings(**{name: getattr(sft, name) for name in names})
-            channels.append(SlowChannel(settings, GoldTrainer, build_kl_budget(sft)))
+    if config.slow is not None:
+        channels.append(build_slow(config.slow))
     return channels
+
+
+def build_slow(slow: SlowConfig) -> Channel:
+    """The slow channel with its trainer."""
+    from fastslow.channels.slow import SlowChannel
+
+    if isinstance(slow, GrpoConfig):
+        return SlowChannel(grpo_settings(slow), kl_budget=build_kl_budget(slow))
+    from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
+
+    names = SftSettings.__dataclass_fields__
+    settings = SftSettings(**{name: getattr(slow, name) for name in names})
+    return SlowChannel(settings, GoldTrainer, build_kl_budget(slow))
 
 
 def build_fast(fast: FastConfig) -> Channel:

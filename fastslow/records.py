@@ -15,7 +15,10 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
 
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Candidate, PromptProgram
-from fastslow.types import Json, SampleScore
+from fastslow.types import Json, Metric, SampleScore
+
+NEUTRAL = "neutral prose"
+"""Stands where a task's name does; no task can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class ScoreRow:
     cycle: int | None
     """Index of the cycle it was measured after, from 0; None at the end of a stage."""
     sample: SampleScore
+    reused: bool = False
+    """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
+    for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,21 @@ class TextEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReoptimizedEvent:
+    """After the last stage the text of an earlier task was evolved again; it is not deployed."""
+
+    event: ClassVar[str] = "reoptimized"
+    task: str
+    program: PromptProgram
+    validation_mean: float
+    """Mean score in [0, 1] on validation, by which it was chosen."""
+    validation_n: int
+    """Validation examples behind that mean."""
+    rollouts: int
+    """Completions sampled to find it: its budget. They count as the evaluation's."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShrinkEvent:
     """After a stage the adapter was scaled down, or left as it was, to keep a share of its gain.
 
@@ -133,14 +154,15 @@ class PopulationEvent:
 
 @dataclass(frozen=True, slots=True)
 class DriftEvent:
-    """A divergence between the tuned policy and the base on one task's inputs."""
+    """A divergence between the tuned policy and the base on some inputs, or what goes with it."""
 
     event: ClassVar[str] = "drift"
     row: int
     """Row of the score matrix."""
     task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
     name: str
-    """Which divergence, with its direction, e.g. `kl_fst`."""
+    """Which divergence, with its direction, e.g. `kl_fst`; or an entropy or cross-entropy."""
     value: float | None
     """Nats per generated token; None when not measured."""
     reason: str | None
@@ -148,18 +170,42 @@ class DriftEvent:
     tokens: int
     """Generated tokens behind it."""
     text_hash: str
-    """The text both policies were given."""
+    """The text both policies were given; empty where there was none."""
+    text: Literal["with_text", "without_text"] = "with_text"
+    """The deployed text, or the seed text in its place."""
+    se: float | None = None
+    """Standard error over completions; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresEvent:
+    """Figures that need the model itself, of one kind, on one thing."""
+
+    event: ClassVar[str] = "figures"
+    row: int
+    """Row of the score matrix."""
+    kind: Literal["geometry", "overlap", "proxies"]
+    of: str
+    """What was measured: a stage, a pair of stages, or inputs."""
+    figures: tuple[Metric, ...]
+    numbers: Mapping[str, float]
+    """What later measurements and readers need beside the figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationEvent:
-    """A row of the score matrix is complete: what measuring it cost."""
+    """One part of measuring a row of the score matrix is complete: what it cost."""
 
     event: ClassVar[str] = "evaluation"
     row: int
     rollouts: int
-    """Completions sampled."""
+    """Completions sampled, from the tuned policy and from the base."""
     seconds: float
+    """Wall time."""
+    part: str = "matrix"
+    """`matrix` is the cells of the headline matrix; the others are named where they are made."""
+    reused: int = 0
+    """Score rows that repeat earlier ones; nothing was sampled for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +223,11 @@ Event: TypeAlias = Union[
     CycleEvent,
     StepEvent,
     TextEvent,
+    ReoptimizedEvent,
     ShrinkEvent,
     PopulationEvent,
     DriftEvent,
+    FiguresEvent,
     EvaluationEvent,
     RunEvent,
 ]
@@ -193,6 +241,7 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             "run": record.run,
             "row": record.row,
             "cycle": record.cycle,
+            "reused": record.reused,
             **asdict(record.sample),
         }
     data: dict[str, Json] = {"event": record.event}
@@ -202,6 +251,8 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             value = value.to_json()
         elif field.name == "candidates":
             value = [candidate.to_json() for candidate in value]
+        elif field.name == "figures":
+            value = [asdict(metric) for metric in value]
         elif field.name == "metrics":
             value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
         elif isinstance(value, Mapping):
@@ -216,11 +267,12 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle")}
+    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle", "reused")}
     sample = SampleScore(**inner)
     if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
         raise ValueError(f"score {sample.score!r} is not in [0, 1]")
-    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample)
+    reused = bool(data.get("reused", False))
+    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample, reused)
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:
@@ -239,6 +291,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         values["notes"] = tuple(values["notes"])
     if "candidates" in values:
         values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
+    if "figures" in values:
+        values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
     return _EVENTS[kind](**values)
 
 

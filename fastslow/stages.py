@@ -8,35 +8,22 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.config.models import RunConfig, StageConfig
+from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, EvaluationError, StageError
-from fastslow.measure.drift import kl_fst
-from fastslow.measure.evaluator import Evaluator, mean_score
-from fastslow.measure.matrix import headline_policy
-from fastslow.policy.policy import Policy
+from fastslow.evaluation import cell_units, score_all, score_cycle
+from fastslow.parts import Run, stage_folder
 from fastslow.processes import from_leader
-from fastslow.progress import Progress
 from fastslow.prompts import best_by_mean
-from fastslow.records import (
-    CycleEvent,
-    DriftEvent,
-    EvaluationEvent,
-    PopulationEvent,
-    ScoreRow,
-    StepEvent,
-    TextEvent,
-)
-from fastslow.rundir import RunDir, RunState
+from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
+from fastslow.rundir import RunState
 from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
 from fastslow.task import Task
 from fastslow.text import visible
-from fastslow.tracking import Tracker
 from fastslow.types import Anchor
 
 TRAINED_UNITS = 2
@@ -44,43 +31,6 @@ TRAINED_UNITS = 2
 
 PROGRESS_FIGURES = ("reward", "score", "gold_logprob", "proposals_fit")
 """Of a channel's figures, those the progress line shows."""
-
-
-@dataclass
-class Run:
-    """A run with all its parts built; `run` takes it through every stage."""
-
-    config: RunConfig
-    tasks: Mapping[str, Task]
-    """Every task of the run, in the order of the matrix; all are scored after every stage."""
-    policy: Policy
-    """Changed in place by the channels."""
-    channels: Sequence[Channel]
-    """In the order they run within a cycle; the fast channel comes first."""
-    evaluator: Evaluator
-    """Must leave `policy` bit-identical."""
-    tracker: Tracker
-    """Receives metrics as they are made; never decides anything."""
-    run_dir: RunDir
-    """Where records and resume points go."""
-    progress: Progress
-    state: RunState
-    """How far the run is; saved with every resume point."""
-
-    def __post_init__(self) -> None:
-        self._clock = time.monotonic() - self.state.seconds
-
-    def save(self) -> Path:
-        """Make a resume point: policy, channels and position."""
-        self.state.seconds = time.monotonic() - self._clock
-
-        def write_parts(folder: Path) -> None:
-            self.policy.save(folder / "policy")
-            for channel in self.channels:
-                (folder / channel.name).mkdir()
-                channel.save(folder / channel.name)
-
-        return self.run_dir.save_state(self.state, write_parts)
 
 
 def run(parts: Run) -> None:
@@ -95,6 +45,7 @@ def run(parts: Run) -> None:
     config, state = parts.config, parts.state
     if not state.base_done:
         score_all(parts, row=0)
+        diagnose(parts, row=0)
         state.base_done = True
         parts.save()
 
@@ -112,56 +63,17 @@ def run(parts: Run) -> None:
                     log = channel_log(parts, anchor, channel.name)
                     adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
                     record_adaptation(parts, task, anchor, channel.name, adaptation)
+                score_cycle(parts, task, index, cycle)
                 state.next_cycle = cycle + 1
                 parts.save()
 
             choose_text(parts, task, index)
             shrink_adapter(parts, task, index)
             score_all(parts, row=index + 1)
+            diagnose(parts, row=index + 1)
             keep_policy(parts, index)
             state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
             parts.save()
-
-
-def score_all(parts: Run, row: int) -> None:
-    """Measure one row of the score matrix, and how far the policy is from its base."""
-    started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    visits = tuple(stage.task for stage in parts.config.stages)
-    scores: dict[str, float] = {}
-    for task in parts.tasks.values():
-        phase = f"evaluation {row}/{len(parts.config.stages)}, {task.name}"
-        parts.progress.show(phase, "", 0, {})
-        program = parts.policy.live_program(task)
-        role = headline_policy(visits, row, task.name)
-        with parts.policy.adapters.of(task.name):
-            records = parts.evaluator.score(parts.policy, task, program, role)
-            drift = measure_drift(parts, task, row) if row > 0 else {}
-        run_name = parts.run_dir.path.name
-        parts.run_dir.scores.append(*(ScoreRow(run_name, row, None, r) for r in records))
-        scores |= {f"score/{task.name}": mean_score(records)} | drift
-        parts.progress.finish(cell_units(parts.config, task))
-        parts.progress.show(phase, "done", 0, {"score": scores[f"score/{task.name}"]})
-    rollouts = parts.policy.engine.num_rollouts - before
-    seconds = time.monotonic() - started
-    parts.run_dir.events.append(EvaluationEvent(row, rollouts, seconds))
-    parts.tracker.log(scores, step=row)
-
-
-def measure_drift(parts: Run, task: Task, row: int) -> dict[str, float]:
-    """Record KL(tuned || base) on some of the task's test inputs, under its present text."""
-    program = parts.policy.live_program(task)
-    inputs = parts.evaluator.test_sample(task)[: parts.config.evaluation.kl_examples]
-    if not inputs:
-        reason = "turned off by evaluation.kl_examples = 0"
-        event = DriftEvent(row, task.name, "kl_fst", None, reason, 0, program.text_hash)
-        parts.run_dir.events.append(event)
-        return {}
-    seed = derive_seed(parts.config.seed, "drift", row, task.name)
-    drift = kl_fst(parts.policy, task, program, inputs, seed)
-    parts.run_dir.events.append(
-        DriftEvent(row, task.name, "kl_fst", drift.value, None, drift.tokens, program.text_hash)
-    )
-    return {f"kl_fst/{task.name}": drift.value}
 
 
 def start_stage(parts: Run, index: int) -> None:
@@ -278,7 +190,7 @@ def channel_log(
 
 def keep_policy(parts: Run, stage: int) -> None:
     """Keep adapter and texts as they are after this stage, for use and for going back."""
-    folder = parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
+    folder = stage_folder(parts, stage)
     shutil.rmtree(folder, ignore_errors=True)
     parts.policy.save(folder)
     if parts.policy.populations:
@@ -332,12 +244,6 @@ def channel_units(config: RunConfig, channel: str) -> float:
     trained = config.slow.rows_per_problem(config.num_texts)
     per_problem = config.slow.rollouts_per_problem + TRAINED_UNITS * trained
     return float(config.cycle.optimizer_steps * config.cycle.problems * per_problem)
-
-
-def cell_units(config: RunConfig, task: Task) -> float:
-    """Work of one cell of the matrix, in rollouts drawn."""
-    size = config.evaluation.test_examples
-    return float(min(size, len(task.test)) if size else len(task.test))
 
 
 def planned_units(config: RunConfig, tasks: Mapping[str, Task], state: RunState) -> float:

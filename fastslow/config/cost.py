@@ -35,6 +35,11 @@ PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9
 """Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
+GRPO_GROUP = 8
+"""Rollouts of a problem in a probe whose run draws none. Source: the default of slow.group; a test
+compares."""
+NEUTRAL_PASSAGES = 16
+"""Passages of neutral prose. Source: `measure.neutral`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the safetensors format allows."""
@@ -71,8 +76,8 @@ class Cost:
     evaluation_cells: int
     """Cells of the score matrix: (stages + 1) x tasks."""
     evaluation_rollouts: int | None
-    """Completions scored for the matrix, and those KL to the base is measured on, from row 1 on;
-    None when whole test splits are taken."""
+    """Completions scored or measured at most: what changed neither weights nor text is not drawn
+    again. None when whole test splits are taken."""
     minutes: float | None
     """Estimate for 2 CPU cores; None when the model's size is unknown."""
     memory_gb: float | None
@@ -204,11 +209,61 @@ def _fast_proposals(config: RunConfig) -> int | None:
 
 
 def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
-    per_cell = config.evaluation.test_examples
+    evaluation = config.evaluation
+    per_cell = evaluation.test_examples
     if per_cell is None:
         return None
-    tuned_cells = cells - len(config.task_names)
-    return cells * per_cell + tuned_cells * min(per_cell, config.evaluation.kl_examples)
+    repeats = (evaluation.base_repeats - 1) * len(config.task_names)
+    split = 2 * len(config.stages) if evaluation.channel_split else 0
+    points = sum(stage.cycles - 1 for stage in config.stages)
+    return (
+        (cells + repeats + split) * per_cell
+        + _drift_draws(config, per_cell)
+        + points * min(per_cell, evaluation.curve_examples)
+        + _replayed_texts(config) * per_cell
+        + _reoptimizing(config, per_cell)
+        + _probing(config)
+    )
+
+
+def _probing(config: RunConfig) -> int:
+    """Validation at every point of every curve, from a stage and from the base; and rollouts."""
+    probe = config.probe
+    if probe is None:
+        return 0
+    points = 1 + math.ceil(probe.updates / probe.score_every)
+    group = config.slow.rollouts_per_problem if config.slow else 0
+    drawn = probe.updates * config.cycle.problems * (group or GRPO_GROUP)
+    trained = drawn if probe.kind == "grpo" else 0
+    return 2 * probe.seeds * (points * config.evaluation.validation_examples + trained)
+
+
+def _drift_draws(config: RunConfig, per_cell: int) -> int:
+    """Of tuned policy and base each, under two texts once a task has been visited; and neutral."""
+    stages = [stage.task for stage in config.stages]
+    texts = sum(len(config.task_names) + len(set(stages[: i + 1])) for i in range(len(stages)))
+    drawn = 2 * texts * min(per_cell, config.evaluation.kl_examples)
+    neutral = min(NEUTRAL_PASSAGES, config.evaluation.kl_examples)
+    return drawn + (2 * len(stages) * neutral if config.evaluation.neutral else 0)
+
+
+def _replayed_texts(config: RunConfig) -> int:
+    """Cells under the seed text of tasks visited before, where the channel split has none."""
+    evaluation = config.evaluation
+    if "seed" not in evaluation.prompt_policies:
+        return 0
+    tasks = [stage.task for stage in config.stages]
+    visited = sum(len(set(tasks[: row + 1])) for row in range(len(tasks)))
+    return visited - len(tasks) if evaluation.channel_split else visited
+
+
+def _reoptimizing(config: RunConfig, per_cell: int) -> int:
+    """One fast phase and the choice of a text for each earlier task, and a cell under it."""
+    if not config.evaluation.reoptimize or config.fast is None:
+        return 0
+    earlier = {stage.task for stage in config.stages} - {config.stages[-1].task}
+    choosing = config.fast.population * config.evaluation.validation_examples
+    return len(earlier) * (config.fast.metric_calls + choosing + per_cell)
 
 
 def _seconds(rollouts: int, trained_rows: int) -> float:

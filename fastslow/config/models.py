@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.fast import (
     DemosConfig,
     FastConfig,
@@ -77,19 +78,6 @@ class CycleConfig(Model):
     """Q: problems per optimizer update."""
 
 
-class EvaluationConfig(Model):
-    """How policies are scored. Test examples are seen by nothing else."""
-
-    test_examples: PositiveInt | None = key(
-        64, "examples per task", "Wilson half-width 0.12 at 0.5"
-    )
-    """Size of the test sample, fixed for the whole run; null takes the whole split."""
-    validation_examples: PositiveInt = key(32, "examples", OURS)
-    """Examples on which the text to deploy is chosen."""
-    kl_examples: NonNegativeInt = key(16, "examples per task", OURS)
-    """Test inputs on which KL to the base is measured; 0 turns it off."""
-
-
 class TrackingConfig(Model):
     """Where metrics, texts and adapters go beside the run folder."""
 
@@ -124,13 +112,19 @@ class RunConfig(Model):
     """The slow channel; null turns it off for the whole run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How policies are scored."""
+    probe: ProbeConfig | None = key(None, "section", "off")
+    """The plasticity probe after the last stage; null makes none."""
     tracking: TrackingConfig | None = Field(default_factory=TrackingConfig)
     """The tracker; null keeps everything in the run folder alone."""
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Names of all tasks scored: those of the stages in order, then the others."""
-        return tuple(dict.fromkeys([*(stage.task for stage in self.stages), *self.tasks]))
+        """Names of all tasks scored: those of the stages in order, then the others.
+
+        The probe's task is not one of them: a probe trains on it.
+        """
+        others = [name for name in self.tasks if self.probe is None or name != self.probe.task]
+        return tuple(dict.fromkeys([*(stage.task for stage in self.stages), *others]))
 
     @property
     def num_texts(self) -> int:
@@ -168,6 +162,7 @@ class RunConfig(Model):
                 "fast.reuse_slow_rollouts is true, but `slow` draws no rollouts that could be "
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
+        yield from self._broken_probe()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -175,6 +170,25 @@ class RunConfig(Model):
                     "`fast` and `slow` of this stage are both false, so it would do nothing. "
                     "Set one of them to true, or remove the stage.",
                 )
+
+    def _broken_probe(self) -> Iterator[tuple[str, str]]:
+        """Rules of the probe: a task held out of the sequence, and weights that can learn it."""
+        if self.probe is None:
+            return
+        visited = {stage.task for stage in self.stages}
+        if self.probe.task in visited or self.probe.task not in self.tasks:
+            known = ", ".join(name for name in self.tasks if name not in visited) or "none"
+            yield (
+                "probe.task",
+                f"probe.task ({self.probe.task!r}) must be a key of `tasks` that no stage visits. "
+                f"Known: {known}. Add it to `tasks`.",
+            )
+        if self.slow is None:
+            yield (
+                "probe",
+                "probe trains the adapter, but `slow` is null, so there is none. Set `probe` to "
+                "null, or give `slow` a kind.",
+            )
 
     def _broken_steps(self) -> Iterator[tuple[str, str]]:
         """Rules of the optimizers' own keys."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from fastslow.policy.engine import BASE
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, PromptProgram
 from fastslow.seeds import named_random
@@ -25,7 +26,14 @@ class Evaluator:
         return fixed_sample(task.test, self.test_examples, task.version, "test")
 
     def score(
-        self, policy: Policy, task: Task, program: PromptProgram, prompt_policy: PromptPolicy
+        self,
+        policy: Policy,
+        task: Task,
+        program: PromptProgram,
+        prompt_policy: PromptPolicy,
+        *,
+        examples: Sequence[Example] | None = None,
+        adapter: bool = True,
     ) -> list[SampleScore]:
         """Score one cell of the matrix: the test sample under one text.
 
@@ -34,16 +42,22 @@ class Evaluator:
             task: Gives examples and grader.
             program: The text.
             prompt_policy: Which role that text has.
+            examples: Those of the test sample that count; None takes all.
+            adapter: False scores the base.
 
         Returns:
             One record per example, in the sample's order.
         """
-        examples = self.test_sample(task)
+        examples = self.test_sample(task) if examples is None else examples
         sampling = Sampling(task.max_tokens)
         completions = policy.complete(
-            [(program, example) for example in examples], sampling, [0] * len(examples)
+            [(program, example) for example in examples],
+            sampling,
+            [0] * len(examples),
+            adapter=adapter,
         )
-        weights, text_hash = policy.weights_fingerprint(), program.text_hash
+        weights = policy.weights_fingerprint() if adapter else BASE
+        text_hash = program.text_hash
         records = []
         for example, completion in zip(examples, completions, strict=True):
             grade = task.grade(example, completion.text)

@@ -79,7 +79,9 @@ class NeutralText:
 
 
 def neutral_cross_entropy(
-    policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES
+    policy: Policy,
+    passages: Sequence[str] = NEUTRAL_PASSAGES,
+    base: Sequence[Sequence[float]] | None = None,
 ) -> NeutralText:
     """Cross-entropy of fixed neutral passages with the adapter on and off, no prompt around them.
 
@@ -88,17 +90,12 @@ def neutral_cross_entropy(
     Args:
         policy: Not changed.
         passages: Each of two tokens at least.
+        base: What `neutral_logprobs` gives for the base, which never changes; None computes it.
 
     Source: TRACE (arXiv 2310.06762) for the deltas of general ability; the passages are ours.
     """
-    rows = neutral_ids(policy, passages)
-    first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
-    on: list[tuple[float, ...]] = []
-    off: list[tuple[float, ...]] = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        batch = slice(start, start + ROWS_AT_ONCE)
-        on += policy.engine.logprobs(first[batch], rest[batch])
-        off += policy.engine.logprobs(first[batch], rest[batch], adapter=False)
+    on = neutral_logprobs(policy, passages, adapter=True)
+    off = neutral_logprobs(policy, passages, adapter=False) if base is None else base
     return NeutralText(
         tuned=token_mean([tuple(-x for x in row) for row in on]),
         base=token_mean([tuple(-x for x in row) for row in off]),
@@ -106,6 +103,25 @@ def neutral_cross_entropy(
             [tuple(b - a for a, b in zip(x, y, strict=True)) for x, y in zip(on, off, strict=True)]
         ),
     )
+
+
+def neutral_logprobs(
+    policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES, *, adapter: bool
+) -> list[tuple[float, ...]]:
+    """Log-probability of each token of each passage but the first, in nats.
+
+    Args:
+        policy: Not changed.
+        passages: Each of two tokens at least.
+        adapter: False gives those of the base.
+    """
+    rows = neutral_ids(policy, passages)
+    first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
+    scored: list[tuple[float, ...]] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        batch = slice(start, start + ROWS_AT_ONCE)
+        scored += policy.engine.logprobs(first[batch], rest[batch], adapter=adapter)
+    return scored
 
 
 def neutral_ids(policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES) -> list[TokenIds]:

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from fastslow.errors import EvaluationError
 from fastslow.measure.figures import Undefined, figure
-from fastslow.measure.geometry import Deltas, Geometry
+from fastslow.measure.geometry import Deltas
 from fastslow.types import Metric
 
 
@@ -37,19 +37,18 @@ def chance_jaccard(first: float, second: float) -> float:
 
 
 def top_overlaps(
-    stages: Mapping[str, Deltas], geometries: Mapping[str, Geometry], share: float = 0.01
+    stages: Mapping[str, Deltas], thresholds: Mapping[str, float], share: float = 0.01
 ) -> list[Overlap]:
     """Jaccard overlap of the most changed weights, for every pair of stages, in one pass over each.
 
     Args:
         stages: The changes each stage made, over the same matrices.
-        geometries: What `measure_geometry` gave for each of them.
+        thresholds: Of each stage, at that share, as `measure_geometry` found it.
         share: One of `TOP_SHARES`. Ties with the smallest weight of a mask are all in it.
 
     Raises:
         EvaluationError: The stages changed different matrices.
     """
-    thresholds = {name: geometries[name].thresholds[share] for name in stages}
     sizes = dict.fromkeys(stages, 0)
     shared = dict.fromkeys(combinations(stages, 2), 0)
     total = 0

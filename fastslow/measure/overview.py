@@ -24,7 +24,13 @@ from fastslow.measure.forgetting import (
     retention_gain,
     retention_of,
 )
-from fastslow.measure.intransigence import Reference, intransigence, intransigence_of
+from fastslow.measure.intransigence import (
+    Reference,
+    fwt_isolated,
+    intransigence,
+    intransigence_of,
+    learning_gain,
+)
 from fastslow.measure.matrix import ScoreMatrix, each_task_once
 from fastslow.measure.transfer import (
     bwt_diaz,
@@ -59,6 +65,7 @@ def final_metrics(
         forgetting_chaudhry(R),
         intransigence(R, reference),
         retention_gain(R, noise_floor),
+        learning_gain(R),
         average_incremental_accuracy(R),
         lower_triangle_accuracy(R),
         min_acc(R),
@@ -68,6 +75,7 @@ def final_metrics(
         rem(R),
         bwt_plus(R),
         fwt_diaz(R),
+        fwt_isolated(R, reference),
         forgetting_chaudhry_any(R),
         forgetting_incl_final(R),
         forgetting_first_last(R),

@@ -26,7 +26,7 @@ MAX_BATCH_ROWS = 64
 MAX_SHARED_TOKENS = 64
 """Completions that may grow longer than this are decoded branched: masked columns pile up."""
 BASE = "base"
-"""What caches computed with the adapter switched off are filed under."""
+"""Fingerprint of the weights with the adapter switched off, in caches and records."""
 MAX_TRUNKS = 16
 """Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
 

@@ -74,10 +74,12 @@ class Policy:
         requests: Sequence[tuple[PromptProgram, Example]],
         sampling: Sampling,
         seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         """One completion per (text, example), in order; see `Engine.sample`."""
         prompts = [self.renderer.prompt_ids(text, example.question) for text, example in requests]
-        return self.engine.sample(prompts, sampling, seeds)
+        return self.engine.sample(prompts, sampling, seeds, adapter=adapter)
 
     def weights_fingerprint(self) -> str:
         """Identity of the adapter's weights, bit by bit; "base" without one."""

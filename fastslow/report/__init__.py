@@ -5,7 +5,7 @@ write it down; the same files always give the same bytes.
 """
 
 from fastslow.report.data import Report, build_report
-from fastslow.report.files import write_report
+from fastslow.report.files import recompute_report, write_report
 from fastslow.report.terminal import render_terminal
 
-__all__ = ["Report", "build_report", "render_terminal", "write_report"]
+__all__ = ["Report", "build_report", "recompute_report", "render_terminal", "write_report"]

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from fastslow.errors import CheckpointError
 from fastslow.measure.matrix import headline_policy
+from fastslow.measure.significance import noise_floor
 from fastslow.measure.uncertainty import (
     Interval,
     PairedDifference,
@@ -18,10 +19,12 @@ from fastslow.measure.uncertainty import (
     score_interval,
 )
 from fastslow.records import ScoreRow
-from fastslow.types import PromptPolicy
+from fastslow.types import Metric, PromptPolicy
 
 ExampleScores: TypeAlias = Mapping[str, float]
 """Example id to its mean score over samples."""
+CellKey: TypeAlias = tuple[int, str, PromptPolicy]
+"""Row of the matrix, task, role of the text."""
 Phase: TypeAlias = Literal["unseen", "learned", "seen", "held_out"]
 """Whether a cell's task is yet to be trained on, just was, was earlier, or never is."""
 
@@ -67,19 +70,37 @@ class CellTable:
             CheckpointError: One sample was recorded twice.
         """
         self.stages, self._first_text = tuple(stages), first_text
-        samples: dict[tuple[int, str, PromptPolicy], dict[str, dict[int, float]]] = {}
+        samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
+        self.texts: dict[CellKey, str] = {}
+        """Hash of the text of each cell; of a task visited twice, of the later one."""
         for row in rows:
             if row.cycle is None:
                 sample = row.sample
-                cell = samples.setdefault((row.row, sample.task, sample.prompt_policy), {})
+                key = (row.row, sample.task, sample.prompt_policy)
+                self.texts[key] = sample.text_hash
+                cell = samples.setdefault(key, {}).setdefault(sample.text_hash, {})
                 of_example = cell.setdefault(sample.example, {})
-                if sample.sample in of_example:
+                if sample.sample in of_example and not row.reused:
                     raise CheckpointError(_recorded_twice(row))
                 of_example[sample.sample] = sample.score
-        self._cells: dict[tuple[int, str, PromptPolicy], ExampleScores] = {
-            key: {example: fmean(scores.values()) for example, scores in sorted(cell.items())}
-            for key, cell in samples.items()
+        self._cells: dict[CellKey, ExampleScores] = {
+            key: {
+                example: fmean(scores.values())
+                for example, scores in sorted(cells[self.texts[key]].items())
+            }
+            for key, cells in samples.items()
         }
+
+        self._repeats = {
+            task: _means_by_sample(cells[self.texts[key]])
+            for key, cells in samples.items()
+            for row_index, task, policy in (key,)
+            if row_index == 0 and policy == "seed"
+        }
+
+    def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
+        """Score of each example of one cell under one text; nothing where not measured."""
+        return self._cells.get((row, task, policy), {})
 
     def _policy(self, row: int, task: str) -> PromptPolicy:
         """The text of the headline matrix; `seed` rows stand for `live` where that is deployed."""
@@ -89,8 +110,17 @@ class CellTable:
             return "seed"
         return policy
 
-    def _scores(self, row: int, task: str) -> ExampleScores:
+    def deployed(self, row: int, task: str) -> ExampleScores:
+        """Score of each example of one cell of the headline matrix."""
         return self._cells.get((row, task, self._policy(row, task)), {})
+
+    def text(self, row: int, task: str) -> str | None:
+        """Hash of the text of that cell; None where not measured."""
+        return self.texts.get((row, task, self._policy(row, task)))
+
+    def base_floor(self, task: str) -> Metric:
+        """How far repeated evaluations of the base lie apart; see `noise_floor`."""
+        return noise_floor(self._repeats.get(task, ()))
 
     def learned_row(self, task: str) -> int | None:
         """The row after the task's last stage; None when no stage visits it."""
@@ -99,7 +129,7 @@ class CellTable:
 
     def cell(self, row: int, task: str) -> Cell:
         """The cell of `task` in `row`, measured or not."""
-        scores = list(self._scores(row, task).values())
+        scores = list(self.deployed(row, task).values())
         return Cell(
             score=fmean(scores) if scores else None,
             interval=score_interval(scores),
@@ -123,13 +153,19 @@ class CellTable:
         if before == after:
             return Comparison(None, "learned in the last stage: nothing came after")
         for row in (before, after):
-            if not self._scores(row, task):
+            if not self.deployed(row, task):
                 return Comparison(None, f"not measured: row {row}")
-        first, second = self._scores(before, task), self._scores(after, task)
+        first, second = self.deployed(before, task), self.deployed(after, task)
         if first.keys() != second.keys():
             return Comparison(None, f"rows {before} and {after} were scored on other examples")
         differences = paired_difference(list(first.values()), [second[key] for key in first])
         return Comparison(differences, None)
+
+
+def _means_by_sample(cell: Mapping[str, Mapping[int, float]]) -> tuple[float, ...]:
+    """Mean score of each repetition that every example has."""
+    shared = set.intersection(*(set(scores) for scores in cell.values()))
+    return tuple(fmean(scores[n] for scores in cell.values()) for n in sorted(shared))
 
 
 def _recorded_twice(row: ScoreRow) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastslow.errors import CheckpointError
+from fastslow.measure.divergences import forgetting_on_kl
+from fastslow.measure.intransigence import why_bwt_says_nothing
 from fastslow.measure.matrix import ScoreMatrix
-from fastslow.measure.overview import final_metrics
+from fastslow.measure.overview import final_metrics, task_metrics
 from fastslow.measure.uncertainty import Interval, mean_difference
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
@@ -20,6 +22,8 @@ from fastslow.records import (
     DriftEvent,
     EvaluationEvent,
     Event,
+    FiguresEvent,
+    ReoptimizedEvent,
     RunEvent,
     ShrinkEvent,
     TextEvent,
@@ -27,7 +31,10 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import Cell, CellTable, Comparison
+from fastslow.report.learning import StageCurve, stage_curves
+from fastslow.report.plasticity import TaskProbe, read_probes
 from fastslow.report.reflection import ReflectionAccount, reflection_account
+from fastslow.report.split import TaskSplit, channel_splits
 from fastslow.types import Json, Metric
 
 SCHEMA_VERSION = 1
@@ -58,6 +65,10 @@ class TaskSummary:
     """Final minus learned; negative = forgot."""
     net: Comparison
     """Final minus base."""
+    terms: Mapping[str, Metric]
+    """What the task gives to each mean over tasks; nothing for a held-out one."""
+    noise_floor: Metric
+    """How far repeated evaluations of the base lie apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,17 @@ class StageSummary:
     seconds: Mapping[str, float]
     """By channel."""
     metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationCost:
+    """What one part of the evaluation cost over the run."""
+
+    rollouts: int
+    """Completions sampled, from the tuned policy and from the base."""
+    seconds: float
+    reused: int
+    """Score rows that repeat earlier ones, for which nothing was sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +145,9 @@ class Report:
     summaries: tuple[TaskSummary, ...]
     stages: tuple[StageSummary, ...]
     drift: tuple[DriftEvent, ...]
-    """The last measurement of each (row, task, name)."""
+    """The last measurement of each (row, task, name, text)."""
+    kl_fit: Mapping[str, Metric]
+    """Parabola of forgetting on KL over the later stages."""
     shrinks: tuple[ShrinkEvent, ...]
     """What scaling the adapter after a stage gave up and saved, the last of each stage."""
     notes: tuple[Note, ...]
@@ -137,6 +161,23 @@ class Report:
     """By `fast`, `slow` and `evaluation`."""
     seconds: float
     """Wall time of the whole run, over all resumes."""
+    bwt_warning: str | None
+    """Why backward transfer must not be read as retention; None if it may be."""
+    splits: tuple[TaskSplit, ...]
+    """What weights and text brought and lost, by trained task."""
+    curves: tuple[StageCurve, ...]
+    """How each stage's task was learned, cycle by cycle."""
+    measured: tuple[FiguresEvent, ...]
+    """Geometry, overlap and proxies, the last of each."""
+    probes: tuple[TaskProbe, ...]
+    """Fresh runs on held-out tasks, from the weights of a stage and from the base."""
+    evaluations: Mapping[str, EvaluationCost]
+    """What each part of the evaluation cost, by its name."""
+
+    @property
+    def evaluation_frac(self) -> float | None:
+        """Share of the run's wall time that was spent on evaluation; None before any of it."""
+        return self.seconds_by["evaluation"] / self.seconds if self.seconds else None
 
     @property
     def rows_measured(self) -> int:
@@ -164,12 +205,21 @@ def build_report(run_path: Path) -> Report:
     table = CellTable(scores, stages, first_text)
     cells = tuple(tuple(table.cell(row, t) for t in tasks) for row in range(len(stages) + 1))
     matrix = ScoreMatrix(tasks, stages, tuple(tuple(c.score for c in row) for row in cells))
-    metrics = final_metrics(matrix)
+    floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
+    noise_floor = max(floors, default=None)
+    metrics = final_metrics(matrix, noise_floor=noise_floor)
+    budgets = {e.task: e.rollouts for e in events if isinstance(e, ReoptimizedEvent)}
+    cycles = [event for event in events if isinstance(event, CycleEvent)]
+    drift = _last_drift(events, tasks)
     versions = {row.sample.task: row.sample.version for row in scores}
-    summaries = tuple(_summary(table, task, versions.get(task)) for task in tasks)
+    summaries = tuple(
+        _summary(table, matrix, task, versions.get(task), noise_floor) for task in tasks
+    )
     spent = [event for event in events if isinstance(event, Spending)]
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
-    seconds_by = _seconds(spent) | {"evaluation": float(sum(e.seconds for e in evaluations))}
+    probes = read_probes(run_path, noise_floor or 0.0)
+    costs = _evaluations(evaluations) | _probing(probes)
+    seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
     marks = [event.seconds for event in events if isinstance(event, RunEvent)]
     return Report(
         run=card["run"],
@@ -183,8 +233,9 @@ def build_report(run_path: Path) -> Report:
         metrics=metrics,
         intervals=_intervals(metrics, summaries),
         summaries=summaries,
-        stages=tuple(_stage(index, matrix, spent) for index in range(len(stages))),
-        drift=_last_drift(events, tasks),
+        stages=tuple(_stage(i, matrix, spent, noise_floor) for i in range(len(stages))),
+        drift=drift,
+        kl_fit=_kl_fit(matrix, drift),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
         notes=tuple(
             Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
@@ -194,13 +245,49 @@ def build_report(run_path: Path) -> Report:
         ),
         prompts=_prompts(texts, tasks),
         reflection=reflection_account(events),
-        rollouts=_rollouts(spent) | {"evaluation": sum(e.rollouts for e in evaluations)},
+        rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),
+        bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
+        splits=channel_splits(table, tasks, budgets),
+        curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        measured=tuple(
+            {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
+        ),
+        probes=probes,
+        evaluations=costs,
     )
 
 
-def _summary(table: CellTable, task: str, version: str | None) -> TaskSummary:
+def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:
+    """Probes are a part of the evaluation too."""
+    if not probes:
+        return {}
+    rollouts = sum(probe.rollouts for probe in probes)
+    return {"probe": EvaluationCost(rollouts, sum(probe.seconds for probe in probes), 0)}
+
+
+def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
+    """Cost by part, in the order in which the parts first came."""
+    made = {}
+    for part in dict.fromkeys(event.part for event in events):
+        own = [event for event in events if event.part == part]
+        made[part] = EvaluationCost(
+            sum(e.rollouts for e in own),
+            float(sum(e.seconds for e in own)),
+            sum(e.reused for e in own),
+        )
+    return made
+
+
+def _steps_per_cycle(run_path: Path) -> int:
+    """Optimizer updates of a full cycle, from the run's configuration."""
+    return int(_read_json(run_path / "config.json")["cycle"]["optimizer_steps"])
+
+
+def _summary(
+    table: CellTable, matrix: ScoreMatrix, task: str, version: str | None, floor: float | None
+) -> TaskSummary:
     last, learned = len(table.stages), table.learned_row(task)
     return TaskSummary(
         task=task,
@@ -212,6 +299,8 @@ def _summary(table: CellTable, task: str, version: str | None) -> TaskSummary:
         gain=table.compare(task, 0, learned),
         change=table.compare(task, learned, last),
         net=table.compare(task, 0, last),
+        terms={} if learned is None else task_metrics(matrix, learned, noise_floor=floor),
+        noise_floor=table.base_floor(task),
     )
 
 
@@ -226,23 +315,46 @@ def _intervals(
     return {} if interval is None else {"bwt_gem": interval}
 
 
-def _stage(index: int, matrix: ScoreMatrix, spent: Sequence[Spending]) -> StageSummary:
+def _stage(
+    index: int, matrix: ScoreMatrix, spent: Sequence[Spending], noise_floor: float | None
+) -> StageSummary:
     own = [event for event in spent if event.stage == index]
     return StageSummary(
         task=matrix.stages[index],
         cycles=len({event.cycle for event in own if isinstance(event, CycleEvent)}),
         rollouts=_rollouts(own),
         seconds=_seconds(own),
-        metrics=final_metrics(matrix.upto(index + 1)),
+        metrics=final_metrics(matrix.upto(index + 1), noise_floor=noise_floor),
     )
 
 
 def _last_drift(events: Sequence[Event], tasks: Sequence[str]) -> tuple[DriftEvent, ...]:
-    last = {(e.name, e.row, e.task): e for e in events if isinstance(e, DriftEvent)}
+    last = {(e.name, e.row, e.task, e.text): e for e in events if isinstance(e, DriftEvent)}
     order = {task: position for position, task in enumerate(tasks)}
-    return tuple(
-        sorted(last.values(), key=lambda e: (e.name, e.row, order.get(e.task, len(order)), e.task))
-    )
+
+    def place(event: DriftEvent) -> tuple[str, int, str, int, str]:
+        return event.name, event.row, event.text, order.get(event.task, len(order)), event.task
+
+    return tuple(sorted(last.values(), key=place))
+
+
+def _kl_fit(matrix: ScoreMatrix, drift: Sequence[DriftEvent]) -> dict[str, Metric]:
+    """One point per later stage and earlier task: what it lost, at the stage's `kl_razor`."""
+    razor = {
+        (e.row, e.task): e.value
+        for e in drift
+        if e.name == "kl_razor" and e.text == "with_text" and e.value is not None
+    }
+    divergences, lost = [], []
+    for i in range(2, matrix.num_stages + 1):
+        kl = razor.get((i, matrix.stages[i - 1]))
+        for j in range(1, i):
+            column = matrix.tasks.index(matrix.stages[j - 1])
+            learned, now = matrix.rows[j][column], matrix.rows[i][column]
+            if kl is not None and learned is not None and now is not None:
+                divergences.append(kl)
+                lost.append(learned - now)
+    return forgetting_on_kl(divergences, lost)
 
 
 def _prompts(texts: Sequence[TextEvent], tasks: Sequence[str]) -> tuple[Prompt, ...]:

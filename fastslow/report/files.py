@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fastslow.report.cells import Cell, Comparison
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary, build_report
 from fastslow.report.markdown import markdown
 from fastslow.report.tables import verdict
+from fastslow.text import shorten
 from fastslow.types import Json, Metric
 
 DECIMALS = 6
@@ -58,6 +59,47 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
             ) from error
         written.append(path)
     return tuple(written)
+
+
+def recompute_report(run_path: Path) -> tuple[str, ...]:
+    """Compute report.json from the raw records again and hold it against the one that is there.
+
+    Args:
+        run_path: The run folder, or a copy of it; only read.
+
+    Returns:
+        What differs, by path with both values, e.g. `metrics.bwt_gem.value: 0.1 -> 0.2`; nothing
+        when both are equal byte by byte.
+
+    Raises:
+        CheckpointError: There is no report.json, or a record is missing or damaged.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    path = run_path / "report.json"
+    try:
+        found = path.read_bytes()
+        before: Json = json.loads(found)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error}. Write it with: fastslow report {run_path}"
+        ) from error
+    text = json_text(build_report(run_path))
+    if text.encode() == found:
+        return ()
+    return tuple(_differences(before, json.loads(text), "")) or ("the layout: not our writer's",)
+
+
+def _differences(before: Json, after: Json, path: str) -> Iterator[str]:
+    """Every leaf that is not equal on both sides."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted({*before, *after}):
+            yield from _differences(before.get(name), after.get(name), f"{path}.{name}".strip("."))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(one, other, f"{path}.{index}")
+    elif before != after:
+        shown = (shorten(json.dumps(value), 80) for value in (before, after))
+        yield f"{path}: {' -> '.join(shown)}"
 
 
 def json_text(report: Report) -> str:
@@ -101,9 +143,12 @@ def report_json(report: Report) -> dict[str, Json]:
                 "reason": event.reason,
                 "tokens": event.tokens,
                 "text_hash": event.text_hash,
+                "text": event.text,
+                "se": event.se,
             }
             for event in report.drift
         ],
+        "kl_fit": {name: _metric(metric) for name, metric in report.kl_fit.items()},
         "shrink": [_shrink(event) for event in report.shrinks],
         "notes": [asdict(note) for note in report.notes],
         "prompts": {prompt.task: _prompt(prompt) for prompt in report.prompts},
@@ -111,6 +156,24 @@ def report_json(report: Report) -> dict[str, Json]:
         "rollouts": report.rollouts,
         "seconds": report.seconds,
         "seconds_by": report.seconds_by,
+        "probes": [probe.to_json() for probe in report.probes],
+        "measured": [
+            {
+                "kind": event.kind,
+                "row": event.row,
+                "of": event.of,
+                "figures": {metric.name: _metric(metric) for metric in event.figures},
+                "numbers": event.numbers,
+            }
+            for event in report.measured
+        ],
+        "bwt_warning": report.bwt_warning,
+        "channel_split": {split.task: split.to_json() for split in report.splits},
+        "curves": [curve.to_json() for curve in report.curves],
+        "evaluation": {
+            "frac": report.evaluation_frac,
+            "parts": {name: asdict(cost) for name, cost in report.evaluations.items()},
+        },
     }
 
 
@@ -158,6 +221,8 @@ def _task(summary: TaskSummary) -> dict[str, Json]:
         "gain": _comparison(summary.gain),
         "change": _comparison(summary.change),
         "net": _comparison(summary.net),
+        "terms": {name: _metric(metric) for name, metric in summary.terms.items()},
+        "noise_floor": _metric(summary.noise_floor),
     }
 
 

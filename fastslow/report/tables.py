@@ -5,16 +5,16 @@ here and is escaped by the two writers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-from fastslow.measure.uncertainty import Interval, PairedDifference
 from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.data import Report, TaskSummary
+from fastslow.report.drifts import drift_tables
+from fastslow.report.layout import Table, Text, brackets, difference, shown
+from fastslow.report.measured import measured_tables
+from fastslow.report.plasticity import probe_tables
+from fastslow.report.weights import weight_tables
 from fastslow.types import Metric
-
-Style: TypeAlias = Literal["plain", "strong", "dim"]
 
 HEADLINE = (
     "average_accuracy",
@@ -26,26 +26,6 @@ HEADLINE = (
     "retention_gain",
 )
 """Metrics shown in the terminal; report.md and report.json have all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A table cell."""
-
-    text: str
-    style: Style = "plain"
-    is_code: bool = False
-    """Whether it is a formula or a name, to be set in a fixed-width font."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A titled table with a note under it."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Text, ...], ...]
-    note: str = ""
 
 
 def verdict(report: Report) -> str:
@@ -83,7 +63,7 @@ def _forgotten(report: Report) -> list[str]:
     said = [
         (f"Forgot {amount}" if is_loss else f"Ended above the earlier best by {amount}")
         + f"; backward transfer {transfer.value:+.2f}"
-        + _brackets(report.intervals.get("bwt_gem"))
+        + brackets(report.intervals.get("bwt_gem"))
         + " (bwt_gem)."
     ]
     changes = [(s.task, s.change.difference) for s in report.summaries]
@@ -113,7 +93,10 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         _matrix(report),
         _per_task(report),
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
-        *_drift(report),
+        *measured_tables(report),
+        *drift_tables(report),
+        *probe_tables(report.probes),
+        *weight_tables(report),
         _shrink(report),
         _notes(report),
         _stages(report),
@@ -141,7 +124,7 @@ def _matrix(report: Report) -> Table:
 def _score(cell: Cell) -> Text:
     if cell.score is None:
         return Text("not measured", "dim")
-    interval = _brackets(cell.interval)
+    interval = brackets(cell.interval)
     if cell.phase == "learned":
         return Text(f"{cell.score:.2f}*{interval}", "strong")
     if cell.phase == "seen":
@@ -174,9 +157,9 @@ def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
     return (
         Text(summary.task),
         Text(str(summary.final.n or summary.base.n)),
-        Text(_value(summary.base.score)),
-        Text(_value(summary.learned.score if summary.learned else None)),
-        Text(_value(summary.final.score)),
+        Text(shown(summary.base.score)),
+        Text(shown(summary.learned.score if summary.learned else None)),
+        Text(shown(summary.final.score)),
         _compared(summary.gain),
         _compared(summary.change),
         Text("-" if change is None else f"{change.smallest_detectable:.2f}"),
@@ -191,59 +174,25 @@ def _compared(comparison: Comparison) -> Text:
     return Text(difference(change) + mark, "strong" if change.is_drop else "plain")
 
 
-def difference(change: PairedDifference) -> str:
-    """A paired difference with its interval, or with why it has none."""
-    if change.low is None or change.high is None:
-        return f"{change.mean:+.2f} ({change.reason})"
-    return f"{change.mean:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
-
-
 def _metrics(metrics: Sequence[Metric], report: Report, total: int) -> Table:
     rows = []
     for metric in metrics:
         if metric.value is None:
             value, text = Text("undefined", "dim"), Text(metric.reason or "", "dim")
         else:
-            interval = _brackets(report.intervals.get(metric.name))
+            interval = brackets(report.intervals.get(metric.name))
             value, text = Text(f"{metric.value:.3f}{interval}"), Text(metric.formula, is_code=True)
         rows.append((Text(metric.name, is_code=True), value, text))
     left = total - len(metrics)
+    notes = [f"{report.bwt_warning}."] if report.bwt_warning else []
+    if left:
+        notes.append(f"{left} alternates are in report.md and report.json.")
     return Table(
         "Metrics",
         ("metric", "value", "formula, or why there is no value"),
         tuple(rows),
-        f"{left} alternates are in report.md and report.json." if left else "",
+        " ".join(notes),
     )
-
-
-def _drift(report: Report) -> list[Table]:
-    made = []
-    for name in dict.fromkeys(event.name for event in report.drift):
-        values = {(e.row, e.task): e for e in report.drift if e.name == name}
-        tasks = [t for t in report.tasks if any(task == t for _, task in values)]
-        rows = []
-        for row in sorted({row for row, _ in values}):
-            cells = [Text(str(row))]
-            for task in tasks:
-                event = values.get((row, task))
-                if event is None or event.value is None:
-                    why = event.reason if event and event.reason else "not measured"
-                    cells.append(Text(why, "dim"))
-                else:
-                    cells.append(Text(f"{event.value:.4f}"))
-            rows.append(tuple(cells))
-        made.append(
-            Table(
-                f"Drift from the base: {name}",
-                ("after stage", *tasks),
-                tuple(rows),
-                "KL(tuned || base) in nats per generated token on the task's test inputs, sampled "
-                "from the tuned policy, both given the same text."
-                if name == "kl_fst"
-                else "",
-            )
-        )
-    return made
 
 
 def _shrink(report: Report) -> Table:
@@ -278,10 +227,10 @@ def _shrink_row(event: ShrinkEvent) -> tuple[Text, ...]:
     return (
         Text(f"{event.stage + 1} {event.task}"),
         Text(f"{event.factor:g}" + (f": {event.reason}" if event.reason else "")),
-        Text(_value(event.validation_start)),
-        Text(_value(event.validation_before)),
-        Text(_value(event.validation_after)),
-        Text(_value(kept)),
+        Text(shown(event.validation_start)),
+        Text(shown(event.validation_before)),
+        Text(shown(event.validation_after)),
+        Text(shown(kept)),
         Text("-" if event.kl_before is None else f"{event.kl_before:.4f}"),
         Text("-" if event.kl_after is None else f"{event.kl_after:.4f}"),
         Text(", ".join(earlier) or "-"),
@@ -318,7 +267,7 @@ def _stages(report: Report) -> Table:
                 Text(str(stage.rollouts["fast"])),
                 Text(str(stage.rollouts["slow"])),
                 Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
-                *(Text(_value(value)) for value in values),
+                *(Text(shown(value)) for value in values),
             )
         )
     return Table(
@@ -342,23 +291,29 @@ def _costs(report: Report) -> Table:
     channels = ("fast", "slow")
     trained = sum(report.rollouts[name] for name in channels)
     seconds = sum(report.seconds_by[name] for name in channels)
-    rows = [(name, report.rollouts[name], report.seconds_by[name]) for name in channels]
-    rows.append(("fast + slow", trained, seconds))
-    rows.append(("evaluation", report.rollouts["evaluation"], report.seconds_by["evaluation"]))
+    reused = sum(cost.reused for cost in report.evaluations.values())
+    rows = [(name, report.rollouts[name], 0, report.seconds_by[name]) for name in channels]
+    rows.append(("fast + slow", trained, 0, seconds))
+    evaluation = (report.rollouts["evaluation"], reused, report.seconds_by["evaluation"])
+    rows.append(("evaluation", *evaluation))
+    parts = report.evaluations.items() if len(report.evaluations) > 1 else ()
+    rows += [(f"evaluation: {n}", c.rollouts, c.reused, c.seconds) for n, c in parts]
     whole = report.seconds
     return Table(
         "Cost",
-        ("spent on", "rollouts", "minutes", "share of the run"),
+        ("spent on", "rollouts", "reused", "seconds", "share of the run"),
         tuple(
             (
                 Text(name),
                 Text(str(count)),
-                Text(f"{time / 60:.1f}"),
+                Text(str(again) if again else "-"),
+                Text(f"{time:.1f}"),
                 Text(f"{time / whole:.2f}" if whole else "-"),
             )
-            for name, count, time in rows
+            for name, count, again, time in rows
         ),
-        f"The whole run took {whole / 60:.1f} minutes.",
+        f"The whole run took {whole / 60:.1f} minutes. Reused: scores of weights and texts that "
+        "had been scored before; nothing was drawn for them.",
     )
 
 
@@ -381,11 +336,3 @@ def _reflection(report: Report) -> Table:
         "What the reflection LM was asked by the fast channel; none of it is a rollout of a task. "
         "Dollars by list prices; - is not known.",
     )
-
-
-def _brackets(interval: Interval | None) -> str:
-    return "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

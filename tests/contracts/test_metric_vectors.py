@@ -117,6 +117,7 @@ def test_one_stage_has_no_transfer_and_no_forgetting_and_says_why() -> None:
     assert defined == {
         "average_accuracy",
         "learning_accuracy",
+        "learning_gain",
         "average_incremental_accuracy",
         "lower_triangle_accuracy",
     }
@@ -287,7 +288,7 @@ def test_the_forgetting_variants_are_ordered(matrix: ScoreMatrix) -> None:
 @given(matrices())
 def test_metrics_stay_within_their_bounds(matrix: ScoreMatrix) -> None:
     signed = {"bwt_gem", "bwt_trace", "bwt_diaz", "fwt_gem", "forgetting_chaudhry"}
-    signed |= {"forgetting_chaudhry_any", "forgetting_first_last"}
+    signed |= {"forgetting_chaudhry_any", "forgetting_first_last", "learning_gain"}
     unbounded = {"retention_gain", "forgetting_relative", "intransigence"}
     for name, metric in final_metrics(matrix).items():
         if metric.value is not None and name not in unbounded:

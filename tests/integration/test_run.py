@@ -16,13 +16,17 @@ from fastslow import launch, stages
 from fastslow.channels.slow import SlowChannel
 from fastslow.config.load import load_config
 from fastslow.errors import StageError
+from fastslow.measure.matrix import headline_policy
 from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
     CycleEvent,
+    DriftEvent,
     EvaluationEvent,
+    FiguresEvent,
     PopulationEvent,
+    ScoreRow,
     ShrinkEvent,
     TextEvent,
     read_events,
@@ -72,14 +76,35 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     return train(folder, [f"model.name={tiny_folder}", f"runs_dir={folder / 'runs'}"])
 
 
+def read_rows(run: Path) -> list[ScoreRow]:
+    """Its score rows, without the name of their run."""
+    return [replace(row, run="") for row in read_scores(run / "scores.jsonl")]
+
+
+def headline(run: Path) -> list[ScoreRow]:
+    """The rows of the headline matrix."""
+    visits = ("first", "second")
+    return [
+        row
+        for row in read_rows(run)
+        if row.cycle is None
+        and row.sample.prompt_policy == headline_policy(visits, row.row, row.sample.task)
+    ]
+
+
 def results(run: Path) -> dict[str, Any]:
     """What must be equal between two runs that are the same run."""
     last = sorted((run / "resume").iterdir())[-1]
     cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
     return {
-        "scores": [(r.row, r.sample) for r in read_scores(run / "scores.jsonl")],
+        "scores": read_rows(run),
         "rollouts": [(c.stage, c.cycle, c.rollouts) for c in cycles],
         "metrics": [c.metrics for c in cycles],
+        "measured": [
+            replace(e, seconds=0.0) if isinstance(e, EvaluationEvent) else e
+            for e in read_events(run / "events.jsonl")
+            if isinstance(e, EvaluationEvent | DriftEvent | FiguresEvent)
+        ],
         "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
         "texts": (last / "policy" / "texts.json").read_text(),
         "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
@@ -88,7 +113,7 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def test_a_run_measures_every_task_after_every_stage(whole: Path) -> None:
-    rows = read_scores(whole / "scores.jsonl")
+    rows = headline(whole)
     cells = {(r.row, r.sample.task): 0 for r in rows}
     for row in rows:
         cells[row.row, row.sample.task] += 1
@@ -112,7 +137,8 @@ def test_a_run_measures_every_task_after_every_stage(whole: Path) -> None:
         for channel in ("fast", "slow")
     ]
     assert all(e.rollouts["slow"] == 2 * 2 * 4 for e in cycles if "slow" in e.rollouts)
-    assert [e.row for e in events if isinstance(e, EvaluationEvent)] == [0, 1, 2]
+    spent = [e for e in events if isinstance(e, EvaluationEvent)]
+    assert [e.row for e in spent if e.part == "matrix"] == [0, 1, 2]
     texts = [e for e in events if isinstance(e, TextEvent)]
     assert [(e.stage, e.task, e.validation_n) for e in texts] == [(0, "first", 4), (1, "second", 4)]
     assert json.loads((whole / "run.json").read_text())["state"] == "finished"
@@ -125,7 +151,7 @@ def test_the_kept_adapter_and_texts_of_a_stage_give_its_scores(
         load_policy(str(tiny_folder)), rank=8, alpha=16, target_modules="all-linear", seed=5
     )
     policy.load(whole / "stages" / "000-first")
-    row = [r for r in read_scores(whole / "scores.jsonl") if r.row == 1]
+    row = [r for r in headline(whole) if r.row == 1]
     assert {r.sample.weights for r in row} == {adapter_fingerprint(policy.model)}
     assert {r.sample.text_hash for r in row if r.sample.task == "first"} == {
         policy.live["first"].text_hash
@@ -174,7 +200,7 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     undisturbed = train(tmp_path, overrides)
     cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
     assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
-    assert len({r.sample.weights for r in read_scores(undisturbed / "scores.jsonl")}) == 3
+    assert len({r.sample.weights for r in headline(undisturbed)}) == 3
 
     inner, calls = SlowChannel.adapt, iter(range(9))
 
@@ -340,7 +366,7 @@ def test_with_an_adapter_per_stage_nothing_is_forgotten_and_the_record_says_by_w
     tmp_path: Path, toy: list[str]
 ) -> None:
     run = train(tmp_path, [*toy, "slow.adapter_policy=new-per-stage"])
-    rows = read_scores(run / "scores.jsonl")
+    rows = headline(run)
     cells = {(row, task): [r.sample for r in rows if (r.row, r.sample.task) == (row, task)]
              for row in range(3) for task in ("first", "second", "held_out")}  # fmt: skip
     assert cells[1, "first"] == cells[2, "first"]  # the weights that scored it among it
@@ -391,11 +417,7 @@ print(json.dumps({"answers": answers, "lengths": lengths, "text": text}))
 def test_saved_programs_give_the_recorded_completions_in_a_fresh_interpreter(
     whole: Path, tiny_folder: Path
 ) -> None:
-    row = [
-        r.sample
-        for r in read_scores(whole / "scores.jsonl")
-        if (r.row, r.sample.task) == (1, "first")
-    ]
+    row = [r.sample for r in headline(whole) if (r.row, r.sample.task) == (1, "first")]
     questions = {example.id: example.question for example in letters.build("first").test}
     stage = whole / "stages" / "000-first"
     files = {path.name for path in (stage / "programs" / "first").iterdir()}
@@ -466,7 +488,7 @@ def test_any_local_folder_of_a_known_family_trains(
 ) -> None:
     folder = save_tiny(tmp_path / family, family)
     run = train(tmp_path, [*toy, f"model.name={folder}"])
-    assert len({r.sample.weights for r in read_scores(run / "scores.jsonl")}) == 3
+    assert len({r.sample.weights for r in headline(run)}) == 3
 
 
 def test_a_failing_channel_names_stage_task_and_how_to_go_on(

@@ -171,3 +171,16 @@ def test_the_reflection_lm_is_the_policy_itself_unless_another_is_named() -> Non
     assert ReflectionConfig.model_validate(local).api_base == local["api_base"]
     with pytest.raises(ValidationError, match="not an address"):
         ReflectionConfig.model_validate({"api_base": "localhost:8000"})
+
+
+def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:
+    tasks: dict[str, Any] = {"a": {}, "b": {}, "c": {}}
+    assert set(broken(probe={"task": "a"}, tasks=tasks)) == {"probe.task"}
+    assert "Known: b, c." in broken(probe={"task": "x"}, tasks=tasks)["probe.task"]
+    assert set(broken(probe={"task": "b"}, tasks=tasks, slow=None)) == {"probe"}
+
+
+def test_the_task_of_a_probe_is_no_column_of_the_matrix() -> None:
+    tasks: dict[str, Any] = {"b": {}, "c": {}}
+    assert run_config(tasks=tasks).task_names == ("a", "b", "c")
+    assert run_config(tasks=tasks, probe={"task": "b"}).task_names == ("a", "c")

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from fastslow.config.cost import KNOWN_SHAPES, Cost, ModelShape, estimate_cost, model_shape
+from fastslow.config.cost import (
+    GRPO_GROUP,
+    KNOWN_SHAPES,
+    Cost,
+    ModelShape,
+    estimate_cost,
+    model_shape,
+)
 from fastslow.config.models import RunConfig
+from fastslow.config.slow import GrpoConfig
 
 
 def cost_of(**keys: Any) -> Cost:
@@ -45,19 +53,52 @@ def test_counts_are_those_worked_by_hand() -> None:
     assert cost.slow_rollouts == 25 * 8 * 8
     assert cost.fast_rollouts == 5 * 320 + 2 * 4 * 32
     assert cost.evaluation_cells == 3 * 2
-    assert cost.evaluation_rollouts == 6 * 64 + (6 - 2) * 16
+    curves, split = (1 + 2) * 16, 2 * 2 * 64
+    drift = 2 * (3 + 4) * 8 + 2 * 2 * 8  # of both policies; task a twice, b once; then each twice
+    assert cost.evaluation_rollouts == 6 * 64 + drift + curves + split
+
+
+MATRIX_ALONE = {"test_examples": 8, "kl_examples": 0, "curve_examples": 0, "channel_split": False}
+
+
+def evaluated(**keys: Any) -> int | None:
+    return cost_of(evaluation=MATRIX_ALONE | keys).evaluation_rollouts
 
 
 def test_kl_inputs_are_some_of_the_test_examples() -> None:
-    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 16}).evaluation_rollouts == 80
-    assert cost_of(evaluation={"test_examples": 8, "kl_examples": 0}).evaluation_rollouts == 48
+    assert evaluated(kl_examples=16, neutral=False) == 48 + 2 * (3 + 4) * 8
+    assert evaluated(kl_examples=16) == 48 + 2 * (3 + 4) * 8 + 2 * 2 * 16
+    assert evaluated(kl_examples=0) == 48
+
+
+def test_a_probe_is_counted_with_both_of_its_starts() -> None:
+    def of_a_probe(**keys: Any) -> int:
+        run = cost_of(probe={"task": "c", **keys}, tasks={"c": {}}).evaluation_rollouts
+        plain = cost_of().evaluation_rollouts
+        assert run is not None
+        assert plain is not None
+        return run - plain
+
+    assert of_a_probe() == 2 * 2 * 32
+    assert of_a_probe(updates=7, score_every=2, seeds=3) == 3 * 2 * 5 * 32
+    assert of_a_probe(kind="grpo") == 2 * (2 * 32 + 5 * 8 * 8)
+    assert GrpoConfig().group == GRPO_GROUP
+
+
+def test_every_replay_is_counted() -> None:
+    assert evaluated(channel_split=True) == 48 + 2 * 2 * 8
+    assert evaluated(curve_examples=4) == 48 + (1 + 2) * 4
+    assert evaluated(base_repeats=3) == 48 + 2 * 2 * 8
+    assert evaluated(prompt_policies=("seed",)) == 48 + (1 + 2) * 8
+    assert evaluated(prompt_policies=("seed", "own"), channel_split=True) == 48 + (1 + 4) * 8
+    assert evaluated(reoptimize=True) == 48 + 320 + 4 * 32 + 8
 
 
 def test_shrinking_is_counted_at_most() -> None:
-    """Two stages: start, before and nine factors on 32; KL of 16 twice; the first task twice."""
+    """Two stages: start, before and nine factors on 32; KL of 8 twice; the first task twice."""
     plain = cost_of()
     shrunk = cost_of(slow={"group": 8, "shrink": 0.95})
-    extra = 2 * (11 * 32 + 2 * 16)
+    extra = 2 * (11 * 32 + 2 * 8)
     assert shrunk.slow_rollouts == plain.slow_rollouts + extra + 2 * 32
     assert plain.minutes is not None
     assert shrunk.minutes is not None

@@ -1,7 +1,7 @@
 """Geometry of hand-made updates; no model, a few small matrices."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from fastslow.errors import EvaluationError
 from fastslow.measure.geometry import (
     TOP_SHARES,
     Deltas,
+    Geometry,
     gaussian_energy_share,
     measure_geometry,
 )
@@ -115,7 +116,9 @@ def test_overlap_is_one_with_itself_and_near_chance_with_something_else() -> Non
         "idle": update(torch.zeros(100, 200)),
     }
     geometries = {name: measure_geometry(deltas) for name, deltas in stages.items()}
-    found = {(o.first, o.second): o for o in top_overlaps(stages, geometries, 0.10)}
+    found = {
+        (o.first, o.second): o for o in top_overlaps(stages, thresholds(geometries, 0.10), 0.10)
+    }
     assert len(found) == 6
     assert found["a", "same"].jaccard.value == 1
     other = found["a", "other"]
@@ -133,4 +136,8 @@ def test_stages_that_adapt_different_matrices_have_no_overlap() -> None:
     stages = {"a": update(noise(4, 4)), "b": renamed}
     geometries = {name: measure_geometry(deltas) for name, deltas in stages.items()}
     with pytest.raises(EvaluationError, match="got m0, elsewhere at one place"):
-        top_overlaps(stages, geometries)
+        top_overlaps(stages, thresholds(geometries, 0.01))
+
+
+def thresholds(geometries: Mapping[str, Geometry], share: float) -> dict[str, float]:
+    return {name: found.thresholds[share] for name, found in geometries.items()}

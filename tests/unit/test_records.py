@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastslow import records as rec
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Candidate, Demonstration, Lineage, PromptProgram
-from fastslow.types import SampleScore
+from fastslow.types import Metric, SampleScore
 
 TEXT = PromptProgram("Say it.", (Demonstration("q", "a"),), Lineage("demos", "0f", 1, 0, "w1"))
 EVENTS: tuple[rec.Event, ...] = (
@@ -23,6 +23,12 @@ EVENTS: tuple[rec.Event, ...] = (
     rec.PopulationEvent(0, 1, "continent", (Candidate(TEXT, {"e1": 1.0}),)),
     rec.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
     rec.EvaluationEvent(1, 96, 12.5),
+    rec.EvaluationEvent(1, 96, 12.5, "channel_split", 64),
+    rec.ReoptimizedEvent("continent", TEXT, 0.5, 32, 264),
+    rec.DriftEvent(1, rec.NEUTRAL, "kl_razor", 0.5, None, 9, "", "without_text", 0.25),
+    rec.FiguresEvent(
+        1, "geometry", "1 a", (Metric("rank", None, "it is zero", "r"),), {"num_weights": 8.0}
+    ),
     rec.RunEvent("finished", 300.0),
     rec.ShrinkEvent(
         0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5

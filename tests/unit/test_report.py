@@ -1,8 +1,11 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +17,23 @@ from rich.console import Console
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import (
+    NEUTRAL,
     CycleEvent,
     DriftEvent,
+    EvaluationEvent,
+    FiguresEvent,
     RecordWriter,
+    ReoptimizedEvent,
     ShrinkEvent,
     TextEvent,
     read_events,
 )
-from fastslow.report import build_report, render_terminal, write_report
+from fastslow.report import build_report, recompute_report, render_terminal, write_report
+from fastslow.report.files import json_text
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
-from tests.unit.run_folder import OUTCOMES, score_row, write_run
+from fastslow.types import Metric, PromptPolicy
+from tests.unit.run_folder import OUTCOMES, score_row, text_of, write_run
 
 HOSTILE = "```\n# Owned\n[red]loud[/red] <script>x</script> \x1b[31mESC\x07 | a | \u202e `````"
 
@@ -343,8 +352,10 @@ def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) ->
     assert "# Owned" in inside
     assert "# Owned" not in outside
     assert not any("<script>" in line for line in outside)
-    columns = {line.count(" | ") for line in outside if line.startswith("| 3 | 0.3750")}
-    assert columns == {3}
+    columns = {
+        line.count(" | ") for line in outside if line.startswith("| 3 | deployed text | 0.3750")
+    }
+    assert columns == {4}
 
 
 def test_hostile_text_cannot_reach_the_terminal(tmp_path: Path) -> None:
@@ -451,3 +462,296 @@ def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -
     write_report(run)
     assert "every task is deployed with its seed text" in (run / "report.md").read_text()
     assert "every task is deployed with its seed text" in terminal(run)
+
+
+WITHOUT_MODELS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "trl", "peft", "dspy", "mlflow"}:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+from fastslow.cli import main
+sys.exit(main(["report", sys.argv[1], "--recompute"]))
+"""
+
+
+def test_a_copied_run_is_recomputed_to_the_same_bytes_where_no_model_could_be_loaded(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "runs")
+    write_report(run)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(run, copy)
+    (copy / "report.md").unlink()
+
+    def recomputed() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_MODELS, str(copy)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            timeout=60,
+        )
+
+    done = recomputed()
+    assert done.returncode == 0, done.stderr
+    assert "byte-identical" in done.stdout
+    assert not (copy / "report.md").exists()  # it only looks
+
+
+def test_recomputing_names_what_report_json_says_otherwise(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_report(run)
+    path = run / "report.json"
+    data = json.loads(path.read_text())
+    data["metrics"]["bwt_gem"]["value"] = 0.25
+    path.write_text(json.dumps(data))
+    assert recompute_report(run) == ("metrics.bwt_gem.value: 0.25 -> -0.4375",)
+    path.write_text(json.dumps(json.loads(json_text(build_report(run)))))
+    assert recompute_report(run) == ("the layout: not our writer's",)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"report\.json: cannot be read, .*fastslow report"):
+        recompute_report(run)
+
+
+def replay(run: Path, *cells: tuple[int, str, PromptPolicy, str]) -> None:
+    """Write cells that the headline matrix does not have: row, task, role, digits."""
+    with RunDir.open(run) as run_dir:
+        for row, task, role, digits in cells:
+            for example, digit in enumerate(digits):
+                made = score_row(run_dir.path.name, row, task, example, float(digit))
+                text = PromptProgram(f"{task}: ") if role == "seed" else text_of(task)
+                sample = replace(made.sample, prompt_policy=role, text_hash=text.text_hash)
+                run_dir.scores.append(replace(made, sample=sample))
+
+
+def test_the_channel_split_of_a_task_is_as_worked_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    data = report_json(run)["channel_split"]["alpha"]
+    assert data["figures"]["gain_slow"]["value"] is None
+    assert data["figures"]["gain_slow"]["reason"] == "not measured: learned_seed"
+
+    replay(run, (0, "alpha", "own", "11000000"), (1, "alpha", "seed", "11110000"))
+    split = report_json(run)["channel_split"]
+    figures = {name: found["value"] for name, found in split["alpha"]["figures"].items()}
+    # base 1/8; seed text on the learned weights 4/8, own text on the base 2/8, both 1; at last 1/8
+    assert figures == {
+        "gain_slow": 0.375,
+        "gain_fast": 0.125,
+        "gain_joint": 0.875,
+        "synergy": 0.375,
+        "tf": 0.875,
+        "wf": 0.875,
+        "pf": None,
+        "ix": None,
+        "wf_s": 0.875,
+        "pf_s": None,
+        "rec": None,
+        "residual": None,
+    }
+    assert split["alpha"]["same_text"]
+    assert "its part is 0 and wf = tf" in split["alpha"]["figures"]["pf"]["reason"]
+    assert split["alpha"]["figures"]["wf"]["low"] == 0.63  # as the change, with the other sign
+    gamma = split["gamma"]["figures"]["tf"]
+    assert (gamma["value"], gamma["low"]) == (None, None)
+    assert gamma["reason"] == "learned in the last stage: nothing came after"
+
+
+def test_what_a_new_text_brings_back_is_said_with_its_budget(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(ReoptimizedEvent("alpha", text_of("alpha"), 0.5, 32, 328))
+    replay(run, (3, "alpha", "reopt", "11110000"))
+    split = report_json(run)["channel_split"]["alpha"]
+    assert split["budget"] == 328
+    assert split["figures"]["rec"]["value"] == 0.375
+    assert split["figures"]["residual"]["value"] == 0.5
+    assert "in 328 rollouts" in split["figures"]["rec"]["formula"]
+    assert report_json(run)["channel_split"]["beta"]["budget"] is None
+
+
+def test_repeats_of_the_base_give_each_task_a_noise_floor_and_retention_heeds_it(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path)
+    alone = report_json(run)["per_task"]["alpha"]["noise_floor"]
+    assert (alone["value"], alone["reason"]) == (None, "needs two base evaluations at least, got 1")
+    with RunDir.open(run) as run_dir:
+        for task in ("alpha", "beta", "gamma"):
+            for example in range(8):
+                made = score_row(run_dir.path.name, 0, task, example, float(task == "gamma"))
+                run_dir.scores.append(replace(made, sample=replace(made.sample, sample=1)))
+    data = report_json(run)
+    floors = {task: data["per_task"][task]["noise_floor"]["value"] for task in data["tasks"]}
+    assert floors == {"alpha": 0.125, "beta": 0.0, "gamma": 1.0}
+    assert "noise floor 1" in data["metrics"]["retention_gain"]["reason"]
+    assert "BWT is not informative" in data["bwt_warning"]
+    assert "BWT is not informative" in (run / "report.md").read_text()
+
+
+def test_scores_within_a_stage_are_points_of_its_learning_curve(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        for cycle in range(1, 5):  # four more cycles of the last stage, five points and its start
+            run_dir.events.append(CycleEvent(2, cycle, {"slow": 64}, {"slow": 1.0}, {}))
+        for cycle, digits in enumerate(("1000", "1100", "1100", "1110")):
+            for example, digit in enumerate(digits):
+                made = score_row(run_dir.path.name, 3, "gamma", example, float(digit))
+                run_dir.scores.append(replace(made, cycle=cycle))
+    curves = report_json(run)["curves"]
+    assert curves[0]["at"] == [0, 96]
+    assert curves[0]["scores"] == [0.125, 1.0]
+    assert "at least five points" in curves[0]["sigmoid"]["sigmoid_asymptote"]["reason"]
+    assert curves[2]["at"] == [0, 96, 160, 224, 288, 352]
+    assert curves[2]["scores"] == [0.0, 0.25, 0.5, 0.5, 0.75, 1.0]  # on the four examples of all
+    assert (curves[2]["n"], curves[2]["unit"]) == (4, "rollouts")
+    assert curves[2]["threshold"]["value"] == 160
+    fitted = curves[2]["sigmoid"]
+    assert fitted["sigmoid_r2"]["value"] > 0.8
+    assert fitted["sigmoid_asymptote"]["low"] <= fitted["sigmoid_asymptote"]["high"]
+    assert "| 3 gamma | 0: 0.00, 96: 0.25" in (run / "report.md").read_text()
+
+
+def test_the_cost_of_every_part_of_the_evaluation_and_its_share_are_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(EvaluationEvent(1, 16, 4.0, "channel_split", 8))
+    data = report_json(run)
+    assert data["evaluation"] == {
+        "frac": 0.1,
+        "parts": {
+            "matrix": {"rollouts": 96, "seconds": 6.0, "reused": 0},
+            "channel_split": {"rollouts": 16, "seconds": 4.0, "reused": 8},
+        },
+    }
+    assert data["rollouts"]["evaluation"] == 112
+    assert "| evaluation | 112 | 8 | 10.0 | 0.10 |" in (run / "report.md").read_text()
+
+
+def test_a_sample_recorded_again_as_reused_is_no_damage(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    before = report_json(run)
+    with RunDir.open(run) as run_dir:
+        made = score_row(run_dir.path.name, 0, "alpha", 0, 0.0)
+        run_dir.scores.append(replace(made, reused=True))
+    assert report_json(run) == before
+
+
+def test_drift_has_a_table_per_direction_with_both_texts_and_neutral_prose(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        for row in (1, 2, 3):
+            for name in ("kl_razor", "entropy"):
+                for task in ("alpha", "beta"):
+                    run_dir.events.append(
+                        DriftEvent(row, task, name, 0.5 * row, None, 8, "t", "with_text", 0.1),
+                        DriftEvent(row, task, name, 0.25 * row, None, 8, "s", "without_text"),
+                    )
+        run_dir.events.append(
+            DriftEvent(3, NEUTRAL, "neutral_ce_delta", 0.0625, None, 900, "", "without_text", 0.01)
+        )
+    data = report_json(run)
+    razor = [d for d in data["drift"] if d["name"] == "kl_razor"]
+    assert [(d["row"], d["text"], d["task"], d["value"]) for d in razor[:4]] == [
+        (1, "with_text", "alpha", 0.5),
+        (1, "with_text", "beta", 0.5),
+        (1, "without_text", "alpha", 0.25),
+        (1, "without_text", "beta", 0.25),
+    ]
+    # points: stage 2 (beta, razor 1) with alpha; stage 3 has none for gamma: one point, no parabola
+    assert data["kl_fit"]["kl_fit_n"]["value"] == 1
+    assert data["kl_fit"]["kl_fit_r2"]["value"] is None
+    assert "needs four, got 1" in data["kl_fit"]["kl_fit_r2"]["reason"]
+    text = (run / "report.md").read_text()
+    assert "| 2 | seed text | 0.5000 | 0.5000 |" in text
+    assert "| 3 | 0.0625 (0.0100) |" in text
+
+
+def test_geometry_overlap_and_proxies_have_tables_with_reasons_for_what_is_undefined(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path)
+    write_report(run)
+    assert "## Geometry" not in (run / "report.md").read_text()
+    rank = Metric("stable_rank", 1.5, None, "sum s^2 / s_1^2")
+    none = Metric("stable_rank", None, "the update is zero everywhere", "sum s^2 / s_1^2")
+    shared = Metric("jaccard_top1", 0.25, None, "both / either")
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            FiguresEvent(1, "geometry", "1 alpha", (rank,), {"num_weights": 8.0}),
+            FiguresEvent(2, "geometry", "2 beta", (none,), {"num_weights": 8.0}),
+            FiguresEvent(2, "overlap", "1 alpha and 2 beta", (shared,), {"chance": 0.005}),
+            FiguresEvent(0, "proxies", "some inputs", (rank,), {"samples": 40.0}),
+        )
+    data = report_json(run)["measured"]
+    assert [(m["kind"], m["row"], m["of"]) for m in data] == [
+        ("geometry", 1, "1 alpha"),
+        ("geometry", 2, "2 beta"),
+        ("overlap", 2, "1 alpha and 2 beta"),
+        ("proxies", 0, "some inputs"),
+    ]
+    assert data[0]["figures"]["stable_rank"]["value"] == 1.5
+    text = (run / "report.md").read_text()
+    assert "| `stable_rank` | 1.5000 | the update is zero everywhere | `sum s^2 / s_1^2` |" in text
+    assert "| 1 alpha and 2 beta | 0.2500 | 0.0050 |" in text
+    assert "## Proxies of plasticity" in text
+
+
+def write_curve(run: Path, row: int, rows: Sequence[str], **changed: Any) -> None:
+    kept = {
+        "task": "delta",
+        "version": "delta@1",
+        "row": row,
+        "seed": 0,
+        "problems": 8,
+        "settings": {"kind": "sft", "adapter": "merge", "updates": 5},
+        "weights": f"w{row}",
+        "examples": [f"v{i}" for i in range(len(rows[0]))],
+        "at": [0, 5],
+        "scores": [[float(digit) for digit in digits] for digits in rows],
+        "rollouts": 8,
+        "seconds": 3.0,
+    }
+    folder = run / "probe" / "delta"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"row-{row:03d}-seed-0.json").write_text(json.dumps(kept | changed))
+
+
+def test_what_a_probe_says_is_as_worked_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_curve(run, 0, ("0000", "1110"))
+    assert report_json(run)["probes"] == []  # the base alone says nothing
+    write_curve(run, 3, ("1000", "1100"))
+    data = report_json(run)
+    [probe] = data["probes"]
+    figures = {name: found["value"] for name, found in probe["figures"].items()}
+    expected = {
+        "probe_start_difference": 0.25,
+        "probe_end_difference": -0.25,
+        "probe_gain": 0.25,
+        "probe_gain_base": 0.75,
+        "probe_gain_ratio": 0.333333,
+        "probe_auc": 1.875,
+        "probe_stalled": 0.0,
+        "probe_steps_to_threshold": 5.0,
+    }
+    assert {name: figures[name] for name in expected} == expected
+    gain = probe["figures"]["probe_gain"]
+    assert gain["low"] <= 0.25 <= gain["high"]
+    assert (probe["tuned"], probe["base"], probe["n"]) == ([[0.25, 0.5]], [[0.0, 0.75]], 4)
+    assert data["evaluation"]["parts"]["probe"] == {"rollouts": 16, "seconds": 6.0, "reused": 0}
+    assert data["seconds_by"]["evaluation"] == 12.0
+    text = (run / "report.md").read_text()
+    assert "from these weights: 0.25, 0.50; from the base: 0.00, 0.75" in text
+    assert recompute_report(run) == ()
+
+
+def test_curves_made_under_other_settings_are_not_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_curve(run, 0, ("0000", "1110"), settings={"kind": "grpo", "adapter": "merge"})
+    write_curve(run, 3, ("1000", "1100"))
+    assert report_json(run)["probes"] == []
