@@ -121,10 +121,12 @@ def kl_budget_lines(name: str) -> list[str]:
 def slow_step_lines() -> list[str]:
     """Speed of the slow channel's update."""
     found = json.loads(SLOW_STEP.read_text())
+    made = dict.fromkeys(row.get("command", found["command"]) for row in found["shapes"])
     lines = [
         "## Speed: one update of the slow channel against stock TRL",
         "",
-        f"Made by `{found['command']}`. {made_on(found['environment'])} Medians of",
+        f"Made by {' and '.join(f'`{command}`' for command in made)}.",
+        f"{made_on(found['environment'])} Medians of",
         "turns taken side by side; stock in the largest micro-batch that fits.",
         "",
         "| text, problems, rollouts, question, answer | times as fast | layout | seconds | stock's "

@@ -456,7 +456,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         kept = json.loads(options.json.read_text()) if options.json.is_file() else {}
         measured = [row["shape"] for row in found]
-        others = [row for row in kept.get("shapes", []) if tuple(row["shape"]) not in measured]
+        others = [
+            {"command": kept["command"]} | row
+            for row in kept.get("shapes", [])
+            if tuple(row["shape"]) not in measured
+        ]
         figures = {"shapes": others + found, "whole_step": whole or kept.get("whole_step")}
         write_figures(options.json, figures, "slow_step", arguments)
 
