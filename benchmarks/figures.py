@@ -1,6 +1,7 @@
 """Writes what a benchmark measured, with what it takes to know where it comes from."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ def write_figures(
         arguments: Of the command line; None takes the process's own.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    made = {"command": " ".join(["python -m", f"benchmarks.{benchmark}", *given])}
+    made = {"command": f"python -m benchmarks.{benchmark} {shlex.join(given)}".strip()}
     text = json.dumps({**made, "environment": describe_environment(_device()), **figures}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -9,6 +9,7 @@ documents is typed by hand.
 
 import argparse
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def results() -> str:
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
     for name, report in reports.items():
         lines += [f"## {QUESTIONS[name]}", ""]
-        lines += [f"Run `runs/reference/{name}`, made by `{' '.join(report.command)}`.", ""]
+        lines += [f"Run `runs/reference/{name}`, made by `{shlex.join(report.command)}`.", ""]
         lines += [machine(report), "", f"**{verdict(report)}**", ""]
         for table in tables(report):
             lines += [

@@ -1,6 +1,7 @@
 """The report as Markdown that shows untrusted text without obeying it."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from fastslow.prompts import PromptProgram
@@ -27,7 +28,7 @@ def markdown(report: Report) -> str:
         "",
         f"**{_inline(verdict(report))}**",
         "",
-        f"Made by {_code(' '.join(report.command))}, configuration {_code(report.config_hash)}.",
+        f"Made by {_code(shlex.join(report.command))}, configuration {_code(report.config_hash)}.",
         "",
     ]
     for table in tables(report):

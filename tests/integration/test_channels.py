@@ -65,9 +65,11 @@ class Recorded:
     def num_rollouts(self) -> int:
         return int(self.inner.num_rollouts)
 
-    def sample(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+    def sample(
+        self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
+    ) -> list[Completion]:
         self.prompts += prompts
-        drawn: list[Completion] = self.inner.sample(prompts, sampling, seeds)
+        drawn: list[Completion] = self.inner.sample(prompts, sampling, seeds, adapter=adapter)
         return drawn
 
     def __getattr__(self, name: str) -> Any:
@@ -308,7 +310,9 @@ def test_an_engine_that_fails_stops_the_phase_and_is_not_a_score_of_zero(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     class Broken(Recorded):
-        def sample(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+        def sample(
+            self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
+        ) -> list[Completion]:
             raise MemoryError("no room")
 
     moved.engine = Broken(moved.engine)  # type: ignore[assignment]
@@ -318,7 +322,9 @@ def test_an_engine_that_fails_stops_the_phase_and_is_not_a_score_of_zero(
 
 def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> None:
     class Mute(Recorded):
-        def sample(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+        def sample(
+            self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
+        ) -> list[Completion]:
             self.prompts += prompts
             return [Completion((1,), (0.0,), "", "stop") for _ in prompts]
 

@@ -35,7 +35,9 @@ class Scripted(Recorded):
         super().__init__(policy.engine)
         self.script = [(text, policy.tokenizer(text)["input_ids"]) for text in script]
 
-    def sample(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+    def sample(
+        self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
+    ) -> list[Completion]:
         self.prompts += prompts
         assert len(prompts) == len(self.script)
         return [

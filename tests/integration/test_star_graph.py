@@ -44,7 +44,7 @@ stages: [{{task: star_graph, cycles: 1}}]
 tasks: {{star_graph: {{use: star_graph, params: {json.dumps(PARAMS)}}}}}
 cycle: {{optimizer_steps: {UPDATES}, problems: {PROBLEMS}}}
 slow: {{kind: grpo, group: {GROUP}, lr: 0.002}}
-evaluation: {{kl_examples: 0}}
+evaluation: {{kl_examples: 0, channel_split: false, curve_examples: 0}}
 tracking: null
 """
 STEPS = 110
