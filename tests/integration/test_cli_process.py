@@ -41,6 +41,8 @@ def test_an_interrupt_ends_with_code_130_and_one_line(model_cache: Path) -> None
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # a shell that started the tests in the background has them ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout is not None
         assert "waiting for it" in process.stdout.readline()
