@@ -29,8 +29,8 @@ PASS_TOKENS = 150.0
 """What starting one more forward and backward pass costs, in tokens. Source: fitted to the timings
 in docs/log.md."""
 ATTENTION_SLOWDOWN = 2.0
-"""Time of an attention score against as many multiplications inside a linear layer; the scores are
-computed once more on the way back. Source: as for `PASS_TOKENS`."""
+"""Time of an attention score against as many multiplications inside a linear layer. Source: our
+estimate, not fitted."""
 
 logger = logging.getLogger(__name__)
 

@@ -159,6 +159,25 @@ def test_the_kept_adapter_and_texts_of_a_stage_give_its_scores(
 
 
 @pytest.mark.parametrize("stop", ["in a fast phase", "in a slow phase", "in an evaluation"])
+def cut_in_the_second_cycle(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of a run that was interrupted at the end of its second slow phase."""
+    inner, calls = SlowChannel.adapt, iter(range(9))
+
+    def cut(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, overrides)
+    return sorted((tmp_path / "runs").iterdir())[-1]
+
+
 def test_resuming_equals_never_stopping(
     whole: Path, tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
@@ -202,19 +221,7 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
     assert len({r.sample.weights for r in headline(undisturbed)}) == 3
 
-    inner, calls = SlowChannel.adapt, iter(range(9))
-
-    def cut_in_the_second_cycle(*args: Any) -> Any:
-        result = inner(*args)
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlowChannel, "adapt", cut_in_the_second_cycle)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, overrides)
-    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
     assert broken != undisturbed
     assert results(launch.resume(broken, no_report)) == results(undisturbed)
 
@@ -236,19 +243,7 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
     proposals = [e.metrics["fast/proposals"] for e in cycles if "fast" in e.rollouts]
     assert proposals[1:3] == [5, 5]  # a bootstrapped one would also cost a pass over the pool
 
-    inner, calls = SlowChannel.adapt, iter(range(9))
-
-    def cut_in_the_second_cycle(*args: Any) -> Any:
-        result = inner(*args)
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlowChannel, "adapt", cut_in_the_second_cycle)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, overrides)
-    broken = sorted((tmp_path / "runs").iterdir())[-1]
+    broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
     [point] = [p for p in (broken / "resume").iterdir() if p.name == "000-001"]
     assert json.loads((point / "state.json").read_text())["evidence"]
     assert results(launch.resume(broken, no_report)) == results(undisturbed)
