@@ -158,7 +158,6 @@ def test_the_kept_adapter_and_texts_of_a_stage_give_its_scores(
     }
 
 
-@pytest.mark.parametrize("stop", ["in a fast phase", "in a slow phase", "in an evaluation"])
 def cut_in_the_second_cycle(
     tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
@@ -178,6 +177,7 @@ def cut_in_the_second_cycle(
     return sorted((tmp_path / "runs").iterdir())[-1]
 
 
+@pytest.mark.parametrize("stop", ["in a fast phase", "in a slow phase", "in an evaluation"])
 def test_resuming_equals_never_stopping(
     whole: Path, tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
