@@ -1,6 +1,6 @@
 """THE loop: stages, cycles, evaluation, resume points (arXiv 2605.12484, Algorithm 1).
 
-`run` is the method, the functions below it its steps; `launch.py` builds the parts. A baseline is
+`run` is the method, the functions below it its steps; `build.py` makes the parts. A baseline is
 a shorter tuple of channels, never another path through this file.
 """
 

@@ -4,7 +4,8 @@ Reads files only: no model, no tracker, no lock. `build_report` makes plain data
 write it down; the same files always give the same bytes.
 """
 
-from fastslow.report.data import Report, build_report
+from fastslow.report.computing import build_report
+from fastslow.report.data import Report
 from fastslow.report.files import recompute_report, write_report
 from fastslow.report.terminal import render_terminal
 

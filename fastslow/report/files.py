@@ -16,7 +16,8 @@ from fastslow.errors import CheckpointError
 from fastslow.measure.uncertainty import Interval
 from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
-from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary, build_report
+from fastslow.report.computing import build_report
+from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary
 from fastslow.report.markdown import markdown
 from fastslow.report.tables import verdict
 from fastslow.text import shorten

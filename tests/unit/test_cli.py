@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.cli import _resume_hint, _split, main
+from fastslow.cli import main
+from fastslow.commands.words import resume_hint, split_words
 from tests.unit.run_folder import write_run
 
 DEMO = "configs/experiments/demo.yaml"
@@ -67,7 +68,10 @@ def test_words_with_an_equals_sign_are_overrides_unless_a_file_has_that_name(
     monkeypatch.chdir(tmp_path)
     Path("a=b.yaml").write_text("")
     words = ["run.yaml", "seed=1", "a=b.yaml", "model.name=/x/y"]
-    assert _split(words) == ([Path("run.yaml"), Path("a=b.yaml")], ["seed=1", "model.name=/x/y"])
+    assert split_words(words) == (
+        [Path("run.yaml"), Path("a=b.yaml")],
+        ["seed=1", "model.name=/x/y"],
+    )
 
 
 def test_check_prints_every_value_with_its_source_and_the_cost(
@@ -246,6 +250,6 @@ def test_report_of_what_is_no_run_folder_ends_with_code_2(
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     stop = KeyboardInterrupt()
     stop.add_note("fastslow resume runs/0412-demo")
-    with pytest.raises(KeyboardInterrupt), _resume_hint():
+    with pytest.raises(KeyboardInterrupt), resume_hint():
         raise stop
     assert capsys.readouterr().err == "\nTo go on: fastslow resume runs/0412-demo\n"

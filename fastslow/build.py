@@ -1,0 +1,208 @@
+"""Builds the parts of a run from its configuration.
+
+The one place where `kind` is matched. Configuration ends here; everything below receives plain
+arguments.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastslow import model_store
+from fastslow.channels.base import Channel
+from fastslow.config.fast import (
+    DemosKeys,
+    FastConfig,
+    GepaKeys,
+    MiproKeys,
+    ReflectiveBase,
+    SequenceConfig,
+    SimbaKeys,
+)
+from fastslow.config.load import LoadedConfig
+from fastslow.config.models import RunConfig
+from fastslow.config.reflection import ReflectionConfig
+from fastslow.config.slow import GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.readiness import require_optuna
+from fastslow.registry import build_task
+from fastslow.seeds import derive_seed
+from fastslow.task import Task
+from fastslow.tracking import MlflowTracker, NullTracker, Tracker
+
+if TYPE_CHECKING:
+    from fastslow.channels.minimal import KlBudget
+    from fastslow.channels.optimizers import Optimizer
+    from fastslow.channels.reflection import Reflection
+    from fastslow.channels.scoring import FastSettings
+    from fastslow.channels.trl_bridge import GrpoSettings
+
+
+def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
+    """Every task of the run by name, in the order of the matrix.
+
+    Raises:
+        TaskError: A task's data cannot be had or breaks the contract.
+    """
+    config = loaded.config
+    return {
+        name: build_task(name, config.task_use(name).use, loaded.task_params[name])
+        for name in config.task_names
+    }
+
+
+def build_probe_task(loaded: LoadedConfig) -> Task | None:
+    """The task of the run's probe; None without one.
+
+    Raises:
+        TaskError: Its data cannot be had or breaks the contract.
+    """
+    probe = loaded.config.probe
+    if probe is None:
+        return None
+    use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
+    return build_task(probe.task, use, params)
+
+
+def locate_model(config: RunConfig) -> str:
+    """Folder or hub id of the base model.
+
+    Raises:
+        ModelError: It is not there; says how to get it.
+    """
+    return model_store.resolve(config.model.name, config.model.revision).path_or_id
+
+
+def build_policy(config: RunConfig, path_or_id: str) -> Policy:
+    """The base model, with a fresh adapter if the slow channel is on.
+
+    Raises:
+        ModelError: The model cannot be loaded, or takes no adapter as configured.
+    """
+    model = config.model
+    policy = load_policy(
+        path_or_id,
+        revision=model.revision,
+        dtype=model.dtype,
+        device=pick_device(model.device),
+    )
+    if config.slow is None:
+        return policy
+    lora = config.slow.lora
+    return with_adapter(
+        policy,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        seed=derive_seed(config.seed, "adapter"),
+        placement=lora.placement,
+    )
+
+
+def build_channels(config: RunConfig) -> list[Channel]:
+    """The run's channels, fast first."""
+    channels: list[Channel] = []
+    if config.fast is not None:
+        channels.append(build_fast(config.fast))
+    if config.slow is not None:
+        channels.append(build_slow(config.slow))
+    return channels
+
+
+def build_slow(slow: SlowConfig) -> Channel:
+    """The slow channel with its trainer."""
+    from fastslow.channels.slow import SlowChannel
+
+    if isinstance(slow, GrpoConfig):
+        return SlowChannel(grpo_settings(slow), kl_budget=build_kl_budget(slow))
+    from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
+
+    names = SftSettings.__dataclass_fields__
+    settings = SftSettings(**{name: getattr(slow, name) for name in names})
+    return SlowChannel(settings, GoldTrainer, build_kl_budget(slow))
+
+
+def build_fast(fast: FastConfig) -> Channel:
+    """The fast channel with its optimizer, and the optimizer's second language model.
+
+    Raises:
+        ConfigError: The optimizer needs a package that is not installed, or the model a key that is
+            not in the environment.
+    """
+    from fastslow.channels.fast import FastChannel
+    from fastslow.channels.scoring import FastSettings
+
+    require_optuna(fast)
+    settings = FastSettings(**{n: getattr(fast, n) for n in FastSettings.__dataclass_fields__})
+    reflection = build_reflection(fast.reflection) if isinstance(fast, ReflectiveBase) else None
+    if not isinstance(fast, SequenceConfig):
+        return FastChannel(settings, build_optimizer(fast, settings, reflection), reflection)
+    from fastslow.channels.optimizers import SequenceSearch
+
+    steps = [build_optimizer(step, settings, reflection) for step in fast.steps]
+    shared = zip(fast.shares, steps, strict=True)
+    return FastChannel(settings, SequenceSearch(list(shared)), reflection)
+
+
+def build_optimizer(
+    keys: DemosKeys | GepaKeys | SimbaKeys | MiproKeys,
+    settings: "FastSettings",
+    reflection: "Reflection | None",
+) -> "Optimizer":
+    """One optimizer of texts."""
+    if isinstance(keys, DemosKeys):
+        from fastslow.channels.demos import DemosSearch
+
+        return DemosSearch(keys.demonstrations, keys.demonstration_order)
+    assert reflection is not None
+    match keys:
+        case GepaKeys():
+            from fastslow.channels.gepa_bridge import GepaSearch
+
+            return GepaSearch(keys.minibatch, settings.population, reflection)
+        case SimbaKeys():
+            from fastslow.channels.simba_bridge import SimbaSearch
+
+            return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
+        case MiproKeys():
+            from fastslow.channels.mipro_bridge import MiproSearch
+
+            return MiproSearch(keys.demonstrations, keys.candidates, reflection)
+
+
+def build_reflection(config: ReflectionConfig) -> "Reflection":
+    """The second language model of the fast channel.
+
+    Raises:
+        ConfigError: Its key is not in the environment.
+    """
+    from fastslow.channels.reflection import Reflection, ReflectionSettings
+
+    names = ReflectionSettings.__dataclass_fields__
+    return Reflection(ReflectionSettings(**{name: getattr(config, name) for name in names}))
+
+
+def build_kl_budget(slow: MinimalConfig) -> "KlBudget | None":
+    """The slow channel's budget of KL to the base, if it has one."""
+    from fastslow.channels.minimal import KlBudget
+
+    return KlBudget(slow.kl_budget, slow.kl_budget_rows) if slow.kl_budget else None
+
+
+def grpo_settings(grpo: GrpoConfig) -> "GrpoSettings":
+    """The slow channel's part of the configuration as plain data."""
+    from fastslow.channels.difficulty import DifficultySettings
+    from fastslow.channels.trl_bridge import GrpoSettings
+
+    given = {name: getattr(grpo, name) for name in GrpoSettings.__dataclass_fields__}
+    return GrpoSettings(
+        **given | {"difficulty": DifficultySettings(**grpo.difficulty.model_dump())}
+    )
+
+
+def build_tracker(config: RunConfig, run_path: Path) -> Tracker:
+    """The run's tracker; one that does nothing when it is off."""
+    if config.tracking is None:
+        return NullTracker()
+    return MlflowTracker(
+        Path(config.runs_dir), run_path / "tracker.json", config.tracking.uri, config.name
+    )

@@ -1,0 +1,111 @@
+"""`tasks list`, `tasks show` and `tasks check`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastslow.commands.words import first_line
+from fastslow.errors import ConfigError, TaskError
+from fastslow.text import visible
+
+if TYPE_CHECKING:
+    from fastslow.task import Task
+
+app = typer.Typer(help="The tasks a run can visit.", no_args_is_help=True)
+
+TaskName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A folder under tasks/, or package.module:function.")
+]
+TaskParams = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]…", help="Parameters of the task.")
+]
+
+
+@app.command("list")
+def tasks_list() -> None:
+    """List the tasks, one a line with what they ask."""
+    from fastslow.registry import find_task, task_names
+
+    names = task_names()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {first_line(find_task(name).doc)}")
+
+
+@app.command("show")
+def tasks_show(name: TaskName, params: TaskParams = None) -> None:
+    """Show a task: its parameters, seed instruction, sizes and three examples."""
+    from pydantic_core import PydanticUndefined
+
+    from fastslow.config.reference import model_keys
+    from fastslow.registry import find_task
+
+    definition = find_task(name)
+    print(f"{definition.name}@{definition.version}: {first_line(definition.doc)}")
+    print(f"source: {visible(definition.source)}")
+    if card := _card(name):
+        print(f"card: {visible(str(card))}")
+        for line in _section(card, "What it asks"):
+            print(f"  {visible(line)}")
+    print("\nparameters")
+    for key in model_keys(definition.config_class):
+        default = "required" if key.default is PydanticUndefined else f"= {key.default!r}"
+        print(f"  {key.name} ({key.type}) {visible(default)}: {visible(key.meaning)}")
+    task = _build(name, params or [])
+    print(f"\nseed instruction: {visible(task.instruction)}")
+    print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")
+    print(f"test {len(task.test)}; answers of at most {task.max_tokens} tokens")
+    print("\nexamples (train)")
+    for example in task.train[:3]:
+        print(f"  question: {visible(example.question)}\n  answer:   {visible(example.answer)}")
+
+
+@app.command("check")
+def tasks_check(name: TaskName, params: TaskParams = None) -> None:
+    """Check what every task promises.
+
+    The splits are disjoint, gold answers score 1.0, junk scores 0.0; without parameters also that
+    its card fits it.
+    """
+    from fastslow.cards import card_problems
+    from fastslow.task_contract import contract_failures
+
+    task = _build(name, params or [])
+    failures = list(contract_failures(task))
+    if not params and (card := _card(name)):
+        failures += card_problems(card, task)
+    if failures:
+        raise TaskError("\n".join(f"task {task.version}: {failure}" for failure in failures))
+    sizes = f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
+    print(f"{task.version}: splits disjoint ({sizes}), gold answers 1.0, junk 0.0")
+
+
+def _build(name: str, params: Sequence[str]) -> "Task":
+    """Build a task with `key=value` parameters, read and checked as those of a run are."""
+    from fastslow.config.load import load_config
+    from fastslow.registry import find_task
+
+    definition = find_task(name)
+    if strange := [word for word in params if "=" not in word]:
+        raise ConfigError(
+            f"tasks: parameters are written key=value, got {visible(strange[0])!r}. "
+            f"`fastslow tasks show {visible(name)}` lists them."
+        )
+    run = ["name=task", "stages=[{task: task}]", f"tasks.task.use={name}"]
+    loaded = load_config((), [*run, *(f"tasks.task.params.{word}" for word in params)])
+    return definition.build(definition.name, loaded.task_params["task"])
+
+
+def _card(name: str) -> Path | None:
+    """The card of a task that lies in a folder of tasks/; None without one."""
+    from fastslow.registry import task_folder
+
+    card = None if ":" in name else task_folder(name) / "README.md"
+    return card if card and card.is_file() else None
+
+
+def _section(card: Path, heading: str) -> list[str]:
+    """Lines of a card under `## heading`, blank ones left out."""
+    text = card.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
+    return [line for line in text.partition("\n## ")[0].splitlines() if line.strip()]

@@ -1,0 +1,115 @@
+"""`check`, `train` and `resume`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastslow.commands.words import FilesAndOverrides, Run, print_report, resume_hint, split_words
+from fastslow.errors import ConfigError
+from fastslow.text import visible
+
+if TYPE_CHECKING:
+    from fastslow.config.load import LoadedConfig
+
+
+def check(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE… [key=value]…", show_default=False)
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List every key there is, with its meaning.")
+    ] = False,
+) -> None:
+    """Validate configurations; show every value, its source, the cost.
+
+    With several files, prints one line for each. Loads no model and writes nothing.
+    """
+    if keys:
+        from fastslow.config.reference import reference
+
+        print(reference(), end="")
+        return
+    files, overrides = split_words(words or [])
+    if not files:
+        raise ConfigError(
+            "check: no file, got none. Name one: fastslow check configs/experiments/demo.yaml"
+        )
+    wrong = []
+    for file in files:
+        try:
+            _print_config(file, overrides, brief=len(files) > 1)
+        except ConfigError as err:
+            wrong.append(str(err))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def train(words: FilesAndOverrides) -> None:
+    """Take a model through the stages of FILE, then report.
+
+    Makes a run folder with a resume point after every cycle, and prints the forgetting report.
+    """
+    from fastslow.config.load import load_config
+
+    files, overrides = split_words(words)
+    if len(files) != 1:
+        raise ConfigError(
+            f"train: one configuration file, got {len(files)}. Combine files with `extends`, or "
+            "give key=value overrides."
+        )
+    loaded = load_config(files, overrides)
+    with resume_hint():
+        from fastslow.launch import train as start
+        from fastslow.report import write_report
+
+        folder = start(loaded, ["fastslow", "train", *words], write_report)
+    print_report(folder)
+
+
+def resume(run: Run) -> None:
+    """Go on with a run from its last resume point, then report."""
+    with resume_hint():
+        from fastslow.launch import resume as go_on
+        from fastslow.report import write_report
+
+        folder = go_on(run, write_report)
+    print_report(folder)
+
+
+def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
+    from fastslow.config.load import check_fragment, load_config
+
+    if file.resolve().parent.name == "base":
+        check_fragment(file)
+        print(f"{visible(str(file))}: ok, a fragment for others to extend")
+        return
+    from fastslow.readiness import lacking
+
+    loaded = load_config([file], overrides)
+    notes = [f"note: {visible(note)}" for note in lacking(loaded.config)]
+    if brief:
+        print("; ".join((f"{visible(str(file))}: ok, {loaded.config.name}", *notes)))
+        return
+    print(f"{visible(str(file))}: ok")
+    _print_values(loaded)
+    for note in notes:
+        print(note)
+
+
+def _print_values(loaded: "LoadedConfig") -> None:
+    import json
+
+    from fastslow.config.cost import estimate_cost
+    from fastslow.config.load import leaves
+
+    values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
+    key_width = max(map(len, values))
+    value_width = min(40, max(map(len, values.values())))
+    for key, value in values.items():
+        source = visible(loaded.sources[key])
+        print(f"  {visible(key):{key_width}}  {visible(value):{value_width}}  {source}")
+    print("cost")
+    for line in estimate_cost(loaded.config).lines():
+        print(f"  {line}")

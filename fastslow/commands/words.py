@@ -1,0 +1,56 @@
+"""What commands share: kinds of arguments, and what is printed alike."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastslow.processes import is_leader
+from fastslow.text import visible
+
+PLAIN_WIDTH = 120
+"""Columns of a report that goes to a file or a pipe."""
+
+FilesAndOverrides = Annotated[
+    list[str], typer.Argument(metavar="FILE [key=value]…", show_default=False)
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Files, and overrides: words with `=` that name no existing file."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    return [Path(word) for word in words if word not in overrides], overrides
+
+
+def print_report(run: Path) -> None:
+    """Print the report of a run folder, in the leader."""
+    if not is_leader():
+        return
+    from rich.console import Console
+
+    from fastslow.report import build_report, render_terminal
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(render_terminal(build_report(run)))
+    print(f"run folder: {visible(str(run))}")
+
+
+@contextmanager
+def resume_hint() -> Iterator[None]:
+    """Say how to go on when Ctrl-C stops what is inside, if the exception's notes know."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        notes: Sequence[str] = getattr(stop, "__notes__", ())
+        for note in notes:
+            print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        raise
+
+
+def first_line(doc: str) -> str:
+    """The first line of a docstring, safe to print."""
+    return visible(next(iter(doc.strip().splitlines()), ""))

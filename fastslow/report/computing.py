@@ -1,0 +1,251 @@
+"""Computes a report from the files of one run folder; no model is needed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fastslow.errors import CheckpointError
+from fastslow.measure.divergences import forgetting_on_kl
+from fastslow.measure.intransigence import why_bwt_says_nothing
+from fastslow.measure.matrix import ScoreMatrix
+from fastslow.measure.overview import final_metrics, task_metrics
+from fastslow.measure.uncertainty import Interval, mean_difference
+from fastslow.records import (
+    CycleEvent,
+    DriftEvent,
+    EvaluationEvent,
+    Event,
+    FiguresEvent,
+    ReoptimizedEvent,
+    RunEvent,
+    ShrinkEvent,
+    TextEvent,
+    read_events,
+    read_scores,
+)
+from fastslow.report.cells import CellTable
+from fastslow.report.data import EvaluationCost, Note, Prompt, Report, StageSummary, TaskSummary
+from fastslow.report.learning import stage_curves
+from fastslow.report.plasticity import TaskProbe, read_probes
+from fastslow.report.reflection import reflection_account
+from fastslow.report.split import channel_splits
+from fastslow.types import Metric
+
+Spending: TypeAlias = CycleEvent | TextEvent | ShrinkEvent
+"""Events whose rollouts and seconds are a channel's."""
+
+
+def build_report(run_path: Path) -> Report:
+    """Compute the report of a run, finished or not, from its folder.
+
+    Args:
+        run_path: A run folder; only read.
+
+    Raises:
+        CheckpointError: It is no run folder, or a record in it is damaged.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    card = _read_json(run_path / "run.json")
+    tasks, stages = tuple(card["tasks"]), tuple(card["stages"])
+    scores = read_scores(run_path / "scores.jsonl")
+    events = read_events(run_path / "events.jsonl")
+    texts = [event for event in events if isinstance(event, TextEvent)]
+    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
+    table = CellTable(scores, stages, first_text)
+    cells = tuple(tuple(table.cell(row, t) for t in tasks) for row in range(len(stages) + 1))
+    matrix = ScoreMatrix(tasks, stages, tuple(tuple(c.score for c in row) for row in cells))
+    floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
+    noise_floor = max(floors, default=None)
+    metrics = final_metrics(matrix, noise_floor=noise_floor)
+    budgets = {e.task: e.rollouts for e in events if isinstance(e, ReoptimizedEvent)}
+    cycles = [event for event in events if isinstance(event, CycleEvent)]
+    drift = _last_drift(events, tasks)
+    versions = {row.sample.task: row.sample.version for row in scores}
+    summaries = tuple(
+        _summary(table, matrix, task, versions.get(task), noise_floor) for task in tasks
+    )
+    spent = [event for event in events if isinstance(event, Spending)]
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
+    probes = read_probes(run_path, noise_floor or 0.0)
+    costs = _evaluations(evaluations) | _probing(probes)
+    seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
+    marks = [event.seconds for event in events if isinstance(event, RunEvent)]
+    return Report(
+        run=card["run"],
+        state=card["state"],
+        command=tuple(card["command"]),
+        config_hash=card["config_hash"],
+        environment=_read_json(run_path / "environment.json"),
+        tasks=tasks,
+        stage_tasks=stages,
+        cells=cells,
+        metrics=metrics,
+        intervals=_intervals(metrics, summaries),
+        summaries=summaries,
+        stages=tuple(_stage(i, matrix, spent, noise_floor) for i in range(len(stages))),
+        drift=drift,
+        kl_fit=_kl_fit(matrix, drift),
+        shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
+        notes=tuple(
+            Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
+            for event in spent
+            if isinstance(event, CycleEvent)
+            for text in event.notes
+        ),
+        prompts=_prompts(texts, tasks),
+        reflection=reflection_account(events),
+        rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
+        seconds_by=seconds_by,
+        seconds=max([sum(seconds_by.values()), *marks]),
+        bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
+        splits=channel_splits(table, tasks, budgets),
+        curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        measured=tuple(
+            {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
+        ),
+        probes=probes,
+        evaluations=costs,
+    )
+
+
+def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:
+    """Probes are a part of the evaluation too."""
+    if not probes:
+        return {}
+    rollouts = sum(probe.rollouts for probe in probes)
+    return {"probe": EvaluationCost(rollouts, sum(probe.seconds for probe in probes), 0)}
+
+
+def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
+    """Cost by part, in the order in which the parts first came."""
+    made = {}
+    for part in dict.fromkeys(event.part for event in events):
+        own = [event for event in events if event.part == part]
+        made[part] = EvaluationCost(
+            sum(e.rollouts for e in own),
+            float(sum(e.seconds for e in own)),
+            sum(e.reused for e in own),
+        )
+    return made
+
+
+def _steps_per_cycle(run_path: Path) -> int:
+    """Optimizer updates of a full cycle, from the run's configuration."""
+    return int(_read_json(run_path / "config.json")["cycle"]["optimizer_steps"])
+
+
+def _summary(
+    table: CellTable, matrix: ScoreMatrix, task: str, version: str | None, floor: float | None
+) -> TaskSummary:
+    last, learned = len(table.stages), table.learned_row(task)
+    return TaskSummary(
+        task=task,
+        version=version,
+        learned_row=learned,
+        base=table.cell(0, task),
+        learned=None if learned is None else table.cell(learned, task),
+        final=table.cell(last, task),
+        gain=table.compare(task, 0, learned),
+        change=table.compare(task, learned, last),
+        net=table.compare(task, 0, last),
+        terms={} if learned is None else task_metrics(matrix, learned, noise_floor=floor),
+        noise_floor=table.base_floor(task),
+    )
+
+
+def _intervals(
+    metrics: Mapping[str, Metric], summaries: Sequence[TaskSummary]
+) -> dict[str, Interval]:
+    """Of `bwt_gem`: the one default metric that is a plain mean of paired differences."""
+    changes = [s.change.difference for s in summaries if s.change.difference is not None]
+    earlier = [s for s in summaries if s.learned_row not in (None, len(summaries))]
+    complete = metrics["bwt_gem"].value is not None and len(changes) == len(earlier)
+    interval = mean_difference(changes) if complete else None
+    return {} if interval is None else {"bwt_gem": interval}
+
+
+def _stage(
+    index: int, matrix: ScoreMatrix, spent: Sequence[Spending], noise_floor: float | None
+) -> StageSummary:
+    own = [event for event in spent if event.stage == index]
+    return StageSummary(
+        task=matrix.stages[index],
+        cycles=len({event.cycle for event in own if isinstance(event, CycleEvent)}),
+        rollouts=_rollouts(own),
+        seconds=_seconds(own),
+        metrics=final_metrics(matrix.upto(index + 1), noise_floor=noise_floor),
+    )
+
+
+def _last_drift(events: Sequence[Event], tasks: Sequence[str]) -> tuple[DriftEvent, ...]:
+    last = {(e.name, e.row, e.task, e.text): e for e in events if isinstance(e, DriftEvent)}
+    order = {task: position for position, task in enumerate(tasks)}
+
+    def place(event: DriftEvent) -> tuple[str, int, str, int, str]:
+        return event.name, event.row, event.text, order.get(event.task, len(order)), event.task
+
+    return tuple(sorted(last.values(), key=place))
+
+
+def _kl_fit(matrix: ScoreMatrix, drift: Sequence[DriftEvent]) -> dict[str, Metric]:
+    """One point per later stage and earlier task: what it lost, at the stage's `kl_razor`."""
+    razor = {
+        (e.row, e.task): e.value
+        for e in drift
+        if e.name == "kl_razor" and e.text == "with_text" and e.value is not None
+    }
+    divergences, lost = [], []
+    for i in range(2, matrix.num_stages + 1):
+        kl = razor.get((i, matrix.stages[i - 1]))
+        for j in range(1, i):
+            column = matrix.tasks.index(matrix.stages[j - 1])
+            learned, now = matrix.rows[j][column], matrix.rows[i][column]
+            if kl is not None and learned is not None and now is not None:
+                divergences.append(kl)
+                lost.append(learned - now)
+    return forgetting_on_kl(divergences, lost)
+
+
+def _prompts(texts: Sequence[TextEvent], tasks: Sequence[str]) -> tuple[Prompt, ...]:
+    live = {event.task: event for event in texts}
+    return tuple(
+        Prompt(e.task, e.stage, e.program, e.validation_mean, e.validation_n)
+        for e in (live[task] for task in tasks if task in live)
+    )
+
+
+def _rollouts(spent: Iterable[Spending]) -> dict[str, int]:
+    """Completions by channel; choosing a text is the fast channel's, shrinking the slow one's."""
+    total = {"fast": 0, "slow": 0}
+    for event in spent:
+        counts = (
+            event.rollouts if isinstance(event, CycleEvent) else {_payer(event): event.rollouts}
+        )
+        for channel, count in counts.items():
+            total[channel] = total.get(channel, 0) + count
+    return total
+
+
+def _payer(event: TextEvent | ShrinkEvent) -> str:
+    return "fast" if isinstance(event, TextEvent) else "slow"
+
+
+def _seconds(spent: Iterable[Spending]) -> dict[str, float]:
+    """Wall time by channel; as `_rollouts`."""
+    total = {"fast": 0.0, "slow": 0.0}
+    for event in spent:
+        times = event.seconds if isinstance(event, CycleEvent) else {_payer(event): event.seconds}
+        for channel, seconds in times.items():
+            total[channel] = total.get(channel, 0.0) + seconds
+    return total
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error}. Give a folder that `fastslow train` made."
+        ) from error
+    return data
