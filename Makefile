@@ -12,9 +12,6 @@ CONFIGS = $(sort $(wildcard configs/*/*.yaml))
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off -c constraints.txt
 
-export HF_HUB_DISABLE_TELEMETRY := 1
-export DO_NOT_TRACK := 1
-export MLFLOW_DISABLE_TELEMETRY := true
 export TOKENIZERS_PARALLELISM := false
 
 # Tests load nothing from a hub, and run two processes of one thread each.

@@ -10,13 +10,18 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, Union, get_args
+
+from pydantic import TypeAdapter
 
 from fastslow.errors import CheckpointError
+from fastslow.files import open_regular, parse_json
 from fastslow.prompts import Candidate, PromptProgram
 from fastslow.types import Json, Metric, SampleScore
 
+RecordT = TypeVar("RecordT")
 NEUTRAL = "neutral prose"
 """Stands where a task's name does; no task can be called so."""
 
@@ -267,12 +272,13 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle", "reused")}
-    sample = SampleScore(**inner)
-    if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
+    places = ("run", "row", "cycle", "reused")
+    inner = {k: v for k, v in data.items() if k not in places}
+    sample = checked(SampleScore, inner)
+    if not 0 <= sample.score <= 1:
         raise ValueError(f"score {sample.score!r} is not in [0, 1]")
-    reused = bool(data.get("reused", False))
-    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample, reused)
+    outer = {k: v for k, v in data.items() if k in places}
+    return checked(ScoreRow, {"sample": inner} | outer)
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:
@@ -285,15 +291,27 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     kind = values.pop("event")
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
-    if "program" in values:
-        values["program"] = PromptProgram.from_json(values["program"])
-    if "notes" in values:
-        values["notes"] = tuple(values["notes"])
-    if "candidates" in values:
-        values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
-    if "figures" in values:
-        values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
-    return _EVENTS[kind](**values)
+    return checked(_EVENTS[kind], values)
+
+
+def checked(kind: type[RecordT], data: Mapping[str, Any]) -> RecordT:
+    """A dataclass from JSON's plain data, every field of the type it is declared with.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type, or a count is below 0.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    if unknown := data.keys() - names:
+        raise ValueError(f"unknown key {min(unknown)!r}")
+    for name, value in data.items():
+        if isinstance(value, int) and value < 0:  # floats are written with a point
+            raise ValueError(f"{name} is {value}, expected at least 0")
+    return _adapter(kind).validate_json(json.dumps(data), strict=True)
+
+
+@cache
+def _adapter(kind: type[RecordT]) -> TypeAdapter[RecordT]:
+    return TypeAdapter(kind)
 
 
 class RecordWriter:
@@ -404,7 +422,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         CheckpointError: The file is missing, or a complete line is no record; names file:line.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
@@ -424,7 +442,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
 
 
 def _parse(line: bytes) -> ScoreRow | Event:
-    data = json.loads(line)
+    data = parse_json(line)
     if not isinstance(data, dict):
         raise TypeError("not an object")
     return event_from_json(data) if "event" in data else score_from_json(data)

@@ -22,8 +22,9 @@ from fastslow.config.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
 from fastslow.environment import describe_environment
 from fastslow.errors import CheckpointError
-from fastslow.records import RecordWriter
-from fastslow.text import visible
+from fastslow.files import open_regular, read_json
+from fastslow.records import RecordWriter, checked
+from fastslow.text import shorten, visible
 from fastslow.types import Evidence, Json
 
 State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
@@ -195,7 +196,7 @@ class RunDir:
             beside.mkdir(parents=True)
             write_parts(beside)
             _write(beside / "state.json", _json(asdict(state)))
-            _write(beside / "checksums.json", _json(_checksums(beside)))
+            _write(beside / "checksums.json", _json(checksums(beside)))
             _sync_tree(beside)
             if point.exists():
                 shutil.rmtree(point)
@@ -220,9 +221,10 @@ class RunDir:
         """
         points = _points(self.path / "resume")
         for point in points:
-            damage = _damage(point)
+            damage, state = _damage(point), None
             if damage is None:
-                state = _state(json.loads((point / "state.json").read_bytes()))
+                state, damage = _read_state(point / "state.json")
+            if state is not None:
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
@@ -307,9 +309,15 @@ def _disk_errors(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _state(data: dict[str, Any]) -> RunState:
-    evidence = [Evidence(**found) for found in data.get("evidence", ())]
-    return RunState(**data | {"evidence": evidence})
+def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
+    """The state in a file, or what is wrong with it."""
+    try:
+        state = checked(RunState, read_json(path))
+        if {*state.positions} != {*RECORD_FILES} or min(state.positions.values()) < 0:
+            raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+    return state, None
 
 
 def _points(root: Path) -> list[Path]:
@@ -320,12 +328,12 @@ def _points(root: Path) -> list[Path]:
     return sorted(points, key=lambda p: tuple(map(int, p.name.split("-"))), reverse=True)
 
 
-def _checksums(folder: Path) -> dict[str, Json]:
+def checksums(folder: Path) -> dict[str, Json]:
     """SHA-256 of every file under `folder`, by path relative to it."""
     sums: dict[str, Json] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "checksums.json":
-            with path.open("rb") as file:
+        if not path.is_dir() and path.name != "checksums.json":
+            with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             sums[path.relative_to(folder).as_posix()] = digest
     return sums
@@ -334,10 +342,12 @@ def _checksums(folder: Path) -> dict[str, Json]:
 def _damage(point: Path) -> str | None:
     """What is wrong with a resume point, None if nothing."""
     try:
-        expected = json.loads((point / "checksums.json").read_bytes())
-        found = _checksums(point)
+        expected = read_json(point / "checksums.json")
+        found = checksums(point)
+        if not isinstance(expected, dict):
+            raise ValueError("no object of names and sums")
     except (OSError, ValueError) as error:
-        return f"checksums.json cannot be read: {error}"
+        return f"checksums.json cannot be read: {shorten(str(error), 200)}"
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             return f"{name} is {'missing' if name not in found else 'not what was written'}"

@@ -65,7 +65,6 @@ class Endpoint:
     def __init__(
         self, model: str, api_base: str | None, api_key: str | None, timeout_s: float
     ) -> None:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")  # else it asks the network
         self._keys = [api_key] if api_key else []
         given = {"api_base": api_base, "api_key": api_key, "timeout": timeout_s}
         self._lm = dspy.LM(
@@ -132,7 +131,6 @@ def key_variables(model: str) -> tuple[str, ...]:
     provider = lookup(re.split("[/:]", model)[0])
     if provider is not None:
         return tuple(provider.access.env_keys)
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     import litellm
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints advice

@@ -22,8 +22,16 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not _exists(word)]
     return [Path(word) for word in words if word not in overrides], overrides
+
+
+def _exists(word: str) -> bool:
+    """Whether a word names something on disk; one too long for a name does not."""
+    try:
+        return Path(word).exists()
+    except OSError:
+        return False
 
 
 def print_report(run: Path) -> None:

@@ -4,15 +4,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fastslow.errors import CheckpointError
+from pydantic import TypeAdapter
+
+from fastslow.errors import CheckpointError, EvaluationError
+from fastslow.files import read_json
 from fastslow.measure.bootstrap import Estimate
 from fastslow.measure.curves import LearningCurve
 from fastslow.measure.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.report.layout import Table, Text, brackets
 from fastslow.report.learning import THRESHOLD
+from fastslow.report.reading import complaint
 from fastslow.seeds import named_random
+from fastslow.text import shorten
 from fastslow.types import Json, Metric
 
 RESAMPLES = 400
@@ -109,17 +114,41 @@ def _probe(
     )
 
 
+@dataclass(frozen=True)
+class _Settings:
+    adapter: Literal["continue", "merge"]
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a file of a curve holds beside what only a probe reads back."""
+
+    task: str
+    row: int
+    seed: int
+    at: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
+    settings: _Settings
+    rollouts: int
+    seconds: float
+
+
 def _curve(kept: Mapping[str, Any]) -> LearningCurve:
     return LearningCurve("steps", tuple(kept["at"]), tuple(map(tuple, kept["scores"])))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        data["task"], data["row"], data["at"], data["scores"], data["settings"]["adapter"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data: dict[str, Any] = read_json(path)
+        kept = TypeAdapter(_Kept).validate_json(json.dumps(data), strict=True)
+        if kept.row < 0 or not all(0 <= score <= 1 for row in kept.scores for score in row):
+            raise ValueError("a row below 0, or a score outside of [0, 1]")
+        LearningCurve("steps", kept.at, kept.scores)
+    except (OSError, ValueError, EvaluationError) as error:
+        why = complaint(error) if isinstance(error, ValueError) else shorten(str(error), 200)
         raise CheckpointError(
-            f"{path}: no curve of a probe, got {error!r}. Remove the file and probe again."
+            f"{path}: no curve of a probe, got {why}. Remove the file and probe again."
         ) from error
     return data
 
