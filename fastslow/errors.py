@@ -8,7 +8,6 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
-
 _LONGEST, _MOST = 100, 100
 """Characters of a name, and names, that a message repeats: names may come from hostile files."""
 

@@ -5,15 +5,16 @@ numbers that no file should. Both become errors that readers of files expect any
 """
 
 import errno
+import io
 import json
 import math
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
@@ -29,6 +30,14 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file, or a link to one; a name too long for any is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file; see `open_regular`."""
     with open_regular(path) as file:
@@ -39,8 +48,7 @@ def parse_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 
     Raises:
-        ValueError: It is no JSON, holds NaN or a number that no format of numbers has, or is nested too
-            deeply.
+        ValueError: It is no JSON, holds NaN or a number too large, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)

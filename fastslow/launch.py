@@ -113,7 +113,8 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         )
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
-    task = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    use, params = config.task_use(name).use, loaded.task_params.get(name)
+    task = build_task(name, use, params, allow_code=config.allow_code)
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")

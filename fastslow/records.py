@@ -10,18 +10,15 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, Union, get_args
-
-from pydantic import TypeAdapter
+from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
 
 from fastslow.errors import CheckpointError
 from fastslow.files import open_regular, parse_json
 from fastslow.prompts import Candidate, PromptProgram
+from fastslow.shapes import shaped
 from fastslow.types import Json, Metric, SampleScore
 
-RecordT = TypeVar("RecordT")
 NEUTRAL = "neutral prose"
 """Stands where a task's name does; no task can be called so."""
 
@@ -274,11 +271,11 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     """
     places = ("run", "row", "cycle", "reused")
     inner = {k: v for k, v in data.items() if k not in places}
-    sample = checked(SampleScore, inner)
-    if not 0 <= sample.score <= 1:
-        raise ValueError(f"score {sample.score!r} is not in [0, 1]")
     outer = {k: v for k, v in data.items() if k in places}
-    return checked(ScoreRow, {"sample": inner} | outer)
+    row = shaped(ScoreRow, {"sample": inner} | outer)
+    if not 0 <= row.sample.score <= 1:
+        raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
+    return row
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:
@@ -291,27 +288,7 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     kind = values.pop("event")
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
-    return checked(_EVENTS[kind], values)
-
-
-def checked(kind: type[RecordT], data: Mapping[str, Any]) -> RecordT:
-    """A dataclass from JSON's plain data, every field of the type it is declared with.
-
-    Raises:
-        ValueError: A field is missing, unknown or of another type, or a count is below 0.
-    """
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
-    if unknown := data.keys() - names:
-        raise ValueError(f"unknown key {min(unknown)!r}")
-    for name, value in data.items():
-        if isinstance(value, int) and value < 0:  # floats are written with a point
-            raise ValueError(f"{name} is {value}, expected at least 0")
-    return _adapter(kind).validate_json(json.dumps(data), strict=True)
-
-
-@cache
-def _adapter(kind: type[RecordT]) -> TypeAdapter[RecordT]:
-    return TypeAdapter(kind)
+    return shaped(_EVENTS[kind], values)
 
 
 class RecordWriter:

@@ -22,8 +22,9 @@ from fastslow.config.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
 from fastslow.environment import describe_environment
 from fastslow.errors import CheckpointError
-from fastslow.files import open_regular, read_json
-from fastslow.records import RecordWriter, checked
+from fastslow.files import is_file, open_regular, read_json
+from fastslow.records import RecordWriter
+from fastslow.shapes import shaped
 from fastslow.text import shorten, visible
 from fastslow.types import Evidence, Json
 
@@ -66,11 +67,13 @@ class RunDir:
         """Lock the folder and open its record files; use `create` or `open`.
 
         Raises:
-            CheckpointError: Another process writes to it, or it cannot be written.
+            CheckpointError: Another process writes to it, it cannot be written, or a link in it
+                would have this process write elsewhere.
         """
         self.path = path
         self.warnings: list[str] = []
         """What `load_state` had to pass over, one sentence each."""
+        _require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_locked(path))
             self.scores, self.events, self.metrics = (
@@ -136,7 +139,7 @@ class RunDir:
         Raises:
             CheckpointError: It is no run folder.
         """
-        if not (path / "run.json").is_file():
+        if not is_file(path / "run.json"):
             raise CheckpointError(
                 f"{path}: no run folder, got no run.json in it. Known: folders that "
                 "`fastslow train` made. Give the path of one of those."
@@ -278,6 +281,17 @@ def _new_folder(config: RunConfig) -> Path:
             return path
 
 
+def _require_no_links(path: Path) -> None:
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            found = Path(folder) / name
+            if found.is_symlink():
+                raise CheckpointError(
+                    f"{found}: a link, got one to {shorten(os.readlink(found), 100)!r}. Runs write "
+                    "to their own folder alone; put the file itself there."
+                )
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
@@ -312,10 +326,10 @@ def _disk_errors(path: Path, what: str) -> Iterator[None]:
 def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
     """The state in a file, or what is wrong with it."""
     try:
-        state = checked(RunState, read_json(path))
-        if {*state.positions} != {*RECORD_FILES} or min(state.positions.values()) < 0:
+        state = shaped(RunState, read_json(path))
+        if {*state.positions} != {*RECORD_FILES}:
             raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
     return state, None
 

@@ -77,7 +77,9 @@ def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
     if not path.exists():
         if _HUB_ID.fullmatch(data) and path.suffix not in SUFFIXES:
             return _read_hub(data, subset)
-        raise TaskError(f"data: no file or folder {shorten(data, 200)}. Give one, or the id of a hub dataset.")
+        raise TaskError(
+            f"data: no file or folder {shorten(data, 200)}. Give one, or the id of a hub dataset."
+        )
     if not path.is_dir():
         if subset is not None:
             raise TaskError(f"subset: got {subset!r}, but data is one file, {path}. Remove one.")
@@ -142,7 +144,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 
 def _json_object(text: str, where: str) -> dict[str, Any]:
-    """One line of JSONL; half a surrogate pair, which no file and no tokenizer holds, is refused."""
+    """One line of JSONL. Half a surrogate pair, which no tokenizer takes, is refused."""
     try:
         values = parse_json(text)
         for found in values.values() if isinstance(values, dict) else ():
@@ -152,9 +154,7 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
         what = shorten(str(error), 120)
         if isinstance(error, json.JSONDecodeError):
             what = f"{error.msg} at column {error.colno}"
-        raise TaskError(
-            f"{where}: not JSON: {what}. Each line must be one JSON object."
-        ) from error
+        raise TaskError(f"{where}: not JSON: {what}. Each line must be one JSON object.") from error
     if not isinstance(values, dict):
         raise TaskError(f"{where}: expected a JSON object, got {type(values).__name__}.")
     return values
@@ -178,7 +178,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # it ships no types
-    from pyarrow.lib import ArrowException
+    from pyarrow.lib import ArrowException  # type: ignore[import-untyped]  # likewise
 
     try:
         with open_regular(path) as file:

@@ -54,7 +54,7 @@ def corpus() -> tuple[str, ...]:
     files = sorted(CONFIGS.rglob("*.yaml"))
     texts = [file.read_text(encoding="utf-8") for file in files]
     whole = [load_config((file,)).config for file in files if file.parent.name != "base"]
-    return tuple([*texts, *map(dump_resolved, whole)])
+    return (*texts, *map(dump_resolved, whole))
 
 
 @cache
@@ -123,7 +123,9 @@ def _written(tree: Any, draw: random.Random) -> str:
 def _extends(draw: random.Random) -> Any:
     known = ("1.yaml", "2.yaml", "0.yaml", "base/smollm2-135m.yaml", "base/fst-laptop.yaml",
              "experiments/demo.yaml", "strange.yaml", ".", "base")  # fmt: skip
-    pick = [draw.choice((*known, *known, draw.choice(WORDS))) for _ in range(draw.choice((1, 2, 9)))]
+    pick = [
+        draw.choice((*known, *known, draw.choice(WORDS))) for _ in range(draw.choice((1, 2, 9)))
+    ]
     return draw.choice((pick, pick[0], [pick], hostile(draw)))
 
 

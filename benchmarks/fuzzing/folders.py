@@ -53,7 +53,13 @@ def run_folder() -> Folder:
     made["events.jsonl"] = b"".join(kinds.values()) + made["events.jsonl"]
     made["report.json"] = made["run.json"]
     for row in (0, 3):
-        curve = {"task": "delta", "row": row, "seed": 0, "at": [0, 5], "scores": [[0.0, 1.0]] * 2}
+        curve: dict[str, Any] = {
+            "task": "delta",
+            "row": row,
+            "seed": 0,
+            "at": [0, 5],
+            "scores": [[0.0, 1.0]] * 2,
+        }
         settings = {"adapter": "continue", "kind": "sft"}
         curve |= {"settings": settings, "rollouts": 4, "seconds": 1.0}
         made[f"probe/delta/row-{row:03d}-seed-0.json"] = json.dumps(curve).encode()
@@ -76,6 +82,8 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
         for inner in (path / "resume").glob("*"):
             if inner.is_dir() and not (inner / "checksums.json").is_dir():
                 (inner / "checksums.json").write_text(json.dumps(checksums(inner)))
+    if draw.random() < 0.1:
+        _strange(draw, path)
     if draw.random() < 0.1:
         program = json.dumps(mutate_tree(json.loads(files["program.json"]), draw)).encode()
         (path / "program.json").write_bytes(mutate_bytes(program, draw))
@@ -242,7 +250,7 @@ def _strange(draw: random.Random, folder: Path) -> None:
     elif kind == 2:
         os.mkfifo(path)
     else:
-        path.symlink_to("/dev/zero")
+        path.symlink_to(draw.choice(("/dev/zero", folder.parent.parent / "elsewhere")))
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -258,4 +266,3 @@ def _write(folder: Path, files: Folder) -> None:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-

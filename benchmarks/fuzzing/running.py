@@ -54,9 +54,7 @@ def case_name(seed: int, section: str, index: int) -> str:
     return f"{seed}/{section}/{index}"
 
 
-def run_case(
-    make: Case, name: str, section: str, index: int, folder: Path, watch: Watch
-) -> Result:
+def run_case(make: Case, name: str, section: str, index: int, folder: Path, watch: Watch) -> Result:
     """Make one case, run it under watch, and judge how it ended."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -64,7 +62,11 @@ def run_case(
     act = make(random.Random(name), folder)
     said = io.StringIO()
     outcome, detail = "accepted", ""
-    with watch.inside(folder, temporary), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with (
+        watch.inside(folder, temporary),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
         try:
             act()
             left = {path.name for path in temporary.iterdir()} - {OF_TORCH}

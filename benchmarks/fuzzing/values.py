@@ -23,7 +23,8 @@ WORDS = (
     "os:system", "os:getcwd", "builtins:eval", "tasks.word_valence.task:word_valence", "a.b:c",
     "json:loads", "this:s", "${HOME}", "$(id)", "`id`", "{{7*7}}", "%s%n", "\x1b[2J\x1b]0;t\x07",
     "\u202eabc", "\u2028", "\ufeff", "\r", "\t", "a\nb", "\x00", "\x7f", "\x9b31m", "\ud800",
-    "\U0001f600", "é", "e\u0301", "ß", "İ", "１２", "x" * 300, "a" * 5000, "sk-" + "a1B2" * 12,
+    "\U0001f600", "é", "e\u0301", "ß", "İ",
+    "\uff11\uff12", "x" * 300, "a" * 5000, "sk-" + "a1B2" * 12,
     "https://user:pass1@host/?api_key=abc123def456", "file:///etc/passwd", "sqlite:////tmp/x.db",
     "openai/gpt-5", "self", "smollm2-135m-instruct", "hf-internal-testing/tiny", "name@1", "[b]",
     "word_valence", "text_classification", "reasoning_gym", "star_graph", "grpo", "sft", "gepa",
@@ -114,17 +115,20 @@ def mutate_bytes(data: bytes, draw: random.Random) -> bytes:
         other = draw.randrange(len(data) + 1)
         return data[:at] + data[other : other + 60] + data[at:]
     if how == 6:
-        return data.decode("utf-8", "replace").encode(draw.choice(("utf-16", "utf-32", "cp037")),
-                                                      "replace")
+        return data.decode("utf-8", "replace").encode(
+            draw.choice(("utf-16", "utf-32", "cp037")), "replace"
+        )
     return data[:at] + draw.choice(TOKENS) + data[at:]
 
 
 TOKENS = (
-    b"\x00", b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"\r", b"\r\n",
-    b"\t", b"\x1b[31m", b"\x0b", b"\xc2\x85", b"\xe2\x80\xa8", b"{", b"}", b"[", b"]", b"'", b'"',
+    b"\x00", b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"\r",
+    b"\r\n", b"\t", b"\x1b[31m", b"\x0b", b"\xc2\x85", b"\xe2\x80\xa8", b"{", b"}", b"[", b"]",
+    b"'", b'"',
     b": ", b"- ", b"\n", b"#", b"|", b">", b"%YAML 1.1\n---\n", b"---\n", b"...\n", b"&a ", b"*a ",
     b"!!set ", b"!!python/name:os.system ", b"<<: *a\n", b"? ", b"@", b"`", b"\\ud800", b"\\u0000",
-    b"NaN", b"Infinity", b"1" * 6000, b"[" * 2000, b"{a: " * 200, b'{"a":' * 3000, b"," * 50,
+    b"NaN", b"Infinity", b"1" * 6000, b"[" * 2000,
+    b"{a: " * 200, b'{"a":' * 3000, b"," * 50,
     b"9" * 400 + b"e" + b"9" * 30,
 )  # fmt: skip
 """Bytes that mean something to a decoder, to YAML, to JSON or to a terminal."""

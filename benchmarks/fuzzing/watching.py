@@ -1,4 +1,4 @@
-"""Everything a case may not do, noticed while it runs: writing elsewhere, programs, sockets, pickles.
+"""What a case may not do, noticed while it runs: writing elsewhere, programs, sockets, pickles.
 
 Python's audit events say it before it happens, deleted files included; `snapshot` is the second
 opinion, for code that opens files without Python.
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PATHS = {
@@ -64,7 +64,7 @@ class Watch:
         if event == "open":
             path, _, flags = arguments
             if isinstance(flags, int) and flags & _WRITING:
-                self._judge(path)
+                self._judge(os.path.realpath(os.fsdecode(path)) if _is_path(path) else path)
         elif event in _PATHS:
             for path, start in _PATHS[event]:
                 self._judge(arguments[path], -1 if start is None else arguments[start])
@@ -72,13 +72,19 @@ class Watch:
             self.seen.append(f"{_FORBIDDEN[event]}: {event} {arguments!r:.200}")
 
     def _judge(self, path: object, start: int = -1) -> None:
-        if not isinstance(path, str | bytes | os.PathLike):
+        """Note a path that changes, itself and not what a link at its end leads to."""
+        if not _is_path(path):
             return
         folder = os.getcwd() if start < 0 else f"/proc/self/fd/{start}"  # noqa: PTH109
-        real = os.path.realpath(os.path.join(folder, os.fsdecode(path)))  # noqa: PTH118
+        around, name = os.path.split(os.path.join(folder, os.fsdecode(path)))  # noqa: PTH118
+        real = os.path.join(os.path.realpath(around), name)  # noqa: PTH118
         is_inside = any(f"{real}{os.sep}".startswith(f"{f}{os.sep}") for f in self._allowed or ())
         if real != os.devnull and not is_inside:
             self.seen.append(f"outside: {real}")
+
+
+def _is_path(given: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
+    return isinstance(given, str | bytes | os.PathLike)
 
 
 def snapshot(*roots: Path) -> dict[str, tuple[int, int]]:

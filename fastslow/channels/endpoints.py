@@ -22,6 +22,8 @@ from fastslow.text import shorten
 
 NO_KEY = "none"
 """Sent to servers on this machine, which ask for none."""
+SHORTEST_KEY = 8
+"""Characters; an answer may well hold a shorter one by chance."""
 LONGEST_REASON = 300
 """Characters of a service's words that are repeated."""
 
@@ -86,6 +88,8 @@ class Endpoint:
         except Exception as err:  # whatever a service or its client may raise
             failure = no_answer(err, self._keys)
         else:
+            if any(len(key) >= SHORTEST_KEY and key in str(response.text) for key in self._keys):
+                raise NoAnswer("the answer repeats the key it was asked with", "another")
             return Answer(response, lm.history[-1]["cost"] if lm.history else None)
         raise failure  # outside of the handler, so that the original does not hang on it
 

@@ -111,9 +111,10 @@ def _print_values(loaded: "LoadedConfig") -> None:
     values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
     key_width = min(60, max(map(len, values)))
     value_width = min(40, max(map(len, values.values())))
-    for key, value in values.items():
+    for key, written in values.items():
         source = visible(loaded.sources[key])
-        print(f"  {shorten(key, 200):{key_width}}  {shorten(value, LONGEST_VALUE):{value_width}}  {source}")
+        value = shorten(written, LONGEST_VALUE)
+        print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
     print("cost")
     for line in estimate_cost(loaded.config).lines():
         print(f"  {line}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastslow.files import is_file
 from fastslow.processes import is_leader
 from fastslow.text import visible
 
@@ -22,16 +23,8 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
-    overrides = [word for word in words if "=" in word and not _exists(word)]
+    overrides = [word for word in words if "=" in word and not is_file(Path(word))]
     return [Path(word) for word in words if word not in overrides], overrides
-
-
-def _exists(word: str) -> bool:
-    """Whether a word names something on disk; one too long for a name does not."""
-    try:
-        return Path(word).exists()
-    except OSError:
-        return False
 
 
 def print_report(run: Path) -> None:

@@ -52,6 +52,7 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
         path = run_path / name
         beside = run_path / f"{name}.tmp"
         try:
+            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
             beside.write_bytes(text.encode())
             beside.replace(path)
         except OSError as error:

@@ -1,12 +1,9 @@
 """What the probes of a run say: their curves, and figures with bootstrap intervals."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import TypeAdapter
 
 from fastslow.errors import CheckpointError, EvaluationError
 from fastslow.files import read_json
@@ -15,8 +12,8 @@ from fastslow.measure.curves import LearningCurve
 from fastslow.measure.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.report.layout import Table, Text, brackets
 from fastslow.report.learning import THRESHOLD
-from fastslow.report.reading import complaint
 from fastslow.seeds import named_random
+from fastslow.shapes import shaped
 from fastslow.text import shorten
 from fastslow.types import Json, Metric
 
@@ -129,9 +126,11 @@ class _Kept:
     seed: int
     at: tuple[int, ...]
     scores: tuple[tuple[float, ...], ...]
-    settings: _Settings
     rollouts: int
     seconds: float
+
+
+_KEPT, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_Kept, _Settings))
 
 
 def _curve(kept: Mapping[str, Any]) -> LearningCurve:
@@ -141,14 +140,15 @@ def _curve(kept: Mapping[str, Any]) -> LearningCurve:
 def _read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = read_json(path)
-        kept = TypeAdapter(_Kept).validate_json(json.dumps(data), strict=True)
-        if kept.row < 0 or not all(0 <= score <= 1 for row in kept.scores for score in row):
-            raise ValueError("a row below 0, or a score outside of [0, 1]")
+        kept = shaped(_Kept, {name: data[name] for name in _KEPT})
+        shaped(_Settings, {name: data["settings"][name] for name in _SETTINGS})
+        if not all(0 <= score <= 1 for row in kept.scores for score in row):
+            raise ValueError("a score outside of [0, 1]")
         LearningCurve("steps", kept.at, kept.scores)
-    except (OSError, ValueError, EvaluationError) as error:
-        why = complaint(error) if isinstance(error, ValueError) else shorten(str(error), 200)
+    except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
         raise CheckpointError(
-            f"{path}: no curve of a probe, got {why}. Remove the file and probe again."
+            f"{path}: no curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
+            "probe again."
         ) from error
     return data
 

@@ -4,17 +4,15 @@ A run folder may come from anywhere: what is missing, damaged or contradictory i
 names the file.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from fastslow.errors import CheckpointError
 from fastslow.files import read_json
 from fastslow.records import Event, ScoreRow
+from fastslow.shapes import shaped
 from fastslow.text import shorten
 
 
@@ -31,6 +29,10 @@ class RunCard:
     command: tuple[str, ...]
 
 
+RUN_CARD = tuple(RunCard.__dataclass_fields__)
+"""Keys of run.json that a report needs; there may be others."""
+
+
 def read_card(path: Path) -> RunCard:
     """Read run.json.
 
@@ -39,12 +41,12 @@ def read_card(path: Path) -> RunCard:
     """
     found = read_object(path)
     try:
-        card = TypeAdapter(RunCard).validate_json(json.dumps(found), strict=True)
+        card = shaped(RunCard, {name: found[name] for name in RUN_CARD if name in found})
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
     except ValueError as error:
         raise CheckpointError(
-            f"{path}: not the card of a run, got {complaint(error)}. Give a folder that "
+            f"{path}: not the card of a run: {shorten(str(error), 200)}. Give a folder that "
             "`fastslow train` made."
         ) from error
     return card
@@ -94,24 +96,16 @@ def require_places(
         CheckpointError: One does not; names it.
     """
     last = len(stages)
-    found = [("scores.jsonl", row, row.row, None) for row in scores]
-    found += [
+    places: list[tuple[str, object, int, int]] = []
+    places += [("scores.jsonl", row, row.row, 0) for row in scores]
+    places += [
         ("events.jsonl", event, getattr(event, "row", 0), getattr(event, "stage", 0))
         for event in events
     ]
-    for name, record, row, stage in found:
-        if not 0 <= row <= last or not 0 <= (stage or 0) < max(last, 1):
+    for name, record, row, stage in places:
+        if row > last or stage >= max(last, 1):
             raise CheckpointError(
                 f"{run_path / name}: a record of row {row}, stage {stage} in a run of {last} "
                 f"stages, got {shorten(repr(record), 120)}. The file belongs to another run, or "
                 "run.json does."
             )
-
-
-def complaint(error: ValueError) -> str:
-    """The first thing that is wrong, in one line without what was written."""
-    if not isinstance(error, ValidationError):
-        return shorten(str(error), 200)
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(shorten(str(part), 40) for part in first["loc"])
-    return f"{where}: {shorten(first['msg'], 120)}"
