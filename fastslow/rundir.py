@@ -287,8 +287,8 @@ def _require_no_links(path: Path) -> None:
             found = Path(folder) / name
             if found.is_symlink():
                 raise CheckpointError(
-                    f"{found}: a link, got one to {shorten(os.readlink(found), 100)!r}. Runs write "
-                    "to their own folder alone; put the file itself there."
+                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    "write to their own folder alone; put the file itself there."
                 )
 
 
