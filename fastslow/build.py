@@ -45,7 +45,12 @@ def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
     """
     config = loaded.config
     return {
-        name: build_task(name, config.task_use(name).use, loaded.task_params[name])
+        name: build_task(
+            name,
+            config.task_use(name).use,
+            loaded.task_params[name],
+            allow_code=config.allow_code,
+        )
         for name in config.task_names
     }
 
@@ -60,7 +65,7 @@ def build_probe_task(loaded: LoadedConfig) -> Task | None:
     if probe is None:
         return None
     use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
-    return build_task(probe.task, use, params)
+    return build_task(probe.task, use, params, allow_code=loaded.config.allow_code)
 
 
 def locate_model(config: RunConfig) -> str:

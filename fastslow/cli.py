@@ -16,9 +16,13 @@ import typer
 
 from fastslow.commands import models, reports, tasks, training
 from fastslow.errors import FastSlowError
+from fastslow.text import shorten
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+LONGEST_LINE = 2000
+"""Characters of a line of an error; more is no help and may be an attack."""
 
 app = typer.Typer(
     help="Continual learning for language models through two channels, with an honest forgetting "
@@ -56,13 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show_traceback:
             traceback.print_exc()
         else:
-            print(error, file=sys.stderr)
+            print(printable(error), file=sys.stderr)
         return error.exit_code
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("Interrupted.", file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def printable(error: FastSlowError) -> str:
+    """The lines of an error, which may quote anything, as they are safe to print."""
+    return "\n".join(shorten(line, LONGEST_LINE) for line in str(error).split("\n"))
 
 
 @app.callback(invoke_without_command=True)
@@ -82,15 +91,11 @@ def fastslow(
 def _prepare_process() -> None:
     """Settings of libraries that must stand before they are imported.
 
-    No telemetry, no progress bars of their own, no warnings about their next version. Idle threads
+    No progress bars of their own, no warnings about their next version. Idle threads
     sleep: on a busy machine spinning ones make two cores slower than one.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name, value in {
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",
         "TQDM_DISABLE": "1",

@@ -23,7 +23,7 @@ from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import CheckpointError, ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.policy import Policy, pick_device
@@ -36,6 +36,7 @@ from fastslow.registry import build_task
 from fastslow.rundir import RunDir, RunState, State
 from fastslow.stages import planned_units, run
 from fastslow.task import Task
+from fastslow.text import shorten
 from fastslow.tracking import NullTracker
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         )
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
-    task = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    use, params = config.task_use(name).use, loaded.task_params.get(name)
+    task = build_task(name, use, params, allow_code=config.allow_code)
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
@@ -181,6 +183,29 @@ def run_folder(config: RunConfig, make: Callable[[], RunDir]) -> Iterator[RunDir
             yield run_dir
 
 
+def restore(run_dir: RunDir, policy: Policy, channels: Sequence[Channel]) -> RunState:
+    """Bring policy and channels back to the newest resume point that is whole, if there is one.
+
+    Raises:
+        CheckpointError: There are resume points, but none can be used.
+    """
+    saved = from_leader(run_dir.load_state())
+    if saved is None:
+        return RunState()
+    state, point = saved
+    try:
+        policy.load(point / "policy")
+        for channel in channels:
+            channel.load(point / channel.name)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{point}: passed its checksums but was not made by this program, got "
+            f"{type(error).__name__}: {shorten(str(error), 200)}. Remove it to use the one before, "
+            "or start a new run."
+        ) from error
+    return state
+
+
 def _run_in(
     run_dir: RunDir,
     config: RunConfig,
@@ -191,12 +216,7 @@ def _run_in(
     probed: Task | None,
 ) -> Path:
     """Restore what there is, run, probe, and leave the folder saying how it ended."""
-    state = RunState()
-    if (saved := from_leader(run_dir.load_state())) is not None:
-        state, point = saved
-        policy.load(point / "policy")
-        for channel in channels:
-            channel.load(point / channel.name)
+    state = restore(run_dir, policy, channels)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
     tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
 
 from fastslow.errors import CheckpointError
+from fastslow.files import open_regular, parse_json
 from fastslow.prompts import Candidate, PromptProgram
+from fastslow.shapes import shaped
 from fastslow.types import Json, Metric, SampleScore
 
 NEUTRAL = "neutral prose"
@@ -267,12 +269,13 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle", "reused")}
-    sample = SampleScore(**inner)
-    if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
-        raise ValueError(f"score {sample.score!r} is not in [0, 1]")
-    reused = bool(data.get("reused", False))
-    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample, reused)
+    places = ("run", "row", "cycle", "reused")
+    inner = {k: v for k, v in data.items() if k not in places}
+    outer = {k: v for k, v in data.items() if k in places}
+    row = shaped(ScoreRow, {"sample": inner} | outer)
+    if not 0 <= row.sample.score <= 1:
+        raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
+    return row
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:
@@ -285,15 +288,7 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     kind = values.pop("event")
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
-    if "program" in values:
-        values["program"] = PromptProgram.from_json(values["program"])
-    if "notes" in values:
-        values["notes"] = tuple(values["notes"])
-    if "candidates" in values:
-        values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
-    if "figures" in values:
-        values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
-    return _EVENTS[kind](**values)
+    return shaped(_EVENTS[kind], values)
 
 
 class RecordWriter:
@@ -404,7 +399,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         CheckpointError: The file is missing, or a complete line is no record; names file:line.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
@@ -424,7 +419,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
 
 
 def _parse(line: bytes) -> ScoreRow | Event:
-    data = json.loads(line)
+    data = parse_json(line)
     if not isinstance(data, dict):
         raise TypeError("not an object")
     return event_from_json(data) if "event" in data else score_from_json(data)

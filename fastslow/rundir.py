@@ -22,8 +22,10 @@ from fastslow.config.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
 from fastslow.environment import describe_environment
 from fastslow.errors import CheckpointError
+from fastslow.files import is_file, open_regular, read_json
 from fastslow.records import RecordWriter
-from fastslow.text import visible
+from fastslow.shapes import shaped
+from fastslow.text import shorten, visible
 from fastslow.types import Evidence, Json
 
 State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
@@ -65,11 +67,13 @@ class RunDir:
         """Lock the folder and open its record files; use `create` or `open`.
 
         Raises:
-            CheckpointError: Another process writes to it, or it cannot be written.
+            CheckpointError: Another process writes to it, it cannot be written, or a link in it
+                would have this process write elsewhere.
         """
         self.path = path
         self.warnings: list[str] = []
         """What `load_state` had to pass over, one sentence each."""
+        _require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_locked(path))
             self.scores, self.events, self.metrics = (
@@ -135,7 +139,7 @@ class RunDir:
         Raises:
             CheckpointError: It is no run folder.
         """
-        if not (path / "run.json").is_file():
+        if not is_file(path / "run.json"):
             raise CheckpointError(
                 f"{path}: no run folder, got no run.json in it. Known: folders that "
                 "`fastslow train` made. Give the path of one of those."
@@ -195,7 +199,7 @@ class RunDir:
             beside.mkdir(parents=True)
             write_parts(beside)
             _write(beside / "state.json", _json(asdict(state)))
-            _write(beside / "checksums.json", _json(_checksums(beside)))
+            _write(beside / "checksums.json", _json(checksums(beside)))
             _sync_tree(beside)
             if point.exists():
                 shutil.rmtree(point)
@@ -220,9 +224,10 @@ class RunDir:
         """
         points = _points(self.path / "resume")
         for point in points:
-            damage = _damage(point)
+            damage, state = _damage(point), None
             if damage is None:
-                state = _state(json.loads((point / "state.json").read_bytes()))
+                state, damage = _read_state(point / "state.json")
+            if state is not None:
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
@@ -276,6 +281,17 @@ def _new_folder(config: RunConfig) -> Path:
             return path
 
 
+def _require_no_links(path: Path) -> None:
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            found = Path(folder) / name
+            if found.is_symlink():
+                raise CheckpointError(
+                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    "write to their own folder alone; put the file itself there."
+                )
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
@@ -307,9 +323,15 @@ def _disk_errors(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _state(data: dict[str, Any]) -> RunState:
-    evidence = [Evidence(**found) for found in data.get("evidence", ())]
-    return RunState(**data | {"evidence": evidence})
+def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
+    """The state in a file, or what is wrong with it."""
+    try:
+        state = shaped(RunState, read_json(path))
+        if {*state.positions} != {*RECORD_FILES}:
+            raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
+    except (OSError, ValueError) as error:
+        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+    return state, None
 
 
 def _points(root: Path) -> list[Path]:
@@ -320,12 +342,12 @@ def _points(root: Path) -> list[Path]:
     return sorted(points, key=lambda p: tuple(map(int, p.name.split("-"))), reverse=True)
 
 
-def _checksums(folder: Path) -> dict[str, Json]:
+def checksums(folder: Path) -> dict[str, Json]:
     """SHA-256 of every file under `folder`, by path relative to it."""
     sums: dict[str, Json] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "checksums.json":
-            with path.open("rb") as file:
+        if not path.is_dir() and path.name != "checksums.json":
+            with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             sums[path.relative_to(folder).as_posix()] = digest
     return sums
@@ -334,10 +356,12 @@ def _checksums(folder: Path) -> dict[str, Json]:
 def _damage(point: Path) -> str | None:
     """What is wrong with a resume point, None if nothing."""
     try:
-        expected = json.loads((point / "checksums.json").read_bytes())
-        found = _checksums(point)
+        expected = read_json(point / "checksums.json")
+        found = checksums(point)
+        if not isinstance(expected, dict):
+            raise ValueError("no object of names and sums")
     except (OSError, ValueError) as error:
-        return f"checksums.json cannot be read: {error}"
+        return f"checksums.json cannot be read: {shorten(str(error), 200)}"
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             return f"{name} is {'missing' if name not in found else 'not what was written'}"

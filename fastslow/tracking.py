@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import re
 import time
 import warnings
@@ -231,7 +230,6 @@ class MlflowTracker:
                 )
 
     def _connect(self) -> None:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastslow.files import is_file
 from fastslow.processes import is_leader
 from fastslow.text import visible
 
@@ -22,7 +23,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not is_file(Path(word))]
     return [Path(word) for word in words if word not in overrides], overrides
 
 

@@ -98,6 +98,8 @@ class RunConfig(Model):
     """Where run folders are made, relative to the working directory."""
     data: str | None = key(None, "path", "none")
     """Data for tasks that read files and name none themselves."""
+    allow_code: bool = key(False, "switch", OURS)
+    """Whether graders may run programs that the policy writes; tasks that need it say so."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The base model."""
     tasks: dict[TaskName, TaskUse] = Field(default_factory=dict)

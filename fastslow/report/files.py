@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
+from fastslow.files import parse_json, read_regular
 from fastslow.measure.uncertainty import Interval
 from fastslow.records import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
@@ -51,6 +52,7 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
         path = run_path / name
         beside = run_path / f"{name}.tmp"
         try:
+            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
             beside.write_bytes(text.encode())
             beside.replace(path)
         except OSError as error:
@@ -78,8 +80,8 @@ def recompute_report(run_path: Path) -> tuple[str, ...]:
     """
     path = run_path / "report.json"
     try:
-        found = path.read_bytes()
-        before: Json = json.loads(found)
+        found = read_regular(path)
+        before: Json = parse_json(found)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error}. Write it with: fastslow report {run_path}"

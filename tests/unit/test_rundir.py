@@ -232,3 +232,16 @@ def test_a_file_where_the_runs_folder_should_be_is_a_typed_error(tmp_path: Path)
     (tmp_path / "runs").touch()
     with pytest.raises(CheckpointError, match="a run folder cannot be made here"):
         RunDir.create(config(tmp_path / "runs"), {}, [])
+
+
+def test_a_link_in_the_folder_is_refused_before_anything_is_written(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    run_dir.close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept\n")
+    (run_dir.path / "metrics.jsonl").unlink()
+    (run_dir.path / "metrics.jsonl").symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: a link, got one to"):
+        RunDir.open(run_dir.path)
+    assert elsewhere.read_text() == "kept\n"
