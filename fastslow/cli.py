@@ -39,6 +39,7 @@ for command in (
     reports.prompts,
     deploy.gate,
     deploy.rollback,
+    deploy.export,
 ):
     app.command()(command)
 

@@ -98,3 +98,28 @@ def rollback(
             f"weights {task.weights}, text {task.text}"
         )
     print("Adapter and texts are those that were scored. Report and gate follow.")
+
+
+def export(
+    run: Run,
+    stage: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of a finished stage; the deployed one if left."),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model with the adapter folded in.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A new folder; export/NNN-TASK in RUN if left."),
+    ] = None,
+) -> None:
+    """Write a run's policy as files for transformers, vLLM and DSPy.
+
+    A PEFT adapter or a merged model, tokenizer and chat template, texts as chat messages and as
+    DSPy programs, and a model card with the forgetting table and lines that use them.
+    """
+    from fastslow.deploy.export import export as write
+
+    folder = write(run, stage=stage, merge=merge, out=out)
+    print(f"exported: {visible(str(folder))}; README.md there says how to use it")

@@ -107,6 +107,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
     cells = [[table.cell(i, task).score for task in names] for i in range(row + 1)]
     matrix = ScoreMatrix(names, stages[:row], tuple(map(tuple, cells)))
     versions = {one.sample.task: one.sample.version for one in scores}
+    floors = [floor for task in names if (floor := table.base_floor(task).value) is not None]
     return Standing(
         path=run,
         run=str(card["run"]),
@@ -115,7 +116,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         row=row,
         stages=stages,
         tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in names),
-        metrics=final_metrics(matrix),
+        metrics=final_metrics(matrix, noise_floor=max(floors, default=None)),
     )
 
 
