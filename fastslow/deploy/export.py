@@ -33,6 +33,7 @@ from fastslow.policy.files import KeptPolicy, read_kept
 from fastslow.policy.policy import seed_program
 from fastslow.records import read_scores
 from fastslow.registry import build_task, find_task
+from fastslow.text import visible
 
 
 def export(
@@ -83,6 +84,11 @@ def _read(run: Path, stage: int | None, merge: bool) -> Exported:
     verify_kept(standing, kept)
     loaded = load_resolved(run / "config.json")
     model = loaded.config.model
+    if standing.stages != tuple(one.task for one in loaded.config.stages):
+        raise CheckpointError(
+            f"{run}: run.json and config.json name other stages, got "
+            f"{visible(', '.join(standing.stages))}. One was edited: restore it from a copy."
+        )
     tasks = tuple(_task(standing, kept, loaded, task) for task in standing.trained)
     if merge and len({task.standing.weights for task in tasks}) > 1:
         raise ConfigError(

@@ -88,7 +88,7 @@ class Renderer:
     @property
     def portable_template(self) -> str:
         """A chat template by which any client renders system text and turns as this class does."""
-        template = self.tokenizer.chat_template
+        template = str(self.tokenizer.chat_template)
         return template if self._takes_system else FOLD_SYSTEM + template
 
     def decode(self, token_ids: Sequence[int]) -> str:

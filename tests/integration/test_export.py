@@ -150,17 +150,17 @@ def test_the_lines_for_transformers_give_the_recorded_completions(
         code = snippets(folder)[0]
         assert len(code.splitlines()) <= 10
         for task in ("first", "second")[:row]:
-            for example, question in list(questions(run, task).items())[:4]:
+            for example, question in list(questions(run, task).items())[:3]:
                 jobs.append((folder, asked(code, task, question)))
                 expected.append(found[task, example].completion + "\n")
         jobs.append((folder, code))  # as it stands, with the question that the card shows
-        question = re.search(r'question = "\.", (.*)', code)
-        assert question
+        literal = re.search(r'question = "\.", (.*)', code)
+        assert literal
         last = "first" if row == 1 else "second"
         ids = {asked: example for example, asked in questions(run, last).items()}
-        expected.append(found[last, ids[ast.literal_eval(question[1])]].completion + "\n")
+        expected.append(found[last, ids[ast.literal_eval(literal[1])]].completion + "\n")
     assert executed(jobs) == expected
-    assert len(set(expected)) > 10  # the model does not say one thing to everything
+    assert len(set(expected)) > 8  # the model does not say one thing to everything
 
 
 class ChatServer:
@@ -412,6 +412,14 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     (run / "run.json").write_text(json.dumps({**card, "state": "interrupted"}))
     refused("Name a complete one with --stage")
     (run / "run.json").write_text(json.dumps(card))
+    shutil.copytree(read_standing(run).folder, run / "stages/001-../../../escaped")
+    other = json.dumps(card).replace('"second"', '"../../../escaped"')
+    rows = (run / "scores.jsonl").read_text()
+    (run / "scores.jsonl").write_text(rows.replace('"second"', '"../../../escaped"'))
+    (run / "run.json").write_text(other)
+    refused("run.json and config.json name other stages, got first, ../../../escaped")
+    (run / "run.json").write_text(json.dumps(card))
+    (run / "scores.jsonl").write_text(rows)
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(config.replace(json.loads(config)["model"]["name"], "/gone"))
     refused("there is no model called '/gone'")

@@ -150,6 +150,38 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     refused("no saved adapter and texts")
 
 
+GOLD = (
+    "stages=[{task: first, cycles: 1}, {task: second, cycles: 1}]",
+    "cycle={optimizer_steps: 12, problems: 4}",
+    "fast=null",
+    "slow={kind: sft, lr: 0.05}",
+    *(f"evaluation.{part}=false" for part in ("channel_split", "neutral", "geometry", "proxies")),
+)
+"""Each stage teaches its letters until they are all the model writes."""
+
+
+def test_a_destructive_run_fails_the_gate_and_a_rollback_brings_the_score_back(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    run = toy_run(tmp_path, tiny_folder, *GOLD)
+    assert main(["gate", str(run)]) == 3
+    verdict = json.loads((run / "gate" / "gate.json").read_text())
+    assert verdict["failed"] == ["forgetting", "task_forgetting first"]
+    lost = {task.task: task.now.score for task in read_standing(run).tasks}
+    assert main(["rollback", str(run), "--to", "1"]) == 0
+    assert main(["gate", str(run)]) == 0
+    back = {task.task: task.now.score for task in read_standing(run).tasks}
+    assert (lost["first"] or 0) + 0.4 < (back["first"] or 0)
+    assert back == {t: cell.score for t, cell in zip(back, build_report(run).cells[1], strict=True)}
+
+
+def test_a_gentle_run_passes_the_gate(tmp_path: Path, tiny_folder: Path) -> None:
+    """As the destructive one, but every task keeps its own adapter."""
+    run = toy_run(tmp_path, tiny_folder, *GOLD, "slow.adapter_policy=new-per-stage")
+    assert main(["gate", str(run)]) == 0
+    assert "first" in {task.task for task in read_standing(run).trained}
+
+
 def test_the_fingerprint_of_a_file_is_that_of_the_adapter(moved: Policy, tmp_path: Path) -> None:
     for name in ("one part", "two parts"):
         moved.save(tmp_path / name)

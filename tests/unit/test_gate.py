@@ -266,6 +266,13 @@ def test_the_command_and_the_function_have_the_same_defaults() -> None:
     assert parameters["max_task_forgetting"].default == MAX_TASK_FORGETTING
 
 
+def test_the_documented_defaults_and_the_example_are_right() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert f"`--max-forgetting`, {MAX_FORGETTING} |" in text
+    assert f"`--max-task-forgetting`, {MAX_TASK_FORGETTING} |" in text
+    assert f"still admits a loss of {wilson(0, 64).high:.2f}," in text
+
+
 def change(before: str, after: str) -> PairedDifference:
     return paired_difference([float(d) for d in before], [float(d) for d in after])
 
