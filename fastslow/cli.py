@@ -2,7 +2,7 @@
 
 Owns no logic; the commands are in `commands/`. Everything heavy is imported inside the command that
 needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the run failed, 2 what
-was given is wrong.
+was given is wrong, 3 the gate says no.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import models, reports, tasks, training
+from fastslow.commands import deploy, models, reports, tasks, training
 from fastslow.errors import FastSlowError
 from fastslow.text import shorten
 
@@ -41,6 +41,9 @@ for command in (
     reports.report,
     reports.probe,
     reports.prompts,
+    deploy.gate,
+    deploy.rollback,
+    deploy.export,
 ):
     app.command()(command)
 

@@ -51,6 +51,12 @@ class CheckpointError(FastSlowError):
     exit_code = 2
 
 
+class GateError(FastSlowError):
+    """The gate cannot judge: a baseline, a score or the end of a run is missing. Nothing ships."""
+
+    exit_code = 2
+
+
 class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 

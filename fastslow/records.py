@@ -211,6 +211,25 @@ class EvaluationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class DeployEvent:
+    """From here on the policy that a stage left is the one in use; a line of `deployed.jsonl`."""
+
+    event: ClassVar[str] = "deploy"
+    row: int
+    """Row of the score matrix: the policy after the stage with this number, from 1."""
+    before: int
+    """The row that was in use until then."""
+    folder: str
+    """Where adapter and texts lie, relative to the run folder."""
+    weights: Mapping[str, str]
+    """Task name to the fingerprint of the adapter it is deployed with."""
+    texts: Mapping[str, str]
+    """Task name to the hash of the text it is deployed with."""
+    at: str
+    """When, as an ISO 8601 time in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """The run entered a state."""
 
@@ -231,6 +250,7 @@ Event: TypeAlias = Union[
     DriftEvent,
     FiguresEvent,
     EvaluationEvent,
+    DeployEvent,
     RunEvent,
 ]
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}

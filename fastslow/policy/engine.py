@@ -15,6 +15,7 @@ import torch
 
 from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.decoding import BranchedRows, DecodingState, SharedRows, draw
+from fastslow.policy.files import BASE
 from fastslow.policy.head import CHUNK_NODES
 from fastslow.policy.layouts import predict, score_completions, why_not_shared
 from fastslow.policy.prefixes import shared_prefixes
@@ -25,8 +26,6 @@ MAX_BATCH_ROWS = 64
 """Rows decoded together."""
 MAX_SHARED_TOKENS = 64
 """Completions that may grow longer than this are decoded branched: masked columns pile up."""
-BASE = "base"
-"""Fingerprint of the weights with the adapter switched off, in caches and records."""
 MAX_TRUNKS = 16
 """Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
 

@@ -21,14 +21,13 @@ from fastslow.policy.adapters import (
     save_adapter,
 )
 from fastslow.policy.engine import TorchEngine
+from fastslow.policy.files import TEXTS_FILE
 from fastslow.policy.render import Renderer
 from fastslow.policy.stage_adapters import StageAdapters
 from fastslow.prompts import Candidate, Population, PromptProgram
 from fastslow.task import Task
 from fastslow.text import shorten
 from fastslow.types import Completion, Example, Sampling
-
-TEXTS_FILE = "texts.json"
 
 logger = logging.getLogger(__name__)
 

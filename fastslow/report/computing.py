@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from fastslow.deployments import deployed_row, deployments
 from fastslow.measure.divergences import forgetting_on_kl
 from fastslow.measure.intransigence import why_bwt_says_nothing
 from fastslow.measure.matrix import ScoreMatrix
@@ -93,7 +94,9 @@ def build_report(run_path: Path) -> Report:
             if isinstance(event, CycleEvent)
             for text in event.notes
         ),
-        prompts=_prompts(texts, tasks),
+        prompts=_prompts(
+            [e for e in texts if e.stage < deployed_row(run_path, len(stages))], tasks
+        ),
         reflection=reflection_account(events),
         rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
         seconds_by=seconds_by,
@@ -106,6 +109,7 @@ def build_report(run_path: Path) -> Report:
         ),
         probes=probes,
         evaluations=costs,
+        deployed=next(reversed(deployments(run_path)), None),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastslow.measure.uncertainty import Interval
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
+    DeployEvent,
     DriftEvent,
     FiguresEvent,
     ShrinkEvent,
@@ -154,6 +155,8 @@ class Report:
     """Fresh runs on held-out tasks, from the weights of a stage and from the base."""
     evaluations: Mapping[str, EvaluationCost]
     """What each part of the evaluation cost, by its name."""
+    deployed: DeployEvent | None
+    """The last rollback, or going forward again; None where the last stage was never left."""
 
     @property
     def evaluation_frac(self) -> float | None:

@@ -113,7 +113,9 @@ def json_text(report: Report) -> str:
 
 def report_json(report: Report) -> dict[str, Json]:
     """The report as plain data, as docs/report-schema.md describes it."""
-    return {
+    # only after a rollback, so that reports of other runs stay as they are
+    deployed: dict[str, Json] = {"deployed": _deployed(report)} if report.deployed else {}
+    return deployed | {
         "schema_version": SCHEMA_VERSION,
         "run": report.run,
         "state": report.state,
@@ -234,6 +236,21 @@ def _comparison(comparison: Comparison) -> Json:
         return {"value": None, "reason": comparison.reason}
     plain = asdict(comparison.difference)
     return {"value": plain.pop("mean"), **plain}
+
+
+def _deployed(report: Report) -> Json:
+    if report.deployed is None:
+        return None
+    event = report.deployed
+    scores = {t: c.score for t, c in zip(report.tasks, report.cells[event.row], strict=True)}
+    return {
+        "row": event.row,
+        "before": event.before,
+        "at": event.at,
+        "weights": event.weights,
+        "texts": event.texts,
+        "scores": scores,
+    }
 
 
 def _shrink(event: ShrinkEvent) -> dict[str, Json]:
