@@ -2,7 +2,7 @@
 
 Owns no logic; the commands are in `commands/`. Everything heavy is imported inside the command that
 needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the run failed, 2 what
-was given is wrong.
+was given is wrong, 130 or 143 a signal stopped it.
 """
 
 import os
@@ -17,8 +17,8 @@ import typer
 from fastslow.commands import models, reports, tasks, training
 from fastslow.errors import FastSlowError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+STOPPED = {130: "Interrupted.", 143: "Terminated."}
+"""What is said at exit codes after Ctrl-C and SIGTERM, which are those of shells."""
 
 app = typer.Typer(
     help="Continual learning for language models through two channels, with an honest forgetting "
@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
         return error.exit_code
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("Interrupted.", file=sys.stderr)
+        if end.code in STOPPED:
+            print(STOPPED[end.code], file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

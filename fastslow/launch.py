@@ -23,7 +23,7 @@ from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import CheckpointError, ConfigError
 from fastslow.measure.evaluator import Evaluator
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.policy import Policy, pick_device
@@ -31,10 +31,15 @@ from fastslow.probing import ProbeParts
 from fastslow.probing import probe as run_probe
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
+from fastslow.random_state import load_generators, seed_generators
 from fastslow.records import RunEvent
 from fastslow.registry import build_task
-from fastslow.rundir import RunDir, RunState, State
+from fastslow.run_lock import State
+from fastslow.run_state import RunState
+from fastslow.rundir import RunDir
+from fastslow.seeds import derive_seed
 from fastslow.stages import planned_units, run
+from fastslow.stopping import StopRequest
 from fastslow.task import Task
 from fastslow.tracking import NullTracker
 
@@ -58,17 +63,17 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
-    config = loaded.config
+    config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
-    with connected(config):
+    with stop.catching(), connected(config):
         policy = build_policy(config, model)
         device = str(policy.model.device)
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
+            return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -79,13 +84,17 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
-    config = loaded.config
+    config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
-    with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
+    with (
+        stop.catching(),
+        connected(config),
+        run_folder(config, lambda: RunDir.open(path)) as run_dir,
+    ):
         policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
+        return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
@@ -189,14 +198,17 @@ def _run_in(
     channels: Sequence[Channel],
     finish: Callable[[Path], Sequence[Path]],
     probed: Task | None,
+    stop: StopRequest,
 ) -> Path:
     """Restore what there is, run, probe, and leave the folder saying how it ended."""
     state = RunState()
+    seed_generators(derive_seed(config.seed, "generators"))
     if (saved := from_leader(run_dir.load_state())) is not None:
         state, point = saved
         policy.load(point / "policy")
         for channel in channels:
             channel.load(point / channel.name)
+        load_generators(point)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
     tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
@@ -210,22 +222,40 @@ def _run_in(
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
-        parts = Run(config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state)
+        parts = Run(
+            config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
+        )
         try:
+            stop.is_patient = True
             run(parts)
+            stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:
                 place = from_leader(run_dir.path)
                 last = from_leader(stage_folder(parts, len(config.stages) - 1))
                 ready = probe_parts(config, place, policy, probed, config.probe)
                 state.seconds += run_probe(ready, config.probe, last)
             outcome = "finished"
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt as end:
             outcome = "interrupted"
-            stop.add_note(f"fastslow resume {run_dir.path}")
+            end.add_note(f"fastslow resume {run_dir.path}")
             raise
         finally:
-            run_dir.events.append(RunEvent(outcome, state.seconds))
-            run_dir.mark(outcome)
+            stop.is_patient = False
+            _leave(run_dir, outcome, state)
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
     return from_leader(run_dir.path)
+
+
+def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+    """Have the folder say how the run ended.
+
+    Raises:
+        CheckpointError: The disk refused, and the run did not fail anyway.
+    """
+    try:
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.mark(outcome)
+    except CheckpointError:
+        if outcome == "finished":  # else the error that stopped the run says more
+            raise

@@ -214,9 +214,11 @@ class RunEvent:
 
     event: ClassVar[str] = "run"
     state: str
-    """One of `rundir.STATES`."""
+    """One of `run_lock.STATES`."""
     seconds: float
     """Wall time spent in the run until now, over all resumes."""
+    saving_seconds: float | None = None
+    """Part of it that went into resume points; None where an older version did not measure it."""
 
 
 Event: TypeAlias = Union[

@@ -5,9 +5,9 @@ a shorter tuple of channels, never another path through this file.
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.config.models import RunConfig, StageConfig
@@ -18,7 +18,7 @@ from fastslow.parts import Run, stage_folder
 from fastslow.processes import from_leader
 from fastslow.prompts import best_by_mean
 from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
-from fastslow.rundir import RunState
+from fastslow.run_state import RunState
 from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
@@ -44,10 +44,10 @@ def run(parts: Run) -> None:
     """
     config, state = parts.config, parts.state
     if not state.base_done:
-        score_all(parts, row=0)
-        diagnose(parts, row=0)
+        parts.step("score", score_all, row=0)
+        parts.step("diagnose", diagnose, row=0)
         state.base_done = True
-        parts.save()
+        parts.end_cycle()
 
     for index in range(state.next_stage, len(config.stages)):
         stage = config.stages[index]
@@ -55,25 +55,30 @@ def run(parts: Run) -> None:
         stream = stage_stream(config, index, task)
         with parts.tracker.stage(index, stage.task), named_failure(parts, index):
             if state.next_cycle == 0:
-                start_stage(parts, index)
+                parts.step("start", start_stage, index)
             for cycle in range(state.next_cycle, stage.cycles):
                 anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
                 for channel in stage_channels(stage, parts.channels):  # fast, then slow
-                    seed = derive_seed(config.seed, index, cycle, channel.name)
-                    log = channel_log(parts, anchor, channel.name)
-                    adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
-                    record_adaptation(parts, task, anchor, channel.name, adaptation)
-                score_cycle(parts, task, index, cycle)
+                    parts.step(channel.name, adapt, channel, task, anchor)
+                parts.step("curve", score_cycle, task, index, cycle)
                 state.next_cycle = cycle + 1
-                parts.save()
+                parts.end_cycle()
 
-            choose_text(parts, task, index)
-            shrink_adapter(parts, task, index)
-            score_all(parts, row=index + 1)
-            diagnose(parts, row=index + 1)
-            keep_policy(parts, index)
+            parts.step("text", choose_text, task, index)
+            parts.step("shrink", shrink_adapter, task, index)
+            parts.step("score", score_all, row=index + 1)
+            parts.step("diagnose", diagnose, row=index + 1)
+            parts.step("keep", keep_policy, index)
             state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
-            parts.save()
+            parts.end_cycle()
+
+
+def adapt(parts: Run, channel: Channel, task: Task, anchor: Anchor) -> None:
+    """One phase of one channel, written down."""
+    seed = derive_seed(parts.config.seed, anchor.stage, anchor.cycle, channel.name)
+    log = channel_log(parts, anchor, channel.name)
+    adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
+    record_adaptation(parts, task, anchor, channel.name, adaptation)
 
 
 def start_stage(parts: Run, index: int) -> None:
@@ -184,6 +189,8 @@ def channel_log(
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
             parts.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
             parts.tracker.log(metrics, step=step)
+            if done < total:  # else the phase ends, and with it the step
+                parts.stop_if_asked()
 
     return log
 
@@ -191,12 +198,15 @@ def channel_log(
 def keep_policy(parts: Run, stage: int) -> None:
     """Keep adapter and texts as they are after this stage, for use and for going back."""
     folder = stage_folder(parts, stage)
-    shutil.rmtree(folder, ignore_errors=True)
-    parts.policy.save(folder)
-    if parts.policy.populations:
-        from fastslow.channels.saved_programs import save_programs  # imports dspy
 
-        save_programs(parts.policy, folder / "programs")
+    def write(beside: Path) -> None:
+        parts.policy.save(beside)
+        if parts.policy.populations:
+            from fastslow.channels.saved_programs import save_programs  # imports dspy
+
+            save_programs(parts.policy, beside / "programs")
+
+    parts.run_dir.keep_folder(folder, write)
     parts.tracker.artifact(folder)
     for task, population in parts.policy.populations.items():
         parts.tracker.prompts(stage, task, population, parts.policy.live[task])

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fastslow.processes import is_leader
+from fastslow.stopping import Stopped
 from fastslow.text import visible
 
 PLAIN_WIDTH = 120
@@ -41,13 +42,15 @@ def print_report(run: Path) -> None:
 
 @contextmanager
 def resume_hint() -> Iterator[None]:
-    """Say how to go on when Ctrl-C stops what is inside, if the exception's notes know."""
+    """Say how to go on when a signal stops what is inside, if the exception's notes know."""
     try:
         yield
     except KeyboardInterrupt as stop:
         notes: Sequence[str] = getattr(stop, "__notes__", ())
         for note in notes:
             print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        if isinstance(stop, Stopped):
+            raise typer.Exit(stop.exit_code) from stop
         raise
 
 
