@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import models, reports, tasks, training
+from fastslow.commands import models, reports, runs, tasks, training
 from fastslow.errors import FastSlowError
 
 STOPPED = {130: "Interrupted.", 143: "Terminated."}
@@ -34,6 +34,7 @@ for command in (
     training.check,
     training.train,
     training.resume,
+    runs.runs,
     reports.report,
     reports.probe,
     reports.prompts,

@@ -5,6 +5,7 @@ becomes an error that says where and why. Called by `rundir.py`.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -43,8 +44,14 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, flushed to the disk before the old content is let go."""
+def replace_text(path: Path, text: str, in_place: bool = False) -> None:
+    """Replace `path` by `text`, flushed to the disk before the old content is let go.
+
+    Args:
+        path: The file.
+        text: What it will hold.
+        in_place: Whether to write over the old content where a full disk has no room beside it.
+    """
     beside = path.with_name(path.name + ".tmp")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -52,9 +59,17 @@ def replace_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        raise
+        if not in_place or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _write_over(path, text.encode())
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:

@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -24,6 +23,8 @@ from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
 from fastslow.errors import CheckpointError, ConfigError
+from fastslow.fitting import require_fit
+from fastslow.grading import guard_graders
 from fastslow.measure.evaluator import Evaluator
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.policy import Policy, pick_device
@@ -42,9 +43,6 @@ from fastslow.stages import planned_units, run
 from fastslow.stopping import StopRequest
 from fastslow.task import Task
 from fastslow.tracking import NullTracker
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(
@@ -69,6 +67,8 @@ def train(
     model = locate_model(config)
     with stop.catching(), connected(config):
         policy = build_policy(config, model)
+        every = [*tasks.values(), *([probed] if probed else [])]
+        require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
         device = str(policy.model.device)
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
@@ -121,7 +121,9 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         )
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
-    task = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    made = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    limits = config.graders
+    task = guard_graders({name: made}, limits.timeout_s, limits.max_failures_frac)[name]
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")

@@ -8,11 +8,12 @@ from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
 from fastslow.config.models import RunConfig
+from fastslow.grading import guards
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
 from fastslow.random_state import save_generators
-from fastslow.records import read_scores
+from fastslow.records import GraderEvent, read_scores
 from fastslow.replay import Replay
 from fastslow.run_state import RunState
 from fastslow.rundir import RunDir
@@ -48,6 +49,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self._clock = time.monotonic() - self.state.seconds
+        for guard in guards(self.tasks.values()):
+            guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
         self.replay = Replay(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
         self.neutral_base: list[tuple[float, ...]] | None = None
@@ -66,9 +69,26 @@ class Run:
             Stopped: A signal asked for it; a resume point was saved after the step.
         """
         if name not in self.state.done:
-            work(self, *args, **kwargs)
+            try:
+                work(self, *args, **kwargs)
+            finally:  # DSPy makes other things of what a grader says in its threads
+                self._settle_graders(name)
             self.state.done.append(name)
             self.stop_if_asked()
+
+    def _settle_graders(self, step: str) -> None:
+        """Record what graders could not grade in a step.
+
+        Raises:
+            EvaluationError: It is too much.
+        """
+        stage, cycle = self.state.next_stage, self.state.next_cycle
+        for guard in guards(self.tasks.values()):
+            if failures := guard.report():
+                self.run_dir.events.append(
+                    GraderEvent(stage, cycle, step, guard.task, failures, guard.graded, guard.last)
+                )
+            guard.require_few_failures()
 
     def stop_if_asked(self) -> None:
         """Count what has been done as done, and end here with a resume point if that is wanted.
@@ -96,6 +116,7 @@ class Run:
         """Make a resume point: policy, channels, random states and position."""
         started = time.monotonic()
         self.state.seconds = started - self._clock
+        self.state.grading = {guard.task: guard.counts for guard in guards(self.tasks.values())}
 
         def write_parts(folder: Path) -> None:
             self.policy.save(folder / "policy")

@@ -209,6 +209,26 @@ class EvaluationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class GraderEvent:
+    """Some answers of a step could not be graded; they count as score 0."""
+
+    event: ClassVar[str] = "grader"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle; the number of cycles for steps after the last one."""
+    step: str
+    """Name of the step of the loop."""
+    task: str
+    failures: int
+    """Answers of the step that could not be graded."""
+    graded: int
+    """Answers of the task graded since the stage began."""
+    last: str
+    """Why the last one failed; may quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """The run entered a state."""
 
@@ -231,6 +251,7 @@ Event: TypeAlias = Union[
     DriftEvent,
     FiguresEvent,
     EvaluationEvent,
+    GraderEvent,
     RunEvent,
 ]
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}

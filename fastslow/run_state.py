@@ -28,6 +28,8 @@ class RunState:
     the run."""
     progress: int = 0
     """Steps and updates since then: tells resume points within a cycle apart."""
+    grading: dict[str, list[int]] = field(default_factory=dict)
+    """Counts of each task's guarded grader since the stage began."""
     positions: dict[str, int] = field(default_factory=dict)
     """Bytes of each record file when this was saved; filled by `save_state`."""
     evidence: list[Evidence] = field(default_factory=list)

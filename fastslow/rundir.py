@@ -141,7 +141,8 @@ class RunDir:
         with disk_errors(self.path, "the run's state cannot be written"):
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
-            replace_text(self.path / "run.json", _json(card | {"state": state, "ended": ended}))
+            text = _json(card | {"state": state, "ended": ended})
+            replace_text(self.path / "run.json", text, in_place=True)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.

@@ -12,9 +12,11 @@ from pathlib import Path
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.config.models import RunConfig, StageConfig
 from fastslow.diagnostics import diagnose
-from fastslow.errors import ChannelError, EvaluationError, StageError
+from fastslow.errors import ChannelError, CheckpointError, EvaluationError, StageError
 from fastslow.evaluation import cell_units, score_all, score_cycle
+from fastslow.grading import guards
 from fastslow.parts import Run, stage_folder
+from fastslow.policy.memory import out_of_memory
 from fastslow.processes import from_leader
 from fastslow.prompts import best_by_mean
 from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
@@ -82,7 +84,9 @@ def adapt(parts: Run, channel: Channel, task: Task, anchor: Anchor) -> None:
 
 
 def start_stage(parts: Run, index: int) -> None:
-    """Get the adapter ready for the stage, as `slow.adapter_policy` has it."""
+    """Get the adapter ready for the stage, as `slow.adapter_policy` has it; count graders anew."""
+    for guard in guards(parts.tasks.values()):
+        guard.counts = (0, 0, 0)
     stage, slow = parts.config.stages[index], parts.config.slow
     if slow is not None:
         parts.policy.adapters.begin(
@@ -237,12 +241,25 @@ def named_failure(parts: Run, index: int) -> Iterator[None]:
     """Say which stage failed and how to go on; the last resume point is untouched."""
     try:
         yield
-    except (ChannelError, EvaluationError) as err:
-        stage = parts.config.stages[index]
-        raise StageError(
-            f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {err} The run is kept "
-            f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
-        ) from err
+    except (ChannelError, EvaluationError, CheckpointError) as err:
+        failure, words = err, str(err)
+    except (RuntimeError, MemoryError) as err:
+        if (said := out_of_memory(err)) is None:
+            raise
+        failure, words = (
+            err,
+            (
+                f"out of memory: {said} Lower evaluation.test_examples, fast.threads or the tasks' "
+                "lengths, or use another device."
+            ),
+        )
+    else:
+        return
+    stage = parts.config.stages[index]
+    raise StageError(
+        f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {words} The run is kept "
+        f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
+    ) from failure
 
 
 def channel_units(config: RunConfig, channel: str) -> float:

@@ -44,6 +44,7 @@ class Phase:
     """Of each batch so far."""
     samples: list[str] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     learned: bool = False
     """Whether an update had something to learn from."""
     rollouts: int = 0
@@ -122,6 +123,7 @@ class SlowChannel:
             step = anchor.cycle * len(anchor.batches) + index + 1
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
+            phase.notes += trainer.notes()
             phase.rollouts += policy.engine.num_rollouts - before
             phase.seconds += time.monotonic() - started
             log(index + 1, len(anchor.batches), found)
@@ -133,6 +135,7 @@ class SlowChannel:
             seconds=phase.seconds,
             metrics=_over_cycle(phase.figures) | limits,
             samples=tuple(phase.samples),
+            notes=tuple(phase.notes),
             evidence=tuple(phase.evidence),
         )
 

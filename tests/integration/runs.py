@@ -47,13 +47,13 @@ def start(folder: Path, overrides: Sequence[str], text: str = TOY) -> Path:
 
 def newest(folder: Path) -> Path:
     """The run made last in `folder`."""
-    return max((folder / "runs").glob("*/run.json"), key=lambda card: card.stat().st_ctime_ns).parent
+    return max(
+        (folder / "runs").glob("*/run.json"), key=lambda card: card.stat().st_ctime_ns
+    ).parent
 
 
 def newest_point(run: Path) -> Path:
-    return max(
-        (run / "resume").iterdir(), key=lambda point: tuple(map(int, point.name.split("-")))
-    )
+    return max((run / "resume").iterdir(), key=lambda point: tuple(map(int, point.name.split("-"))))
 
 
 def outcome(run: Path) -> dict[str, Any]:

@@ -166,7 +166,9 @@ def test_generators_that_a_grader_draws_from_go_on_where_they_were(
     resumed = launch.resume(newest(tmp_path), no_report)
     assert outcome(resumed) == outcome(undisturbed)
     events = read_events(resumed / "events.jsonl")
-    assert len({event.metrics["slow/reward"] for event in events if isinstance(event, CycleEvent)}) > 1
+    assert (
+        len({event.metrics["slow/reward"] for event in events if isinstance(event, CycleEvent)}) > 1
+    )
 
 
 def test_sigterm_to_the_command_line_ends_with_143_and_says_how_to_go_on(
