@@ -38,7 +38,6 @@ def time_limit(seconds: float) -> Iterator[None]:
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     """The system's timer, which other code may be using: it gets it back with what was left."""
-
     rung = []
 
     def ring(*_: object) -> None:

@@ -148,7 +148,8 @@ class RunDir:
         """Make a resume point: all of it or none of it.
 
         Written to a folder beside, flushed to the disk, checksummed, then renamed to
-        `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are kept.
+        `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
+        kept.
 
         Args:
             state: How far the run is; the lengths of the record files are added.

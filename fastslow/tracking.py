@@ -89,9 +89,9 @@ class NullTracker:
 class MlflowTracker:
     """Tracks in MLflow, by default in a SQLite file that needs no server.
 
-    What is tracked goes to `tracking.jsonl` in the run folder first and to MLflow from there, so that
-    nothing is lost while MLflow is away, and a resumed run, which goes on in the same MLflow runs,
-    says nothing twice.
+    What is tracked goes to `tracking.jsonl` in the run folder first and to MLflow from there, so
+    that nothing is lost while MLflow is away, and a resumed run, which goes on in the same MLflow
+    runs, says nothing twice.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Faults injected for real: a full disk, a read-only one, no memory, numbers that break, graders."""
+"""Faults injected for real: a full disk, a read-only one, no memory, broken numbers, graders."""
 
 import json
 import os
