@@ -2,7 +2,7 @@
 
 Owns no logic; the commands are in `commands/`. Everything heavy is imported inside the command that
 needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the run failed, 2 what
-was given is wrong, 3 the gate says no.
+was given is wrong, 3 the gate says no, 130 or 143 a signal stopped it.
 """
 
 import os
@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import deploy, models, reports, tasks, training
+from fastslow.commands import deploy, models, reports, runs, tasks, training
 from fastslow.errors import FastSlowError
 from fastslow.text import shorten
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+STOPPED = {130: "Interrupted.", 143: "Terminated."}
+"""What is said at exit codes after Ctrl-C and SIGTERM, which are those of shells."""
 
 LONGEST_LINE = 2000
 """Characters of a line of an error; more is no help and may be an attack."""
@@ -38,6 +38,7 @@ for command in (
     training.check,
     training.train,
     training.resume,
+    runs.runs,
     reports.report,
     reports.probe,
     reports.prompts,
@@ -66,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(printable(error), file=sys.stderr)
         return error.exit_code
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("Interrupted.", file=sys.stderr)
+        if end.code in STOPPED:
+            print(STOPPED[end.code], file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

@@ -230,14 +230,36 @@ class DeployEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class GraderEvent:
+    """Some answers of a step could not be graded; they count as score 0."""
+
+    event: ClassVar[str] = "grader"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle; the number of cycles for steps after the last one."""
+    step: str
+    """Name of the step of the loop."""
+    task: str
+    failures: int
+    """Answers of the step that could not be graded."""
+    graded: int
+    """Answers of the task graded since the stage began."""
+    last: str
+    """Why the last one failed; may quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """The run entered a state."""
 
     event: ClassVar[str] = "run"
     state: str
-    """One of `rundir.STATES`."""
+    """One of `run_lock.STATES`."""
     seconds: float
     """Wall time spent in the run until now, over all resumes."""
+    saving_seconds: float | None = None
+    """Part of it that went into resume points; None where an older version did not measure it."""
 
 
 Event: TypeAlias = Union[
@@ -251,6 +273,7 @@ Event: TypeAlias = Union[
     FiguresEvent,
     EvaluationEvent,
     DeployEvent,
+    GraderEvent,
     RunEvent,
 ]
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}

@@ -71,8 +71,9 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     from fastslow.build import build_slow
     from fastslow.channels.saved_programs import load_program
     from fastslow.config.slow import GrpoConfig
+    from fastslow.durable import checksums
     from fastslow.launch import restore
-    from fastslow.rundir import RunDir, checksums
+    from fastslow.rundir import RunDir
 
     files = dict(resume_folder())
     point = {name: files.pop(name) for name in list(files) if name.startswith("resume/")}
@@ -104,7 +105,8 @@ def resume_folder() -> Folder:
     from fastslow.channels.saved_programs import save_programs
     from fastslow.config.slow import GrpoConfig
     from fastslow.prompts import Candidate
-    from fastslow.rundir import RunDir, RunState
+    from fastslow.run_state import RunState
+    from fastslow.rundir import RunDir
     from fastslow.types import Evidence
     from tests.unit.run_folder import text_of
 

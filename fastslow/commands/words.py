@@ -10,6 +10,7 @@ import typer
 
 from fastslow.files import is_file
 from fastslow.processes import is_leader
+from fastslow.stopping import Stopped
 from fastslow.text import visible
 
 PLAIN_WIDTH = 120
@@ -42,13 +43,15 @@ def print_report(run: Path) -> None:
 
 @contextmanager
 def resume_hint() -> Iterator[None]:
-    """Say how to go on when Ctrl-C stops what is inside, if the exception's notes know."""
+    """Say how to go on when a signal stops what is inside, if the exception's notes know."""
     try:
         yield
     except KeyboardInterrupt as stop:
         notes: Sequence[str] = getattr(stop, "__notes__", ())
         for note in notes:
             print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        if isinstance(stop, Stopped):
+            raise typer.Exit(stop.exit_code) from stop
         raise
 
 

@@ -16,6 +16,7 @@ from fastslow.records import (
     EvaluationEvent,
     Event,
     FiguresEvent,
+    GraderEvent,
     ReoptimizedEvent,
     RunEvent,
     ShrinkEvent,
@@ -71,7 +72,8 @@ def build_report(run_path: Path) -> Report:
     probes = read_probes(run_path, noise_floor or 0.0)
     costs = _evaluations(evaluations) | _probing(probes)
     seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
-    marks = [event.seconds for event in events if isinstance(event, RunEvent)]
+    ends = [event for event in events if isinstance(event, RunEvent)]
+    marks = [event.seconds for event in ends]
     return Report(
         run=card.run,
         state=card.state,
@@ -88,12 +90,7 @@ def build_report(run_path: Path) -> Report:
         drift=drift,
         kl_fit=_kl_fit(matrix, drift),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
-        notes=tuple(
-            Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
-            for event in spent
-            if isinstance(event, CycleEvent)
-            for text in event.notes
-        ),
+        notes=_notes(events),
         prompts=_prompts(
             [e for e in texts if e.stage < deployed_row(run_path, len(stages))], tasks
         ),
@@ -101,6 +98,7 @@ def build_report(run_path: Path) -> Report:
         rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),
+        saving_seconds=next((e.saving_seconds for e in reversed(ends)), None),
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
         curves=stage_curves(table, scores, cycles, stages, steps_per_cycle(run_path)),
@@ -111,6 +109,22 @@ def build_report(run_path: Path) -> Report:
         evaluations=costs,
         deployed=next(reversed(deployments(run_path)), None),
     )
+
+
+def _notes(events: Sequence[Event]) -> tuple[Note, ...]:
+    """What channels said, and what graders could not grade, in order."""
+    notes = []
+    for event in events:
+        if isinstance(event, CycleEvent):
+            channel = next(iter(event.rollouts), "")
+            notes += [Note(event.stage, event.cycle, channel, text) for text in event.notes]
+        elif isinstance(event, GraderEvent):
+            text = (
+                f"{event.failures} answers could not be graded and count as 0; the last, "
+                f"{event.last}"
+            )
+            notes.append(Note(event.stage, event.cycle, f"grader of {event.task}", text))
+    return tuple(notes)
 
 
 def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:

@@ -143,6 +143,8 @@ class Report:
     """By `fast`, `slow` and `evaluation`."""
     seconds: float
     """Wall time of the whole run, over all resumes."""
+    saving_seconds: float | None
+    """Part of it that went into resume points; None where it was not measured."""
     bwt_warning: str | None
     """Why backward transfer must not be read as retention; None if it may be."""
     splits: tuple[TaskSplit, ...]

@@ -160,6 +160,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "reflection": report.reflection.to_json() if report.reflection else None,
         "rollouts": report.rollouts,
         "seconds": report.seconds,
+        "saving_seconds": report.saving_seconds,
         "seconds_by": report.seconds_by,
         "probes": [probe.to_json() for probe in report.probes],
         "measured": [

@@ -328,6 +328,8 @@ def _costs(report: Report) -> Table:
     rows.append(("evaluation", *evaluation))
     parts = report.evaluations.items() if len(report.evaluations) > 1 else ()
     rows += [(f"evaluation: {n}", c.rollouts, c.reused, c.seconds) for n, c in parts]
+    if report.saving_seconds is not None:
+        rows.append(("resume points", 0, 0, report.saving_seconds))
     whole = report.seconds
     return Table(
         "Cost",

@@ -190,7 +190,7 @@ def test_one_pass_of_eight_rows_equals_eight_of_one(
                 if name in start:
                     parameter.copy_(start[name])
         trainer = FastSlowTrainer(policy, task, 2, replace(GRPO, rows_per_forward=rows))
-        assert trainer.num_passes == 8 // rows
+        assert trainer.pass_size.rows == rows
         parameters = [p for p in policy.model.parameters() if p.requires_grad]
         before = torch.cat([p.detach().flatten() for p in parameters])
         plain = torch.optim.SGD(parameters, lr=1.0)  # its step is the gradient

@@ -119,7 +119,9 @@ def test_a_damaged_model_folder_is_one_typed_error(
 def test_a_resume_point_with_right_checksums_and_wrong_content_is_passed_over(
     tmp_path: Path,
 ) -> None:
-    from fastslow.rundir import RunDir, RunState, checksums
+    from fastslow.durable import checksums
+    from fastslow.run_state import RunState
+    from fastslow.rundir import RunDir
 
     path = write_run(tmp_path)
     with RunDir.open(path) as run_dir:
