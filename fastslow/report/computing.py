@@ -25,7 +25,15 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import CellTable
-from fastslow.report.data import EvaluationCost, Note, Prompt, Report, StageSummary, TaskSummary
+from fastslow.report.data import (
+    CyclePoint,
+    EvaluationCost,
+    Note,
+    Prompt,
+    Report,
+    StageSummary,
+    TaskSummary,
+)
 from fastslow.report.learning import stage_curves
 from fastslow.report.plasticity import TaskProbe, read_probes
 from fastslow.report.reflection import reflection_account
@@ -101,11 +109,23 @@ def build_report(run_path: Path) -> Report:
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
         curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        cycles=_cycle_points(cycles),
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
         ),
         probes=probes,
         evaluations=costs,
+    )
+
+
+def _cycle_points(cycles: Sequence[CycleEvent]) -> tuple[CyclePoint, ...]:
+    """One point per cycle; channels report in one event or in one each."""
+    found: dict[tuple[int, int], dict[str, float | None]] = {}
+    for event in cycles:
+        found.setdefault((event.stage, event.cycle), {}).update(event.metrics)
+    return tuple(
+        CyclePoint(stage, cycle, metrics.get("fast/best_score"), metrics.get("slow/reward"))
+        for (stage, cycle), metrics in sorted(found.items())
     )
 
 
