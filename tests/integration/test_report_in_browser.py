@@ -1,11 +1,14 @@
 """The reports as a browser shows them: nothing runs, nothing is fetched, nothing sticks out."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fastslow.report import write_report
+from fastslow.report.comparing import compare_runs
+from fastslow.report.comparison_files import write_comparison
 from tests.integration.browser import NAMES, Browser, chromium
 from tests.unit.hostile_folder import ATTACKS, write_hostile_run
 from tests.unit.run_folder import write_run
@@ -25,16 +28,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small run, one that attacks, and the demonstration on the real model."""
-    import shutil
-
+    """A small run, one that attacks, the demonstration on the real model, and all compared."""
     folder = tmp_path_factory.mktemp("runs")
     runs = {"small": write_run(folder / "a"), "hostile": write_hostile_run(folder / "b")}
     runs["demo"] = folder / "demo"
     shutil.copytree(REFERENCE, runs["demo"])
     for run in runs.values():
         write_report(run)
-    return {name: run / "report.html" for name, run in runs.items()}
+    write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
+    made = {name: run / "report.html" for name, run in runs.items()}
+    return made | {"comparison": folder / "c" / "compare.html"}
 
 
 def assert_quiet(browser: Browser) -> None:
@@ -48,7 +51,7 @@ def assert_quiet(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-@pytest.mark.parametrize("name", ["small", "hostile", "demo"])
+@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison"])
 def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
