@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import deploy, models, reports, runs, tasks, training
+from fastslow.commands import compare, deploy, models, reports, runs, tasks, training
 from fastslow.errors import FastSlowError
 from fastslow.text import shorten
 
@@ -45,6 +45,7 @@ for command in (
     deploy.gate,
     deploy.rollback,
     deploy.export,
+    compare.compare,
 ):
     app.command()(command)
 

@@ -25,7 +25,15 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import CellTable
-from fastslow.report.data import EvaluationCost, Note, Prompt, Report, StageSummary, TaskSummary
+from fastslow.report.data import (
+    CyclePoint,
+    EvaluationCost,
+    Note,
+    Prompt,
+    Report,
+    StageSummary,
+    TaskSummary,
+)
 from fastslow.report.learning import stage_curves
 from fastslow.report.plasticity import TaskProbe, read_probes
 from fastslow.report.reading import read_card, read_object, require_places, steps_per_cycle
@@ -102,6 +110,7 @@ def build_report(run_path: Path) -> Report:
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
         curves=stage_curves(table, scores, cycles, stages, steps_per_cycle(run_path)),
+        cycles=_cycle_points(cycles),
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
         ),
@@ -125,6 +134,17 @@ def _notes(events: Sequence[Event]) -> tuple[Note, ...]:
             )
             notes.append(Note(event.stage, event.cycle, f"grader of {event.task}", text))
     return tuple(notes)
+
+
+def _cycle_points(cycles: Sequence[CycleEvent]) -> tuple[CyclePoint, ...]:
+    """One point per cycle; channels report in one event or in one each."""
+    found: dict[tuple[int, int], dict[str, float | None]] = {}
+    for event in cycles:
+        found.setdefault((event.stage, event.cycle), {}).update(event.metrics)
+    return tuple(
+        CyclePoint(stage, cycle, metrics.get("fast/best_score"), metrics.get("slow/reward"))
+        for (stage, cycle), metrics in sorted(found.items())
+    )
 
 
 def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:

@@ -68,6 +68,20 @@ class StageSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class CyclePoint:
+    """What the channels saw in one cycle, on training problems."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    best_text: float | None
+    """Mean score of the best text on the anchor set (`fast/best_score`)."""
+    reward: float | None
+    """Mean reward of the rollouts (`slow/reward`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationCost:
     """What one part of the evaluation cost over the run."""
 
@@ -151,6 +165,8 @@ class Report:
     """What weights and text brought and lost, by trained task."""
     curves: tuple[StageCurve, ...]
     """How each stage's task was learned, cycle by cycle."""
+    cycles: tuple[CyclePoint, ...]
+    """What the channels saw, in order."""
     measured: tuple[FiguresEvent, ...]
     """Geometry, overlap and proxies, the last of each."""
     probes: tuple[TaskProbe, ...]

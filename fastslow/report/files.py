@@ -1,4 +1,4 @@
-"""The report's files: report.md for people, report.json and scores.csv for programs.
+"""The report's files: report.html and report.md for people, report.json, scores.csv for programs.
 
 The same run folder gives the same bytes: keys sorted, numbers rounded to six decimals, no clock.
 docs/report-schema.md describes the JSON.
@@ -8,18 +8,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
 from fastslow.files import parse_json, read_regular
 from fastslow.measure.uncertainty import Interval
-from fastslow.records import ShrinkEvent
+from fastslow.records import ShrinkEvent, read_scores
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.computing import build_report
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary
+from fastslow.report.drawing import Drawing
+from fastslow.report.figures import NAMES, figures
 from fastslow.report.markdown import markdown
+from fastslow.report.page import page
+from fastslow.report.prompts import read_prompts
 from fastslow.report.tables import verdict
 from fastslow.text import shorten
 from fastslow.types import Json, Metric
@@ -29,36 +33,67 @@ DECIMALS = 6
 
 
 def write_report(run_path: Path) -> tuple[Path, ...]:
-    """Write report.md, report.json and scores.csv into a run folder, replacing older ones.
+    """Write the reports of a run into its folder, replacing older ones.
+
+    report.md, report.json, report.html and scores.csv; every figure of report.html also as PNG and
+    SVG in figures/.
 
     Args:
         run_path: The run folder.
 
     Returns:
-        The files written.
+        The four reports.
 
     Raises:
         CheckpointError: It is no run folder, a record is damaged, or it cannot be written.
         EvaluationError: Recorded scores cannot form a matrix.
     """
     report = build_report(run_path)
+    drawings = figures(report)
+    rows = read_scores(run_path / "scores.jsonl")
     texts = {
         "report.md": markdown(report),
         "report.json": json_text(report),
+        "report.html": page(report, rows, read_prompts(run_path), drawings),
         "scores.csv": scores_csv(report),
     }
+    write_figures(run_path / "figures", drawings, NAMES)
+    return write_files(run_path, {name: text.encode() for name, text in texts.items()})
+
+
+def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
+    """Write figures as PNG and SVG; of `names`, those no longer drawn are removed.
+
+    Raises:
+        CheckpointError: They cannot be written.
+    """
+    files = {f"{drawing.name}.svg": drawing.svg.encode() for drawing in drawings}
+    write_files(folder, files | {f"{drawing.name}.png": drawing.png for drawing in drawings})
+    for name in names:
+        for kind in ("svg", "png"):
+            if f"{name}.svg" not in files:
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Write files into a folder, each whole or not at all; the folder is made if need be.
+
+    Raises:
+        CheckpointError: One cannot be written.
+    """
     written = []
-    for name, text in texts.items():
-        path = run_path / name
-        beside = run_path / f"{name}.tmp"
+    for name, content in files.items():
+        path = folder / name
+        beside = folder / f"{name}.tmp"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             beside.unlink(missing_ok=True)  # it may be a link to somewhere else
-            beside.write_bytes(text.encode())
+            beside.write_bytes(content)
             beside.replace(path)
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be written, got {error.strerror}. "
-                "Check free space and permissions, then run `fastslow report` again."
+                "Check free space and permissions, then run the command again."
             ) from error
         written.append(path)
     return tuple(written)
@@ -107,7 +142,7 @@ def _differences(before: Json, after: Json, path: str) -> Iterator[str]:
 
 def json_text(report: Report) -> str:
     """The text of report.json."""
-    data = _rounded(report_json(report))
+    data = rounded(report_json(report))
     return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -176,6 +211,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "bwt_warning": report.bwt_warning,
         "channel_split": {split.task: split.to_json() for split in report.splits},
         "curves": [curve.to_json() for curve in report.curves],
+        "cycles": [asdict(point) for point in report.cycles],
         "evaluation": {
             "frac": report.evaluation_frac,
             "parts": {name: asdict(cost) for name, cost in report.evaluations.items()},
@@ -290,13 +326,13 @@ def _prompt(prompt: Prompt) -> dict[str, Json]:
     }
 
 
-def _rounded(data: Json) -> Json:
+def rounded(data: Json) -> Json:
     """The same data with every float rounded, so that it prints the same everywhere."""
     if isinstance(data, float):
         assert math.isfinite(data), data
         return round(data, DECIMALS) + 0.0
     if isinstance(data, Mapping):
-        return {key: _rounded(value) for key, value in data.items()}
+        return {key: rounded(value) for key, value in data.items()}
     if isinstance(data, Sequence) and not isinstance(data, str):
-        return [_rounded(value) for value in data]
+        return [rounded(value) for value in data]
     return data

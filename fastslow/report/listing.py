@@ -1,12 +1,12 @@
 """The runs of a folder at a glance: state, how far, how well; from their folders alone."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from fastslow.errors import FastSlowError
+from fastslow.files import read_json
 from fastslow.report.computing import build_report
 from fastslow.run_lock import read_state
 from fastslow.text import shorten
@@ -56,7 +56,7 @@ def listing_lines(runs: Sequence[RunSummary]) -> list[str]:
 def _summary(path: Path) -> RunSummary:
     size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
     try:
-        started = json.loads((path / "run.json").read_bytes())["started"]
+        started = read_json(path / "run.json")["started"]
         state, report = read_state(path), build_report(path)
     except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:
         return RunSummary(path, UNREADABLE, str(error), None, None, None, None, size)

@@ -1,5 +1,6 @@
 """The report for a terminal, with rich. Text from outside is shown, never obeyed."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastslow.report.data import Prompt, Report
@@ -36,6 +37,16 @@ def render_terminal(report: Report) -> "RenderableType":
         blocks.append(_text("No text was chosen: every task is deployed with its seed text."))
     for prompt in report.prompts:
         blocks += _prompt(prompt)
+    return Group(*blocks)
+
+
+def render_tables(headings: Sequence[str], made: Sequence[Table]) -> "RenderableType":
+    """Sentences, then tables, as something `rich.console.Console.print` shows."""
+    from rich.console import Group
+
+    blocks: list[RenderableType] = [_text(heading, "bold") for heading in headings]
+    for table in made:
+        blocks += [_text(""), _table(table), _text(table.note, "dim")]
     return Group(*blocks)
 
 
