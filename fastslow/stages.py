@@ -239,22 +239,17 @@ def stage_channels(stage: StageConfig, channels: Sequence[Channel]) -> list[Chan
 @contextlib.contextmanager
 def named_failure(parts: Run, index: int) -> Iterator[None]:
     """Say which stage failed and how to go on; the last resume point is untouched."""
+    failure: Exception
     try:
         yield
+        return
     except (ChannelError, EvaluationError, CheckpointError) as err:
         failure, words = err, str(err)
     except (RuntimeError, MemoryError) as err:
         if (said := out_of_memory(err)) is None:
             raise
-        failure, words = (
-            err,
-            (
-                f"out of memory: {said} Lower evaluation.test_examples, fast.threads or the tasks' "
-                "lengths, or use another device."
-            ),
-        )
-    else:
-        return
+        advice = "Lower evaluation.kl_examples or the tasks' lengths, or use another device."
+        failure, words = err, f"out of memory: {said} {advice}"
     stage = parts.config.stages[index]
     raise StageError(
         f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {words} The run is kept "

@@ -82,4 +82,5 @@ def _timeless(event: Event | ScoreRow) -> Any:
         return replace(event, seconds=0.0)
     if isinstance(event, RunEvent):
         return replace(event, seconds=0.0, saving_seconds=None)
-    return replace(event, seconds=0.0) if hasattr(event, "seconds") else event
+    timed: Any = event
+    return replace(timed, seconds=0.0) if hasattr(event, "seconds") else event

@@ -110,7 +110,8 @@ def test_a_stop_within_a_phase_on_gold_answers_loses_nothing_either(
 def test_the_second_signal_stops_at_once_and_the_run_goes_on_from_its_last_resume_point(
     whole: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner, reached = FastSlowTrainer.update, []
+    inner = FastSlowTrainer.update
+    reached: list[int] = []
 
     def twice(*args: Any) -> Any:
         for _ in range(2 if not reached else 0):
