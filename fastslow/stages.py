@@ -246,9 +246,8 @@ def named_failure(parts: Run, index: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as err:
         if (said := out_of_memory(err)) is None:
             raise
-        advice = "Lower evaluation.test_examples, fast.threads or the tasks' lengths"
-        words = f"out of memory: {said} {advice}, or use another device."
-        raise stage_error(parts, index, words) from err
+        advice = "Lower evaluation.kl_examples or the tasks' lengths, or use another device."
+        raise stage_error(parts, index, f"out of memory: {said} {advice}") from err
 
 
 def stage_error(parts: Run, index: int, words: str) -> StageError:
