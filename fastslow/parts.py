@@ -7,14 +7,16 @@ from pathlib import Path
 
 from fastslow.channels.base import Channel
 from fastslow.config.models import RunConfig
+from fastslow.effort import Effort
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
-from fastslow.records import read_scores
+from fastslow.records import BaseDrawsEvent, read_events, read_scores
 from fastslow.replay import Replay
 from fastslow.rundir import RunDir, RunState
 from fastslow.task import Task
 from fastslow.tracking import Tracker
+from fastslow.types import TokenIds
 
 
 @dataclass
@@ -39,9 +41,18 @@ class Run:
     """How far the run is; saved with every resume point."""
 
     def __post_init__(self) -> None:
+        self.effort = Effort(self.config, self.tasks)
+        """What each part of the run counts for in the progress line."""
         self._clock = time.monotonic() - self.state.seconds
         self.replay = Replay(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
+        events = read_events(self.run_dir.events.path)
+        self.base_draws: dict[tuple[str, str], tuple[TokenIds, ...]] = {
+            (event.task, event.text_hash): event.completions
+            for event in events
+            if isinstance(event, BaseDrawsEvent)
+        }
+        """What the base drew for drift, by task and text; it never changes."""
         self.neutral_base: list[tuple[float, ...]] | None = None
         """The base on neutral prose, once it was measured in this process."""
 

@@ -178,6 +178,19 @@ class DriftEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseDrawsEvent:
+    """What the base drew on some inputs: it never changes, so it draws them once in a run."""
+
+    event: ClassVar[str] = "base_draws"
+    task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
+    text_hash: str
+    """The text it was given; empty where there was none."""
+    completions: tuple[tuple[int, ...], ...]
+    """Token ids, one completion per input, in the inputs' order."""
+
+
+@dataclass(frozen=True, slots=True)
 class FiguresEvent:
     """Figures that need the model itself, of one kind, on one thing."""
 
@@ -227,6 +240,7 @@ Event: TypeAlias = Union[
     ShrinkEvent,
     PopulationEvent,
     DriftEvent,
+    BaseDrawsEvent,
     FiguresEvent,
     EvaluationEvent,
     RunEvent,
@@ -291,6 +305,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         values["notes"] = tuple(values["notes"])
     if "candidates" in values:
         values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
+    if "completions" in values:
+        values["completions"] = tuple(tuple(map(int, row)) for row in values["completions"])
     if "figures" in values:
         values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
     return _EVENTS[kind](**values)
