@@ -26,8 +26,8 @@ from fastslow.records import (
 )
 from fastslow.report.cells import CellTable
 from fastslow.report.data import EvaluationCost, Note, Prompt, Report, StageSummary, TaskSummary
-from fastslow.report.learning import stage_curves
-from fastslow.report.plasticity import TaskProbe, read_probes
+from fastslow.report.learning import learning_curve_area, stage_curves
+from fastslow.report.plasticity import probe_cost, read_probes
 from fastslow.report.reflection import reflection_account
 from fastslow.report.split import channel_splits
 from fastslow.types import Metric
@@ -57,9 +57,11 @@ def build_report(run_path: Path) -> Report:
     matrix = ScoreMatrix(tasks, stages, tuple(tuple(c.score for c in row) for row in cells))
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     noise_floor = max(floors, default=None)
+    cycles, steps = [e for e in events if isinstance(e, CycleEvent)], _steps_per_cycle(run_path)
+    curves = stage_curves(table, scores, cycles, stages, steps)
     metrics = final_metrics(matrix, noise_floor=noise_floor)
+    metrics = {**metrics, "lca": learning_curve_area(curves, steps)}
     budgets = {e.task: e.rollouts for e in events if isinstance(e, ReoptimizedEvent)}
-    cycles = [event for event in events if isinstance(event, CycleEvent)]
     drift = _last_drift(events, tasks)
     versions = {row.sample.task: row.sample.version for row in scores}
     summaries = tuple(
@@ -68,7 +70,9 @@ def build_report(run_path: Path) -> Report:
     spent = [event for event in events if isinstance(event, Spending)]
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     probes = read_probes(run_path, noise_floor or 0.0)
-    costs = _evaluations(evaluations) | _probing(probes)
+    costs = _evaluations(evaluations)
+    if (probing := probe_cost(run_path)) is not None:
+        costs["probe"] = EvaluationCost(*probing, 0)
     seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
     marks = [event.seconds for event in events if isinstance(event, RunEvent)]
     return Report(
@@ -100,21 +104,13 @@ def build_report(run_path: Path) -> Report:
         seconds=max([sum(seconds_by.values()), *marks]),
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
-        curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        curves=curves,
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
         ),
         probes=probes,
         evaluations=costs,
     )
-
-
-def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:
-    """Probes are a part of the evaluation too."""
-    if not probes:
-        return {}
-    rollouts = sum(probe.rollouts for probe in probes)
-    return {"probe": EvaluationCost(rollouts, sum(probe.seconds for probe in probes), 0)}
 
 
 def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
