@@ -69,6 +69,8 @@ class StageConfig(Model):
     """Whether the fast channel takes part in this stage."""
     slow: bool = key(True, "switch", FST + ", Algorithm 1")
     """Whether the slow channel takes part in this stage."""
+    lr: PositiveFloat | None = key(None, "1 / update", "that of `slow`: one for all stages")
+    """Peak learning rate of this stage in place of `slow.lr`."""
 
 
 class CycleConfig(Model):
@@ -185,6 +187,12 @@ class RunConfig(Model):
                     f"stages.{index}.slow",
                     "`fast` and `slow` of this stage are both false, so it would do nothing. "
                     "Set one of them to true, or remove the stage.",
+                )
+            if stage.lr is not None and (self.slow is None or not stage.slow):
+                yield (
+                    f"stages.{index}.lr",
+                    f"`lr` of this stage is {stage.lr}, but the slow channel takes no part in it. "
+                    "Remove `lr`, or turn the slow channel on.",
                 )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
