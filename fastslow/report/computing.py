@@ -36,7 +36,7 @@ from fastslow.report.data import (
 )
 from fastslow.report.learning import learning_curve_area, stage_curves
 from fastslow.report.plasticity import probe_cost, read_probes
-from fastslow.report.reading import read_card, read_object, require_places
+from fastslow.report.reading import read_card, read_object, require_places, steps_per_cycle
 from fastslow.report.reflection import reflection_account
 from fastslow.report.split import channel_splits
 from fastslow.types import Metric
