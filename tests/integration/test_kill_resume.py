@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS = 2
 
 
+@pytest.mark.timeout(600)
 def test_runs_that_were_killed_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    words = ["--kills", str(KILLS), "--json", str(tmp_path / "kills.json")]
+    words = ["--kills", str(KILLS), "--workers", "1", "--json", str(tmp_path / "kills.json")]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.kill_resume", *words],
         cwd=Path(__file__).parents[2],
