@@ -8,10 +8,14 @@ import typer
 
 from fastslow.commands.words import FilesAndOverrides, Run, print_report, resume_hint, split_words
 from fastslow.errors import ConfigError
-from fastslow.text import visible
+from fastslow.text import shorten, visible
 
 if TYPE_CHECKING:
     from fastslow.config.load import LoadedConfig
+
+
+LONGEST_VALUE = 1000
+"""Characters of a value that `check` prints."""
 
 
 def check(
@@ -81,7 +85,7 @@ def resume(run: Run) -> None:
 def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
     from fastslow.config.load import check_fragment, load_config
 
-    if file.resolve().parent.name == "base":
+    if file.absolute().parent.name == "base":
         check_fragment(file)
         print(f"{visible(str(file))}: ok, a fragment for others to extend")
         return
@@ -105,11 +109,12 @@ def _print_values(loaded: "LoadedConfig") -> None:
     from fastslow.config.load import leaves
 
     values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
-    key_width = max(map(len, values))
+    key_width = min(60, max(map(len, values)))
     value_width = min(40, max(map(len, values.values())))
-    for key, value in values.items():
+    for key, written in values.items():
         source = visible(loaded.sources[key])
-        print(f"  {visible(key):{key_width}}  {visible(value):{value_width}}  {source}")
+        value = shorten(written, LONGEST_VALUE)
+        print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
     print("cost")
     for line in estimate_cost(loaded.config).lines():
         print(f"  {line}")

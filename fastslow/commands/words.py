@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from fastslow.files import is_file
 from fastslow.processes import is_leader
+from fastslow.stopping import Stopped
 from fastslow.text import visible
 
 PLAIN_WIDTH = 120
@@ -22,7 +24,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not is_file(Path(word))]
     return [Path(word) for word in words if word not in overrides], overrides
 
 
@@ -43,13 +45,15 @@ def print_report(run: Path) -> None:
 
 @contextmanager
 def resume_hint() -> Iterator[None]:
-    """Say how to go on when Ctrl-C stops what is inside, if the exception's notes know."""
+    """Say how to go on when a signal stops what is inside, if the exception's notes know."""
     try:
         yield
     except KeyboardInterrupt as stop:
         notes: Sequence[str] = getattr(stop, "__notes__", ())
         for note in notes:
             print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        if isinstance(stop, Stopped):
+            raise typer.Exit(stop.exit_code) from stop
         raise
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from fastslow.measure.divergences import sampled_kl
 from fastslow.measure.uncertainty import clustered_se
-from fastslow.policy.engine import Engine, TokenComparison
+from fastslow.policy.engine_interface import Engine, TokenComparison
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.prompts import PromptProgram
 from fastslow.seeds import derive_seed

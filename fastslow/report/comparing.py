@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import CheckpointError, ConfigError
+from fastslow.files import read_json
 from fastslow.records import TextEvent, read_events, read_scores
 from fastslow.report.cells import Cell, CellTable
 from fastslow.report.comparison import (
@@ -92,7 +93,7 @@ def _read(path: Path, name: str) -> Side:
     first_text = {event.task: event.stage + 1 for event in reversed(texts)}
     table = CellTable(read_scores(path / "scores.jsonl"), report.stage_tasks, first_text)
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_bytes())
+        config: dict[str, Any] = read_json(path / "config.json")
         seed = int(config["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

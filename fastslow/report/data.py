@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastslow.measure.uncertainty import Interval
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
+    DeployEvent,
     DriftEvent,
     FiguresEvent,
     ShrinkEvent,
@@ -156,6 +157,8 @@ class Report:
     """By `fast`, `slow` and `evaluation`."""
     seconds: float
     """Wall time of the whole run, over all resumes."""
+    saving_seconds: float | None
+    """Part of it that went into resume points; None where it was not measured."""
     bwt_warning: str | None
     """Why backward transfer must not be read as retention; None if it may be."""
     splits: tuple[TaskSplit, ...]
@@ -170,6 +173,8 @@ class Report:
     """Fresh runs on held-out tasks, from the weights of a stage and from the base."""
     evaluations: Mapping[str, EvaluationCost]
     """What each part of the evaluation cost, by its name."""
+    deployed: DeployEvent | None
+    """The last rollback, or going forward again; None where the last stage was never left."""
 
     @property
     def evaluation_frac(self) -> float | None:

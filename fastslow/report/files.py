@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
+from fastslow.files import parse_json, read_regular
 from fastslow.measure.uncertainty import Interval
 from fastslow.records import ShrinkEvent, read_scores
 from fastslow.report.cells import Cell, Comparison
@@ -86,6 +87,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
         beside = folder / f"{name}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
             beside.write_bytes(content)
             beside.replace(path)
         except OSError as error:
@@ -113,8 +115,8 @@ def recompute_report(run_path: Path) -> tuple[str, ...]:
     """
     path = run_path / "report.json"
     try:
-        found = path.read_bytes()
-        before: Json = json.loads(found)
+        found = read_regular(path)
+        before: Json = parse_json(found)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error}. Write it with: fastslow report {run_path}"
@@ -146,7 +148,9 @@ def json_text(report: Report) -> str:
 
 def report_json(report: Report) -> dict[str, Json]:
     """The report as plain data, as docs/report-schema.md describes it."""
-    return {
+    # only after a rollback, so that reports of other runs stay as they are
+    deployed: dict[str, Json] = {"deployed": _deployed(report)} if report.deployed else {}
+    return deployed | {
         "schema_version": SCHEMA_VERSION,
         "run": report.run,
         "state": report.state,
@@ -191,6 +195,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "reflection": report.reflection.to_json() if report.reflection else None,
         "rollouts": report.rollouts,
         "seconds": report.seconds,
+        "saving_seconds": report.saving_seconds,
         "seconds_by": report.seconds_by,
         "probes": [probe.to_json() for probe in report.probes],
         "measured": [
@@ -268,6 +273,21 @@ def _comparison(comparison: Comparison) -> Json:
         return {"value": None, "reason": comparison.reason}
     plain = asdict(comparison.difference)
     return {"value": plain.pop("mean"), **plain}
+
+
+def _deployed(report: Report) -> Json:
+    if report.deployed is None:
+        return None
+    event = report.deployed
+    scores = {t: c.score for t, c in zip(report.tasks, report.cells[event.row], strict=True)}
+    return {
+        "row": event.row,
+        "before": event.before,
+        "at": event.at,
+        "weights": event.weights,
+        "texts": event.texts,
+        "scores": scores,
+    }
 
 
 def _shrink(event: ShrinkEvent) -> dict[str, Json]:

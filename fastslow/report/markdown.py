@@ -28,7 +28,7 @@ def markdown(report: Report) -> str:
         "",
         f"**{inline(verdict(report))}**",
         "",
-        f"Made by {_code(shlex.join(report.command))}, configuration {_code(report.config_hash)}.",
+        f"Made by {code(shlex.join(report.command))}, configuration {code(report.config_hash)}.",
         "",
     ]
     for table in tables(report):
@@ -61,7 +61,7 @@ def _row(cells: list[str]) -> str:
 
 def _cell(text: Text) -> str:
     if text.is_code:
-        return _code(text.text).replace("|", "\\|")
+        return code(text.text).replace("|", "\\|")
     shown = inline(text.text)
     return f"**{shown}**" if text.style == "strong" else shown
 
@@ -75,7 +75,7 @@ def _prompt(prompt: Prompt) -> Iterator[str]:
         else f"validation {prompt.validation_mean:.2f} on {prompt.validation_n} examples"
     )
     yield (
-        f"Text {_code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
+        f"Text {code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
         f"demonstrations: {len(prompt.program.demonstrations)}."
     )
     yield ""
@@ -107,7 +107,7 @@ def _fenced(lines: list[str]) -> Iterator[str]:
     yield fence
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A code span of one line; backticks inside cannot end it."""
     shown = shorten(text, 500)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
