@@ -38,6 +38,8 @@ def print_report(run: Path) -> None:
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(render_terminal(build_report(run)))
+    if (run / "report.html").exists():
+        print(f"to read in a browser: {visible(str(run / 'report.html'))}")
     print(f"run folder: {visible(str(run))}")
 
 
