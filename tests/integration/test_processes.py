@@ -90,6 +90,7 @@ def test_two_processes_give_the_adapter_of_one(
     assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
     assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
     [shrunk] = events(alone, ShrinkEvent)
+    assert shrunk.factor < 1, shrunk
     assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
 
 
