@@ -4,7 +4,7 @@ from typing import Any
 
 from fastslow.config.models import RunConfig
 from fastslow.effort import DRIFT_UNITS, GEOMETRY_UNITS, NEUTRAL_UNITS, PROXIES_UNITS, Effort
-from fastslow.rundir import RunState
+from fastslow.run_state import RunState
 from tests.toy_tasks import letters
 
 STAGES = [{"task": "a", "cycles": 2}, {"task": "b", "cycles": 1}]

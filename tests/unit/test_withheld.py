@@ -1,6 +1,6 @@
 """What is kept of a run whose texts are not ours to publish."""
 
-from benchmarks.results import withheld
+from benchmarks.keeping import withheld
 from fastslow.prompts import Candidate
 from fastslow.records import (
     BaseDrawsEvent,
