@@ -177,3 +177,11 @@ def test_absurd_numbers_are_answered_at_once(override: str) -> None:
         said = str(err)
     assert len(said) < 1000
     assert time.process_time() - before < 1.0
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "\ud800"])
+def test_what_no_file_can_be_called_is_a_typed_error(name: str) -> None:
+    from fastslow.commands.training import check
+
+    with pytest.raises(ConfigError, match="no file can have this name"):
+        check([name])
