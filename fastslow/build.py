@@ -203,6 +203,7 @@ def build_tracker(config: RunConfig, run_path: Path) -> Tracker:
     """The run's tracker; one that does nothing when it is off."""
     if config.tracking is None:
         return NullTracker()
+    experiment = config.tracking.experiment or config.name
     return MlflowTracker(
-        Path(config.runs_dir), run_path / "tracker.json", config.tracking.uri, config.name
+        Path(config.runs_dir), run_path / "tracker.json", config.tracking.uri, experiment
     )

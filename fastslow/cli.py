@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import models, reports, tasks, training
+from fastslow.commands import ablation, models, reports, tasks, training
 from fastslow.errors import FastSlowError
 
 INTERRUPTED = 130
@@ -37,6 +37,7 @@ for command in (
     reports.report,
     reports.probe,
     reports.prompts,
+    ablation.ablate,
 ):
     app.command()(command)
 

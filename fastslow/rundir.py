@@ -276,6 +276,18 @@ def _new_folder(config: RunConfig) -> Path:
             return path
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process, this one or another, writes to the run folder now."""
+    try:
+        with (path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fastslow.channels.base import Adaptation, Channel
-from fastslow.config.models import RunConfig, StageConfig
+from fastslow.config.models import RunConfig
 from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, EvaluationError, StageError
 from fastslow.evaluation import cell_units, score_all, score_cycle
@@ -56,9 +56,10 @@ def run(parts: Run) -> None:
         with parts.tracker.stage(index, stage.task), named_failure(parts, index):
             if state.next_cycle == 0:
                 start_stage(parts, index)
-            for cycle in range(state.next_cycle, stage.cycles):
+            phases = config.phases(index)
+            for cycle in range(state.next_cycle, len(phases)):
                 anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
-                for channel in stage_channels(stage, parts.channels):  # fast, then slow
+                for channel in chosen(phases[cycle], parts.channels):  # fast, then slow
                     seed = derive_seed(config.seed, index, cycle, channel.name)
                     log = channel_log(parts, anchor, channel.name)
                     adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
@@ -172,7 +173,7 @@ def channel_log(
     stage = parts.config.stages[anchor.stage]
     where = (
         f"stage {anchor.stage + 1}/{len(parts.config.stages)} {stage.task}, "
-        f"cycle {anchor.cycle + 1}/{stage.cycles}, {channel}"
+        f"cycle {anchor.cycle + 1}/{anchor.num_cycles}, {channel}"
     )
 
     def log(done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -209,17 +210,16 @@ def stage_stream(config: RunConfig, index: int, task: Task) -> Stream:
         task.train,
         seed=config.seed,
         stage=index,
-        num_cycles=config.stages[index].cycles,
+        num_cycles=len(config.phases(index)),
         steps=config.cycle.optimizer_steps,
         problems=config.cycle.problems,
         pool=config.fast.pool if config.fast else 0,
     )
 
 
-def stage_channels(stage: StageConfig, channels: Sequence[Channel]) -> list[Channel]:
-    """The channels that take part in a stage, in order."""
-    takes_part = {"fast": stage.fast, "slow": stage.slow}
-    return [channel for channel in channels if takes_part[channel.name]]
+def chosen(names: Sequence[str], channels: Sequence[Channel]) -> list[Channel]:
+    """The channels of these names, in the run's order."""
+    return [channel for channel in channels if channel.name in names]
 
 
 @contextlib.contextmanager
@@ -251,10 +251,7 @@ def planned_units(config: RunConfig, tasks: Mapping[str, Task], state: RunState)
     row = sum(cell_units(config, task) for task in tasks.values())
     left = 0.0 if state.base_done else row
     for index in range(state.next_stage, len(config.stages)):
-        stage = config.stages[index]
-        cycles = stage.cycles - (state.next_cycle if index == state.next_stage else 0)
-        cycle = stage.fast * channel_units(config, "fast") + stage.slow * channel_units(
-            config, "slow"
-        )
-        left += cycles * cycle + row
+        done = state.next_cycle if index == state.next_stage else 0
+        cycles = config.phases(index)[done:]
+        left += sum(channel_units(config, name) for names in cycles for name in names) + row
     return left

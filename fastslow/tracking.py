@@ -115,6 +115,13 @@ class MlflowTracker:
         self._failures: tuple[type[Exception], ...] = (OSError, json.JSONDecodeError)
         self._open_runs: list[str | None] = []
 
+    def prepare(self) -> None:
+        """Make the store and the experiment if they are not there.
+
+        Processes that make the same SQLite file at the same time disturb each other.
+        """
+        self._try("open the store", self._connect)
+
     @contextlib.contextmanager
     def run(self, name: str, params: Mapping[str, Json]) -> Iterator[None]:
         """Open the parent run, or the one kept in the ids file; closed when the block ends.

@@ -105,7 +105,7 @@ def _differences(before: Json, after: Json, path: str) -> Iterator[str]:
 
 def json_text(report: Report) -> str:
     """The text of report.json."""
-    data = _rounded(report_json(report))
+    data = rounded(report_json(report))
     return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -270,13 +270,13 @@ def _prompt(prompt: Prompt) -> dict[str, Json]:
     }
 
 
-def _rounded(data: Json) -> Json:
+def rounded(data: Json) -> Json:
     """The same data with every float rounded, so that it prints the same everywhere."""
     if isinstance(data, float):
         assert math.isfinite(data), data
         return round(data, DECIMALS) + 0.0
     if isinstance(data, Mapping):
-        return {key: _rounded(value) for key, value in data.items()}
+        return {key: rounded(value) for key, value in data.items()}
     if isinstance(data, Sequence) and not isinstance(data, str):
-        return [_rounded(value) for value in data]
+        return [rounded(value) for value in data]
     return data

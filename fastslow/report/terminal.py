@@ -1,5 +1,6 @@
 """The report for a terminal, with rich. Text from outside is shown, never obeyed."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastslow.report.data import Prompt, Report
@@ -29,13 +30,22 @@ def render_terminal(report: Report) -> "RenderableType":
     from rich.console import Group
 
     blocks: list[RenderableType] = [_text(verdict(report), "bold"), _text("")]
-    for table in tables(report, headline_only=True):
-        blocks += [_table(table), _text(table.note, "dim"), _text("")]
+    blocks.append(render_tables(tables(report, headline_only=True)))
     blocks += [_text("Texts", "bold")]
     if not report.prompts:
         blocks.append(_text("No text was chosen: every task is deployed with its seed text."))
     for prompt in report.prompts:
         blocks += _prompt(prompt)
+    return Group(*blocks)
+
+
+def render_tables(tables: Sequence[Table]) -> "RenderableType":
+    """Tables with their notes, as something `rich.console.Console.print` shows."""
+    from rich.console import Group
+
+    blocks: list[RenderableType] = []
+    for table in tables:
+        blocks += [_table(table), _text(table.note, "dim"), _text("")]
     return Group(*blocks)
 
 
