@@ -10,19 +10,17 @@ documents is typed by hand.
 import argparse
 import json
 import shlex
-import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from benchmarks.keeping import REFERENCE, ROOT, keep, kept
+from benchmarks.speed import speed_lines
 from fastslow.records import CycleEvent, read_events
-from fastslow.report import Report, build_report, write_report
+from fastslow.report import Report, build_report
 from fastslow.report.markdown import table_lines
 from fastslow.report.tables import tables, verdict
 
-ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = ROOT / "runs" / "reference"
-KEPT = ("run.json", "config.json", "environment.json", "scores.jsonl", "events.jsonl")
 QUESTIONS = {
     "demo": "What does a small real model keep of three tasks learned one after the other?",
     "demo-shrink": "Shrink: how much smaller can an adapter be and keep its gain?",
@@ -31,45 +29,9 @@ QUESTIONS = {
     "agnews-slow-only": "AG News, the same run without texts",
 }
 """Reference runs in the order of the document, with the question each answers."""
-WITHHELD = frozenset({"agnews", "agnews-slow-only"})
-"""Runs on texts that are not ours to publish: scores are kept, texts are not."""
-SLOW_STEP, FAST_EVAL = REFERENCE / "slow_step.json", REFERENCE / "fast_eval.json"
-"""What the speed benchmarks wrote with `--json`."""
-SLOW_STEP_PEAK = REFERENCE / "slow_step_peak.json"
-"""What `benchmarks.slow_step --skip-stock` wrote."""
+SHOWN_TABLES = 2
+"""Of each report: the score matrix and the tasks; the others are in the run's own report.md."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-
-
-def keep(run: Path, name: str) -> Path:
-    """Copy what a report needs of `run` to runs/reference/`name`, replacing what was there."""
-    folder = REFERENCE / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file in KEPT:
-        shutil.copyfile(run / file, folder / file)
-    if (run / "probe").is_dir():
-        shutil.copytree(run / "probe", folder / "probe")
-    if name in WITHHELD:
-        for file in ("scores.jsonl", "events.jsonl"):
-            rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]
-            (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_report(folder)
-    return folder
-
-
-def withheld(data: Any) -> Any:
-    """The record without other people's texts, and without what the model wrote about them."""
-    if isinstance(data, list):
-        return [withheld(item) for item in data]
-    if not isinstance(data, dict):
-        return data
-    texts = ("question", "completion", "reason")
-    return {
-        key: f"(withheld, {len(value)} characters)"
-        if key in texts and isinstance(value, str)
-        else withheld(value)
-        for key, value in data.items()
-    }
 
 
 def results() -> str:
@@ -88,16 +50,16 @@ def results() -> str:
         lines += [f"## {QUESTIONS[name]}", ""]
         lines += [f"Run `runs/reference/{name}`, made by `{shlex.join(report.command)}`.", ""]
         lines += [machine(report), "", f"**{verdict(report)}**", ""]
-        for table in tables(report):
+        for table in islice(tables(report), SHOWN_TABLES):
             lines += [
                 f"##{line}" if line.startswith("## ") else line for line in table_lines(table)
             ]
+        whole = f"../runs/reference/{name}/report.md"
+        lines += [f"Every metric with its formula: [runs/reference/{name}/report.md]({whole}).", ""]
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += slow_step_lines() if SLOW_STEP.is_file() else []
-    lines += peak_lines() if SLOW_STEP_PEAK.is_file() else []
-    lines += fast_eval_lines() if FAST_EVAL.is_file() else []
+    lines += speed_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -117,88 +79,6 @@ def kl_budget_lines(name: str) -> list[str]:
         f"{'the budget ended it' if found['slow/kl_budget_hit'] else 'it was not spent'}."
         for stage, found in ends.items()
     ] + [""]
-
-
-def slow_step_lines() -> list[str]:
-    """Speed of the slow channel's update."""
-    found = json.loads(SLOW_STEP.read_text())
-    made = dict.fromkeys(row.get("command", found["command"]) for row in found["shapes"])
-    lines = [
-        "## Speed: one update of the slow channel against stock TRL",
-        "",
-        f"Made by {' and '.join(f'`{command}`' for command in made)}.",
-        f"{made_on(found['environment'])} Medians of",
-        "turns taken side by side; stock in the largest micro-batch that fits.",
-        "",
-        "| text, problems, rollouts, question, answer | times as fast | layout | seconds | stock's "
-        "micro-batch | peak memory over stock's | gradient error |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in found["shapes"]:
-        memory = "not measured" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
-        lines.append(
-            f"| {', '.join(map(str, row['shape']))} | {row['speedup']:.1f} | {row['layout']} "
-            f"| {row['seconds']:.1f} | {row['stock_rows']} | {memory} "
-            f"| {row['gradient_error']:.1e} |"
-        )
-    if found["whole_step"] is not None:
-        lines += [
-            "",
-            "A whole step (sample, grade, update) at 280, 4, 8, 55, 6 is "
-            f"{found['whole_step']:.1f} times as fast as stock's.",
-        ]
-    return [*lines, ""]
-
-
-def peak_lines() -> list[str]:
-    """How near the slow channel's update is to what the machine can do."""
-    found = json.loads(SLOW_STEP_PEAK.read_text())
-    lines = [
-        f"Ours alone, by `{found['command']}`: operations over the unique tokens, as a share of",
-        "what large matrix products reach in the same turns.",
-        "",
-        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak |",
-        "| --- | --- | --- |",
-    ]
-    lines += [
-        f"| {', '.join(map(str, row['shape']))} | {row['seconds']:.1f} | {row['peak_share']:.2f} |"
-        for row in found["shapes"]
-    ]
-    return [*lines, ""]
-
-
-def fast_eval_lines() -> list[str]:
-    """Speed of the fast channel's scoring."""
-    found = json.loads(FAST_EVAL.read_text())
-    seconds = found["seconds"]
-    lines = [
-        "## Speed: scoring texts, against plain DSPy and against batching",
-        "",
-        f"Made by `{found['command']}`. {made_on(found['environment'])} "
-        f"{found['programs']} texts of {min(found['text_tokens'])} to "
-        f"{max(found['text_tokens'])} tokens on "
-        f"{found['examples']} examples; scores "
-        f"{'identical' if found['identical'] else 'NOT identical'} on all sides.",
-        "",
-        "| side | seconds | ours is so many times as fast |",
-        "| --- | --- | --- |",
-        f"| ours | {seconds['ours']:.1f} | |",
-        f"| `generate` in padded batches of {found['batched_rows']} | {seconds['batched']:.1f} "
-        f"| {found['vs_batched']:.1f} |",
-        f"| `dspy.Evaluate`, one request at a time | {seconds['plain']:.1f} "
-        f"| {found['vs_dspy']:.1f} |",
-    ]
-    return [*lines, ""]
-
-
-def made_on(environment: dict[str, Any]) -> str:
-    """One sentence about the machine of a benchmark."""
-    packages = environment["packages"]
-    return (
-        f"{environment['cpus_usable']} CPU cores ({environment['machine']}), "
-        f"{environment['device']}, torch {packages['torch']}, trl {packages['trl']}, "
-        f"dspy {packages['dspy']}."
-    )
 
 
 def with_and_without(with_texts: Report, without: Report) -> list[str]:
@@ -224,11 +104,6 @@ def readme_block(report: Report) -> str:
     matrix = next(iter(tables(report, headline_only=True)))
     shown = [line for line in table_lines(matrix) if not line.startswith("## ")]
     return "\n".join([BEGIN, "", f"**{verdict(report)}**", *shown, END])
-
-
-def kept(name: str) -> bool:
-    """Whether there is a reference run called `name`."""
-    return (REFERENCE / name / "scores.jsonl").is_file()
 
 
 def machine(report: Report) -> str:

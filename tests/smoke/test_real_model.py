@@ -83,7 +83,7 @@ def test_gepa_runs_to_its_end_with_a_real_server(model: str, tmp_path: Path) -> 
             "stages=[{task: country_continent, cycles: 1}]",
             "cycle.optimizer_steps=1",
             "fast=null",  # the demonstration's own keys go
-            f"fast={{kind: gepa, population: 2, metric_calls: 32, reflection: {reflection}}}",
+            f"fast={{kind: gepa, population: 2, metric_calls: 40, reflection: {reflection}}}",
             f"model.name={model}",
             f"runs_dir={tmp_path / 'runs'}",
         ]

@@ -1,0 +1,51 @@
+"""Keeps runs as reference runs: what a report needs of them, without weights and others' texts."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fastslow.report import write_report
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "runs" / "reference"
+KEPT = ("run.json", "config.json", "environment.json", "scores.jsonl", "events.jsonl")
+WITHHELD = frozenset({"agnews", "agnews-slow-only"})
+"""Runs on texts that are not ours to publish: scores are kept, texts are not."""
+
+
+def keep(run: Path, name: str) -> Path:
+    """Copy what a report needs of `run` to runs/reference/`name`, replacing what was there."""
+    folder = REFERENCE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in KEPT:
+        shutil.copyfile(run / file, folder / file)
+    if (run / "probe").is_dir():
+        shutil.copytree(run / "probe", folder / "probe")
+    if name in WITHHELD:
+        for file in ("scores.jsonl", "events.jsonl"):
+            rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]
+            (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(folder)
+    return folder
+
+
+def withheld(data: Any) -> Any:
+    """The record without other people's texts, and without what the model wrote about them."""
+    if isinstance(data, list):
+        return [withheld(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    texts = ("question", "completion", "reason")
+    return {
+        key: f"(withheld, {len(value)} characters)"
+        if key in texts and isinstance(value, str)
+        else withheld(value)
+        for key, value in data.items()
+    }
+
+
+def kept(name: str) -> bool:
+    """Whether there is a reference run called `name`."""
+    return (REFERENCE / name / "scores.jsonl").is_file()

@@ -1,0 +1,100 @@
+"""The parts of docs/results.md about speed, from what the speed benchmarks wrote."""
+
+import json
+from typing import Any
+
+from benchmarks.keeping import REFERENCE
+
+SLOW_STEP, FAST_EVAL = REFERENCE / "slow_step.json", REFERENCE / "fast_eval.json"
+"""What the speed benchmarks wrote with `--json`."""
+SLOW_STEP_PEAK = REFERENCE / "slow_step_peak.json"
+"""What `benchmarks.slow_step --skip-stock` wrote."""
+
+
+def speed_lines() -> list[str]:
+    """Every speed benchmark of which there are figures."""
+    lines = slow_step_lines() if SLOW_STEP.is_file() else []
+    lines += peak_lines() if SLOW_STEP_PEAK.is_file() else []
+    return lines + (fast_eval_lines() if FAST_EVAL.is_file() else [])
+
+
+def slow_step_lines() -> list[str]:
+    """Speed of the slow channel's update."""
+    found = json.loads(SLOW_STEP.read_text())
+    made = dict.fromkeys(row.get("command", found["command"]) for row in found["shapes"])
+    lines = [
+        "## Speed: one update of the slow channel against stock TRL",
+        "",
+        f"Made by {' and '.join(f'`{command}`' for command in made)}.",
+        f"{made_on(found['environment'])} Medians of",
+        "turns taken side by side; stock in the largest micro-batch that fits.",
+        "",
+        "| text, problems, rollouts, question, answer | times as fast | layout | seconds | stock's "
+        "micro-batch | peak memory over stock's | gradient error |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["shapes"]:
+        memory = "not measured" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
+        lines.append(
+            f"| {', '.join(map(str, row['shape']))} | {row['speedup']:.1f} | {row['layout']} "
+            f"| {row['seconds']:.1f} | {row['stock_rows']} | {memory} "
+            f"| {row['gradient_error']:.1e} |"
+        )
+    if found["whole_step"] is not None:
+        lines += [
+            "",
+            "A whole step (sample, grade, update) at 280, 4, 8, 55, 6 is "
+            f"{found['whole_step']:.1f} times as fast as stock's.",
+        ]
+    return [*lines, ""]
+
+
+def peak_lines() -> list[str]:
+    """How near the slow channel's update is to what the machine can do."""
+    found = json.loads(SLOW_STEP_PEAK.read_text())
+    lines = [
+        f"Ours alone, by `{found['command']}`: operations over the unique tokens, as a share of",
+        "what large matrix products reach in the same turns.",
+        "",
+        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| {', '.join(map(str, row['shape']))} | {row['seconds']:.1f} | {row['peak_share']:.2f} |"
+        for row in found["shapes"]
+    ]
+    return [*lines, ""]
+
+
+def fast_eval_lines() -> list[str]:
+    """Speed of the fast channel's scoring."""
+    found = json.loads(FAST_EVAL.read_text())
+    seconds = found["seconds"]
+    lines = [
+        "## Speed: scoring texts, against plain DSPy and against batching",
+        "",
+        f"Made by `{found['command']}`. {made_on(found['environment'])} "
+        f"{found['programs']} texts of {min(found['text_tokens'])} to "
+        f"{max(found['text_tokens'])} tokens on "
+        f"{found['examples']} examples; scores "
+        f"{'identical' if found['identical'] else 'NOT identical'} on all sides.",
+        "",
+        "| side | seconds | ours is so many times as fast |",
+        "| --- | --- | --- |",
+        f"| ours | {seconds['ours']:.1f} | |",
+        f"| `generate` in padded batches of {found['batched_rows']} | {seconds['batched']:.1f} "
+        f"| {found['vs_batched']:.1f} |",
+        f"| `dspy.Evaluate`, one request at a time | {seconds['plain']:.1f} "
+        f"| {found['vs_dspy']:.1f} |",
+    ]
+    return [*lines, ""]
+
+
+def made_on(environment: dict[str, Any]) -> str:
+    """One sentence about the machine of a benchmark."""
+    packages = environment["packages"]
+    return (
+        f"{environment['cpus_usable']} CPU cores ({environment['machine']}), "
+        f"{environment['device']}, torch {packages['torch']}, trl {packages['trl']}, "
+        f"dspy {packages['dspy']}."
+    )
