@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal, TypeAlias
 
-from fastslow.ablation.efficiency import rollouts_to_best
+from fastslow.ablation.efficiency import RESAMPLES, rollouts_to_best
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.statistics import compare, final_scores, later_gains, mean_of
 from fastslow.errors import EvaluationError
@@ -218,7 +218,7 @@ def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     ends = (interval.low, interval.high) if interval else (None, None)
     ratios = [ratio for run in both if (ratio := _own_ratio(run)) is not None]
     detectable = None
-    if interval is not None:
+    if interval is not None and interval.high > interval.low:
         detectable = (interval.high - interval.low) / (2 * Z_95) * Z_DETECT
     return _claim(
         "plasticity",
@@ -266,9 +266,9 @@ def _probed(runs: Sequence[RunRecord]) -> ProbeEstimate | None:
     if probe is None:
         return None
     floor = max(run.noise_floor for run in runs)
-    return probe_estimates(probe, named_random(0, "claims", "plasticity"), noise_floor=floor)[
-        "probe_gain_ratio"
-    ]
+    generator = named_random(0, "claims", "plasticity")
+    estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
+    return estimates["probe_gain_ratio"]
 
 
 def _own_ratio(run: RunRecord) -> float | None:
@@ -312,7 +312,8 @@ def _of_difference(
             distances=None,
             numbers=numbers,
         )
-    return _claim(
+    one_seed = "one seed: its interval is over examples alone" if found.sd is None else None
+    claim = _claim(
         name,
         statement,
         found.mean,
@@ -321,10 +322,11 @@ def _of_difference(
         above=True,
         unit="score",
         detectable=found.detectable,
-        reason=found.covers if found.low is None else None,
+        reason=one_seed or (found.covers if found.low is None else None),
         distances=list(found.per_seed.values()),
         numbers=numbers,
     )
+    return replace(claim, answer="not decidable") if one_seed else claim
 
 
 def _claim(

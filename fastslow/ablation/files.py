@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from fastslow.ablation.figures import claim_figures
 from fastslow.ablation.plan import Plan
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.result import Result, read_result
@@ -17,6 +18,7 @@ from fastslow.ablation.tables import tables
 from fastslow.errors import CheckpointError
 from fastslow.measure.seeds_and_examples import Estimate
 from fastslow.records import RunEvent, read_events
+from fastslow.report.drawing import Drawing
 from fastslow.report.files import rounded
 from fastslow.report.markdown import table_lines
 from fastslow.types import Json
@@ -33,18 +35,24 @@ def write_ablation(plan: Plan) -> Result:
         EvaluationError: Recorded scores cannot form a matrix.
     """
     result = read_result(plan)
+    figures = claim_figures(result)
     texts = {
-        "ablation.md": markdown(result),
+        "ablation.md": markdown(result, figures),
         "ablation.json": json_text(result),
         "arms.csv": arms_csv(result),
         "differences.csv": differences_csv(result),
         "runs.csv": runs_csv(plan),
     }
-    for name, text in texts.items():
+    contents = {name: text.encode() for name, text in texts.items()}
+    for drawing in figures:
+        contents[f"figures/{drawing.name}.svg"] = drawing.svg.encode()
+        contents[f"figures/{drawing.name}.png"] = drawing.png
+    for name, content in contents.items():
         path = plan.folder / name
-        beside = path.with_name(f"{name}.tmp")
+        beside = path.with_name(f"{path.name}.tmp")
         try:
-            beside.write_bytes(text.encode())
+            path.parent.mkdir(exist_ok=True)
+            beside.write_bytes(content)
             beside.replace(path)
         except OSError as error:
             raise CheckpointError(
@@ -54,11 +62,13 @@ def write_ablation(plan: Plan) -> Result:
     return result
 
 
-def markdown(result: Result) -> str:
-    """The text of ablation.md."""
+def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
+    """The text of ablation.md; its pictures lie beside it, under figures/."""
     lines = [f"# Ablation {result.config.name}", ""]
     for table in tables(result):
         lines += table_lines(table)
+    for drawing in figures:
+        lines += [f"![{drawing.title}](figures/{drawing.name}.png)", "", drawing.caption, ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

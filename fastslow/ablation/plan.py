@@ -7,17 +7,17 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fastslow.config.ablation import AblationConfig
 from fastslow.config.layers import Layers, merge, override, read_layers
-from fastslow.config.load import LoadedConfig, config_hash, load_layers
+from fastslow.config.load import LoadedConfig, config_hash, load_layers, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.validate import Tree, validate
 from fastslow.config.yaml_nodes import Mistake, Node
-from fastslow.errors import ConfigError, nearest
+from fastslow.errors import ConfigError, FastSlowError, nearest
 from fastslow.rundir import is_held
 
 Status: TypeAlias = Literal["finished", "broken", "running", "missing"]
@@ -77,8 +77,8 @@ class Plan:
     def find(self, run: PlannedRun) -> Found:
         """What there is of `run` in the ablation's folder: a finished one before a broken one."""
         found, others = [], []
-        for path, card in self._cards(run.name):
-            if card.get("config_hash") == run.hash:
+        for path, card in cards(self.folder, run.name):
+            if _is_of(run, path, card):
                 found.append((_status(path, card), path))
             else:
                 others.append(str(card.get("config_hash")))
@@ -88,15 +88,35 @@ class Plan:
                     return Found(one, path, tuple(others))
         return Found("missing", None, tuple(others))
 
-    def _cards(self, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Run folders of that name, newest first, with what their run.json says."""
-        for path in sorted(self.folder.glob(f"*-{name}-*/run.json"), reverse=True):
-            try:
-                card = json.loads(path.read_bytes())
-            except (OSError, ValueError):
-                continue  # not a run that could be used; a new one is made
-            if card.get("name") == name:
-                yield path.parent, card
+    def finished(self) -> dict[str, Path]:
+        """Folders of the finished runs, by name."""
+        found = {run.name: self.find(run) for run in self.runs}
+        return {n: one.path for n, one in found.items() if one.status == "finished" and one.path}
+
+    def kept(self, folder: Path) -> dict[str, Path]:
+        """Folders of finished runs kept elsewhere, by name alone.
+
+        For runs that were copied there to be shown: what is left out of their files, as the place
+        of data, may be part of their hash.
+        """
+        found = {run.name: list(cards(folder, run.name)) for run in self.runs}
+        return {
+            name: path
+            for name, ones in found.items()
+            for path, card in reversed(ones)
+            if card.get("state") == "finished"
+        }
+
+
+def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Run folders of that name in `folder`, newest first, with what their run.json says."""
+    for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
+        try:
+            card = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # not a run that could be used; a new one is made
+        if isinstance(card, dict) and card.get("name") == name:
+            yield path.parent, card
 
 
 def is_ablation(file: Path) -> bool:
@@ -239,6 +259,23 @@ def _finished(
 
 def _first_key(text: str) -> str:
     return text.partition("=")[0].strip().split(".")[0]
+
+
+def _is_of(run: PlannedRun, path: Path, card: dict[str, Any]) -> bool:
+    """Whether a folder is of this configuration.
+
+    One that an older version made has another hash although it is, if keys were added since.
+    """
+    return run.hash in (card.get("config_hash"), _hash_now(path))
+
+
+@lru_cache(maxsize=1024)
+def _hash_now(path: Path) -> str | None:
+    """Hash that a run's configuration has under this version; None where it cannot be read."""
+    try:
+        return config_hash(load_resolved(path / "config.json").config)
+    except FastSlowError:
+        return None
 
 
 def _status(path: Path, card: dict[str, Any]) -> Status:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.ablation.plan import Plan
+from fastslow.ablation.plan import Plan, PlannedRun
 from fastslow.measure.matrix import ScoreMatrix
 from fastslow.measure.plasticity import Probe
 from fastslow.records import (
@@ -59,41 +59,23 @@ class RunRecord:
     """Of the last row's weights; None where none was made."""
 
 
-def read_records(plan: Plan) -> list[RunRecord]:
-    """Every finished run of the plan, in its order.
+def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
+    """The runs of a plan that have a folder, in its order.
+
+    Args:
+        plan: The ablation.
+        folders: Of finished runs, by name.
 
     Raises:
         CheckpointError: A record is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    made = []
-    for run in plan.runs:
-        found = plan.find(run)
-        if found.status == "finished" and found.path is not None:
-            stages = tuple(stage.task for stage in run.config.stages)
-            made.append(
-                _record(
-                    found.path,
-                    run.arm,
-                    run.seed,
-                    run.order,
-                    run.hash,
-                    stages,
-                    run.config.task_names,
-                )
-            )
-    return made
+    return [_record(folders[run.name], run) for run in plan.runs if run.name in folders]
 
 
-def _record(
-    path: Path,
-    arm: str,
-    seed: int,
-    order: str | None,
-    config_hash: str,
-    stages: tuple[str, ...],
-    tasks: tuple[str, ...],
-) -> RunRecord:
+def _record(path: Path, run: PlannedRun) -> RunRecord:
+    stages = tuple(stage.task for stage in run.config.stages)
+    tasks = run.config.task_names
     scores = read_scores(path / "scores.jsonl")
     events = read_events(path / "events.jsonl")
     texts = [event for event in events if isinstance(event, TextEvent)]
@@ -105,10 +87,10 @@ def _record(
     floors = [table.base_floor(task).value or 0.0 for task in tasks]
     probes = [p.probe for p in read_probes(path, max(floors)) if p.row == len(stages)]
     return RunRecord(
-        arm=arm,
-        seed=seed,
-        order=order,
-        config_hash=config_hash,
+        arm=run.arm,
+        seed=run.seed,
+        order=run.order,
+        config_hash=run.hash,
         matrix=ScoreMatrix(tasks, stages, means),
         noise_floor=max(floors),
         cells=cells,
@@ -132,7 +114,8 @@ def _curves(
     curves = []
     for index, task in enumerate(stages):
         spent = [e for e in events if isinstance(e, CycleEvent) and e.stage == index]
-        points = [Point(0, 0, cells[index, task])]
+        start = cells[index, task]
+        points = [Point(0, 0, start)] if start else []
         done = sorted({event.cycle for event in spent})
         for cycle in done:
             until = [event.rollouts for event in spent if event.cycle <= cycle]

@@ -33,7 +33,12 @@ def final_scores(run: RunRecord) -> Examples:
 
 
 def learned_scores(run: RunRecord) -> Examples:
-    """Score of every task right after its stage: its mean is `learning_accuracy`."""
+    """Score of every task right after its stage: its mean is `learning_accuracy`.
+
+    Nothing where a task was visited twice.
+    """
+    if len(set(run.matrix.stages)) < run.matrix.num_stages:
+        return {}
     return {task: dict(run.cells[i, task]) for i, task in enumerate(run.matrix.stages, start=1)}
 
 
@@ -47,7 +52,7 @@ def changes(run: RunRecord) -> Examples:
 def later_gains(run: RunRecord) -> Examples:
     """What was gained over the base in the stage of each task but the first."""
     learned = learned_scores(run)
-    later = {task: learned[task] for task in run.matrix.stages[1:]}
+    later = {task: learned[task] for task in run.matrix.stages[1:] if task in learned}
     return difference(later, {task: run.cells[0, task] for task in later})
 
 
@@ -58,6 +63,7 @@ COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
 }
 """Metrics that are means over tasks of means over examples, by which arms are compared."""
 
+NOTHING_SHARED = "not measured, or its formula needs other stages than these"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
 
@@ -138,7 +144,7 @@ def mean_of(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> E
     if not by_seed:
         return "no run is finished"
     if not all(by_seed.values()):
-        return "not measured, or needs more stages"
+        return NOTHING_SHARED
     return over_seeds_and_examples(by_seed)
 
 
@@ -170,7 +176,7 @@ def compare(
         by_seed.setdefault(one.seed, []).append(difference(of(one), of(other)))
     paired = {seed: average(found) for seed, found in by_seed.items()}
     if not all(paired.values()):
-        return "not measured, or needs more stages"
+        return NOTHING_SHARED
     return over_seeds_and_examples(paired)
 
 

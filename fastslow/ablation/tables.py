@@ -48,7 +48,8 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
     effect = claim.reason or "undefined"
     if claim.effect is not None:
         low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
-        interval = f" [{low}, {high}]" if claim.low is not None else f" ({claim.reason})"
+        interval = f" [{low}, {high}]" if claim.low is not None else ""
+        interval += f" ({claim.reason})" if claim.reason else ""
         effect = f"{claim.effect:.3f}{interval} {claim.unit}"
     numbers = [f"{n}: {'-' if v is None else f'{v:.4g}'}" for n, v in claim.numbers.items()]
     test = claim.test

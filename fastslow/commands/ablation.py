@@ -1,5 +1,6 @@
 """`ablate`: an experiment in several arms over several seeds."""
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def ablate(
     def progress(total: float) -> Progress:
         return Progress(total, Console(file=sys.stderr, highlight=False))
 
-    with resume_hint(f"fastslow ablate {' '.join(words)}"):
+    with resume_hint(shlex.join(["fastslow", "ablate", *words])):
         failures = execute(plan, workers, progress)
     result = write_ablation(plan)
     output().print(render_tables(tables(result)))
@@ -51,5 +52,6 @@ def ablate(
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         raise AblationError(
             f"ablate: {len(failures)} of {len(plan.runs)} runs did not end well, got {reasons}. "
-            "Their logs are in the ablation folder under logs/; the same command tries them again."
+            "Their logs are in the ablation folder under logs/; the same command tries them again. "
+            "Remove the folder of a run that nothing can resume."
         )
