@@ -12,9 +12,6 @@ CONFIGS = $(sort $(wildcard configs/*/*.yaml))
 STAMP := $(VENV)/stamp-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off -c constraints.txt
 
-export HF_HUB_DISABLE_TELEMETRY := 1
-export DO_NOT_TRACK := 1
-export MLFLOW_DISABLE_TELEMETRY := true
 export TOKENIZERS_PARALLELISM := false
 
 # Tests load nothing from a hub, and run two processes of one thread each.
@@ -22,7 +19,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check smoke bench fmt clean
+.PHONY: help setup demo test unit check smoke bench soak fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +67,10 @@ bench: $(STAMP) ## Run every module of benchmarks/, or one: make bench NAME=trie
 	  [ -e "$$file" ] || continue; found=1; name=$$(basename "$$file" .py); \
 	  echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done; [ $$found = 1 ] || echo "bench: no module benchmarks/$(or $(NAME),*).py"
+
+soak: $(STAMP) ## The kill test and the fuzzers at length (an hour at most); see docs/trust.md
+	@[ ! -e benchmarks/kill_resume.py ] || $(TEST_ENV) $(BIN)/python -m benchmarks.kill_resume --kills 25
+	@$(TEST_ENV) $(BIN)/python -m benchmarks.hostile --configs 10000 --data 2000 $(ARGS)
 
 fmt: $(STAMP) ## Format the code and apply the safe lint fixes
 	@$(BIN)/ruff format .

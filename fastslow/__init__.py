@@ -6,4 +6,8 @@ every stage a forgetting evaluator replays all tasks. Start with `fastslow --hel
 
 from importlib.metadata import version
 
+from fastslow.silence import silence
+
+silence()
+
 __version__ = version("fastslow")

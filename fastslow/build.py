@@ -22,6 +22,7 @@ from fastslow.config.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.config.reflection import ReflectionConfig
 from fastslow.config.slow import GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.grading import guard_graders
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.readiness import require_optuna
 from fastslow.registry import build_task
@@ -44,10 +45,16 @@ def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
         TaskError: A task's data cannot be had or breaks the contract.
     """
     config = loaded.config
-    return {
-        name: build_task(name, config.task_use(name).use, loaded.task_params[name])
+    tasks = {
+        name: build_task(
+            name,
+            config.task_use(name).use,
+            loaded.task_params[name],
+            allow_code=config.allow_code,
+        )
         for name in config.task_names
     }
+    return guard_graders(tasks, config.graders.timeout_s, config.graders.max_failures_frac)
 
 
 def build_probe_task(loaded: LoadedConfig) -> Task | None:
@@ -60,7 +67,9 @@ def build_probe_task(loaded: LoadedConfig) -> Task | None:
     if probe is None:
         return None
     use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
-    return build_task(probe.task, use, params)
+    task = build_task(probe.task, use, params, allow_code=loaded.config.allow_code)
+    limits = loaded.config.graders
+    return guard_graders({probe.task: task}, limits.timeout_s, limits.max_failures_frac)[probe.task]
 
 
 def locate_model(config: RunConfig) -> str:
@@ -204,6 +213,4 @@ def build_tracker(config: RunConfig, run_path: Path) -> Tracker:
     if config.tracking is None:
         return NullTracker()
     experiment = config.tracking.experiment or config.name
-    return MlflowTracker(
-        Path(config.runs_dir), run_path / "tracker.json", config.tracking.uri, experiment
-    )
+    return MlflowTracker(Path(config.runs_dir), run_path, config.tracking.uri, experiment)

@@ -2,7 +2,7 @@
 
 Owns no logic; the commands are in `commands/`. Everything heavy is imported inside the command that
 needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the run failed, 2 what
-was given is wrong.
+was given is wrong, 3 the gate says no, 130 or 143 a signal stopped it.
 """
 
 import os
@@ -14,11 +14,15 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import ablation, models, reports, tasks, training
+from fastslow.commands import ablation, compare, deploy, models, reports, runs, tasks, training
 from fastslow.errors import FastSlowError
+from fastslow.text import shorten
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+STOPPED = {130: "Interrupted.", 143: "Terminated."}
+"""What is said at exit codes after Ctrl-C and SIGTERM, which are those of shells."""
+
+LONGEST_LINE = 2000
+"""Characters of a line of an error; more is no help and may be an attack."""
 
 app = typer.Typer(
     help="Continual learning for language models through two channels, with an honest forgetting "
@@ -34,10 +38,15 @@ for command in (
     training.check,
     training.train,
     training.resume,
+    runs.runs,
     reports.report,
     reports.probe,
     reports.prompts,
     ablation.ablate,
+    deploy.gate,
+    deploy.rollback,
+    deploy.export,
+    compare.compare,
 ):
     app.command()(command)
 
@@ -57,13 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show_traceback:
             traceback.print_exc()
         else:
-            print(error, file=sys.stderr)
+            print(printable(error), file=sys.stderr)
         return error.exit_code
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("Interrupted.", file=sys.stderr)
+        if end.code in STOPPED:
+            print(STOPPED[end.code], file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def printable(error: FastSlowError) -> str:
+    """The lines of an error, which may quote anything, as they are safe to print."""
+    return "\n".join(shorten(line, LONGEST_LINE) for line in str(error).split("\n"))
 
 
 @app.callback(invoke_without_command=True)
@@ -83,15 +97,11 @@ def fastslow(
 def _prepare_process() -> None:
     """Settings of libraries that must stand before they are imported.
 
-    No telemetry, no progress bars of their own, no warnings about their next version. Idle threads
+    No progress bars of their own, no warnings about their next version. Idle threads
     sleep: on a busy machine spinning ones make two cores slower than one.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name, value in {
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",
         "TQDM_DISABLE": "1",

@@ -8,6 +8,9 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+_LONGEST, _MOST = 100, 100
+"""Characters of a name, and names, that a message repeats: names may come from hostile files."""
+
 
 class FastSlowError(Exception):
     """Base of every error that is the user's or the run's, not a bug of ours."""
@@ -48,6 +51,12 @@ class CheckpointError(FastSlowError):
     exit_code = 2
 
 
+class GateError(FastSlowError):
+    """The gate cannot judge: a baseline, a score or the end of a run is missing. Nothing ships."""
+
+    exit_code = 2
+
+
 class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 
@@ -66,8 +75,9 @@ def nearest(got: str, known: Iterable[str]) -> str:
     Returns:
         A sentence that starts with a space, ready to be appended to an error message.
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
+    names = sorted(name[:_LONGEST] for name in known)
+    close = difflib.get_close_matches(got[:_LONGEST], names, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"
-    return f" Known: {', '.join(names)}." if names else " None are known."
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f" Known: {', '.join(names[:_MOST])}{more}." if names else " None are known."

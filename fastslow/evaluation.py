@@ -13,7 +13,7 @@ from fastslow.config.models import RunConfig
 from fastslow.measure.evaluator import mean_score
 from fastslow.measure.matrix import headline_policy
 from fastslow.parts import Run
-from fastslow.policy.engine import BASE
+from fastslow.policy.files import BASE
 from fastslow.policy.policy import seed_program
 from fastslow.prompts import PromptProgram, best_by_mean
 from fastslow.records import EvaluationEvent, ReoptimizedEvent, ScoreRow

@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -23,7 +22,9 @@ from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import CheckpointError, ConfigError
+from fastslow.fitting import require_fit
+from fastslow.grading import guard_graders
 from fastslow.measure.evaluator import Evaluator
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.policy import Policy, pick_device
@@ -31,15 +32,18 @@ from fastslow.probing import ProbeParts
 from fastslow.probing import probe as run_probe
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
+from fastslow.random_state import load_generators, seed_generators
 from fastslow.records import RunEvent
 from fastslow.registry import build_task
-from fastslow.rundir import RunDir, RunState, State
+from fastslow.run_lock import State
+from fastslow.run_state import RunState
+from fastslow.rundir import RunDir
+from fastslow.seeds import derive_seed
 from fastslow.stages import planned_units, run
+from fastslow.stopping import StopRequest
 from fastslow.task import Task
+from fastslow.text import shorten
 from fastslow.tracking import NullTracker
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(
@@ -58,17 +62,19 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
-    config = loaded.config
+    config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
-    with connected(config):
+    with stop.catching(), connected(config):
         policy = build_policy(config, model)
+        every = [*tasks.values(), *([probed] if probed else [])]
+        require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
         device = str(policy.model.device)
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
+            return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -79,13 +85,17 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
-    config = loaded.config
+    config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
     channels = build_channels(config)
     model = locate_model(config)
-    with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
+    with (
+        stop.catching(),
+        connected(config),
+        run_folder(config, lambda: RunDir.open(path)) as run_dir,
+    ):
         policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, finish, probed)
+        return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
@@ -112,7 +122,10 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         )
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
-    task = build_task(name, config.task_use(name).use, loaded.task_params.get(name))
+    use, params = config.task_use(name).use, loaded.task_params.get(name)
+    made = build_task(name, use, params, allow_code=config.allow_code)
+    limits = config.graders
+    task = guard_graders({name: made}, limits.timeout_s, limits.max_failures_frac)[name]
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
@@ -181,6 +194,30 @@ def run_folder(config: RunConfig, make: Callable[[], RunDir]) -> Iterator[RunDir
             yield run_dir
 
 
+def restore(run_dir: RunDir, policy: Policy, channels: Sequence[Channel]) -> RunState:
+    """Bring policy and channels back to the newest resume point that is whole, if there is one.
+
+    Raises:
+        CheckpointError: There are resume points, but none can be used.
+    """
+    saved = from_leader(run_dir.load_state())
+    if saved is None:
+        return RunState()
+    state, point = saved
+    try:
+        policy.load(point / "policy")
+        for channel in channels:
+            channel.load(point / channel.name)
+        load_generators(point)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{point}: passed its checksums but was not made by this program, got "
+            f"{type(error).__name__}: {shorten(str(error), 200)}. Remove it to use the one before, "
+            "or start a new run."
+        ) from error
+    return state
+
+
 def _run_in(
     run_dir: RunDir,
     config: RunConfig,
@@ -189,14 +226,11 @@ def _run_in(
     channels: Sequence[Channel],
     finish: Callable[[Path], Sequence[Path]],
     probed: Task | None,
+    stop: StopRequest,
 ) -> Path:
     """Restore what there is, run, probe, and leave the folder saying how it ended."""
-    state = RunState()
-    if (saved := from_leader(run_dir.load_state())) is not None:
-        state, point = saved
-        policy.load(point / "policy")
-        for channel in channels:
-            channel.load(point / channel.name)
+    seed_generators(derive_seed(config.seed, "generators"))
+    state = restore(run_dir, policy, channels)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
     tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
@@ -210,22 +244,40 @@ def _run_in(
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
-        parts = Run(config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state)
+        parts = Run(
+            config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
+        )
         try:
+            stop.is_patient = True
             run(parts)
+            stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:
                 place = from_leader(run_dir.path)
                 last = from_leader(stage_folder(parts, len(config.stages) - 1))
                 ready = probe_parts(config, place, policy, probed, config.probe)
                 state.seconds += run_probe(ready, config.probe, last)
             outcome = "finished"
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt as end:
             outcome = "interrupted"
-            stop.add_note(f"fastslow resume {run_dir.path}")
+            end.add_note(f"fastslow resume {run_dir.path}")
             raise
         finally:
-            run_dir.events.append(RunEvent(outcome, state.seconds))
-            run_dir.mark(outcome)
+            stop.is_patient = False
+            _leave(run_dir, outcome, state)
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
     return from_leader(run_dir.path)
+
+
+def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+    """Have the folder say how the run ended.
+
+    Raises:
+        CheckpointError: The disk refused, and the run did not fail anyway.
+    """
+    try:
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.mark(outcome)
+    except CheckpointError:
+        if outcome == "finished":  # else the error that stopped the run says more
+            raise

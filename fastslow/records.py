@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args
 
 from fastslow.errors import CheckpointError
+from fastslow.files import open_regular, parse_json
 from fastslow.prompts import Candidate, PromptProgram
+from fastslow.shapes import shaped
 from fastslow.types import Json, Metric, SampleScore
 
 NEUTRAL = "neutral prose"
@@ -209,14 +211,55 @@ class EvaluationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class DeployEvent:
+    """From here on the policy that a stage left is the one in use; a line of `deployed.jsonl`."""
+
+    event: ClassVar[str] = "deploy"
+    row: int
+    """Row of the score matrix: the policy after the stage with this number, from 1."""
+    before: int
+    """The row that was in use until then."""
+    folder: str
+    """Where adapter and texts lie, relative to the run folder."""
+    weights: Mapping[str, str]
+    """Task name to the fingerprint of the adapter it is deployed with."""
+    texts: Mapping[str, str]
+    """Task name to the hash of the text it is deployed with."""
+    at: str
+    """When, as an ISO 8601 time in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraderEvent:
+    """Some answers of a step could not be graded; they count as score 0."""
+
+    event: ClassVar[str] = "grader"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle; the number of cycles for steps after the last one."""
+    step: str
+    """Name of the step of the loop."""
+    task: str
+    failures: int
+    """Answers of the step that could not be graded."""
+    graded: int
+    """Answers of the task graded since the stage began."""
+    last: str
+    """Why the last one failed; may quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """The run entered a state."""
 
     event: ClassVar[str] = "run"
     state: str
-    """One of `rundir.STATES`."""
+    """One of `run_lock.STATES`."""
     seconds: float
     """Wall time spent in the run until now, over all resumes."""
+    saving_seconds: float | None = None
+    """Part of it that went into resume points; None where an older version did not measure it."""
 
 
 Event: TypeAlias = Union[
@@ -229,6 +272,8 @@ Event: TypeAlias = Union[
     DriftEvent,
     FiguresEvent,
     EvaluationEvent,
+    DeployEvent,
+    GraderEvent,
     RunEvent,
 ]
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
@@ -267,12 +312,13 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    inner = {k: v for k, v in data.items() if k not in ("run", "row", "cycle", "reused")}
-    sample = SampleScore(**inner)
-    if not (isinstance(sample.score, int | float) and 0 <= sample.score <= 1):
-        raise ValueError(f"score {sample.score!r} is not in [0, 1]")
-    reused = bool(data.get("reused", False))
-    return ScoreRow(data["run"], int(data["row"]), data["cycle"], sample, reused)
+    places = ("run", "row", "cycle", "reused")
+    inner = {k: v for k, v in data.items() if k not in places}
+    outer = {k: v for k, v in data.items() if k in places}
+    row = shaped(ScoreRow, {"sample": inner} | outer)
+    if not 0 <= row.sample.score <= 1:
+        raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
+    return row
 
 
 def event_from_json(data: Mapping[str, Any]) -> Event:
@@ -285,15 +331,7 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     kind = values.pop("event")
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
-    if "program" in values:
-        values["program"] = PromptProgram.from_json(values["program"])
-    if "notes" in values:
-        values["notes"] = tuple(values["notes"])
-    if "candidates" in values:
-        values["candidates"] = tuple(Candidate.from_json(c) for c in values["candidates"])
-    if "figures" in values:
-        values["figures"] = tuple(Metric(**metric) for metric in values["figures"])
-    return _EVENTS[kind](**values)
+    return shaped(_EVENTS[kind], values)
 
 
 class RecordWriter:
@@ -404,7 +442,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         CheckpointError: The file is missing, or a complete line is no record; names file:line.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
@@ -424,7 +462,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
 
 
 def _parse(line: bytes) -> ScoreRow | Event:
-    data = json.loads(line)
+    data = parse_json(line)
     if not isinstance(data, dict):
         raise TypeError("not an object")
     return event_from_json(data) if "event" in data else score_from_json(data)

@@ -67,19 +67,26 @@ def find_task(use: str) -> TaskDefinition:
     return _loaded(task_folder(use) / "task.py")
 
 
-def build_task(name: str, use: str | None, params: Mapping[str, Any] | TaskConfig | None) -> Task:
+def build_task(
+    name: str,
+    use: str | None,
+    params: Mapping[str, Any] | TaskConfig | None,
+    *,
+    allow_code: bool = False,
+) -> Task:
     """Build the task that the run calls `name`.
 
     Args:
         name: The run's name for it.
         use: What `find_task` takes; None when it is `name` itself.
         params: Its parameters, validated already or plain data.
+        allow_code: Whether its grader may run programs that the policy wrote.
 
     Raises:
         TaskError: It cannot be found or built, or breaks the task contract.
         pydantic.ValidationError: `params` is plain data that does not fit the task's schema.
     """
-    return find_task(use or name).build(name, params)
+    return find_task(use or name).build(name, params, allow_code=allow_code)
 
 
 def task_folder(name: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from fastslow.policy.engine import BASE
+from fastslow.policy.files import BASE
 from fastslow.records import ScoreRow
 from fastslow.types import Example, PromptPolicy, SampleScore
 

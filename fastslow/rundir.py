@@ -6,56 +6,34 @@ command line; `report/` reads the files without it.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Self
 
 from fastslow.config.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
+from fastslow.durable import damage, disk_errors, replace_folder, replace_text, write_checksums
 from fastslow.environment import describe_environment
 from fastslow.errors import CheckpointError
+from fastslow.files import is_file, read_json
 from fastslow.records import RecordWriter
-from fastslow.text import visible
-from fastslow.types import Evidence, Json
-
-State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
-STATES: tuple[str, ...] = get_args(State)
-"""What `mark` takes. A run that was killed stays "running", but nobody holds its lock."""
+from fastslow.run_lock import State, locked
+from fastslow.run_state import RunState
+from fastslow.shapes import shaped
+from fastslow.text import shorten, visible
+from fastslow.types import Json
 
 RECORD_FILES = ("scores", "events", "metrics")
 """Stems of the append-only files; a resume point remembers how long each was."""
 KEPT_POINTS = 2
 """Resume points kept: the newest, and one before it in case the newest is damaged."""
-POINT_NAME = re.compile(r"^\d{3,}-\d{3,}$")
-
-
-@dataclass(slots=True)
-class RunState:
-    """How far a run has come; changed by the loop, saved with every resume point."""
-
-    next_stage: int = 0
-    """Index of the stage to go on with; the number of stages when all are done."""
-    next_cycle: int = 0
-    """Index of the cycle within it."""
-    base_done: bool = False
-    """Whether row 0 of the matrix has been measured."""
-    rollouts: dict[str, int] = field(default_factory=lambda: {"fast": 0, "slow": 0})
-    """Completions sampled so far, by channel."""
-    seconds: float = 0.0
-    """Wall time spent in the run so far, over all resumes."""
-    positions: dict[str, int] = field(default_factory=dict)
-    """Bytes of each record file when this was saved; filled by `save_state`."""
-    evidence: list[Evidence] = field(default_factory=list)
-    """Graded completions of the last slow phase of this stage, if the next fast phase may reuse
-    them."""
+POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
 
 
 class RunDir:
@@ -65,13 +43,15 @@ class RunDir:
         """Lock the folder and open its record files; use `create` or `open`.
 
         Raises:
-            CheckpointError: Another process writes to it, or it cannot be written.
+            CheckpointError: Another process writes to it, it cannot be written, or a link in it
+                would have this process write elsewhere.
         """
         self.path = path
         self.warnings: list[str] = []
         """What `load_state` had to pass over, one sentence each."""
+        _require_no_links(path)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_locked(path))
+            stack.enter_context(locked(path))
             self.scores, self.events, self.metrics = (
                 stack.enter_context(RecordWriter(path / f"{stem}.jsonl")) for stem in RECORD_FILES
             )
@@ -96,14 +76,14 @@ class RunDir:
         Raises:
             CheckpointError: The folder cannot be made or written.
         """
-        with _disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
+        with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
             path = _new_folder(config)
-            _write(path / "config.json", dump_resolved(config))
+            replace_text(path / "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
                 (path / "layers").mkdir(exist_ok=True)
-                _write(path / "layers" / f"{index:02d}-{_file_name(Path(name).name)}", text)
+                replace_text(path / "layers" / f"{index:02d}-{_file_name(Path(name).name)}", text)
             environment = describe_environment(device or config.model.device)
-            _write(path / "environment.json", _json(environment))
+            replace_text(path / "environment.json", _json(environment))
             card: dict[str, Json] = {
                 "run": path.name,
                 "name": config.name,
@@ -115,7 +95,7 @@ class RunDir:
                 "started": _now(),
                 "ended": None,
             }
-            _write(path / "run.json", _json(card))
+            replace_text(path / "run.json", _json(card))
         return cls(path)
 
     @classmethod
@@ -135,7 +115,7 @@ class RunDir:
         Raises:
             CheckpointError: It is no run folder.
         """
-        if not (path / "run.json").is_file():
+        if not is_file(path / "run.json"):
             raise CheckpointError(
                 f"{path}: no run folder, got no run.json in it. Known: folders that "
                 "`fastslow train` made. Give the path of one of those."
@@ -163,16 +143,18 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; the old state stands.
         """
-        with _disk_errors(self.path, "the run's state cannot be written"):
+        with disk_errors(self.path, "the run's state cannot be written"):
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
-            _write(self.path / "run.json", _json(card | {"state": state, "ended": ended}))
+            text = _json(card | {"state": state, "ended": ended})
+            replace_text(self.path / "run.json", text, in_place=True)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.
 
         Written to a folder beside, flushed to the disk, checksummed, then renamed to
-        `resume/<next stage>-<next cycle>`. The last two are kept.
+        `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
+        kept.
 
         Args:
             state: How far the run is; the lengths of the record files are added.
@@ -185,22 +167,19 @@ class RunDir:
             CheckpointError: The disk refused; earlier resume points are intact.
         """
         root = self.path / "resume"
-        point = root / f"{state.next_stage:03d}-{state.next_cycle:03d}"
-        beside = root / f"tmp-{point.name}"
-        with _disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
+        within = f"-{state.progress:03d}" if state.progress else ""
+        point = root / f"{state.next_stage:03d}-{state.next_cycle:03d}{within}"
+
+        def write(beside: Path) -> None:
+            write_parts(beside)
+            replace_text(beside / "state.json", _json(asdict(state)))
+            write_checksums(beside)
+
+        with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self.writers.values():
                 writer.sync()
             state.positions = {stem: writer.position() for stem, writer in self.writers.items()}
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            write_parts(beside)
-            _write(beside / "state.json", _json(asdict(state)))
-            _write(beside / "checksums.json", _json(_checksums(beside)))
-            _sync_tree(beside)
-            if point.exists():
-                shutil.rmtree(point)
-            beside.rename(point)
-            _sync(root)
+            replace_folder(point, write)
             for old in _points(root)[KEPT_POINTS:]:
                 shutil.rmtree(old)
         return point
@@ -220,13 +199,14 @@ class RunDir:
         """
         points = _points(self.path / "resume")
         for point in points:
-            damage = _damage(point)
-            if damage is None:
-                state = _state(json.loads((point / "state.json").read_bytes()))
+            found, state = damage(point), None
+            if found is None:
+                state, found = _read_state(point / "state.json")
+            if state is not None:
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
-            self.warnings.append(f"{point}: damaged ({damage}); the resume point before is used.")
+            self.warnings.append(f"{point}: damaged ({found}); the resume point before is used.")
         if points:
             raise CheckpointError(
                 f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
@@ -235,6 +215,19 @@ class RunDir:
         for writer in self.writers.values():
             writer.truncate(0)
         return None
+
+    def keep_folder(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Make a folder of the run, all of it or none of it; one that was there is replaced.
+
+        Args:
+            path: Where, inside the run folder.
+            write: Fills the folder it is given.
+
+        Raises:
+            CheckpointError: The disk refused; what was there stays.
+        """
+        with disk_errors(path, "this folder could not be written"):
+            replace_folder(path, write)
 
     def write_samples(
         self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
@@ -252,7 +245,7 @@ class RunDir:
         """
         when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
         path = self.path / "rollouts" / f"{when}-{_file_name(task)}.txt"
-        with _disk_errors(path, "sampled rollouts cannot be written"):
+        with disk_errors(path, "sampled rollouts cannot be written"):
             path.parent.mkdir(exist_ok=True)
             text = "\n".join(lines)
             shown = "\n".join(visible(line) for line in text.split("\n"))
@@ -276,52 +269,26 @@ def _new_folder(config: RunConfig) -> Path:
             return path
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process, this one or another, writes to the run folder now."""
+def _require_no_links(path: Path) -> None:
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            found = Path(folder) / name
+            if found.is_symlink():
+                raise CheckpointError(
+                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    "write to their own folder alone; put the file itself there."
+                )
+
+
+def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
+    """The state in a file, or what is wrong with it."""
     try:
-        with (path / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
-    with _disk_errors(path, "the folder cannot be locked"):
-        file: IO[str] = (path / "lock").open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise CheckpointError(
-                f"{path}: another process writes to this run, got lock of process "
-                f"{file.read().strip() or '?'}. One writer at a time: wait for it or end it."
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: {what}, got {error.strerror or error}. "
-            "Check free space and permissions, then resume or start again."
-        ) from error
-
-
-def _state(data: dict[str, Any]) -> RunState:
-    evidence = [Evidence(**found) for found in data.get("evidence", ())]
-    return RunState(**data | {"evidence": evidence})
+        state = shaped(RunState, read_json(path))
+        if {*state.positions} != {*RECORD_FILES}:
+            raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
+    except (OSError, ValueError) as error:
+        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+    return state, None
 
 
 def _points(root: Path) -> list[Path]:
@@ -330,53 +297,6 @@ def _points(root: Path) -> list[Path]:
         return []
     points = [path for path in root.iterdir() if POINT_NAME.match(path.name)]
     return sorted(points, key=lambda p: tuple(map(int, p.name.split("-"))), reverse=True)
-
-
-def _checksums(folder: Path) -> dict[str, Json]:
-    """SHA-256 of every file under `folder`, by path relative to it."""
-    sums: dict[str, Json] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "checksums.json":
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            sums[path.relative_to(folder).as_posix()] = digest
-    return sums
-
-
-def _damage(point: Path) -> str | None:
-    """What is wrong with a resume point, None if nothing."""
-    try:
-        expected = json.loads((point / "checksums.json").read_bytes())
-        found = _checksums(point)
-    except (OSError, ValueError) as error:
-        return f"checksums.json cannot be read: {error}"
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            return f"{name} is {'missing' if name not in found else 'not what was written'}"
-    return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace `path` by `text`, flushed to the disk before the old content is let go."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
 
 
 def _file_name(text: str) -> str:

@@ -5,20 +5,22 @@ a shorter tuple of channels, never another path through this file.
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.config.models import RunConfig
 from fastslow.diagnostics import diagnose
-from fastslow.errors import ChannelError, EvaluationError, StageError
+from fastslow.errors import ChannelError, CheckpointError, EvaluationError, StageError
 from fastslow.evaluation import cell_units, score_all, score_cycle
+from fastslow.grading import guards
 from fastslow.parts import Run, stage_folder
+from fastslow.policy.memory import out_of_memory
 from fastslow.processes import from_leader
 from fastslow.prompts import best_by_mean
 from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
-from fastslow.rundir import RunState
+from fastslow.run_state import RunState
 from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
@@ -44,10 +46,10 @@ def run(parts: Run) -> None:
     """
     config, state = parts.config, parts.state
     if not state.base_done:
-        score_all(parts, row=0)
-        diagnose(parts, row=0)
+        parts.step("score", score_all, row=0)
+        parts.step("diagnose", diagnose, row=0)
         state.base_done = True
-        parts.save()
+        parts.end_cycle()
 
     for index in range(state.next_stage, len(config.stages)):
         stage = config.stages[index]
@@ -55,30 +57,37 @@ def run(parts: Run) -> None:
         stream = stage_stream(config, index, task)
         with parts.tracker.stage(index, stage.task), named_failure(parts, index):
             if state.next_cycle == 0:
-                start_stage(parts, index)
+                parts.step("start", start_stage, index)
             phases = config.phases(index)
             for cycle in range(state.next_cycle, len(phases)):
                 anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
                 for channel in chosen(phases[cycle], parts.channels):  # fast, then slow
-                    seed = derive_seed(config.seed, index, cycle, channel.name)
-                    log = channel_log(parts, anchor, channel.name)
-                    adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
-                    record_adaptation(parts, task, anchor, channel.name, adaptation)
-                score_cycle(parts, task, index, cycle)
+                    parts.step(channel.name, adapt, channel, task, anchor)
+                parts.step("curve", score_cycle, task, index, cycle)
                 state.next_cycle = cycle + 1
-                parts.save()
+                parts.end_cycle()
 
-            choose_text(parts, task, index)
-            shrink_adapter(parts, task, index)
-            score_all(parts, row=index + 1)
-            diagnose(parts, row=index + 1)
-            keep_policy(parts, index)
+            parts.step("text", choose_text, task, index)
+            parts.step("shrink", shrink_adapter, task, index)
+            parts.step("score", score_all, row=index + 1)
+            parts.step("diagnose", diagnose, row=index + 1)
+            parts.step("keep", keep_policy, index)
             state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
-            parts.save()
+            parts.end_cycle()
+
+
+def adapt(parts: Run, channel: Channel, task: Task, anchor: Anchor) -> None:
+    """One phase of one channel, written down."""
+    seed = derive_seed(parts.config.seed, anchor.stage, anchor.cycle, channel.name)
+    log = channel_log(parts, anchor, channel.name)
+    adaptation = channel.adapt(parts.policy, task, anchor, seed, log)
+    record_adaptation(parts, task, anchor, channel.name, adaptation)
 
 
 def start_stage(parts: Run, index: int) -> None:
-    """Get the adapter ready for the stage, as `slow.adapter_policy` has it."""
+    """Get the adapter ready for the stage, as `slow.adapter_policy` has it; count graders anew."""
+    for guard in guards(parts.tasks.values()):
+        guard.counts = (0, 0, 0)
     stage, slow = parts.config.stages[index], parts.config.slow
     if slow is not None:
         parts.policy.adapters.begin(
@@ -185,6 +194,8 @@ def channel_log(
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
             parts.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
             parts.tracker.log(metrics, step=step)
+            if done < total:  # else the phase ends, and with it the step
+                parts.stop_if_asked()
 
     return log
 
@@ -192,12 +203,15 @@ def channel_log(
 def keep_policy(parts: Run, stage: int) -> None:
     """Keep adapter and texts as they are after this stage, for use and for going back."""
     folder = stage_folder(parts, stage)
-    shutil.rmtree(folder, ignore_errors=True)
-    parts.policy.save(folder)
-    if parts.policy.populations:
-        from fastslow.channels.saved_programs import save_programs  # imports dspy
 
-        save_programs(parts.policy, folder / "programs")
+    def write(beside: Path) -> None:
+        parts.policy.save(beside)
+        if parts.policy.populations:
+            from fastslow.channels.saved_programs import save_programs  # imports dspy
+
+            save_programs(parts.policy, beside / "programs")
+
+    parts.run_dir.keep_folder(folder, write)
     parts.tracker.artifact(folder)
     for task, population in parts.policy.populations.items():
         parts.tracker.prompts(stage, task, population, parts.policy.live[task])
@@ -227,12 +241,23 @@ def named_failure(parts: Run, index: int) -> Iterator[None]:
     """Say which stage failed and how to go on; the last resume point is untouched."""
     try:
         yield
-    except (ChannelError, EvaluationError) as err:
-        stage = parts.config.stages[index]
-        raise StageError(
-            f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {err} The run is kept "
-            f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
-        ) from err
+    except (ChannelError, EvaluationError, CheckpointError) as err:
+        raise stage_error(parts, index, str(err)) from err
+    except (RuntimeError, MemoryError) as err:
+        if (said := out_of_memory(err)) is None:
+            raise
+        advice = "Lower evaluation.test_examples, fast.threads or the tasks' lengths"
+        words = f"out of memory: {said} {advice}, or use another device."
+        raise stage_error(parts, index, words) from err
+
+
+def stage_error(parts: Run, index: int, words: str) -> StageError:
+    """The failure of a stage in one line, with the command that goes on."""
+    stage = parts.config.stages[index]
+    return StageError(
+        f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {words} The run is kept "
+        f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
+    )
 
 
 def channel_units(config: RunConfig, channel: str) -> float:

@@ -5,7 +5,10 @@ that comes with data.
 """
 
 import csv
+import io
+import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import TaskError, nearest
+from fastslow.files import open_regular, parse_json
+from fastslow.text import shorten
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 SPLITS = ("train", "validation", "test")
+MAX_LINE_BYTES = 10_000_000
+"""Length a line of JSONL may have."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -35,7 +42,10 @@ class Row:
             TaskError: There is no such column; names where, and the nearest one.
         """
         if column not in self.values:
-            raise TaskError(f"{self.where}: no column {column!r}.{nearest(column, self.values)}")
+            known = [shorten(str(name), 60) for name in list(self.values)[:40]]
+            raise TaskError(
+                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, known)}"
+            )
         return self.values[column]
 
 
@@ -53,12 +63,24 @@ def read_splits(data: str, subset: str | None = None) -> dict[str, list[Row]]:
     Raises:
         TaskError: Nothing is there, a file cannot be read, or the hub cannot be reached.
     """
+    try:
+        return _read_path(data, subset)
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is none, an unknown ~user
+        raise TaskError(
+            f"data: {shorten(data, 200)!r} cannot be read: {shorten(str(error), 200)}. Give a "
+            "folder or file that can, or the id of a hub dataset."
+        ) from error
+
+
+def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
     path = Path(data).expanduser()
     if not path.exists():
         if _HUB_ID.fullmatch(data) and path.suffix not in SUFFIXES:
             return _read_hub(data, subset)
-        raise TaskError(f"data: no file or folder {data}. Give one, or the id of a hub dataset.")
-    if path.is_file():
+        raise TaskError(
+            f"data: no file or folder {shorten(data, 200)}. Give one, or the id of a hub dataset."
+        )
+    if not path.is_dir():
         if subset is not None:
             raise TaskError(f"subset: got {subset!r}, but data is one file, {path}. Remove one.")
         return {"train": read_table(path)}
@@ -91,6 +113,8 @@ def read_table(path: Path) -> list[Row]:
         rows = list(readers[path.suffix](path))
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 at byte {error.start}. Convert the file.") from error
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror or error}.") from error
     if not rows:
         raise TaskError(f"{path}: holds no rows. Every split needs some.")
     return rows
@@ -98,7 +122,7 @@ def read_table(path: Path) -> list[Row]:
 
 def _split_file(folder: Path, split: str) -> Path | None:
     files = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-    found = [file for file in files if file.is_file()]
+    found = [file for file in files if os.path.lexists(file)]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise TaskError(f"{folder}: holds {names}. Which one is meant? Keep one file per split.")
@@ -106,25 +130,38 @@ def _split_file(folder: Path, split: str) -> Path | None:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    with open_regular(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
             where = f"{path}:{number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TaskError(
-                    f"{where}: not JSON: {error.msg} at column {error.colno}. Each line must be "
-                    "one JSON object."
-                ) from error
-            if not isinstance(values, dict):
-                raise TaskError(f"{where}: expected a JSON object, got {type(values).__name__}.")
-            yield Row(where, values)
+            if len(line) > MAX_LINE_BYTES:
+                raise TaskError(f"{where}: longer than {MAX_LINE_BYTES} bytes. Cut the texts.")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not line:
+                return
+            if text.strip():
+                yield Row(where, _json_object(text, where))
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    """One line of JSONL. Half a surrogate pair, which no tokenizer takes, is refused."""
+    try:
+        values = parse_json(text)
+        for found in values.values() if isinstance(values, dict) else ():
+            if isinstance(found, str):
+                found.encode()
+    except ValueError as error:
+        what = shorten(str(error), 120)
+        if isinstance(error, json.JSONDecodeError):
+            what = f"{error.msg} at column {error.colno}"
+        raise TaskError(f"{where}: not JSON: {what}. Each line must be one JSON object.") from error
+    if not isinstance(values, dict):
+        raise TaskError(f"{where}: expected a JSON object, got {type(values).__name__}.")
+    return values
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             for values in reader:
@@ -141,12 +178,13 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # it ships no types
-    from pyarrow import ArrowInvalid
+    from pyarrow.lib import ArrowException  # type: ignore[import-untyped]  # likewise
 
     try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowInvalid, OSError) as error:
-        raise TaskError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}.") from error
+        with open_regular(path) as file:
+            rows = parquet.read_table(file).to_pylist()
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        raise TaskError(f"{path}: not a Parquet file: {shorten(str(error), 200)}.") from error
     for number, values in enumerate(rows, start=1):
         yield Row(f"{path}:{number}", values)
 

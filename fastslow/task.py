@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
+from fastslow import sandbox
 from fastslow.errors import TaskError
 from fastslow.types import Example, Grade
 
@@ -89,18 +90,28 @@ class TaskDefinition:
     requires: tuple[str, ...] = ()
     """Packages it imports that a plain installation may lack."""
     doc: str = field(default="", compare=False)
+    runs_code: bool = False
+    """Whether its grader runs programs that the policy wrote."""
 
     missing_hint: ClassVar[str] = "Install it with: pip install {package}"
 
-    def build(self, name: str, params: Mapping[str, Any] | TaskConfig | None = None) -> Task:
+    def build(
+        self,
+        name: str,
+        params: Mapping[str, Any] | TaskConfig | None = None,
+        *,
+        allow_code: bool = False,
+    ) -> Task:
         """Build the task under the run's name for it.
 
         Args:
             name: What the run calls it; appears in every record.
             params: Its parameters, validated already or plain data; None takes the defaults.
+            allow_code: Whether its grader may run programs that the policy wrote.
 
         Raises:
-            TaskError: A package it needs is missing, or its splits break the contract.
+            TaskError: A package it needs is missing, its splits break the contract, or it runs
+                programs and that is not allowed, or not possible here.
             pydantic.ValidationError: `params` is plain data that does not fit the schema.
         """
         for package in self.requires:
@@ -109,6 +120,8 @@ class TaskDefinition:
                     f"task {name}: needs the package {package!r}, which is not installed. "
                     + self.missing_hint.format(package=package.replace("_", "-"))
                 )
+        if self.runs_code:
+            self._require_room(name, allow_code)
         config = (
             params if isinstance(params, TaskConfig) else self.config_class(**dict(params or {}))
         )
@@ -121,9 +134,26 @@ class TaskDefinition:
             }
         )
 
+    def _require_room(self, name: str, allow_code: bool) -> None:
+        if not allow_code:
+            raise TaskError(f"task {name}: {self.asks_for_code}")
+        if why := sandbox.why_unavailable():
+            raise TaskError(
+                f"task {name}: programs that the policy writes cannot be run safely here: {why}. "
+                "Use a machine whose Linux lets users make namespaces, or another task."
+            )
+
+    @property
+    def asks_for_code(self) -> str:
+        """Why the task needs the user's leave, and how to give it."""
+        return (
+            "its grader runs programs that the policy writes, in a process without network or "
+            "files, see docs/trust.md. Set allow_code to true if you want that."
+        )
+
 
 def task(
-    *, name: str, version: int, source: str, requires: tuple[str, ...] = ()
+    *, name: str, version: int, source: str, requires: tuple[str, ...] = (), runs_code: bool = False
 ) -> Callable[[Callable[[Any], Task]], TaskDefinition]:
     """Declare a task. The function's annotated `TaskConfig` is its parameter schema.
 
@@ -132,6 +162,8 @@ def task(
         version: Raise it when data, instruction or grader change.
         source: Where the examples come from, and their licence.
         requires: Import names of packages beyond fastslow's own.
+        runs_code: Whether its grader runs programs that the policy wrote (`program_grader`); it
+            is built only where the user allows that.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `TaskConfig`.
@@ -147,7 +179,14 @@ def task(
                 f"TaskConfig subclass, got {hints}."
             )
         return TaskDefinition(
-            function, name, version, source, config_classes[0], requires, function.__doc__ or ""
+            function,
+            name,
+            version,
+            source,
+            config_classes[0],
+            requires,
+            function.__doc__ or "",
+            runs_code,
         )
 
     return declare

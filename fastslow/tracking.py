@@ -1,25 +1,23 @@
 """Metrics, texts and files of a run in MLflow, beside the run folder. It never decides anything.
 
 One MLflow run per sequence, one nested run per stage; numeric metrics only. Records in the run
-folder are the truth: when MLflow fails, the run goes on, the failure is counted and named once.
-Called by `stages.py`, which reads nothing back.
+folder are the truth: when MLflow fails, the run goes on, the failure is counted and named once, and
+what MLflow missed is sent when it is back. Called by `stages.py`, which reads nothing back.
 """
 
 import contextlib
-import json
 import logging
 import math
-import os
 import re
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from fastslow.mlflow_store import MlflowStore, Refused, Unavailable
+from fastslow.outbox import Outbox
 from fastslow.policy.render import chat_messages
 from fastslow.prompts import Population, PromptProgram
 from fastslow.types import Json
@@ -27,8 +25,8 @@ from fastslow.types import Json
 _LOG = logging.getLogger(__name__)
 _MAX_PARAM = 6000
 """Characters MLflow keeps of a parameter's value."""
-_PARAMS_A_CALL = 100
-"""Parameters MLflow takes in one request."""
+RETRY_S = 30.0
+"""While MLflow is away it is asked again after so long, and at the end of every stage."""
 _RAW, _END_RAW = "{% raw %}", "{% endraw %}"
 _SPLIT = _END_RAW + "{{ '{%' }}" + _RAW
 """Stands for `{%` inside a raw block, which it could end."""
@@ -91,36 +89,53 @@ class NullTracker:
 class MlflowTracker:
     """Tracks in MLflow, by default in a SQLite file that needs no server.
 
-    The MLflow ids are kept in a file of the run folder, so a resumed run goes on in the same
-    MLflow runs. `num_failures` says how many calls were lost.
+    What is tracked goes to `tracking.jsonl` in the run folder first and to MLflow from there, so
+    that nothing is lost while MLflow is away, and a resumed run, which goes on in the same MLflow
+    runs, says nothing twice.
     """
 
     def __init__(
-        self, folder: Path, ids: Path, uri: str | None = None, experiment: str = "fastslow"
+        self, folder: Path, run_folder: Path, uri: str | None = None, experiment: str = "fastslow"
     ) -> None:
         """Remember where to track; nothing is imported or opened before `run`.
 
         Args:
             folder: Where `mlflow.db` and `mlflow-artifacts/` lie when `uri` is None.
-            ids: JSON file that keeps the ids of the MLflow runs, inside the run folder.
+            run_folder: Gets `tracking.jsonl`, and `tracker.json` with the ids of the MLflow runs.
             uri: An MLflow tracking address; None is the SQLite file in `folder`.
             experiment: The MLflow experiment, made if it is not there.
         """
         self.num_failures = 0
-        self._folder, self._ids_path, self._experiment = folder.resolve(), ids, experiment
-        self._uri = uri or f"sqlite:///{self._folder / 'mlflow.db'}"
-        self._ids: dict[str, str] = {}
+        """Messages that MLflow refused for good, and attempts that found it away."""
+        self._run_folder = run_folder
+        self._outbox = Outbox(run_folder / "tracking.jsonl", run_folder / "tracker.json")
+        place = folder.resolve()
+        self._store = MlflowStore(
+            uri or f"sqlite:///{place / 'mlflow.db'}",
+            experiment,
+            place / "mlflow-artifacts",
+            run_folder,
+            self._outbox,
+        )
         self._run_name = ""
-        self._client: Any = None
-        self._failures: tuple[type[Exception], ...] = (OSError, json.JSONDecodeError)
-        self._open_runs: list[str | None] = []
+        self._open_runs: list[str] = []
+        self._away_since = float("-inf")
+
+    @property
+    def num_pending(self) -> int:
+        """Messages that wait for MLflow to come back."""
+        return self._outbox.num_pending
 
     def prepare(self) -> None:
         """Make the store and the experiment if they are not there.
 
         Processes that make the same SQLite file at the same time disturb each other.
         """
-        self._try("open the store", self._connect)
+        with self._surviving("open the store"):
+            try:
+                self._store.take({"kind": "prepare"})
+            except Refused as error:
+                self._count(f"the experiment was refused, {error}")
 
     @contextlib.contextmanager
     def run(self, name: str, params: Mapping[str, Json]) -> Iterator[None]:
@@ -131,51 +146,47 @@ class MlflowTracker:
             params: The configuration; nested mappings become dotted names.
         """
         self._run_name = name
-        self._try("open the store", self._connect)
-        self._try("read the ids of an earlier part", self._read_ids)
-        is_new = "run" not in self._ids
-        with self._open("run", name, {}):
-            if is_new:
-                self._try("log the parameters", lambda: self._log_params(params))
-            yield
+        with self._surviving("read what an earlier part left"):
+            self._outbox.open()
+        try:
+            with self._open("run", name, {}):
+                flat = {_name(key): str(value)[:_MAX_PARAM] for key, value in _flatten(params)}
+                self._tell("params", params=flat)
+                yield
+        finally:
+            if self.num_pending:
+                _LOG.warning(
+                    "tracking: %d messages to MLflow are kept in %s. To send them once it is back: "
+                    "fastslow resume %s",
+                    self.num_pending,
+                    self._run_folder / "tracking.jsonl",
+                    self._run_folder,
+                )
 
     @contextlib.contextmanager
     def stage(self, index: int, task: str) -> Iterator[None]:
         """Open the nested run of a stage, or the one kept in the ids file."""
-        tags = {"mlflow.parentRunId": self._ids.get("run", ""), "task": task, "stage": str(index)}
-        with self._open(f"stage-{index}", f"{index}-{task}", tags):
+        with self._open(f"stage-{index}", f"{index}-{task}", {"task": task, "stage": str(index)}):
             yield
 
     def log(self, metrics: Mapping[str, float | None], step: int) -> None:
         """Keep the finite values of `metrics` at `step` in the innermost open run."""
-
-        def call() -> None:
-            from mlflow.entities import Metric
-
-            now = int(time.time() * 1000)
-            values = [
-                Metric(_name(key), float(value), now, step)
-                for key, value in metrics.items()
-                if value is not None and math.isfinite(value)
-            ]
-            self._store.log_batch(self._innermost, metrics=values)
-
-        self._try("log metrics", call)
+        values = {
+            _name(key): float(value)
+            for key, value in metrics.items()
+            if value is not None and math.isfinite(value)
+        }
+        self._tell("metrics", step=step, metrics=values, time=int(time.time() * 1000))
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file or folder in the innermost open run."""
-
-        def call() -> None:
-            if path.is_dir():
-                self._store.log_artifacts(self._innermost, str(path), path.name)
-            else:
-                self._store.log_artifact(self._innermost, str(path))
-
-        self._try(f"keep {path.name}", call)
+        inside = path.is_relative_to(self._run_folder)
+        place = path.relative_to(self._run_folder) if inside else path.resolve()
+        self._tell("artifact", path=str(place))
 
     def text(self, name: str, text: str) -> None:
         """Keep `text` as a file called `name` in the innermost open run."""
-        self._try(f"keep {name}", lambda: self._store.log_text(self._innermost, text, name))
+        self._tell("text", name=name, text=text)
 
     def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Keep each text as one version of the prompt `<run>.<task>`; none twice.
@@ -185,88 +196,25 @@ class MlflowTracker:
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self._run_name}.{task}")
         programs = {c.program.text_hash: c.program for c in population} | {live.text_hash: live}
         for text_hash, program in programs.items():
-            key = f"text-{task}-{text_hash}"
-            if key not in self._ids:
-                self._try(f"keep the text {text_hash}", partial(self._register, key, name, program))
-
-        def name_live() -> None:
-            version = self._ids.get(f"text-{task}-{live.text_hash}")
-            if version is not None:  # else its loss was counted above
-                self._store.set_prompt_alias(name, f"stage-{stage + 1}", int(version))
-
-        self._try(f"name the text of stage {stage + 1}", name_live)
-
-    def _register(self, key: str, name: str, program: PromptProgram) -> None:
-        lineage = {k: str(v) for k, v in asdict(program.lineage).items() if v is not None}
-        made = self._store.register_prompt(
-            name,
-            prompt_template(program),
-            commit_message=f"{program.lineage.optimizer}, {len(program.demonstrations)} examples",
-            tags=lineage | {"text_hash": program.text_hash},
+            lineage = {k: str(v) for k, v in asdict(program.lineage).items() if v is not None}
+            self._tell(
+                "prompt",
+                name=name,
+                task=task,
+                text_hash=text_hash,
+                template=prompt_template(program),
+                words=f"{program.lineage.optimizer}, {len(program.demonstrations)} examples",
+                tags=lineage,
+            )
+        self._tell(
+            "alias", name=name, task=task, text_hash=live.text_hash, alias=f"stage-{stage + 1}"
         )
-        self._keep_id(key, str(made.version))
-
-    def _keep_id(self, key: str, value: str) -> None:
-        self._ids[key] = value
-        self._ids_path.write_text(json.dumps(self._ids, indent=2) + "\n")
-
-    @property
-    def _store(self) -> Any:
-        if self._client is None:
-            raise ConnectionError("the store is not open")
-        return self._client
-
-    @property
-    def _innermost(self) -> str:
-        if not self._open_runs or self._open_runs[-1] is None:
-            raise ConnectionError("no MLflow run is open")
-        return self._open_runs[-1]
-
-    def _try(self, what: str, call: Callable[[], None]) -> None:
-        """The boundary: whatever MLflow, its database or the disk raises ends here, counted."""
-        try:
-            call()
-        except self._failures as error:
-            self.num_failures += 1
-            if self.num_failures == 1:
-                _LOG.warning(
-                    "tracking: could not %s, got %s: %s. The run goes on and its records are in "
-                    "the run folder; further failures are only counted.",
-                    what,
-                    type(error).__name__,
-                    str(error).split("\n", 1)[0][:200],
-                )
-
-    def _connect(self) -> None:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        self._failures = (*self._failures, MlflowException, SQLAlchemyError)
-        with warnings.catch_warnings():  # MLflow's tables use what SQLAlchemy 2.1 deprecates
-            warnings.simplefilter("ignore", DeprecationWarning)
-            client = MlflowClient(self._uri)
-            experiment = client.get_experiment_by_name(self._experiment)
-        if experiment is None:
-            is_local = self._uri.startswith("sqlite:")
-            place = (self._folder / "mlflow-artifacts").as_uri() if is_local else None
-            self._experiment_id = client.create_experiment(self._experiment, place)
-        else:
-            self._experiment_id = experiment.experiment_id
-        self._client = client
-
-    def _read_ids(self) -> None:
-        if self._ids_path.exists():
-            self._ids = json.loads(self._ids_path.read_bytes())
 
     @contextlib.contextmanager
     def _open(self, key: str, name: str, tags: Mapping[str, str]) -> Iterator[None]:
-        """Inside, the innermost run is the one called `key` in the ids file, or lost."""
-        self._open_runs.append(None)
-        self._try(f"open the MLflow run {name}", lambda: self._begin(key, name, tags))
+        """Inside, the innermost run is the one called `key` in the ids file."""
+        self._open_runs.append(key)
+        self._tell("begin", name=name, tags=dict(tags))
         status = "FAILED"
         try:
             yield
@@ -275,28 +223,44 @@ class MlflowTracker:
             status = "KILLED"
             raise
         finally:
-            opened = self._open_runs.pop()
-            if opened is not None:
-                self._try(
-                    f"close the MLflow run {name}",
-                    lambda: self._store.set_terminated(opened, status),
-                )
+            self._tell("end", status=status)
+            self._open_runs.pop()
 
-    def _begin(self, key: str, name: str, tags: Mapping[str, str]) -> None:
-        if key in self._ids:
-            self._store.update_run(self._ids[key], status="RUNNING")
-        else:
-            run = self._store.create_run(self._experiment_id, run_name=name, tags=dict(tags))
-            self._keep_id(key, run.info.run_id)
-        self._open_runs[-1] = self._ids[key]
+    def _tell(self, kind: str, **values: Json) -> None:
+        with self._surviving("keep a message"):
+            self._outbox.add({"kind": kind, "key": self._open_runs[-1], **values})
+        self._deliver(is_last=kind == "end")
 
-    def _log_params(self, params: Mapping[str, Json]) -> None:
-        from mlflow.entities import Param
+    def _deliver(self, is_last: bool) -> None:
+        """Hand on what waits; while MLflow is away only now and then, and at every end."""
+        if not is_last and time.monotonic() - self._away_since < RETRY_S:
+            return
+        with self._surviving("send a message"):
+            for message in self._outbox.pending():
+                try:
+                    self._store.take(message)
+                except Refused as error:
+                    self._count(f"{message['kind']} refused, {error}. It is not in MLflow")
+                self._outbox.mark()
+            self._away_since = float("-inf")
 
-        flat = [Param(_name(key), str(value)[:_MAX_PARAM]) for key, value in _flatten(params)]
-        for start in range(0, len(flat), _PARAMS_A_CALL):
-            batch = flat[start : start + _PARAMS_A_CALL]
-            self._store.log_batch(self._innermost, params=batch)
+    @contextlib.contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """The boundary: whatever MLflow, its database or the disk raises ends here, counted."""
+        try:
+            yield
+        except (Unavailable, OSError, ValueError) as error:
+            self._away_since = time.monotonic()
+            self._count(f"could not {what}, got {error}. What waits is sent later")
+
+    def _count(self, words: str) -> None:
+        self.num_failures += 1
+        if self.num_failures == 1:
+            _LOG.warning(
+                "tracking: %s. The run goes on and its records are in the run folder; further "
+                "failures are only counted.",
+                words,
+            )
 
 
 def prompt_template(program: PromptProgram) -> list[dict[str, str]]:

@@ -5,16 +5,13 @@ others go on. A run that another process still writes to, as one whose parent wa
 for.
 """
 
-import contextlib
 import ctypes
-import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,15 +19,16 @@ from fastslow.ablation.plan import Plan, PlannedRun
 from fastslow.build import build_tracker
 from fastslow.config.cost import estimate_cost
 from fastslow.config.load import dump_resolved
-from fastslow.errors import CheckpointError
+from fastslow.files import read_json
 from fastslow.progress import Progress
+from fastslow.run_lock import locked
 from fastslow.text import shorten, visible
 from fastslow.tracking import MlflowTracker
 
 POLL_S = 0.2
 """Between two looks at the processes."""
 STOP_S = 60.0
-"""A run that is told to stop has this long before it is told again, and harder."""
+"""A run that is told to stop ends the step in hand; after this long it is told again."""
 TRAINED_UNITS = 3
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
@@ -75,7 +73,7 @@ def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]
     """
     todo = [run for run in plan.runs if plan.find(run).status != "finished"]
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with alone(plan.folder), make_progress(sum(map(units, todo))) as progress:
+    with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
         if todo:
             prepare_tracking(todo[0])
         doing = Execution(plan, progress, list(todo))
@@ -198,24 +196,6 @@ def prepare_tracking(run: PlannedRun) -> None:
         tracker.prepare()
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the ablation's lock.
-
-    Raises:
-        CheckpointError: Another process holds it.
-    """
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(
-                f"{folder}: another process runs this ablation, got its lock. "
-                "One at a time: wait for it or end it."
-            ) from error
-        yield
-
-
 def units(run: PlannedRun) -> float:
     """Work of a whole run, in rollouts drawn."""
     cost = estimate_cost(run.config)
@@ -226,10 +206,9 @@ def units(run: PlannedRun) -> float:
 def average_accuracy(path: Path) -> float | None:
     """What a finished run's report says; None where it says nothing."""
     try:
-        report = json.loads((path / "report.json").read_bytes())
-    except (OSError, ValueError):
+        value = read_json(path / "report.json")["metrics"]["average_accuracy"]["value"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    value = report["metrics"]["average_accuracy"]["value"]
     return None if value is None else float(value)
 
 

@@ -3,7 +3,6 @@
 Every run is an ordinary one with a configuration of its own; nothing here starts any.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from fastslow.config.models import RunConfig
 from fastslow.config.validate import Tree, validate
 from fastslow.config.yaml_nodes import Mistake, Node
 from fastslow.errors import ConfigError, FastSlowError, nearest
-from fastslow.rundir import is_held
+from fastslow.files import read_json
+from fastslow.run_lock import read_state
 
 Status: TypeAlias = Literal["finished", "broken", "running", "missing"]
 """Of a planned run: its folder says finished; it has a folder and nobody writes to it; another
@@ -79,7 +79,7 @@ class Plan:
         found, others = [], []
         for path, card in cards(self.folder, run.name):
             if _is_of(run, path, card):
-                found.append((_status(path, card), path))
+                found.append((_status(path), path))
             else:
                 others.append(str(card.get("config_hash")))
         for status in ("running", "finished", "broken"):
@@ -112,7 +112,7 @@ def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run folders of that name in `folder`, newest first, with what their run.json says."""
     for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
         try:
-            card = json.loads(path.read_bytes())
+            card = read_json(path)
         except (OSError, ValueError):
             continue  # not a run that could be used; a new one is made
         if isinstance(card, dict) and card.get("name") == name:
@@ -278,7 +278,9 @@ def _hash_now(path: Path) -> str | None:
         return None
 
 
-def _status(path: Path, card: dict[str, Any]) -> Status:
-    if is_held(path):
-        return "running"
-    return "finished" if card.get("state") == "finished" else "broken"
+def _status(path: Path) -> Status:
+    try:
+        state = read_state(path)
+    except (OSError, ValueError):
+        return "broken"
+    return state if state in ("running", "finished") else "broken"

@@ -6,6 +6,7 @@ takes those the slow phase before has drawn, in its place. One proposal is one c
 optimizer, so that the budget is kept to the rollout.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import dspy
 
 from fastslow.budgets import demos_proposals
-from fastslow.channels.dspy_bridge import PromptModule
+from fastslow.channels.dspy_bridge import Metric, PromptModule
 from fastslow.channels.ordering import (
     Order,
     OrderName,
@@ -32,6 +33,8 @@ from fastslow.seeds import derive_seed, named_random
 Drawn = Literal["labelled", "bootstrapped"]
 RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
 """DSPy's own number of the candidate that is made this way."""
+FULL_SCORE = 1.0
+"""What an own answer must score to be shown as a demonstration."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ class DemosSearch:
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)
         optimizer_arguments = {
-            "metric": scorer.metric,
-            "metric_threshold": 1.0,
+            "metric": AnswerQuota(scorer.metric, pool, self.demonstrations),
+            "metric_threshold": FULL_SCORE,
             "max_labeled_demos": self.demonstrations,
             "max_bootstrapped_demos": self.demonstrations,
             "num_candidate_programs": 1,
@@ -131,6 +134,33 @@ class DemosSearch:
             )
         subscores = best.candidate_programs[0]["subscores"]
         return Candidate(best.program(), scores_by_id(scorer.anchor_set, subscores))
+
+
+class AnswerQuota:
+    """A metric that lets DSPy bootstrap from a full range of answers, not from the easiest one.
+
+    A policy that gives one answer to everything is right where that answer is, and texts made of
+    those successes teach it nothing else. While demonstrations are gathered, which DSPy shows by
+    handing over a trace, a right answer counts until its share of the text is taken.
+
+    Args:
+        metric: Scores a prediction.
+        pool: What demonstrations are taken from; gives the answers there are.
+        demonstrations: Demonstrations in one text, at most.
+    """
+
+    def __init__(self, metric: Metric, pool: Sequence[Any], demonstrations: int) -> None:
+        self.metric = metric
+        self.quota = math.ceil(demonstrations / len({example.answer for example in pool}))
+        self.taken: Counter[str] = Counter()
+
+    def __call__(self, example: Any, prediction: Any, trace: object = None) -> float:
+        """Score in [0, 1]; 0 while gathering once the answer's share is taken."""
+        score = self.metric(example, prediction)
+        if trace is None or score < FULL_SCORE:
+            return score
+        self.taken[example.answer] += 1
+        return score if self.taken[example.answer] <= self.quota else 0.0
 
 
 def spread_answers(pool: Sequence[Any]) -> list[Any]:

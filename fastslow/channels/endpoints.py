@@ -22,6 +22,8 @@ from fastslow.text import shorten
 
 NO_KEY = "none"
 """Sent to servers on this machine, which ask for none."""
+SHORTEST_KEY = 8
+"""Characters; an answer may well hold a shorter one by chance."""
 LONGEST_REASON = 300
 """Characters of a service's words that are repeated."""
 
@@ -65,7 +67,6 @@ class Endpoint:
     def __init__(
         self, model: str, api_base: str | None, api_key: str | None, timeout_s: float
     ) -> None:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")  # else it asks the network
         self._keys = [api_key] if api_key else []
         given = {"api_base": api_base, "api_key": api_key, "timeout": timeout_s}
         self._lm = dspy.LM(
@@ -87,6 +88,8 @@ class Endpoint:
         except Exception as err:  # whatever a service or its client may raise
             failure = no_answer(err, self._keys)
         else:
+            if any(len(key) >= SHORTEST_KEY and key in str(response.text) for key in self._keys):
+                raise NoAnswer("the answer repeats the key it was asked with", "another")
             return Answer(response, lm.history[-1]["cost"] if lm.history else None)
         raise failure  # outside of the handler, so that the original does not hang on it
 
@@ -132,7 +135,6 @@ def key_variables(model: str) -> tuple[str, ...]:
     provider = lookup(re.split("[/:]", model)[0])
     if provider is not None:
         return tuple(provider.access.env_keys)
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
     import litellm
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints advice

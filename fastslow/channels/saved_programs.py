@@ -15,7 +15,7 @@ keep and to pass on. The deployed program is also there as `dspy.load` wants it:
     program = dspy.load("runs/RUN/stages/000-TASK/programs/TASK/live", allow_pickle=True)
 
 That is a pickle, and opening one runs code of whoever wrote it: open only those of your own runs.
-We open none. Called by the loop after each stage.
+We open none. Called by the loop after each stage, and by the export, which writes no pickle.
 """
 
 import json
@@ -59,6 +59,16 @@ def save_programs(policy: Policy, folder: Path) -> None:
             ],
         }
         (own / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def save_deployed(program: PromptProgram, folder: Path) -> None:
+    """Write one text, the deployed one, to a new folder, as `load_program` takes it."""
+    folder.mkdir(parents=True)
+    _save(program, folder)
+    file = f"{program.text_hash}.json"
+    text = {"file": file, "lineage": program.to_json()["lineage"], "mean_score": None}
+    index = json.dumps({"live": file, "texts": [text]}, indent=1)
+    (folder / INDEX_FILE).write_text(index + "\n", encoding="utf-8")
 
 
 def load_program(path: str | Path) -> PromptModule:

@@ -114,7 +114,8 @@ class TextScorer:
 
 def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettings) -> Guard:
     """The limits of new texts for this model, task and anchor set."""
-    longest = max((e.question for e in (*anchor.examples, *anchor.pool)), key=len)
+    everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
+    longest = max((example.question for example in everything), key=len)
     renderer: Renderer = policy.renderer
 
     def count_tokens(program: PromptProgram) -> int:

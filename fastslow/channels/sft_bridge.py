@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from fastslow.channels.updates import BARE, clip_and_step
+from fastslow.channels.updates import BARE, PassSize, clip_and_step
 from fastslow.errors import ChannelError
 from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
@@ -78,6 +78,7 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         self.task = task
         self.num_problems = num_problems
         self.settings = settings
+        self.pass_size = PassSize(settings.rows_per_forward)
         self.rows: list[GoldRow] = []
         self.logprobs: list[float] = []
         """Of each row's whole answer, in nats, before the last update."""
@@ -112,7 +113,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         """
         assert len(batch.examples) == self.num_problems
         self.rows = [self._row(text, problem) for problem in batch.examples for text in slots]
-        self.logprobs = []
         labelled = self.labelled(self.rows)
         tokens = sum(label != IGNORED for row in labelled for label in row["labels"])
         if tokens == 0:
@@ -121,10 +121,16 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
                 f"slow: no token carries loss, got {len(self.rows)} rows without a token of their "
                 f"answers. Its problems: {ids}. Check that TRL still masks by `completion_mask`."
             )
-        loss = 0.0
-        for start in range(0, len(labelled), self.settings.rows_per_forward):
-            inputs = self.data_collator(labelled[start : start + self.settings.rows_per_forward])
-            loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
+
+        def passes(size: int) -> float:
+            self.logprobs = []
+            loss = 0.0
+            for start in range(0, len(labelled), size):
+                inputs = self.data_collator(labelled[start : start + size])
+                loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
+            return loss
+
+        loss = self.pass_size.fit(passes, self.model.zero_grad)
         norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
         return {
@@ -153,12 +159,17 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         """None: nothing is drawn."""
         return []
 
+    def notes(self) -> list[str]:
+        """Whether passes had to become smaller."""
+        return self.pass_size.take_notes()
+
     def progress(self) -> dict[str, Any]:
-        """Nothing: gold answers do not depend on earlier updates."""
-        return {}
+        """The rows of a pass; gold answers do not depend on earlier updates."""
+        return {"rows_per_pass": self.pass_size.rows}
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave."""
+        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
 
     def sample_lines(self) -> list[str]:
         """The first row of each problem of the last update, readable; untrusted text."""

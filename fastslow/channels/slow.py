@@ -7,6 +7,7 @@ learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_b
 import json
 import math
 import time
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,35 @@ from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_all, num_processes
+from fastslow.random_state import kept_generators
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
 from fastslow.types import Anchor, Batch, Evidence
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
+
+
+@dataclass
+class Phase:
+    """A slow phase so far; saved with a resume point that is made within it."""
+
+    stage: int
+    cycle: int
+    weights: str
+    """Fingerprint of the adapter at its start."""
+    texts: str
+    """Fingerprint of the texts at its start."""
+    figures: list[dict[str, float]] = field(default_factory=list)
+    """Of each batch so far."""
+    samples: list[str] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    learned: bool = False
+    """Whether an update had something to learn from."""
+    rollouts: int = 0
+    """Completions this process drew."""
+    seconds: float = 0.0
 
 
 class SlowChannel:
@@ -55,6 +79,7 @@ class SlowChannel:
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
         self._progress: dict[str, Any] | None = None
+        self._phase: Phase | None = None
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
@@ -70,15 +95,12 @@ class SlowChannel:
                 change although there was something to learn from, it changes no logit, or the
                 texts changed.
         """
-        started, before = time.monotonic(), policy.engine.num_rollouts
-        weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
+        phase = self._started(policy, anchor)
         trainer, optimizer = self._stage_parts(policy, task, anchor)
         slots = trainer.slots(policy.population(task))
-        figures: list[dict[str, float]] = []
-        samples: list[str] = []
-        evidence: list[Evidence] = []
-        learned = False
-        for index, batch in enumerate(anchor.batches):
+        for index in range(len(phase.figures), len(anchor.batches)):
+            batch = anchor.batches[index]
+            started, before = time.monotonic(), policy.engine.num_rollouts
             if self.kl_budget and self.kl_budget.is_hit:
                 break
             lr = self.settings.lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
@@ -92,34 +114,41 @@ class SlowChannel:
                 found = update()
             self._require_finite(policy, trainer, found, batch)
             if trainer.has_signal(found) and not found.get("kl_budget_hit"):
-                learned = True
+                phase.learned = True
                 self._require_effect(policy, trainer)
             if not found["skipped_updates"]:
                 self._step += 1
                 found["lr"] = lr
-            figures.append(found)
+            phase.figures.append(found)
             step = anchor.cycle * len(anchor.batches) + index + 1
-            samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
-            evidence += trainer.evidence()
-            log(index + 1, len(anchor.batches), figures[-1])
-        is_undone = self.kl_budget is not None and self.kl_budget.is_hit
-        self._check(policy, weights, texts, learned and not is_undone)
+            phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
+            phase.evidence += trainer.evidence()
+            phase.notes += trainer.notes()
+            phase.rollouts += policy.engine.num_rollouts - before
+            phase.seconds += time.monotonic() - started
+            log(index + 1, len(anchor.batches), found)
+        self._phase = None
+        self._check(policy, phase)
+        limits = self.kl_budget.figures() if self.kl_budget else {}
         return Adaptation(
-            rollouts=(policy.engine.num_rollouts - before) * num_processes(),
-            seconds=time.monotonic() - started,
-            metrics=_over_cycle(figures) | (self.kl_budget.figures() if self.kl_budget else {}),
-            samples=tuple(samples),
-            evidence=tuple(evidence),
+            rollouts=phase.rollouts * num_processes(),
+            seconds=phase.seconds,
+            metrics=_over_cycle(phase.figures) | limits,
+            samples=tuple(phase.samples),
+            notes=tuple(phase.notes),
+            evidence=tuple(phase.evidence),
         )
 
     def save(self, folder: Path) -> None:
-        """Write step, the trainer's progress and AdamW's moments, as JSON and safetensors."""
+        """Write step, the trainer's progress, a phase that is not over, and AdamW's moments."""
         from safetensors.torch import save_file
 
         progress = self._trainer.progress() if self._trainer else self._progress
         state: dict[str, Any] = {"stage": self._stage, "step": self._step, "progress": progress}
         if self.kl_budget:
             state["kl_budget"] = self.kl_budget.to_json()
+        if self._phase:
+            state["phase"] = asdict(self._phase)
         (folder / STATE_FILE).write_text(json.dumps(state))
         moments = _moments(self._optimizer) if self._optimizer else self._loaded
         if moments is not None:
@@ -138,12 +167,25 @@ class SlowChannel:
         self._progress = state["progress"]
         if self.kl_budget:
             self.kl_budget.load(state.get("kl_budget"))
+        self._phase = _phase(state["phase"]) if "phase" in state else None
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
             if not path.is_file():
                 raise CheckpointError(f"{path}: missing. Resume from the point before this one.")
             self._loaded = load_file(path)
+
+    def _started(self, policy: Policy, anchor: Anchor) -> Phase:
+        """The phase of this anchor: as far as it had come when it was saved, else a new one."""
+        phase = self._phase
+        if phase is None or (phase.stage, phase.cycle) != (anchor.stage, anchor.cycle):
+            phase = self._phase = Phase(
+                anchor.stage,
+                anchor.cycle,
+                policy.weights_fingerprint(),
+                policy.texts_fingerprint(),
+            )
+        return phase
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
@@ -162,9 +204,10 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            self._trainer = self._make_trainer(
-                policy, task, len(anchor.batches[0].examples), self.settings
-            )
+            with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer anew
+                self._trainer = self._make_trainer(
+                    policy, task, len(anchor.batches[0].examples), self.settings
+                )
             self._optimizer = torch.optim.AdamW(
                 parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
             )
@@ -201,18 +244,25 @@ class SlowChannel:
                 f"not finite: {found}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
             )
 
-    def _check(self, policy: Policy, weights: str, texts: str, learned: bool) -> None:
+    def _check(self, policy: Policy, phase: Phase) -> None:
         """Integrity: texts as before; adapter changed if there was anything to learn from."""
         if len(adapters := set(from_all(policy.weights_fingerprint()))) > 1:
             raise ChannelError(f"slow: the processes hold different adapters: {sorted(adapters)}.")
-        if policy.texts_fingerprint() != texts:
+        if policy.texts_fingerprint() != phase.texts:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
-        if learned and policy.weights_fingerprint() == weights:
+        is_undone = self.kl_budget is not None and self.kl_budget.is_hit
+        learned = phase.learned and not is_undone
+        if learned and policy.weights_fingerprint() == phase.weights:
             raise ChannelError(
                 "slow: the adapter is bit-identical after its updates although there was "
                 "something to learn from. The optimizer does not hold the adapter's weights, or "
                 f"slow.lr = {self.settings.lr} is below their resolution."
             )
+
+
+def _phase(data: dict[str, Any]) -> Phase:
+    evidence = [Evidence(**found) for found in data["evidence"]]
+    return Phase(**data | {"evidence": evidence})
 
 
 def _moments(optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:

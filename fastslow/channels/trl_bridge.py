@@ -24,7 +24,7 @@ from fastslow.channels.advantages import (
 )
 from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
 from fastslow.channels.feedback import FULL_MARKS
-from fastslow.channels.updates import BARE, clip_and_step
+from fastslow.channels.updates import BARE, PassSize, clip_and_step
 from fastslow.errors import ChannelError
 from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
@@ -104,8 +104,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._slots: Sequence[PromptProgram] = ()
         self._seed = 0
         self.num_local_rows = num_problems * settings.group // num_processes()
-        self.rows_per_pass = largest_divisor(self.num_local_rows, settings.rows_per_forward)
-        self.num_passes = self.num_local_rows // self.rows_per_pass
+        self.pass_size = PassSize(largest_divisor(self.num_local_rows, settings.rows_per_forward))
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
                 model=policy.model,
@@ -118,7 +117,6 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient
-        self.current_gradient_accumulation_steps = self.num_passes
 
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
@@ -147,13 +145,28 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         assert self.verdict is not None
         if not any(self.verdict.kept):
             return self._figures([]) | {"skipped_updates": 1.0}
-        passes = cut_passes(rows, self.rows_per_pass)
-        self._passes = passes.copy()
-        loss = sum(float(self.training_step(self.model, placeholders, None)) for _ in passes)
+        loss, passes = self._backward(rows, placeholders)
         norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
         self.state.global_step += 1
         made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": norm}
         return self._figures([loss_tokens(rows) for rows in passes]) | made
+
+    def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
+        """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
+        figures = {name: list(values) for name, values in self._metrics["train"].items()}
+
+        def passes(size: int) -> tuple[float, list[Rows]]:
+            cut = cut_passes(rows, largest_divisor(self.num_local_rows, size))
+            self._passes, self.current_gradient_accumulation_steps = cut.copy(), len(cut)
+            steps = (self.training_step(self.model, placeholders, None) for _ in cut)
+            return sum(map(float, steps)), cut
+
+        def undo() -> None:
+            self.model.zero_grad()
+            self._metrics["train"].clear()
+            self._metrics["train"].update({name: list(old) for name, old in figures.items()})
+
+        return self.pass_size.fit(passes, undo)
 
     def slots(self, population: Population) -> tuple[PromptProgram, ...]:
         """The text of each of a problem's G rollouts."""
@@ -186,13 +199,18 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
         return list(firsts.values())
 
+    def notes(self) -> list[str]:
+        """Whether passes had to become smaller."""
+        return self.pass_size.take_notes()
+
     def progress(self) -> dict[str, Any]:
-        """The gate's pass rates, as plain data."""
-        return {"difficulty": self.gate.to_json()}
+        """The gate's pass rates and the rows of a pass, as plain data."""
+        return {"difficulty": self.gate.to_json(), "rows_per_pass": self.pass_size.rows}
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
+        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
         """Prompt and completion of every rollout of the last update, in this process."""
@@ -339,9 +357,9 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             num_generations=self.settings.group,
             max_completion_length=self.task.max_tokens,
             temperature=self.settings.temperature,
-            per_device_train_batch_size=self.rows_per_pass,
-            gradient_accumulation_steps=self.num_passes,
-            steps_per_generation=self.num_passes,
+            per_device_train_batch_size=self.pass_size.rows,
+            gradient_accumulation_steps=self.num_local_rows // self.pass_size.rows,
+            steps_per_generation=self.num_local_rows // self.pass_size.rows,
             use_cpu=self.policy.model.device.type == "cpu",
             bf16=False,
             gradient_checkpointing=False,

@@ -4,16 +4,20 @@ A trainer belongs to one stage. It knows what an update learns from; when to mak
 learning rate, and how to resume is `slow.py`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from fastslow.errors import ChannelError
+from fastslow.policy.memory import free_memory, out_of_memory
 from fastslow.policy.policy import Policy
-from fastslow.processes import average_gradients
+from fastslow.processes import average_gradients, num_processes
 from fastslow.prompts import Population, PromptProgram
 from fastslow.task import Task
 from fastslow.types import Batch, Evidence, TokenIds
+
+T = TypeVar("T")
 
 BARE = PromptProgram("")
 """A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
@@ -76,11 +80,64 @@ class Updates(Protocol):
     def evidence(self) -> list[Evidence]:
         """Of each problem of the last update the first full success and the first failure."""
 
+    def notes(self) -> list[str]:
+        """What a reader must know of the updates since this was asked last; a sentence each."""
+
     def progress(self) -> dict[str, Any]:
         """What its next update needs beyond weights and optimizer, as plain data."""
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave; the next update then does what it would have done."""
+
+
+class PassSize:
+    """Rows of one forward and backward pass; halved when the memory does not take them.
+
+    Gradients add up over passes, so the update stays the same.
+
+    Args:
+        rows: To begin with; >= 1.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._notes: list[str] = []
+
+    def fit(self, passes: Callable[[int], T], undo: Callable[[], None]) -> T:
+        """What `passes` gives for the most rows at a time that the memory takes.
+
+        Args:
+            passes: Makes all passes of an update, with so many rows in each at most.
+            undo: Takes back what `passes` did before it failed.
+
+        Raises:
+            ChannelError: Not even one row fits; or there are several processes, which all have to
+                make the same number of passes.
+        """
+        while True:
+            try:
+                return passes(self.rows)
+            except (RuntimeError, MemoryError) as error:
+                words = out_of_memory(error)
+                if words is None:
+                    raise
+            if self.rows == 1 or num_processes() > 1:
+                raise ChannelError(
+                    f"slow: out of memory with {self.rows} rows in one pass: {words} Lower "
+                    "slow.rows_per_forward or the tasks' lengths, or use another device."
+                )
+            undo()
+            free_memory()
+            before, self.rows = self.rows, self.rows // 2
+            self._notes.append(
+                f"out of memory with {before} rows in one pass; at most {self.rows} from here on. "
+                "The gradient is the same."
+            )
+
+    def take_notes(self) -> list[str]:
+        """The notes since this was asked last."""
+        notes, self._notes = self._notes, []
+        return notes
 
 
 class MakeUpdates(Protocol):

@@ -30,7 +30,7 @@ def ablate(
     if len(files) != 1:
         raise ConfigError(f"ablate: one ablation file, got {len(files)}. Give one at a time.")
     plan = read_plan(files[0], overrides)
-    output().print(render_tables([plan_table(plan)]))
+    output().print(render_tables((), [plan_table(plan)]))
     if dry_run:
         return
     from rich.console import Console
@@ -39,14 +39,15 @@ def ablate(
     from fastslow.ablation.files import write_ablation
     from fastslow.ablation.tables import tables
     from fastslow.progress import Progress
+    from fastslow.stopping import StopRequest
 
     def progress(total: float) -> Progress:
         return Progress(total, Console(file=sys.stderr, highlight=False))
 
-    with resume_hint(shlex.join(["fastslow", "ablate", *words])):
+    with resume_hint(shlex.join(["fastslow", "ablate", *words])), StopRequest().catching():
         failures = execute(plan, workers, progress)
     result = write_ablation(plan)
-    output().print(render_tables(tables(result)))
+    output().print(render_tables((), tables(result)))
     print(f"ablation folder: {visible(str(plan.folder))}")
     if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())

@@ -52,7 +52,7 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
     for key in model_keys(definition.config_class):
         default = "required" if key.default is PydanticUndefined else f"= {key.default!r}"
         print(f"  {key.name} ({key.type}) {visible(default)}: {visible(key.meaning)}")
-    task = _build(name, params or [])
+    task = _build(name, params or [], allow_code=True)  # nothing is graded here
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")
     print(f"test {len(task.test)}; answers of at most {task.max_tokens} tokens")
@@ -62,7 +62,13 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
 
 
 @app.command("check")
-def tasks_check(name: TaskName, params: TaskParams = None) -> None:
+def tasks_check(
+    name: TaskName,
+    params: TaskParams = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let its grader run the programs of its answers.")
+    ] = False,
+) -> None:
     """Check what every task promises.
 
     The splits are disjoint, gold answers score 1.0, junk scores 0.0; without parameters also that
@@ -71,7 +77,7 @@ def tasks_check(name: TaskName, params: TaskParams = None) -> None:
     from fastslow.cards import card_problems
     from fastslow.task_contract import contract_failures
 
-    task = _build(name, params or [])
+    task = _build(name, params or [], allow_code)
     failures = list(contract_failures(task))
     if not params and (card := _card(name)):
         failures += card_problems(card, task)
@@ -81,7 +87,7 @@ def tasks_check(name: TaskName, params: TaskParams = None) -> None:
     print(f"{task.version}: splits disjoint ({sizes}), gold answers 1.0, junk 0.0")
 
 
-def _build(name: str, params: Sequence[str]) -> "Task":
+def _build(name: str, params: Sequence[str], allow_code: bool) -> "Task":
     """Build a task with `key=value` parameters, read and checked as those of a run are."""
     from fastslow.config.load import load_config
     from fastslow.registry import find_task
@@ -92,9 +98,19 @@ def _build(name: str, params: Sequence[str]) -> "Task":
             f"tasks: parameters are written key=value, got {visible(strange[0])!r}. "
             f"`fastslow tasks show {visible(name)}` lists them."
         )
-    run = ["name=task", "stages=[{task: task}]", f"tasks.task.use={name}"]
+    if definition.runs_code and not allow_code:
+        raise TaskError(
+            f"task {name}: its grader runs programs, which `fastslow tasks check` does only with "
+            "--allow-code. They run in a process without network or files, see docs/trust.md."
+        )
+    run = [
+        "name=task",
+        f"allow_code={str(allow_code).lower()}",
+        "stages=[{task: task}]",
+        f"tasks.task.use={name}",
+    ]
     loaded = load_config((), [*run, *(f"tasks.task.params.{word}" for word in params)])
-    return definition.build(definition.name, loaded.task_params["task"])
+    return definition.build(definition.name, loaded.task_params["task"], allow_code=allow_code)
 
 
 def _card(name: str) -> Path | None:

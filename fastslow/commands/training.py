@@ -15,10 +15,14 @@ from fastslow.commands.words import (
     split_words,
 )
 from fastslow.errors import ConfigError
-from fastslow.text import visible
+from fastslow.text import shorten, visible
 
 if TYPE_CHECKING:
     from fastslow.config.load import LoadedConfig
+
+
+LONGEST_VALUE = 1000
+"""Characters of a value that `check` prints."""
 
 
 def check(
@@ -118,7 +122,7 @@ def _print_ablation(file: Path, overrides: Sequence[str], brief: bool) -> None:
     name, runs = plan.config.name, len(plan.runs)
     print(f"{visible(str(file))}: ok, {name}, {len(plan.config.arms)} arms, {runs} runs")
     if not brief:
-        output().print(render_tables([plan_table(plan)]))
+        output().print(render_tables((), [plan_table(plan)]))
 
 
 def _print_values(loaded: "LoadedConfig") -> None:
@@ -128,11 +132,12 @@ def _print_values(loaded: "LoadedConfig") -> None:
     from fastslow.config.load import leaves
 
     values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
-    key_width = max(map(len, values))
+    key_width = min(60, max(map(len, values)))
     value_width = min(40, max(map(len, values.values())))
-    for key, value in values.items():
+    for key, written in values.items():
         source = visible(loaded.sources[key])
-        print(f"  {visible(key):{key_width}}  {visible(value):{value_width}}  {source}")
+        value = shorten(written, LONGEST_VALUE)
+        print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
     print("cost")
     for line in estimate_cost(loaded.config).lines():
         print(f"  {line}")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastslow.files import is_file
 from fastslow.processes import is_leader
+from fastslow.stopping import Stopped
 from fastslow.text import visible
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not is_file(Path(word))]
     return [Path(word) for word in words if word not in overrides], overrides
 
 
@@ -48,7 +50,7 @@ def output() -> "Console":
 
 @contextmanager
 def resume_hint(command: str | None = None) -> Iterator[None]:
-    """Say how to go on when Ctrl-C stops what is inside.
+    """Say how to go on when a signal stops what is inside.
 
     Args:
         command: How; None where the exception's notes know, if anything does.
@@ -59,6 +61,8 @@ def resume_hint(command: str | None = None) -> Iterator[None]:
         notes: Sequence[str] = [command] if command else getattr(stop, "__notes__", ())
         for note in notes:
             print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        if isinstance(stop, Stopped):
+            raise typer.Exit(stop.exit_code) from stop
         raise
 
 

@@ -21,6 +21,7 @@ from fastslow.config.yaml_nodes import (
     shown,
 )
 from fastslow.errors import nearest
+from fastslow.files import open_regular
 from fastslow.registry import shipped_root
 
 MAX_BYTES = 1_000_000
@@ -153,7 +154,7 @@ def _extends(layers: Layers, node: Node | None) -> list[tuple[str, Origin]]:
 
 
 def _read_text(path: Path, name: str) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         text = f"larger than {MAX_BYTES} bytes, too large for a configuration. Make it smaller."

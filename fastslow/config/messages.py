@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from fastslow.config.models import RunConfig
 from fastslow.config.reference import Key, find_key, model_keys, names_at
-from fastslow.config.yaml_nodes import KeyPath, Node
+from fastslow.config.yaml_nodes import KeyPath, Node, cut
 from fastslow.errors import nearest
 
 _TYPES = {
@@ -54,7 +54,7 @@ def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: 
     kind = str(error["type"])
     if error["loc"] and error["loc"][-1] == "[key]":
         names = find_key(model, (*path[:-1], "task")) or _task_name()
-        return f"not a usable name, got {path[-1]!r}. Expected {names}."
+        return f"not a usable name, got {cut(str(path[-1]), 60)!r}. Expected {names}."
     if kind == "extra_forbidden":
         return unknown_key(path, model, error["loc"])
     key = find_key(model, path, error["loc"])
@@ -81,7 +81,7 @@ def unknown_key(path: KeyPath, model: type[BaseModel], kinds: Container[Any] = (
         model: The model class that was validated.
         kinds: Words among which are the `kind`s of the sections around, e.g. pydantic's location.
     """
-    name = str(path[-1])
+    name = cut(str(path[-1]), 60)
     known = names_at(model, path[:-1], kinds)
     other = find_key(model, path)
     if other and other.kinds:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     StringConstraints,
     model_validator,
@@ -94,6 +96,16 @@ class TrackingConfig(Model):
     """MLflow experiment; runs that belong together share one."""
 
 
+class GradersConfig(Model):
+    """What a task's grader may do to a run: code of a task may fail, or never end."""
+
+    timeout_s: PositiveFloat = key(10.0, "seconds", OURS)
+    """An answer that is not graded within this gets score 0. Ends Python code; code that stays in
+    one call of a C library only in part, see docs/trust.md."""
+    max_failures_frac: NonNegativeFloat = key(0.1, "share", OURS, le=1)
+    """A stage stops when more than this share of its answers could not be graded."""
+
+
 class RunConfig(Model):
     """One run: a policy taken through a sequence of stages, with a report at the end."""
 
@@ -105,6 +117,8 @@ class RunConfig(Model):
     """Where run folders are made, relative to the working directory."""
     data: str | None = key(None, "path", "none")
     """Data for tasks that read files and name none themselves."""
+    allow_code: bool = key(False, "switch", OURS)
+    """Whether graders may run programs that the policy writes; tasks that need it say so."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The base model."""
     tasks: dict[TaskName, TaskUse] = Field(default_factory=dict)
@@ -119,6 +133,8 @@ class RunConfig(Model):
     """The slow channel; null turns it off for the whole run."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How policies are scored."""
+    graders: GradersConfig = Field(default_factory=GradersConfig)
+    """What is done about graders that fail."""
     probe: ProbeConfig | None = key(None, "section", "off")
     """The plasticity probe after the last stage; null makes none."""
     tracking: TrackingConfig | None = Field(default_factory=TrackingConfig)

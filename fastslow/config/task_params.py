@@ -77,6 +77,9 @@ def _check_task(
     except TaskError as err:
         mistakes.append(Mistake(run.origin(places[0]), places[0], one_line(str(err))))
         return None
+    allowed = run.find(("allow_code",))
+    if definition.runs_code and not (allowed and allowed.value is True):
+        mistakes.append(Mistake(run.origin(places[0]), places[0], definition.asks_for_code))
     written = run.find((*here, "params")) or Node({}, run.origin(places[-1]))
     assert isinstance(written.value, dict), "RunConfig has checked that params is a mapping"
     params, takes_data = dict(written.value), False

@@ -65,8 +65,8 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        where = f"{self.origin}: {shown_path(self.path)}" if self.path else f"{self.origin}"
-        return f"{where}: {self.text}"
+        places = (str(self.origin), shown_path(self.path)) if self.path else (str(self.origin),)
+        return ": ".join([*map(cut, places), self.text])
 
 
 class Unreadable(Exception):
@@ -75,6 +75,11 @@ class Unreadable(Exception):
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(str(mistake))
         self.mistake = mistake
+
+
+def cut(text: str, limit: int = 200) -> str:
+    """The text, its middle left out if it has more than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 40]}...{text[-37:]}"
 
 
 def shown(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fastslow.policy.engine import BASE
+from fastslow.policy.files import BASE
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, PromptProgram
 from fastslow.seeds import named_random

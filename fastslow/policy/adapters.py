@@ -5,7 +5,6 @@ saved adapter loads in transformers and vLLM as it is, as one adapter even where
 frozen and a trainable part (`lora_parts.py`).
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,15 +14,11 @@ import torch
 from torch import Tensor
 
 from fastslow.errors import CheckpointError, ModelError, nearest
+from fastslow.policy.files import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
 from fastslow.policy.lora_parts import concatenated, frozen_rank, put_parts
 
 LAYER = re.compile(r"\.(\d+)\.")
 """The number of its layer in the name of a module."""
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-PARTS_FILE = "adapter_parts.json"
-"""Says how many ranks are frozen. Not in the metadata of the weights: with more than one entry
-there, equal adapters would not give equal bytes."""
 
 
 def attach_lora(
@@ -120,12 +115,8 @@ def adapter_fingerprint(model: Any) -> str:
     """Twelve hex digits over every bit of the adapter; "base" for a model without one."""
     tensors = adapter_tensors(model)
     if not tensors:
-        return "base"
-    digest = hashlib.blake2b(digest_size=6)
-    for name, tensor in tensors.items():
-        digest.update(name.encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
+        return BASE
+    return fingerprint((name, _bytes(tensor)) for name, tensor in tensors.items())
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ Nothing above this layer may assume that the model lives in this process: channe
 hand over token ids and get plain numbers back. Shared beginnings of prompts are computed once.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -15,18 +16,20 @@ import torch
 
 from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.decoding import BranchedRows, DecodingState, SharedRows, draw
+from fastslow.policy.files import BASE
 from fastslow.policy.head import CHUNK_NODES
 from fastslow.policy.layouts import predict, score_completions, why_not_shared
+from fastslow.policy.memory import free_memory, out_of_memory
 from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer
 from fastslow.types import Completion, Sampling, TokenIds
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 64
 """Rows decoded together."""
 MAX_SHARED_TOKENS = 64
 """Completions that may grow longer than this are decoded branched: masked columns pile up."""
-BASE = "base"
-"""Fingerprint of the weights with the adapter switched off, in caches and records."""
 MAX_TRUNKS = 16
 """Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
 
@@ -120,6 +123,7 @@ class TorchEngine:
         self.renderer = renderer
         self.stop_ids = frozenset({*_stop_ids(model, renderer.tokenizer), renderer.stop_id})
         self.num_rollouts = 0
+        self._max_rows = MAX_BATCH_ROWS
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
         self._busy = threading.RLock()  # switching the adapter off would reach every thread
 
@@ -133,16 +137,43 @@ class TorchEngine:
         adapter: bool = True,
     ) -> list[Completion]:
         """See `Engine.sample`: a shared beginning is computed once, and kept for later calls."""
-        done: list[Completion | None] = [None] * len(prompts)
+        done: dict[int, Completion] = {}
         with self._evaluating(), nullcontext() if adapter else self.base_weights():
-            for rows, state in self._batches(prompts, sampling, adapter):
-                generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
-                drawn = self._decode(state, sampling, generators)
-                for index, completion in zip(rows, drawn, strict=True):
-                    done[index] = completion
+            while len(done) < len(prompts):
+                left = [index for index in range(len(prompts)) if index not in done]
+                try:
+                    for batch, state in self._batches(
+                        [prompts[i] for i in left], sampling, adapter
+                    ):
+                        rows = [left[at] for at in batch]
+                        generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
+                        drawn = self._decode(state, sampling, generators)
+                        done.update(zip(rows, drawn, strict=True))
+                except (RuntimeError, MemoryError) as error:
+                    words = out_of_memory(error)
+                    if words is None or self._max_rows == 1:
+                        raise
+                else:
+                    continue
+                self._make_room(words)
         if adapter:
             self.num_rollouts += len(prompts)
-        return [completion for completion in done if completion is not None]
+        return [done[index] for index in range(len(prompts))]
+
+    def _make_room(self, words: str) -> None:
+        """After an allocator's refusal: fewer rows at a time from here on, and no kept caches.
+
+        A row's draws depend on its seed alone, so they stay what they are.
+        """
+        self._trunks.clear()
+        free_memory()
+        before, self._max_rows = self._max_rows, self._max_rows // 2
+        logger.warning(
+            "Out of memory while %d completions were drawn together (%s); %d from here on.",
+            before,
+            words,
+            self._max_rows,
+        )
 
     @torch.no_grad()
     def logprobs(
@@ -205,13 +236,13 @@ class TorchEngine:
         groups = shared_prefixes(prompts)
         if sampling.max_tokens <= MAX_SHARED_TOKENS and why_not_shared(self.model) is None:
             order = [i for group in groups for i in group.members]
-            for start in range(0, len(order), MAX_BATCH_ROWS):
-                rows = order[start : start + MAX_BATCH_ROWS]
+            for start in range(0, len(order), self._max_rows):
+                rows = order[start : start + self._max_rows]
                 yield rows, SharedRows(self.model, [prompts[i] for i in rows], trunk_cache)
             return
         for group in groups:
-            for start in range(0, len(group.members), MAX_BATCH_ROWS):
-                rows = list(group.members[start : start + MAX_BATCH_ROWS])
+            for start in range(0, len(group.members), self._max_rows):
+                rows = list(group.members[start : start + self._max_rows])
                 picked = [prompts[i] for i in rows]
                 yield rows, BranchedRows(self.model, picked, group.trunk, trunk_cache)
 

@@ -21,13 +21,13 @@ from fastslow.policy.adapters import (
     save_adapter,
 )
 from fastslow.policy.engine import TorchEngine
+from fastslow.policy.files import TEXTS_FILE
 from fastslow.policy.render import Renderer
 from fastslow.policy.stage_adapters import StageAdapters
 from fastslow.prompts import Candidate, Population, PromptProgram
 from fastslow.task import Task
+from fastslow.text import shorten
 from fastslow.types import Completion, Example, Sampling
-
-TEXTS_FILE = "texts.json"
 
 logger = logging.getLogger(__name__)
 
@@ -170,14 +170,10 @@ def load_policy(
             dtype=getattr(torch, dtype),
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError) as err:
-        if not Path(path_or_id).is_dir():
+    except Exception as err:  # files that transformers did not write make it raise anything
+        if not Path(path_or_id).is_dir() and isinstance(err, OSError | ValueError):
             raise hub_unreachable(path_or_id, err) from err
-        first_line = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise ModelError(
-            f"model.name: cannot load {path_or_id!r}: {first_line} "
-            "Give a folder with config.json, tokenizer files and *.safetensors."
-        ) from err
+        raise _unloadable(path_or_id, err) from err
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"model.name: the tokenizer of {path_or_id!r} names no end-of-text token, so "
@@ -185,9 +181,22 @@ def load_policy(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.to(device).eval()
-    model.requires_grad_(False)
-    return Policy(model, tokenizer)
+    try:
+        model.to(device).eval()
+        model.requires_grad_(False)
+        policy = Policy(model, tokenizer)
+        policy.renderer.answer_ids("answer")
+    except Exception as err:  # the model's own chat template and settings run here first
+        raise _unloadable(path_or_id, err) from err
+    return policy
+
+
+def _unloadable(path_or_id: str, err: Exception) -> ModelError:
+    said = shorten(next(iter(str(err).strip().splitlines()), ""), 300)
+    return ModelError(
+        f"model.name: cannot load {path_or_id!r}: {type(err).__name__}: {said} Give a folder with "
+        "config.json, tokenizer files and *.safetensors, as model.save_pretrained writes it."
+    )
 
 
 def with_adapter(

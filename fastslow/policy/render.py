@@ -21,6 +21,13 @@ PLAIN_TEMPLATE = (
 )
 """For tokenizers without a chat template: base models, mostly."""
 
+FOLD_SYSTEM = (
+    "{% if messages and messages[0]['role'] == 'system' and messages | length > 1 %}"
+    "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' "
+    "+ messages[1]['content']}] + messages[2:] %}{% endif %}{{ '' }}"
+)
+"""`fold_system` as the beginning of a chat template."""
+
 STAND_IN = "stand-in"
 """An answer put into the template to see what comes after one."""
 
@@ -77,6 +84,12 @@ class Renderer:
         after = self.tokenizer(text.rpartition(STAND_IN)[2], add_special_tokens=False)["input_ids"]
         is_special = bool(after) and after[0] in self.tokenizer.added_tokens_decoder
         return int(after[0] if is_special else self.tokenizer.eos_token_id)
+
+    @property
+    def portable_template(self) -> str:
+        """A chat template by which any client renders system text and turns as this class does."""
+        template = str(self.tokenizer.chat_template)
+        return template if self._takes_system else FOLD_SYSTEM + template
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""

@@ -12,13 +12,10 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor
 
 from fastslow.policy.adapters import load_adapter, save_adapter
+from fastslow.policy.files import KEPT_FOLDER, START_FILE, STATE_FILE
 from fastslow.policy.lora_parts import copied_weights, freeze_trained, put_weights, start_fresh
 
 AdapterPolicy: TypeAlias = Literal["continue", "merge-then-new", "new-per-stage"]
-
-STATE_FILE = "stage_adapters.json"
-START_FILE = "stage_start.safetensors"
-KEPT_FOLDER = "adapters"
 
 
 class StageAdapters:

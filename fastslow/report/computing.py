@@ -1,11 +1,10 @@
 """Computes a report from the files of one run folder; no model is needed."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from fastslow.errors import CheckpointError
+from fastslow.deployments import deployed_row, deployments
 from fastslow.measure.divergences import forgetting_on_kl
 from fastslow.measure.intransigence import why_bwt_says_nothing
 from fastslow.measure.matrix import ScoreMatrix
@@ -17,6 +16,7 @@ from fastslow.records import (
     EvaluationEvent,
     Event,
     FiguresEvent,
+    GraderEvent,
     ReoptimizedEvent,
     RunEvent,
     ShrinkEvent,
@@ -25,9 +25,18 @@ from fastslow.records import (
     read_scores,
 )
 from fastslow.report.cells import CellTable
-from fastslow.report.data import EvaluationCost, Note, Prompt, Report, StageSummary, TaskSummary
+from fastslow.report.data import (
+    CyclePoint,
+    EvaluationCost,
+    Note,
+    Prompt,
+    Report,
+    StageSummary,
+    TaskSummary,
+)
 from fastslow.report.learning import stage_curves
 from fastslow.report.plasticity import TaskProbe, read_probes
+from fastslow.report.reading import read_card, read_object, require_places, steps_per_cycle
 from fastslow.report.reflection import reflection_account
 from fastslow.report.split import channel_splits
 from fastslow.types import Metric
@@ -46,10 +55,11 @@ def build_report(run_path: Path) -> Report:
         CheckpointError: It is no run folder, or a record in it is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    card = _read_json(run_path / "run.json")
-    tasks, stages = tuple(card["tasks"]), tuple(card["stages"])
+    card = read_card(run_path / "run.json")
+    tasks, stages = card.tasks, card.stages
     scores = read_scores(run_path / "scores.jsonl")
     events = read_events(run_path / "events.jsonl")
+    require_places(scores, events, stages, run_path)
     texts = [event for event in events if isinstance(event, TextEvent)]
     first_text = {event.task: event.stage + 1 for event in reversed(texts)}
     table = CellTable(scores, stages, first_text)
@@ -70,13 +80,14 @@ def build_report(run_path: Path) -> Report:
     probes = read_probes(run_path, noise_floor or 0.0)
     costs = _evaluations(evaluations) | _probing(probes)
     seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
-    marks = [event.seconds for event in events if isinstance(event, RunEvent)]
+    ends = [event for event in events if isinstance(event, RunEvent)]
+    marks = [event.seconds for event in ends]
     return Report(
-        run=card["run"],
-        state=card["state"],
-        command=tuple(card["command"]),
-        config_hash=card["config_hash"],
-        environment=_read_json(run_path / "environment.json"),
+        run=card.run,
+        state=card.state,
+        command=card.command,
+        config_hash=card.config_hash,
+        environment=read_object(run_path / "environment.json"),
         tasks=tasks,
         stage_tasks=stages,
         cells=cells,
@@ -87,25 +98,52 @@ def build_report(run_path: Path) -> Report:
         drift=drift,
         kl_fit=_kl_fit(matrix, drift),
         shrinks=tuple({e.stage: e for e in events if isinstance(e, ShrinkEvent)}.values()),
-        notes=tuple(
-            Note(event.stage, event.cycle, next(iter(event.rollouts), ""), text)
-            for event in spent
-            if isinstance(event, CycleEvent)
-            for text in event.notes
+        notes=_notes(events),
+        prompts=_prompts(
+            [e for e in texts if e.stage < deployed_row(run_path, len(stages))], tasks
         ),
-        prompts=_prompts(texts, tasks),
         reflection=reflection_account(events),
         rollouts=_rollouts(spent) | {"evaluation": sum(c.rollouts for c in costs.values())},
         seconds_by=seconds_by,
         seconds=max([sum(seconds_by.values()), *marks]),
+        saving_seconds=next((e.saving_seconds for e in reversed(ends)), None),
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
-        curves=stage_curves(table, scores, cycles, stages, _steps_per_cycle(run_path)),
+        curves=stage_curves(table, scores, cycles, stages, steps_per_cycle(run_path)),
+        cycles=_cycle_points(cycles),
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
         ),
         probes=probes,
         evaluations=costs,
+        deployed=next(reversed(deployments(run_path)), None),
+    )
+
+
+def _notes(events: Sequence[Event]) -> tuple[Note, ...]:
+    """What channels said, and what graders could not grade, in order."""
+    notes = []
+    for event in events:
+        if isinstance(event, CycleEvent):
+            channel = next(iter(event.rollouts), "")
+            notes += [Note(event.stage, event.cycle, channel, text) for text in event.notes]
+        elif isinstance(event, GraderEvent):
+            text = (
+                f"{event.failures} answers could not be graded and count as 0; the last, "
+                f"{event.last}"
+            )
+            notes.append(Note(event.stage, event.cycle, f"grader of {event.task}", text))
+    return tuple(notes)
+
+
+def _cycle_points(cycles: Sequence[CycleEvent]) -> tuple[CyclePoint, ...]:
+    """One point per cycle; channels report in one event or in one each."""
+    found: dict[tuple[int, int], dict[str, float | None]] = {}
+    for event in cycles:
+        found.setdefault((event.stage, event.cycle), {}).update(event.metrics)
+    return tuple(
+        CyclePoint(stage, cycle, metrics.get("fast/best_score"), metrics.get("slow/reward"))
+        for (stage, cycle), metrics in sorted(found.items())
     )
 
 
@@ -128,11 +166,6 @@ def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]
             sum(e.reused for e in own),
         )
     return made
-
-
-def _steps_per_cycle(run_path: Path) -> int:
-    """Optimizer updates of a full cycle, from the run's configuration."""
-    return int(_read_json(run_path / "config.json")["cycle"]["optimizer_steps"])
 
 
 def _summary(
@@ -239,13 +272,3 @@ def _seconds(spent: Iterable[Spending]) -> dict[str, float]:
         for channel, seconds in times.items():
             total[channel] = total.get(channel, 0.0) + seconds
     return total
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read, got {error}. Give a folder that `fastslow train` made."
-        ) from error
-    return data

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastslow.measure.uncertainty import Interval
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
+    DeployEvent,
     DriftEvent,
     FiguresEvent,
     ShrinkEvent,
@@ -64,6 +65,20 @@ class StageSummary:
     seconds: Mapping[str, float]
     """By channel."""
     metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePoint:
+    """What the channels saw in one cycle, on training problems."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    best_text: float | None
+    """Mean score of the best text on the anchor set (`fast/best_score`)."""
+    reward: float | None
+    """Mean reward of the rollouts (`slow/reward`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +157,24 @@ class Report:
     """By `fast`, `slow` and `evaluation`."""
     seconds: float
     """Wall time of the whole run, over all resumes."""
+    saving_seconds: float | None
+    """Part of it that went into resume points; None where it was not measured."""
     bwt_warning: str | None
     """Why backward transfer must not be read as retention; None if it may be."""
     splits: tuple[TaskSplit, ...]
     """What weights and text brought and lost, by trained task."""
     curves: tuple[StageCurve, ...]
     """How each stage's task was learned, cycle by cycle."""
+    cycles: tuple[CyclePoint, ...]
+    """What the channels saw, in order."""
     measured: tuple[FiguresEvent, ...]
     """Geometry, overlap and proxies, the last of each."""
     probes: tuple[TaskProbe, ...]
     """Fresh runs on held-out tasks, from the weights of a stage and from the base."""
     evaluations: Mapping[str, EvaluationCost]
     """What each part of the evaluation cost, by its name."""
+    deployed: DeployEvent | None
+    """The last rollback, or going forward again; None where the last stage was never left."""
 
     @property
     def evaluation_frac(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The report's files: report.md for people, report.json and scores.csv for programs.
+"""The report's files: report.html and report.md for people, report.json, scores.csv for programs.
 
 The same run folder gives the same bytes: keys sorted, numbers rounded to six decimals, no clock.
 docs/report-schema.md describes the JSON.
@@ -8,17 +8,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
+from fastslow.files import parse_json, read_regular
 from fastslow.measure.uncertainty import Interval
-from fastslow.records import ShrinkEvent
+from fastslow.records import ShrinkEvent, read_scores
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.computing import build_report
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary
+from fastslow.report.drawing import Drawing
+from fastslow.report.figures import NAMES, figures
 from fastslow.report.markdown import markdown
+from fastslow.report.page import page
+from fastslow.report.prompts import read_prompts
 from fastslow.report.tables import verdict
 from fastslow.text import shorten
 from fastslow.types import Json, Metric
@@ -28,35 +33,67 @@ DECIMALS = 6
 
 
 def write_report(run_path: Path) -> tuple[Path, ...]:
-    """Write report.md, report.json and scores.csv into a run folder, replacing older ones.
+    """Write the reports of a run into its folder, replacing older ones.
+
+    report.md, report.json, report.html and scores.csv; every figure of report.html also as PNG and
+    SVG in figures/.
 
     Args:
         run_path: The run folder.
 
     Returns:
-        The files written.
+        The four reports.
 
     Raises:
         CheckpointError: It is no run folder, a record is damaged, or it cannot be written.
         EvaluationError: Recorded scores cannot form a matrix.
     """
     report = build_report(run_path)
+    drawings = figures(report)
+    rows = read_scores(run_path / "scores.jsonl")
     texts = {
         "report.md": markdown(report),
         "report.json": json_text(report),
+        "report.html": page(report, rows, read_prompts(run_path), drawings),
         "scores.csv": scores_csv(report),
     }
+    write_figures(run_path / "figures", drawings, NAMES)
+    return write_files(run_path, {name: text.encode() for name, text in texts.items()})
+
+
+def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
+    """Write figures as PNG and SVG; of `names`, those no longer drawn are removed.
+
+    Raises:
+        CheckpointError: They cannot be written.
+    """
+    files = {f"{drawing.name}.svg": drawing.svg.encode() for drawing in drawings}
+    write_files(folder, files | {f"{drawing.name}.png": drawing.png for drawing in drawings})
+    for name in names:
+        for kind in ("svg", "png"):
+            if f"{name}.svg" not in files:
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Write files into a folder, each whole or not at all; the folder is made if need be.
+
+    Raises:
+        CheckpointError: One cannot be written.
+    """
     written = []
-    for name, text in texts.items():
-        path = run_path / name
-        beside = run_path / f"{name}.tmp"
+    for name, content in files.items():
+        path = folder / name
+        beside = folder / f"{name}.tmp"
         try:
-            beside.write_bytes(text.encode())
+            folder.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
+            beside.write_bytes(content)
             beside.replace(path)
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be written, got {error.strerror}. "
-                "Check free space and permissions, then run `fastslow report` again."
+                "Check free space and permissions, then run the command again."
             ) from error
         written.append(path)
     return tuple(written)
@@ -78,8 +115,8 @@ def recompute_report(run_path: Path) -> tuple[str, ...]:
     """
     path = run_path / "report.json"
     try:
-        found = path.read_bytes()
-        before: Json = json.loads(found)
+        found = read_regular(path)
+        before: Json = parse_json(found)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {error}. Write it with: fastslow report {run_path}"
@@ -111,7 +148,9 @@ def json_text(report: Report) -> str:
 
 def report_json(report: Report) -> dict[str, Json]:
     """The report as plain data, as docs/report-schema.md describes it."""
-    return {
+    # only after a rollback, so that reports of other runs stay as they are
+    deployed: dict[str, Json] = {"deployed": _deployed(report)} if report.deployed else {}
+    return deployed | {
         "schema_version": SCHEMA_VERSION,
         "run": report.run,
         "state": report.state,
@@ -156,6 +195,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "reflection": report.reflection.to_json() if report.reflection else None,
         "rollouts": report.rollouts,
         "seconds": report.seconds,
+        "saving_seconds": report.saving_seconds,
         "seconds_by": report.seconds_by,
         "probes": [probe.to_json() for probe in report.probes],
         "measured": [
@@ -171,6 +211,7 @@ def report_json(report: Report) -> dict[str, Json]:
         "bwt_warning": report.bwt_warning,
         "channel_split": {split.task: split.to_json() for split in report.splits},
         "curves": [curve.to_json() for curve in report.curves],
+        "cycles": [asdict(point) for point in report.cycles],
         "evaluation": {
             "frac": report.evaluation_frac,
             "parts": {name: asdict(cost) for name, cost in report.evaluations.items()},
@@ -232,6 +273,21 @@ def _comparison(comparison: Comparison) -> Json:
         return {"value": None, "reason": comparison.reason}
     plain = asdict(comparison.difference)
     return {"value": plain.pop("mean"), **plain}
+
+
+def _deployed(report: Report) -> Json:
+    if report.deployed is None:
+        return None
+    event = report.deployed
+    scores = {t: c.score for t, c in zip(report.tasks, report.cells[event.row], strict=True)}
+    return {
+        "row": event.row,
+        "before": event.before,
+        "at": event.at,
+        "weights": event.weights,
+        "texts": event.texts,
+        "scores": scores,
+    }
 
 
 def _shrink(event: ShrinkEvent) -> dict[str, Json]:

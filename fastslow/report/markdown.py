@@ -24,11 +24,11 @@ def markdown(report: Report) -> str:
         Markdown that ends with a newline and holds no control characters but newlines.
     """
     lines = [
-        f"# {_inline(report.run)}",
+        f"# {inline(report.run)}",
         "",
-        f"**{_inline(verdict(report))}**",
+        f"**{inline(verdict(report))}**",
         "",
-        f"Made by {_code(shlex.join(report.command))}, configuration {_code(report.config_hash)}.",
+        f"Made by {code(shlex.join(report.command))}, configuration {code(report.config_hash)}.",
         "",
     ]
     for table in tables(report):
@@ -43,15 +43,15 @@ def markdown(report: Report) -> str:
 
 def table_lines(table: Table) -> Iterator[str]:
     """Lines of one table under a second-level heading, with its note."""
-    yield f"## {_inline(table.title)}"
+    yield f"## {inline(table.title)}"
     yield ""
-    yield _row([_inline(name) for name in table.header])
+    yield _row([inline(name) for name in table.header])
     yield _row(["---"] * len(table.header))
     for row in table.rows:
         yield _row([_cell(text) for text in row])
     yield ""
     if table.note:
-        yield _inline(table.note)
+        yield inline(table.note)
         yield ""
 
 
@@ -61,13 +61,13 @@ def _row(cells: list[str]) -> str:
 
 def _cell(text: Text) -> str:
     if text.is_code:
-        return _code(text.text).replace("|", "\\|")
-    shown = _inline(text.text)
+        return code(text.text).replace("|", "\\|")
+    shown = inline(text.text)
     return f"**{shown}**" if text.style == "strong" else shown
 
 
 def _prompt(prompt: Prompt) -> Iterator[str]:
-    yield f"### {_inline(prompt.task)}"
+    yield f"### {inline(prompt.task)}"
     yield ""
     chosen = (
         "not scored on validation"
@@ -75,7 +75,7 @@ def _prompt(prompt: Prompt) -> Iterator[str]:
         else f"validation {prompt.validation_mean:.2f} on {prompt.validation_n} examples"
     )
     yield (
-        f"Text {_code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
+        f"Text {code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
         f"demonstrations: {len(prompt.program.demonstrations)}."
     )
     yield ""
@@ -107,7 +107,7 @@ def _fenced(lines: list[str]) -> Iterator[str]:
     yield fence
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A code span of one line; backticks inside cannot end it."""
     shown = shorten(text, 500)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
@@ -116,7 +116,7 @@ def _code(text: str) -> str:
     return f"{ticks}{pad}{shown}{pad}{ticks}"
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """One line of plain text: nothing in it starts a tag, a link, a code span or a table cell."""
     escaped = re.sub(r"([\\`|*])", r"\\\1", shorten(text, 2000))
     return escaped.replace("<", "&lt;").replace("](", "]\\(")

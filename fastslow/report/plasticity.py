@@ -1,18 +1,20 @@
 """What the probes of a run say: their curves, and figures with bootstrap intervals."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fastslow.errors import CheckpointError
+from fastslow.errors import CheckpointError, EvaluationError
+from fastslow.files import read_json
 from fastslow.measure.bootstrap import Estimate
 from fastslow.measure.curves import LearningCurve
 from fastslow.measure.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.report.layout import Table, Text, brackets
 from fastslow.report.learning import THRESHOLD
 from fastslow.seeds import named_random
+from fastslow.shapes import shaped
+from fastslow.text import shorten
 from fastslow.types import Json, Metric
 
 RESAMPLES = 400
@@ -109,17 +111,44 @@ def _probe(
     )
 
 
+@dataclass(frozen=True)
+class _Settings:
+    adapter: Literal["continue", "merge"]
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a file of a curve holds beside what only a probe reads back."""
+
+    task: str
+    row: int
+    seed: int
+    at: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
+    rollouts: int
+    seconds: float
+
+
+_KEPT, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_Kept, _Settings))
+
+
 def _curve(kept: Mapping[str, Any]) -> LearningCurve:
     return LearningCurve("steps", tuple(kept["at"]), tuple(map(tuple, kept["scores"])))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        data["task"], data["row"], data["at"], data["scores"], data["settings"]["adapter"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data: dict[str, Any] = read_json(path)
+        kept = shaped(_Kept, {name: data[name] for name in _KEPT})
+        shaped(_Settings, {name: data["settings"][name] for name in _SETTINGS})
+        if not all(0 <= score <= 1 for row in kept.scores for score in row):
+            raise ValueError("a score outside of [0, 1]")
+        LearningCurve("steps", kept.at, kept.scores)
+    except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
         raise CheckpointError(
-            f"{path}: no curve of a probe, got {error!r}. Remove the file and probe again."
+            f"{path}: no curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
+            "probe again."
         ) from error
     return data
 

@@ -51,6 +51,11 @@ def verdict(report: Report) -> str:
     if not learned:
         parts.append("With nothing learned, forgetting says nothing.")
     parts += _forgotten(report)
+    if report.deployed is not None and report.deployed.row < len(report.stage_tasks):
+        parts.append(
+            f"Rolled back: in use is the policy after stage {report.deployed.row} of "
+            f"{len(report.stage_tasks)}."
+        )
     return " ".join(parts)
 
 
@@ -91,6 +96,7 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
     names = HEADLINE if headline_only else tuple(report.metrics)
     made = [
         _matrix(report),
+        _deployed(report),
         _per_task(report),
         _metrics([report.metrics[name] for name in names], report, len(report.metrics)),
         *measured_tables(report),
@@ -130,6 +136,30 @@ def _score(cell: Cell) -> Text:
     if cell.phase == "seen":
         return Text(f"{cell.score:.2f}{interval}")
     return Text(f"({cell.score:.2f}){interval}", "dim")
+
+
+def _deployed(report: Report) -> Table:
+    event = report.deployed
+    rows = () if event is None else zip(report.tasks, report.cells[event.row], strict=True)
+    return Table(
+        "Deployed",
+        ("task", "score", "weights", "text"),
+        tuple(
+            (
+                Text(task),
+                _score(cell),
+                Text(event.weights.get(task, "-"), is_code=True),
+                Text(event.texts.get(task, "-"), is_code=True),
+            )
+            for task, cell in rows
+            if event is not None
+        ),
+        ""
+        if event is None
+        else f"`fastslow rollback` put the policy after stage {event.row} in use at {event.at}, in "
+        f"place of the one after stage {event.before}. The other tables are about the run as it "
+        "was trained.",
+    )
 
 
 def _per_task(report: Report) -> Table:
@@ -298,6 +328,8 @@ def _costs(report: Report) -> Table:
     rows.append(("evaluation", *evaluation))
     parts = report.evaluations.items() if len(report.evaluations) > 1 else ()
     rows += [(f"evaluation: {n}", c.rollouts, c.reused, c.seconds) for n, c in parts]
+    if report.saving_seconds is not None:
+        rows.append(("resume points", 0, 0, report.saving_seconds))
     whole = report.seconds
     return Table(
         "Cost",

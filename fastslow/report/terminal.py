@@ -30,7 +30,8 @@ def render_terminal(report: Report) -> "RenderableType":
     from rich.console import Group
 
     blocks: list[RenderableType] = [_text(verdict(report), "bold"), _text("")]
-    blocks.append(render_tables(tables(report, headline_only=True)))
+    for table in tables(report, headline_only=True):
+        blocks += [_table(table), _text(table.note, "dim"), _text("")]
     blocks += [_text("Texts", "bold")]
     if not report.prompts:
         blocks.append(_text("No text was chosen: every task is deployed with its seed text."))
@@ -39,13 +40,13 @@ def render_terminal(report: Report) -> "RenderableType":
     return Group(*blocks)
 
 
-def render_tables(tables: Sequence[Table]) -> "RenderableType":
-    """Tables with their notes, as something `rich.console.Console.print` shows."""
+def render_tables(headings: Sequence[str], made: Sequence[Table]) -> "RenderableType":
+    """Sentences, then tables, as something `rich.console.Console.print` shows."""
     from rich.console import Group
 
-    blocks: list[RenderableType] = []
-    for table in tables:
-        blocks += [_table(table), _text(table.note, "dim"), _text("")]
+    blocks: list[RenderableType] = [_text(heading, "bold") for heading in headings]
+    for table in made:
+        blocks += [_text(""), _table(table), _text(table.note, "dim")]
     return Group(*blocks)
 
 

@@ -1,6 +1,6 @@
 """Classification of texts from your own files (JSONL, CSV, Parquet) or a hub dataset."""
 
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from pathlib import Path, PurePath
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from fastslow.errors import TaskError, nearest
+from fastslow.files import read_json
 from fastslow.graders import exact_match
 from fastslow.splits import Splits, balanced_order, content_id
 from fastslow.tables import Row, read_splits
 from fastslow.task import Task, TaskConfig, task
+from fastslow.text import shorten
 from fastslow.types import Example
 
 
@@ -100,12 +102,12 @@ def _item(row: Row, config: TextClassification) -> _Item:
     text, code = row.value(config.text_column), row.value(config.label_column)
     if not isinstance(text, str) or not text.strip():
         raise TaskError(
-            f"{row.where}: column {config.text_column!r} should hold a text, got {text!r}. "
+            f"{row.where}: column {config.text_column!r} should hold a text, got {_shown(text)}. "
             "Remove the row, or name another text_column."
         )
     if code is None or not str(code).strip():
         raise TaskError(
-            f"{row.where}: column {config.label_column!r} holds no label, got {code!r}. "
+            f"{row.where}: column {config.label_column!r} holds no label, got {_shown(code)}. "
             "Remove the row, or name another label_column."
         )
     names = {str(key): name for key, name in config.label_names.items()}
@@ -114,18 +116,24 @@ def _item(row: Row, config: TextClassification) -> _Item:
     return _Item(kept, names.get(label, label), row.where, len(text.strip()) > config.max_chars)
 
 
+def _shown(value: object) -> str:
+    return shorten(repr(value), 80)
+
+
 def _labels(config: TextClassification) -> set[str]:
     """The labels given by the config, or by labels.json beside the data; empty if by neither."""
     if config.labels is not None:
         return set(config.labels)
     folder = Path(config.data or "").expanduser() / (config.subset or "")
     file = (folder if folder.is_dir() else folder.parent) / "labels.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return set()
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TaskError(f"{file}: not JSON: {error}. Mend it, or give labels.") from error
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise TaskError(
+            f"{file}: not JSON: {shorten(str(error), 200)}. Mend it, or give labels."
+        ) from error
     names = found.get("labels") if isinstance(found, dict) else found
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TaskError(f'{file}: expected {{"labels": ["...", ...]}} or a list of names.')
@@ -136,7 +144,7 @@ def _check_labels(items: Mapping[str, Sequence[_Item]], labels: set[str]) -> Non
     for item in (item for split in items.values() for item in split):
         if item.label not in labels:
             raise TaskError(
-                f"{item.where}: label {item.label!r} is not one of the {len(labels)} known."
+                f"{item.where}: label {_shown(item.label)} is not one of the {len(labels)} known."
                 f"{nearest(item.label, labels)} Mend the row, or set labels or label_names."
             )
 

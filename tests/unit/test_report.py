@@ -29,7 +29,8 @@ from fastslow.records import (
     read_events,
 )
 from fastslow.report import build_report, recompute_report, render_terminal, write_report
-from fastslow.report.files import json_text
+from fastslow.report.files import json_text, write_files
+from fastslow.report.markdown import markdown
 from fastslow.report.tables import verdict
 from fastslow.rundir import RunDir
 from fastslow.types import Metric, PromptPolicy
@@ -39,8 +40,11 @@ HOSTILE = "```\n# Owned\n[red]loud[/red] <script>x</script> \x1b[31mESC\x07 | a 
 
 
 def report_json(run: Path) -> dict[str, Any]:
-    write_report(run)
-    data: dict[str, Any] = json.loads((run / "report.json").read_text())
+    """Content of report.json. As `write_report`, without figures and page."""
+    report = build_report(run)
+    texts = {"report.md": markdown(report), "report.json": json_text(report)}
+    write_files(run, {name: text.encode() for name, text in texts.items()})
+    data: dict[str, Any] = json.loads(texts["report.json"])
     return data
 
 
@@ -334,7 +338,7 @@ def test_what_a_channel_noted_is_in_the_report(tmp_path: Path) -> None:
 
 def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) -> None:
     run = hostile_run(tmp_path)
-    write_report(run)
+    report_json(run)
     text = (run / "report.md").read_text(encoding="utf-8")
     assert all(c == "\n" or c.isprintable() for c in text)
     fence: str | None = None
@@ -459,7 +463,7 @@ def test_what_shrinking_gave_up_and_saved_is_in_every_form_of_the_report(tmp_pat
 
 def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -> None:
     run = write_run(tmp_path, OUTCOMES[:1])
-    write_report(run)
+    report_json(run)
     assert "every task is deployed with its seed text" in (run / "report.md").read_text()
     assert "every task is deployed with its seed text" in terminal(run)
 
@@ -482,7 +486,7 @@ def test_a_copied_run_is_recomputed_to_the_same_bytes_where_no_model_could_be_lo
     tmp_path: Path,
 ) -> None:
     run = write_run(tmp_path / "runs")
-    write_report(run)
+    report_json(run)
     copy = tmp_path / "elsewhere"
     shutil.copytree(run, copy)
     (copy / "report.md").unlink()
@@ -505,7 +509,7 @@ def test_a_copied_run_is_recomputed_to_the_same_bytes_where_no_model_could_be_lo
 
 def test_recomputing_names_what_report_json_says_otherwise(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    write_report(run)
+    report_json(run)
     path = run / "report.json"
     data = json.loads(path.read_text())
     data["metrics"]["bwt_gem"]["value"] = 0.25
@@ -675,7 +679,7 @@ def test_geometry_overlap_and_proxies_have_tables_with_reasons_for_what_is_undef
     tmp_path: Path,
 ) -> None:
     run = write_run(tmp_path)
-    write_report(run)
+    report_json(run)
     assert "## Geometry" not in (run / "report.md").read_text()
     rank = Metric("stable_rank", 1.5, None, "sum s^2 / s_1^2")
     none = Metric("stable_rank", None, "the update is zero everywhere", "sum s^2 / s_1^2")

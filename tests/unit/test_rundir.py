@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from fastslow import rundir
 from fastslow.errors import CheckpointError
 from fastslow.records import EvaluationEvent, read_events
-from fastslow.rundir import RunDir, RunState
+from fastslow.run_lock import State
+from fastslow.run_state import RunState
+from fastslow.rundir import RunDir
 from tests.unit.run_folder import config
 
 
@@ -207,8 +209,8 @@ def test_records_lost_after_a_resume_point_are_noticed(run_dir: RunDir) -> None:
 
 
 def test_the_state_of_a_run_is_written_with_its_end(run_dir: RunDir) -> None:
-    for state in rundir.STATES:
-        run_dir.mark(state)  # type: ignore[arg-type]  # STATES are the values of the Literal
+    for state in get_args(State):
+        run_dir.mark(state)
         card = json.loads((run_dir.path / "run.json").read_text())
         assert card["state"] == state
         assert (card["ended"] is None) == (state == "running")
@@ -232,3 +234,16 @@ def test_a_file_where_the_runs_folder_should_be_is_a_typed_error(tmp_path: Path)
     (tmp_path / "runs").touch()
     with pytest.raises(CheckpointError, match="a run folder cannot be made here"):
         RunDir.create(config(tmp_path / "runs"), {}, [])
+
+
+def test_a_link_in_the_folder_is_refused_before_anything_is_written(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    run_dir.close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept\n")
+    (run_dir.path / "metrics.jsonl").unlink()
+    (run_dir.path / "metrics.jsonl").symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: a link, got one to"):
+        RunDir.open(run_dir.path)
+    assert elsewhere.read_text() == "kept\n"

@@ -1,0 +1,159 @@
+"""Runs cases in a process of their own, one after the other, and names what became of each.
+
+A case that is not done in time is killed with its process and counted as a hang; a process that
+dies is counted too. Outcomes are `accepted`, the class of a typed error, or one of `BAD`.
+"""
+
+import contextlib
+import getpass
+import io
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import tempfile
+import traceback
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeAlias
+
+from benchmarks.fuzzing.watching import Watch
+from fastslow.cli import printable
+from fastslow.errors import FastSlowError
+
+MEMORY_BYTES = 12 << 30
+"""Address space of the process that runs cases; PyTorch alone maps several gigabytes."""
+LONGEST_LINE = 4000
+"""Characters of one line that an error or a command may print."""
+OF_TORCH = f"torchinductor_{getpass.getuser()}"
+"""A folder that importing PyTorch makes among the temporary ones."""
+BAD = ("traceback", "hang", "died", "outside", "program", "socket", "pickle", "unsafe text")
+"""Outcomes that must not be."""
+
+Case: TypeAlias = Callable[[random.Random, Path], Callable[[], object]]
+"""Makes one piece of hostile input in the folder it is given, and returns what to do with it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one case."""
+
+    section: str
+    index: int
+    outcome: str
+    detail: str
+    """What the error said, or the end of the traceback."""
+
+
+def case_name(seed: int, section: str, index: int) -> str:
+    """Seed of one case's mutations."""
+    return f"{seed}/{section}/{index}"
+
+
+def run_case(make: Case, name: str, section: str, index: int, folder: Path, watch: Watch) -> Result:
+    """Make one case, run it under watch, and judge how it ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    temporary = Path(tempfile.gettempdir())
+    act = make(random.Random(name), folder)
+    said = io.StringIO()
+    outcome, detail = "accepted", ""
+    with (
+        watch.inside(folder, temporary),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            act()
+            left = {path.name for path in temporary.iterdir()} - {OF_TORCH}
+            if left:
+                watch.seen.append(f"outside: left behind {sorted(left)[:5]}")
+        except FastSlowError as error:
+            outcome, detail = type(error).__name__, printable(error)
+        except BaseException as error:  # whatever a case gets through is what is looked for
+            outcome = "traceback"
+            lines = "".join(traceback.format_exception(error)).splitlines()
+            detail = "\n".join(line[:200] for line in lines[-24:])
+    if outcome != "traceback" and (complaint := unsafe(f"{said.getvalue()}\n{detail}")):
+        outcome, detail = "unsafe text", f"{complaint}: {f'{said.getvalue()}{detail}'!r:.1500}"
+    if watch.seen:
+        outcome, detail = watch.seen[0].partition(":")[0], "; ".join(watch.seen[:5])
+    return Result(section, index, outcome, detail)
+
+
+def unsafe(text: str) -> str | None:
+    """Why a text should not reach a terminal: a control character, or a line without end."""
+    for line in text.split("\n"):
+        if len(line) > LONGEST_LINE:
+            return f"a line of {len(line)} characters"
+        hidden = [c for c in line if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+        if hidden:
+            return f"character {hidden[0]!r}"
+    return None
+
+
+def run_section(
+    section: str,
+    make: Case,
+    count: int,
+    seed: int,
+    scratch: Path,
+    *,
+    limit_s: float,
+    start: int = 0,
+) -> Iterator[Result]:
+    """Run `count` cases of one section, from index `start`.
+
+    Args:
+        section: Its name.
+        make: Makes a case.
+        count: How many.
+        seed: Of all of them.
+        scratch: An existing folder for the input.
+        limit_s: Seconds after which a case counts as a hang.
+        start: Index of the first one.
+    """
+    context = multiprocessing.get_context("fork")
+    index, end = start, start + count
+    while index < end:
+        ours, theirs = context.Pipe()
+        arguments = (theirs, section, make, seed, scratch, index, end)
+        worker = context.Process(target=_work, args=arguments, daemon=True)
+        worker.start()
+        theirs.close()
+        while index < end:
+            outcome = "hang"
+            try:
+                if ours.poll(limit_s):
+                    yield ours.recv()
+                    index += 1
+                    continue
+            except EOFError:
+                outcome = "died"
+            worker.kill()
+            worker.join()
+            yield Result(section, index, outcome, f"exit code {worker.exitcode}")
+            index += 1
+            break
+        worker.join(limit_s)
+
+
+def _work(
+    results: Connection, section: str, make: Case, seed: int, scratch: Path, start: int, end: int
+) -> None:
+    """The process that runs cases."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    folder = scratch / "case"
+    os.chdir(scratch)
+    watch = Watch()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(scratch / "tmp")
+    (scratch / "tmp").mkdir(exist_ok=True)
+    for index in range(start, end):
+        name = case_name(seed, section, index)
+        results.send(run_case(make, name, section, index, folder, watch))
+    results.close()

@@ -1,0 +1,125 @@
+"""A task's grader, kept from taking a run with it: what it raises or never says is a score of 0.
+
+One failing example is data: score 0, the reason kept, counted. When more than a set share of a
+stage's answers could not be graded, the stage stops.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fastslow.deadline import OutOfTime, time_limit
+from fastslow.errors import EvaluationError
+from fastslow.task import Grader, Task
+from fastslow.text import shorten
+from fastslow.types import Example, Grade
+
+FEWEST = 20
+"""Answers graded in a stage before its share of failures means anything. Source: ours."""
+FAILED = "The grader failed: "
+"""What the reason of a score begins with that no grader gave."""
+_QUOTED = 120
+
+
+class GuardedGrader:
+    """Grades as `grade` does, and gives 0 with a reason where that fails or takes too long.
+
+    Args:
+        task: Name of the task.
+        grade: The task's own grader.
+        timeout_s: Seconds one answer may take.
+        max_failures_frac: Share of a stage's answers that may fail, in [0, 1].
+    """
+
+    def __init__(
+        self, task: str, grade: Grader, timeout_s: float, max_failures_frac: float
+    ) -> None:
+        self.task = task
+        self.grade = grade
+        self.timeout_s = timeout_s
+        self.max_failures_frac = max_failures_frac
+        self.graded = 0
+        """Answers since the stage began."""
+        self.failures = 0
+        """Of them, those that could not be graded."""
+        self.reported = 0
+        """Of these, those that `report` was told of."""
+        self.last = ""
+        """Why the last one failed."""
+        self._lock = threading.Lock()
+
+    def __call__(self, example: Example, text: str) -> Grade:
+        """The grade of one completion.
+
+        Raises:
+            EvaluationError: Too many could not be graded.
+        """
+        failure = ""
+        try:
+            with time_limit(self.timeout_s):
+                grade = self.grade(example, text)
+            if not (isinstance(grade, Grade) and _is_score(grade.score)):
+                failure = f"returned {shorten(repr(grade), _QUOTED)}, no Grade in [0, 1]"
+        except OutOfTime:
+            failure = f"took longer than {self.timeout_s:g} s"
+        except (Exception, SystemExit) as error:  # a task's own code may raise anything
+            failure = f"raised {type(error).__name__}: {shorten(str(error), _QUOTED)}"
+        with self._lock:
+            self.graded += 1
+            if not failure:
+                return grade
+            self.failures += 1
+            self.last = f"example '{shorten(example.id, 60)}': it {failure}"
+        self.require_few_failures()
+        return Grade(0.0, f"{FAILED}it {failure}.")
+
+    @property
+    def counts(self) -> list[int]:
+        """Graded, failed and reported: what a resumed run needs."""
+        return [self.graded, self.failures, self.reported]
+
+    @counts.setter
+    def counts(self, counts: Sequence[int]) -> None:
+        self.graded, self.failures, self.reported = counts
+
+    def report(self) -> int:
+        """How many failed since this was asked last."""
+        new, self.reported = self.failures - self.reported, self.failures
+        return new
+
+    def require_few_failures(self) -> None:
+        """Stop where the share of failures is past what is allowed.
+
+        Raises:
+            EvaluationError: It is; says what the last one was.
+        """
+        most = self.max_failures_frac * max(self.graded, FEWEST)
+        if self.failures > most:
+            raise EvaluationError(
+                f"grader of {self.task}: could not grade {self.failures} of {self.graded} answers "
+                f"of this stage, more than graders.max_failures_frac = {self.max_failures_frac:g} "
+                f"of {max(self.graded, FEWEST)}. The last: {self.last}. Correct the grader, or "
+                "raise graders.timeout_s or graders.max_failures_frac."
+            )
+
+
+def guard_graders(
+    tasks: Mapping[str, Task], timeout_s: float, max_failures_frac: float
+) -> dict[str, Task]:
+    """The same tasks with their graders guarded."""
+    return {
+        name: replace(
+            task, grade=GuardedGrader(task.name, task.grade, timeout_s, max_failures_frac)
+        )
+        for name, task in tasks.items()
+    }
+
+
+def guards(tasks: Iterable[Task]) -> list[GuardedGrader]:
+    """The guards of those tasks that have one."""
+    return [task.grade for task in tasks if isinstance(task.grade, GuardedGrader)]
+
+
+def _is_score(score: object) -> bool:
+    return isinstance(score, int | float) and math.isfinite(score) and 0 <= score <= 1
