@@ -32,12 +32,18 @@ def keep(run: Path, name: str) -> Path:
 
 
 def withheld(data: Any) -> Any:
-    """The record without other people's texts, and without what the model wrote about them."""
+    """The record without other people's texts, and without what the model wrote about them.
+
+    Questions are in texts, completions in scores and, as token ids, in what the base drew; the
+    reason of a score quotes its completion. The reason of a figure is ours and stays.
+    """
     if isinstance(data, list):
         return [withheld(item) for item in data]
     if not isinstance(data, dict):
         return data
-    texts = ("question", "completion", "reason")
+    if "completions" in data:
+        return {**data, "completions": [[] for _ in data["completions"]]}
+    texts = ("question", "completion", *(("reason",) if "completion" in data else ()))
     return {
         key: f"(withheld, {len(value)} characters)"
         if key in texts and isinstance(value, str)

@@ -296,14 +296,19 @@ def empty_store(path: Path) -> Path:
     return path
 
 
-def undisturbed(folder: Path, model: Path, store: Path) -> dict[str, Any]:
-    """What a run leaves behind that nothing disturbs, made by a fresh interpreter."""
+def undisturbed(folder: Path, model: Path, store: Path) -> tuple[dict[str, Any], float]:
+    """What a run leaves behind that nothing disturbs, made by a fresh interpreter; its seconds."""
     words = [sys.executable, "-m", "fastslow", *make_case(folder, model, store)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     run = new_run(folder)
     assert run is not None
-    return everything(run, folder / "mlflow.db")
+    return everything(run, folder / "mlflow.db"), lifetime(run)
+
+
+def lifetime(run: Path) -> float:
+    """Seconds from when a run's folder was made to its end."""
+    return (run / "run.json").stat().st_mtime - (run / "config.json").stat().st_mtime
 
 
 def warm_up() -> None:
@@ -330,8 +335,10 @@ def kill_all(folder: Path, kills: int, workers: int, seed: int) -> Iterator[Kill
     """Every kill, as its run has been compared."""
     model = tiny_model(folder / "model")
     store = empty_store(folder / "empty.db")
-    trial = Trial(folder, model, store, undisturbed(folder / "undisturbed", model, store))
-    duration = timed(folder, model, store, workers)
+    expected, duration = undisturbed(folder / "undisturbed", model, store)
+    trial = Trial(folder, model, store, expected)
+    if workers > 1:
+        duration = timed(folder, model, store, workers)
     print(f"an undisturbed run takes {duration:.1f} s with {workers} side by side", flush=True)
     waiting = deque(trial.run(part, kills, duration, seed) for part in range(kills))
     working: list[Iterator[Kill | None]] = []
@@ -359,8 +366,7 @@ def timed(folder: Path, model: Path, store: Path, workers: int) -> float:
         assert child.status == 0, place / "train.log"
         run = new_run(place)
         assert run is not None
-        made = (run / "config.json").stat().st_mtime
-        seconds.append((run / "run.json").stat().st_mtime - made)
+        seconds.append(lifetime(run))
     return sum(seconds) / workers
 
 

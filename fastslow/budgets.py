@@ -4,7 +4,6 @@
 of them are what certainly fits: answers that are known already cost nothing, and leave more.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable
 
 FEWEST_PROPOSALS = 2
@@ -23,13 +22,9 @@ def demos_proposals(rollouts: int, anchor: int, pool: int, measures_pool: bool) 
         pool: Examples that demonstrations are taken from.
         measures_pool: Whether every example of the pool is asked once first, for its pass rate.
     """
-    made = 0
-    rollouts -= pool if measures_pool else 0
-    while rollouts >= anchor:
-        bootstraps = made % 2 == 1 and rollouts >= anchor + pool
-        rollouts -= anchor + pool if bootstraps else anchor
-        made += 1
-    return made
+    rollouts = max(0, rollouts - (pool if measures_pool else 0))
+    pairs, rest = divmod(rollouts, 2 * anchor + pool)
+    return 2 * pairs + rest // anchor  # what is less than a pair pays for labelled ones alone
 
 
 def gepa_proposals(rollouts: int, anchor: int, minibatch: int, old: int) -> int:
@@ -56,10 +51,7 @@ def simba_proposals(rollouts: int, anchor: int, pool: int, batch: int, candidate
 
 def simba_steps(rollouts: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
     """Steps of SIMBA that fit; see `simba_rollouts`."""
-    steps = 0
-    while simba_rollouts(steps + 1, anchor, pool, batch, candidates) <= rollouts:
-        steps += 1
-    return steps
+    return _first(lambda n: simba_rollouts(n + 1, anchor, pool, batch, candidates) > rollouts)
 
 
 def simba_rollouts(steps: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
@@ -93,11 +85,18 @@ def fewest_rollouts(proposals: Callable[[int], int]) -> int:
     Args:
         proposals: Texts that a budget pays for; once it reaches that number it stays there.
     """
+    return _first(lambda rollouts: proposals(rollouts) >= FEWEST_PROPOSALS)
 
-    def is_enough(rollouts: int) -> bool:
-        return proposals(rollouts) >= FEWEST_PROPOSALS
 
-    high = 1
-    while not is_enough(high):
-        high *= 2
-    return bisect_left(range(high), True, key=is_enough)
+def _first(holds: Callable[[int], bool]) -> int:
+    """The smallest number >= 0 for which `holds`, which stays true from there on.
+
+    Takes time with the logarithm of the number, of any size: configurations may ask for anything.
+    """
+    low, high = 0, 1
+    while not holds(high):
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low

@@ -4,6 +4,7 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,21 +114,23 @@ def build_channels(config: RunConfig) -> list[Channel]:
     if config.fast is not None:
         channels.append(build_fast(config.fast))
     if config.slow is not None:
-        channels.append(build_slow(config.slow))
+        own = {index: stage.lr for index, stage in enumerate(config.stages) if stage.lr}
+        channels.append(build_slow(config.slow, own))
     return channels
 
 
-def build_slow(slow: SlowConfig) -> Channel:
-    """The slow channel with its trainer."""
+def build_slow(slow: SlowConfig, stage_lrs: Mapping[int, float] | None = None) -> Channel:
+    """The slow channel with its trainer; `stage_lrs` as in `SlowChannel`."""
     from fastslow.channels.slow import SlowChannel
 
     if isinstance(slow, GrpoConfig):
-        return SlowChannel(grpo_settings(slow), kl_budget=build_kl_budget(slow))
+        budget = build_kl_budget(slow)
+        return SlowChannel(grpo_settings(slow), kl_budget=budget, stage_lrs=stage_lrs)
     from fastslow.channels.sft_bridge import GoldTrainer, SftSettings
 
     names = SftSettings.__dataclass_fields__
     settings = SftSettings(**{name: getattr(slow, name) for name in names})
-    return SlowChannel(settings, GoldTrainer, build_kl_budget(slow))
+    return SlowChannel(settings, GoldTrainer, build_kl_budget(slow), stage_lrs)
 
 
 def build_fast(fast: FastConfig) -> Channel:

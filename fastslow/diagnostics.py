@@ -4,20 +4,13 @@ Each function measures one thing on the present policy, which it leaves as it is
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 from torch import Tensor
 
-from fastslow.evaluation import Spent, accounted
-from fastslow.measure.drift import Drift, DriftPair, drift_on, drift_with_and_without_text
+from fastslow.drifting import measure_drift, record_drift
+from fastslow.evaluation import accounted
 from fastslow.measure.geometry import Deltas, measure_geometry
-from fastslow.measure.neutral import (
-    NEUTRAL_PASSAGES,
-    neutral_cross_entropy,
-    neutral_ids,
-    neutral_logprobs,
-    neutral_prompts,
-)
+from fastslow.measure.neutral import NeutralPass, neutral_cross_entropy, read_neutral
 from fastslow.measure.overlap import top_overlaps
 from fastslow.measure.proxies import plasticity_proxies
 from fastslow.parts import Run, stage_folder
@@ -26,116 +19,61 @@ from fastslow.policy.adapters import adapter_tensors
 from fastslow.policy.policy import seed_program
 from fastslow.policy.weight_deltas import WeightDelta, weight_deltas
 from fastslow.processes import is_leader
-from fastslow.records import NEUTRAL, DriftEvent, FiguresEvent, read_events
-from fastslow.seeds import derive_seed
-from fastslow.task import Task
+from fastslow.records import NEUTRAL, FiguresEvent, read_events
 
-NEUTRAL_TOKENS = 16
-"""Limit of a continuation of neutral prose. Source: ours."""
 PROXY_EXAMPLES = 4
 """Test inputs of each task that proxies are measured on. Source: ours."""
-PROXY_PASSAGES = 8
-"""Neutral passages that proxies are measured on. Source: ours."""
 OVERLAP_SHARE = 0.01
 """Of the weights, those that changed most: the masks that stages are compared by."""
 
 
 def diagnose(parts: Run, row: int) -> None:
-    """Measure what the configuration asks for, on the policy that made row `row`."""
+    """Measure what the configuration asks for, on the policy that made row `row`.
+
+    Neutral prose goes through the model once, for its cross-entropy and for the proxies.
+    """
     config = parts.config.evaluation
+    prose: NeutralPass | None = None
+    if config.neutral:
+        with accounted(parts, row, "neutral"):
+            prose = read_neutral(parts.policy)
+            measure_neutral(parts, row, prose)
     if config.proxies:
         with accounted(parts, row, "proxies"):
-            measure_proxies(parts, row)
+            measure_proxies(parts, row, prose or read_neutral(parts.policy))
     if row == 0:
         return
     if config.geometry and parts.config.slow is not None and is_leader():
         with accounted(parts, row, "geometry"):
             measure_stage_geometry(parts, row)
     with accounted(parts, row, "drift") as spent:
-        for task in parts.tasks.values():
-            with parts.policy.adapters.of(task.name):
-                measure_drift(parts, spent, task, row)
-    if config.neutral:
-        with accounted(parts, row, "neutral") as spent:
-            measure_neutral(parts, spent, row)
+        measure_drift(parts, spent, row)
 
 
-def measure_drift(parts: Run, spent: Spent, task: Task, row: int) -> None:
-    """Record KL in both directions and both entropies on some of the task's test inputs.
+def measure_neutral(parts: Run, row: int, prose: NeutralPass) -> None:
+    """Record cross-entropy of neutral prose with the adapter on and off.
 
-    Under the deployed text and, where that is another one, under the seed text.
+    Row 0 is the base; a run that goes on from a later row reads with it once more.
     """
-    program, seed_text = parts.policy.live_program(task), seed_program(task)
-    inputs = parts.evaluator.test_sample(task)[: parts.config.evaluation.kl_examples]
-    if not inputs:
-        reason = "turned off by evaluation.kl_examples = 0"
-        event = DriftEvent(row, task.name, "kl_fst", None, reason, 0, program.text_hash)
-        parts.run_dir.events.append(event)
+    if row == 0:
+        parts.neutral_base = prose.logprobs  # a fresh adapter computes what the base computes
         return
-    seed = derive_seed(parts.config.seed, "drift", row, task.name)
-    pairs = drift_with_and_without_text(parts.policy, task, program, inputs, seed)
-    hashes = {"with_text": program.text_hash, "without_text": seed_text.text_hash}
-    spent.base_draws += len(set(hashes.values())) * len(inputs)
-    for text in ("with_text", "without_text"):
-        _record(parts, row, task.name, hashes[text], text, _figures(pairs[text]))
-    both = pairs["with_text"]
-    figures = {"kl_fst": both.kl_fst, "kl_razor": both.kl_razor}
-    logged = {f"{name}/{task.name}": drift.value for name, drift in figures.items()}
-    parts.tracker.log(logged, step=row)
-
-
-def measure_neutral(parts: Run, spent: Spent, row: int) -> None:
-    """Record cross-entropy of neutral prose with the adapter on and off, and KL on its beginnings.
-
-    The base's half of the cross-entropy is computed once in a process.
-    """
-    policy = parts.policy
     if parts.neutral_base is None:
-        parts.neutral_base = neutral_logprobs(policy, adapter=False)
-    found = neutral_cross_entropy(policy, base=parts.neutral_base)
+        parts.neutral_base = read_neutral(parts.policy, adapter=False).logprobs
+    found = neutral_cross_entropy(prose.logprobs, parts.neutral_base)
     figures = {
         "neutral_ce_tuned": found.tuned,
         "neutral_ce_base": found.base,
         "neutral_ce_delta": found.delta,
     }
-    prompts = neutral_prompts(policy)[: parts.config.evaluation.kl_examples]
-    if prompts:
-        seed = derive_seed(parts.config.seed, "drift", row, NEUTRAL)
-        figures |= _figures(drift_on(policy.engine, prompts, NEUTRAL_TOKENS, seed))
-        spent.base_draws += len(prompts)
-    _record(parts, row, NEUTRAL, "", "without_text", figures)
+    record_drift(parts, row, NEUTRAL, "", "without_text", figures)
     parts.tracker.log({"neutral_ce_delta": found.delta.value}, step=row)
 
 
-def _figures(pair: DriftPair) -> dict[str, Drift]:
-    return {
-        "kl_fst": pair.kl_fst,
-        "kl_razor": pair.kl_razor,
-        "entropy": pair.entropy,
-        "entropy_base": pair.entropy_base,
-    }
-
-
-def _record(
-    parts: Run,
-    row: int,
-    inputs: str,
-    text_hash: str,
-    text: Literal["with_text", "without_text"],
-    figures: Mapping[str, Drift],
-) -> None:
-    parts.run_dir.events.append(
-        *(
-            DriftEvent(row, inputs, name, d.value, None, d.tokens, text_hash, text, d.se)
-            for name, d in figures.items()
-        )
-    )
-
-
-def measure_proxies(parts: Run, row: int) -> None:
+def measure_proxies(parts: Run, row: int, prose: NeutralPass) -> None:
     """Record ranks of features and sleeping units, on the same inputs in every row.
 
-    Some test questions of every task under its seed text, and prose of no task: old, new and
+    Prose of no task, and some test questions of every task under its seed text: old, new and
     neutral inputs are in the same set.
     """
     policy = parts.policy
@@ -144,8 +82,7 @@ def measure_proxies(parts: Run, row: int) -> None:
         for task in parts.tasks.values()
         for example in parts.evaluator.test_sample(task)[:PROXY_EXAMPLES]
     ]
-    rows += neutral_ids(policy, NEUTRAL_PASSAGES[:PROXY_PASSAGES])
-    found = record_activations(policy.model, rows)
+    found = prose.activations.joined(record_activations(policy.model, rows))
     proxies = plasticity_proxies(
         found.singular_values(), found.mean_abs, found.active_share, found.samples
     )

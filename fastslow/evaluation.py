@@ -35,10 +35,13 @@ class Spent:
 
 @contextmanager
 def accounted(parts: Run, row: int, part: str) -> Iterator[Spent]:
-    """Write down what the evaluation within it cost; nothing if it did nothing."""
+    """Write down what the evaluation within it cost, and count it as done."""
     started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    spent = Spent()
+    spent, units = Spent(), parts.effort.part(row, part)
+    if units:
+        parts.progress.show(f"evaluation {row}/{len(parts.config.stages)}, {part}", "", 0, {})
     yield spent
+    parts.progress.finish(units)
     rollouts = parts.policy.engine.num_rollouts - before + spent.base_draws
     seconds = time.monotonic() - started
     parts.run_dir.events.append(EvaluationEvent(row, rollouts, seconds, part, spent.reused))
@@ -49,14 +52,15 @@ def score_all(parts: Run, row: int) -> None:
     visits = tuple(stage.task for stage in parts.config.stages)
     scores: dict[str, float] = {}
     with accounted(parts, row, "matrix") as spent:
+        done = 0.0
         for task in parts.tasks.values():
             phase = f"evaluation {row}/{len(visits)}, {task.name}"
-            parts.progress.show(phase, "", 0, {})
+            parts.progress.show(phase, "", done, {})
             role = headline_policy(visits, row, task.name)
             program = parts.policy.live_program(task)
             scores[task.name] = mean_score(score_cell(parts, spent, task, row, role, program))
-            parts.progress.finish(cell_units(parts.config, task))
-            parts.progress.show(phase, "done", 0, {"score": scores[task.name]})
+            done += parts.effort.cell(task.name)
+            parts.progress.show(phase, "done", done, {"score": scores[task.name]})
         if row == 0:
             _repeat_base(parts)
     parts.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
@@ -223,9 +227,3 @@ def reopt_stream(config: RunConfig, task: Task) -> Stream:
         problems=config.cycle.problems,
         pool=config.fast.pool if config.fast else 0,
     )
-
-
-def cell_units(config: RunConfig, task: Task) -> float:
-    """Work of one cell of the matrix, in rollouts drawn."""
-    size = config.evaluation.test_examples
-    return float(min(size, len(task.test)) if size else len(task.test))

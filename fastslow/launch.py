@@ -22,6 +22,7 @@ from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
+from fastslow.effort import Effort
 from fastslow.errors import CheckpointError, ConfigError
 from fastslow.fitting import require_fit
 from fastslow.grading import guard_graders
@@ -39,7 +40,7 @@ from fastslow.run_lock import State
 from fastslow.run_state import RunState
 from fastslow.rundir import RunDir
 from fastslow.seeds import derive_seed
-from fastslow.stages import planned_units, run
+from fastslow.stages import run
 from fastslow.stopping import StopRequest
 from fastslow.task import Task
 from fastslow.text import shorten
@@ -132,7 +133,8 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
         policy = build_policy(config, model)
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
-        run_probe(probe_parts(config, path, policy, task, settings), settings, folder)
+        ready = probe_parts(config, path, policy, task, settings)
+        run_probe(ready, settings, folder, lambda *_: None)
 
 
 def probe_parts(
@@ -239,7 +241,7 @@ def _run_in(
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(planned_units(config, tasks, state), console) as progress,
+        Progress(Effort(config, tasks).left(state), console) as progress,
         tracker.run(run_dir.path.name, config.model_dump(mode="json")),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
@@ -252,10 +254,7 @@ def _run_in(
             run(parts)
             stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:
-                place = from_leader(run_dir.path)
-                last = from_leader(stage_folder(parts, len(config.stages) - 1))
-                ready = probe_parts(config, place, policy, probed, config.probe)
-                state.seconds += run_probe(ready, config.probe, last)
+                state.seconds += _probe_last_stage(parts, config.probe, probed)
             outcome = "finished"
         except KeyboardInterrupt as end:
             outcome = "interrupted"
@@ -281,3 +280,17 @@ def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more
             raise
+
+
+def _probe_last_stage(parts: Run, settings: ProbeConfig, task: Task) -> float:
+    """The run's own probe, of the weights it ended with; seconds. The policy is used up."""
+    place = from_leader(parts.run_dir.path)
+    last = from_leader(stage_folder(parts, len(parts.config.stages) - 1))
+
+    def begin(curve: int, curves: int) -> None:
+        if curve > 1:
+            parts.progress.finish(parts.effort.curve(settings))
+        parts.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
+
+    ready = probe_parts(parts.config, place, parts.policy, task, settings)
+    return run_probe(ready, settings, last, begin)

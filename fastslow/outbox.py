@@ -37,15 +37,26 @@ class Outbox:
         """Read what an earlier process left; an unfinished last line is cut off.
 
         Raises:
-            OSError, ValueError: It cannot be read; what could be read counts.
+            OSError, ValueError: Something cannot be read; what could be read counts.
         """
+        damaged = []
         if self._path.exists():
             whole, _, _ = self._path.read_bytes().rpartition(b"\n")
-            for line in whole.splitlines():
-                self._take(json.loads(line))
             self._path.write_bytes(whole + b"\n" if whole else b"")
+            for line in whole.splitlines():
+                try:
+                    self._take(json.loads(line))
+                except (ValueError, KeyError, TypeError):
+                    damaged.append(self._path)
         if self._ids_path.exists():
-            self.ids = json.loads(self._ids_path.read_bytes())
+            try:
+                self.ids = dict(json.loads(self._ids_path.read_bytes()))
+            except (ValueError, TypeError):
+                damaged.append(self._ids_path)
+        if self.num_pending < 0:
+            self.ids["delivered"] = len(self._messages)
+        if damaged:
+            raise ValueError(f"{damaged[0]} is damaged")
 
     def add(self, message: Mapping[str, Json]) -> None:
         """Keep a message, unless it was said before.

@@ -8,18 +8,20 @@ from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
 from fastslow.config.models import RunConfig
+from fastslow.effort import Effort
 from fastslow.grading import guards
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
 from fastslow.random_state import save_generators
-from fastslow.records import GraderEvent, read_scores
+from fastslow.records import BaseDrawsEvent, GraderEvent, read_events, read_scores
 from fastslow.replay import Replay
 from fastslow.run_state import RunState
 from fastslow.rundir import RunDir
 from fastslow.stopping import Stopped, StopRequest
 from fastslow.task import Task
 from fastslow.tracking import Tracker
+from fastslow.types import TokenIds
 
 P = ParamSpec("P")
 
@@ -48,11 +50,20 @@ class Run:
     """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
+        self.effort = Effort(self.config, self.tasks)
+        """What each part of the run counts for in the progress line."""
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):
             guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
         self.replay = Replay(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
+        events = read_events(self.run_dir.events.path)
+        self.base_draws: dict[tuple[str, str], tuple[TokenIds, ...]] = {
+            (event.task, event.text_hash): event.completions
+            for event in events
+            if isinstance(event, BaseDrawsEvent)
+        }
+        """What the base drew for drift, by task and text; it never changes."""
         self.neutral_base: list[tuple[float, ...]] | None = None
         """The base on neutral prose, once it was measured in this process."""
 

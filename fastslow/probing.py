@@ -45,13 +45,16 @@ class ProbeParts:
     """The run's seed."""
 
 
-def probe(parts: ProbeParts, settings: ProbeConfig, stage: Path) -> float:
+def probe(
+    parts: ProbeParts, settings: ProbeConfig, stage: Path, begin: Callable[[int, int], None]
+) -> float:
     """Make every curve of a probe that is not there yet.
 
     Args:
         parts: What to probe with.
         settings: Size and kind of the fresh runs.
         stage: Folder of the stage whose weights are probed, as the loop keeps it.
+        begin: Told before each fresh run its number, from 1, and how many there are.
 
     Returns:
         Seconds that all its curves took, those that were there already too.
@@ -68,7 +71,8 @@ def probe(parts: ProbeParts, settings: ProbeConfig, stage: Path) -> float:
     row = int(stage.name.partition("-")[0]) + 1
     seconds = 0.0
     for seed in range(settings.seeds):
-        for start in (0, row):
+        for at, start in enumerate((0, row), start=1):
+            begin(2 * seed + at, 2 * settings.seeds)
             path = parts.run / "probe" / parts.task.name / f"row-{start:03d}-seed-{seed}.json"
             wanted = _wanted(parts, settings, start, seed)
             found = from_leader(_found(path, wanted))

@@ -53,7 +53,7 @@ def _states() -> dict[str, Any]:
 
     numpy_state: Any = np.random.get_state(legacy=False)
     key = numpy_state["state"]["key"].tolist()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},

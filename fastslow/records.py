@@ -180,6 +180,19 @@ class DriftEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseDrawsEvent:
+    """What the base drew on some inputs: it never changes, so it draws them once in a run."""
+
+    event: ClassVar[str] = "base_draws"
+    task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
+    text_hash: str
+    """The text it was given; empty where there was none."""
+    completions: tuple[tuple[int, ...], ...]
+    """Token ids, one completion per input, in the inputs' order."""
+
+
+@dataclass(frozen=True, slots=True)
 class FiguresEvent:
     """Figures that need the model itself, of one kind, on one thing."""
 
@@ -270,6 +283,7 @@ Event: TypeAlias = Union[
     ShrinkEvent,
     PopulationEvent,
     DriftEvent,
+    BaseDrawsEvent,
     FiguresEvent,
     EvaluationEvent,
     DeployEvent,

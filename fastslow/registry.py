@@ -16,6 +16,7 @@ from typing import Any
 
 import fastslow
 from fastslow.errors import TaskError, nearest
+from fastslow.files import is_file
 from fastslow.task import Task, TaskConfig, TaskDefinition
 
 _TASK_NAME = re.compile(r"[a-z0-9_]+")
@@ -101,7 +102,7 @@ def task_folder(name: str) -> Path:
             f"package.module:function.{nearest(name, task_names())}"
         )
     for root in task_roots():
-        if (root / name / "task.py").is_file():
+        if is_file(root / name / "task.py"):
             return root / name
     searched = ", ".join(str(root) for root in task_roots()) or "no tasks/ folder"
     raise TaskError(

@@ -13,23 +13,19 @@ from fastslow.channels.base import Adaptation, Channel
 from fastslow.config.models import RunConfig
 from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, CheckpointError, EvaluationError, StageError
-from fastslow.evaluation import cell_units, score_all, score_cycle
+from fastslow.evaluation import score_all, score_cycle
 from fastslow.grading import guards
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.memory import out_of_memory
 from fastslow.processes import from_leader
 from fastslow.prompts import best_by_mean
 from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
-from fastslow.run_state import RunState
 from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream
 from fastslow.task import Task
 from fastslow.text import visible
 from fastslow.types import Anchor
-
-TRAINED_UNITS = 2
-"""Training on a row costs about as much as drawing two rollouts; for the progress line."""
 
 PROGRESS_FIGURES = ("reward", "score", "gold_logprob", "proposals_fit")
 """Of a channel's figures, those the progress line shows."""
@@ -172,7 +168,7 @@ def record_adaptation(
     if adaptation.samples:
         parts.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     parts.tracker.log(metrics, step=anchor.cycle)
-    parts.progress.finish(channel_units(parts.config, channel))
+    parts.progress.finish(parts.effort.channel(channel))
 
 
 def channel_log(
@@ -187,7 +183,7 @@ def channel_log(
 
     def log(done: int, total: int, figures: Mapping[str, float]) -> None:
         shown = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = channel_units(parts.config, channel) * done / total
+        units = parts.effort.channel(channel) * done / total
         parts.progress.show(where, f"{done}/{total}", units, shown)
         if channel == "slow":
             step = anchor.cycle * total + done
@@ -246,9 +242,8 @@ def named_failure(parts: Run, index: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as err:
         if (said := out_of_memory(err)) is None:
             raise
-        advice = "Lower evaluation.test_examples, fast.threads or the tasks' lengths"
-        words = f"out of memory: {said} {advice}, or use another device."
-        raise stage_error(parts, index, words) from err
+        advice = "Lower evaluation.kl_examples or the tasks' lengths, or use another device."
+        raise stage_error(parts, index, f"out of memory: {said} {advice}") from err
 
 
 def stage_error(parts: Run, index: int, words: str) -> StageError:
@@ -258,25 +253,3 @@ def stage_error(parts: Run, index: int, words: str) -> StageError:
         f"stage {index + 1}/{len(parts.config.stages)} ({stage.task}): {words} The run is kept "
         f"up to its last resume point; go on with: fastslow resume {parts.run_dir.path}"
     )
-
-
-def channel_units(config: RunConfig, channel: str) -> float:
-    """Work of one phase, in rollouts drawn."""
-    if channel == "fast":
-        return float(config.fast.metric_calls) if config.fast else 0.0
-    if config.slow is None:
-        return 0.0
-    trained = config.slow.rows_per_problem(config.num_texts)
-    per_problem = config.slow.rollouts_per_problem + TRAINED_UNITS * trained
-    return float(config.cycle.optimizer_steps * config.cycle.problems * per_problem)
-
-
-def planned_units(config: RunConfig, tasks: Mapping[str, Task], state: RunState) -> float:
-    """Work left to do, in rollouts drawn; for the progress line alone."""
-    row = sum(cell_units(config, task) for task in tasks.values())
-    left = 0.0 if state.base_done else row
-    for index in range(state.next_stage, len(config.stages)):
-        done = state.next_cycle if index == state.next_stage else 0
-        cycles = config.phases(index)[done:]
-        left += sum(channel_units(config, name) for names in cycles for name in names) + row
-    return left

@@ -39,7 +39,11 @@ class SimbaSearch:
         return simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
-        """See `Optimizer.search`."""
+        """See `Optimizer.search`.
+
+        SIMBA passes over a rule that was not written. Once the reflection model stays away, no text
+        is asked any more, so that the rest of the budget is not spent on a search without rules.
+        """
         parent = pool.best(1)[0].program
         sizes = len(scorer.anchor_set), len(scorer.pool), self.batch, self.candidates
         steps = simba_steps(scorer.left, *sizes)
@@ -58,7 +62,7 @@ class SimbaSearch:
                 num_threads=scorer.threads,
             )
             found = optimizer.compile(
-                GuardedModule(parent, pool.forbids),
+                GuardedModule(parent, lambda text: self.reflection.away or pool.forbids(text)),
                 trainset=examples[: steps * self.batch],
                 seed=seed,
             )

@@ -7,6 +7,7 @@ learns from is its trainer's: rollouts (`trl_bridge.py`) or gold answers (`sft_b
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,7 @@ class SlowChannel:
         settings: Learning rate, and what else its trainer needs.
         trainer: Makes the trainer of a stage, which takes settings of this type.
         kl_budget: Ends the adaptation of a stage when it is spent; None sets no limit.
+        stage_lrs: Peak learning rate of stages, by index, that have one of their own.
     """
 
     name = "slow"
@@ -68,8 +70,10 @@ class SlowChannel:
         settings: UpdateSettings,
         trainer: MakeUpdates = FastSlowTrainer,
         kl_budget: KlBudget | None = None,
+        stage_lrs: Mapping[int, float] | None = None,
     ) -> None:
         self.settings = settings
+        self._stage_lrs = dict(stage_lrs or {})
         self._make_trainer = trainer
         self.kl_budget = kl_budget
         self._has_effect = False
@@ -103,7 +107,7 @@ class SlowChannel:
             started, before = time.monotonic(), policy.engine.num_rollouts
             if self.kl_budget and self.kl_budget.is_hit:
                 break
-            lr = self.settings.lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
+            lr = self._peak_lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
             draws = derive_seed(seed, "update", index)
@@ -187,6 +191,12 @@ class SlowChannel:
             )
         return phase
 
+    @property
+    def _peak_lr(self) -> float:
+        """Of the present stage."""
+        own = None if self._stage is None else self._stage_lrs.get(self._stage)
+        return self.settings.lr if own is None else own
+
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
     ) -> tuple[Updates, torch.optim.AdamW]:
@@ -209,7 +219,7 @@ class SlowChannel:
                     policy, task, len(anchor.batches[0].examples), self.settings
                 )
             self._optimizer = torch.optim.AdamW(
-                parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
+                parameters, lr=self._peak_lr, weight_decay=self.settings.weight_decay
             )
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
@@ -256,7 +266,7 @@ class SlowChannel:
             raise ChannelError(
                 "slow: the adapter is bit-identical after its updates although there was "
                 "something to learn from. The optimizer does not hold the adapter's weights, or "
-                f"slow.lr = {self.settings.lr} is below their resolution."
+                f"the learning rate {self._peak_lr} is below their resolution."
             )
 
 

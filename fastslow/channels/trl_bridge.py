@@ -117,6 +117,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient
+        self.current_gradient_accumulation_steps = self.num_local_rows // self.pass_size.rows
 
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int

@@ -77,7 +77,7 @@ def rollback(
         int, typer.Option(metavar="STAGE", help="Number of a finished stage, from 1; later too.")
     ],
 ) -> None:
-    """Deploy the adapter and texts that a stage left, in place of the last one's.
+    """Put the adapter and texts that a stage left in use.
 
     Moves nothing: a line in deployed.jsonl says what is in use, and export, gate and report follow
     it. Their scores are those of the stage's row, exactly. Needs no model.

@@ -92,7 +92,7 @@ def resume(run: Run) -> None:
 def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
     from fastslow.config.load import check_fragment, load_config
 
-    if file.resolve().parent.name == "base":
+    if file.absolute().parent.name == "base":
         check_fragment(file)
         print(f"{visible(str(file))}: ok, a fragment for others to extend")
         return

@@ -38,6 +38,8 @@ def print_report(run: Path) -> None:
     from fastslow.report import build_report, render_terminal
 
     output().print(render_terminal(build_report(run)))
+    if (run / "report.html").exists():
+        print(f"to read in a browser: {visible(str(run / 'report.html'))}")
     print(f"run folder: {visible(str(run))}")
 
 

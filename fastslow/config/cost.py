@@ -239,12 +239,13 @@ def _probing(config: RunConfig) -> int:
 
 
 def _drift_draws(config: RunConfig, per_cell: int) -> int:
-    """Of tuned policy and base each, under two texts once a task has been visited; and neutral."""
+    """At most: tuned, under two texts per task visited; the base, once per text; and neutral."""
     stages = [stage.task for stage in config.stages]
-    texts = sum(len(config.task_names) + len(set(stages[: i + 1])) for i in range(len(stages)))
-    drawn = 2 * texts * min(per_cell, config.evaluation.kl_examples)
+    tuned = 2 * sum(len(set(stages[: i + 1])) for i in range(len(stages)))
+    base = len(set(stages)) + len(stages)  # seed texts, and the one each stage deploys
+    drawn = (tuned + base) * min(per_cell, config.evaluation.kl_examples)
     neutral = min(NEUTRAL_PASSAGES, config.evaluation.kl_examples)
-    return drawn + (2 * len(stages) * neutral if config.evaluation.neutral else 0)
+    return drawn + ((len(stages) + 1) * neutral if config.evaluation.neutral else 0)
 
 
 def _replayed_texts(config: RunConfig) -> int:

@@ -69,6 +69,8 @@ class StageConfig(Model):
     """Whether the fast channel takes part in this stage."""
     slow: bool = key(True, "switch", FST + ", Algorithm 1")
     """Whether the slow channel takes part in this stage."""
+    lr: PositiveFloat | None = key(None, "1 / update", "that of `slow`: one for all stages")
+    """Peak learning rate of this stage in place of `slow.lr`."""
 
 
 class CycleConfig(Model):
@@ -100,8 +102,8 @@ class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
     timeout_s: PositiveFloat = key(10.0, "seconds", OURS)
-    """An answer that is not graded within this gets score 0. Ends Python code; code that stays in
-    one call of a C library only in part, see docs/trust.md."""
+    """An answer that is not graded within this gets score 0. Ends Python code and, in the main
+    thread, regular expressions, but not a call of a C library."""
     max_failures_frac: NonNegativeFloat = key(0.1, "share", OURS, le=1)
     """A stage stops when more than this share of its answers could not be graded."""
 
@@ -210,6 +212,12 @@ class RunConfig(Model):
                     "`fast` and `slow` of this stage are both false, so it would do nothing. "
                     "Set one of them to true, or remove the stage.",
                 )
+            if stage.lr is not None and (self.slow is None or not stage.slow):
+                yield (
+                    f"stages.{index}.lr",
+                    f"`lr` of this stage is {stage.lr}, but the slow channel takes no part in it. "
+                    "Remove `lr`, or turn the slow channel on.",
+                )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""
@@ -255,4 +263,5 @@ class RunConfig(Model):
 
 
 def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
+    """Divisors up to a thousand; no group is larger."""
+    return [n for n in range(1, min(number, 1000) + 1) if number % n == 0]

@@ -3,6 +3,9 @@
 Tuned is the policy as it is, base the same weights with the adapter off. Both get the same context,
 so that weights are measured, not texts; `kl_system` alone compares deployments. Divergences are
 exact over the vocabulary, temperature 1, means over generated tokens, the stop token included.
+
+All inputs are drawn and compared together: with few rows a pass costs what reading the weights
+costs, and inputs under the same text share its tokens.
 """
 
 import math
@@ -12,15 +15,15 @@ from statistics import fmean
 
 from fastslow.measure.divergences import sampled_kl
 from fastslow.measure.uncertainty import clustered_se
-from fastslow.policy.engine import Engine, TokenComparison
-from fastslow.policy.policy import Policy, seed_program
+from fastslow.policy.engine_interface import Engine, TokenComparison
+from fastslow.policy.policy import Policy
 from fastslow.prompts import PromptProgram
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Example, Sampling, TokenIds
+from fastslow.types import Completion, Example, Sampling, TokenIds
 
-ROWS_AT_ONCE = 16
-"""Rows whose whole distributions are held in memory together."""
+ROWS_AT_ONCE = 64
+"""Rows compared in one pass; whole distributions are held for some positions at a time only."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,95 @@ class DriftPair:
     """The same of the base, at the tokens the base draws."""
 
 
+@dataclass(frozen=True)
+class DriftInputs:
+    """Inputs measured as one: some of a task's under one text, or prose of no task."""
+
+    prompts: tuple[TokenIds, ...]
+    """Token ids, at least one prompt."""
+    max_tokens: int
+    """Limit of each completion."""
+
+
+def task_inputs(
+    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example]
+) -> DriftInputs:
+    """A task's inputs under one text, which tuned policy and base are both given."""
+    prompts = (policy.renderer.prompt_ids(program, example.question) for example in examples)
+    return DriftInputs(tuple(prompts), task.max_tokens)
+
+
+def draw(
+    engine: Engine, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
+) -> list[tuple[Completion, ...]]:
+    """One completion per prompt at temperature 1; inputs with the same limit in one call.
+
+    Args:
+        engine: Over the tuned policy; not changed.
+        inputs: What to complete.
+        seeds: One for each of `inputs`; its rows get streams of their own.
+        adapter: False draws from the base.
+
+    Returns:
+        The completions of each of `inputs`, in the order of its prompts.
+    """
+    drawn: dict[tuple[int, int], Completion] = {}
+    for limit in dict.fromkeys(one.max_tokens for one in inputs):
+        rows = [
+            (at, row)
+            for at, one in enumerate(inputs)
+            if one.max_tokens == limit
+            for row in range(len(one.prompts))
+        ]
+        prompts = [inputs[at].prompts[row] for at, row in rows]
+        row_seeds = [derive_seed(seeds[at], "kl", row) for at, row in rows]
+        found = engine.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
+        drawn |= zip(rows, found, strict=True)
+    return [
+        tuple(drawn[at, row] for row in range(len(one.prompts))) for at, one in enumerate(inputs)
+    ]
+
+
+def drift_on(
+    engine: Engine,
+    inputs: Sequence[DriftInputs],
+    tuned: Sequence[Sequence[TokenIds]],
+    base: Sequence[Sequence[TokenIds]],
+) -> list[DriftPair]:
+    """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
+
+    Args:
+        engine: Over the tuned policy; not changed.
+        inputs: As many as there are results.
+        tuned: What the tuned policy drew on each of `inputs`.
+        base: What the base drew on each.
+
+    Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
+    """
+    prompts: list[TokenIds] = []
+    completions: list[TokenIds] = []
+    for one, *drawn in zip(inputs, tuned, base, strict=True):
+        for rows in drawn:  # side by side, so that they share their prompts
+            prompts += one.prompts
+            completions += rows
+    compared = iter(_compare(engine, prompts, completions))
+    pairs = []
+    for one in inputs:
+        of_tuned = [next(compared) for _ in one.prompts]
+        of_base = [next(compared) for _ in one.prompts]
+        pairs.append(
+            DriftPair(
+                kl_fst=token_mean([row.kl_tuned_base for row in of_tuned]),
+                kl_razor=token_mean([row.kl_base_tuned for row in of_base]),
+                entropy=token_mean([row.entropy_tuned for row in of_tuned]),
+                entropy_base=token_mean([row.entropy_base for row in of_base]),
+            )
+        )
+    return pairs
+
+
 def kl_fst(
-    policy: Policy, task: Task, program: PromptProgram, examples: tuple[Example, ...], seed: int
+    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
 ) -> Drift:
     """KL(tuned || base) at tokens the tuned policy draws, same text in both contexts.
 
@@ -64,85 +154,43 @@ def kl_fst(
 
     Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
     """
-    prompts = [policy.renderer.prompt_ids(program, example.question) for example in examples]
-    rows = _compare(policy.engine, prompts, task.max_tokens, seed, adapter=True)
+    inputs = task_inputs(policy, task, program, examples)
+    [drawn] = draw(policy.engine, [inputs], [seed], adapter=True)
+    rows = _compare(policy.engine, inputs.prompts, [completion.token_ids for completion in drawn])
     return token_mean([row.kl_tuned_base for row in rows])
 
 
-def drift_on(engine: Engine, prompts: Sequence[TokenIds], max_tokens: int, seed: int) -> DriftPair:
-    """Both directions and both entropies on any inputs: a new task's, an old one's, neutral ones.
-
-    Args:
-        engine: Over the tuned policy; not changed.
-        prompts: Token ids of the inputs, at least one.
-        max_tokens: Limit of each completion.
-        seed: Of the draws; the tuned policy and the base share it row by row.
-
-    Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
-    """
-    tuned = _compare(engine, prompts, max_tokens, seed, adapter=True)
-    base = _compare(engine, prompts, max_tokens, seed, adapter=False)
-    return DriftPair(
-        kl_fst=token_mean([row.kl_tuned_base for row in tuned]),
-        kl_razor=token_mean([row.kl_base_tuned for row in base]),
-        entropy=token_mean([row.entropy_tuned for row in tuned]),
-        entropy_base=token_mean([row.entropy_base for row in base]),
-    )
-
-
-def drift_with_and_without_text(
-    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
-) -> dict[str, DriftPair]:
-    """`drift_on` a task's inputs `with_text` and `without_text`: the four divergences.
-
-    Without means under the task's seed text, which is what is there when the fast channel is not:
-    without any instruction most tasks ask for nothing.
-
-    Args:
-        policy: The tuned policy; not changed.
-        task: Gives seed text and completion limit.
-        program: The evolved text; both sides are given it.
-        examples: The inputs, at least one.
-        seed: Of the draws.
-    """
-    texts = {"with_text": program, "without_text": seed_program(task)}
-    measured: dict[str, DriftPair] = {}
-    for text in texts.values():
-        if text.text_hash not in measured:
-            prompts = [policy.renderer.prompt_ids(text, example.question) for example in examples]
-            pair = drift_on(policy.engine, prompts, task.max_tokens, seed)
-            measured[text.text_hash] = pair
-    return {name: measured[text.text_hash] for name, text in texts.items()}
-
-
 def kl_system(
-    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
-) -> Drift:
+    engine: Engine, drawn: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
+) -> list[Drift]:
     """KL(tuned under its text || base under the seed text) on outputs: weights and text together.
 
     The contexts differ, so it is estimated from the tokens drawn (k3): not to be compared with the
     exact divergences of weights alone.
 
     Args:
-        policy: The tuned policy; not changed.
-        task: Gives seed text and completion limit.
-        program: The text in deployment.
-        examples: The inputs, at least one.
-        seed: Of the draws.
+        engine: Over the tuned policy; not changed.
+        drawn: What the tuned policy drew on each task's inputs under the text in deployment.
+        theirs: The same inputs under the seed text, for the base.
+
+    Returns:
+        One divergence for each of `theirs`.
     """
-    ours = [policy.renderer.prompt_ids(program, example.question) for example in examples]
-    theirs = [
-        policy.renderer.prompt_ids(seed_program(task), example.question) for example in examples
+    rows = [
+        (prompt, completion)
+        for one, found in zip(theirs, drawn, strict=True)
+        for prompt, completion in zip(one.prompts, found, strict=True)
     ]
-    drawn = _draw(policy.engine, ours, task.max_tokens, seed, adapter=True)
-    terms = []
-    for start in range(0, len(drawn), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        p = policy.engine.logprobs(ours[rows], drawn[rows])
-        q = policy.engine.logprobs(theirs[rows], drawn[rows], adapter=False)
-        for a, b in zip(p, q, strict=True):
-            terms.append(tuple(sampled_kl([x], [y]).k3 for x, y in zip(a, b, strict=True)))
-    return token_mean(terms)
+    terms: list[tuple[float, ...]] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        here = rows[start : start + ROWS_AT_ONCE]
+        prompts = [prompt for prompt, _ in here]
+        base = engine.logprobs(prompts, [done.token_ids for _, done in here], adapter=False)
+        for (_, done), scored in zip(here, base, strict=True):
+            pairs = zip(done.logprobs, scored, strict=True)
+            terms.append(tuple(sampled_kl([p], [q]).k3 for p, q in pairs))
+    found_terms = iter(terms)
+    return [token_mean([next(found_terms) for _ in one.prompts]) for one in theirs]
 
 
 def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
@@ -157,22 +205,12 @@ def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
     return Drift(fmean(values), len(values), clustered_se(values, clusters))
 
 
-def _draw(
-    engine: Engine, prompts: Sequence[TokenIds], max_tokens: int, seed: int, *, adapter: bool
-) -> list[TokenIds]:
-    seeds = [derive_seed(seed, "kl", index) for index in range(len(prompts))]
-    sampling = Sampling(max_tokens, temperature=1.0)
-    drawn = engine.sample(prompts, sampling, seeds, adapter=adapter)
-    return [completion.token_ids for completion in drawn]
-
-
 def _compare(
-    engine: Engine, prompts: Sequence[TokenIds], max_tokens: int, seed: int, *, adapter: bool
+    engine: Engine, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> list[TokenComparison]:
-    """Tuned and base at tokens that one of them draws."""
-    drawn = _draw(engine, prompts, max_tokens, seed, adapter=adapter)
+    """Tuned and base at given tokens."""
     compared = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        compared += engine.compare_to_base(prompts[rows], drawn[rows])
+        compared += engine.compare_to_base(prompts[rows], completions[rows])
     return compared

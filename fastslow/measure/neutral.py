@@ -5,14 +5,20 @@ project and are free under its licence.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from fastslow.measure.drift import ROWS_AT_ONCE, Drift, token_mean
+from fastslow.measure.drift import Drift, DriftInputs, token_mean
+from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
 from fastslow.policy.policy import Policy
 from fastslow.types import TokenIds
 
 NEUTRAL_VERSION = 1
 """Goes up with every change of a passage, which changes all figures measured on them."""
+
+NEUTRAL_TOKENS = 8
+"""Limit of a continuation of neutral prose. Source: ours, that of word-level tasks: inputs with the
+same limit are drawn together."""
 
 NEUTRAL_PASSAGES: tuple[str, ...] = (
     "The bakery on the corner opens before sunrise. By the time the first bus stops outside, the "
@@ -67,6 +73,16 @@ NEUTRAL_PASSAGES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
+class NeutralPass:
+    """One pass over the passages: how well they are predicted, and what the units did meanwhile."""
+
+    logprobs: list[tuple[float, ...]]
+    """Log-probability of each token of each passage but the first, in nats."""
+    activations: Activations
+    """Of all positions; the proxies of plasticity are measured on them too."""
+
+
+@dataclass(frozen=True)
 class NeutralText:
     """How well the policy predicts text that belongs to no task."""
 
@@ -78,50 +94,45 @@ class NeutralText:
     """`neutral_ce_delta`, tuned - base: positive = general language got worse."""
 
 
+def read_neutral(
+    policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES, *, adapter: bool = True
+) -> NeutralPass:
+    """Take the passages through the model, no prompt around them.
+
+    Args:
+        policy: Not changed.
+        passages: Each of two tokens at least.
+        adapter: False reads with the base.
+    """
+    rows = neutral_ids(policy, passages)
+    with nullcontext() if adapter else policy.engine.base_weights():
+        activations = record_activations(policy.model, rows)
+    logprobs = next_token_logprobs(policy.model, rows, activations)
+    if logprobs is None:
+        first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
+        logprobs = policy.engine.logprobs(first, rest, adapter=adapter)
+    return NeutralPass(logprobs, activations)
+
+
 def neutral_cross_entropy(
-    policy: Policy,
-    passages: Sequence[str] = NEUTRAL_PASSAGES,
-    base: Sequence[Sequence[float]] | None = None,
+    tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]
 ) -> NeutralText:
-    """Cross-entropy of fixed neutral passages with the adapter on and off, no prompt around them.
+    """Cross-entropy of the passages with the adapter on and off.
 
     The first token of a passage is given; all others are predicted.
 
     Args:
-        policy: Not changed.
-        passages: Each of two tokens at least.
-        base: What `neutral_logprobs` gives for the base, which never changes; None computes it.
+        tuned: `NeutralPass.logprobs` of the tuned policy.
+        base: The same of the base.
 
     Source: TRACE (arXiv 2310.06762) for the deltas of general ability; the passages are ours.
     """
-    on = neutral_logprobs(policy, passages, adapter=True)
-    off = neutral_logprobs(policy, passages, adapter=False) if base is None else base
+    pairs = list(zip(tuned, base, strict=True))
     return NeutralText(
-        tuned=token_mean([tuple(-x for x in row) for row in on]),
-        base=token_mean([tuple(-x for x in row) for row in off]),
-        delta=token_mean(
-            [tuple(b - a for a, b in zip(x, y, strict=True)) for x, y in zip(on, off, strict=True)]
-        ),
+        tuned=token_mean([tuple(-x for x in row) for row in tuned]),
+        base=token_mean([tuple(-x for x in row) for row in base]),
+        delta=token_mean([tuple(b - a for a, b in zip(x, y, strict=True)) for x, y in pairs]),
     )
-
-
-def neutral_logprobs(
-    policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES, *, adapter: bool
-) -> list[tuple[float, ...]]:
-    """Log-probability of each token of each passage but the first, in nats.
-
-    Args:
-        policy: Not changed.
-        passages: Each of two tokens at least.
-        adapter: False gives those of the base.
-    """
-    rows = neutral_ids(policy, passages)
-    first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
-    scored: list[tuple[float, ...]] = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        batch = slice(start, start + ROWS_AT_ONCE)
-        scored += policy.engine.logprobs(first[batch], rest[batch], adapter=adapter)
-    return scored
 
 
 def neutral_ids(policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES) -> list[TokenIds]:
@@ -132,6 +143,7 @@ def neutral_ids(policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES) -> l
     ]
 
 
-def neutral_prompts(policy: Policy) -> list[TokenIds]:
-    """The first half of each neutral passage: inputs of no task for `drift_on`."""
-    return [row[: max(1, len(row) // 2)] for row in neutral_ids(policy)]
+def neutral_inputs(policy: Policy, count: int) -> DriftInputs:
+    """The first halves of `count` passages: inputs of no task for `drift_on`."""
+    rows = neutral_ids(policy, NEUTRAL_PASSAGES[:count])
+    return DriftInputs(tuple(row[: max(1, len(row) // 2)] for row in rows), NEUTRAL_TOKENS)

@@ -4,19 +4,23 @@ Read only: the adapter stays on, no gradient, hooks go when the pass ends, and a
 batch are dropped as soon as they are added up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fastslow.policy.head import plain_head, score_targets
 from fastslow.policy.weight_deltas import base_name
 from fastslow.types import TokenIds
 
 ROWS_AT_ONCE = 8
+
+Units: TypeAlias = Mapping[str, tuple[float, ...]]
+"""A figure of each unit, by layer."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,33 @@ class Activations:
     """E|h_u| of each unit, by layer: the module whose inputs the units are."""
     active_share: dict[str, tuple[float, ...]]
     """Share of positions on which each unit is above 0, by layer."""
-    features: Float[Tensor, "samples hidden"]
-    """Last hidden state at each position: what the output head is given."""
+    features: tuple[Float[Tensor, "_ hidden"], ...]
+    """Last hidden states of each input in turn: what the output head is given."""
 
     def singular_values(self) -> list[float]:
         """Of the features, descending, not centred; as many as the smaller of their two sides."""
-        values: list[float] = torch.linalg.svdvals(self.features).tolist()
+        values: list[float] = torch.linalg.svdvals(torch.cat(self.features)).tolist()
         return values
+
+    def joined(self, other: "Activations") -> "Activations":
+        """As if the inputs of both had been run together."""
+        whole = self.samples + other.samples
+
+        def mean(ours: Units, theirs: Units) -> dict[str, tuple[float, ...]]:
+            return {
+                name: tuple(
+                    (a * self.samples + b * other.samples) / whole
+                    for a, b in zip(units, theirs[name], strict=True)
+                )
+                for name, units in ours.items()
+            }
+
+        return Activations(
+            whole,
+            mean(self.mean_abs, other.mean_abs),
+            mean(self.active_share, other.active_share),
+            self.features + other.features,
+        )
 
 
 @torch.no_grad()
@@ -51,31 +75,58 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
         rows: Token ids of the inputs, the same for every stage; at least one, none empty.
     """
     units = {name: _Sums() for name in unit_layers(model)}
-    features: list[Tensor] = []
+    features: dict[int, Tensor] = {}
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = inner.get_decoder()  # without the head, whose logits nobody needs here
     training = model.training
     model.eval()
     try:
         with _watched(model, units) as real:
-            ordered = sorted(rows, key=len)
-            for start in range(0, len(ordered), ROWS_AT_ONCE):
-                batch = ordered[start : start + ROWS_AT_ONCE]
+            order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                here = order[start : start + ROWS_AT_ONCE]
+                batch = [rows[index] for index in here]
                 width = max(map(len, batch))
                 ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
                 mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
                 ids, mask = ids.to(model.device), mask.to(model.device)
                 real[:] = [mask.bool()]
                 states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-                features.append(states.last_hidden_state[real[0]].float().cpu())
+                for index, row in zip(here, states.last_hidden_state, strict=True):
+                    features[index] = row[: len(rows[index])].float().cpu()
     finally:
         model.train(training)
     return Activations(
         samples=sum(map(len, rows)),
         mean_abs={base_name(name): sums.mean_abs() for name, sums in units.items()},
         active_share={base_name(name): sums.active_share() for name, sums in units.items()},
-        features=torch.cat(features),
+        features=tuple(features[index] for index in range(len(rows))),
     )
+
+
+@torch.no_grad()
+def next_token_logprobs(
+    model: Any, rows: Sequence[TokenIds], recorded: Activations
+) -> list[tuple[float, ...]] | None:
+    """Log-probability of each token but the first of each input, in nats, without another pass.
+
+    Args:
+        model: The model that `recorded` comes from.
+        rows: The inputs of `recorded`, in their order.
+        recorded: What `record_activations` gave.
+
+    Returns:
+        One row per input; None for a model whose logits are more than a layer of its last states.
+    """
+    head = plain_head(model)
+    if head is None:
+        return None
+    states = torch.cat([states[:-1] for states in recorded.features]).to(head.weight)
+    targets = torch.tensor([token for row in rows for token in row[1:]], device=states.device)
+    nodes = torch.arange(len(targets), device=states.device)
+    logprobs, _ = score_targets(states, head, nodes, targets)
+    found = iter(logprobs.tolist())
+    return [tuple(next(found) for _ in row[1:]) for row in rows]
 
 
 def unit_layers(model: Any) -> list[str]:

@@ -24,5 +24,5 @@ def out_of_memory(error: BaseException) -> str | None:
 def free_memory() -> None:
     """Collect what a failed attempt left behind, on the accelerator too."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -26,7 +26,8 @@ def shared_prefixes(rows: Sequence[TokenIds]) -> list[PrefixGroup]:
     group's shared beginning so far, with the next.
 
     Returns:
-        Groups that hold every index once; each trunk leaves its members at least one token.
+        Groups that hold every index once; each trunk leaves its members at least one token, and a
+        row that shares with no other has none: a pass of its own would cost more than it saves.
     """
     order = sorted(range(len(rows)), key=lambda i: rows[i])
     groups: list[PrefixGroup] = []
@@ -39,11 +40,15 @@ def shared_prefixes(rows: Sequence[TokenIds]) -> list[PrefixGroup]:
             trunk = trunk[:shared]
             continue
         if members:
-            groups.append(PrefixGroup(trunk, tuple(members)))
+            groups.append(_group(trunk, members))
         members, trunk = [index], rows[index][:-1]
     if members:
-        groups.append(PrefixGroup(trunk, tuple(members)))
+        groups.append(_group(trunk, members))
     return groups
+
+
+def _group(trunk: TokenIds, members: list[int]) -> PrefixGroup:
+    return PrefixGroup(trunk if len(members) > 1 else (), tuple(members))
 
 
 def _common(a: TokenIds, b: TokenIds) -> int:

@@ -87,6 +87,10 @@ class StageAdapters:
         finally:
             put_weights(self.model, present)
 
+    def is_aside(self, task: str) -> bool:
+        """Whether `of` gives this task an adapter of its own; all others share the present one."""
+        return task in self._aside
+
     def save(self, folder: Path) -> None:
         """Write all of it; every adapter put aside becomes a PEFT folder of its own.
 

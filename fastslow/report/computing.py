@@ -34,8 +34,8 @@ from fastslow.report.data import (
     StageSummary,
     TaskSummary,
 )
-from fastslow.report.learning import stage_curves
-from fastslow.report.plasticity import TaskProbe, read_probes
+from fastslow.report.learning import learning_curve_area, stage_curves
+from fastslow.report.plasticity import probe_cost, read_probes
 from fastslow.report.reading import read_card, read_object, require_places, steps_per_cycle
 from fastslow.report.reflection import reflection_account
 from fastslow.report.split import channel_splits
@@ -67,9 +67,11 @@ def build_report(run_path: Path) -> Report:
     matrix = ScoreMatrix(tasks, stages, tuple(tuple(c.score for c in row) for row in cells))
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     noise_floor = max(floors, default=None)
+    cycles, steps = [e for e in events if isinstance(e, CycleEvent)], steps_per_cycle(run_path)
+    curves = stage_curves(table, scores, cycles, stages, steps)
     metrics = final_metrics(matrix, noise_floor=noise_floor)
+    metrics = {**metrics, "lca": learning_curve_area(curves, steps)}
     budgets = {e.task: e.rollouts for e in events if isinstance(e, ReoptimizedEvent)}
-    cycles = [event for event in events if isinstance(event, CycleEvent)]
     drift = _last_drift(events, tasks)
     versions = {row.sample.task: row.sample.version for row in scores}
     summaries = tuple(
@@ -78,7 +80,9 @@ def build_report(run_path: Path) -> Report:
     spent = [event for event in events if isinstance(event, Spending)]
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     probes = read_probes(run_path, noise_floor or 0.0)
-    costs = _evaluations(evaluations) | _probing(probes)
+    costs = _evaluations(evaluations)
+    if (probing := probe_cost(run_path)) is not None:
+        costs["probe"] = EvaluationCost(*probing, 0)
     seconds_by = _seconds(spent) | {"evaluation": float(sum(c.seconds for c in costs.values()))}
     ends = [event for event in events if isinstance(event, RunEvent)]
     marks = [event.seconds for event in ends]
@@ -109,7 +113,7 @@ def build_report(run_path: Path) -> Report:
         saving_seconds=next((e.saving_seconds for e in reversed(ends)), None),
         bwt_warning=why_bwt_says_nothing(matrix, noise_floor or 0.0),
         splits=channel_splits(table, tasks, budgets),
-        curves=stage_curves(table, scores, cycles, stages, steps_per_cycle(run_path)),
+        curves=curves,
         cycles=_cycle_points(cycles),
         measured=tuple(
             {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}.values()
@@ -145,14 +149,6 @@ def _cycle_points(cycles: Sequence[CycleEvent]) -> tuple[CyclePoint, ...]:
         CyclePoint(stage, cycle, metrics.get("fast/best_score"), metrics.get("slow/reward"))
         for (stage, cycle), metrics in sorted(found.items())
     )
-
-
-def _probing(probes: Sequence[TaskProbe]) -> dict[str, EvaluationCost]:
-    """Probes are a part of the evaluation too."""
-    if not probes:
-        return {}
-    rollouts = sum(probe.rollouts for probe in probes)
-    return {"probe": EvaluationCost(rollouts, sum(probe.seconds for probe in probes), 0)}
 
 
 def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:

@@ -11,6 +11,8 @@ NOTES = {
     "from the tuned policy, both given the same text.",
     "kl_razor": "KL(base || tuned) in nats per generated token on the task's test inputs, sampled "
     "from the base, both given the same text.",
+    "kl_system": "KL(tuned, deployed text || base, seed text), estimator k3 at tokens the former "
+    "draws: what weights and text did together. Not comparable with the exact divergences.",
     "entropy": f"Of the tuned policy, at tokens it draws. {ENTROPY}",
     "entropy_base": f"Of the base, at tokens it draws. {ENTROPY}",
     "neutral_ce_delta": "Cross-entropy of fixed prose of no task, adapter on minus off, in nats "

@@ -1,8 +1,9 @@
 """Learning curves within stages, from the scores recorded after their cycles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fastslow.measure.accuracy import lca
 from fastslow.measure.bootstrap import Estimate
 from fastslow.measure.curves import LearningCurve, count_to_threshold, fit_sigmoid
 from fastslow.records import CycleEvent, ScoreRow
@@ -67,6 +68,32 @@ def stage_curves(
     return tuple(
         _curve(table, index, task, points, [c for c in cycles if c.stage == index], steps_per_cycle)
         for index, task in enumerate(stages)
+    )
+
+
+def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> Metric:
+    """`lca` over the stages of a run, up to the last update that all of them made.
+
+    Its curve has a point after every update; ours has one after every cycle. The two are the same
+    where a cycle is one update.
+
+    Args:
+        curves: Of every stage.
+        steps_per_cycle: Updates between two points.
+    """
+    points = {
+        f"{curve.stage + 1} {curve.task}": curve.curve.means() if curve.curve else []
+        for curve in curves
+    }
+    updates = min((len(scores) - 1 for scores in points.values()), default=0)
+    found = lca(points, max(0, updates))
+    if steps_per_cycle == 1:
+        return found
+    return replace(
+        found,
+        value=None,
+        reason=f"not measured: scored after every {steps_per_cycle} updates, needs a score after "
+        "each (cycle.optimizer_steps = 1)",
     )
 
 

@@ -88,6 +88,21 @@ def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
     return tuple(made)
 
 
+def probe_cost(run_path: Path) -> tuple[int, float] | None:
+    """Completions and seconds of every curve kept, each once; None where there is none.
+
+    Probes of several stages share the curve of the base.
+
+    Raises:
+        CheckpointError: A curve is damaged.
+    """
+    curves = [_read(path) for path in sorted((run_path / "probe").glob("*/row-*.json"))]
+    if not curves:
+        return None
+    seconds = float(sum(curve["seconds"] for curve in curves))
+    return sum(curve["rollouts"] for curve in curves), seconds
+
+
 def _probe(
     task: str,
     row: int,

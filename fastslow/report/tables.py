@@ -12,7 +12,7 @@ from fastslow.report.data import Report, TaskSummary
 from fastslow.report.drifts import drift_tables
 from fastslow.report.layout import Table, Text, brackets, difference, shown
 from fastslow.report.measured import measured_tables
-from fastslow.report.plasticity import probe_tables
+from fastslow.report.plasticity import TaskProbe, probe_tables
 from fastslow.report.weights import weight_tables
 from fastslow.types import Metric
 
@@ -56,7 +56,19 @@ def verdict(report: Report) -> str:
             f"Rolled back: in use is the policy after stage {report.deployed.row} of "
             f"{len(report.stage_tasks)}."
         )
+    parts += map(_probed, report.probes)
     return " ".join(parts)
+
+
+def _probed(probe: TaskProbe) -> str:
+    """What one probe says: whether its end lies beyond chance from the base's."""
+    name = "probe_end_difference"
+    value, interval = probe.metrics[name].value, probe.estimates[name].interval
+    where = f"on the probe {probe.task}, from the weights of row {probe.row}"
+    if value is None or interval is None:
+        return f"Plasticity is not measured {where}."
+    said = "Lost plasticity" if interval.high < 0 else "No loss of plasticity beyond chance"
+    return f"{said} {where}: {value:+.2f}{brackets(interval)} against the base ({name})."
 
 
 def _forgotten(report: Report) -> list[str]:

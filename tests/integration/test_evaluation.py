@@ -22,6 +22,7 @@ from fastslow.policy.weight_deltas import weight_deltas
 from fastslow.prompts import PromptProgram
 from fastslow.records import (
     NEUTRAL,
+    BaseDrawsEvent,
     DriftEvent,
     EvaluationEvent,
     FiguresEvent,
@@ -213,7 +214,7 @@ def test_drift_geometry_and_proxies_are_measured_after_every_stage(
     events = read_events(run / "events.jsonl")
     drift = {(e.row, e.task, e.name, e.text): e for e in events if isinstance(e, DriftEvent)}
     for row in (1, 2):
-        for task in (*TASKS, NEUTRAL):
+        for task in (*TASKS[:row], NEUTRAL):
             for name in ("kl_fst", "kl_razor", "entropy", "entropy_base"):
                 of = drift.get((row, task, name, "with_text"))
                 of = of or drift[row, task, name, "without_text"]
@@ -222,13 +223,18 @@ def test_drift_geometry_and_proxies_are_measured_after_every_stage(
     first = [e for (*what, _), e in drift.items() if what == [1, "first", "kl_fst"]]
     assert first[0].text_hash != first[1].text_hash
     assert first[0].value != first[1].value
-    unseen = [e for (*what, _), e in drift.items() if what == [1, "second", "kl_fst"]]
-    assert unseen[0].value == unseen[1].value
+    system = [e for (*what, _), e in drift.items() if what == [1, "first", "kl_system"]]
+    assert [e.text for e in system] == ["with_text"]
+    assert system[0].value is not None
+    assert system[0].value != first[0].value
+    unvisited = [key for key in drift if key[:2] in ((1, "second"), (1, "held_out"))]
+    assert unvisited == []
     base = [drift[row, NEUTRAL, "neutral_ce_base", "without_text"].value for row in (1, 2)]
     assert base[0] == base[1]
-    # row 1: 3 inputs under 4 texts by both policies; row 2: under 5
-    assert [drawn for _, drawn, _ in costs(run, "drift")] == [24, 30]
-    assert [drawn for _, drawn, _ in costs(run, "neutral")] == [6, 6]
+    # 3 inputs under 2 texts per visited task, and prose; the base draws each of these once
+    assert [drawn for _, drawn, _ in costs(run, "drift")] == [2 * 9, 15 + 6]
+    drawn = [(e.task, len(e.completions)) for e in events if isinstance(e, BaseDrawsEvent)]
+    assert drawn == [("first", 3)] * 2 + [(NEUTRAL, 3)] + [("second", 3)] * 2
 
     found = {(e.kind, e.row, e.of): e for e in events if isinstance(e, FiguresEvent)}
     assert [(kind, row) for kind, row, _ in found] == [

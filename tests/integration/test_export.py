@@ -150,7 +150,7 @@ def test_the_lines_for_transformers_give_the_recorded_completions(
         code = snippets(folder)[0]
         assert len(code.splitlines()) <= 10
         for task in ("first", "second")[:row]:
-            for example, question in list(questions(run, task).items())[:3]:
+            for example, question in list(questions(run, task).items())[:2]:
                 jobs.append((folder, asked(code, task, question)))
                 expected.append(found[task, example].completion + "\n")
         jobs.append((folder, code))  # as it stands, with the question that the card shows
@@ -160,7 +160,7 @@ def test_the_lines_for_transformers_give_the_recorded_completions(
         ids = {asked: example for example, asked in questions(run, last).items()}
         expected.append(found[last, ids[ast.literal_eval(literal[1])]].completion + "\n")
     assert executed(jobs) == expected
-    assert len(set(expected)) > 8  # the model does not say one thing to everything
+    assert len(set(expected)) > 6  # the model does not say one thing to everything
 
 
 class ChatServer:

@@ -5,15 +5,19 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 
 from fastslow.measure.drift import (
+    DriftInputs,
+    DriftPair,
+    draw,
     drift_on,
-    drift_with_and_without_text,
     kl_fst,
     kl_system,
+    task_inputs,
     token_mean,
 )
 from fastslow.measure.geometry import measure_geometry
@@ -21,7 +25,8 @@ from fastslow.measure.neutral import (
     NEUTRAL_PASSAGES,
     neutral_cross_entropy,
     neutral_ids,
-    neutral_prompts,
+    neutral_inputs,
+    read_neutral,
 )
 from fastslow.policy.activations import record_activations, unit_layers
 from fastslow.policy.adapters import adapter_tensors
@@ -35,6 +40,28 @@ from fastslow.types import Sampling
 from tests.tiny import tiny_model, tiny_tokenizer
 
 EVOLVED = PromptProgram("Write the letter that comes next, and nothing else.")
+
+
+def drift(policy: Policy, *inputs: DriftInputs, seed: int = 0) -> list[DriftPair]:
+    """Both directions on each of `inputs`, all in one go; tuned and base draw with one seed."""
+    seeds = [seed] * len(inputs)
+    drawn = [
+        [[completion.token_ids for completion in found] for found in sides]
+        for sides in (
+            draw(policy.engine, inputs, seeds, adapter=True),
+            draw(policy.engine, inputs, seeds, adapter=False),
+        )
+    ]
+    return drift_on(policy.engine, inputs, *drawn)
+
+
+def system_kl(policy: Policy, task: Task, program: PromptProgram) -> float:
+    """`kl_system` of three inputs."""
+    ours, theirs = (
+        task_inputs(policy, task, text, task.test[:3]) for text in (program, seed_program(task))
+    )
+    [found] = kl_system(policy.engine, draw(policy.engine, [ours], [0], adapter=True), [theirs])
+    return found.value
 
 
 @contextmanager
@@ -52,34 +79,51 @@ def left_alone(policy: Policy) -> Iterator[None]:
 
 
 def test_a_fresh_adapter_has_not_drifted_anywhere(policy: Policy, task: Task) -> None:
-    pair = drift_with_and_without_text(policy, task, EVOLVED, task.test[:3], 0)["with_text"]
+    [pair] = drift(policy, task_inputs(policy, task, EVOLVED, task.test[:3]))
     assert abs(pair.kl_fst.value) < 1e-9
     assert abs(pair.kl_razor.value) < 1e-9
     assert pair.entropy == pair.entropy_base
-    assert neutral_cross_entropy(policy).delta.value == pytest.approx(0, abs=1e-6)
+    on, off = (read_neutral(policy, adapter=adapter).logprobs for adapter in (True, False))
+    assert on == off
 
 
 def test_both_directions_have_their_own_values_with_and_without_text(
     moved: Policy, task: Task
 ) -> None:
+    texts = (EVOLVED, seed_program(task))
+    inputs = [task_inputs(moved, task, text, task.test[:4]) for text in texts]
     with left_alone(moved):
-        pairs = drift_with_and_without_text(moved, task, EVOLVED, task.test[:4], 0)
-    assert list(pairs) == ["with_text", "without_text"]
-    values = [d.value for pair in pairs.values() for d in (pair.kl_fst, pair.kl_razor)]
+        pairs = drift(moved, *inputs)
+    values = [d.value for pair in pairs for d in (pair.kl_fst, pair.kl_razor)]
     assert len({round(value, 6) for value in values}) == 4
     assert min(values) > 1e-4
     kl = kl_fst(moved, task, EVOLVED, task.test[:4], 0)
-    assert kl == pairs["with_text"].kl_fst
+    assert kl.tokens == pairs[0].kl_fst.tokens
+    assert kl.value == pytest.approx(pairs[0].kl_fst.value, abs=1e-6)
     assert kl.se is not None
-    for pair in pairs.values():
+    for pair in pairs:
         assert 0 < pair.entropy.value < math.log(len(moved.tokenizer))
-    same = drift_with_and_without_text(moved, task, seed_program(task), task.test[:4], 0)
-    assert same["with_text"] == same["without_text"] == pairs["without_text"]
+
+
+def test_inputs_measured_together_have_the_values_they_have_alone(
+    moved: Policy, task: Task
+) -> None:
+    prose = neutral_inputs(moved, 3)
+    inputs = [task_inputs(moved, task, EVOLVED, task.test[:4]), prose]
+    assert prose.max_tokens != inputs[0].max_tokens
+    together = drift(moved, *inputs)
+    for one, pair in zip(inputs, together, strict=True):
+        [alone] = drift(moved, one)
+        for name in ("kl_fst", "kl_razor", "entropy", "entropy_base"):
+            found, expected = getattr(pair, name), getattr(alone, name)
+            assert found.tokens == expected.tokens
+            assert found.value == pytest.approx(expected.value, abs=1e-6)
 
 
 def test_the_reverse_direction_is_the_hand_value_at_tokens_the_base_draws(moved: Policy) -> None:
-    prompt = neutral_prompts(moved)[0][:20]
-    measured = drift_on(moved.engine, [prompt], 3, seed=5).kl_razor
+    prompt = neutral_inputs(moved, 1).prompts[0][:20]
+    [pair] = drift(moved, DriftInputs((prompt,), 3), seed=5)
+    measured = pair.kl_razor
     with moved.engine.base_weights():
         fresh = Policy(moved.model, moved.tokenizer).engine
         seeds = [derive_seed(5, "kl", 0)]
@@ -106,22 +150,26 @@ def test_the_base_draws_what_it_draws_alone_after_the_tuned_policy_has_drawn(
 def test_the_system_divergence_sees_the_text_even_where_no_weight_has_moved(
     policy: Policy, task: Task
 ) -> None:
-    unchanged = kl_system(policy, task, seed_program(task), task.test[:3], 0)
-    assert abs(unchanged.value) < 1e-6
-    assert kl_system(policy, task, EVOLVED, task.test[:3], 0).value > 1e-5
+    assert abs(system_kl(policy, task, seed_program(task))) < 1e-6
+    assert system_kl(policy, task, EVOLVED) > 1e-5
 
 
 def test_neutral_passages_are_scored_with_the_adapter_on_and_off(moved: Policy) -> None:
     with left_alone(moved):
-        scored = neutral_cross_entropy(moved, NEUTRAL_PASSAGES[:3])
+        on, off = (read_neutral(moved, NEUTRAL_PASSAGES[:3], adapter=a) for a in (True, False))
+    scored = neutral_cross_entropy(on.logprobs, off.logprobs)
     rows = neutral_ids(moved, NEUTRAL_PASSAGES[:3])
     assert scored.delta.tokens == sum(len(row) - 1 for row in rows)
     assert scored.delta.value == pytest.approx(scored.tuned.value - scored.base.value)
     assert abs(scored.delta.value) > 1e-3
     ids = torch.tensor([rows[0]])
     loss = float(moved.model(input_ids=ids, labels=ids).loss.detach())
-    first = neutral_cross_entropy(moved, NEUTRAL_PASSAGES[:1])
-    assert first.tuned.value == pytest.approx(loss, abs=1e-4)
+    assert -fmean(on.logprobs[0]) == pytest.approx(loss, abs=1e-4)
+    first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
+    for passes, adapter in ((on, True), (off, False)):
+        plain = moved.engine.logprobs(first, rest, adapter=adapter)
+        for row, expected in zip(passes.logprobs, plain, strict=True):
+            assert row == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_neutral_passages_are_many_and_distinct() -> None:
@@ -150,7 +198,13 @@ def test_activations_are_those_of_single_rows(family: str) -> None:
         recorded = record_activations(policy.model, rows)
     assert list(recorded.mean_abs) == [f"model.layers.{i}.mlp.down_proj" for i in range(2)]
     assert recorded.samples == 7
-    assert recorded.features.shape == (7, 32)
+    assert [states.shape for states in recorded.features] == [(4, 32), (1, 32), (2, 32)]
+    halves = [record_activations(policy.model, part) for part in (rows[:1], rows[1:])]
+    joined = halves[0].joined(halves[1])
+    assert joined.samples == 7
+    layer_name = "model.layers.0.mlp.down_proj"
+    assert joined.mean_abs[layer_name] == pytest.approx(recorded.mean_abs[layer_name], abs=1e-6)
+    assert joined.singular_values() == pytest.approx(recorded.singular_values(), abs=1e-4)
 
     seen: list[torch.Tensor] = []
     layer = policy.model.get_submodule(unit_layers(policy.model)[1])

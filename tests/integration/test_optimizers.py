@@ -241,13 +241,13 @@ def test_nothing_is_searched_where_every_text_has_full_marks(
     assert "scores 1 on every anchor problem" in adaptation.notes[0]
 
 
-def simba() -> SimbaSearch:
+def simba(*replies: str) -> SimbaSearch:
     rule = {"discussion": "x", "module_advice": {"respond": RULE}}
     chat = "".join(
         f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value)}\n\n"
         for name, value in rule.items()
     )
-    return SimbaSearch(2, 2, 2, Scripted([chat + "[[ ## completed ## ]]"]))
+    return SimbaSearch(2, 2, 2, Scripted(replies or [chat + "[[ ## completed ## ]]"]))
 
 
 def test_simba_finds_demonstrations_or_rules_where_answers_differ(
@@ -260,6 +260,17 @@ def test_simba_finds_demonstrations_or_rules_where_answers_differ(
     pool = {example.question for example in anchor.pool}
     assert {d.question for d in best.program.demonstrations} <= pool
     assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+
+
+def test_simba_asks_the_policy_no_more_once_the_reflection_model_is_away(
+    obedient: Policy, task: Task, anchor: Anchor
+) -> None:
+    gone, there = simba("away"), simba()
+    plain = adapt(obedient, task, anchor, there, metric_calls=120)
+    obedient.populations.clear()
+    adaptation = adapt(obedient, task, anchor, gone, metric_calls=120)
+    assert gone.reflection.away is not None
+    assert len(anchor.examples) < adaptation.rollouts < plain.rollouts / 2
 
 
 def test_a_text_that_is_refused_asks_no_model(obedient: Policy, task: Task, anchor: Anchor) -> None:

@@ -52,7 +52,8 @@ def task_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for command in ("check", "train", "resume", "report", "prompts", "tasks", "models"):
+    runs = ("train", "resume", "runs", "report", "probe", "prompts", "compare")
+    for command in ("check", *runs, "ablate", "gate", "rollback", "export", "tasks", "models"):
         assert f"  {command} " in printed
     assert "..." not in printed.split("Commands:")[1]
 

@@ -216,22 +216,21 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> No
 
 
 def test_every_file_says_the_same_and_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
-    found = compare_runs(two(tmp_path))
+    runs = two(tmp_path)
+    found = compare_runs(runs)
     data = json.loads(json_text(found))
     assert data["comparisons"][0]["final"]["alpha"]["difference"] == 0.375
     assert data["comparisons"][0]["metrics"]["bwt_gem"]["value"] == -0.25
     assert data["settings"]["slow.lr"][1] == 1e-9
     assert data["verdict"] == list(verdicts(found))
     assert "+0.38 [+0.02, +0.73]" in markdown(found)
-    assert "a drop" not in markdown(found)
-    assert "0.375" not in markdown(found)
     rows = list(csv.DictReader(io.StringIO(scores_csv(found))))
     assert len(rows) == 2 * 3 * 3
     assert [r["score"] for r in rows if (r["task"], r["phase"]) == ("alpha", "final")] == [
         "0.125000",
         "0.500000",
     ]
-    again = compare_runs([tmp_path / "a" / found.arms[0].name, tmp_path / "b" / found.arms[1].name])
+    again = compare_runs(runs)
     assert json_text(again) == json_text(found)
     assert page(again, ()) == page(found, ())
 

@@ -90,7 +90,10 @@ def test_three_mistakes_are_three_lines_with_file_line_and_advice(refusal: Refus
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("lr: 1", "4: lr: unknown key, got 'lr'. It belongs at slow.lr or probe.lr."),
+        (
+            "lr: 1",
+            "4: lr: unknown key, got 'lr'. It belongs at stages.<i>.lr or slow.lr or probe.lr.",
+        ),
         (
             "slow.lr: 1",
             "4: slow.lr: unknown key. Dots belong to overrides; in a file, nest the keys.",

@@ -54,7 +54,8 @@ def test_counts_are_those_worked_by_hand() -> None:
     assert cost.fast_rollouts == 5 * 320 + 2 * 4 * 32
     assert cost.evaluation_cells == 3 * 2
     curves, split = (1 + 2) * 16, 2 * 2 * 64
-    drift = 2 * (3 + 4) * 8 + 2 * 2 * 8  # of both policies; task a twice, b once; then each twice
+    tuned, base = 2 * (1 + 2), 2 + 2  # two texts per task visited; the base once per text
+    drift = (tuned + base) * 8 + (2 + 1) * 8  # and neutral prose: every row, and once by the base
     assert cost.evaluation_rollouts == 6 * 64 + drift + curves + split
 
 
@@ -66,8 +67,9 @@ def evaluated(**keys: Any) -> int | None:
 
 
 def test_kl_inputs_are_some_of_the_test_examples() -> None:
-    assert evaluated(kl_examples=16, neutral=False) == 48 + 2 * (3 + 4) * 8
-    assert evaluated(kl_examples=16) == 48 + 2 * (3 + 4) * 8 + 2 * 2 * 16
+    tuned, base = 2 * (1 + 2), 2 + 2
+    assert evaluated(kl_examples=16, neutral=False) == 48 + (tuned + base) * 8
+    assert evaluated(kl_examples=16) == 48 + (tuned + base) * 8 + (2 + 1) * 16
     assert evaluated(kl_examples=0) == 48
 
 

@@ -150,3 +150,30 @@ def test_data_of_another_shape_is_refused_by_name(data: Any, said: str) -> None:
 def test_data_of_the_right_shape_becomes_the_dataclass() -> None:
     made = shaped(Outer, {"name": "\ud800", "share": None, "inner": [{"count": 3}]})
     assert made == Outer("\ud800", None, (Inner(3),))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "fast.population=9007199254740993",
+        "slow.group=9007199254740993",
+        "cycle.problems=9223372036854775807",
+        "fast={kind: simba, metric_calls: 9223372036854775807}",
+        "fast={kind: gepa, minibatch: 9223372036854775807}",
+        "fast={kind: mipro, candidates: 9223372036854775807, pool: 9223372036854775807}",
+        "fast={kind: demos, pool: 9223372036854775807, population: 9223372036854775807}",
+    ],
+)
+def test_absurd_numbers_are_answered_at_once(override: str) -> None:
+    from fastslow.config.cost import estimate_cost
+    from fastslow.config.load import load_config
+
+    before = time.process_time()
+    said = ""
+    try:
+        loaded = load_config((), ("name=a", "stages=[{task: word_valence}]", override))
+        assert estimate_cost(loaded.config).lines()
+    except ConfigError as err:
+        said = str(err)
+    assert len(said) < 1000
+    assert time.process_time() - before < 1.0
