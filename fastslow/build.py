@@ -215,4 +215,5 @@ def build_tracker(config: RunConfig, run_path: Path) -> Tracker:
     """The run's tracker; one that does nothing when it is off."""
     if config.tracking is None:
         return NullTracker()
-    return MlflowTracker(Path(config.runs_dir), run_path, config.tracking.uri, config.name)
+    experiment = config.tracking.experiment or config.name
+    return MlflowTracker(Path(config.runs_dir), run_path, config.tracking.uri, experiment)

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands import compare, deploy, models, reports, runs, tasks, training
+from fastslow.commands import ablation, compare, deploy, models, reports, runs, tasks, training
 from fastslow.errors import FastSlowError
 from fastslow.text import shorten
 
@@ -42,6 +42,7 @@ for command in (
     reports.report,
     reports.probe,
     reports.prompts,
+    ablation.ablate,
     deploy.gate,
     deploy.rollback,
     deploy.export,

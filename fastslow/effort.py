@@ -86,10 +86,10 @@ class Effort:
         rows = range(0 if not state.base_done else state.next_stage + 1, len(stages) + 1)
         left = sum(self.part(row, part) for row in rows for part in PARTS)
         for index in range(state.next_stage, len(stages)):
-            stage = stages[index]
-            cycles = stage.cycles - (state.next_cycle if index == state.next_stage else 0)
-            cycle = stage.fast * self.channel("fast") + stage.slow * self.channel("slow")
-            left += cycles * cycle + max(0, cycles - 1) * self.part(index + 1, "curves")
+            done = state.next_cycle if index == state.next_stage else 0
+            cycles = self.config.phases(index)[done:]
+            left += sum(self.channel(name) for names in cycles for name in names)
+            left += max(0, len(cycles) - 1) * self.part(index + 1, "curves")
         probe = self.config.probe
         return left + (2 * probe.seeds * self.curve(probe) if probe else 0.0)
 

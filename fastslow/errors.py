@@ -61,6 +61,10 @@ class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 
 
+class AblationError(FastSlowError):
+    """Runs of an ablation failed; names them. Those that ended are kept and compared."""
+
+
 def nearest(got: str, known: Iterable[str]) -> str:
     """Suggest the closest known name, as ` Did you mean 'x'?`, or list what is known.
 

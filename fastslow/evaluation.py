@@ -136,7 +136,7 @@ def score_cycle(parts: Run, task: Task, stage: int, cycle: int) -> None:
     The end of the stage is the next row of the matrix and needs no point of its own.
     """
     size = parts.config.evaluation.curve_examples
-    if not size or cycle + 1 == parts.config.stages[stage].cycles:
+    if not size or cycle + 1 == len(parts.config.phases(stage)):
         return
     with accounted(parts, stage + 1, "curves") as spent:
         examples = parts.evaluator.test_sample(task)[:size]

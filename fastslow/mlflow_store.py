@@ -84,6 +84,9 @@ class MlflowStore:
             self._client = None
             raise Unavailable(words) from error
 
+    def _prepare(self, message: Message) -> None:
+        """Nothing: whatever comes first makes the store and the experiment."""
+
     def _connect(self) -> None:
         from mlflow import MlflowClient
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
-from fastslow.config.models import RunConfig, StageConfig
+from fastslow.config.models import RunConfig
 from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, CheckpointError, EvaluationError, StageError
 from fastslow.evaluation import score_all, score_cycle
@@ -54,9 +54,10 @@ def run(parts: Run) -> None:
         with parts.tracker.stage(index, stage.task), named_failure(parts, index):
             if state.next_cycle == 0:
                 parts.step("start", start_stage, index)
-            for cycle in range(state.next_cycle, stage.cycles):
+            phases = config.phases(index)
+            for cycle in range(state.next_cycle, len(phases)):
                 anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
-                for channel in stage_channels(stage, parts.channels):  # fast, then slow
+                for channel in chosen(phases[cycle], parts.channels):  # fast, then slow
                     parts.step(channel.name, adapt, channel, task, anchor)
                 parts.step("curve", score_cycle, task, index, cycle)
                 state.next_cycle = cycle + 1
@@ -177,7 +178,7 @@ def channel_log(
     stage = parts.config.stages[anchor.stage]
     where = (
         f"stage {anchor.stage + 1}/{len(parts.config.stages)} {stage.task}, "
-        f"cycle {anchor.cycle + 1}/{stage.cycles}, {channel}"
+        f"cycle {anchor.cycle + 1}/{anchor.num_cycles}, {channel}"
     )
 
     def log(done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -219,17 +220,16 @@ def stage_stream(config: RunConfig, index: int, task: Task) -> Stream:
         task.train,
         seed=config.seed,
         stage=index,
-        num_cycles=config.stages[index].cycles,
+        num_cycles=len(config.phases(index)),
         steps=config.cycle.optimizer_steps,
         problems=config.cycle.problems,
         pool=config.fast.pool if config.fast else 0,
     )
 
 
-def stage_channels(stage: StageConfig, channels: Sequence[Channel]) -> list[Channel]:
-    """The channels that take part in a stage, in order."""
-    takes_part = {"fast": stage.fast, "slow": stage.slow}
-    return [channel for channel in channels if takes_part[channel.name]]
+def chosen(names: Sequence[str], channels: Sequence[Channel]) -> list[Channel]:
+    """The channels of these names, in the run's order."""
+    return [channel for channel in channels if channel.name in names]
 
 
 @contextlib.contextmanager

@@ -126,6 +126,17 @@ class MlflowTracker:
         """Messages that wait for MLflow to come back."""
         return self._outbox.num_pending
 
+    def prepare(self) -> None:
+        """Make the store and the experiment if they are not there.
+
+        Processes that make the same SQLite file at the same time disturb each other.
+        """
+        with self._surviving("open the store"):
+            try:
+                self._store.take({"kind": "prepare"})
+            except Refused as error:
+                self._count(f"the experiment was refused, {error}")
+
     @contextlib.contextmanager
     def run(self, name: str, params: Mapping[str, Json]) -> Iterator[None]:
         """Open the parent run, or the one kept in the ids file; closed when the block ends.

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.commands.words import FilesAndOverrides, Run, print_report, resume_hint, split_words
+from fastslow.commands.words import (
+    FilesAndOverrides,
+    Run,
+    output,
+    print_report,
+    resume_hint,
+    split_words,
+)
 from fastslow.errors import ConfigError
 from fastslow.text import shorten, visible
 
@@ -89,8 +96,12 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
         check_fragment(file)
         print(f"{visible(str(file))}: ok, a fragment for others to extend")
         return
+    from fastslow.ablation import is_ablation
     from fastslow.readiness import lacking
 
+    if is_ablation(file):
+        _print_ablation(file, overrides, brief)
+        return
     loaded = load_config([file], overrides)
     notes = [f"note: {visible(note)}" for note in lacking(loaded.config)]
     if brief:
@@ -100,6 +111,18 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
     _print_values(loaded)
     for note in notes:
         print(note)
+
+
+def _print_ablation(file: Path, overrides: Sequence[str], brief: bool) -> None:
+    from fastslow.ablation import read_plan
+    from fastslow.ablation.plan_table import plan_table
+    from fastslow.report.terminal import render_tables
+
+    plan = read_plan(file, overrides)
+    name, runs = plan.config.name, len(plan.runs)
+    print(f"{visible(str(file))}: ok, {name}, {len(plan.config.arms)} arms, {runs} runs")
+    if not brief:
+        output().print(render_tables((), [plan_table(plan)]))
 
 
 def _print_values(loaded: "LoadedConfig") -> None:

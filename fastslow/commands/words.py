@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from fastslow.files import is_file
 from fastslow.processes import is_leader
 from fastslow.stopping import Stopped
 from fastslow.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PLAIN_WIDTH = 120
 """Columns of a report that goes to a file or a pipe."""
@@ -32,24 +35,32 @@ def print_report(run: Path) -> None:
     """Print the report of a run folder, in the leader."""
     if not is_leader():
         return
-    from rich.console import Console
-
     from fastslow.report import build_report, render_terminal
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    console.print(render_terminal(build_report(run)))
+    output().print(render_terminal(build_report(run)))
     if (run / "report.html").exists():
         print(f"to read in a browser: {visible(str(run / 'report.html'))}")
     print(f"run folder: {visible(str(run))}")
 
 
+def output() -> "Console":
+    """Where tables are printed: as wide as the terminal, or of a fixed width."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
 @contextmanager
-def resume_hint() -> Iterator[None]:
-    """Say how to go on when a signal stops what is inside, if the exception's notes know."""
+def resume_hint(command: str | None = None) -> Iterator[None]:
+    """Say how to go on when a signal stops what is inside.
+
+    Args:
+        command: How; None where the exception's notes know, if anything does.
+    """
     try:
         yield
     except KeyboardInterrupt as stop:
-        notes: Sequence[str] = getattr(stop, "__notes__", ())
+        notes: Sequence[str] = [command] if command else getattr(stop, "__notes__", ())
         for note in notes:
             print(f"\nTo go on: {visible(note)}", file=sys.stderr)
         if isinstance(stop, Stopped):

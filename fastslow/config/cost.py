@@ -215,7 +215,7 @@ def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
         return None
     repeats = (evaluation.base_repeats - 1) * len(config.task_names)
     split = 2 * len(config.stages) if evaluation.channel_split else 0
-    points = sum(stage.cycles - 1 for stage in config.stages)
+    points = sum(len(config.phases(i)) - 1 for i in range(len(config.stages)))
     return (
         (cells + repeats + split) * per_cell
         + _drift_draws(config, per_cell)

@@ -53,7 +53,7 @@ def read_layers(files: Sequence[Path], overrides: Sequence[str]) -> Layers:
         layer = _read_file(layers, path, None, ())
         layers.root = merge(layers.root, layer) if layer else layers.root
     for text in overrides:
-        _override(layers, text)
+        override(layers, text)
     return layers
 
 
@@ -193,7 +193,7 @@ def _relative(paths: list[Path]) -> list[Path]:
     return [Path(os.path.relpath(path)) for path in paths]
 
 
-def _override(layers: Layers, text: str) -> None:
+def override(layers: Layers, text: str) -> None:
     """Lay one `key=value` over the tree, or note why that cannot be done."""
     origin = Origin(f"override {text!r}")
     name, equals, written = text.partition("=")

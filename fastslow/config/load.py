@@ -52,7 +52,19 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
         ConfigError: One line for every mistake: where it was written, its key path, what is wrong
             and what was expected.
     """
-    layers = read_layers(files, overrides)
+    return load_layers(read_layers(files, overrides), overrides)
+
+
+def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Check a run's configuration that was read and merged already; see `load_config`.
+
+    Args:
+        layers: What was read; the overrides are in it.
+        overrides: Their texts, for the record.
+
+    Raises:
+        ConfigError: As in `load_config`.
+    """
     tree, tasks, config = _checked(layers, {})
     uses = {t.name: TaskUse(use=t.use, params=t.params.model_dump(mode="json")) for t in tasks}
     complete = config.model_copy(update={"tasks": uses})

@@ -80,6 +80,11 @@ class CycleConfig(Model):
     """T: slow updates per fast phase."""
     problems: PositiveInt = key(8, "problems", FST + " has 32 to 64; 8 suits two cores")
     """Q: problems per optimizer update."""
+    schedule: Literal["interleaved", "fast_first", "slow_first"] = key(
+        "interleaved", "name", FST + ", Algorithm 1"
+    )
+    """Whether fast and slow phases of a stage take turns, or all fast phases come before all slow
+    ones, or after them; `cycles` of each either way. The other two are baselines."""
 
 
 class TrackingConfig(Model):
@@ -89,6 +94,8 @@ class TrackingConfig(Model):
     """Which tracker."""
     uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
     """MLflow tracking address."""
+    experiment: str | None = key(None, "name", "the run's name")
+    """MLflow experiment; runs that belong together share one."""
 
 
 class GradersConfig(Model):
@@ -148,6 +155,23 @@ class RunConfig(Model):
     def num_texts(self) -> int:
         """K: texts of a full population; 1, the seed text, without a fast channel."""
         return self.fast.population if self.fast else 1
+
+    def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
+        """Names of the channels that adapt in each cycle of the stage with this index, in order.
+
+        Under `cycle.schedule: interleaved` every cycle has both; else the stage has twice as many
+        cycles with one each.
+        """
+        stage = self.stages[index]
+        takes_part = {
+            "fast": self.fast is not None and stage.fast,
+            "slow": self.slow is not None and stage.slow,
+        }
+        names = tuple(name for name, does in takes_part.items() if does)
+        if len(names) < 2 or self.cycle.schedule == "interleaved":
+            return (names,) * stage.cycles
+        first, second = names if self.cycle.schedule == "fast_first" else reversed(names)
+        return ((first,),) * stage.cycles + ((second,),) * stage.cycles
 
     def task_use(self, name: str) -> TaskUse:
         """The entry of `tasks` called `name`, or the shipped task of that name with defaults."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from fastslow.config.ablation import AblationConfig
 from fastslow.config.models import NAME, TASK_NAME, RunConfig
 from fastslow.config.yaml_nodes import KeyPath
 
@@ -84,7 +85,7 @@ def names_at(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) 
 
 
 def reference() -> str:
-    """The text of docs/config.md: all keys of a run, in the order of the models."""
+    """The text of docs/config.md: all keys of a run, then of an ablation."""
     lines = [
         "# Configuration keys",
         "",
@@ -92,15 +93,29 @@ def reference() -> str:
         "required. Sections may be `null` where it says so, which turns the thing off. A word in",
         "brackets after a key: only a section of that `kind` has it, or has it so.",
         "",
+        *_key_table(RunConfig),
+        "",
+        "## Ablation files",
+        "",
+        "What `fastslow ablate` and `fastslow check` read where there are `arms`. Under `common`",
+        "and in every arm stand keys of a run, as above.",
+        "",
+        *_key_table(AblationConfig),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _key_table(model: type[BaseModel]) -> list[str]:
+    lines = [
         "| key | type | unit | default | where the default comes from | meaning |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for key in model_keys(RunConfig):
+    for key in model_keys(model):
         default = "" if key.is_section else _default_text(key.default)
         name = f"`{key.name}`" + (f" ({', '.join(key.kinds)})" if key.kinds else "")
         cells = [name, key.type, key.unit or "", default, key.source, key.meaning]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> list[Key]:

@@ -53,7 +53,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     runs = ("train", "resume", "runs", "report", "probe", "prompts", "compare")
-    for command in ("check", *runs, "gate", "rollback", "export", "tasks", "models"):
+    for command in ("check", *runs, "ablate", "gate", "rollback", "export", "tasks", "models"):
         assert f"  {command} " in printed
     assert "..." not in printed.split("Commands:")[1]
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastslow.ablation import is_ablation, read_plan
 from fastslow.config.layers import MAX_BYTES, merge, read_layers
 from fastslow.config.load import (
     LoadedConfig,
@@ -502,6 +503,8 @@ def test_every_config_file_loads(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(REPOSITORY)
     if path.parent.name == "base":
         check_fragment(path)
+    elif is_ablation(path):
+        read_plan(path)
     else:
         load_config((path,))
 

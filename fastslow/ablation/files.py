@@ -1,0 +1,210 @@
+"""The files of an ablation: ablation.md for people; ablation.json and CSV for programs.
+
+`ablation.json` holds no path, clock or machine: the same runs give the same bytes. Where the runs
+lie and how long they took is in `runs.csv`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from fastslow.ablation.figures import claim_figures
+from fastslow.ablation.plan import Plan
+from fastslow.ablation.records import RunRecord
+from fastslow.ablation.result import Result, read_result
+from fastslow.ablation.tables import tables
+from fastslow.errors import CheckpointError
+from fastslow.measure.seeds_and_examples import Estimate
+from fastslow.records import RunEvent, read_events
+from fastslow.report.drawing import Drawing
+from fastslow.report.files import rounded
+from fastslow.report.markdown import table_lines
+from fastslow.types import Json
+
+SCHEMA_VERSION = 1
+"""Raised when a key of ablation.json changes its meaning or goes."""
+
+
+def write_ablation(plan: Plan) -> Result:
+    """Compute what the finished runs say and write it into the ablation's folder.
+
+    Raises:
+        CheckpointError: A record is damaged, or the folder cannot be written.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    result = read_result(plan)
+    figures = claim_figures(result)
+    texts = {
+        "ablation.md": markdown(result, figures),
+        "ablation.json": json_text(result),
+        "arms.csv": arms_csv(result),
+        "differences.csv": differences_csv(result),
+        "runs.csv": runs_csv(plan),
+    }
+    contents = {name: text.encode() for name, text in texts.items()}
+    for drawing in figures:
+        contents[f"figures/{drawing.name}.svg"] = drawing.svg.encode()
+        contents[f"figures/{drawing.name}.png"] = drawing.png
+    for name, content in contents.items():
+        path = plan.folder / name
+        beside = path.with_name(f"{path.name}.tmp")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            beside.write_bytes(content)
+            beside.replace(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written, got {error.strerror}. Check free space and "
+                "permissions, then run `fastslow ablate` again; no run is made twice."
+            ) from error
+    return result
+
+
+def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
+    """The text of ablation.md; its pictures lie beside it, under figures/."""
+    lines = [f"# Ablation {result.config.name}", ""]
+    for table in tables(result):
+        lines += table_lines(table)
+    for drawing in figures:
+        lines += [f"![{drawing.title}](figures/{drawing.name}.png)", "", drawing.caption, ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def json_text(result: Result) -> str:
+    """The text of ablation.json."""
+    data = rounded(result_json(result))
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def result_json(result: Result) -> dict[str, Json]:
+    """The result as plain data, as docs/report-schema.md describes it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": result.config.name,
+        "config": result.config.model_dump(mode="json"),
+        "missing": list(result.missing),
+        "runs": [_run(record) for record in result.records],
+        "arms": {
+            arm.arm: {
+                "planned": arm.planned,
+                "runs": arm.runs,
+                "tasks": list(arm.tasks),
+                "rollouts": arm.rollouts,
+                "kl_fst": estimate_json(arm.kl),
+                "metrics": {name: estimate_json(found) for name, found in arm.metrics.items()},
+            }
+            for arm in result.arms
+        },
+        "differences": [
+            {
+                "metric": one.metric,
+                "arm": one.arm,
+                "minus": one.minus,
+                "holm": one.holm,
+                **estimate_json(one.estimate),
+            }
+            for one in result.differences
+        ],
+        "claims": {claim.name: asdict(claim) for claim in result.claims},
+    }
+
+
+def estimate_json(estimate: Estimate | str) -> dict[str, Json]:
+    """An estimate as plain data; without a value, with its reason."""
+    if isinstance(estimate, str):
+        return {"value": None, "reason": estimate}
+    test = estimate.test
+    return {
+        "value": estimate.mean,
+        "reason": None,
+        "per_seed": {str(seed): value for seed, value in estimate.per_seed.items()},
+        "sd": estimate.sd,
+        "low": estimate.low,
+        "high": estimate.high,
+        "detectable": estimate.detectable,
+        "covers": estimate.covers,
+        "sign_flip": None if test is None else asdict(test),
+    }
+
+
+def _run(record: RunRecord) -> dict[str, Json]:
+    return {
+        "arm": record.arm,
+        "seed": record.seed,
+        "order": record.order,
+        "config_hash": record.config_hash,
+        "tasks": list(record.matrix.tasks),
+        "stages": list(record.matrix.stages),
+        "scores": [list(row) for row in record.matrix.rows],
+        "rollouts": record.rollouts,
+        "kl_fst": [
+            {"row": row, "task": task, "value": value} for (row, task), value in record.kl.items()
+        ],
+    }
+
+
+def arms_csv(result: Result) -> str:
+    """One line per arm and metric."""
+    lines: list[Sequence[object]] = []
+    for arm in result.arms:
+        for name, found in (*arm.metrics.items(), ("kl_fst", arm.kl)):
+            lines.append([arm.arm, arm.runs, name, *_numbers(found)])
+        lines += [[arm.arm, arm.runs, f"rollouts_{n}", _number(v)] for n, v in arm.rollouts.items()]
+    return _csv(("arm", "runs", "metric", "mean", "sd", "low", "high"), lines)
+
+
+def differences_csv(result: Result) -> str:
+    """One line per paired difference."""
+    lines = []
+    for one in result.differences:
+        found, tail = one.estimate, ["", "", ""]
+        if not isinstance(found, str):
+            p_value = found.test.p_value if found.test else None
+            tail = [_number(value) for value in (found.detectable, p_value, one.holm)]
+        lines.append([one.arm, one.minus, one.metric, *_numbers(found), *tail])
+    header = ("arm", "minus", "metric", "mean", "sd", "low", "high", "detectable", "p", "holm")
+    return _csv(header, lines)
+
+
+def runs_csv(plan: Plan) -> str:
+    """One line per planned run: where it lies, how it stands, how long it took."""
+    lines = []
+    for run in plan.runs:
+        found = plan.find(run)
+        seconds: float | None = None
+        if found.path is not None:
+            events = read_events(found.path / "events.jsonl")
+            seconds = max((e.seconds for e in events if isinstance(e, RunEvent)), default=None)
+        where = found.path.name if found.path else ""
+        lines.append(
+            [
+                run.arm,
+                run.seed,
+                run.order or "",
+                run.hash,
+                found.status,
+                where,
+                "" if seconds is None else f"{seconds:.1f}",
+            ]
+        )
+    return _csv(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), lines)
+
+
+def _numbers(found: Estimate | str) -> list[str]:
+    if isinstance(found, str):
+        return ["", "", "", ""]
+    return [_number(value) for value in (found.mean, found.sd, found.low, found.high)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return out.getvalue()

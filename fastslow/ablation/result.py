@@ -1,0 +1,65 @@
+"""All that an ablation says: from records to summaries, differences and claims."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.ablation.claims import Claim, put_to_the_test
+from fastslow.ablation.plan import Plan
+from fastslow.ablation.records import RunRecord, read_records
+from fastslow.ablation.statistics import ArmSummary, Difference, arm_summaries, differences
+from fastslow.config.ablation import AblationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An ablation, as far as it is finished."""
+
+    config: AblationConfig
+    records: tuple[RunRecord, ...]
+    missing: tuple[str, ...]
+    """Names of runs that are not finished."""
+    arms: tuple[ArmSummary, ...]
+    differences: tuple[Difference, ...]
+    """The arm of both channels, or else the first one, minus every other."""
+    claims: tuple[Claim, ...]
+    """Empty where the file names no arms for them."""
+
+
+def read_result(plan: Plan, kept: Path | None = None) -> Result:
+    """Compute what the finished runs of a plan say.
+
+    Args:
+        plan: The ablation.
+        kept: A folder that finished runs were copied to, found there by name; None takes the
+            ablation's own, found by name and configuration.
+
+    Raises:
+        CheckpointError: A record is damaged.
+        EvaluationError: Recorded scores cannot form a matrix.
+    """
+    folders = plan.finished() if kept is None else plan.kept(kept)
+    missing = tuple(run.name for run in plan.runs if run.name not in folders)
+    planned = Counter(run.arm for run in plan.runs)
+    return make_result(plan.config, read_records(plan, folders), planned, missing)
+
+
+def make_result(
+    config: AblationConfig,
+    records: Sequence[RunRecord],
+    planned: Counter[str],
+    missing: tuple[str, ...] = (),
+) -> Result:
+    """The same from records, which need no run folders any more."""
+    named = config.claims
+    first = named.fast_slow if named else next(iter(config.arms))
+    others = [arm for arm in config.arms if arm != first]
+    return Result(
+        config=config,
+        records=tuple(records),
+        missing=missing,
+        arms=tuple(arm_summaries(records, planned, config.references)),
+        differences=tuple(differences(records, first, others)),
+        claims=tuple(put_to_the_test(records, named.fast_slow, named.slow_only)) if named else (),
+    )

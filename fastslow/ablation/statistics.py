@@ -1,0 +1,269 @@
+"""Arms over seeds: their means, and paired differences between them.
+
+Pure functions on run records. Two runs are compared under the same seed, order and examples. With
+several orders a seed's figure is the mean over them, so that seeds stay what is counted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeAlias
+
+from fastslow.ablation.records import RunRecord
+from fastslow.config.ablation import ReferencesConfig
+from fastslow.measure.intransigence import Reference
+from fastslow.measure.overview import final_metrics
+from fastslow.measure.seeds_and_examples import (
+    Estimate,
+    average,
+    difference,
+    over_seeds_alone,
+    over_seeds_and_examples,
+)
+from fastslow.measure.significance import holm
+
+Examples: TypeAlias = dict[str, dict[str, float]]
+"""Task to example to value."""
+
+
+def final_scores(run: RunRecord) -> Examples:
+    """Score of every trained task in the last row: its mean is `average_accuracy`."""
+    last = run.matrix.num_stages
+    return {task: dict(run.cells[last, task]) for task in dict.fromkeys(run.matrix.stages)}
+
+
+def learned_scores(run: RunRecord) -> Examples:
+    """Score of every task right after its stage: its mean is `learning_accuracy`.
+
+    Nothing where a task was visited twice.
+    """
+    if len(set(run.matrix.stages)) < run.matrix.num_stages:
+        return {}
+    return {task: dict(run.cells[i, task]) for i, task in enumerate(run.matrix.stages, start=1)}
+
+
+def changes(run: RunRecord) -> Examples:
+    """Last row minus the row it was learned in, of all but the last task: `bwt_gem`."""
+    earlier = run.matrix.stages[:-1]
+    learned, final = learned_scores(run), final_scores(run)
+    return difference({t: final[t] for t in earlier if t in final}, learned)
+
+
+def later_gains(run: RunRecord) -> Examples:
+    """What was gained over the base in the stage of each task but the first."""
+    learned = learned_scores(run)
+    later = {task: learned[task] for task in run.matrix.stages[1:] if task in learned}
+    return difference(later, {task: run.cells[0, task] for task in later})
+
+
+COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
+    "average_accuracy": final_scores,
+    "learning_accuracy": learned_scores,
+    "bwt_gem": changes,
+}
+"""Metrics that are means over tasks of means over examples, by which arms are compared."""
+
+NOTHING_SHARED = "not measured, or its formula needs other stages than these"
+SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
+"""Metrics whose intervals are over seeds alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm over its seeds."""
+
+    arm: str
+    planned: int
+    """Runs in the plan."""
+    runs: int
+    """Runs that are finished."""
+    tasks: tuple[str, ...]
+    """Tasks it was trained on."""
+    metrics: Mapping[str, Estimate | str]
+    """By name, an estimate or the reason why there is none."""
+    rollouts: Mapping[str, float]
+    """Mean over runs, by `fast`, `slow` and `total`; empty without a run."""
+    kl: Estimate | str
+    """Mean `kl_fst` over trained tasks in the last row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One arm minus another in one metric, paired."""
+
+    metric: str
+    arm: str
+    minus: str
+    estimate: Estimate | str
+    """Or the reason why there is none."""
+    holm: float | None
+    """Sign-flip p-value adjusted for all differences of the ablation; None without one."""
+
+
+def arm_summaries(
+    records: Sequence[RunRecord], planned: Mapping[str, int], references: ReferencesConfig
+) -> list[ArmSummary]:
+    """Every arm, those without a finished run too.
+
+    Args:
+        records: Finished runs.
+        planned: Runs of every arm.
+        references: Which arms are reference runs.
+    """
+    return [
+        _summary(arm, count, [r for r in records if r.arm == arm], records, references)
+        for arm, count in planned.items()
+    ]
+
+
+def _summary(
+    arm: str,
+    planned: int,
+    own: Sequence[RunRecord],
+    records: Sequence[RunRecord],
+    references: ReferencesConfig,
+) -> ArmSummary:
+    metrics: dict[str, Estimate | str] = {name: mean_of(own, of) for name, of in COMPARED.items()}
+    for name in SEED_METRICS:
+        metrics[name] = _seed_metric(own, name, records, references)
+    spent = {name: fmean(r.rollouts[name] for r in own) for name in ("fast", "slow") if own}
+    return ArmSummary(
+        arm=arm,
+        planned=planned,
+        runs=len(own),
+        tasks=tuple(dict.fromkeys(own[0].matrix.stages)) if own else (),
+        metrics=metrics,
+        rollouts=spent | {"total": sum(spent.values())} if own else {},
+        kl=_kl(own),
+    )
+
+
+def mean_of(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> Estimate | str:
+    """Mean over seeds of what `of` takes from each run, or why there is none."""
+    by_seed = _by_seed(runs, of)
+    if not by_seed:
+        return "no run is finished"
+    if not all(by_seed.values()):
+        return NOTHING_SHARED
+    return over_seeds_and_examples(by_seed)
+
+
+def compare(
+    treated: Sequence[RunRecord],
+    control: Sequence[RunRecord],
+    of: Callable[[RunRecord], Examples],
+) -> Estimate | str:
+    """Mean of `of` in one arm minus another, paired by seed, order and example.
+
+    Args:
+        treated: Finished runs of the one arm.
+        control: Of the other.
+        of: Values of one run.
+
+    Returns:
+        The reason where no runs or tasks are shared.
+    """
+    others = {(run.seed, run.order): run for run in control}
+    pairs = [
+        (run, others[run.seed, run.order]) for run in treated if (run.seed, run.order) in others
+    ]
+    if not pairs:
+        return "no seed is finished in both arms"
+    by_seed: dict[int, list[Examples]] = {}
+    for one, other in pairs:
+        if set(one.matrix.stages) != set(other.matrix.stages):
+            return "trained on other tasks"
+        by_seed.setdefault(one.seed, []).append(difference(of(one), of(other)))
+    paired = {seed: average(found) for seed, found in by_seed.items()}
+    if not all(paired.values()):
+        return NOTHING_SHARED
+    return over_seeds_and_examples(paired)
+
+
+def differences(records: Sequence[RunRecord], arm: str, others: Sequence[str]) -> list[Difference]:
+    """`arm` minus each of the others in every metric of `COMPARED`, Holm over all of them."""
+    by_arm = {name: [r for r in records if r.arm == name] for name in (arm, *others)}
+    found = {
+        (metric, other): compare(by_arm[arm], by_arm[other], of)
+        for other in others
+        for metric, of in COMPARED.items()
+    }
+    tested = {
+        f"{metric} {other}": estimate.test.p_value
+        for (metric, other), estimate in found.items()
+        if not isinstance(estimate, str) and estimate.test is not None
+    }
+    adjusted = holm(tested)
+    return [
+        Difference(metric, arm, other, estimate, adjusted.get(f"{metric} {other}"))
+        for (metric, other), estimate in found.items()
+    ]
+
+
+def _by_seed(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> dict[int, Examples]:
+    seeds: dict[int, list[Examples]] = {}
+    for run in runs:
+        found = {task: values for task, values in of(run).items() if values}
+        seeds.setdefault(run.seed, []).append(found)
+    return {seed: average(found) for seed, found in seeds.items()}
+
+
+def _seed_metric(
+    own: Sequence[RunRecord],
+    name: str,
+    records: Sequence[RunRecord],
+    references: ReferencesConfig,
+) -> Estimate | str:
+    """A metric that is no mean over examples, mean over seeds; reference runs of the same seed."""
+    values: dict[int, list[float]] = {}
+    for run in own:
+        kind = "isolated" if name == "fwt_isolated" else None
+        reference = reference_of(records, references, run.seed, kind)
+        metric = final_metrics(run.matrix, noise_floor=run.noise_floor, reference=reference)[name]
+        if metric.value is None:
+            return metric.reason or "undefined"
+        values.setdefault(run.seed, []).append(metric.value)
+    if not values:
+        return "no run is finished"
+    return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})
+
+
+def reference_of(
+    records: Sequence[RunRecord], references: ReferencesConfig, seed: int, kind: str | None
+) -> Reference | None:
+    """The reference run of a seed: `isolated`, or the joint one if there is one.
+
+    Args:
+        records: Finished runs.
+        references: Which arms are reference runs.
+        seed: Of the runs.
+        kind: `isolated`; None prefers the joint one.
+    """
+    runs = {run.arm: run for run in records if run.seed == seed}
+    if kind is None and references.joint in runs:
+        joint = runs[references.joint]
+        return Reference("joint", _means(final_scores(joint)))
+    scores = {
+        task: _means(final_scores(runs[arm]))[task]
+        for task, arm in references.isolated.items()
+        if arm in runs and task in runs[arm].matrix.stages
+    }
+    return Reference("isolated", scores) if scores else None
+
+
+def _means(found: Examples) -> dict[str, float]:
+    return {task: fmean(values.values()) for task, values in found.items() if values}
+
+
+def _kl(own: Sequence[RunRecord]) -> Estimate | str:
+    values: dict[int, list[float]] = {}
+    for run in own:
+        last = run.matrix.num_stages
+        found = [run.kl.get((last, task)) for task in dict.fromkeys(run.matrix.stages)]
+        known = [kl for kl in found if kl is not None]
+        if len(known) < len(found):
+            return "not measured"
+        values.setdefault(run.seed, []).append(fmean(known))
+    if not values:
+        return "no run is finished"
+    return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})

@@ -1,0 +1,101 @@
+"""What an ablation file says: one experiment, several arms, several seeds.
+
+Arms are written as parts of a run's configuration and are checked as such, by
+`fastslow/ablation/plan.py`; here is what only an ablation has.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import Field, NonNegativeInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from fastslow.config.keys import OURS, Model, key
+from fastslow.config.models import NAME, TaskName
+from fastslow.errors import nearest
+
+ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
+"""Names of arms and orders; they become part of a run's name."""
+
+
+class ReferencesConfig(Model):
+    """Arms that others are held against where a metric needs a reference run."""
+
+    joint: str | None = key(None, "name", "none")
+    """The arm trained on all tasks together: `intransigence` with `ref=joint`."""
+    isolated: dict[TaskName, str] = key({}, "names", "none")
+    """By task, the arm trained on that task alone: `fwt_isolated`, and `intransigence` with
+    `ref=isolated` where there is no joint one."""
+
+
+class ClaimsConfig(Model):
+    """The two arms that the claims of Fast-Slow Training are about."""
+
+    fast_slow: str = key(..., "name", "required", min_length=1)
+    """The arm with both channels interleaved."""
+    slow_only: str = key(..., "name", "required", min_length=1)
+    """The arm with the slow channel alone, at the same budget."""
+
+
+class AblationConfig(Model):
+    """An experiment run in several arms over several seeds."""
+
+    name: str = key(..., "name", "required", pattern=NAME)
+    """Name of the ablation: its folder in `runs_dir` of the base, and its MLflow experiment."""
+    base: str = key(..., "path", "required", min_length=1)
+    """The experiment that every arm starts from, relative to the file that says so."""
+    common: dict[str, Any] = key({}, "keys of a run", "none")
+    """Laid over the base for every arm."""
+    arms: dict[str, dict[str, Any]] = key(..., "keys of a run", "required", min_length=1)
+    """By name, what the arm lays over base, `common` and overrides; `{}` changes nothing."""
+    seeds: tuple[NonNegativeInt, ...] = key((0, 1, 2), "seeds", OURS, min_length=1)
+    """`seed` of the runs of every arm; arms are compared under the same seed."""
+    orders: dict[str, tuple[TaskName, ...]] = key({}, "task names", "the base's order alone")
+    """By name, orders of the base's stages; every arm runs in each. Arms with `stages` of their own
+    run in that one order only."""
+    references: ReferencesConfig = Field(default_factory=ReferencesConfig)
+    """Arms that serve as reference runs."""
+    claims: ClaimsConfig | None = key(None, "section", "none are put to the test")
+    """The arms on which the claims are put to the test."""
+
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (key path, message) for every rule between keys that does not hold."""
+        for section, names in (("arms", self.arms), ("orders", self.orders)):
+            for name in names:
+                if not ARM_NAME.fullmatch(name):
+                    yield (
+                        f"{section}.{name}",
+                        f"not a usable name, got {name!r}. Expected lower-case letters, digits and "
+                        "-, a letter or digit first, at most 24.",
+                    )
+        if len(set(self.seeds)) < len(self.seeds):
+            yield "seeds", f"a seed is named twice, got {list(self.seeds)}. Name each once."
+        for path, arm in self._named_arms():
+            if arm not in self.arms:
+                yield path, f"no such arm, got {arm!r}.{nearest(arm, self.arms)}"
+        if self.claims and self.claims.fast_slow == self.claims.slow_only:
+            yield (
+                "claims.slow_only",
+                f"the same arm as claims.fast_slow ({self.claims.fast_slow!r}). An arm cannot be "
+                "compared with itself; name another.",
+            )
+
+    def _named_arms(self) -> Iterable[tuple[str, str]]:
+        """Every place where an arm is named, with the name."""
+        if self.references.joint is not None:
+            yield "references.joint", self.references.joint
+        for task, arm in self.references.isolated.items():
+            yield f"references.isolated.{task}", arm
+        if self.claims is not None:
+            yield "claims.fast_slow", self.claims.fast_slow
+            yield "claims.slow_only", self.claims.slow_only
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> "AblationConfig":
+        broken = dict(self.broken_rules())
+        if broken:
+            raise PydanticCustomError(
+                "broken_rules", "{text}", {"text": "; ".join(broken.values()), "rules": broken}
+            )
+        return self
