@@ -29,9 +29,10 @@ from fastslow.records import (
     read_events,
 )
 from fastslow.report import build_report, recompute_report, render_terminal, write_report
-from fastslow.report.files import json_text, write_files
+from fastslow.report.files import json_text
 from fastslow.report.markdown import markdown
 from fastslow.report.tables import verdict
+from fastslow.report.writing import write_files
 from fastslow.rundir import RunDir
 from fastslow.types import Metric, PromptPolicy
 from tests.unit.run_folder import OUTCOMES, score_row, text_of, write_run
