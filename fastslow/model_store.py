@@ -132,8 +132,8 @@ def resolve(
         return ResolvedModel(name, local=False, revision=revision)
     near = [*models, *_folders_beside(Path(name))]
     raise ModelError(
-        f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a name "
-        "of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
+        f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
+        "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
         "written organisation/model."
     )
 
