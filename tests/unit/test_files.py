@@ -43,7 +43,7 @@ def test_only_regular_files_are_read_and_nothing_waits(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
-    for name in ("pipe", "device", "loop", ".", "none", "n" * 300):
+    for name in ("pipe", "device", "loop", ".", "none", "n" * 300, "a\0b", "\ud800"):
         with pytest.raises(OSError, match=r"."):
             read_regular(tmp_path / name)
         assert name == "." or not is_file(tmp_path / name)
