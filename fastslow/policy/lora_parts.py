@@ -93,13 +93,19 @@ def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
         model: With a PEFT adapter.
         frozen: False leaves the frozen part out.
     """
-    from peft import get_peft_model_state_dict
-
-    trained = dict(sorted(get_peft_model_state_dict(model, adapter_name=TRAINED).items()))
+    trained = _part(model, TRAINED)
     if not frozen or FROZEN not in model.peft_config:
         return trained
-    earlier = get_peft_model_state_dict(model, adapter_name=FROZEN)
+    earlier = _part(model, FROZEN)
     return {n: torch.cat([earlier[n], trained[n]], _rank_axis(n)) for n in trained}
+
+
+def _part(model: Any, adapter: str) -> dict[str, Tensor]:
+    """As `peft.get_peft_model_state_dict`, sorted; that walks every module for every tensor."""
+    infix = f".{adapter}."
+    named = model.named_parameters()
+    own = {name.replace(infix, "."): p.detach() for name, p in named if infix in name}
+    return dict(sorted(own.items()))
 
 
 def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:

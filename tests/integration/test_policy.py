@@ -15,6 +15,7 @@ from fastslow.policy import engine
 from fastslow.policy.adapters import adapter_fingerprint, load_adapter, save_adapter
 from fastslow.policy.engine import TorchEngine
 from fastslow.policy.layouts import LAYOUTS, Layout, cheapest, score_completions
+from fastslow.policy.lora_parts import FROZEN, TRAINED, concatenated, freeze_trained
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.policy.prefixes import shared_prefixes
 from fastslow.policy.render import Renderer, chat_messages
@@ -340,6 +341,25 @@ def test_evaluation_changes_neither_parameters_nor_generators(moved: Policy) -> 
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
     assert moved.weights_fingerprint() == fingerprint
+
+
+def test_the_tensors_of_an_adapter_are_those_that_peft_names(moved: Policy) -> None:
+    from peft import get_peft_model_state_dict
+
+    def of_peft(part: str) -> dict[str, torch.Tensor]:
+        return dict(sorted(get_peft_model_state_dict(moved.model, adapter_name=part).items()))
+
+    def equal(ours: dict[str, torch.Tensor], peft: dict[str, torch.Tensor]) -> bool:
+        return list(ours) == list(peft) and all(torch.equal(ours[n], peft[n]) for n in peft)
+
+    assert equal(concatenated(moved.model), of_peft(TRAINED))
+    freeze_trained(moved.model, seed=1)
+    assert equal(concatenated(moved.model, frozen=False), of_peft(TRAINED))
+    whole = concatenated(moved.model)
+    assert any("lora_A" in name for name in whole)
+    for name, tensor in of_peft(FROZEN).items():
+        axis = 0 if "lora_A" in name else 1
+        assert torch.equal(whole[name].narrow(axis, 0, tensor.shape[axis]), tensor)
 
 
 def test_saved_policy_loads_equal(moved: Policy, tiny_folder: Path, tmp_path: Path) -> None:
