@@ -283,4 +283,6 @@ def _status(path: Path) -> Status:
         state = read_state(path)
     except (OSError, ValueError):
         return "broken"
-    return state if state in ("running", "finished") else "broken"
+    if state == "running":
+        return "running"
+    return "finished" if state == "finished" else "broken"
