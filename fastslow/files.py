@@ -20,7 +20,10 @@ def open_regular(path: Path) -> io.BufferedReader:
     Raises:
         OSError: It is not there, not readable, or a pipe, device or folder.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as err:  # a NUL character or half a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from err
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -65,7 +65,6 @@ class MlflowStore:
             Refused: It never will be done.
             Unavailable: It may be later.
         """
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
         # else a server that is gone would hold the run up for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

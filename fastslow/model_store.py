@@ -124,16 +124,16 @@ def resolve(
         if complaint := complaint_about(folder, checksums=False):
             raise ModelError(f"model.name: {name}: {complaint}. Run: fastslow models fetch {name}")
         return ResolvedModel(str(folder), local=True)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _folder(name)
+    if folder is not None:
         require_safetensors(folder)
         return ResolvedModel(str(folder.resolve()), local=True)
     if _HUB_ID.fullmatch(name) and ".." not in name:
         return ResolvedModel(name, local=False, revision=revision)
-    near = [*models, *_folders_beside(folder)]
+    near = [*models, *_folders_beside(Path(name))]
     raise ModelError(
-        f"model.name: there is no model called {visible(name)!r}.{nearest(name, near)} Give a name "
-        "of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
+        f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
+        "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
         "written organisation/model."
     )
 
@@ -223,9 +223,18 @@ def require_safetensors(folder: Path) -> None:
     )
 
 
-def _folders_beside(folder: Path) -> list[str]:
-    parent = folder.parent
-    if not parent.is_dir():
+def _folder(name: str) -> Path | None:
+    """The folder that a name means; None if it means none, or could not mean any."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, the home of nobody, a NUL
+        return None
+
+
+def _folders_beside(path: Path) -> list[str]:
+    parent = _folder(str(path.parent))
+    if parent is None:
         return []
     return [str(path) for path in parent.iterdir() if (path / "config.json").is_file()]
 

@@ -1,8 +1,6 @@
 """How far a run has come: what the loop changes, and every resume point holds as JSON."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from fastslow.types import Evidence
 
@@ -35,13 +33,3 @@ class RunState:
     evidence: list[Evidence] = field(default_factory=list)
     """Graded completions of the last slow phase of this stage, if the next fast phase may reuse
     them."""
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `dataclasses.asdict`; keys that an older version did not write get defaults.
-
-        Raises:
-            KeyError, TypeError: It is not such data.
-        """
-        evidence = [Evidence(**found) for found in data.get("evidence", ())]
-        return cls(**{**data, "evidence": evidence})

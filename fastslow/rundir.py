@@ -7,7 +7,6 @@ command line; `report/` reads the files without it.
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from fastslow.errors import CheckpointError
 from fastslow.files import is_file, read_json
 from fastslow.records import RecordWriter
 from fastslow.run_lock import State, locked
+from fastslow.run_names import file_name, new_folder, require_no_links
 from fastslow.run_state import RunState
 from fastslow.shapes import shaped
 from fastslow.text import shorten, visible
@@ -49,7 +49,7 @@ class RunDir:
         self.path = path
         self.warnings: list[str] = []
         """What `load_state` had to pass over, one sentence each."""
-        _require_no_links(path)
+        require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
             self.scores, self.events, self.metrics = (
@@ -77,11 +77,11 @@ class RunDir:
             CheckpointError: The folder cannot be made or written.
         """
         with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
-            path = _new_folder(config)
+            path = new_folder(config)
             replace_text(path / "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
                 (path / "layers").mkdir(exist_ok=True)
-                replace_text(path / "layers" / f"{index:02d}-{_file_name(Path(name).name)}", text)
+                replace_text(path / "layers" / f"{index:02d}-{file_name(Path(name).name)}", text)
             environment = describe_environment(device or config.model.device)
             replace_text(path / "environment.json", _json(environment))
             card: dict[str, Json] = {
@@ -244,40 +244,13 @@ class RunDir:
             CheckpointError: The disk refused.
         """
         when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
-        path = self.path / "rollouts" / f"{when}-{_file_name(task)}.txt"
+        path = self.path / "rollouts" / f"{when}-{file_name(task)}.txt"
         with disk_errors(path, "sampled rollouts cannot be written"):
             path.parent.mkdir(exist_ok=True)
             text = "\n".join(lines)
             shown = "\n".join(visible(line) for line in text.split("\n"))
             path.write_text(shown + "\n", encoding="utf-8")
         return path
-
-
-def _new_folder(config: RunConfig) -> Path:
-    stamp = datetime.now().astimezone().strftime("%m%d-%H%M")
-    name = f"{stamp}-{config.name}-{config_hash(config)[:8]}"
-    root = Path(config.runs_dir)
-    root.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
-def _require_no_links(path: Path) -> None:
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            found = Path(folder) / name
-            if found.is_symlink():
-                raise CheckpointError(
-                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
-                    "write to their own folder alone; put the file itself there."
-                )
 
 
 def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
@@ -297,11 +270,6 @@ def _points(root: Path) -> list[Path]:
         return []
     points = [path for path in root.iterdir() if POINT_NAME.match(path.name)]
     return sorted(points, key=lambda p: tuple(map(int, p.name.split("-"))), reverse=True)
-
-
-def _file_name(text: str) -> str:
-    """Text from a configuration as a harmless file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]|^\.+", "_", text)[:100] or "_"
 
 
 def _json(data: Mapping[str, Any]) -> str:

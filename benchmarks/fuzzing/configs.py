@@ -50,11 +50,11 @@ SYNTAX = (
 
 @cache
 def corpus() -> tuple[str, ...]:
-    """Texts that mutations start from: every shipped configuration, and some in resolved form."""
+    """Texts that mutations start from: every shipped file, runs in resolved form too."""
     files = sorted(CONFIGS.rglob("*.yaml"))
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    whole = [load_config((file,)).config for file in files if file.parent.name != "base"]
-    return (*texts, *map(dump_resolved, whole))
+    texts = [file.read_text(encoding="utf-8").replace("../", "") for file in files]
+    runs = [file for file in files if file.parent.name not in ("base", "ablations")]
+    return (*texts, *(dump_resolved(load_config((file,)).config) for file in runs))
 
 
 @cache
@@ -68,7 +68,7 @@ def config_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     texts = [_text(draw) for _ in range(draw.choice((1, 1, 1, 1, 3)))]
     for index, data in enumerate(texts):
         (folder / f"{index}.yaml").write_bytes(data)
-    for name in ("base", "experiments"):
+    for name in ("base", "experiments", "tests"):
         (folder / name).symlink_to(CONFIGS / name)
     if draw.random() < 0.2:
         _strange_file(draw, folder / "strange.yaml")

@@ -23,6 +23,8 @@ from fastslow.text import shorten, visible
 from fastslow.types import Example
 
 SPLITS = ("train", "validation", "test")
+NAMES = tuple(word for word in WORDS if word and word.isprintable())
+"""Words that a configuration can hold."""
 LONG_LINE = 100_000_000
 """Bytes of the longest line there is."""
 
@@ -51,7 +53,7 @@ def table_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     if draw.random() < 0.1:
         params["subset"] = draw.choice(WORDS)
     if draw.random() < 0.1:
-        params[draw.choice(("text_column", "label_column"))] = draw.choice(WORDS) or "x"
+        params[draw.choice(("text_column", "label_column"))] = draw.choice(NAMES)
     return lambda: _use(find_task("text_classification").build("data", params), draw)
 
 

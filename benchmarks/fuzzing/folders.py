@@ -43,6 +43,8 @@ def run_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 @cache
 def run_folder() -> Folder:
     """A small finished run, with one record of every kind and two curves of a probe."""
+    import matplotlib.font_manager  # noqa: F401  makes its cache in the user's folder, once
+
     with tempfile.TemporaryDirectory() as folder:
         made = _read(write_run(Path(folder)))
     reference = ROOT / "runs" / "reference" / "demo-shrink"

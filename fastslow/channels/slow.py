@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from fastslow.channels.base import Adaptation, StepLog
 from fastslow.channels.minimal import KlBudget, require_effect
+from fastslow.channels.slow_phase import Phase
 from fastslow.channels.trl_bridge import FastSlowTrainer
 from fastslow.channels.updates import MakeUpdates, Updates, UpdateSettings
 from fastslow.errors import ChannelError, CheckpointError
@@ -25,32 +26,10 @@ from fastslow.processes import from_all, num_processes
 from fastslow.random_state import kept_generators
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Anchor, Batch, Evidence
+from fastslow.types import Anchor, Batch
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
-
-
-@dataclass
-class Phase:
-    """A slow phase so far; saved with a resume point that is made within it."""
-
-    stage: int
-    cycle: int
-    weights: str
-    """Fingerprint of the adapter at its start."""
-    texts: str
-    """Fingerprint of the texts at its start."""
-    figures: list[dict[str, float]] = field(default_factory=list)
-    """Of each batch so far."""
-    samples: list[str] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    learned: bool = False
-    """Whether an update had something to learn from."""
-    rollouts: int = 0
-    """Completions this process drew."""
-    seconds: float = 0.0
 
 
 class SlowChannel:
@@ -171,7 +150,7 @@ class SlowChannel:
         self._progress = state["progress"]
         if self.kl_budget:
             self.kl_budget.load(state.get("kl_budget"))
-        self._phase = _phase(state["phase"]) if "phase" in state else None
+        self._phase = Phase.from_json(state["phase"]) if "phase" in state else None
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
@@ -268,11 +247,6 @@ class SlowChannel:
                 "something to learn from. The optimizer does not hold the adapter's weights, or "
                 f"the learning rate {self._peak_lr} is below their resolution."
             )
-
-
-def _phase(data: dict[str, Any]) -> Phase:
-    evidence = [Evidence(**found) for found in data["evidence"]]
-    return Phase(**data | {"evidence": evidence})
 
 
 def _moments(optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:

@@ -81,6 +81,14 @@ def _find(path: Path) -> Path:
     return shipped_root().joinpath(*parts)
 
 
+def _is_name(path: Path) -> bool:
+    """Whether a file could have this name; the command line and YAML let through what could not."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 def _display(path: Path) -> str:
     return shown(os.path.normpath(path))
 
@@ -94,6 +102,10 @@ def _read_file(
     layers: Layers, path: Path, asked_by: Origin | None, chain: tuple[Path, ...]
 ) -> Node | None:
     """Read one file and what it extends; None after noting why it cannot be used."""
+    if not _is_name(path):
+        text = "no file can have this name. Remove the NUL or half surrogate pair from it."
+        _fail(layers, Mistake(asked_by or Origin(shown(str(path))), (), text))
+        return None
     found = _find(path)
     name = _display(found)
     identity = Path(os.path.realpath(found))

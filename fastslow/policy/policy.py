@@ -163,13 +163,16 @@ def load_policy(
     options = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path_or_id,
             **options,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are not in the files, e.g. {missing[0]}.")
     except Exception as err:  # files that transformers did not write make it raise anything
         if not Path(path_or_id).is_dir() and isinstance(err, OSError | ValueError):
             raise hub_unreachable(path_or_id, err) from err

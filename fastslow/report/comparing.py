@@ -18,14 +18,8 @@ from fastslow.report.comparison import (
     ScoreLine,
 )
 from fastslow.report.computing import build_report
-from fastslow.report.contrasts import (
-    Pair,
-    Side,
-    cost_contrasts,
-    drift_contrasts,
-    metric_contrasts,
-    task_contrasts,
-)
+from fastslow.report.contrasts import Pair, Side, task_contrasts
+from fastslow.report.contrasts_run import cost_contrasts, drift_contrasts, metric_contrasts
 from fastslow.types import Json
 
 PLACES = frozenset({"name", "runs_dir", "tracking", "seed"})

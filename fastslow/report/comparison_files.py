@@ -12,6 +12,7 @@ from fastslow.report.comparison import Comparison, comparison_json
 from fastslow.report.comparison_tables import comparison_tables, verdicts
 from fastslow.report.drawing import (
     LOSS,
+    MAX_TASKS,
     MUTED,
     PAPER,
     Drawing,
@@ -20,9 +21,10 @@ from fastslow.report.drawing import (
     legend,
     series,
 )
-from fastslow.report.files import DECIMALS, rounded, write_figures, write_files
+from fastslow.report.files import DECIMALS, rounded
 from fastslow.report.html import render
 from fastslow.report.markdown import inline, table_lines
+from fastslow.report.writing import write_figures, write_files
 from fastslow.text import visible
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))
 """Stems of the figures."""
-MAX_TASKS = 24
 
 
 def write_comparison(found: Comparison, folder: Path) -> tuple[Path, ...]:

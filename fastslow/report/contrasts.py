@@ -1,4 +1,4 @@
-"""Differences between two arms: of tasks example by example, of metrics, drift and costs.
+"""Differences between two arms, task by task, example by example.
 
 Pure functions on what `comparing.py` read. A pair is one run of the baseline and one of the other
 arm; over several pairs each example's difference is averaged first, the seeds taken as fixed.
@@ -6,33 +6,21 @@ arm; over several pairs each example's difference is averaged first, the seeds t
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeAlias
 
 from fastslow.measure.significance import MAX_EXACT_SEEDS, holm, sign_flip
 from fastslow.measure.uncertainty import (
-    Z_95,
     PairedDifference,
     difference_of,
     paired_difference,
 )
-from fastslow.records import NEUTRAL
 from fastslow.report.cells import CellTable, ExampleScores
 from fastslow.report.comparison import ArmRun, Contrast, Quantity
 from fastslow.report.data import Report
 from fastslow.types import Json
-
-METRICS: Mapping[str, Quantity | None] = {
-    "average_accuracy": "final",
-    "learning_accuracy": "learned",
-    "bwt_gem": "change",
-    "forgetting_chaudhry": None,
-    "fwt_gem": None,
-}
-"""Metrics compared, and the quantity of each task whose mean they are; None for no plain mean."""
-DRIFTS = ("kl_fst", "kl_razor", "neutral_ce_delta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +61,14 @@ def task_contrasts(
 def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | None) -> Contrast:
     scored = [(_scores(a, task, quantity), _scores(b, task, quantity)) for a, b in pairs]
     before, after = (
-        _mean([fmean(s.values()) for pair in scored if (s := pair[i])]) for i in (0, 1)
+        mean_of([fmean(s.values()) for pair in scored if (s := pair[i])]) for i in (0, 1)
     )
     reasons = [why_not] if why_not else [_why_not_paired(pair, task, quantity) for pair in pairs]
     known = [reason for reason in reasons if reason is not None]
     if not known and len({frozenset(a) for a, _ in scored}) > 1:
         known = ["the seeds were scored on different examples"]
     if known:
-        return _plain(task, before, after, known[0])
+        return without_examples(task, before, after, known[0])
     examples = sorted(scored[0][0])
     differences = [fmean(b[example] - a[example] for a, b in scored) for example in examples]
     binary = quantity != "change" and len(scored) == 1
@@ -122,7 +110,7 @@ def _estimated(
     )
 
 
-def _plain(
+def without_examples(
     name: str,
     before: float | None,
     after: float | None,
@@ -131,7 +119,16 @@ def _plain(
     difference: float | None = None,
     half: float | None = None,
 ) -> Contrast:
-    """A contrast without examples behind it."""
+    """A contrast without examples behind it.
+
+    Args:
+        name: Of what is compared.
+        before: The baseline's value.
+        after: The other's.
+        reason: Why there is no difference, or no interval; None if there is one or none is due.
+        difference: After - before, where it may be taken.
+        half: Half the width of its 95 % interval; None for none.
+    """
     known = difference is not None and half is not None
     return Contrast(
         name=name,
@@ -159,7 +156,8 @@ def normal_p(mean: float, se: float | None) -> float | None:
     return math.erfc(abs(mean) / se / math.sqrt(2)) if se else None
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean, or None of nothing."""
     return fmean(values) if values else None
 
 
@@ -217,107 +215,3 @@ def _why_missing(side: Side, task: str, quantity: Quantity) -> str | None:
 
 def _version(report: Report, task: str) -> str | None:
     return next((s.version for s in report.summaries if s.task == task), None)
-
-
-def metric_contrasts(
-    pairs: Sequence[Pair], tasks: Mapping[Quantity, tuple[Contrast, ...]], why_not: str | None
-) -> tuple[Contrast, ...]:
-    """Differences of the headline metrics, with intervals where they are means over tasks."""
-    made = []
-    for name, quantity in METRICS.items():
-        found = [[side.run.report.metrics[name] for side in pair] for pair in pairs]
-        before, after = (
-            _mean([v for pair in found if (v := pair[i].value) is not None]) for i in (0, 1)
-        )
-        missing = [m.reason for pair in found for m in pair if m.value is None]
-        reason = why_not or (f"undefined: {missing[0]}" if missing else None)
-        if reason is None and len({side.table.stages for pair in pairs for side in pair}) > 1:
-            reason = "other stages: their means are over other tasks"
-        if reason is not None or before is None or after is None:
-            made.append(_plain(name, before, after, reason))
-            continue
-        half, why = _half(quantity, pairs, tasks)
-        made.append(_plain(name, before, after, why, difference=after - before, half=half))
-    return tuple(made)
-
-
-def _half(
-    quantity: Quantity | None, pairs: Sequence[Pair], tasks: Mapping[Quantity, tuple[Contrast, ...]]
-) -> tuple[float | None, str | None]:
-    """Half the width of the interval of a mean over tasks, or why there is none."""
-    if quantity is None:
-        return None, "no plain mean of paired differences: no interval"
-    stages = pairs[0][0].table.stages
-    wanted = stages[:-1] if quantity == "change" else stages
-    known = {contrast.name: contrast for contrast in tasks[quantity]}
-    if len(set(stages)) < len(stages):
-        return None, "a task is visited twice: no interval"
-    if any(known[task].difference is None for task in wanted):
-        return None, "not every task is paired: no interval"
-    widths = [
-        (c.high - c.low) / 2 / Z_95
-        for task in wanted
-        if (c := known[task]).low is not None and c.high is not None
-    ]
-    if not widths:
-        return None, "no task's differences have a spread: no interval"
-    return Z_95 * math.sqrt(sum(w * w for w in widths)) / len(wanted), None
-
-
-def drift_contrasts(
-    tasks: Sequence[str], pairs: Sequence[Pair], why_not: str | None
-) -> tuple[Contrast, ...]:
-    """Divergences from the base after the last stage, by name and inputs.
-
-    They are recorded as means with standard errors, so nothing is paired: the interval is that of
-    two independent means.
-    """
-    made = []
-    for name in DRIFTS:
-        for task in (*tasks, NEUTRAL):
-            found = [[_drift(side, name, task) for side in pair] for pair in pairs]
-            values = [[v for pair in found if (v := pair[i][0]) is not None] for i in (0, 1)]
-            if not any(values):
-                continue
-            before, after = _mean(values[0]), _mean(values[1])
-            label = f"{name}, {task}"
-            if why_not or before is None or after is None or len(values[0]) != len(values[1]):
-                made.append(_plain(label, before, after, why_not or "not measured in both"))
-                continue
-            errors = [pair[i][1] for pair in found for i in (0, 1)]
-            known = [error for error in errors if error is not None]
-            half = Z_95 * math.hypot(*known) / len(pairs) if len(known) == len(errors) else None
-            reason = None if half is not None else "no standard error was recorded"
-            made.append(_plain(label, before, after, reason, difference=after - before, half=half))
-    return tuple(made)
-
-
-def _drift(side: Side, name: str, task: str) -> tuple[float | None, float | None]:
-    """Value and standard error after the last stage; under the deployed text where there is one."""
-    events = [
-        e for e in side.run.report.drift if e.name == name and e.task == task and e.row == side.last
-    ]
-    best = sorted(events, key=lambda e: e.text != "with_text")
-    return (best[0].value, best[0].se) if best else (None, None)
-
-
-def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast, ...]:
-    """What both spent, counted: no interval."""
-    kinds: Mapping[str, Callable[[Report], float]] = {
-        "rollouts, fast": lambda report: report.rollouts["fast"],
-        "rollouts, slow": lambda report: report.rollouts["slow"],
-        "rollouts, fast + slow": lambda r: r.rollouts["fast"] + r.rollouts["slow"],
-        "rollouts, evaluation": lambda report: report.rollouts["evaluation"],
-        "seconds, fast": lambda report: report.seconds_by["fast"],
-        "seconds, slow": lambda report: report.seconds_by["slow"],
-        "seconds, evaluation": lambda report: report.seconds_by["evaluation"],
-        "seconds, whole run": lambda report: report.seconds,
-    }
-    made = []
-    for name, spent in kinds.items():
-        before, after = (
-            _mean([float(spent(pair[i].run.report)) for pair in pairs]) for i in (0, 1)
-        )
-        difference = None if before is None or after is None else after - before
-        made.append(_plain(name, before, after, why_not, difference=difference))
-    return tuple(made)

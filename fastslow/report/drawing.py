@@ -36,6 +36,8 @@ WIDTH = 4.6
 DPI = 200
 LABEL = 22
 """Characters of an untrusted label."""
+MAX_TASKS = 24
+"""Tasks drawn; the tables have all of them."""
 _LOOK: Mapping[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from fastslow.records import ShrinkEvent, read_scores
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.computing import build_report
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary
-from fastslow.report.drawing import Drawing
 from fastslow.report.figures import NAMES, figures
 from fastslow.report.markdown import markdown
 from fastslow.report.page import page
 from fastslow.report.prompts import read_prompts
 from fastslow.report.tables import verdict
+from fastslow.report.writing import write_figures, write_files
 from fastslow.text import shorten
 from fastslow.types import Json, Metric
 
@@ -59,44 +59,6 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
     }
     write_figures(run_path / "figures", drawings, NAMES)
     return write_files(run_path, {name: text.encode() for name, text in texts.items()})
-
-
-def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
-    """Write figures as PNG and SVG; of `names`, those no longer drawn are removed.
-
-    Raises:
-        CheckpointError: They cannot be written.
-    """
-    files = {f"{drawing.name}.svg": drawing.svg.encode() for drawing in drawings}
-    write_files(folder, files | {f"{drawing.name}.png": drawing.png for drawing in drawings})
-    for name in names:
-        for kind in ("svg", "png"):
-            if f"{name}.svg" not in files:
-                (folder / f"{name}.{kind}").unlink(missing_ok=True)
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Write files into a folder, each whole or not at all; the folder is made if need be.
-
-    Raises:
-        CheckpointError: One cannot be written.
-    """
-    written = []
-    for name, content in files.items():
-        path = folder / name
-        beside = folder / f"{name}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
-            beside.write_bytes(content)
-            beside.replace(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be written, got {error.strerror}. "
-                "Check free space and permissions, then run the command again."
-            ) from error
-        written.append(path)
-    return tuple(written)
 
 
 def recompute_report(run_path: Path) -> tuple[str, ...]:

@@ -58,7 +58,12 @@ PLAN = (
         ("Plasticity probe", "Proxies"),
     ),
     _Plan("geometry", "Geometry", drawings=("geometry",), tables=("Geometry", "Overlap")),
-    _Plan("texts", "Texts", "What each task is deployed with, and how it came about."),
+    _Plan(
+        "texts",
+        "Texts",
+        "What each task is deployed with, and how it came about.",
+        tables=("Deployed",),
+    ),
     _Plan(
         "completions",
         "Completions",
@@ -117,7 +122,7 @@ def _sections(
         known = tuple(table for table in left if table.title.startswith(plan.tables or ("\0",)))
         left = [table for table in left if table not in known]
         if plan.id == "texts" and history.populations:
-            known = (population_table(history),)
+            known = (*known, population_table(history))
         elif plan.id == "made":
             known = (*known, _environment(report.environment))
         found = tuple(made[name] for name in plan.drawings if name in made)

@@ -25,6 +25,7 @@ from fastslow.records import (
     BaseDrawsEvent,
     DriftEvent,
     EvaluationEvent,
+    Event,
     FiguresEvent,
     ReoptimizedEvent,
     ScoreRow,
@@ -200,6 +201,27 @@ def test_two_evaluations_of_one_policy_give_identical_records(
     for first, second in zip(found[::2], found[1::2], strict=True):
         assert first == second
         assert not any(row.reused for row in first)
+
+
+def test_measuring_a_policy_twice_gives_identical_figures_and_draws_from_the_base_once(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[Event]] = []
+
+    def twice(parts: Run, row: int) -> None:
+        for _ in range(2):
+            before = len(read_events(parts.run_dir.events.path))
+            diagnose(parts, row)
+            found.append(read_events(parts.run_dir.events.path)[before:])
+
+    monkeypatch.setattr("fastslow.stages.diagnose", twice)
+    train(tmp_path, tiny_folder)
+    assert len(found) == 6
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        figures = [e for e in first if isinstance(e, DriftEvent | FiguresEvent)]
+        assert [e for e in second if isinstance(e, DriftEvent | FiguresEvent)] == figures
+        assert figures
+        assert not any(isinstance(e, BaseDrawsEvent) for e in second)
 
 
 def test_drift_geometry_and_proxies_are_measured_after_every_stage(

@@ -12,6 +12,7 @@ from benchmarks.fuzzing.running import BAD, unsafe
 from benchmarks.hostile import OTHERS
 from fastslow.cli import main
 from fastslow.errors import CheckpointError, ModelError
+from fastslow.model_store import resolve
 from fastslow.policy.policy import load_policy
 from tests.unit.run_folder import write_run
 
@@ -117,6 +118,20 @@ def test_a_damaged_model_folder_is_one_typed_error(
         load_policy(str(folder))
 
 
+def test_a_model_folder_that_lacks_weights_is_refused_and_not_filled_up_at_random(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
+    config.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"weights are not in the files, e\.g\. model\.layers\.2"):
+        load_policy(str(folder))
+
+
 def test_a_resume_point_with_right_checksums_and_wrong_content_is_passed_over(
     tmp_path: Path,
 ) -> None:
@@ -142,6 +157,8 @@ def test_a_resume_point_with_right_checksums_and_wrong_content_is_passed_over(
 def test_words_that_are_no_paths_are_answered_and_what_is_printed_is_safe(
     capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
+    with pytest.raises(ModelError, match="there is no model called"):
+        resolve(word)
     for command in (["check"], ["report"], ["resume"], ["tasks", "show"], ["models", "where"]):
         assert main([*command, word]) == 2
         assert unsafe("".join(capsys.readouterr())) is None

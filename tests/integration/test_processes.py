@@ -127,6 +127,43 @@ def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: 
     assert (tmp_path / "1").read_text() == other
 
 
+SHRINK = """
+import os, sys
+from fastslow.channels.minimal import shrink
+from fastslow.policy.lora_parts import copied_weights, trainable_weights
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.processes import connect, disconnect, is_leader
+
+connect("cpu")
+base = load_policy(sys.argv[1])
+policy = with_adapter(base, rank=2, alpha=4, target_modules="all-linear", seed=1)
+policy.adapters.start = copied_weights(policy.model)
+trained = [w for name, w in trainable_weights(policy.model).items() if ".lora_B." in name]
+for weight in trained:
+    weight.data.fill_(1.0)
+
+def validate():
+    # the leader gains all down to half of the update, the other process would see no gain at all
+    return min(1.0, 2 * float(trained[0].mean())) if is_leader() else 0.9
+
+found = shrink(policy, 0.9, validate, dict)
+disconnect()
+with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
+    file.write(f"{found.factor:.2f} {float(trained[0].mean()):.2f} {policy.weights_fingerprint()}")
+"""
+
+
+def test_processes_that_score_differently_shrink_to_the_leaders_factor(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SHRINK)
+    done = torchrun(str(tmp_path / "script.py"), str(tiny_folder), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    leader, other = (tmp_path / rank for rank in ("0", "1"))
+    assert leader.read_text() == other.read_text()
+    assert leader.read_text().startswith("0.50 0.50 ")
+
+
 def test_rollouts_that_cannot_be_shared_out_are_refused(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

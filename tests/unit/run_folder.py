@@ -1,16 +1,24 @@
-"""A small run folder written through the real writers, for tests that need no model.
+"""A small run folder written through the real writers, and its report; no model is needed.
 
 Three tasks (alpha, beta, gamma), one stage each, eight test examples; `outcomes[row][task]` is a
 string of digits, one example each, `1` right and `0` wrong.
 """
 
+import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from fastslow.config.models import RunConfig, StageConfig, TaskUse
 from fastslow.measure.matrix import headline_policy
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
+from fastslow.report import build_report, render_terminal
+from fastslow.report.files import json_text, write_files
+from fastslow.report.markdown import markdown
 from fastslow.rundir import RunDir
 from fastslow.types import SampleScore
 
@@ -101,3 +109,19 @@ def write_run(
             run_dir.events.append(RunEvent("finished", 100.0))
             run_dir.mark("finished")
         return run_dir.path
+
+
+def report_json(run: Path) -> dict[str, Any]:
+    """Write the report of a run, without figures and page; what its report.json says."""
+    report = build_report(run)
+    texts = {"report.md": markdown(report), "report.json": json_text(report)}
+    write_files(run, {name: text.encode() for name, text in texts.items()})
+    data: dict[str, Any] = json.loads(texts["report.json"])
+    return data
+
+
+def terminal(run: Path, width: int = 120) -> str:
+    """The report as a terminal of some width shows it."""
+    out = io.StringIO()
+    Console(file=out, width=width).print(render_terminal(build_report(run)))
+    return out.getvalue()

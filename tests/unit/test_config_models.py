@@ -104,6 +104,13 @@ def test_a_stage_must_have_a_channel() -> None:
     assert list(broken(stages=[{"task": "a"}, idle])) == ["stages.1.slow"]
 
 
+def test_a_learning_rate_of_a_stage_that_trains_no_weights_is_refused() -> None:
+    texts_alone = {"task": "b", "slow": False, "lr": 0.01}
+    assert list(broken(stages=[{"task": "a"}, texts_alone])) == ["stages.1.lr"]
+    assert list(broken(stages=[{"task": "a", "lr": 0.01}], slow=None)) == ["stages.0.lr"]
+    assert run_config(stages=[{"task": "a", "lr": 0.01}]).stages[0].lr == 0.01
+
+
 def test_all_broken_rules_come_together() -> None:
     rules = broken(fast={"population": 3, "metric_calls": 1}, slow={"group": 8})
     assert list(rules) == ["fast.population", "fast.metric_calls"]

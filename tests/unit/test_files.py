@@ -43,7 +43,7 @@ def test_only_regular_files_are_read_and_nothing_waits(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
-    for name in ("pipe", "device", "loop", ".", "none", "n" * 300):
+    for name in ("pipe", "device", "loop", ".", "none", "n" * 300, "a\0b", "\ud800"):
         with pytest.raises(OSError, match=r"."):
             read_regular(tmp_path / name)
         assert name == "." or not is_file(tmp_path / name)
@@ -177,3 +177,11 @@ def test_absurd_numbers_are_answered_at_once(override: str) -> None:
         said = str(err)
     assert len(said) < 1000
     assert time.process_time() - before < 1.0
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "\ud800"])
+def test_what_no_file_can_be_called_is_a_typed_error(name: str) -> None:
+    from fastslow.commands.training import check
+
+    with pytest.raises(ConfigError, match="no file can have this name"):
+        check([name])
