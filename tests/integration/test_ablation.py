@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from fastslow.ablation.figures import claim_figures
 from fastslow.ablation.files import json_text, markdown
 from fastslow.ablation.result import make_result
@@ -61,6 +63,7 @@ def statuses(runs: Path) -> dict[str, str]:
         return {f"{row['arm']}-s{row['seed']}": row["status"] for row in csv.DictReader(file)}
 
 
+@pytest.mark.timeout(600)  # six runs, each a process that imports everything
 def test_a_killed_ablation_goes_on_and_says_what_an_undisturbed_one_says(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
