@@ -84,6 +84,11 @@ class Outbox:
         """Messages that wait."""
         return len(self._messages) - self.num_delivered
 
+    def left_open(self) -> list[str]:
+        """Runs that were begun and not ended: a kill after a stage's resume point leaves one."""
+        last = {str(m["key"]): m["kind"] for m in self._messages if m["kind"] in ("begin", "end")}
+        return [key for key, kind in last.items() if kind == "begin"]
+
     def mark(self) -> None:
         """Count the first pending message as delivered.
 

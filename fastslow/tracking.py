@@ -223,6 +223,9 @@ class MlflowTracker:
             status = "KILLED"
             raise
         finally:
+            for left in self._outbox.left_open():
+                if left not in self._open_runs:
+                    self._tell("end", key=left, status="FINISHED")
             self._tell("end", status=status)
             self._open_runs.pop()
 

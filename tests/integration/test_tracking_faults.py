@@ -100,34 +100,51 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from fastslow.mlflow_store import MlflowStore
+from fastslow.outbox import Outbox
 from fastslow.tracking import MlflowTracker
 
 folder, before = Path(sys.argv[1]), sys.argv[2]
-inner = getattr(MlflowStore, before)
+owner = Outbox if before == "add" else MlflowStore
+inner = getattr(owner, before)
 
 
 def killed(self, message):
-    inner(self, message)
+    if before == "add" and message["kind"] != "end":
+        return inner(self, message)
+    if before != "add":
+        inner(self, message)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-setattr(MlflowStore, before, killed)
+setattr(owner, before, killed)
 tracker = MlflowTracker(folder, folder, experiment="killed")
 with tracker.run("demo", {"seed": 1}), tracker.stage(0, "continent"):
     tracker.log({"slow/reward": 0.0}, 0)
 """
 
 
-@pytest.mark.parametrize("delivering", ["_made", "_metrics"])
-def test_a_kill_between_delivering_and_writing_it_down_makes_nothing_twice(
-    tmp_path: Path, delivering: str
-) -> None:
+def kill_at(folder: Path, call: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), delivering],
+        [sys.executable, "-c", KILLED, str(folder), call],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
+
+
+def test_a_stage_that_was_done_when_its_run_was_killed_does_not_stay_open(tmp_path: Path) -> None:
+    kill_at(tmp_path, "add")
+    again = MlflowTracker(tmp_path, tmp_path, experiment="killed")
+    with again.run("demo", {"seed": 1}):
+        """Resumed from the stage's resume point: it is not opened any more."""
+    assert {status for status, *_ in tracked(tmp_path, "killed").values()} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("delivering", ["_made", "_metrics"])
+def test_a_kill_between_delivering_and_writing_it_down_makes_nothing_twice(
+    tmp_path: Path, delivering: str
+) -> None:
+    kill_at(tmp_path, delivering)
     again = MlflowTracker(tmp_path, tmp_path, experiment="killed")
     tell(again, range(3))
     assert (again.num_failures, again.num_pending) == (0, 0)
