@@ -103,7 +103,7 @@ def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
 def _part(model: Any, adapter: str) -> dict[str, Tensor]:
     """As `peft.get_peft_model_state_dict`, sorted; that walks every module for every tensor."""
     infix = f".{adapter}."
-    named = model.named_parameters()
+    named = (*model.named_parameters(), *model.named_buffers())  # the frozen part's are buffers
     own = {name.replace(infix, "."): p.detach() for name, p in named if infix in name}
     return dict(sorted(own.items()))
 
