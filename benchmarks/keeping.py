@@ -10,6 +10,8 @@ from fastslow.report import write_report
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "runs" / "reference"
 KEPT = ("run.json", "config.json", "environment.json", "scores.jsonl", "events.jsonl")
+README_RUN, README_FIGURE = "demo", "stages.svg"
+"""The one figure that is kept, for the README's first screen."""
 WITHHELD = frozenset({"agnews", "agnews-slow-only"})
 """Runs on texts that are not ours to publish: scores are kept, texts are not."""
 
@@ -27,8 +29,17 @@ def keep(run: Path, name: str) -> Path:
         for file in ("scores.jsonl", "events.jsonl"):
             rows = [withheld(json.loads(line)) for line in (run / file).read_text().splitlines()]
             (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_report(folder)
+    write_kept_report(name)
     return folder
+
+
+def write_kept_report(name: str) -> None:
+    """Write the report of a kept run anew, as this version has it."""
+    folder = REFERENCE / name
+    write_report(folder)
+    for file in (folder / "figures").iterdir():
+        if file.name != README_FIGURE or name != README_RUN:
+            file.unlink()  # report.html holds them all
 
 
 def withheld(data: Any) -> Any:

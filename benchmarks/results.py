@@ -1,6 +1,6 @@
 """Keeps reference runs and writes docs/results.md and the README's table from them.
 
-    python -m benchmarks.results                       # write the documents anew
+    python -m benchmarks.results                       # write reports and documents anew
     python -m benchmarks.results --keep RUN NAME       # first keep a run as runs/reference/NAME
 
 A reference run is a run folder without its weights: `fastslow report` works on it. No figure in the
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.keeping import REFERENCE, ROOT, keep, kept
+from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.speed import speed_lines
 from fastslow.records import CycleEvent, read_events
 from fastslow.report import Report, build_report
@@ -23,6 +23,8 @@ from fastslow.report.tables import tables, verdict
 
 QUESTIONS = {
     "demo": "What does a small real model keep of three tasks learned one after the other?",
+    "planted-gentle": "A control: is the report quiet where nothing was harmed?",
+    "planted-destructive": "A planted failure: does the report see it?",
     "demo-shrink": "Shrink: how much smaller can an adapter be and keep its gain?",
     "demo-kl-budget": "KL budget: a stage stops where it has moved far enough",
     "agnews": "AG News: does a text open a task that gives no reward without one?",
@@ -55,7 +57,8 @@ def results() -> str:
                 f"##{line}" if line.startswith("## ") else line for line in table_lines(table)
             ]
         whole = f"../runs/reference/{name}/report.md"
-        lines += [f"Every metric with its formula: [runs/reference/{name}/report.md]({whole}).", ""]
+        lines += [f"Every metric with its formula: [runs/reference/{name}/report.md]({whole}),"]
+        lines += ["and `report.html` beside it.", ""]
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
@@ -125,7 +128,7 @@ def readme(text: str, block: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Keep a run if asked to, then write docs/results.md and the README's table."""
+    """Keep a run if asked to, then write kept reports, docs/results.md and the README's table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keep", nargs=2, metavar=("RUN", "NAME"), help="keep RUN as NAME")
     options = parser.parse_args(arguments)
@@ -134,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in QUESTIONS:
             parser.error(f"--keep: got {name!r}. Known: {', '.join(QUESTIONS)}.")
         print(keep(Path(run), name))
+    for name in filter(kept, QUESTIONS):
+        write_kept_report(name)
     (ROOT / "docs" / "results.md").write_text(results(), encoding="utf-8")
     page = ROOT / "README.md"
     block = readme_block(build_report(REFERENCE / "demo"))
