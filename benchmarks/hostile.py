@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bait = Path(folder) / "bait"
         bait.mkdir()
         (bait / "kept.txt").write_text("not to be touched\n")
-        kept = [bait, *(ROOT / name for name in ("configs", "fastslow", "runs", "tasks"))]
+        kept = [ROOT / name for name in ("configs", "fastslow", "runs", "tasks")]
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
-        before = snapshot(*kept)
+        before = snapshot(*kept, contents=False) | snapshot(bait, contents=True)
         for name, (make, count) in wanted.items():
             for result in run_section(
                 name, make, count, options.seed, scratch, limit_s=options.limit, start=start
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 counts[name][result.outcome] += 1
                 if result.outcome in BAD or options.again:
                     found.append(result)
-        after = snapshot(*kept)
+        after = snapshot(*kept, contents=False) | snapshot(bait, contents=True)
     changed = sorted(set(before.items()) ^ set(after.items()))
     seconds = time.monotonic() - began
     for result in found[: options.show]:

@@ -120,12 +120,11 @@ def resolve(
             is none of the three.
     """
     if name in models:
-        folder = models_folder() / name
-        if complaint := complaint_about(folder, checksums=False):
+        fetched = models_folder() / name
+        if complaint := complaint_about(fetched, checksums=False):
             raise ModelError(f"model.name: {name}: {complaint}. Run: fastslow models fetch {name}")
-        return ResolvedModel(str(folder), local=True)
-    folder = _folder(name)
-    if folder is not None:
+        return ResolvedModel(str(fetched), local=True)
+    if (folder := _folder(name)) is not None:
         require_safetensors(folder)
         return ResolvedModel(str(folder.resolve()), local=True)
     if _HUB_ID.fullmatch(name) and ".." not in name:

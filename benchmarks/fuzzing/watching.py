@@ -87,8 +87,13 @@ def _is_path(given: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
     return isinstance(given, str | bytes | os.PathLike)
 
 
-def snapshot(*roots: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file under `roots`, caches of Python and tools left out."""
+def snapshot(*roots: Path, contents: bool) -> dict[str, tuple[int, int]]:
+    """Every file and folder under `roots`, caches of Python and tools left out.
+
+    Args:
+        roots: Folders.
+        contents: Whether size and time of change count; not where a person may be at work.
+    """
     left_out = {"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
     found = {}
     for root in roots:
@@ -97,6 +102,6 @@ def snapshot(*roots: Path) -> dict[str, tuple[int, int]]:
             for name in [*files, *names]:
                 path = os.path.join(folder, name)  # noqa: PTH118  # a hundred thousand of them
                 status = os.lstat(path)
-                size = status.st_size if name in files else 0
-                found[path] = (size, status.st_mtime_ns if name in files else 0)
+                is_watched = contents and name in files
+                found[path] = (status.st_size, status.st_mtime_ns) if is_watched else (0, 0)
     return found
