@@ -17,8 +17,9 @@ from fastslow.measure.matrix import headline_policy
 from fastslow.prompts import Demonstration, PromptProgram
 from fastslow.records import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
 from fastslow.report import build_report, render_terminal
-from fastslow.report.files import json_text, write_files
+from fastslow.report.files import json_text
 from fastslow.report.markdown import markdown
+from fastslow.report.writing import write_files
 from fastslow.rundir import RunDir
 from fastslow.types import SampleScore
 
