@@ -10,6 +10,7 @@ Cases follow from `--seed`, the section's name and the case's index.
 
 import argparse
 import collections
+import importlib
 import os
 import sys
 import tempfile
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = {name: (wanted[name][0], 1)}
     if options.only:
         wanted = {options.only: wanted[options.only]}
+    if set(wanted) & {"names", "resume", "models"}:
+        importlib.import_module("fastslow.launch")  # once, and not in the process of each section
     start = int(index) if options.again else 0
     began, found = time.monotonic(), list[Result]()
     counts = {name: collections.Counter[str]() for name in wanted}
