@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.speed import speed_lines
 from fastslow.records import CycleEvent, read_events
@@ -62,7 +63,7 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += speed_lines()
+    lines += speed_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

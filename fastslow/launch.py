@@ -231,6 +231,7 @@ def _run_in(
     stop: StopRequest,
 ) -> Path:
     """Restore what there is, run, probe, and leave the folder saying how it ended."""
+    stop.is_patient = True  # what is said before the first step counts after it
     seed_generators(derive_seed(config.seed, "generators"))
     state = restore(run_dir, policy, channels)
     evaluation = config.evaluation
@@ -250,7 +251,6 @@ def _run_in(
             config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
         )
         try:
-            stop.is_patient = True
             run(parts)
             stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:

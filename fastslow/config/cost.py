@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastslow.config.fast import fitting_proposals
 from fastslow.config.models import RunConfig, StageConfig
+from fastslow.text import shorten
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
@@ -295,8 +296,8 @@ def _memory_gb(config: RunConfig, shape: ModelShape) -> float:
 def _note(config: RunConfig, shape: ModelShape | None) -> str:
     if shape is None:
         return (
-            f"No minutes or memory: the size of {config.model.name!r} is not known before it is "
-            "loaded. Local folders and the names of `fastslow models list` are known."
+            f"No minutes or memory: the size of '{shorten(config.model.name, 200)}' is not known "
+            "before it is loaded. Local folders and the names of `fastslow models list` are known."
         )
     if config.evaluation.test_examples is None:
         return (

@@ -153,6 +153,7 @@ def test_an_unknown_model_has_no_estimate_and_a_reason() -> None:
     cost = cost_of(model={"name": "someone/some-model"})
     assert (cost.minutes, cost.memory_gb) == (None, None)
     assert cost.note.startswith("No minutes or memory: the size of 'someone/some-model'")
+    assert len(cost_of(model={"name": "é" * 100_000}).note) < 500
     assert cost.slow_rollouts == 1600
 
 
