@@ -58,8 +58,8 @@ def results() -> str:
                 f"##{line}" if line.startswith("## ") else line for line in table_lines(table)
             ]
         whole = f"../runs/reference/{name}/report.md"
-        lines += [f"Every metric with its formula: [runs/reference/{name}/report.md]({whole}),"]
-        lines += ["and `report.html` beside it.", ""]
+        lines += [f"Every metric with its formula: [runs/reference/{name}/report.md]({whole});"]
+        lines += [f"as a page with figures: `fastslow report runs/reference/{name}`.", ""]
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
