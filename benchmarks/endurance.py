@@ -27,7 +27,7 @@ def kill_lines() -> list[str]:
         f"Made by `{found['command']}`: {found['identical']} of {found['kills']} runs ended as an "
         "undisturbed one, with the same",
         "records, matrix, adapter, optimizer, random states and MLflow points; "
-        f"{found['too_late']} kills that came too late were drawn again.",
+        f"kills that came too late and were drawn again: {found['too_late']}.",
         f"Kills by the newest resume point (stage-cycle, from 0) they found: {where}.",
         "",
     ]
