@@ -24,9 +24,9 @@ from fastslow.channels.advantages import (
 )
 from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
 from fastslow.channels.feedback import FULL_MARKS
+from fastslow.channels.trl_rows import RowScores, largest_divisor, our_figures, unpad, weighted_mean
 from fastslow.channels.updates import BARE, PassSize, clip_and_step
 from fastslow.errors import ChannelError
-from fastslow.policy.layouts import score_completions
 from fastslow.policy.policy import Policy
 from fastslow.processes import from_all, num_processes, process_index
 from fastslow.prompts import Population, PromptProgram, assign_slots
@@ -312,12 +312,14 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """
         assert self.verdict is not None
         figures = {
-            name: _mean(values, pass_tokens) if len(values) == len(pass_tokens) else values[-1]
+            name: weighted_mean(values, pass_tokens)
+            if len(values) == len(pass_tokens)
+            else values[-1]
             for name, values in self._metrics["train"].items()
             if values
         }
         self._metrics["train"].clear()
-        return _named(figures) | dict(self.verdict.metrics)
+        return our_figures(figures) | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.
@@ -339,10 +341,11 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         prompts, completions = unpad(input_ids, attention_mask, logits_to_keep)
         if not any(completions):
             raise ChannelError(NO_LOSS_TOKENS)
-        scored = score_completions(model, prompts, completions, self.settings.temperature)
-        missing = logits_to_keep - scored.logprobs.shape[1]
-        pad = torch.nn.functional.pad
-        return pad(scored.logprobs, (0, missing)), pad(scored.entropies, (0, missing)), None
+        scored = RowScores(model, prompts, completions, logits_to_keep, self.settings.temperature)
+        if torch.is_grad_enabled():  # one of the passes of `_backward`
+            return *scored.of(slice(None)), None
+        # the reference's, asked for all rows at once
+        return *self.pass_size.fit(scored.in_passes, undo=lambda: None), None
 
     def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
         """No model card of TRL's; the run writes its own."""
@@ -371,49 +374,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         )
 
 
-def unpad(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_width: int
-) -> tuple[list[TokenIds], list[TokenIds]]:
-    """Undo TRL's padding: prompts padded on the left, completions on the right.
-
-    Args:
-        input_ids: [rows, prompt width + completion width].
-        attention_mask: 1 on real tokens.
-        completion_width: Columns that belong to completions.
-    """
-    cut = input_ids.shape[1] - completion_width
-    prompts, completions = [], []
-    for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
-        prompts.append(tuple(t for t, real in zip(ids[:cut], mask[:cut], strict=True) if real))
-        completions.append(tuple(t for t, real in zip(ids[cut:], mask[cut:], strict=True) if real))
-    return prompts, completions
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`; both >= 1."""
-    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
-
-
 def _one_row() -> Any:
     """A dataset TRL accepts; batches come from the anchor, never from here."""
     from datasets import Dataset
 
     return Dataset.from_list([{"prompt": ""}])
-
-
-def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    """Weighted mean; weights of which at least one is above 0."""
-    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
-
-
-def _named(figures: dict[str, float]) -> dict[str, float]:
-    """TRL's figures under our names; the others stay out of the record."""
-    names = {
-        "reward": "reward",
-        "reward_std": "reward_std",
-        "kl": "kl_k3_tuned_base",
-        "entropy": "entropy",
-        "completions/mean_length": "completion_tokens",
-        "completions/clipped_ratio": "unfinished_frac",
-    }
-    return {ours: float(figures[theirs]) for theirs, ours in names.items() if theirs in figures}

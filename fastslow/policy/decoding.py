@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from fastslow.policy.prefixes import shared_prefixes
+from fastslow.policy.prefixes import PrefixGroup
 from fastslow.policy.trie import ancestor_mask, merge
 from fastslow.types import TokenIds
 
@@ -42,14 +42,21 @@ class SharedRows:
     Args:
         model: A model with full attention in every layer.
         prompts: Token ids, none empty.
+        groups: Which of them begin alike.
         trunk_cache: Keys and values of a shared beginning.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[TokenIds], trunk_cache: TrunkCache) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[TokenIds],
+        groups: Sequence[PrefixGroup],
+        trunk_cache: TrunkCache,
+    ) -> None:
         self.model = model
         self.prompts = prompts
-        self.groups = shared_prefixes(prompts)
-        self.trunks = [trunk_cache(group.trunk) for group in self.groups]
+        self.groups = groups
+        self.trunks = [trunk_cache(group.trunk) for group in groups]
 
     def start(self) -> Tensor:
         """See `DecodingState.start`: texts from their caches, distinct question tokens once."""

@@ -156,12 +156,14 @@ class TorchEngine:
         def trunk_cache(trunk: TokenIds) -> Any:
             return self._trunk_cache(trunk, weights)
 
-        groups = shared_prefixes(prompts)
+        groups = shared_prefixes(prompts, self.stop_ids)
         if sampling.max_tokens <= MAX_SHARED_TOKENS and why_not_shared(self.model) is None:
             order = [i for group in groups for i in group.members]
             for start in range(0, len(order), self._max_rows):
                 rows = order[start : start + self._max_rows]
-                yield rows, SharedRows(self.model, [prompts[i] for i in rows], trunk_cache)
+                picked = [prompts[i] for i in rows]
+                together = shared_prefixes(picked, self.stop_ids)
+                yield rows, SharedRows(self.model, picked, together, trunk_cache)
             return
         for group in groups:
             for start in range(0, len(group.members), self._max_rows):

@@ -17,7 +17,8 @@ from fastslow.channels.fast import FastChannel
 from fastslow.channels.saved_programs import load_program, save_programs
 from fastslow.channels.scoring import FastSettings, TextScorer
 from fastslow.channels.slow import SlowChannel
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, largest_divisor, unpad
+from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings
+from fastslow.channels.trl_rows import largest_divisor, unpad
 from fastslow.errors import ChannelError
 from fastslow.graders import exact_match
 from fastslow.policy.policy import Policy

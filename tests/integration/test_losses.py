@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fastslow.channels.difficulty import DifficultySettings
 from fastslow.channels.slow import OPTIMIZER_FILE, STATE_FILE, SlowChannel
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings, unpad
+from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings
+from fastslow.channels.trl_rows import unpad
 from fastslow.channels.updates import BARE
 from fastslow.errors import ChannelError
 from fastslow.policy.policy import Policy

@@ -249,6 +249,33 @@ def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:
     assert len(groups) == 2
 
 
+def test_a_row_alone_keeps_its_earlier_turns_for_later_rows() -> None:
+    end, turns = 0, (*range(1, 9), 0, 9, 0)
+    question = (10, 11, end, 12)
+    assert shared_prefixes([(*turns, *question)])[0].trunk == ()
+    assert shared_prefixes([(*turns, *question)], {end})[0].trunk == turns
+    assert shared_prefixes([(*turns, *question, *range(20, 40))], {end})[0].trunk == ()
+    assert shared_prefixes([(1, 2, *question)], {end})[0].trunk == ()
+
+
+@pytest.mark.parametrize("form", ["shared", "branched"])
+def test_questions_asked_one_by_one_compute_their_text_once(
+    moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
+    text = PromptProgram("x" * 200, SHORT.demonstrations)
+    prompts = [moved.renderer.prompt_ids(text, question) for question in ("three", "four", "ten")]
+    together = moved.engine.sample(prompts, Sampling(5), [0, 0, 0])
+    seen: list[int] = []
+    hook = moved.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    alone = [moved.engine.sample([prompt], Sampling(5), [0])[0] for prompt in prompts]
+    hook.remove()
+    assert [c.token_ids for c in alone] == [c.token_ids for c in together]
+    assert sum(seen) < 1.5 * len(prompts[0])
+
+
 @pytest.mark.parametrize("form", ["shared", "branched"])
 def test_greedy_sampling_equals_generate_of_transformers(
     moved: Policy, form: str, monkeypatch: pytest.MonkeyPatch
