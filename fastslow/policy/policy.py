@@ -159,6 +159,8 @@ def load_policy(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
+    from fastslow.policy.products import allow_onednn
+
     disable_progress_bar()
     options = {"revision": revision, "trust_remote_code": False}
     try:
@@ -184,6 +186,8 @@ def load_policy(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if device == "cpu" and dtype == "float32":
+        allow_onednn()
     try:
         model.to(device).eval()
         model.requires_grad_(False)

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastslow.errors import CheckpointError, ModelError
-from fastslow.policy import engine
+from fastslow.policy import engine, products
 from fastslow.policy.adapters import adapter_fingerprint, load_adapter, save_adapter
 from fastslow.policy.engine import TorchEngine
 from fastslow.policy.layouts import LAYOUTS, Layout, cheapest, score_completions
 from fastslow.policy.lora_parts import FROZEN, TRAINED, concatenated, freeze_trained
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.policy.prefixes import shared_prefixes
+from fastslow.policy.products import EXACT, allow_onednn
 from fastslow.policy.render import Renderer, chat_messages
 from fastslow.policy.trie import lay_out, merge
 from fastslow.prompts import Demonstration, PromptProgram
@@ -235,6 +236,25 @@ def test_blocks_see_the_beginnings_of_their_rows_and_nothing_else(
         for end, node in enumerate(path):
             expected[node, list(path[: end + 1])] = True
     assert torch.equal(seen, expected)
+
+
+def test_products_stay_float32_whoever_makes_them(moved: Policy) -> None:
+    before = torch.get_float32_matmul_precision()
+    assert allow_onednn() == (torch.get_float32_matmul_precision() == "medium")
+    rows, weights = torch.randn(50, 300), torch.randn(70, 300)
+    exact = rows.double() @ weights.double().T
+    error = (torch.nn.functional.linear(rows, weights) - exact).norm() / exact.norm()
+    torch.set_float32_matmul_precision(before)
+    assert error < EXACT
+
+
+def test_products_that_would_be_rounded_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setattr(products, "_error_of_a_product", lambda: 4e-3)  # bfloat16's, with AMX
+    assert not allow_onednn()
+    assert torch.get_float32_matmul_precision() == "highest"
+    torch.set_float32_matmul_precision(before)
 
 
 def test_prefix_groups_hold_every_row_once_and_leave_it_a_token() -> None:
