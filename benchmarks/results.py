@@ -2,9 +2,10 @@
 
     python -m benchmarks.results                       # write reports and documents anew
     python -m benchmarks.results --keep RUN NAME       # first keep a run as runs/reference/NAME
+    python -m benchmarks.results --keep-ablation DIR   # first keep the records of an ablation
 
-A reference run is a run folder without its weights: `fastslow report` works on it. No figure in the
-documents is typed by hand.
+A reference run is a run folder without its weights: `fastslow report` works on it. Of an ablation
+its records.jsonl is kept. No figure in the documents is typed by hand.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from benchmarks import ablations
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.speed import speed_lines
@@ -44,9 +46,10 @@ def results() -> str:
         "",
         "Every figure here is computed from the raw records in `runs/reference/`; this file is",
         "written by `python -m benchmarks.results`. A run is kept with",
-        "`python -m benchmarks.results --keep RUN NAME`. One seed each: intervals are over test",
-        "examples, not over seeds.",
+        "`python -m benchmarks.results --keep RUN NAME`, an ablation with `--keep-ablation DIR`.",
+        "Single runs have one seed: their intervals are over test examples, not over seeds.",
         "",
+        *ablations.ablation_lines(),
     ]
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
     for name, report in reports.items():
@@ -132,7 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Keep a run if asked to, then write kept reports, docs/results.md and the README's table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keep", nargs=2, metavar=("RUN", "NAME"), help="keep RUN as NAME")
+    parser.add_argument("--keep-ablation", type=Path, metavar="DIR", help="keep DIR's records")
     options = parser.parse_args(arguments)
+    if options.keep_ablation:
+        folder = options.keep_ablation
+        if folder.name not in ablations.QUESTIONS:
+            known = ", ".join(ablations.QUESTIONS)
+            parser.error(f"--keep-ablation: got {folder.name!r}. Known: {known}.")
+        print(ablations.keep_ablation(folder))
     if options.keep:
         run, name = options.keep
         if name not in QUESTIONS:

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 NAMES = ("both channels", "slow only")
 """The two arms of the claims; their colours and markers are those of series 0 and 1."""
+FIGURES = tuple(
+    f"claim-{name}"
+    for name in (
+        "sample-efficiency",
+        "higher-score",
+        "lower-kl",
+        "plasticity",
+        "continued-acquisition",
+    )
+)
+"""Stems of the figures, in the order of the claims."""
 
 
 def claim_figures(result: Result) -> tuple[Drawing, ...]:

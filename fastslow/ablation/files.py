@@ -1,7 +1,7 @@
-"""The files of an ablation: ablation.md for people; ablation.json and CSV for programs.
+"""The files of an ablation: a page and ablation.md for people; JSON and CSV for programs.
 
-`ablation.json` holds no path, clock or machine: the same runs give the same bytes. Where the runs
-lie and how long they took is in `runs.csv`.
+`ablation.json` and `records.jsonl` hold no path, clock or machine: the same runs give the same
+bytes. Where the runs lie and how long they took is in `runs.csv`.
 """
 
 import csv
@@ -10,17 +10,19 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from fastslow.ablation.figures import claim_figures
+from fastslow.ablation.figures import FIGURES, claim_figures
+from fastslow.ablation.page import page
 from fastslow.ablation.plan import Plan
 from fastslow.ablation.records import RunRecord
+from fastslow.ablation.records_file import records_jsonl
 from fastslow.ablation.result import Result, read_result
 from fastslow.ablation.tables import tables
-from fastslow.errors import CheckpointError
 from fastslow.measure.seeds_and_examples import Estimate
 from fastslow.records import RunEvent, read_events
 from fastslow.report.drawing import Drawing
 from fastslow.report.files import rounded
 from fastslow.report.markdown import table_lines
+from fastslow.report.writing import write_figures, write_files
 from fastslow.types import Json
 
 SCHEMA_VERSION = 1
@@ -37,28 +39,16 @@ def write_ablation(plan: Plan) -> Result:
     result = read_result(plan)
     figures = claim_figures(result)
     texts = {
+        "ablation.html": page(result, figures),
         "ablation.md": markdown(result, figures),
         "ablation.json": json_text(result),
+        "records.jsonl": records_jsonl(result),
         "arms.csv": arms_csv(result),
         "differences.csv": differences_csv(result),
         "runs.csv": runs_csv(plan),
     }
-    contents = {name: text.encode() for name, text in texts.items()}
-    for drawing in figures:
-        contents[f"figures/{drawing.name}.svg"] = drawing.svg.encode()
-        contents[f"figures/{drawing.name}.png"] = drawing.png
-    for name, content in contents.items():
-        path = plan.folder / name
-        beside = path.with_name(f"{path.name}.tmp")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            beside.write_bytes(content)
-            beside.replace(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be written, got {error.strerror}. Check free space and "
-                "permissions, then run `fastslow ablate` again; no run is made twice."
-            ) from error
+    write_files(plan.folder, {name: text.encode() for name, text in texts.items()})
+    write_figures(plan.folder / "figures", figures, FIGURES)
     return result
 
 

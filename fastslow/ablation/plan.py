@@ -93,20 +93,6 @@ class Plan:
         found = {run.name: self.find(run) for run in self.runs}
         return {n: one.path for n, one in found.items() if one.status == "finished" and one.path}
 
-    def kept(self, folder: Path) -> dict[str, Path]:
-        """Folders of finished runs kept elsewhere, by name alone.
-
-        For runs that were copied there to be shown: what is left out of their files, as the place
-        of data, may be part of their hash.
-        """
-        found = {run.name: list(cards(folder, run.name)) for run in self.runs}
-        return {
-            name: path
-            for name, ones in found.items()
-            for path, card in reversed(ones)
-            if card.get("state") == "finished"
-        }
-
 
 def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run folders of that name in `folder`, newest first, with what their run.json says."""

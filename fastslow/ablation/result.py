@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastslow.ablation.claims import Claim, put_to_the_test
 from fastslow.ablation.plan import Plan
@@ -27,19 +26,14 @@ class Result:
     """Empty where the file names no arms for them."""
 
 
-def read_result(plan: Plan, kept: Path | None = None) -> Result:
-    """Compute what the finished runs of a plan say.
-
-    Args:
-        plan: The ablation.
-        kept: A folder that finished runs were copied to, found there by name; None takes the
-            ablation's own, found by name and configuration.
+def read_result(plan: Plan) -> Result:
+    """Compute what the finished runs of a plan say; they are found by name and configuration.
 
     Raises:
         CheckpointError: A record is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    folders = plan.finished() if kept is None else plan.kept(kept)
+    folders = plan.finished()
     missing = tuple(run.name for run in plan.runs if run.name not in folders)
     planned = Counter(run.arm for run in plan.runs)
     return make_result(plan.config, read_records(plan, folders), planned, missing)

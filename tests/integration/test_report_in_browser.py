@@ -1,16 +1,21 @@
 """The reports as a browser shows them: nothing runs, nothing is fetched, nothing sticks out."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fastslow.ablation.figures import claim_figures
+from fastslow.ablation.page import page
+from fastslow.ablation.result import make_result
 from fastslow.report import write_report
 from fastslow.report.comparing import compare_runs
 from fastslow.report.comparison_files import write_comparison
 from tests.integration.browser import NAMES, Browser, chromium
 from tests.unit.hostile_folder import ATTACKS, write_hostile_run
+from tests.unit.made_ablation import both_and_slow, config
 from tests.unit.run_folder import write_run
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference" / "demo"
@@ -36,8 +41,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for run in runs.values():
         write_report(run)
     write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
+    result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
+    (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
     made = {name: run / "report.html" for name, run in runs.items()}
-    return made | {"comparison": folder / "c" / "compare.html"}
+    return made | {
+        "comparison": folder / "c" / "compare.html",
+        "ablation": folder / "ablation.html",
+    }
 
 
 def assert_quiet(browser: Browser) -> None:
@@ -51,7 +61,7 @@ def assert_quiet(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison"])
+@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison", "ablation"])
 def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:

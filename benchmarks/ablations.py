@@ -1,0 +1,141 @@
+"""The ablations of docs/results.md: kept as records without texts, shown with figures."""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.keeping import REFERENCE
+from fastslow.ablation.claims import Claim
+from fastslow.ablation.figures import claim_figures
+from fastslow.ablation.records_file import read_records_file
+from fastslow.ablation.result import Result
+from fastslow.ablation.tables import tables
+from fastslow.report.markdown import table_lines
+
+ABLATIONS = REFERENCE / "ablations"
+FILES = ("records.jsonl", "runs.csv")
+QUESTIONS = {
+    "channels-text": "What does each channel bring on AG News, then SST-2, then DBpedia?",
+    "channels-demo": "What does each channel bring on the demonstration's three tasks?",
+}
+"""Ablations in the order of the document, with the question each answers."""
+COMMANDS = {
+    "channels-text": "fastslow ablate configs/ablations/channels-text.yaml data=PATH",
+    "channels-demo": "fastslow ablate configs/ablations/channels-demo.yaml",
+}
+"""What makes each."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was set as a goal before the ablation ran."""
+
+    claim: str
+    words: str
+    bound: float
+    at_least: bool
+
+    def is_met(self, claim: Claim) -> bool | None:
+        """Whether the effect is on the goal's side; None where there is none."""
+        if claim.effect is None:
+            return None
+        return claim.effect >= self.bound if self.at_least else claim.effect <= self.bound
+
+
+GOALS = {
+    "channels-text": (
+        Goal("higher_score", "final average score above slow only's by 0.30 or more", 0.30, True),
+        Goal(
+            "sample_efficiency", "slow only's best for a third of its slow rollouts", 1 / 3, False
+        ),
+        Goal("lower_kl", "KL at equal score at most 0.3 of slow only's", 0.3, False),
+        Goal("plasticity", "at least 0.9 of the base's gain on a new task", 0.9, True),
+    )
+}
+"""By ablation."""
+
+
+def keep_ablation(folder: Path) -> Path:
+    """Copy the records of the ablation in `folder`, its clock times and where it was made."""
+    home = ABLATIONS / folder.name
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    for file in FILES:
+        shutil.copyfile(folder / file, home / file)
+    run = next(row["folder"] for row in _runs(home) if row["status"] == "finished")
+    shutil.copyfile(folder / run / "environment.json", home / "environment.json")
+    return home
+
+
+def is_kept(name: str) -> bool:
+    """Whether there are records of the ablation called `name`."""
+    return (ABLATIONS / name / FILES[0]).is_file()
+
+
+def ablation_lines() -> list[str]:
+    """Every kept ablation; its figures are drawn anew beside its records."""
+    lines: list[str] = []
+    for name in filter(is_kept, QUESTIONS):
+        home = ABLATIONS / name
+        result = read_records_file(home / "records.jsonl")
+        lines += [f"## {QUESTIONS[name]}", ""]
+        lines += [f"Made by `{COMMANDS[name]}`, kept as `runs/reference/ablations/{name}`."]
+        lines += [_made(home, result), ""]
+        lines += goal_lines(GOALS.get(name, ()), result.claims)
+        for table in tables(result):
+            lines += [f"#{line}" if line.startswith("## ") else line for line in table_lines(table)]
+        lines += figure_lines(home, result)
+    return lines
+
+
+def goal_lines(goals: tuple[Goal, ...], claims: tuple[Claim, ...]) -> list[str]:
+    """What was aimed at, and what came out."""
+    if not goals:
+        return []
+    found = {claim.name: claim for claim in claims}
+    lines = ["| goal | measured | met |", "| --- | --- | --- |"]
+    for goal in goals:
+        claim = found[goal.claim]
+        if claim.effect is None:
+            lines.append(f"| {goal.words} | no value: {claim.reason} | - |")
+            continue
+        ends = ["?" if end is None else f"{end:.2f}" for end in (claim.low, claim.high)]
+        met = "yes" if goal.is_met(claim) else "no"
+        lines.append(f"| {goal.words} | {claim.effect:.2f} [{', '.join(ends)}] | {met} |")
+    return [*lines, ""]
+
+
+def figure_lines(home: Path, result: Result) -> list[str]:
+    """Draw the figure of every claim; lines that show them."""
+    folder = home / "figures"
+    shutil.rmtree(folder, ignore_errors=True)
+    lines = []
+    for drawing in claim_figures(result):
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{drawing.name}.svg"
+        path.write_text(drawing.svg, encoding="utf-8")
+        where = f"../{path.relative_to(REFERENCE.parents[1])}"
+        lines += [f"![{drawing.title}]({where})", "", drawing.caption, ""]
+    return lines
+
+
+def _made(home: Path, result: Result) -> str:
+    rows = _runs(home)
+    seconds = [float(row["seconds"]) for row in rows if row["seconds"]]
+    made = json.loads((home / "environment.json").read_text())
+    packages = ", ".join(
+        f"{name} {made['packages'][name]}" for name in ("torch", "transformers", "trl", "dspy")
+    )
+    seeds = sorted({run.seed for run in result.records})
+    return (
+        f"{len(result.records)} of {len(rows)} runs, seeds {', '.join(map(str, seeds))}; "
+        f"{sum(seconds) / 60:.0f} minutes of runs, two at a time on {made['cpus']} CPU cores "
+        f"({made['machine']}), Python {made['python']}, {packages}."
+    )
+
+
+def _runs(home: Path) -> list[dict[str, str]]:
+    with (home / "runs.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

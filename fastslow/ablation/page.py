@@ -1,0 +1,55 @@
+"""ablation.html: what an ablation says, as one page without a script."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fastslow.ablation.result import Result
+from fastslow.ablation.tables import tables
+from fastslow.measure.seeds_and_examples import Estimate
+from fastslow.report.drawing import Drawing
+from fastslow.report.html import render
+
+
+def page(result: Result, drawings: Sequence[Drawing]) -> str:
+    """The text of ablation.html."""
+    return render(
+        "ablation.html",
+        {
+            "title": f"{result.config.name} · fastslow",
+            "result": result,
+            "verdict": verdict(result),
+            "drawings": drawings,
+            "tables": tables(result),
+        },
+    )
+
+
+def verdict(result: Result) -> str:
+    """The ablation in a sentence: how the two arms of the claims end, and how the claims do."""
+    if not result.records:
+        return "No run is finished yet."
+    if not result.claims:
+        arms = sum(1 for arm in result.arms if arm.runs)
+        return f"{arms} arms over {len({run.seed for run in result.records})} seeds."
+    answers = Counter(claim.answer for claim in result.claims)
+    counts = ", ".join(f"{answers[a]} {a}" for a in ("yes", "no", "not decidable") if answers[a])
+    return f"{_difference(result)}Claims put to the test: {counts}."
+
+
+def _difference(result: Result) -> str:
+    named = result.config.claims
+    assert named is not None
+    found = next(
+        (
+            one.estimate
+            for one in result.differences
+            if one.minus == named.slow_only and one.metric == "average_accuracy"
+        ),
+        None,
+    )
+    if not isinstance(found, Estimate) or found.low is None or found.high is None:
+        return ""
+    return (
+        f"{named.fast_slow} ends {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] from "
+        f"{named.slow_only} in average accuracy. "
+    )
