@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.keeping import REFERENCE
-from fastslow.ablation.claims import Claim
+from fastslow.ablation.claim import Claim
 from fastslow.ablation.figures import claim_figures
 from fastslow.ablation.records_file import read_records_file
 from fastslow.ablation.result import Result

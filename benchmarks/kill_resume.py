@@ -38,7 +38,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import write_figures
-from fastslow.records import CycleEvent, Event, RunEvent, ScoreRow, read_events, read_scores
+from fastslow.events import CycleEvent, Event, RunEvent, ScoreRow
+from fastslow.records import read_events, read_scores
 from fastslow.report.computing import build_report
 from fastslow.run_lock import read_state
 from fastslow.seeds import named_random

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
-from fastslow.records import DeployEvent, RecordWriter, read_events
+from fastslow.events import DeployEvent
+from fastslow.records import RecordWriter, read_events
 
 DEPLOYED_FILE = "deployed.jsonl"
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastslow.drifting import measure_drift, record_drift
 from fastslow.evaluation import accounted
+from fastslow.events import NEUTRAL, FiguresEvent
 from fastslow.measure.geometry import Deltas, measure_geometry
 from fastslow.measure.neutral import NeutralPass, neutral_cross_entropy, read_neutral
 from fastslow.measure.overlap import top_overlaps
@@ -19,7 +20,7 @@ from fastslow.policy.adapters import adapter_tensors
 from fastslow.policy.policy import seed_program
 from fastslow.policy.weight_deltas import WeightDelta, weight_deltas
 from fastslow.processes import is_leader
-from fastslow.records import NEUTRAL, FiguresEvent, read_events
+from fastslow.records import read_events
 
 PROXY_EXAMPLES = 4
 """Test inputs of each task that proxies are measured on. Source: ours."""

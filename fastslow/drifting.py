@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.evaluation import Spent
+from fastslow.events import NEUTRAL, BaseDrawsEvent, DriftEvent
 from fastslow.measure.drift import (
     Drift,
     DriftInputs,
@@ -23,7 +24,6 @@ from fastslow.measure.neutral import neutral_inputs
 from fastslow.parts import Run
 from fastslow.policy.policy import seed_program
 from fastslow.prompts import PromptProgram
-from fastslow.records import NEUTRAL, BaseDrawsEvent, DriftEvent
 from fastslow.seeds import derive_seed
 from fastslow.types import TokenIds
 

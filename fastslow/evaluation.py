@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from fastslow.config.models import RunConfig
+from fastslow.events import EvaluationEvent, ReoptimizedEvent, ScoreRow
 from fastslow.measure.evaluator import mean_score
 from fastslow.measure.matrix import headline_policy
 from fastslow.parts import Run
 from fastslow.policy.files import BASE
 from fastslow.policy.policy import seed_program
 from fastslow.prompts import PromptProgram, best_by_mean
-from fastslow.records import EvaluationEvent, ReoptimizedEvent, ScoreRow
 from fastslow.seeds import derive_seed
 from fastslow.stream import Stream
 from fastslow.task import Task

@@ -24,6 +24,7 @@ from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
 from fastslow.effort import Effort
 from fastslow.errors import CheckpointError, ConfigError
+from fastslow.events import RunEvent
 from fastslow.fitting import require_fit
 from fastslow.grading import guard_graders
 from fastslow.measure.evaluator import Evaluator
@@ -34,7 +35,6 @@ from fastslow.probing import probe as run_probe
 from fastslow.processes import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.progress import Progress
 from fastslow.random_state import load_generators, seed_generators
-from fastslow.records import RunEvent
 from fastslow.registry import build_task
 from fastslow.run_lock import State
 from fastslow.run_state import RunState

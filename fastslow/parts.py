@@ -9,12 +9,13 @@ from typing import Concatenate, ParamSpec
 from fastslow.channels.base import Channel
 from fastslow.config.models import RunConfig
 from fastslow.effort import Effort
+from fastslow.events import BaseDrawsEvent, GraderEvent
 from fastslow.grading import guards
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.progress import Progress
 from fastslow.random_state import save_generators
-from fastslow.records import BaseDrawsEvent, GraderEvent, read_events, read_scores
+from fastslow.records import read_events, read_scores
 from fastslow.replay import Replay
 from fastslow.run_state import RunState
 from fastslow.rundir import RunDir

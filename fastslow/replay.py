@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from fastslow.events import ScoreRow
 from fastslow.policy.files import BASE
-from fastslow.records import ScoreRow
 from fastslow.types import Example, PromptPolicy, SampleScore
 
 Key: TypeAlias = tuple[str, str, str, str]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from fastslow.channels.minimal import shrink
+from fastslow.events import ShrinkEvent
 from fastslow.measure.drift import kl_fst
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
-from fastslow.records import ShrinkEvent
 from fastslow.task import Task
 
 

@@ -14,12 +14,12 @@ from fastslow.config.models import RunConfig
 from fastslow.diagnostics import diagnose
 from fastslow.errors import ChannelError, CheckpointError, EvaluationError, StageError
 from fastslow.evaluation import score_all, score_cycle
+from fastslow.events import CycleEvent, PopulationEvent, StepEvent, TextEvent
 from fastslow.grading import guards
 from fastslow.parts import Run, stage_folder
 from fastslow.policy.memory import out_of_memory
 from fastslow.processes import from_leader
 from fastslow.prompts import best_by_mean
-from fastslow.records import CycleEvent, PopulationEvent, StepEvent, TextEvent
 from fastslow.seeds import derive_seed
 from fastslow.shrinking import shrink_stage
 from fastslow.stream import Stream

@@ -9,53 +9,23 @@ Source of the claims: Fast-Slow Training, arXiv 2605.12484; how they are measure
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
-from typing import Literal, TypeAlias
 
-from fastslow.ablation.efficiency import RESAMPLES, rollouts_to_best
+from fastslow.ablation.claim import Claim, detectable_factor, judged
+from fastslow.ablation.efficiency import rollouts_to_best
+from fastslow.ablation.kl import kl_at_equal_score
+from fastslow.ablation.probes import own_gain_ratio, probed
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.statistics import compare, final_scores, later_gains, mean_of
-from fastslow.errors import EvaluationError
-from fastslow.measure.bootstrap import Estimate as ProbeEstimate
 from fastslow.measure.figures import Undefined
-from fastslow.measure.plasticity import Probe, probe_estimates
 from fastslow.measure.seeds_and_examples import Estimate, over_seeds_alone
-from fastslow.measure.significance import MAX_EXACT_SEEDS, SignFlip, holm, sign_flip
+from fastslow.measure.significance import holm
 from fastslow.measure.uncertainty import Z_95, Z_DETECT
 from fastslow.seeds import named_random
 
-Answer: TypeAlias = Literal["yes", "no", "not decidable"]
 PLASTIC = 0.9
 """Share of the base's gain on a new task from which on plasticity counts as kept. Source: ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One claim and its answer."""
-
-    name: str
-    statement: str
-    answer: Answer
-    effect: float | None
-    """In `unit`; None where it has no value."""
-    low: float | None
-    """Lower end of the effect's 95 % interval."""
-    high: float | None
-    boundary: float
-    """The effect on whose one side the claim holds."""
-    unit: str
-    detectable: float | None
-    """The smallest distance from `boundary` that would be found with 80 % power: in `unit`, or for
-    ratios a factor."""
-    reason: str | None
-    """Why there is no effect or no interval."""
-    test: SignFlip | None
-    """Sign-flip test of the seeds' distances from `boundary`."""
-    holm: float | None
-    """Its p-value, adjusted for all claims."""
-    numbers: Mapping[str, float | None]
-    """What the answer rests on, by what it is."""
 
 
 def put_to_the_test(records: Sequence[RunRecord], fast_slow: str, slow_only: str) -> list[Claim]:
@@ -89,7 +59,7 @@ def sample_efficiency(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> C
     estimate = None
     if len(found.per_seed) > 1 and all(ratio > 0 for ratio in found.per_seed.values()):
         estimate = [math.log(ratio) for ratio in found.per_seed.values()]
-    return _claim(
+    return judged(
         "sample_efficiency",
         "Reaches the slow channel's best score with fewer slow rollouts.",
         found.ratio,
@@ -97,7 +67,7 @@ def sample_efficiency(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> C
         boundary=1.0,
         above=False,
         unit="ratio of slow rollouts",
-        detectable=_factor(found.low, found.high),
+        detectable=detectable_factor(found.low, found.high),
         reason=found.reason,
         distances=estimate,
         numbers=found.numbers,
@@ -156,7 +126,7 @@ def lower_kl(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     }
     numbers["pairs of runs and tasks"] = float(len(at["fast-slow"]))
     why = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
-    return _claim(
+    return judged(
         "lower_kl",
         "Stays nearer to the base at equal score.",
         None if logs is None else math.exp(logs.mean),
@@ -171,56 +141,24 @@ def lower_kl(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     )
 
 
-def kl_at_equal_score(one: RunRecord, other: RunRecord, task: str) -> tuple[float, float]:
-    """`kl_fst` of two runs at the highest score on `task` that both reached.
-
-    Raises:
-        Undefined: One never rose above the base, or KL was not measured or is 0.
-    """
-    points = [kl_points(run, task) for run in (one, other)]
-    if not all(points):
-        raise Undefined(f"KL was not measured on {task}")
-    base = max(_score(run, 0, task) for run in (one, other))
-    floor = max(one.noise_floor, other.noise_floor)
-    best = [max(score for score, _ in found) for found in points]
-    for run, top in zip((one, other), best, strict=True):
-        if top <= base + floor:
-            raise Undefined(f"{run.arm} never rose above the base on {task}")
-    first, second = (min(kl for s, kl in found if s >= min(best)) for found in points)
-    if first <= 0 or second <= 0:
-        raise Undefined(f"a KL on {task} is 0")
-    return first, second
-
-
-def kl_points(run: RunRecord, task: str) -> list[tuple[float, float]]:
-    """Score and `kl_fst` of every row from the task's stage on, where both were measured."""
-    first = run.matrix.stages.index(task) + 1
-    column = run.matrix.tasks.index(task)
-    rows = [
-        (run.matrix.rows[row][column], run.kl.get((row, task)))
-        for row in range(first, run.matrix.num_stages + 1)
-    ]
-    return [(score, kl) for score, kl in rows if score is not None and kl is not None]
-
-
 def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     """Gain of the final weights on a new task over the base's, `probe_gain_ratio` over all seeds.
 
     Interval by drawing seeds and examples again.
     """
-    found = _probed(both)
-    other = _probed(slow)
+    found = probed(both)
+    other = probed(slow)
     metric = found.metric if found else None
     interval = found.interval if found else None
     reason = "not measured: needs a probe of two seeds at least"
     if found is not None:
         reason = found.metric.reason or found.interval_reason or ""
     ends = (interval.low, interval.high) if interval else (None, None)
-    ratios = [ratio for run in both if (ratio := _own_ratio(run)) is not None]
+    ratios = [ratio for run in both if (ratio := own_gain_ratio(run)) is not None]
     detectable = None
     if interval is not None and interval.high > interval.low:
         detectable = (interval.high - interval.low) / (2 * Z_95) * Z_DETECT
-    return _claim(
+    return judged(
         "plasticity",
         f"Keeps at least {PLASTIC} of the base's gain on a new task.",
         metric.value if metric else None,
@@ -246,48 +184,6 @@ def pairs(
     return [(r, others[r.seed, r.order]) for r in both if (r.seed, r.order) in others]
 
 
-def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
-    """The probes of several runs as one, a run's seed as the probe's; None without two alike."""
-    probes = [run.probe for run in runs if run.probe is not None]
-    if len(probes) < 2:
-        return None
-    try:
-        return Probe(
-            tuple(curve for probe in probes for curve in probe.tuned),
-            tuple(curve for probe in probes for curve in probe.base),
-            probes[0].adapter,
-        )
-    except EvaluationError:
-        return None  # probes of different lengths, which a change of configuration leaves behind
-
-
-def _probed(runs: Sequence[RunRecord]) -> ProbeEstimate | None:
-    probe = pooled_probe(runs)
-    if probe is None:
-        return None
-    floor = max(run.noise_floor for run in runs)
-    generator = named_random(0, "claims", "plasticity")
-    estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
-    return estimates["probe_gain_ratio"]
-
-
-def _own_ratio(run: RunRecord) -> float | None:
-    if run.probe is None:
-        return None
-    tuned, base = (
-        fmean(curve.means()[-1] - curve.means()[0] for curve in side)
-        for side in (run.probe.tuned, run.probe.base)
-    )
-    return tuned / base if base > run.noise_floor else None
-
-
-def _score(run: RunRecord, row: int, task: str) -> float:
-    score = run.matrix.rows[row][run.matrix.tasks.index(task)]
-    if score is None:
-        raise Undefined(f"{task} was not scored in row {row}")
-    return score
-
-
 def _mean(
     runs: Sequence[RunRecord], of: Callable[[RunRecord], dict[str, dict[str, float]]]
 ) -> float | None:
@@ -299,7 +195,7 @@ def _of_difference(
     name: str, statement: str, found: Estimate | str, numbers: Mapping[str, float | None]
 ) -> Claim:
     if isinstance(found, str):
-        return _claim(
+        return judged(
             name,
             statement,
             None,
@@ -313,7 +209,7 @@ def _of_difference(
             numbers=numbers,
         )
     one_seed = "one seed: its interval is over examples alone" if found.sd is None else None
-    claim = _claim(
+    claim = judged(
         name,
         statement,
         found.mean,
@@ -327,50 +223,3 @@ def _of_difference(
         numbers=numbers,
     )
     return replace(claim, answer="not decidable") if one_seed else claim
-
-
-def _claim(
-    name: str,
-    statement: str,
-    effect: float | None,
-    ends: tuple[float | None, float | None],
-    *,
-    boundary: float,
-    above: bool,
-    unit: str,
-    detectable: float | None,
-    reason: str | None,
-    distances: Sequence[float] | None,
-    numbers: Mapping[str, float | None],
-) -> Claim:
-    """Judge: on which side of `boundary` does the interval lie?"""
-    low, high = ends
-    over = low is not None and (low >= boundary if name == "plasticity" else low > boundary)
-    under = high is not None and high < boundary
-    answer: Answer = "not decidable"
-    if over or under:
-        answer = "yes" if over == above else "no"
-    has_test = distances and len(distances) <= MAX_EXACT_SEEDS
-    return Claim(
-        name,
-        statement,
-        answer,
-        effect,
-        low,
-        high,
-        boundary,
-        unit,
-        detectable,
-        reason,
-        sign_flip(distances) if distances and has_test else None,
-        None,
-        numbers,
-    )
-
-
-def _factor(low: float | None, high: float | None) -> float | None:
-    """The factor below 1 that would be found, from the interval of a ratio."""
-    if low is None or high is None or low <= 0 or high == low:
-        return None
-    se = (math.log(high) - math.log(low)) / (2 * Z_95)
-    return math.exp(-Z_DETECT * se)

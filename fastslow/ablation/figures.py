@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fastslow.ablation.claims import Claim, kl_points, pooled_probe
+from fastslow.ablation.claim import Claim
+from fastslow.ablation.kl import kl_points
+from fastslow.ablation.probes import pooled_probe
 from fastslow.ablation.records import Point, RunRecord
 from fastslow.ablation.result import Result
 from fastslow.ablation.statistics import final_scores, learned_scores

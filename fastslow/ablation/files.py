@@ -17,8 +17,9 @@ from fastslow.ablation.records import RunRecord
 from fastslow.ablation.records_file import records_jsonl
 from fastslow.ablation.result import Result, read_result
 from fastslow.ablation.tables import tables
+from fastslow.events import RunEvent
 from fastslow.measure.seeds_and_examples import Estimate
-from fastslow.records import RunEvent, read_events
+from fastslow.records import read_events
 from fastslow.report.drawing import Drawing
 from fastslow.report.files import rounded
 from fastslow.report.markdown import table_lines

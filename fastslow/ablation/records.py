@@ -8,18 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.ablation.plan import Plan, PlannedRun
+from fastslow.events import CycleEvent, DriftEvent, Event, ScoreRow, ShrinkEvent, TextEvent
 from fastslow.measure.matrix import ScoreMatrix
 from fastslow.measure.plasticity import Probe
-from fastslow.records import (
-    CycleEvent,
-    DriftEvent,
-    Event,
-    ScoreRow,
-    ShrinkEvent,
-    TextEvent,
-    read_events,
-    read_scores,
-)
+from fastslow.records import read_events, read_scores
 from fastslow.report.cells import CellTable, ExampleScores
 from fastslow.report.plasticity import read_probes
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastslow.ablation.claims import Claim, put_to_the_test
+from fastslow.ablation.claim import Claim
+from fastslow.ablation.claims import put_to_the_test
 from fastslow.ablation.plan import Plan
 from fastslow.ablation.records import RunRecord, read_records
 from fastslow.ablation.statistics import ArmSummary, Difference, arm_summaries, differences

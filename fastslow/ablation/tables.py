@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fastslow.ablation.claims import Claim
+from fastslow.ablation.claim import Claim
 from fastslow.ablation.result import Result
 from fastslow.ablation.statistics import ArmSummary, Difference
 from fastslow.measure.seeds_and_examples import Estimate

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fastslow.deploy.standing import Standing, read_standing, verify_kept
 from fastslow.deployments import deploy, deployed_row
+from fastslow.events import DeployEvent
 from fastslow.policy.files import read_kept
-from fastslow.records import DeployEvent
 from fastslow.rundir import RunDir
 
 

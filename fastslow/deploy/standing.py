@@ -12,10 +12,11 @@ from typing import Any
 
 from fastslow.deployments import deployed_row
 from fastslow.errors import CheckpointError
+from fastslow.events import ScoreRow, TextEvent
 from fastslow.measure.matrix import ScoreMatrix
 from fastslow.measure.overview import final_metrics
 from fastslow.policy.files import KeptPolicy
-from fastslow.records import ScoreRow, TextEvent, read_events, read_scores
+from fastslow.records import read_events, read_scores
 from fastslow.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.types import Metric
 

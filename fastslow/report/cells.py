@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Literal, TypeAlias
 
 from fastslow.errors import CheckpointError
+from fastslow.events import ScoreRow
 from fastslow.measure.matrix import headline_policy
 from fastslow.measure.significance import noise_floor
 from fastslow.measure.uncertainty import (
@@ -18,7 +19,6 @@ from fastslow.measure.uncertainty import (
     paired_difference,
     score_interval,
 )
-from fastslow.records import ScoreRow
 from fastslow.types import Metric, PromptPolicy
 
 ExampleScores: TypeAlias = Mapping[str, float]

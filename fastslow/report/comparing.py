@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import CheckpointError, ConfigError
+from fastslow.events import TextEvent
 from fastslow.files import read_json
-from fastslow.records import TextEvent, read_events, read_scores
+from fastslow.records import read_events, read_scores
 from fastslow.report.cells import Cell, CellTable
 from fastslow.report.comparison import (
     QUANTITIES,

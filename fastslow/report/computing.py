@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fastslow.deployments import deployed_row, deployments
-from fastslow.measure.divergences import forgetting_on_kl
-from fastslow.measure.intransigence import why_bwt_says_nothing
-from fastslow.measure.matrix import ScoreMatrix
-from fastslow.measure.overview import final_metrics, task_metrics
-from fastslow.measure.uncertainty import Interval, mean_difference
-from fastslow.records import (
+from fastslow.events import (
     CycleEvent,
     DriftEvent,
     EvaluationEvent,
@@ -21,9 +16,13 @@ from fastslow.records import (
     RunEvent,
     ShrinkEvent,
     TextEvent,
-    read_events,
-    read_scores,
 )
+from fastslow.measure.divergences import forgetting_on_kl
+from fastslow.measure.intransigence import why_bwt_says_nothing
+from fastslow.measure.matrix import ScoreMatrix
+from fastslow.measure.overview import final_metrics, task_metrics
+from fastslow.measure.uncertainty import Interval, mean_difference
+from fastslow.records import read_events, read_scores
 from fastslow.report.cells import CellTable
 from fastslow.report.data import (
     CyclePoint,

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from fastslow.events import NEUTRAL
 from fastslow.measure.uncertainty import Z_95
-from fastslow.records import NEUTRAL
 from fastslow.report.comparison import Contrast, Quantity
 from fastslow.report.contrasts import Pair, Side, mean_of, without_examples
 from fastslow.report.data import Report

@@ -7,14 +7,9 @@ and `terminal.py`'s, its JSON form `files.py`'s. docs/report-schema.md describes
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fastslow.events import DeployEvent, DriftEvent, FiguresEvent, ShrinkEvent
 from fastslow.measure.uncertainty import Interval
 from fastslow.prompts import PromptProgram
-from fastslow.records import (
-    DeployEvent,
-    DriftEvent,
-    FiguresEvent,
-    ShrinkEvent,
-)
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.learning import StageCurve
 from fastslow.report.plasticity import TaskProbe

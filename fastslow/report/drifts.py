@@ -1,6 +1,6 @@
 """Tables of how far the weights moved from the base, and whether that goes with forgetting."""
 
-from fastslow.records import NEUTRAL, DriftEvent
+from fastslow.events import NEUTRAL, DriftEvent
 from fastslow.report.data import Report
 from fastslow.report.layout import Table, Text
 from fastslow.report.measured import value_or_reason

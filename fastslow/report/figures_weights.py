@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from fastslow.events import FiguresEvent
 from fastslow.measure.curves import LearningCurve
-from fastslow.records import FiguresEvent
 from fastslow.report.data import Report
 from fastslow.report.drawing import (
     ACCENT,

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.errors import CheckpointError
+from fastslow.events import ShrinkEvent
 from fastslow.files import parse_json, read_regular
 from fastslow.measure.uncertainty import Interval
-from fastslow.records import ShrinkEvent, read_scores
+from fastslow.records import read_scores
 from fastslow.report.cells import Cell, Comparison
 from fastslow.report.computing import build_report
 from fastslow.report.data import SCHEMA_VERSION, Prompt, Report, TaskSummary
@@ -23,7 +24,7 @@ from fastslow.report.figures import NAMES, figures
 from fastslow.report.markdown import markdown
 from fastslow.report.page import page
 from fastslow.report.prompts import read_prompts
-from fastslow.report.tables import verdict
+from fastslow.report.verdict import verdict
 from fastslow.report.writing import write_figures, write_files
 from fastslow.text import shorten
 from fastslow.types import Json, Metric

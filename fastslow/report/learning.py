@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fastslow.events import CycleEvent, ScoreRow
 from fastslow.measure.accuracy import lca
 from fastslow.measure.bootstrap import Estimate
 from fastslow.measure.curves import LearningCurve, count_to_threshold, fit_sigmoid
-from fastslow.records import CycleEvent, ScoreRow
 from fastslow.report.cells import CellTable, ExampleScores
 from fastslow.seeds import named_random
 from fastslow.types import Json, Metric

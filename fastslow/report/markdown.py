@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fastslow.prompts import PromptProgram
 from fastslow.report.data import Prompt, Report
 from fastslow.report.layout import Table, Text
-from fastslow.report.tables import tables, verdict
+from fastslow.report.tables import tables
+from fastslow.report.verdict import verdict
 from fastslow.text import shorten, visible
 
 _LONGEST_TEXT = 4000

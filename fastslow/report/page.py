@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fastslow.records import ScoreRow
+from fastslow.events import ScoreRow
 from fastslow.report.data import Report
 from fastslow.report.drawing import Drawing
 from fastslow.report.headline import headline, key_figures, outcomes
@@ -13,7 +13,8 @@ from fastslow.report.layout import Table, Text
 from fastslow.report.lineage import lineages, population_table
 from fastslow.report.prompts import PromptHistory
 from fastslow.report.samples import task_samples
-from fastslow.report.tables import tables, verdict
+from fastslow.report.tables import tables
+from fastslow.report.verdict import verdict
 from fastslow.types import Json
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.errors import ConfigError, nearest
+from fastslow.events import PopulationEvent, ScoreRow, TextEvent
 from fastslow.prompts import PromptProgram
-from fastslow.records import PopulationEvent, ScoreRow, TextEvent, read_events, read_records
+from fastslow.records import read_events, read_records
 from fastslow.text import shorten, visible
 
 _STAGE = re.compile(r"stage-(\d+)")

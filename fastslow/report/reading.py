@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import CheckpointError
+from fastslow.events import Event, ScoreRow
 from fastslow.files import read_json
-from fastslow.records import Event, ScoreRow
 from fastslow.shapes import shaped
 from fastslow.text import shorten
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from fastslow.records import CycleEvent
+from fastslow.events import CycleEvent
 from fastslow.types import Json
 
 PREFIX = "fast/reflection_"

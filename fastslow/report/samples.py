@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fastslow.records import ScoreRow
+from fastslow.events import ScoreRow
 from fastslow.report.data import Report
 from fastslow.seeds import derive_seed
 from fastslow.types import PromptPolicy, SampleScore

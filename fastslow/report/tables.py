@@ -6,13 +6,14 @@ here and is escaped by the two writers.
 
 from collections.abc import Sequence
 
-from fastslow.records import ShrinkEvent
+from fastslow.events import ShrinkEvent
 from fastslow.report.cells import Cell, Comparison
+from fastslow.report.cost_tables import cost_table, reflection_table, stage_table
 from fastslow.report.data import Report, TaskSummary
 from fastslow.report.drifts import drift_tables
 from fastslow.report.layout import Table, Text, brackets, difference, shown
 from fastslow.report.measured import measured_tables
-from fastslow.report.plasticity import TaskProbe, probe_tables
+from fastslow.report.plasticity import probe_tables
 from fastslow.report.weights import weight_tables
 from fastslow.types import Metric
 
@@ -26,76 +27,6 @@ HEADLINE = (
     "retention_gain",
 )
 """Metrics shown in the terminal; report.md and report.json have all of them."""
-
-
-def verdict(report: Report) -> str:
-    """What was learned and what was forgotten, with uncertainty, in a few sentences.
-
-    Never says that nothing was forgotten: it says how large a drop would have been missed.
-    """
-    parts = []
-    missing = len(report.cells) - report.rows_measured
-    if report.state != "finished" or missing:
-        parts.append(
-            f"The run is {report.state}: {report.rows_measured} of {len(report.cells)} rows of "
-            "the matrix are measured."
-        )
-    trained = [s for s in report.summaries if s.learned_row is not None]
-    learned = [s.task for s in trained if s.gain.difference and s.gain.difference.is_rise]
-    level = report.metrics["learning_accuracy"].value
-    parts.append(
-        f"Learned {len(learned)} of {len(trained)} tasks beyond chance"
-        + (f" ({', '.join(learned)})" if learned else "")
-        + ("." if level is None else f"; learning accuracy {level:.2f} (learning_accuracy).")
-    )
-    if not learned:
-        parts.append("With nothing learned, forgetting says nothing.")
-    parts += _forgotten(report)
-    if report.deployed is not None and report.deployed.row < len(report.stage_tasks):
-        parts.append(
-            f"Rolled back: in use is the policy after stage {report.deployed.row} of "
-            f"{len(report.stage_tasks)}."
-        )
-    parts += map(_probed, report.probes)
-    return " ".join(parts)
-
-
-def _probed(probe: TaskProbe) -> str:
-    """What one probe says: whether its end lies beyond chance from the base's."""
-    name = "probe_end_difference"
-    value, interval = probe.metrics[name].value, probe.estimates[name].interval
-    where = f"on the probe {probe.task}, from the weights of row {probe.row}"
-    if value is None or interval is None:
-        return f"Plasticity is not measured {where}."
-    said = "Lost plasticity" if interval.high < 0 else "No loss of plasticity beyond chance"
-    return f"{said} {where}: {value:+.2f}{brackets(interval)} against the base ({name})."
-
-
-def _forgotten(report: Report) -> list[str]:
-    forgetting, transfer = report.metrics["forgetting_chaudhry"], report.metrics["bwt_gem"]
-    if forgetting.value is None or transfer.value is None:
-        return [f"Forgetting is not measured: {forgetting.reason or transfer.reason}."]
-    amount = f"{abs(forgetting.value):.2f} on average (forgetting_chaudhry)"
-    is_loss = forgetting.value >= 0
-    said = [
-        (f"Forgot {amount}" if is_loss else f"Ended above the earlier best by {amount}")
-        + f"; backward transfer {transfer.value:+.2f}"
-        + brackets(report.intervals.get("bwt_gem"))
-        + " (bwt_gem)."
-    ]
-    changes = [(s.task, s.change.difference) for s in report.summaries]
-    measured = [(task, change) for task, change in changes if change is not None]
-    dropped = [f"{task} {difference(change)}" for task, change in measured if change.is_drop]
-    if dropped:
-        said.append(f"Dropped beyond chance: {'; '.join(dropped)}.")
-    unclear = [(task, change) for task, change in measured if not change.is_drop]
-    if unclear:
-        limit = max(change.smallest_detectable for _, change in unclear)
-        said.append(
-            f"No drop beyond chance on {', '.join(task for task, _ in unclear)}, "
-            f"but one below {limit:.2f} could have been missed."
-        )
-    return said
 
 
 def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
@@ -117,9 +48,9 @@ def tables(report: Report, *, headline_only: bool = False) -> list[Table]:
         *weight_tables(report),
         _shrink(report),
         _notes(report),
-        _stages(report),
-        _costs(report),
-        _reflection(report),
+        stage_table(report),
+        cost_table(report),
+        reflection_table(report),
     ]
     return [table for table in made if table.rows]
 
@@ -292,91 +223,4 @@ def _notes(report: Report) -> Table:
             )
             for note in report.notes
         ),
-    )
-
-
-def _stages(report: Report) -> Table:
-    rows = []
-    for index, stage in enumerate(report.stages, start=1):
-        values = [
-            stage.metrics[name].value
-            for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry")
-        ]
-        rows.append(
-            (
-                Text(f"{index} {stage.task}"),
-                Text(str(stage.cycles)),
-                Text(str(stage.rollouts["fast"])),
-                Text(str(stage.rollouts["slow"])),
-                Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
-                *(Text(shown(value)) for value in values),
-            )
-        )
-    return Table(
-        "Stages",
-        (
-            "stage",
-            "cycles",
-            "fast rollouts",
-            "slow rollouts",
-            "minutes",
-            "average accuracy",
-            "bwt_gem",
-            "forgetting chaudhry",
-        ),
-        tuple(rows),
-        "Metrics as they stood after the stage; - is undefined.",
-    )
-
-
-def _costs(report: Report) -> Table:
-    channels = ("fast", "slow")
-    trained = sum(report.rollouts[name] for name in channels)
-    seconds = sum(report.seconds_by[name] for name in channels)
-    reused = sum(cost.reused for cost in report.evaluations.values())
-    rows = [(name, report.rollouts[name], 0, report.seconds_by[name]) for name in channels]
-    rows.append(("fast + slow", trained, 0, seconds))
-    evaluation = (report.rollouts["evaluation"], reused, report.seconds_by["evaluation"])
-    rows.append(("evaluation", *evaluation))
-    parts = report.evaluations.items() if len(report.evaluations) > 1 else ()
-    rows += [(f"evaluation: {n}", c.rollouts, c.reused, c.seconds) for n, c in parts]
-    if report.saving_seconds is not None:
-        rows.append(("resume points", 0, 0, report.saving_seconds))
-    whole = report.seconds
-    return Table(
-        "Cost",
-        ("spent on", "rollouts", "reused", "seconds", "share of the run"),
-        tuple(
-            (
-                Text(name),
-                Text(str(count)),
-                Text(str(again) if again else "-"),
-                Text(f"{time:.1f}"),
-                Text(f"{time / whole:.2f}" if whole else "-"),
-            )
-            for name, count, again, time in rows
-        ),
-        f"The whole run took {whole / 60:.1f} minutes. Reused: scores of weights and texts that "
-        "had been scored before; nothing was drawn for them.",
-    )
-
-
-def _reflection(report: Report) -> Table:
-    account = report.reflection
-    whole: list[int | None] = []
-    if account:
-        whole = [account.calls, account.failures, account.prompt_tokens, account.completion_tokens]
-    return Table(
-        "Reflection LM",
-        ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
-        ()
-        if account is None
-        else (
-            (
-                *(Text("-" if count is None else str(count)) for count in whole),
-                Text("-" if account.cost_usd is None else f"{account.cost_usd:.4f}"),
-            ),
-        ),
-        "What the reflection LM was asked by the fast channel; none of it is a rollout of a task. "
-        "Dollars by list prices; - is not known.",
     )

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from fastslow.report.data import Prompt, Report
 from fastslow.report.layout import Table
-from fastslow.report.tables import tables, verdict
+from fastslow.report.tables import tables
+from fastslow.report.verdict import verdict
 from fastslow.text import shorten, visible
 
 if TYPE_CHECKING:

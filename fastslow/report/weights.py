@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fastslow.records import FiguresEvent
+from fastslow.events import FiguresEvent
 from fastslow.report.data import Report
 from fastslow.report.layout import Table, Text
 from fastslow.report.measured import value_or_reason

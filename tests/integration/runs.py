@@ -8,15 +8,8 @@ from typing import Any
 
 from fastslow import launch
 from fastslow.config.load import load_config
-from fastslow.records import (
-    CycleEvent,
-    Event,
-    RunEvent,
-    ScoreRow,
-    TextEvent,
-    read_events,
-    read_scores,
-)
+from fastslow.events import CycleEvent, Event, RunEvent, ScoreRow, TextEvent
+from fastslow.records import read_events, read_scores
 
 TOY = """
 name: toy

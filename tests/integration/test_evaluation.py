@@ -14,13 +14,7 @@ from fastslow.config.cost import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
 from fastslow.config.load import load_config
 from fastslow.diagnostics import diagnose
 from fastslow.evaluation import score_all
-from fastslow.measure.neutral import NEUTRAL_PASSAGES
-from fastslow.parts import Run
-from fastslow.policy.adapters import adapter_tensors
-from fastslow.policy.policy import load_policy, with_adapter
-from fastslow.policy.weight_deltas import weight_deltas
-from fastslow.prompts import PromptProgram
-from fastslow.records import (
+from fastslow.events import (
     NEUTRAL,
     BaseDrawsEvent,
     DriftEvent,
@@ -30,9 +24,14 @@ from fastslow.records import (
     ReoptimizedEvent,
     ScoreRow,
     TextEvent,
-    read_events,
-    read_scores,
 )
+from fastslow.measure.neutral import NEUTRAL_PASSAGES
+from fastslow.parts import Run
+from fastslow.policy.adapters import adapter_tensors
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.policy.weight_deltas import weight_deltas
+from fastslow.prompts import PromptProgram
+from fastslow.records import read_events, read_scores
 from fastslow.task import Task
 from tests.integration.test_run import TOY
 

@@ -14,8 +14,9 @@ from fastslow import launch
 from fastslow.channels.slow import SlowChannel
 from fastslow.durable import damage
 from fastslow.errors import CheckpointError, EvaluationError, StageError, TaskError
+from fastslow.events import CycleEvent, GraderEvent
 from fastslow.policy.policy import Policy, load_policy
-from fastslow.records import CycleEvent, GraderEvent, read_events, read_scores
+from fastslow.records import read_events, read_scores
 from fastslow.report import write_report
 from fastslow.run_lock import read_state
 from fastslow.task import Task, TaskConfig, task

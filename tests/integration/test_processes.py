@@ -13,13 +13,8 @@ from safetensors.torch import load_file
 
 from fastslow.cli import main
 from fastslow.errors import ConfigError
-from fastslow.records import (
-    CycleEvent,
-    PopulationEvent,
-    ShrinkEvent,
-    read_events,
-    read_scores,
-)
+from fastslow.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.records import read_events, read_scores
 from tests.integration.servers import FailingServer
 from tests.integration.test_run import TOY, train
 

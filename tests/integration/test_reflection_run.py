@@ -8,7 +8,8 @@ import pytest
 
 from fastslow.channels.endpoints import Answer, Endpoint
 from fastslow.cli import main
-from fastslow.records import CycleEvent, PopulationEvent, read_events
+from fastslow.events import CycleEvent, PopulationEvent
+from fastslow.records import read_events
 from tests.integration.servers import real_server
 
 pytestmark = pytest.mark.network

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+from fastslow.events import PopulationEvent, TextEvent
 from fastslow.prompts import Candidate, PromptProgram
-from fastslow.records import PopulationEvent, TextEvent
 from fastslow.report import build_report, write_report
 from fastslow.report.drawing import draw
 from fastslow.report.figures import NAMES, figures

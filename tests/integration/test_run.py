@@ -16,11 +16,7 @@ from fastslow import launch, stages
 from fastslow.channels.slow import SlowChannel
 from fastslow.config.load import load_config
 from fastslow.errors import StageError
-from fastslow.measure.matrix import headline_policy
-from fastslow.policy.adapters import adapter_fingerprint
-from fastslow.policy.policy import load_policy, with_adapter
-from fastslow.prompts import PromptProgram
-from fastslow.records import (
+from fastslow.events import (
     CycleEvent,
     DriftEvent,
     EvaluationEvent,
@@ -29,9 +25,12 @@ from fastslow.records import (
     ScoreRow,
     ShrinkEvent,
     TextEvent,
-    read_events,
-    read_scores,
 )
+from fastslow.measure.matrix import headline_policy
+from fastslow.policy.adapters import adapter_fingerprint
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.prompts import PromptProgram
+from fastslow.records import read_events, read_scores
 from tests.tiny import save_tiny
 from tests.toy_tasks import letters
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from fastslow import launch
 from fastslow.config.cost import estimate_cost
 from fastslow.config.load import load_config
-from fastslow.records import CycleEvent, read_events, read_scores
+from fastslow.events import CycleEvent
+from fastslow.records import read_events, read_scores
 from fastslow.report import build_report
 
 FILE = """

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fastslow import launch
-from fastslow.records import StepEvent, read_events
+from fastslow.events import StepEvent
+from fastslow.records import read_events
 from tests.integration.test_run import TOY, cut_in_the_second_cycle, no_report, results, train
 
 STAGES = "stages=[{task: first, cycles: 2, lr: 0.05}, {task: second, cycles: 1}]"

@@ -20,9 +20,10 @@ import torch
 
 from fastslow import launch
 from fastslow.config.load import load_config
+from fastslow.events import CycleEvent, PopulationEvent, TextEvent
 from fastslow.policy.render import Renderer
 from fastslow.prompts import PromptProgram
-from fastslow.records import CycleEvent, PopulationEvent, TextEvent, read_events, read_scores
+from fastslow.records import read_events, read_scores
 from fastslow.registry import find_task
 from fastslow.seeds import named_random
 from fastslow.task import Task

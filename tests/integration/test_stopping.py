@@ -19,8 +19,9 @@ from fastslow import evaluation, launch
 from fastslow.channels.fast import FastChannel
 from fastslow.channels.sft_bridge import GoldTrainer
 from fastslow.channels.trl_bridge import FastSlowTrainer
+from fastslow.events import CycleEvent
 from fastslow.measure.evaluator import Evaluator
-from fastslow.records import CycleEvent, read_events
+from fastslow.records import read_events
 from fastslow.stopping import Stopped
 from fastslow.task import Task, TaskConfig, task
 from fastslow.types import Example, Grade

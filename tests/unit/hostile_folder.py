@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from fastslow.events import CycleEvent, DriftEvent, PopulationEvent, TextEvent
 from fastslow.prompts import Candidate, Demonstration, Lineage, PromptProgram
-from fastslow.records import CycleEvent, DriftEvent, PopulationEvent, TextEvent
 from fastslow.rundir import RunDir
 from tests.unit.run_folder import write_run
 

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from fastslow.config.models import RunConfig, StageConfig, TaskUse
+from fastslow.events import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
 from fastslow.measure.matrix import headline_policy
 from fastslow.prompts import Demonstration, PromptProgram
-from fastslow.records import CycleEvent, DriftEvent, EvaluationEvent, RunEvent, ScoreRow, TextEvent
 from fastslow.report import build_report, render_terminal
 from fastslow.report.files import json_text
 from fastslow.report.markdown import markdown

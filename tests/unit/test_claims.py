@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fastslow.ablation.claims import Claim, put_to_the_test
+from fastslow.ablation.claim import Claim
+from fastslow.ablation.claims import put_to_the_test
 from fastslow.ablation.records import RunRecord
 from tests.unit.made_ablation import both_and_slow, record
 

@@ -12,8 +12,8 @@ import pytest
 
 from fastslow.cli import main
 from fastslow.errors import ConfigError
+from fastslow.events import DriftEvent
 from fastslow.measure.significance import holm
-from fastslow.records import DriftEvent
 from fastslow.report.comparing import compare_runs
 from fastslow.report.comparison import ArmComparison, Comparison, Contrast, Quantity
 from fastslow.report.comparison_files import json_text, markdown, page, scores_csv, write_comparison

@@ -18,9 +18,10 @@ from fastslow.deploy.gate import MAX_FORGETTING, MAX_TASK_FORGETTING, GateOption
 from fastslow.deploy.rules import judge_loss, judge_score, loss_of, mean_loss
 from fastslow.deploy.verdict import recompute_verdict, verdict_lines, write_verdict
 from fastslow.errors import CheckpointError, ConfigError, GateError
+from fastslow.events import RunEvent
 from fastslow.measure.significance import noise_floor
 from fastslow.measure.uncertainty import PairedDifference, paired_difference, wilson
-from fastslow.records import RecordWriter, RunEvent
+from fastslow.records import RecordWriter
 from tests.unit.run_folder import OUTCOMES, score_row, write_run
 
 GENTLE: tuple[Mapping[str, str], ...] = (

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli import main
+from fastslow.events import PopulationEvent, TextEvent
 from fastslow.prompts import Candidate, Demonstration, Lineage, PromptProgram
-from fastslow.records import PopulationEvent, RecordWriter, TextEvent
+from fastslow.records import RecordWriter
 from tests.unit.run_folder import text_of, write_run
 
 SEED, TASK_TEXT = PromptProgram("alpha: "), text_of("alpha")

@@ -10,37 +10,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastslow import events as ev
 from fastslow import records as rec
 from fastslow.errors import CheckpointError
 from fastslow.prompts import Candidate, Demonstration, Lineage, PromptProgram
 from fastslow.types import Metric, SampleScore
 
 TEXT = PromptProgram("Say it.", (Demonstration("q", "a"),), Lineage("demos", "0f", 1, 0, "w1"))
-EVENTS: tuple[rec.Event, ...] = (
-    rec.CycleEvent(0, 1, {"fast": 320, "slow": 320}, {"fast": 9.5, "slow": 40.0}, {"slow/kl": 0.1}),
-    rec.StepEvent(0, 1, 7, {"slow/reward": 0.5}),
-    rec.TextEvent(0, "continent", "live", TEXT, 0.5, 32),
-    rec.PopulationEvent(0, 1, "continent", (Candidate(TEXT, {"e1": 1.0}),)),
-    rec.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
-    rec.EvaluationEvent(1, 96, 12.5),
-    rec.EvaluationEvent(1, 96, 12.5, "channel_split", 64),
-    rec.ReoptimizedEvent("continent", TEXT, 0.5, 32, 264),
-    rec.DriftEvent(1, rec.NEUTRAL, "kl_razor", 0.5, None, 9, "", "without_text", 0.25),
-    rec.FiguresEvent(
+EVENTS: tuple[ev.Event, ...] = (
+    ev.CycleEvent(0, 1, {"fast": 320, "slow": 320}, {"fast": 9.5, "slow": 40.0}, {"slow/kl": 0.1}),
+    ev.StepEvent(0, 1, 7, {"slow/reward": 0.5}),
+    ev.TextEvent(0, "continent", "live", TEXT, 0.5, 32),
+    ev.PopulationEvent(0, 1, "continent", (Candidate(TEXT, {"e1": 1.0}),)),
+    ev.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
+    ev.EvaluationEvent(1, 96, 12.5),
+    ev.EvaluationEvent(1, 96, 12.5, "channel_split", 64),
+    ev.ReoptimizedEvent("continent", TEXT, 0.5, 32, 264),
+    ev.DriftEvent(1, ev.NEUTRAL, "kl_razor", 0.5, None, 9, "", "without_text", 0.25),
+    ev.FiguresEvent(
         1, "geometry", "1 a", (Metric("rank", None, "it is zero", "r"),), {"num_weights": 8.0}
     ),
-    rec.RunEvent("finished", 300.0),
-    rec.ShrinkEvent(
+    ev.RunEvent("finished", 300.0),
+    ev.ShrinkEvent(
         0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5
     ),
 )
 
 
-def row(completion: str = "Europe", score: float = 1.0) -> rec.ScoreRow:
+def row(completion: str = "Europe", score: float = 1.0) -> ev.ScoreRow:
     sample = SampleScore(
         "continent", "continent@1", "e1", 0, "live", "ab", "w1", completion, 3, score, "correct"
     )
-    return rec.ScoreRow("0101-0000-x", 2, None, sample)
+    return ev.ScoreRow("0101-0000-x", 2, None, sample)
 
 
 Open: TypeAlias = Callable[[Path], rec.RecordWriter]
@@ -59,7 +60,7 @@ def test_every_record_is_read_back_as_it_was_written(tmp_path: Path, open_writer
     assert rec.read_scores(tmp_path / "r.jsonl") == [row()]
     assert rec.read_events(tmp_path / "r.jsonl") == list(EVENTS)
     population = rec.read_events(tmp_path / "r.jsonl")[3]
-    assert isinstance(population, rec.PopulationEvent)
+    assert isinstance(population, ev.PopulationEvent)
     assert population.candidates[0].program.lineage == TEXT.lineage
 
 
@@ -156,9 +157,9 @@ def test_a_write_that_fails_half_way_leaves_only_whole_lines(
 
 def test_metrics_that_are_not_finite_become_null(tmp_path: Path, open_writer: Open) -> None:
     path = tmp_path / "r.jsonl"
-    open_writer(path).append(rec.StepEvent(0, 0, 1, {"a": float("nan"), "b": 1.0, "c": None}))
+    open_writer(path).append(ev.StepEvent(0, 0, 1, {"a": float("nan"), "b": 1.0, "c": None}))
     event = rec.read_events(path)[0]
-    assert isinstance(event, rec.StepEvent)
+    assert isinstance(event, ev.StepEvent)
     assert event.metrics == {"a": None, "b": 1.0, "c": None}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastslow.report import build_report
-from fastslow.report.tables import verdict
+from fastslow.report.verdict import verdict
 from tests.unit.run_folder import OUTCOMES, report_json, terminal, write_run
 
 

@@ -3,13 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from fastslow.events import CycleEvent, EvaluationEvent, ReoptimizedEvent, ShrinkEvent
 from fastslow.prompts import PromptProgram
-from fastslow.records import (
-    CycleEvent,
-    EvaluationEvent,
-    ReoptimizedEvent,
-    ShrinkEvent,
-)
 from fastslow.rundir import RunDir
 from fastslow.types import PromptPolicy
 from tests.unit.run_folder import report_json, score_row, terminal, text_of, write_run

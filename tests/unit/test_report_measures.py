@@ -6,12 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastslow.records import (
-    NEUTRAL,
-    CycleEvent,
-    DriftEvent,
-    FiguresEvent,
-)
+from fastslow.events import NEUTRAL, CycleEvent, DriftEvent, FiguresEvent
 from fastslow.report import recompute_report
 from fastslow.rundir import RunDir
 from fastslow.types import Metric

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
+from fastslow.events import PopulationEvent, TextEvent
 from fastslow.prompts import Candidate, Lineage, PromptProgram
-from fastslow.records import PopulationEvent, TextEvent, read_scores
+from fastslow.records import read_scores
 from fastslow.report import build_report
 from fastslow.report.headline import headline, outcomes
 from fastslow.report.html import TEMPLATES, render

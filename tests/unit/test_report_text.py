@@ -5,14 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fastslow.events import CycleEvent, DriftEvent, TextEvent
 from fastslow.prompts import Demonstration, PromptProgram
-from fastslow.records import (
-    CycleEvent,
-    DriftEvent,
-    RecordWriter,
-    TextEvent,
-    read_events,
-)
+from fastslow.records import RecordWriter, read_events
 from fastslow.rundir import RunDir
 from tests.unit.run_folder import report_json, terminal, write_run
 

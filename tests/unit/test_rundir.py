@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 
 from fastslow.errors import CheckpointError
-from fastslow.records import EvaluationEvent, read_events
+from fastslow.events import EvaluationEvent
+from fastslow.records import read_events
 from fastslow.run_lock import State
 from fastslow.run_state import RunState
 from fastslow.rundir import RunDir

@@ -1,15 +1,9 @@
 """What is kept of a run whose texts are not ours to publish."""
 
 from benchmarks.keeping import withheld
+from fastslow.events import BaseDrawsEvent, FiguresEvent, PopulationEvent, ScoreRow
 from fastslow.prompts import Candidate
-from fastslow.records import (
-    BaseDrawsEvent,
-    FiguresEvent,
-    PopulationEvent,
-    ScoreRow,
-    event_from_json,
-    to_json,
-)
+from fastslow.records import event_from_json, to_json
 from fastslow.types import Metric
 from tests.unit.run_folder import score_row, text_of
 
