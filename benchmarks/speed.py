@@ -7,6 +7,7 @@ from benchmarks.keeping import REFERENCE
 
 SLOW_STEP, FAST_EVAL = REFERENCE / "slow_step.json", REFERENCE / "fast_eval.json"
 """What the speed benchmarks wrote with `--json`."""
+PRODUCTS = REFERENCE / "products.json"
 SLOW_STEP_PEAK = REFERENCE / "slow_step_peak.json"
 """What `benchmarks.slow_step --skip-stock` wrote."""
 
@@ -15,7 +16,8 @@ def speed_lines() -> list[str]:
     """Every speed benchmark of which there are figures."""
     lines = slow_step_lines() if SLOW_STEP.is_file() else []
     lines += peak_lines() if SLOW_STEP_PEAK.is_file() else []
-    return lines + (fast_eval_lines() if FAST_EVAL.is_file() else [])
+    lines += fast_eval_lines() if FAST_EVAL.is_file() else []
+    return lines + (product_lines() if PRODUCTS.is_file() else [])
 
 
 def slow_step_lines() -> list[str]:
@@ -98,3 +100,25 @@ def made_on(environment: dict[str, Any]) -> str:
         f"{environment['device']}, torch {packages['torch']}, trl {packages['trl']}, "
         f"dspy {packages['dspy']}."
     )
+
+
+def product_lines() -> list[str]:
+    """What float32 products by oneDNN bring."""
+    found = json.loads(PRODUCTS.read_text())
+    lines = [
+        "## Speed: float32 products by oneDNN instead of torch's default",
+        "",
+        f"Made by `{found['command']}`.",
+        f"{made_on(found['environment'])} Medians of",
+        "turns taken side by side.",
+        "",
+        "| work | seconds by default | seconds | times as fast |",
+        "| --- | --- | --- | --- |",
+    ]
+    for work in ("reading", "learning"):
+        row = found[work]
+        lines.append(
+            f"| {work} | {row['default_seconds']:.2f} | {row['seconds']:.2f} "
+            f"| {row['speedup']:.2f} |"
+        )
+    return [*lines, ""]
