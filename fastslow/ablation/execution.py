@@ -6,6 +6,7 @@ for.
 """
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from fastslow.ablation.plan import Plan, PlannedRun
 from fastslow.build import build_tracker
 from fastslow.config.cost import estimate_cost
 from fastslow.config.load import dump_resolved
+from fastslow.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.files import read_json
 from fastslow.progress import Progress
+from fastslow.records import read_events
 from fastslow.run_lock import locked
 from fastslow.text import shorten, visible
 from fastslow.tracking import MlflowTracker
@@ -29,6 +32,8 @@ POLL_S = 0.2
 """Between two looks at the processes."""
 STOP_S = 60.0
 """A run that is told to stop ends the step in hand; after this long it is told again."""
+LOOK_S = 10.0
+"""Between two readings of what the runs under way have drawn."""
 TRAINED_UNITS = 3
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
@@ -54,6 +59,10 @@ class Execution:
     """Why a run did not come to its end, by its name."""
     scores: dict[str, float] = field(default_factory=dict)
     """Average accuracy of the run that ended last, by its name."""
+    under_way: float = 0.0
+    """Work that the active runs have done, as it was when they were looked at."""
+    looked: float = -math.inf
+    """When that was, on the monotonic clock."""
 
 
 def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]) -> dict[str, str]:
@@ -120,6 +129,7 @@ def ended(doing: Execution, run: PlannedRun, failure: str | None) -> None:
     """Say how a run ended, and count it."""
     found = doing.plan.find(run)
     doing.progress.finish(units(run))
+    doing.looked = -math.inf  # it was among those under way
     if failure is None and found.status != "finished":
         failure = f"ended without a result, its folder is {found.status}"
     if failure is not None:
@@ -139,8 +149,21 @@ def show(doing: Execution) -> None:
     what = f"running {names}" if names else f"waiting for another process on {', '.join(waiting)}"
     left = len(doing.todo) + len(doing.active)
     if left:
+        look(doing)
         done = f"{len(doing.plan.runs) - left}/{len(doing.plan.runs)} runs done"
-        doing.progress.show(f"{done}, {what}", "", 0, doing.scores)
+        doing.progress.show(f"{done}, {what}", "", doing.under_way, doing.scores)
+
+
+def look(doing: Execution) -> None:
+    """Read what the active runs have drawn, now and then."""
+    now = time.monotonic()
+    if now - doing.looked < LOOK_S:
+        return
+    doing.looked, doing.under_way = now, 0.0
+    for one in doing.active:
+        path = doing.plan.find(one.run).path
+        if path is not None:
+            doing.under_way += min(units(one.run), units_drawn(path))
 
 
 def stop(active: list[Active]) -> None:
@@ -201,6 +224,17 @@ def units(run: PlannedRun) -> float:
     cost = estimate_cost(run.config)
     drawn = cost.fast_rollouts + (cost.evaluation_rollouts or 0)
     return float(drawn + TRAINED_UNITS * cost.slow_rollouts)
+
+
+def units_drawn(path: Path) -> float:
+    """Work that the records of a run folder show, as `units` counts it."""
+    done, events = 0.0, path / "events.jsonl"
+    for event in read_events(events) if events.exists() else ():
+        if isinstance(event, CycleEvent):
+            done += event.rollouts.get("fast", 0) + TRAINED_UNITS * event.rollouts.get("slow", 0)
+        elif isinstance(event, EvaluationEvent | TextEvent):
+            done += event.rollouts
+    return done
 
 
 def average_accuracy(path: Path) -> float | None:

@@ -1,0 +1,16 @@
+"""How far an ablation is: what the runs under way have drawn so far counts."""
+
+from pathlib import Path
+
+from fastslow.ablation.execution import TRAINED_UNITS, units_drawn
+from tests.unit.run_folder import write_run
+
+
+def test_rollouts_of_every_kind_count_as_work_done(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    per_stage = 32 + TRAINED_UNITS * 64 + 8
+    assert units_drawn(run) == 3 * per_stage + 4 * 3 * 8
+
+
+def test_a_run_that_has_not_drawn_yet_has_done_nothing(tmp_path: Path) -> None:
+    assert units_drawn(tmp_path) == 0
