@@ -38,6 +38,7 @@ QUESTIONS = {
 """Reference runs in the order of the document, with the question each answers."""
 SHOWN_TABLES = 2
 """Of each report: the score matrix and the tasks; the others are in the run's own report.md."""
+README_ABLATION = "channels-text"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -109,10 +110,12 @@ def with_and_without(with_texts: Report, without: Report) -> list[str]:
 
 
 def readme_block(report: Report) -> str:
-    """What the README's first screen shows of the demonstration."""
+    """What the README's first screen shows: the ablation's figure, and the demonstration."""
     matrix = next(iter(tables(report, headline_only=True)))
     shown = [line for line in table_lines(matrix) if not line.startswith("## ")]
-    return "\n".join([BEGIN, "", f"**{verdict(report)}**", *shown, END])
+    ablation = ablations.headline(README_ABLATION)
+    demonstration = ["What `make demo` ended with:", "", f"**{verdict(report)}**", *shown]
+    return "\n".join([BEGIN, "", *ablation, *demonstration, END])
 
 
 def machine(report: Report) -> str:

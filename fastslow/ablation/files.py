@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from fastslow.ablation.figures import FIGURES, claim_figures
 from fastslow.ablation.page import page
@@ -38,6 +39,17 @@ def write_ablation(plan: Plan) -> Result:
         EvaluationError: Recorded scores cannot form a matrix.
     """
     result = read_result(plan)
+    write_result(result, plan.folder)
+    write_files(plan.folder, {"runs.csv": runs_csv(plan).encode()})
+    return result
+
+
+def write_result(result: Result, folder: Path) -> None:
+    """Write all that follows from the result alone into a folder, made if need be.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
     figures = claim_figures(result)
     texts = {
         "ablation.html": page(result, figures),
@@ -46,11 +58,9 @@ def write_ablation(plan: Plan) -> Result:
         "records.jsonl": records_jsonl(result),
         "arms.csv": arms_csv(result),
         "differences.csv": differences_csv(result),
-        "runs.csv": runs_csv(plan),
     }
-    write_files(plan.folder, {name: text.encode() for name, text in texts.items()})
-    write_figures(plan.folder / "figures", figures, FIGURES)
-    return result
+    write_files(folder, {name: text.encode() for name, text in texts.items()})
+    write_figures(folder / "figures", figures, FIGURES)
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

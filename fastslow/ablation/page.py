@@ -50,6 +50,6 @@ def _difference(result: Result) -> str:
     if not isinstance(found, Estimate) or found.low is None or found.high is None:
         return ""
     return (
-        f"{named.fast_slow} ends {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] from "
-        f"{named.slow_only} in average accuracy. "
+        f"Average accuracy of {named.fast_slow} minus {named.slow_only}: {found.mean:+.2f} "
+        f"[{found.low:+.2f}, {found.high:+.2f}]. "
     )

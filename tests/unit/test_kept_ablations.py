@@ -1,0 +1,63 @@
+"""What docs/results.md and the README say of an ablation that was kept."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablations
+from fastslow.ablation.files import write_result
+from fastslow.ablation.records import RunRecord
+from fastslow.ablation.result import Result, make_result
+from tests.unit.made_ablation import both_and_slow, config, record
+
+
+def made(records: list[RunRecord]) -> Result:
+    return make_result(config(), records, Counter({"fst": 3, "slow-only": 3}))
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ablation's folder with a run's environment in it; what is kept goes beside."""
+    folder = tmp_path / "channels-text"
+    write_result(made(both_and_slow()), folder)
+    (folder / "runs.csv").write_text(
+        "arm,seed,order,config_hash,status,folder,seconds\nfst,0,,0,missing,,\n"
+        "fst,1,,0,finished,one,90.0\n"
+    )
+    (folder / "one").mkdir()
+    packages = '{"torch": "1", "transformers": "2", "trl": "3", "dspy": "4"}'
+    (folder / "one" / "environment.json").write_text(
+        f'{{"cpus": 2, "machine": "x86_64", "python": "3.11", "packages": {packages}}}'
+    )
+    monkeypatch.setattr(ablations, "ABLATIONS", tmp_path / "kept")
+    monkeypatch.setattr(ablations, "ROOT", tmp_path)
+    return folder
+
+
+def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finished: Path) -> None:
+    assert ablations.ablation_lines() == []
+    assert ablations.headline("channels-text") == []
+    home = ablations.keep_ablation(finished)
+    lines = "\n".join(ablations.ablation_lines())
+    assert "6 of 2 runs, seeds 0, 1, 2; 2 minutes of runs" in lines
+    assert "| final average score above slow only's by 0.30 or more | 0.58 [" in lines
+    assert "### Claims of Fast-Slow Training" in lines
+    figures = sorted(path.stem for path in (home / "figures").iterdir())
+    assert len(figures) == 5
+    assert all(f"(../kept/channels-text/figures/{figure}.svg)" in lines for figure in figures)
+    first, _, figure, _ = ablations.headline("channels-text")
+    assert "Average accuracy of fst minus slow-only: +0.58" in first
+    assert "(kept/channels-text/figures/claim-higher-score.svg)" in figure
+
+
+def test_a_slow_channel_that_never_left_the_base_decides_the_goal_that_says_so() -> None:
+    goals = ablations.GOALS["channels-text"]
+    flat = [(0.0, 0.0)] * 3
+    records = [run for run in both_and_slow() if run.arm == "fst"]
+    stays = made([*records, *(record("slow-only", seed, flat) for seed in range(3))])
+    rows = ablations.goal_lines(goals, stays)
+    assert "| no value: slow only never rose above the base | yes |" in rows[4]
+    assert "| no value: slow only never rose above the base | - |" in rows[3]
+    moves = ablations.goal_lines(goals, made(both_and_slow()))
+    assert not any("never rose" in row for row in moves)
