@@ -25,7 +25,7 @@ def page(result: Result, drawings: Sequence[Drawing]) -> str:
 
 
 def verdict(result: Result) -> str:
-    """The ablation in a sentence: how the two arms of the claims end, and how the claims do."""
+    """The ablation in a few sentences: the two arms of the claims, and how the claims do."""
     if not result.records:
         return "No run is finished yet."
     if not result.claims:
@@ -33,23 +33,29 @@ def verdict(result: Result) -> str:
         return f"{arms} arms over {len({run.seed for run in result.records})} seeds."
     answers = Counter(claim.answer for claim in result.claims)
     counts = ", ".join(f"{answers[a]} {a}" for a in ("yes", "no", "not decidable") if answers[a])
-    return f"{_difference(result)}Claims put to the test: {counts}."
+    return f"{_difference(result)}{_transfer(result)}Claims put to the test: {counts}."
 
 
 def _difference(result: Result) -> str:
     named = result.config.claims
     assert named is not None
-    found = next(
-        (
-            one.estimate
-            for one in result.differences
-            if one.minus == named.slow_only and one.metric == "average_accuracy"
-        ),
-        None,
-    )
-    if not isinstance(found, Estimate) or found.low is None or found.high is None:
+    for one in result.differences:
+        if one.minus == named.slow_only and one.metric == "average_accuracy":
+            what = f"Average accuracy of {named.fast_slow} minus {named.slow_only}"
+            return _said(what, one.estimate)
+    return ""
+
+
+def _transfer(result: Result) -> str:
+    named = result.config.claims
+    assert named is not None
+    for arm in result.arms:
+        if arm.arm == named.fast_slow and "bwt_gem" in arm.metrics:
+            return _said(f"Backward transfer of {named.fast_slow}", arm.metrics["bwt_gem"])
+    return ""
+
+
+def _said(what: str, found: Estimate | str) -> str:
+    if isinstance(found, str) or found.low is None or found.high is None:
         return ""
-    return (
-        f"Average accuracy of {named.fast_slow} minus {named.slow_only}: {found.mean:+.2f} "
-        f"[{found.low:+.2f}, {found.high:+.2f}]. "
-    )
+    return f"{what}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]. "

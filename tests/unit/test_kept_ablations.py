@@ -48,6 +48,7 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
     assert all(f"(../kept/channels-text/figures/{figure}.svg)" in lines for figure in figures)
     first, _, figure, _ = ablations.headline("channels-text")
     assert "Average accuracy of fst minus slow-only: +0.58" in first
+    assert "Backward transfer of fst: -0.05 [" in first
     assert "(kept/channels-text/figures/claim-higher-score.svg)" in figure
 
 
