@@ -20,6 +20,7 @@ from fastslow.ablation.plan import Plan, PlannedRun
 from fastslow.build import build_tracker
 from fastslow.config.cost import estimate_cost
 from fastslow.config.load import dump_resolved
+from fastslow.errors import CheckpointError
 from fastslow.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.files import read_json
 from fastslow.progress import Progress
@@ -227,9 +228,13 @@ def units(run: PlannedRun) -> float:
 
 
 def units_drawn(path: Path) -> float:
-    """Work that the records of a run folder show, as `units` counts it."""
-    done, events = 0.0, path / "events.jsonl"
-    for event in read_events(events) if events.exists() else ():
+    """Work that the records of a run folder show, as `units` counts it; for progress alone."""
+    try:
+        events = read_events(path / "events.jsonl")
+    except CheckpointError:
+        return 0.0  # not written yet; or damaged, which the run itself says
+    done = 0.0
+    for event in events:
         if isinstance(event, CycleEvent):
             done += event.rollouts.get("fast", 0) + TRAINED_UNITS * event.rollouts.get("slow", 0)
         elif isinstance(event, EvaluationEvent | TextEvent):

@@ -12,5 +12,7 @@ def test_rollouts_of_every_kind_count_as_work_done(tmp_path: Path) -> None:
     assert units_drawn(run) == 3 * per_stage + 4 * 3 * 8
 
 
-def test_a_run_that_has_not_drawn_yet_has_done_nothing(tmp_path: Path) -> None:
+def test_a_run_without_records_or_with_damaged_ones_stops_nobody(tmp_path: Path) -> None:
+    assert units_drawn(tmp_path) == 0
+    (tmp_path / "events.jsonl").write_text("[]\n")
     assert units_drawn(tmp_path) == 0
