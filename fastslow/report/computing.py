@@ -95,7 +95,7 @@ def build_report(run_path: Path) -> Report:
         stage_tasks=stages,
         cells=cells,
         metrics=metrics,
-        intervals=_intervals(metrics, summaries),
+        intervals=_intervals(metrics, summaries, len(stages)),
         summaries=summaries,
         stages=tuple(_stage(i, matrix, spent, noise_floor) for i in range(len(stages))),
         drift=drift,
@@ -183,11 +183,11 @@ def _summary(
 
 
 def _intervals(
-    metrics: Mapping[str, Metric], summaries: Sequence[TaskSummary]
+    metrics: Mapping[str, Metric], summaries: Sequence[TaskSummary], num_stages: int
 ) -> dict[str, Interval]:
     """Of `bwt_gem`: the one default metric that is a plain mean of paired differences."""
     changes = [s.change.difference for s in summaries if s.change.difference is not None]
-    earlier = [s for s in summaries if s.learned_row not in (None, len(summaries))]
+    earlier = [s for s in summaries if s.learned_row not in (None, num_stages)]
     complete = metrics["bwt_gem"].value is not None and len(changes) == len(earlier)
     interval = mean_difference(changes) if complete else None
     return {} if interval is None else {"bwt_gem": interval}

@@ -8,7 +8,7 @@ import pytest
 from fastslow.errors import CheckpointError
 from fastslow.report import build_report
 from fastslow.rundir import RunDir
-from tests.unit.run_folder import report_json, score_row, write_run
+from tests.unit.run_folder import OUTCOMES, report_json, score_row, write_run
 
 
 def test_samples_are_averaged_within_an_example_before_examples_are(tmp_path: Path) -> None:
@@ -67,6 +67,14 @@ def test_rows_scored_on_other_examples_are_not_compared(tmp_path: Path) -> None:
         "rows 1 and 3 were scored on other examples"
     )
     assert data["intervals"] == {}
+
+
+def test_a_held_out_task_leaves_backward_transfer_its_interval(tmp_path: Path) -> None:
+    alone = report_json(write_run(tmp_path / "a"))
+    rows = [{**row, "delta": "00000000"} for row in OUTCOMES]
+    beside = report_json(write_run(tmp_path / "b", rows, held_out=("delta",)))
+    assert beside["tasks"] == ["alpha", "beta", "gamma", "delta"]
+    assert beside["intervals"] == alone["intervals"] != {}
 
 
 def test_a_sample_recorded_again_as_reused_is_no_damage(tmp_path: Path) -> None:
