@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from fastslow.events import NEUTRAL
-from fastslow.measure.uncertainty import Z_95
+from fastslow.measure.uncertainty import Z_95, Z_DETECT
 from fastslow.report.comparison import Contrast, Quantity
 from fastslow.report.contrasts import Pair, Side, mean_of, without_examples
 from fastslow.report.data import Report
@@ -57,14 +57,15 @@ def _half(
         return None, "a task is visited twice: no interval"
     if any(known[task].difference is None for task in wanted):
         return None, "not every task is paired: no interval"
-    widths = [
-        (c.high - c.low) / 2 / Z_95
+    # not from the ends of their intervals, which are cut where no score can be
+    errors = [
+        c.smallest_detectable / Z_DETECT
         for task in wanted
-        if (c := known[task]).low is not None and c.high is not None
+        if (c := known[task]).low is not None and c.smallest_detectable is not None
     ]
-    if not widths:
+    if not errors:
         return None, "no task's differences have a spread: no interval"
-    return Z_95 * math.sqrt(sum(w * w for w in widths)) / len(wanted), None
+    return Z_95 * math.hypot(*errors) / len(wanted), None
 
 
 def drift_contrasts(

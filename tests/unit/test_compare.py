@@ -88,6 +88,22 @@ def test_forgetting_is_a_difference_of_differences_of_the_same_examples(tmp_path
     assert forgetting.reason == "no plain mean of paired differences: no interval"
 
 
+def test_a_mean_over_tasks_is_as_uncertain_as_its_tasks_whose_intervals_are_cut_at_1(
+    tmp_path: Path,
+) -> None:
+    better = ({**OUTCOMES[3], "alpha": "11111110"},)
+    first = write_run(tmp_path / "a")
+    second = edit(write_run(tmp_path / "b", (*OUTCOMES[:3], *better)), {"slow.lr": 1e-9})
+    found = compare_runs((first, second))
+    alpha = one(found, "final", "alpha")
+    assert (alpha.difference, alpha.high) == (0.75, 1.0)
+    mean = metric(found.comparisons[0], "average_accuracy")
+    # six of eight became right: sd = sqrt(8/7 * 6/8 * 2/8) = 0.46291; beta, gamma have no spread
+    half = 1.96 * 0.46291 / 8**0.5 / 3
+    assert mean.low == pytest.approx(0.25 - half, abs=1e-6)
+    assert mean.high == pytest.approx(0.25 + half, abs=1e-6)
+
+
 def test_costs_are_counted_and_have_no_interval(tmp_path: Path) -> None:
     fast = metric(compare_runs(two(tmp_path)).comparisons[0], "rollouts, fast + slow")
     assert (fast.baseline, fast.value, fast.difference, fast.low) == (312.0, 312.0, 0.0, None)
