@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from fastslow.config.ablation import AblationConfig
+from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.layers import Layers, merge, override, read_layers
 from fastslow.config.load import LoadedConfig, config_hash, load_layers, load_resolved
 from fastslow.config.models import RunConfig
@@ -128,6 +128,9 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     """
     own = [text for text in overrides if _first_key(text) in OWN_KEYS]
     others = [text for text in overrides if text not in own]
+    for text in others:
+        if _first_key(text) in GIVEN:
+            raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
     layers = _read(file, own)
     mistakes = list(layers.mistakes)
     tree = Tree(layers.root)

@@ -17,6 +17,13 @@ from fastslow.errors import nearest
 
 ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 """Names of arms and orders; they become part of a run's name."""
+GIVEN = {
+    "name": "a run is named after its arm, seed and order. Leave it out.",
+    "seed": "every arm runs under each of `seeds`. Name seeds there.",
+}
+"""Keys of a run that the ablation itself gives, with what to do instead."""
+ONE_FOLDER = "all runs of an ablation lie in one folder. Say it in `common`, or as an override."
+"""Why an arm has no `runs_dir`."""
 
 
 class ReferencesConfig(Model):
@@ -71,6 +78,8 @@ class AblationConfig(Model):
                     )
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds", f"a seed is named twice, got {list(self.seeds)}. Name each once."
+        for path, why in self._given_keys():
+            yield path, f"not of an ablation's runs: {why}"
         for path, arm in self._named_arms():
             if arm not in self.arms:
                 yield path, f"no such arm, got {arm!r}.{nearest(arm, self.arms)}"
@@ -80,6 +89,18 @@ class AblationConfig(Model):
                 f"the same arm as claims.fast_slow ({self.claims.fast_slow!r}). An arm cannot be "
                 "compared with itself; name another.",
             )
+
+    def _given_keys(self) -> Iterator[tuple[str, str]]:
+        """Every key that no arm may say, with the reason."""
+        for part, said in (
+            ("common", self.common),
+            *((f"arms.{arm}", said) for arm, said in self.arms.items()),
+        ):
+            for given, why in GIVEN.items():
+                if given in said:
+                    yield f"{part}.{given}", why
+            if "runs_dir" in said and part != "common":
+                yield f"{part}.runs_dir", ONE_FOLDER
 
     def _named_arms(self) -> Iterable[tuple[str, str]]:
         """Every place where an arm is named, with the name."""

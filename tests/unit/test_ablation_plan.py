@@ -93,11 +93,21 @@ def test_orders_permute_the_stages_of_arms_without_stages_of_their_own() -> None
         (("base.yaml", "bass.yaml"), "bass.yaml: cannot read: no such file. Did you mean"),
         (("  fst:", "  FST:"), "not a usable name, got 'FST'"),
         (("fst: {}", "fst: {fast: {population: 3}}"), "(in arm fst)"),
+        (("fst: {}", "fst: {seed: 1}"), "file.yaml:9: arms.fst.seed: not of an ablation's runs"),
+        (("fst: {}", "fst: {name: one}"), "arms.fst.name: not of an ablation's runs: a run is"),
+        (("fst: {}", "fst: {runs_dir: x}"), "arms.fst.runs_dir: not of an ablation's runs: all"),
+        (("{probe: null", "{seed: 1, probe: null"), "file.yaml:5: common.seed: not of an"),
     ],
 )
 def test_mistakes_are_shown_where_they_were_written(change: tuple[str, str], said: str) -> None:
     lines = refusal(FILE.replace(*change))
     assert any(said in line for line in lines), lines
+
+
+def test_a_seed_as_an_override_is_refused_rather_than_ignored() -> None:
+    assert refusal(FILE, "seed=1") == [
+        "override 'seed=1': every arm runs under each of `seeds`. Name seeds there."
+    ]
 
 
 def test_a_mistake_of_the_base_is_said_once() -> None:
