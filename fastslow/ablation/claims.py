@@ -15,9 +15,16 @@ from statistics import fmean
 from fastslow.ablation.claim import Claim, detectable_factor, judged
 from fastslow.ablation.efficiency import rollouts_to_best
 from fastslow.ablation.kl import kl_at_equal_score
-from fastslow.ablation.probes import own_gain_ratio, probed
+from fastslow.ablation.probes import gain_ratios, probed
 from fastslow.ablation.records import RunRecord
-from fastslow.ablation.statistics import compare, final_scores, later_gains, mean_of
+from fastslow.ablation.statistics import (
+    compare,
+    complete,
+    final_scores,
+    later_gains,
+    mean_of,
+    pairs,
+)
 from fastslow.measure.figures import Undefined
 from fastslow.measure.seeds_and_examples import Estimate, over_seeds_alone
 from fastslow.measure.significance import holm
@@ -56,9 +63,10 @@ def sample_efficiency(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> C
     examples of every task, again.
     """
     found = rollouts_to_best(pairs(both, slow), named_random(0, "claims", "efficiency"))
-    estimate = None
-    if len(found.per_seed) > 1 and all(ratio > 0 for ratio in found.per_seed.values()):
-        estimate = [math.log(ratio) for ratio in found.per_seed.values()]
+    ratios, logs = list(found.per_seed.values()), None
+    # with a seed that missed its target left out, the others would pass for all
+    if found.ratio is not None and len(ratios) > 1 and min(ratios) > 0:
+        logs = [math.log(ratio) for ratio in ratios]
     return judged(
         "sample_efficiency",
         "Reaches the slow channel's best score with fewer slow rollouts.",
@@ -69,7 +77,7 @@ def sample_efficiency(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> C
         unit="ratio of slow rollouts",
         detectable=detectable_factor(found.low, found.high),
         reason=found.reason,
-        distances=estimate,
+        distances=logs,
         numbers=found.numbers,
     )
 
@@ -146,15 +154,16 @@ def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
 
     Interval by drawing seeds and examples again.
     """
-    found = probed(both)
-    other = probed(slow)
+    both, slow = complete(both), complete(slow)
+    found, other = probed(both), probed(slow)
     metric = found.metric if found else None
     interval = found.interval if found else None
     reason = "not measured: needs a probe of two seeds at least"
     if found is not None:
         reason = found.metric.reason or found.interval_reason or ""
     ends = (interval.low, interval.high) if interval else (None, None)
-    ratios = [ratio for run in both if (ratio := own_gain_ratio(run)) is not None]
+    ratios = gain_ratios(both)
+    num_seeds = len({run.seed for run in both})
     detectable = None
     if interval is not None and interval.high > interval.low:
         detectable = (interval.high - interval.low) / (2 * Z_95) * Z_DETECT
@@ -168,20 +177,12 @@ def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
         unit="share of the base's gain",
         detectable=detectable,
         reason=reason or None,
-        distances=[ratio - PLASTIC for ratio in ratios] if len(ratios) == len(both) else None,
+        distances=[ratio - PLASTIC for ratio in ratios] if len(ratios) == num_seeds else None,
         numbers={
             "fast-slow": metric.value if metric else None,
             "slow only": other.metric.value if other else None,
         },
     )
-
-
-def pairs(
-    both: Sequence[RunRecord], slow: Sequence[RunRecord]
-) -> list[tuple[RunRecord, RunRecord]]:
-    """Runs of the two arms under the same seed and order."""
-    others = {(run.seed, run.order): run for run in slow}
-    return [(r, others[r.seed, r.order]) for r in both if (r.seed, r.order) in others]
 
 
 def _mean(

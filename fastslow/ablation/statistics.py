@@ -1,10 +1,12 @@
 """Arms over seeds: their means, and paired differences between them.
 
 Pure functions on run records. Two runs are compared under the same seed, order and examples. With
-several orders a seed's figure is the mean over them, so that seeds stay what is counted.
+several orders a seed's figure is the mean over them, so that seeds stay what is counted; a seed
+that lacks one of them does not count, since its mean would be of something else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
@@ -29,7 +31,8 @@ Examples: TypeAlias = dict[str, dict[str, float]]
 def final_scores(run: RunRecord) -> Examples:
     """Score of every trained task in the last row: its mean is `average_accuracy`."""
     last = run.matrix.num_stages
-    return {task: dict(run.cells[last, task]) for task in dict.fromkeys(run.matrix.stages)}
+    tasks = dict.fromkeys(run.matrix.stages)
+    return _of_all(tasks, {task: dict(run.cells[last, task]) for task in tasks})
 
 
 def learned_scores(run: RunRecord) -> Examples:
@@ -37,23 +40,29 @@ def learned_scores(run: RunRecord) -> Examples:
 
     Nothing where a task was visited twice.
     """
-    if len(set(run.matrix.stages)) < run.matrix.num_stages:
+    stages = run.matrix.stages
+    if len(set(stages)) < len(stages):
         return {}
-    return {task: dict(run.cells[i, task]) for i, task in enumerate(run.matrix.stages, start=1)}
+    learned = {task: dict(run.cells[i, task]) for i, task in enumerate(stages, start=1)}
+    return _of_all(stages, learned)
 
 
 def changes(run: RunRecord) -> Examples:
     """Last row minus the row it was learned in, of all but the last task: `bwt_gem`."""
-    earlier = run.matrix.stages[:-1]
-    learned, final = learned_scores(run), final_scores(run)
-    return difference({t: final[t] for t in earlier if t in final}, learned)
+    return _of_all(run.matrix.stages[:-1], difference(final_scores(run), learned_scores(run)))
 
 
 def later_gains(run: RunRecord) -> Examples:
     """What was gained over the base in the stage of each task but the first."""
-    learned = learned_scores(run)
-    later = {task: learned[task] for task in run.matrix.stages[1:] if task in learned}
-    return difference(later, {task: run.cells[0, task] for task in later})
+    later = run.matrix.stages[1:]
+    base = {task: run.cells[0, task] for task in later}
+    return _of_all(later, difference(learned_scores(run), base))
+
+
+def _of_all(tasks: Iterable[str], found: Examples) -> Examples:
+    """What was found of these tasks; nothing where one of them is missing."""
+    kept = {task: found.get(task, {}) for task in tasks}
+    return kept if all(kept.values()) else {}
 
 
 COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
@@ -64,6 +73,7 @@ COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
 """Metrics that are means over tasks of means over examples, by which arms are compared."""
 
 NOTHING_SHARED = "not measured, or its formula needs other stages than these"
+NO_RUN = "no seed is finished"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
 
@@ -140,12 +150,7 @@ def _summary(
 
 def mean_of(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> Estimate | str:
     """Mean over seeds of what `of` takes from each run, or why there is none."""
-    by_seed = _by_seed(runs, of)
-    if not by_seed:
-        return "no run is finished"
-    if not all(by_seed.values()):
-        return NOTHING_SHARED
-    return over_seeds_and_examples(by_seed)
+    return _estimate([(run.seed, of(run)) for run in complete(runs)], NO_RUN)
 
 
 def compare(
@@ -161,23 +166,54 @@ def compare(
         of: Values of one run.
 
     Returns:
-        The reason where no runs or tasks are shared.
+        The reason where no runs or not the same tasks are shared.
     """
-    others = {(run.seed, run.order): run for run in control}
-    pairs = [
-        (run, others[run.seed, run.order]) for run in treated if (run.seed, run.order) in others
-    ]
-    if not pairs:
-        return "no seed is finished in both arms"
-    by_seed: dict[int, list[Examples]] = {}
-    for one, other in pairs:
+    found: list[tuple[int, Examples]] = []
+    for one, other in pairs(treated, control):
         if set(one.matrix.stages) != set(other.matrix.stages):
             return "trained on other tasks"
-        by_seed.setdefault(one.seed, []).append(difference(of(one), of(other)))
-    paired = {seed: average(found) for seed, found in by_seed.items()}
-    if not all(paired.values()):
+        after, before = of(one), of(other)
+        paired = difference(after, before)
+        if after and before and not after.keys() == before.keys() == paired.keys():
+            return "means over other tasks or other examples"
+        found.append((one.seed, paired))
+    return _estimate(found, "no seed is finished in both arms")
+
+
+def pairs(
+    treated: Sequence[RunRecord], control: Sequence[RunRecord]
+) -> list[tuple[RunRecord, RunRecord]]:
+    """Runs of two arms under the same seed and order, of seeds that have every order.
+
+    An arm with stages of its own has one run a seed, which stands beside each order of the other.
+    """
+    found = [
+        (one, other)
+        for one in treated
+        for other in control
+        if one.seed == other.seed and (one.order == other.order or None in (one.order, other.order))
+    ]
+    orders = {one.order or other.order for one, other in found}
+    counts = Counter(one.seed for one, _ in found)
+    return [pair for pair in found if counts[pair[0].seed] == len(orders)]
+
+
+def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs of one arm, of the seeds that are finished in every order."""
+    orders, counts = {run.order for run in runs}, Counter(run.seed for run in runs)
+    return [run for run in runs if counts[run.seed] == len(orders)]
+
+
+def _estimate(found: Sequence[tuple[int, Examples]], why_none: str) -> Estimate | str:
+    """Mean over seeds of the mean over orders, or why there is none."""
+    by_seed: dict[int, list[Examples]] = {}
+    for seed, values in found:
+        by_seed.setdefault(seed, []).append(values)
+    if not by_seed:
+        return why_none
+    if not all(values for _, values in found):
         return NOTHING_SHARED
-    return over_seeds_and_examples(paired)
+    return over_seeds_and_examples({seed: average(of) for seed, of in by_seed.items()})
 
 
 def differences(records: Sequence[RunRecord], arm: str, others: Sequence[str]) -> list[Difference]:
@@ -200,14 +236,6 @@ def differences(records: Sequence[RunRecord], arm: str, others: Sequence[str]) -
     ]
 
 
-def _by_seed(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> dict[int, Examples]:
-    seeds: dict[int, list[Examples]] = {}
-    for run in runs:
-        found = {task: values for task, values in of(run).items() if values}
-        seeds.setdefault(run.seed, []).append(found)
-    return {seed: average(found) for seed, found in seeds.items()}
-
-
 def _seed_metric(
     own: Sequence[RunRecord],
     name: str,
@@ -216,7 +244,7 @@ def _seed_metric(
 ) -> Estimate | str:
     """A metric that is no mean over examples, mean over seeds; reference runs of the same seed."""
     values: dict[int, list[float]] = {}
-    for run in own:
+    for run in complete(own):
         kind = "isolated" if name == "fwt_isolated" else None
         reference = reference_of(records, references, run.seed, kind)
         metric = final_metrics(run.matrix, noise_floor=run.noise_floor, reference=reference)[name]
@@ -224,29 +252,33 @@ def _seed_metric(
             return metric.reason or "undefined"
         values.setdefault(run.seed, []).append(metric.value)
     if not values:
-        return "no run is finished"
+        return NO_RUN
     return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})
 
 
 def reference_of(
     records: Sequence[RunRecord], references: ReferencesConfig, seed: int, kind: str | None
 ) -> Reference | None:
-    """The reference run of a seed: `isolated`, or the joint one if there is one.
+    """The reference run of a seed: `isolated`, or that of the joint arm if one is named.
+
+    A joint run that is not finished is not replaced by isolated ones: seeds with other references
+    have no mean.
 
     Args:
         records: Finished runs.
         references: Which arms are reference runs.
         seed: Of the runs.
-        kind: `isolated`; None prefers the joint one.
+        kind: `isolated`; None prefers the joint arm.
     """
     runs = {run.arm: run for run in records if run.seed == seed}
-    if kind is None and references.joint in runs:
-        joint = runs[references.joint]
-        return Reference("joint", _means(final_scores(joint)))
+    if kind is None and references.joint is not None:
+        joint = runs.get(references.joint)
+        return Reference("joint", _means(final_scores(joint))) if joint else None
+    means = {arm: _means(final_scores(run)) for arm, run in runs.items()}
     scores = {
-        task: _means(final_scores(runs[arm]))[task]
+        task: means[arm][task]
         for task, arm in references.isolated.items()
-        if arm in runs and task in runs[arm].matrix.stages
+        if task in means.get(arm, {})
     }
     return Reference("isolated", scores) if scores else None
 
@@ -257,7 +289,7 @@ def _means(found: Examples) -> dict[str, float]:
 
 def _kl(own: Sequence[RunRecord]) -> Estimate | str:
     values: dict[int, list[float]] = {}
-    for run in own:
+    for run in complete(own):
         last = run.matrix.num_stages
         found = [run.kl.get((last, task)) for task in dict.fromkeys(run.matrix.stages)]
         known = [kl for kl in found if kl is not None]
@@ -265,5 +297,5 @@ def _kl(own: Sequence[RunRecord]) -> Estimate | str:
             return "not measured"
         values.setdefault(run.seed, []).append(fmean(known))
     if not values:
-        return "no run is finished"
+        return NO_RUN
     return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})

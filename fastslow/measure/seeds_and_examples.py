@@ -123,10 +123,19 @@ def difference(after: ByTask, before: ByTask) -> dict[str, dict[str, float]]:
 
 
 def average(of: Sequence[ByTask]) -> dict[str, dict[str, float]]:
-    """Mean over several of them, example by example, on what all have; at least one."""
-    tasks = [task for task in of[0] if all(task in one for one in of)]
+    """Several of them as one, whose mean over tasks is the mean of their means over tasks.
+
+    A task that only some have weighs less: its values are scaled by their share. Examples are those
+    that all which have the task share.
+
+    Args:
+        of: At least one.
+    """
+    tasks = list(dict.fromkeys(task for one in of for task in one))
+    weight = len(tasks) / max(1, sum(map(len, of)))
     made = {}
     for task in tasks:
-        shared = set.intersection(*(set(one[task]) for one in of))
-        made[task] = {e: fmean(one[task][e] for one in of) for e in sorted(shared)}
+        having = [one[task] for one in of if task in one]
+        shared = set.intersection(*map(set, having))
+        made[task] = {e: weight * sum(values[e] for values in having) for e in sorted(shared)}
     return made

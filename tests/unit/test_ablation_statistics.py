@@ -1,6 +1,7 @@
 """Arms over seeds: pairs, references, and what is said where something is missing."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -57,6 +58,84 @@ def test_orders_are_means_within_a_seed() -> None:
     assert found.estimate.per_seed == {0: pytest.approx(0.3)}
 
 
+def in_orders(arm: str, seed: int, kept: Mapping[str, float]) -> list[RunRecord]:
+    """A run per order; of the task learned first that share is kept."""
+    made = []
+    for order, share in kept.items():
+        first = order.split("-")[0]
+        after = (1.0, 0.0) if first == "first" else (0.0, 1.0)
+        last = (share, 1.0) if first == "first" else (1.0, share)
+        rows = [(0.0, 0.0), after, last]
+        made.append(record(arm, seed, rows, stages=order.split("-"), order=order))
+    return made
+
+
+def test_backward_transfer_over_orders_is_the_mean_over_orders_whose_last_tasks_differ() -> None:
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        *in_orders("slow-only", 0, {"first-second": 0.2, "second-first": 0.4}),
+    ]
+    whole = result(made)
+    arm = whole.arms[0].metrics["bwt_gem"]
+    found = next(d.estimate for d in whole.differences if d.metric == "bwt_gem")
+    assert not isinstance(arm, str)
+    assert not isinstance(found, str)
+    assert arm.mean == pytest.approx((-0.1 - 0.5) / 2)
+    assert found.mean == pytest.approx((0.7 + 0.1) / 2)
+
+
+def test_a_seed_that_lacks_an_order_does_not_count() -> None:
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        *in_orders("fst", 1, {"first-second": 0.9}),
+    ]
+    metrics = result(made).arms[0].metrics
+    for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry"):
+        found = metrics[name]
+        assert not isinstance(found, str)
+        assert list(found.per_seed) == [0], name
+
+
+def test_an_arm_with_stages_of_its_own_stands_beside_every_order() -> None:
+    given = config(arms={"fst": {}, "joint": {}}, claims=None)
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        record("joint", 0, [(0.0, 0.0), *[(0.5, 0.5)] * 4], stages=("first", "second") * 2),
+    ]
+    found = {d.metric: d.estimate for d in result(made, given).differences}
+    accuracy = found["average_accuracy"]
+    assert not isinstance(accuracy, str)
+    assert accuracy.per_seed == {0: pytest.approx((0.95 + 0.75) / 2 - 0.5)}
+    assert "formula needs other stages" in str(found["bwt_gem"])
+
+
+def test_backward_transfer_of_other_tasks_is_not_subtracted() -> None:
+    given = config(arms={"fst": {}, "back": {}}, claims=None)
+    made = [
+        record("fst", 0, [(0.0, 0.0), (0.8, 0.0), (0.7, 0.7)]),
+        record("back", 0, [(0.0, 0.0), (0.0, 0.8), (0.7, 0.7)], stages=("second", "first")),
+    ]
+    found = {d.metric: d.estimate for d in result(made, given).differences}
+    assert found["bwt_gem"] == "means over other tasks or other examples"
+    assert not isinstance(found["average_accuracy"], str)
+
+
+def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:
+    given = config(
+        arms={"fst": {}, "slow-only": {}, "joint": {}, "alone-first": {}, "alone-second": {}},
+        references=ReferencesConfig(
+            joint="joint", isolated={"first": "alone-first", "second": "alone-second"}
+        ),
+    )
+    made = [*both_and_slow((0, 1)), record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)])]
+    for seed in (0, 1):
+        made.append(record("alone-first", seed, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]))
+        made.append(record("alone-second", seed, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]))
+    metrics = result(made, given).arms[0].metrics
+    assert "needs a reference run" in str(metrics["intransigence"])
+    assert not isinstance(metrics["fwt_isolated"], str)
+
+
 def test_reference_runs_feed_the_metrics_that_need_them() -> None:
     given = config(
         arms={"fst": {}, "slow-only": {}, "joint": {}, "alone-first": {}, "alone-second": {}},
@@ -93,4 +172,4 @@ def test_nothing_finished_is_a_table_of_reasons() -> None:
         "Claims of Fast-Slow Training",
         "Arms of made",
     ]
-    assert {str(m) for m in empty.arms[0].metrics.values()} == {"no run is finished"}
+    assert {str(m) for m in empty.arms[0].metrics.values()} == {"no seed is finished"}

@@ -71,4 +71,15 @@ def test_differences_and_means_keep_to_what_is_shared() -> None:
     before = {"x": {"a": 0.0, "b": 1.0}, "y": {"a": 1.0}}
     after = {"x": {"b": 0.0, "c": 1.0}, "z": {"a": 1.0}}
     assert difference(after, before) == {"x": {"b": -1.0}}
-    assert average([before, after]) == {"x": {"b": 0.5}}
+    assert average([before, {"x": {"b": 0.0}, "y": {"a": 0.0}}]) == {
+        "x": {"b": 0.5},
+        "y": {"a": 0.5},
+    }
+
+
+def test_the_mean_of_several_is_the_mean_of_their_means_whatever_tasks_each_has() -> None:
+    first = {"x": {"a": 0.0, "b": 1.0}, "y": {"a": 1.0, "b": 1.0}}  # mean .75
+    second = {"y": {"a": 0.0, "b": 0.0}, "z": {"a": 0.0, "b": 1.0}}  # mean .25
+    one = average([first, second])
+    assert set(one) == {"x", "y", "z"}
+    assert over_seeds_and_examples({0: one}).mean == pytest.approx((0.75 + 0.25) / 2)
