@@ -102,3 +102,30 @@ def test_without_a_probe_or_a_run_the_reason_is_given() -> None:
     bare = [replace(run, probe=None) for run in both_and_slow()]
     assert "needs a probe" in str(claims(bare)["plasticity"].reason)
     assert all(claim.answer == "not decidable" and claim.reason for claim in claims([]).values())
+
+
+def test_orders_of_a_seed_are_no_further_seeds() -> None:
+    whole = both_and_slow()
+    twice = [replace(run, order=order) for run in whole for order in ("there", "back")]
+    for name, claim in claims(twice).items():
+        assert claim.test is not None
+        assert claim.test.n == 3, name
+    once = claims(whole)["plasticity"]
+    assert claims(twice)["plasticity"] == once
+    of_one_seed = [run for run in twice if run.seed == 0]
+    assert "needs a probe of two seeds" in str(claims(of_one_seed)["plasticity"].reason)
+
+
+def test_seeds_that_missed_the_target_are_not_left_out_of_the_test() -> None:
+    missed = [
+        record(
+            "fst",
+            run.seed,
+            [(0.0, 0.0), (0.1, 0.0), (0.1, 0.0)],
+            curves=[[(0, 0, 0.0), (20, 40, 0.1)], [(0, 0, 0.0), (20, 40, 0.0)]],
+        )
+        if (run.arm, run.seed) == ("fst", 2)
+        else run
+        for run in both_and_slow()
+    ]
+    assert claims(missed)["sample_efficiency"].test is None
