@@ -88,7 +88,7 @@ def higher_score(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
         "higher_score",
         "Ends with a higher average score at the same budget.",
         compare(both, slow, final_scores),
-        {"fast-slow": _mean(both, final_scores), "slow only": _mean(slow, final_scores)},
+        _means(both, slow, final_scores),
     )
 
 
@@ -98,7 +98,7 @@ def continued_acquisition(both: Sequence[RunRecord], slow: Sequence[RunRecord]) 
         "continued_acquisition",
         "Goes on acquiring: later tasks gain more in their own stages.",
         compare(both, slow, later_gains),
-        {"fast-slow": _mean(both, later_gains), "slow only": _mean(slow, later_gains)},
+        _means(both, slow, later_gains),
     )
 
 
@@ -185,11 +185,18 @@ def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     )
 
 
-def _mean(
-    runs: Sequence[RunRecord], of: Callable[[RunRecord], dict[str, dict[str, float]]]
-) -> float | None:
-    found = mean_of(runs, of)
-    return None if isinstance(found, str) else found.mean
+def _means(
+    both: Sequence[RunRecord],
+    slow: Sequence[RunRecord],
+    of: Callable[[RunRecord], dict[str, dict[str, float]]],
+) -> dict[str, float | None]:
+    """Means of the runs that have a partner, so that their difference is the claim's effect."""
+    found = pairs(both, slow)
+    means = {
+        "fast-slow": mean_of([one for one, _ in found], of),
+        "slow only": mean_of([other for _, other in found], of),
+    }
+    return {arm: None if isinstance(mean, str) else mean.mean for arm, mean in means.items()}
 
 
 def _of_difference(

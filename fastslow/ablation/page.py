@@ -58,4 +58,5 @@ def _transfer(result: Result) -> str:
 def _said(what: str, found: Estimate | str) -> str:
     if isinstance(found, str) or found.low is None or found.high is None:
         return ""
-    return f"{what}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]. "
+    alone = " over examples of one seed" if found.sd is None else ""
+    return f"{what}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{alone}. "

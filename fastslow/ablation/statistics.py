@@ -5,7 +5,7 @@ several orders a seed's figure is the mean over them, so that seeds stay what is
 that lacks one of them does not count, since its mean would be of something else.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -200,8 +200,10 @@ def pairs(
 
 def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Runs of one arm, of the seeds that are finished in every order."""
-    orders, counts = {run.order for run in runs}, Counter(run.seed for run in runs)
-    return [run for run in runs if counts[run.seed] == len(orders)]
+    orders, of_seed = {run.order for run in runs}, defaultdict[int, set[str | None]](set)
+    for run in runs:
+        of_seed[run.seed].add(run.order)
+    return [run for run in runs if of_seed[run.seed] == orders]
 
 
 def _estimate(found: Sequence[tuple[int, Examples]], why_none: str) -> Estimate | str:

@@ -30,7 +30,8 @@ def shown(estimate: Estimate | str, digits: int = 2, *, sign: bool = False) -> T
     if estimate.low is None or estimate.high is None:
         return Text(f"{mean}{spread} ({estimate.covers})")
     limits = f"[{estimate.low:{plus}.{digits}f}, {estimate.high:{plus}.{digits}f}]"
-    return Text(f"{mean}{spread} {limits}")
+    alone = " over examples" if estimate.sd is None else ""
+    return Text(f"{mean}{spread} {limits}{alone}")
 
 
 def _claims(claims: Sequence[Claim]) -> Table:

@@ -186,6 +186,7 @@ def _table(found: TaskProbe) -> Table:
             value = Text(f"{metric.value:.3f}{interval}")
         rows.append((Text(name, is_code=True), value, Text(metric.formula, is_code=True)))
     curves = found.probe
+    drawn_again = "examples" if len(curves.base) == 1 else "seeds and examples"
     return Table(
         f"Plasticity probe on {found.task}, weights of row {found.row}",
         ("figure", "value", "formula"),
@@ -194,5 +195,5 @@ def _table(found: TaskProbe) -> Table:
         f"validation score of {curves.base[0].num_examples} examples after "
         f"{', '.join(map(str, curves.base[0].at))} updates from these weights: "
         f"{drawn(curves.tuned)}; from the base: {drawn(curves.base)}. A high start without a gain "
-        "is retention or transfer, not plasticity. 95 % bootstrap intervals over examples.",
+        f"is retention or transfer, not plasticity. 95 % bootstrap intervals over {drawn_again}.",
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from fastslow.ablation.page import verdict
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.result import Result, make_result
 from fastslow.ablation.tables import tables
@@ -157,6 +158,15 @@ def test_reference_runs_feed_the_metrics_that_need_them() -> None:
     assert transfer.mean == pytest.approx((0.8 + 0.7) / 2 - 0.6)
     without = result(both_and_slow((0,))).arms[0].metrics["intransigence"]
     assert "needs a reference run" in str(without)
+
+
+def test_an_interval_that_says_nothing_of_seeds_is_not_shown_as_if_it_did() -> None:
+    arms = next(t for t in tables(result(both_and_slow((0,)))) if t.title.startswith("Arms"))
+    assert arms.rows[0][2].text.endswith("] over examples")
+    arms = next(t for t in tables(result(both_and_slow())) if t.title.startswith("Arms"))
+    assert arms.rows[0][2].text.endswith("]")
+    alone = make_result(config(), both_and_slow((0,)), Counter({"fst": 1, "slow-only": 1}))
+    assert "] over examples of one seed. Backward transfer" in verdict(alone)
 
 
 def test_arms_on_other_tasks_are_not_compared() -> None:

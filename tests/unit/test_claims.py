@@ -129,3 +129,13 @@ def test_seeds_that_missed_the_target_are_not_left_out_of_the_test() -> None:
         for run in both_and_slow()
     ]
     assert claims(missed)["sample_efficiency"].test is None
+
+
+def test_the_numbers_of_a_claim_are_those_of_the_runs_it_compares() -> None:
+    lacking = [run for run in both_and_slow() if (run.arm, run.seed) != ("slow-only", 1)]
+    for name in ("higher_score", "continued_acquisition"):
+        claim = claims(lacking)[name]
+        fst, slow = claim.numbers["fast-slow"], claim.numbers["slow only"]
+        assert fst is not None
+        assert slow is not None
+        assert claim.effect == pytest.approx(fst - slow), name
