@@ -66,6 +66,8 @@ def headline(report: Report) -> str:
     said += f"; backward transfer {transfer.value:+.2f}{interval}"
     changes = {s.task: s.change.difference for s in report.summaries if s.change.difference}
     dropped = [task for task, change in changes.items() if change.is_drop]
+    if not changes:
+        return f"{said}; scored on other examples than when learned, so no drop can be told."
     if dropped:
         return f"{said}: {_several(dropped)} dropped beyond chance."
     least = max(change.smallest_detectable for change in changes.values())

@@ -136,6 +136,13 @@ def test_the_headline_and_the_words_are_as_worked_by_hand(tmp_path: Path) -> Non
     assert headline(begun).startswith("Running run: 1 of 3 tasks learned beyond chance; forgetting")
 
 
+def test_scores_on_other_examples_have_a_headline_that_says_so(tmp_path: Path) -> None:
+    rows = ({"alpha": "00000000"}, {"alpha": "11111111"}, {"alpha": "111111110"})
+    outcomes = [{**row, "beta": "00000000"} for row in rows]
+    said = headline(build_report(write_run(tmp_path, outcomes, ("alpha", "beta"))))
+    assert said.endswith("scored on other examples than when learned, so no drop can be told.")
+
+
 def test_everything_quoted_is_text(hostile: str) -> None:
     elements = Elements(hostile)
     tags = {tag for tag, _ in elements.found}
