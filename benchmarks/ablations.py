@@ -77,12 +77,13 @@ GOALS = {
 def keep_ablation(folder: Path) -> Path:
     """Copy the records of the ablation in `folder`, its clock times and where it was made."""
     home = ABLATIONS / folder.name
+    run = next(row["folder"] for row in _runs(folder) if row["status"] == "finished")
+    read = {file: (folder / file).read_bytes() for file in FILES}
+    read["environment.json"] = (folder / run / "environment.json").read_bytes()
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    for file in FILES:
-        shutil.copyfile(folder / file, home / file)
-    run = next(row["folder"] for row in _runs(home) if row["status"] == "finished")
-    shutil.copyfile(folder / run / "environment.json", home / "environment.json")
+    for file, content in read.items():
+        (home / file).write_bytes(content)
     return home
 
 

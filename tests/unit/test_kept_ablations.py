@@ -52,6 +52,14 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
     assert "(kept/channels-text/figures/claim-higher-score.svg)" in figure
 
 
+def test_what_cannot_be_kept_leaves_what_was_kept_before(finished: Path) -> None:
+    home = ablations.keep_ablation(finished)
+    (finished / "records.jsonl").unlink()
+    with pytest.raises(FileNotFoundError):
+        ablations.keep_ablation(finished)
+    assert (home / "records.jsonl").is_file()
+
+
 def test_a_slow_channel_that_never_left_the_base_decides_the_goal_that_says_so() -> None:
     goals = ablations.GOALS["channels-text"]
     flat = [(0.0, 0.0)] * 3
