@@ -152,7 +152,8 @@ def arms_csv(result: Result) -> str:
     for arm in result.arms:
         for name, found in (*arm.metrics.items(), ("kl_fst", arm.kl)):
             lines.append([arm.arm, arm.runs, name, *_numbers(found)])
-        lines += [[arm.arm, arm.runs, f"rollouts_{n}", _number(v)] for n, v in arm.rollouts.items()]
+        for name, spent in arm.rollouts.items():
+            lines.append([arm.arm, arm.runs, f"rollouts_{name}", _number(spent), "", "", ""])
     return _csv(("arm", "runs", "metric", "mean", "sd", "low", "high"), lines)
 
 

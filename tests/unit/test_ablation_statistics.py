@@ -1,10 +1,13 @@
 """Arms over seeds: pairs, references, and what is said where something is missing."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Mapping
 
 import pytest
 
+from fastslow.ablation.files import arms_csv, differences_csv
 from fastslow.ablation.page import verdict
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.result import Result, make_result
@@ -174,6 +177,12 @@ def test_arms_on_other_tasks_are_not_compared() -> None:
     made = [*both_and_slow((0,)), record("alone", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"])]
     found = {(d.minus, d.metric): d.estimate for d in result(made, given).differences}
     assert found["alone", "average_accuracy"] == "trained on other tasks"
+
+
+def test_every_line_of_a_table_for_programs_has_every_column() -> None:
+    whole = result(both_and_slow())
+    for text in (arms_csv(whole), differences_csv(whole)):
+        assert len({len(line) for line in csv.reader(io.StringIO(text))}) == 1
 
 
 def test_nothing_finished_is_a_table_of_reasons() -> None:
