@@ -55,7 +55,8 @@ class AblationConfig(Model):
     common: dict[str, Any] = key({}, "keys of a run", "none")
     """Laid over the base for every arm."""
     arms: dict[str, dict[str, Any]] = key(..., "keys of a run", "required", min_length=1)
-    """By name, what the arm lays over base, `common` and overrides; `{}` changes nothing."""
+    """By name, what the arm lays over base, `common` and overrides; `{}` changes nothing. It gives
+    no `name`, `seed` or `runs_dir`."""
     seeds: tuple[NonNegativeInt, ...] = key((0, 1, 2), "seeds", OURS, min_length=1)
     """`seed` of the runs of every arm; arms are compared under the same seed."""
     orders: dict[str, tuple[TaskName, ...]] = key({}, "task names", "the base's order alone")
