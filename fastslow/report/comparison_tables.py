@@ -46,6 +46,8 @@ def _verdict(found: ArmComparison, baseline: str) -> str:
             f"no difference beyond chance on {', '.join(c.name for c in unclear)}, though one "
             f"below {least:.2f} could have been missed"
         )
+    if len(found.pairs) > 1:
+        parts.append(f"over examples, these {len(found.pairs)} seeds taken as fixed")
     return f"{found.arm} against {baseline}: {'; '.join(parts)}."
 
 

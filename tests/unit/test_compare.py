@@ -191,6 +191,7 @@ def test_runs_that_differ_in_their_seed_alone_are_an_arm_paired_by_seed(tmp_path
     assert alpha.sign_flip_note is not None
     assert "2 seeds cannot give p below 0.5" in alpha.sign_flip_note
     assert found.settings == {"slow.lr": (1e-4, 1e-3)}
+    assert verdicts(found)[0].endswith("; over examples, these 2 seeds taken as fixed.")
 
 
 def test_arms_without_a_seed_in_common_are_not_paired(tmp_path: Path) -> None:
