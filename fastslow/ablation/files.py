@@ -36,7 +36,7 @@ def write_ablation(plan: Plan) -> Result:
 
     Raises:
         CheckpointError: A record is damaged, or the folder cannot be written.
-        EvaluationError: Recorded scores cannot form a matrix.
+        EvaluationError: Recorded scores cannot form a matrix, or are of two versions of a task.
     """
     result = read_result(plan)
     write_result(result, plan.folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.ablation.plan import Plan, PlannedRun
+from fastslow.errors import EvaluationError
 from fastslow.events import CycleEvent, DriftEvent, Event, ScoreRow, ShrinkEvent, TextEvent
 from fastslow.measure.matrix import ScoreMatrix
 from fastslow.measure.plasticity import Probe
@@ -60,15 +61,32 @@ def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
 
     Raises:
         CheckpointError: A record is damaged.
-        EvaluationError: Recorded scores cannot form a matrix.
+        EvaluationError: Recorded scores cannot form a matrix, or two runs scored other versions of
+            a task.
     """
-    return [_record(folders[run.name], run) for run in plan.runs if run.name in folders]
+    records, versions = [], dict[str, str]()
+    for run in plan.runs:
+        if run.name in folders:
+            scores = read_scores(folders[run.name] / "scores.jsonl")
+            _require_one_version(folders[run.name], scores, versions)
+            records.append(_record(folders[run.name], run, scores))
+    return records
 
 
-def _record(path: Path, run: PlannedRun) -> RunRecord:
+def _require_one_version(path: Path, scores: Sequence[ScoreRow], known: dict[str, str]) -> None:
+    """Refuse scores of another version than `known` has; new tasks are added to it."""
+    for sample in (row.sample for row in scores):
+        if known.setdefault(sample.task, sample.version) != sample.version:
+            raise EvaluationError(
+                f"{path}: scored task {sample.task!r} as {sample.version}, other runs of the "
+                f"ablation as {known[sample.task]}. Scores of two versions cannot be compared: "
+                "remove the folders of the older runs, and run the ablation again."
+            )
+
+
+def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecord:
     stages = tuple(stage.task for stage in run.config.stages)
     tasks = run.config.task_names
-    scores = read_scores(path / "scores.jsonl")
     events = read_events(path / "events.jsonl")
     texts = [event for event in events if isinstance(event, TextEvent)]
     first_text = {event.task: event.stage + 1 for event in reversed(texts)}

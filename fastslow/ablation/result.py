@@ -32,7 +32,7 @@ def read_result(plan: Plan) -> Result:
 
     Raises:
         CheckpointError: A record is damaged.
-        EvaluationError: Recorded scores cannot form a matrix.
+        EvaluationError: Recorded scores cannot form a matrix, or are of two versions of a task.
     """
     folders = plan.finished()
     missing = tuple(run.name for run in plan.runs if run.name not in folders)

@@ -1,6 +1,7 @@
 """Ablation files: what they may say, what they mean, and what is found of their runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from fastslow.ablation import is_ablation, read_plan
 from fastslow.ablation.plan import Plan
 from fastslow.ablation.plan_table import plan_table
+from fastslow.ablation.records import read_records
 from fastslow.cli import main
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, EvaluationError
 from fastslow.rundir import RunDir
+from tests.unit.run_folder import score_row
 
 BASE = """
 name: base
@@ -144,6 +147,18 @@ def test_a_changed_configuration_is_another_run_and_said() -> None:
     note = plan_table(changed).note
     assert "Run before with another configuration" in note
     assert "base-s3" in note
+
+
+def test_runs_that_scored_other_versions_of_a_task_are_not_compared() -> None:
+    made = plan()
+    for run, version in zip(made.runs[:2], ("word_valence@1", "word_valence@2"), strict=True):
+        with RunDir.create(run.config, {}, ()) as run_dir:
+            row = score_row(run.name, 0, "word_valence", 0, 1.0)
+            run_dir.scores.append(replace(row, sample=replace(row.sample, version=version)))
+            run_dir.mark("finished")
+    assert len(read_records(made, {"base-s3": made.finished()["base-s3"]})) == 1
+    with pytest.raises(EvaluationError, match=r"@2, other runs .* as word_valence@1"):
+        read_records(made, made.finished())
 
 
 def test_a_damaged_card_is_no_run() -> None:
