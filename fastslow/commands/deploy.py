@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fastslow.commands.words import Run
+from fastslow.errors import ConfigError
 from fastslow.text import visible
 
 NO = 3
@@ -51,17 +52,22 @@ def gate(
     from fastslow.deploy.gate import GateOptions, judge, min_scores
     from fastslow.deploy.verdict import recompute_verdict, verdict_lines, write_verdict
 
+    options = GateOptions(
+        max_forgetting=max_forgetting,
+        max_task_forgetting=max_task_forgetting,
+        min_scores=min_scores(min_score or ()),
+        strict=strict,
+        against=None if against is None else str(against),
+    )
+    if recompute and options != GateOptions():
+        raise ConfigError(
+            "gate --recompute: takes its options from gate.json, got others beside it. Leave them "
+            "out, or judge anew without --recompute."
+        )
     if recompute:
         verdict = recompute_verdict(run)
         written = "gate.json: byte-identical when judged again from the files"
     else:
-        options = GateOptions(
-            max_forgetting=max_forgetting,
-            max_task_forgetting=max_task_forgetting,
-            min_scores=min_scores(min_score or ()),
-            strict=strict,
-            against=None if against is None else str(against),
-        )
         verdict = judge(run, options)
         written = f"verdict: {write_verdict(run, verdict)}"
     for line in verdict_lines(verdict):

@@ -232,6 +232,7 @@ def test_the_verdict_replays_from_files_byte_for_byte(
     words = ["--against", str(baseline), "--min-score", "alpha=0.5", "--max-forgetting", "0.1"]
     assert gate(run, *words) == 3
     assert gate(run, "--recompute") == 3
+    assert gate(run, "--recompute", "--max-forgetting", "1") == 2
     assert "byte-identical" in capsys.readouterr().out
     assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
     moved = shutil.copytree(run, tmp_path / "elsewhere")
