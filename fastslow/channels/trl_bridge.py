@@ -117,7 +117,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient
-        self.current_gradient_accumulation_steps = self.num_local_rows // self.pass_size.rows
+        self._expect_passes(self.num_local_rows // self.pass_size.rows)
 
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
@@ -158,7 +158,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
 
         def passes(size: int) -> tuple[float, list[Rows]]:
             cut = cut_passes(rows, largest_divisor(self.num_local_rows, size))
-            self._passes, self.current_gradient_accumulation_steps = cut.copy(), len(cut)
+            self._passes = cut.copy()
+            self._expect_passes(len(cut))
             steps = (self.training_step(self.model, placeholders, None) for _ in cut)
             return sum(map(float, steps)), cut
 
@@ -168,6 +169,11 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             self._metrics["train"].update({name: list(old) for name, old in figures.items()})
 
         return self.pass_size.fit(passes, undo)
+
+    def _expect_passes(self, number: int) -> None:
+        """Tell TRL in how many passes an update comes, wherever its losses look for it."""
+        self.args.gradient_accumulation_steps = self.args.steps_per_generation = number
+        self.current_gradient_accumulation_steps = number
 
     def slots(self, population: Population) -> tuple[PromptProgram, ...]:
         """The text of each of a problem's G rollouts."""

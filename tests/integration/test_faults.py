@@ -127,9 +127,9 @@ policy = with_adapter(
 )
 task = letters.build("letters")
 texts = [PromptProgram(f"{index} " + "x" * 900) for index in range(16)]
-if kind == "grpo":
+if kind != "sft":
     settings = trl_bridge.GrpoSettings(
-        loss=sys.argv[1], group=16, lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
+        loss=kind, group=16, lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
         ratio_cap=4, kl_coefficient=0.1, temperature=1, rows_per_forward=64,
     )
     make = lambda: trl_bridge.FastSlowTrainer(policy, task, 4, settings)
@@ -191,7 +191,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("kind", ["grpo", "sft"])
+@pytest.mark.parametrize("kind", ["cispo", "grpo", "sft"])
 def test_memory_that_runs_out_makes_passes_smaller_and_leaves_the_gradient_as_it_is(
     tiny_folder: Path, kind: str
 ) -> None:
