@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from fastslow.cli import main
 from fastslow.errors import ConfigError
 from fastslow.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.policy.policy import pick_device
+from fastslow.processes import connect
 from fastslow.records import read_events, read_scores
 from tests.integration.runs import WIDER, start
 from tests.integration.servers import FailingServer
@@ -157,6 +159,22 @@ def test_processes_that_score_differently_shrink_to_the_leaders_factor(
     leader, other = (tmp_path / rank for rank in ("0", "1"))
     assert leader.read_text() == other.read_text()
     assert leader.read_text().startswith("0.50 0.50 ")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_each_process_talks_through_the_gpu_its_model_is_on(
+    monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("use", device)))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda how, **_: calls.append(("join", how))
+    )
+    connect(pick_device(wanted))
+    assert calls == [("use", "cuda:1"), ("join", "nccl")]
 
 
 def test_rollouts_that_cannot_be_shared_out_are_refused(
