@@ -22,8 +22,15 @@ from fastslow.channels.advantages import (
     loss_tokens,
     loss_weights,
 )
-from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
-from fastslow.channels.feedback import FULL_MARKS
+from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Verdict
+from fastslow.channels.rollouts import (
+    Rollout,
+    draw_rollouts,
+    first_evidence,
+    groups_of,
+    require_tokens,
+    sample_line,
+)
 from fastslow.channels.trl_rows import RowScores, largest_divisor, our_figures, unpad, weighted_mean
 from fastslow.channels.updates import BARE, PassSize, clip_and_step
 from fastslow.errors import ChannelError
@@ -32,7 +39,7 @@ from fastslow.processes import from_all, num_processes, process_index
 from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Batch, Completion, Evidence, Example, Grade, Sampling, TokenIds
+from fastslow.types import Batch, Evidence, Example, Sampling, TokenIds
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -61,16 +68,6 @@ class GrpoSettings:
     averaging: Averaging = "problem"
     gradient_context: Literal["with_text", "bare"] = "with_text"
     difficulty: DifficultySettings = field(default_factory=DifficultySettings)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A completion with its reward."""
-
-    program: PromptProgram
-    example: Example
-    completion: Completion
-    grade: Grade
 
 
 class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -190,21 +187,12 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def sample_lines(self) -> list[str]:
         """One rollout of every group, and what set off an alarm; untrusted text."""
         assert self.verdict is not None
-        firsts = [
-            f"text {rollout.program.text_hash} | {rollout.example.id}: "
-            f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-            f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-            for rollout in self.rollouts[:: self.settings.group]
-        ]
-        return firsts + [f"alarm | {alarm}" for alarm in self.verdict.alarms]
+        firsts = map(sample_line, self.rollouts[:: self.settings.group])
+        return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        firsts: dict[tuple[str, bool], Evidence] = {}
-        for r in self.rollouts:
-            found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
-        return list(firsts.values())
+        return first_evidence(self.rollouts)
 
     def notes(self) -> list[str]:
         """Whether passes had to become smaller."""
@@ -246,18 +234,9 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         numbers = range(len(every))[self._local]
         seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
         sampling = Sampling(self.task.max_tokens, self.settings.temperature)
-        completions = self.policy.complete(requests, sampling, seeds)
-        drawn = [
-            Rollout(text, problem, completion, self.task.grade(problem, completion.text))
-            for (text, problem), completion in zip(requests, completions, strict=True)
-        ]
+        drawn = draw_rollouts(self.policy, self.task, requests, sampling, seeds)
         self.rollouts = [rollout for share in from_all(drawn) for rollout in share]
-        if empty := [r.example.id for r in self.rollouts if not r.completion.token_ids]:
-            raise ChannelError(
-                f"slow: the engine drew {len(empty)} completions without any token, for problems "
-                f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
-                "ends with its stop token at least: check model.name and its tokenizer."
-            )
+        require_tokens(self.rollouts)
         bare = self.settings.gradient_context == "bare"
         prompts = [
             self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
@@ -265,7 +244,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         ]
         return {
             "prompt_ids": [list(ids) for ids in prompts],
-            "completion_ids": [list(completion.token_ids) for completion in completions],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in drawn],
             "logprobs": None,
         }
 
@@ -273,7 +252,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
         self.model.train()
         rows: Rows = super()._generate_and_score_completions(inputs)
-        self.verdict = self.gate.judge(self.task.name, self._groups())
+        groups = groups_of(self.rollouts, self.settings.group)
+        self.verdict = self.gate.judge(self.task.name, groups)
         shape = (-1, self.settings.group)
         mask = rows["completion_mask"]
         gather = self.accelerator.gather  # groups are whole only over all processes
@@ -296,20 +276,6 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """This process's rows among those of all processes."""
         first = self.num_local_rows * process_index()
         return slice(first, first + self.num_local_rows)
-
-    def _groups(self) -> list[Group]:
-        """The rollouts just drawn, problem by problem."""
-        size = self.settings.group
-        return [
-            Group(
-                problem=self.rollouts[start].example.id,
-                rewards=tuple(r.grade.score for r in self.rollouts[start : start + size]),
-                completions=tuple(
-                    r.completion.token_ids for r in self.rollouts[start : start + size]
-                ),
-            )
-            for start in range(0, len(self.rollouts), size)
-        ]
 
     def _figures(self, pass_tokens: Sequence[float]) -> dict[str, float]:
         """TRL's figures under our names and the gate's; clears TRL's.

@@ -118,7 +118,7 @@ torch.set_num_threads(1)
 from fastslow.channels import trl_bridge, sft_bridge
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.prompts import PromptProgram
-from fastslow.types import Batch
+from fastslow.types import Batch, Sampling
 from tests.toy_tasks import letters
 
 kind, model = sys.argv[1:]
@@ -166,7 +166,7 @@ def trim():
 
 torch.set_float32_matmul_precision("highest")  # MKL raises where oneDNN would crash
 first = make()
-policy.engine.sample([(1, 2)], trl_bridge.Sampling(2), [0])
+policy.engine.sample([(1, 2)], Sampling(2), [0])
 trim()
 before = size("VmSize")
 whole = gradient(first)
