@@ -67,6 +67,11 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
     ]
 
 
+def unfinished_frac(rollouts: Sequence[Rollout]) -> float:
+    """Share of them that were cut off at the limit, in [0, 1]."""
+    return sum(r.completion.finish == "length" for r in rollouts) / len(rollouts)
+
+
 def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:
     """Of each problem the first full success and the first failure."""
     firsts: dict[tuple[str, bool], Evidence] = {}

@@ -30,6 +30,7 @@ from fastslow.channels.rollouts import (
     groups_of,
     require_tokens,
     sample_line,
+    unfinished_frac,
 )
 from fastslow.channels.trl_rows import RowScores, largest_divisor, our_figures, unpad, weighted_mean
 from fastslow.channels.updates import BARE, PassSize, clip_and_step
@@ -291,7 +292,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             if values
         }
         self._metrics["train"].clear()
-        return our_figures(figures) | dict(self.verdict.metrics)
+        figures = our_figures(figures) | {"unfinished_frac": unfinished_frac(self.rollouts)}
+        return figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.

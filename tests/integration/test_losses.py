@@ -158,6 +158,21 @@ def test_passes_that_became_smaller_leave_loss_and_gradient_as_they_are(
     assert same["loss"] == pytest.approx(figures["loss"], rel=1e-4)
 
 
+def test_a_completion_ends_where_the_engine_says_whatever_token_stands_there(
+    moved: Policy, task: Task
+) -> None:
+    """A chat template may end turns with a token that is not the tokenizer's end of text."""
+    engine = scripted(moved)
+    said = engine.sample
+
+    def ended(*request: Any, **options: Any) -> list[Completion]:
+        drawn = said(*request, **options)
+        return [replace(c, finish="stop") if at % 4 else c for at, c in enumerate(drawn)]
+
+    engine.sample = ended  # type: ignore[method-assign]  # three of four end by themselves
+    assert gradient_and_figures(moved, task, EXACT)[1]["unfinished_frac"] == 0.25
+
+
 @pytest.mark.parametrize("loss", ["cispo", "grpo", "dr_grpo", "dapo"])
 def test_groups_of_equal_rewards_get_advantages_of_exactly_zero(
     policy: Policy, task: Task, loss: str
