@@ -424,6 +424,16 @@ def test_any_local_folder_of_a_known_family_trains(
     assert len({r.sample.weights for r in headline(run)}) == 3
 
 
+def test_a_base_in_bfloat16_trains_an_adapter_in_float32(tmp_path: Path, toy: list[str]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    run = start(tmp_path, [*toy, "model.dtype=bfloat16"])
+    assert len({r.sample.weights for r in headline(run)}) == 3
+    tensors = load_file(run / "stages" / "001-second" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
 def test_a_failing_channel_names_stage_task_and_how_to_go_on(
     tmp_path: Path, toy: list[str]
 ) -> None:
