@@ -179,16 +179,17 @@ def complaint_about(folder: Path, checksums: bool) -> str | None:
         checksums: Compare contents too (about 1 s for 500 MB), not sizes alone.
     """
     try:
-        files: dict[str, dict[str, Any]] = json.loads((folder / CARD).read_text())["files"]
+        listed: Any = json.loads((folder / CARD).read_text())["files"]
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
         return "it is not fetched yet"
-    except (ValueError, KeyError, TypeError, OSError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as err:
         return f"{folder / CARD} cannot be read ({type(err).__name__})"
-    for name, expected in files.items():
+    for name, (size, digest) in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+        if not path.is_file() or path.stat().st_size != size:
             return f"{path} is missing or has another size"
-        if checksums and sha256_of(path) != expected["sha256"]:
+        if checksums and sha256_of(path) != digest:
             return f"{path} was changed after it was fetched"
     return None
 

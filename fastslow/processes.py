@@ -37,14 +37,19 @@ def connect(device: str) -> None:
     """Join the other processes; nothing happens when there are none.
 
     Args:
-        device: Where the model runs: `cuda` talks through NCCL, everything else through Gloo.
+        device: Where the model runs: `cuda:<index>` talks through NCCL, all else through Gloo.
     """
     if num_processes() == 1:
         return
+    import torch
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    if dist.is_initialized():
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:  # NCCL sends what is no tensor through the present device: each its own
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
 
 
 def disconnect() -> None:

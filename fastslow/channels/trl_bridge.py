@@ -22,8 +22,16 @@ from fastslow.channels.advantages import (
     loss_tokens,
     loss_weights,
 )
-from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Group, Verdict
-from fastslow.channels.feedback import FULL_MARKS
+from fastslow.channels.difficulty import DifficultyGate, DifficultySettings, Verdict
+from fastslow.channels.rollouts import (
+    Rollout,
+    draw_rollouts,
+    first_evidence,
+    groups_of,
+    require_tokens,
+    sample_line,
+    unfinished_frac,
+)
 from fastslow.channels.trl_rows import RowScores, largest_divisor, our_figures, unpad, weighted_mean
 from fastslow.channels.updates import BARE, PassSize, clip_and_step
 from fastslow.errors import ChannelError
@@ -32,7 +40,7 @@ from fastslow.processes import from_all, num_processes, process_index
 from fastslow.prompts import Population, PromptProgram, assign_slots
 from fastslow.seeds import derive_seed
 from fastslow.task import Task
-from fastslow.types import Batch, Completion, Evidence, Example, Grade, Sampling, TokenIds
+from fastslow.types import Batch, Evidence, Example, Sampling, TokenIds
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -61,16 +69,6 @@ class GrpoSettings:
     averaging: Averaging = "problem"
     gradient_context: Literal["with_text", "bare"] = "with_text"
     difficulty: DifficultySettings = field(default_factory=DifficultySettings)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A completion with its reward."""
-
-    program: PromptProgram
-    example: Example
-    completion: Completion
-    grade: Grade
 
 
 class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -117,7 +115,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient
-        self.current_gradient_accumulation_steps = self.num_local_rows // self.pass_size.rows
+        self._expect_passes(self.num_local_rows // self.pass_size.rows)
 
     def update(
         self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
@@ -158,7 +156,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
 
         def passes(size: int) -> tuple[float, list[Rows]]:
             cut = cut_passes(rows, largest_divisor(self.num_local_rows, size))
-            self._passes, self.current_gradient_accumulation_steps = cut.copy(), len(cut)
+            self._passes = cut.copy()
+            self._expect_passes(len(cut))
             steps = (self.training_step(self.model, placeholders, None) for _ in cut)
             return sum(map(float, steps)), cut
 
@@ -168,6 +167,11 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             self._metrics["train"].update({name: list(old) for name, old in figures.items()})
 
         return self.pass_size.fit(passes, undo)
+
+    def _expect_passes(self, number: int) -> None:
+        """Tell TRL in how many passes an update comes, wherever its losses look for it."""
+        self.args.gradient_accumulation_steps = self.args.steps_per_generation = number
+        self.current_gradient_accumulation_steps = number
 
     def slots(self, population: Population) -> tuple[PromptProgram, ...]:
         """The text of each of a problem's G rollouts."""
@@ -184,21 +188,12 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def sample_lines(self) -> list[str]:
         """One rollout of every group, and what set off an alarm; untrusted text."""
         assert self.verdict is not None
-        firsts = [
-            f"text {rollout.program.text_hash} | {rollout.example.id}: "
-            f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-            f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-            for rollout in self.rollouts[:: self.settings.group]
-        ]
-        return firsts + [f"alarm | {alarm}" for alarm in self.verdict.alarms]
+        firsts = map(sample_line, self.rollouts[:: self.settings.group])
+        return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        firsts: dict[tuple[str, bool], Evidence] = {}
-        for r in self.rollouts:
-            found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
-        return list(firsts.values())
+        return first_evidence(self.rollouts)
 
     def notes(self) -> list[str]:
         """Whether passes had to become smaller."""
@@ -240,18 +235,9 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         numbers = range(len(every))[self._local]
         seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
         sampling = Sampling(self.task.max_tokens, self.settings.temperature)
-        completions = self.policy.complete(requests, sampling, seeds)
-        drawn = [
-            Rollout(text, problem, completion, self.task.grade(problem, completion.text))
-            for (text, problem), completion in zip(requests, completions, strict=True)
-        ]
+        drawn = draw_rollouts(self.policy, self.task, requests, sampling, seeds)
         self.rollouts = [rollout for share in from_all(drawn) for rollout in share]
-        if empty := [r.example.id for r in self.rollouts if not r.completion.token_ids]:
-            raise ChannelError(
-                f"slow: the engine drew {len(empty)} completions without any token, for problems "
-                f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
-                "ends with its stop token at least: check model.name and its tokenizer."
-            )
+        require_tokens(self.rollouts)
         bare = self.settings.gradient_context == "bare"
         prompts = [
             self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
@@ -259,7 +245,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         ]
         return {
             "prompt_ids": [list(ids) for ids in prompts],
-            "completion_ids": [list(completion.token_ids) for completion in completions],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in drawn],
             "logprobs": None,
         }
 
@@ -267,7 +253,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
         self.model.train()
         rows: Rows = super()._generate_and_score_completions(inputs)
-        self.verdict = self.gate.judge(self.task.name, self._groups())
+        groups = groups_of(self.rollouts, self.settings.group)
+        self.verdict = self.gate.judge(self.task.name, groups)
         shape = (-1, self.settings.group)
         mask = rows["completion_mask"]
         gather = self.accelerator.gather  # groups are whole only over all processes
@@ -291,20 +278,6 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         first = self.num_local_rows * process_index()
         return slice(first, first + self.num_local_rows)
 
-    def _groups(self) -> list[Group]:
-        """The rollouts just drawn, problem by problem."""
-        size = self.settings.group
-        return [
-            Group(
-                problem=self.rollouts[start].example.id,
-                rewards=tuple(r.grade.score for r in self.rollouts[start : start + size]),
-                completions=tuple(
-                    r.completion.token_ids for r in self.rollouts[start : start + size]
-                ),
-            )
-            for start in range(0, len(self.rollouts), size)
-        ]
-
     def _figures(self, pass_tokens: Sequence[float]) -> dict[str, float]:
         """TRL's figures under our names and the gate's; clears TRL's.
 
@@ -319,7 +292,8 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             if values
         }
         self._metrics["train"].clear()
-        return our_figures(figures) | dict(self.verdict.metrics)
+        figures = our_figures(figures) | {"unfinished_frac": unfinished_frac(self.rollouts)}
+        return figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.

@@ -89,6 +89,5 @@ def our_figures(figures: dict[str, float]) -> dict[str, float]:
         "kl": "kl_k3_tuned_base",
         "entropy": "entropy",
         "completions/mean_length": "completion_tokens",
-        "completions/clipped_ratio": "unfinished_frac",
     }
     return {ours: float(figures[theirs]) for theirs, ours in names.items() if theirs in figures}

@@ -3,6 +3,10 @@
 Counts follow from the cycle (design: T updates of Q problems with G rollouts each); minutes and
 memory are estimates for two CPU cores, from the model's size. No model is loaded and no torch
 imported. Called by `fastslow check`.
+
+Minutes take every input for short, since no data is read: a question of a few words, an answer of a
+word. Kept runs took 1.3 times the estimate where inputs are so (`runs/reference/demo`), and 7 times
+where texts and questions are news items (`runs/reference/agnews`).
 """
 
 import json
@@ -30,8 +34,6 @@ counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes
 measured to take."""
 START_S = 30.0
 """Imports, loading the model, reports. Source: our guess, on the high side."""
-BFLOAT16_SLOWDOWN = 4.0
-"""Of bfloat16 against float32 on these CPUs. Source: early probe, docs/decisions.md."""
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 SHRINK_FACTORS = 9
@@ -125,7 +127,7 @@ def estimate_cost(config: RunConfig) -> Cost:
     slow_rollouts = problems * (config.slow.rollouts_per_problem if config.slow else 0)
     trained_rows = problems * (config.slow.rows_per_problem(config.num_texts) if config.slow else 0)
     slow_rollouts += sum(_shrink_rollouts(config, at) for at in range(len(config.stages)))
-    fast_rollouts = sum(_fast_rollouts(config, stage) for stage in config.stages)
+    fast_rollouts = sum(_fast_rollouts(config, at) for at in range(len(config.stages)))
     cells = (len(config.stages) + 1) * len(config.task_names)
     evaluation_rollouts = _evaluation_rollouts(config, cells)
     shape = model_shape(config.model.name)
@@ -138,7 +140,7 @@ def estimate_cost(config: RunConfig) -> Cost:
         optimizer_steps=updates,
         evaluation_cells=cells,
         evaluation_rollouts=evaluation_rollouts,
-        minutes=_minutes(config, shape, seconds) if shape else None,
+        minutes=_minutes(shape, seconds) if shape else None,
         memory_gb=_memory_gb(config, shape) if shape else None,
         note=_note(config, shape),
     )
@@ -195,11 +197,15 @@ def _shrink_rollouts(config: RunConfig, index: int) -> int:
     return scored * evaluation.validation_examples + 2 * kl_examples
 
 
-def _fast_rollouts(config: RunConfig, stage: StageConfig) -> int:
-    if config.fast is None or not stage.fast:
+def _fast_rollouts(config: RunConfig, index: int) -> int:
+    """Evolving, and choosing among the texts that this stage or an earlier visit evolved."""
+    if config.fast is None:
         return 0
+    stage = config.stages[index]
+    visits = [visit for visit in config.stages[: index + 1] if visit.task == stage.task]
+    evolving = stage.cycles * config.fast.metric_calls if stage.fast else 0
     choosing = config.fast.population * config.evaluation.validation_examples
-    return stage.cycles * config.fast.metric_calls + choosing
+    return evolving + choosing * any(visit.fast for visit in visits)
 
 
 def _fast_proposals(config: RunConfig) -> int | None:
@@ -275,9 +281,9 @@ def _seconds(rollouts: int, trained_rows: int) -> float:
     return sampled / SAMPLED_TOKENS_PER_S + trained / TRAINED_TOKENS_PER_S
 
 
-def _minutes(config: RunConfig, shape: ModelShape, seconds: float) -> float:
-    slowdown = BFLOAT16_SLOWDOWN if config.model.dtype == "bfloat16" else 1.0
-    return (START_S + seconds * slowdown * shape.parameters / REFERENCE_PARAMETERS) / 60
+def _minutes(shape: ModelShape, seconds: float) -> float:
+    """Of either number format: see "What the cost estimate rests on" in docs/decisions.md."""
+    return (START_S + seconds * shape.parameters / REFERENCE_PARAMETERS) / 60
 
 
 def _memory_gb(config: RunConfig, shape: ModelShape) -> float:
@@ -299,9 +305,10 @@ def _note(config: RunConfig, shape: ModelShape | None) -> str:
             f"No minutes or memory: the size of '{shorten(config.model.name, 200)}' is not known "
             "before it is loaded. Local folders and the names of `fastslow models list` are known."
         )
+    words = ["Minutes and memory are estimates for 2 CPU cores, short inputs and short answers"]
     if config.evaluation.test_examples is None:
-        return (
-            "Minutes and memory are estimates for 2 CPU cores and short answers, without the "
-            "evaluation: its test splits are taken whole."
-        )
-    return "Minutes and memory are estimates for 2 CPU cores and short answers."
+        words.append(", without the evaluation: its test splits are taken whole")
+    words.append(". Long inputs take several times as long.")
+    if config.model.dtype == "bfloat16":
+        words.append(" So does bfloat16 on processors without instructions for it.")
+    return "".join(words)

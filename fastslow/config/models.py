@@ -43,7 +43,7 @@ class ModelConfig(Model):
     """A name of `fastslow models list`, a local folder with safetensors weights, or a hub id."""
     revision: str | None = key(None, "name", "the hub's default branch")
     """Commit, tag or branch of a hub id; ignored for local folders."""
-    dtype: Literal["float32", "bfloat16"] = key("float32", "name", "bfloat16 is 4x slower on CPU")
+    dtype: Literal["float32", "bfloat16"] = key("float32", "name", "ours: bfloat16 rounds")
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = key("auto", "name", "the first accelerator, else CPU")
     """Where the model runs."""

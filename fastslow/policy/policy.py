@@ -228,15 +228,15 @@ def with_adapter(
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` becomes this process's CUDA device, else the CPU; other words stay.
+    """The device of this process: `cuda` is its own one of several, `auto` that one or the CPU.
 
     Raises:
         ModelError: `cuda` was asked for and there is none.
     """
     import torch
 
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
         raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")
-    if wanted != "auto":
-        return wanted
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"

@@ -1,12 +1,15 @@
 """A small run on the tiny model, and what must be equal between two runs that are the same run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fastslow import launch
+from fastslow.channels.slow import SlowChannel
 from fastslow.config.load import load_config
 from fastslow.events import CycleEvent, Event, RunEvent, ScoreRow, TextEvent
 from fastslow.records import read_events, read_scores
@@ -25,17 +28,48 @@ slow: {kind: grpo, group: 4, lr: 0.02}
 evaluation: {test_examples: 4, validation_examples: 2, kl_examples: 2, curve_examples: 2}
 tracking: null
 """
+WIDER = (
+    "tasks.held_out={use: 'tests.toy_tasks:letters', params: {wanted: uvwxyz}}",
+    "fast.metric_calls=24",
+    "evaluation={test_examples: 8, validation_examples: 4, kl_examples: 4, curve_examples: 8}",
+)
+"""Overrides for a run that also scores a task which no stage visits, and scores and spends more."""
 
 
 def no_report(path: Path) -> Sequence[Path]:
     return ()
 
 
-def start(folder: Path, overrides: Sequence[str], text: str = TOY) -> Path:
+def start(
+    folder: Path,
+    overrides: Sequence[str],
+    text: str = TOY,
+    finish: Callable[[Path], Sequence[Path]] = no_report,
+) -> Path:
     """Take a run made in `folder` to its end."""
+    folder.mkdir(exist_ok=True)
     (folder / "toy.yaml").write_text(text)
     loaded = load_config([folder / "toy.yaml"], [f"runs_dir={folder / 'runs'}", *overrides])
-    return launch.train(loaded, ["fastslow", "train"], no_report)
+    return launch.train(loaded, ["fastslow", "train"], finish)
+
+
+def cut_in_the_second_cycle(
+    folder: Path, overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of a run that was interrupted at the end of its second slow phase."""
+    inner, calls = SlowChannel.adapt, iter(range(9))
+
+    def cut(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", cut)
+        with pytest.raises(KeyboardInterrupt):
+            start(folder, overrides)
+    return newest(folder)
 
 
 def newest(folder: Path) -> Path:

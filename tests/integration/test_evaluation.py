@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow import launch
 from fastslow.config.cost import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
-from fastslow.config.load import load_config
 from fastslow.diagnostics import diagnose
 from fastslow.evaluation import score_all
 from fastslow.events import (
@@ -33,17 +31,13 @@ from fastslow.policy.weight_deltas import weight_deltas
 from fastslow.prompts import PromptProgram
 from fastslow.records import read_events, read_scores
 from fastslow.task import Task
-from tests.integration.test_run import TOY
+from tests.integration.runs import WIDER, start
 
 TASKS = ("first", "second", "held_out")
 
 
 def train(folder: Path, tiny_folder: Path, *overrides: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "toy.yaml").write_text(TOY)
-    places = [f"model.name={tiny_folder}", f"runs_dir={folder / 'runs'}"]
-    loaded = load_config([folder / "toy.yaml"], [*places, *overrides])
-    return launch.train(loaded, ["fastslow", "train"], lambda path: ())
+    return start(folder, [f"model.name={tiny_folder}", *WIDER, *overrides])
 
 
 def cells(run: Path, role: str) -> dict[tuple[int, str], list[ScoreRow]]:

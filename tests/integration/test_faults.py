@@ -118,7 +118,7 @@ torch.set_num_threads(1)
 from fastslow.channels import trl_bridge, sft_bridge
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.prompts import PromptProgram
-from fastslow.types import Batch
+from fastslow.types import Batch, Sampling
 from tests.toy_tasks import letters
 
 kind, model = sys.argv[1:]
@@ -127,9 +127,9 @@ policy = with_adapter(
 )
 task = letters.build("letters")
 texts = [PromptProgram(f"{index} " + "x" * 900) for index in range(16)]
-if kind == "grpo":
+if kind != "sft":
     settings = trl_bridge.GrpoSettings(
-        loss=sys.argv[1], group=16, lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
+        loss=kind, group=16, lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
         ratio_cap=4, kl_coefficient=0.1, temperature=1, rows_per_forward=64,
     )
     make = lambda: trl_bridge.FastSlowTrainer(policy, task, 4, settings)
@@ -166,7 +166,7 @@ def trim():
 
 torch.set_float32_matmul_precision("highest")  # MKL raises where oneDNN would crash
 first = make()
-policy.engine.sample([(1, 2)], trl_bridge.Sampling(2), [0])
+policy.engine.sample([(1, 2)], Sampling(2), [0])
 trim()
 before = size("VmSize")
 whole = gradient(first)
@@ -191,7 +191,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("kind", ["grpo", "sft"])
+@pytest.mark.parametrize("kind", ["cispo", "grpo", "sft"])
 def test_memory_that_runs_out_makes_passes_smaller_and_leaves_the_gradient_as_it_is(
     tiny_folder: Path, kind: str
 ) -> None:

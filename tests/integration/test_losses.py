@@ -57,11 +57,14 @@ def adapter(policy: Policy) -> list[torch.nn.Parameter]:
 
 
 def gradient_and_figures(
-    policy: Policy, task: Task, settings: GrpoSettings
+    policy: Policy, task: Task, settings: GrpoSettings, rows_later: int | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Of one update on `BATCH`; the weights are put back."""
+    """Of one update on `BATCH`, in passes made smaller after the start if so asked; the weights
+    are put back."""
     start = [p.detach().clone() for p in adapter(policy)]
     trainer = FastSlowTrainer(policy, task, len(BATCH.examples), settings)
+    if rows_later is not None:
+        trainer.go_on(trainer.progress() | {"rows_per_pass": rows_later})
     plain = torch.optim.SGD(adapter(policy), lr=1.0)  # its step is the gradient
     figures = trainer.update(BATCH, TEXTS, plain, seed=1)
     steps = [(a - p.detach()).flatten() for a, p in zip(start, adapter(policy), strict=True)]
@@ -140,6 +143,34 @@ def test_one_pass_of_all_ragged_rows_equals_passes_of_one(
         assert (whole - parts).norm() / whole.norm() < 1e-5
         for name in ("kl_k3_tuned_base", "entropy"):
             assert same[name] == pytest.approx(figures[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["cispo", "grpo", "dr_grpo", "dapo"])
+def test_passes_that_became_smaller_leave_loss_and_gradient_as_they_are(
+    moved: Policy, task: Task, loss: str
+) -> None:
+    """As when memory runs out, or a run resumes after it did."""
+    scripted(moved)
+    settings = replace(EXACT, loss=loss, kl_coefficient=0.1)
+    whole, figures = gradient_and_figures(moved, task, settings)
+    parts, same = gradient_and_figures(moved, task, settings, rows_later=3)
+    assert (whole - parts).norm() / whole.norm() < 1e-5
+    assert same["loss"] == pytest.approx(figures["loss"], rel=1e-4)
+
+
+def test_a_completion_ends_where_the_engine_says_whatever_token_stands_there(
+    moved: Policy, task: Task
+) -> None:
+    """A chat template may end turns with a token that is not the tokenizer's end of text."""
+    engine = scripted(moved)
+    said = engine.sample
+
+    def ended(*request: Any, **options: Any) -> list[Completion]:
+        drawn = said(*request, **options)
+        return [replace(c, finish="stop") if at % 4 else c for at, c in enumerate(drawn)]
+
+    engine.sample = ended  # type: ignore[method-assign]  # three of four end by themselves
+    assert gradient_and_figures(moved, task, EXACT)[1]["unfinished_frac"] == 0.25
 
 
 @pytest.mark.parametrize("loss", ["cispo", "grpo", "dr_grpo", "dapo"])

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from fastslow.cli import main
 from fastslow.errors import ConfigError
 from fastslow.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.policy.policy import pick_device
+from fastslow.processes import connect
 from fastslow.records import read_events, read_scores
+from tests.integration.runs import WIDER, start
 from tests.integration.servers import FailingServer
-from tests.integration.test_run import TOY, train
 
 pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
 ROOT = Path(__file__).parents[2]
@@ -58,13 +60,13 @@ def events(run: Path, *kinds: type) -> list[Any]:
 def test_two_processes_give_the_adapter_of_one(
     tmp_path: Path, tiny_folder: Path, kinds: list[str]
 ) -> None:
-    (tmp_path / "toy.yaml").write_text(TOY)
     with FailingServer([200], answer=REPLY) as server:
-        overrides = [f"model.name={tiny_folder}", "stages=[{task: first, cycles: 1}]", *kinds]
+        stage = "stages=[{task: first, cycles: 1}]"
+        overrides = [f"model.name={tiny_folder}", *WIDER, stage, *kinds]
         if UNDER_GEPA in kinds:
             address = f"{{model: openai/m, api_base: '{server.api_base}'}}"
             overrides.append(f"fast.reflection={address}")
-        alone = train(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+        alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
         asked = len(server.requests)
         both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
         done = torchrun("-m", "fastslow", "train", *both_words)
@@ -159,11 +161,26 @@ def test_processes_that_score_differently_shrink_to_the_leaders_factor(
     assert leader.read_text().startswith("0.50 0.50 ")
 
 
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_each_process_talks_through_the_gpu_its_model_is_on(
+    monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("use", device)))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda how, **_: calls.append(("join", how))
+    )
+    connect(pick_device(wanted))
+    assert calls == [("use", "cuda:1"), ("join", "nccl")]
+
+
 def test_rollouts_that_cannot_be_shared_out_are_refused(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    (tmp_path / "toy.yaml").write_text(TOY)
     with pytest.raises(ConfigError, match="8 rollouts of an update cannot be shared out"):
-        train(tmp_path, [f"model.name={tiny_folder}", f"runs_dir={tmp_path / 'runs'}"])
+        start(tmp_path, [f"model.name={tiny_folder}"])
     assert main(["--version"]) == 0

@@ -8,10 +8,9 @@ import pytest
 
 from fastslow.build import build_policy, build_tasks
 from fastslow.cli import main
-from fastslow.config.load import LoadedConfig, load_config, load_resolved
+from fastslow.config.load import LoadedConfig, load_resolved
 from fastslow.deploy.standing import read_standing
 from fastslow.deployments import DEPLOYED_FILE, deployed_row, deployments
-from fastslow.launch import train
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.files import WEIGHTS_FILE, fingerprint_of_file, read_kept
@@ -21,17 +20,14 @@ from fastslow.records import read_scores
 from fastslow.report import build_report, recompute_report, write_report
 from fastslow.rundir import RunDir
 from fastslow.types import SampleScore
-from tests.integration.test_run import TOY
+from tests.integration.runs import WIDER, start
 
 POLICIES = ("continue", "merge-then-new", "new-per-stage")
 
 
 def toy_run(folder: Path, tiny_folder: Path, *overrides: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "toy.yaml").write_text(TOY)
-    places = [f"model.name={tiny_folder}", f"runs_dir={folder / 'runs'}"]
-    loaded = load_config([folder / "toy.yaml"], [*places, *overrides])
-    return train(loaded, ["fastslow", "train"], write_report)
+    words = [f"model.name={tiny_folder}", *WIDER, *overrides]
+    return start(folder, words, finish=write_report)
 
 
 @pytest.fixture(scope="module", params=POLICIES)

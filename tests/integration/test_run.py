@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,10 @@ import pytest
 
 from fastslow import launch, stages
 from fastslow.channels.slow import SlowChannel
-from fastslow.config.load import load_config
 from fastslow.errors import StageError
 from fastslow.events import (
     CycleEvent,
-    DriftEvent,
     EvaluationEvent,
-    FiguresEvent,
     PopulationEvent,
     ScoreRow,
     ShrinkEvent,
@@ -31,48 +27,29 @@ from fastslow.policy.adapters import adapter_fingerprint
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.prompts import PromptProgram
 from fastslow.records import read_events, read_scores
+from tests.integration.runs import (
+    WIDER,
+    cut_in_the_second_cycle,
+    newest,
+    newest_point,
+    no_report,
+    outcome,
+    start,
+)
 from tests.tiny import save_tiny
 from tests.toy_tasks import letters
 
-TOY = """
-name: toy
-stages:
-  - {task: first, cycles: 2}
-  - {task: second, cycles: 1}
-tasks:
-  first: {use: "tests.toy_tasks:letters"}
-  second: {use: "tests.toy_tasks:letters", params: {wanted: "mnopqrst"}}
-  held_out: {use: "tests.toy_tasks:letters", params: {wanted: "uvwxyz"}}
-cycle: {optimizer_steps: 2, problems: 2}
-fast: {kind: demos, population: 2, demonstrations: 2, pool: 8, metric_calls: 24, threads: 4}
-slow: {kind: grpo, group: 4, lr: 0.02}
-evaluation: {test_examples: 8, validation_examples: 4, kl_examples: 4}
-tracking: null
-"""
-
 
 @pytest.fixture
-def toy(tmp_path: Path, tiny_folder: Path) -> list[str]:
-    """Overrides that every run of this module gets; its configuration lies beside."""
-    (tmp_path / "toy.yaml").write_text(TOY)
-    return [f"model.name={tiny_folder}", f"runs_dir={tmp_path / 'runs'}"]
-
-
-def no_report(path: Path) -> Sequence[Path]:
-    return ()
-
-
-def train(folder: Path, overrides: Sequence[str]) -> Path:
-    loaded = load_config([folder / "toy.yaml"], overrides)
-    return launch.train(loaded, ["fastslow", "train"], no_report)
+def toy(tiny_folder: Path) -> list[str]:
+    """Overrides that every run of this module gets."""
+    return [f"model.name={tiny_folder}", *WIDER]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """One run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "toy.yaml").write_text(TOY)
-    return train(folder, [f"model.name={tiny_folder}", f"runs_dir={folder / 'runs'}"])
+    return start(tmp_path_factory.mktemp("whole"), [f"model.name={tiny_folder}", *WIDER])
 
 
 def read_rows(run: Path) -> list[ScoreRow]:
@@ -89,26 +66,6 @@ def headline(run: Path) -> list[ScoreRow]:
         if row.cycle is None
         and row.sample.prompt_policy == headline_policy(visits, row.row, row.sample.task)
     ]
-
-
-def results(run: Path) -> dict[str, Any]:
-    """What must be equal between two runs that are the same run."""
-    last = sorted((run / "resume").iterdir())[-1]
-    cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
-    return {
-        "scores": read_rows(run),
-        "rollouts": [(c.stage, c.cycle, c.rollouts) for c in cycles],
-        "metrics": [c.metrics for c in cycles],
-        "measured": [
-            replace(e, seconds=0.0) if isinstance(e, EvaluationEvent) else e
-            for e in read_events(run / "events.jsonl")
-            if isinstance(e, EvaluationEvent | DriftEvent | FiguresEvent)
-        ],
-        "adapter": (last / "policy" / "adapter_model.safetensors").read_bytes(),
-        "texts": (last / "policy" / "texts.json").read_text(),
-        "optimizer": (last / "slow" / "optimizer.safetensors").read_bytes(),
-        "slow": json.loads((last / "slow" / "slow.json").read_text()),
-    }
 
 
 def test_a_run_measures_every_task_after_every_stage(whole: Path) -> None:
@@ -157,25 +114,6 @@ def test_the_kept_adapter_and_texts_of_a_stage_give_its_scores(
     }
 
 
-def cut_in_the_second_cycle(
-    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The folder of a run that was interrupted at the end of its second slow phase."""
-    inner, calls = SlowChannel.adapt, iter(range(9))
-
-    def cut(*args: Any) -> Any:
-        result = inner(*args)
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlowChannel, "adapt", cut)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, overrides)
-    return sorted((tmp_path / "runs").iterdir())[-1]
-
-
 @pytest.mark.parametrize("stop", ["in a fast phase", "in a slow phase", "in an evaluation"])
 def test_resuming_equals_never_stopping(
     whole: Path, tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, stop: str
@@ -205,24 +143,24 @@ def test_resuming_equals_never_stopping(
         patch.setattr(SlowChannel, "adapt", failing("in a slow phase", SlowChannel.adapt))
         patch.setattr(Evaluator, "score", failing("in an evaluation", Evaluator.score))
         with pytest.raises(PowerCut):
-            train(tmp_path, toy)
-    broken = sorted((tmp_path / "runs").iterdir())[-1]
+            start(tmp_path, toy)
+    broken = newest(tmp_path)
     assert json.loads((broken / "run.json").read_text())["state"] == "failed"
-    assert results(launch.resume(broken, no_report)) == results(whole)
+    assert outcome(launch.resume(broken, no_report)) == outcome(whole)
 
 
 def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*toy, "slow.kind=sft", "slow.lr=0.02"]
-    undisturbed = train(tmp_path, overrides)
+    undisturbed = start(tmp_path, overrides)
     cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
     assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
     assert len({r.sample.weights for r in headline(undisturbed)}) == 3
 
     broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
     assert broken != undisturbed
-    assert results(launch.resume(broken, no_report)) == results(undisturbed)
+    assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 
 def test_resuming_with_reused_rollouts_equals_never_stopping(
@@ -234,7 +172,7 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
         "tasks.first.use=tests.toy_tasks:parity",
         "fast.reuse_slow_rollouts=true",
     ]
-    undisturbed = train(tmp_path, overrides)
+    undisturbed = start(tmp_path, overrides)
     cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
     reused = [e.metrics.get("fast/reused_rollouts") for e in cycles if "fast" in e.rollouts]
     assert (reused[0], reused[3]) == (None, None)  # a stage starts without evidence
@@ -245,7 +183,7 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
     broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
     [point] = [p for p in (broken / "resume").iterdir() if p.name == "000-001"]
     assert json.loads((point / "state.json").read_text())["evidence"]
-    assert results(launch.resume(broken, no_report)) == results(undisturbed)
+    assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 
 def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_updates(
@@ -268,7 +206,7 @@ def test_problems_are_fetched_ahead_then_texts_evolve_then_come_exactly_t_update
     monkeypatch.setattr(Stream, "anchor", watched("fetch", Stream.anchor))
     monkeypatch.setattr(FastChannel, "adapt", watched("fast", FastChannel.adapt))
     monkeypatch.setattr(FastSlowTrainer, "update", watched("update", FastSlowTrainer.update))
-    train(tmp_path, toy)
+    start(tmp_path, toy)
     assert [name for name, _ in calls] == ["fetch", "fast", "update", "update"] * 3
     for cycle in range(3):
         anchor = calls[4 * cycle][1]
@@ -290,7 +228,7 @@ def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
         """Nothing catches this."""
 
     limited = [*toy, *MINIMAL, f"slow.adapter_policy={how}"]
-    undisturbed = train(tmp_path, limited)
+    undisturbed = start(tmp_path, limited)
     calls = 0
     inner = SlowChannel.adapt
 
@@ -305,11 +243,11 @@ def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
     with monkeypatch.context() as patch:
         patch.setattr(SlowChannel, "adapt", failing)
         with pytest.raises(PowerCut):
-            train(tmp_path, limited)
-    broken = sorted((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_ctime)[-1]
+            start(tmp_path, limited)
+    broken = newest(tmp_path)
     assert broken != undisturbed
     resumed = launch.resume(broken, no_report)
-    assert results(resumed) == results(undisturbed)
+    assert outcome(resumed) == outcome(undisturbed)
 
     def shrinks(run: Path) -> list[ShrinkEvent]:
         events = (e for e in read_events(run / "events.jsonl") if isinstance(e, ShrinkEvent))
@@ -331,7 +269,7 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_reports_it(
 
     shapes = ("fast=null", "slow.group=8", "cycle.problems=4", "stages.0.cycles=8")
     loops = (*shapes, "stages.1.cycles=8", "slow.lr=0.05", "slow.shrink=0.95")
-    run = train(tmp_path, [*toy, *loops])
+    run = start(tmp_path, [*toy, *loops])
     second = [e for e in read_events(run / "events.jsonl") if isinstance(e, ShrinkEvent)][1]
     gain = second.validation_before - second.validation_start
     assert gain > 0
@@ -343,7 +281,7 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_reports_it(
     assert None not in (second.kl_before, second.kl_after)
     assert set(second.earlier_after) == set(second.earlier_before) == {"first"}
 
-    last = json.loads((sorted((run / "resume").iterdir())[-1] / "state.json").read_text())
+    last = json.loads((newest_point(run) / "state.json").read_text())
     drawn = 2 * 8 * 2 * 4 * 8
     shrunk = sum(e.rollouts for e in build_report(run).shrinks)
     assert last["rollouts"]["slow"] == drawn + shrunk == build_report(run).rollouts["slow"]
@@ -352,14 +290,14 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_reports_it(
     kept = run / "stages" / "001-second"
     assert not (kept / "stage_start.safetensors").exists()
     assert (kept / "adapter_model.safetensors").read_bytes() == (
-        sorted((run / "resume").iterdir())[-1] / "policy" / "adapter_model.safetensors"
+        newest_point(run) / "policy" / "adapter_model.safetensors"
     ).read_bytes()
 
 
 def test_with_an_adapter_per_stage_nothing_is_forgotten_and_the_record_says_by_which(
     tmp_path: Path, toy: list[str]
 ) -> None:
-    run = train(tmp_path, [*toy, "slow.adapter_policy=new-per-stage"])
+    run = start(tmp_path, [*toy, "slow.adapter_policy=new-per-stage"])
     rows = headline(run)
     cells = {(row, task): [r.sample for r in rows if (r.row, r.sample.task) == (row, task)]
              for row in range(3) for task in ("first", "second", "held_out")}  # fmt: skip
@@ -441,19 +379,20 @@ def test_saved_programs_give_the_recorded_completions_in_a_fresh_interpreter(
 def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
-    assert results(launch.resume(copy, no_report)) == results(whole)
+    assert outcome(launch.resume(copy, no_report)) == outcome(whole)
 
 
 def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not(
     whole: Path, tmp_path: Path, toy: list[str]
 ) -> None:
-    assert results(train(tmp_path, toy)) == results(whole)
-    other = results(train(tmp_path, [*toy, "seed=1"]))
-    assert other["adapter"] != results(whole)["adapter"]
+    assert outcome(start(tmp_path, toy)) == outcome(whole)
+    other = start(tmp_path, [*toy, "seed=1"])
+    kept = Path("stages", "001-second", "adapter_model.safetensors")
+    assert (other / kept).read_bytes() != (whole / kept).read_bytes()
 
 
 def test_slow_only_uses_the_seed_text_and_no_fast_rollouts(tmp_path: Path, toy: list[str]) -> None:
-    run = train(tmp_path, [*toy, "fast=null"])
+    run = start(tmp_path, [*toy, "fast=null"])
     rows = read_scores(run / "scores.jsonl")
     assert {r.sample.text_hash for r in rows} == {PromptProgram("Write letters.").text_hash}
     cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
@@ -461,7 +400,7 @@ def test_slow_only_uses_the_seed_text_and_no_fast_rollouts(tmp_path: Path, toy: 
 
 
 def test_fast_only_never_changes_a_weight(tmp_path: Path, toy: list[str]) -> None:
-    run = train(tmp_path, [*toy, "slow=null"])
+    run = start(tmp_path, [*toy, "slow=null"])
     rows = read_scores(run / "scores.jsonl")
     assert {r.sample.weights for r in rows} == {"base"}
     cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
@@ -471,7 +410,7 @@ def test_fast_only_never_changes_a_weight(tmp_path: Path, toy: list[str]) -> Non
 
 
 def test_a_stage_can_switch_a_channel_off(tmp_path: Path, toy: list[str]) -> None:
-    run = train(tmp_path, [*toy, "stages.0.slow=false", "stages.1.fast=false"])
+    run = start(tmp_path, [*toy, "stages.0.slow=false", "stages.1.fast=false"])
     cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
     assert [(e.stage, *e.rollouts) for e in cycles] == [(0, "fast"), (0, "fast"), (1, "slow")]
 
@@ -481,15 +420,25 @@ def test_any_local_folder_of_a_known_family_trains(
     tmp_path: Path, toy: list[str], family: str
 ) -> None:
     folder = save_tiny(tmp_path / family, family)
-    run = train(tmp_path, [*toy, f"model.name={folder}"])
+    run = start(tmp_path, [*toy, f"model.name={folder}"])
     assert len({r.sample.weights for r in headline(run)}) == 3
+
+
+def test_a_base_in_bfloat16_trains_an_adapter_in_float32(tmp_path: Path, toy: list[str]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    run = start(tmp_path, [*toy, "model.dtype=bfloat16"])
+    assert len({r.sample.weights for r in headline(run)}) == 3
+    tensors = load_file(run / "stages" / "001-second" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
 def test_a_failing_channel_names_stage_task_and_how_to_go_on(
     tmp_path: Path, toy: list[str]
 ) -> None:
     with pytest.raises(StageError, match=r"stage 1/2 \(first\): slow: .*fastslow resume"):
-        train(tmp_path, [*toy, "slow.lr=1e30"])
+        start(tmp_path, [*toy, "slow.lr=1e30"])
 
 
 def test_the_loop_fits_a_screen() -> None:

@@ -7,7 +7,7 @@ import pytest
 from fastslow import launch
 from fastslow.events import StepEvent
 from fastslow.records import read_events
-from tests.integration.test_run import TOY, cut_in_the_second_cycle, no_report, results, train
+from tests.integration.runs import cut_in_the_second_cycle, no_report, outcome, start
 
 STAGES = "stages=[{task: first, cycles: 2, lr: 0.05}, {task: second, cycles: 1}]"
 
@@ -17,12 +17,9 @@ def test_a_stage_trains_at_its_own_learning_rate_and_goes_on_so_when_resumed(
 ) -> None:
     runs = []
     for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "toy.yaml").write_text(TOY)
-        places = [f"model.name={tiny_folder}", f"runs_dir={tmp_path / name / 'runs'}"]
-        overrides = [*places, STAGES, "slow={kind: sft, lr: 0.02}", "evaluation.proxies=false"]
+        overrides = [f"model.name={tiny_folder}", STAGES, "slow={kind: sft, lr: 0.02}"]
         if name == "whole":
-            runs.append(train(tmp_path / name, overrides))
+            runs.append(start(tmp_path / name, overrides))
         else:
             broken = cut_in_the_second_cycle(tmp_path / name, overrides, monkeypatch)
             runs.append(launch.resume(broken, no_report))
@@ -33,5 +30,5 @@ def test_a_stage_trains_at_its_own_learning_rate_and_goes_on_so_when_resumed(
         expected = [*rising, (1, 0.02 / 3), (1, 0.02 * 2 / 3)]  # two updates of warm-up each
         assert [stage for stage, _ in rates] == [stage for stage, _ in expected]
         assert [lr for _, lr in rates] == pytest.approx([lr for _, lr in expected])
-    whole, resumed = map(results, runs)
+    whole, resumed = map(outcome, runs)
     assert whole == resumed

@@ -28,8 +28,8 @@ from fastslow.registry import find_task
 from fastslow.seeds import named_random
 from fastslow.task import Task
 from fastslow.types import TokenIds
+from tests.integration.runs import no_report
 from tests.integration.servers import FailingServer
-from tests.integration.test_run import no_report
 from tests.tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.network

@@ -120,6 +120,13 @@ def test_a_channel_that_is_off_costs_nothing() -> None:
     assert half.fast_rollouts == 5 * 320 + 2 * 4 * 32
 
 
+def test_a_visit_without_the_fast_channel_chooses_among_the_texts_of_an_earlier_one() -> None:
+    visits = [{"task": "a", "cycles": 2}, {"task": "b", "cycles": 3, "fast": False}]
+    again = [*visits, {"task": "a", "cycles": 1, "fast": False}]
+    assert cost_of(stages=visits).fast_rollouts == 2 * 320 + 4 * 32
+    assert cost_of(stages=again).fast_rollouts == 2 * 320 + 2 * 4 * 32
+
+
 def test_new_texts_are_counted_by_what_certainly_fits() -> None:
     """160 rollouts after re-scoring: labelled 40, bootstrapped 40 + 32, labelled 40."""
     assert cost_of().fast_proposals == 3
@@ -155,6 +162,13 @@ def test_an_unknown_model_has_no_estimate_and_a_reason() -> None:
     assert cost.note.startswith("No minutes or memory: the size of 'someone/some-model'")
     assert len(cost_of(model={"name": "é" * 100_000}).note) < 500
     assert cost.slow_rollouts == 1600
+
+
+def test_what_makes_the_minutes_too_few_is_said() -> None:
+    rounded = cost_of(model={"dtype": "bfloat16"})
+    assert rounded.minutes == cost_of().minutes
+    assert cost_of().note.endswith("short answers. Long inputs take several times as long.")
+    assert rounded.note.endswith("So does bfloat16 on processors without instructions for it.")
 
 
 def test_minutes_grow_with_rollouts_and_with_the_model(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def test_a_truncated_file_is_found_without_checksums(model_cache: Path) -> None:
     assert "model.safetensors is missing or has another size" in refusal(NAME)
 
 
-@pytest.mark.parametrize("card", ["", "[]", "{}", '{"files": 3'])
+@pytest.mark.parametrize(
+    "card", ["", "[]", "{}", '{"files": 3', '{"files": []}', '{"files": {"config.json": {}}}']
+)
 def test_a_broken_card_is_named(model_cache: Path, card: str) -> None:
     folder = fetched(model_cache)
     (folder / CARD).write_text(card)
