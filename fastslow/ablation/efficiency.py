@@ -17,6 +17,7 @@ from fastslow.measure.bootstrap import LEAST_DEFINED, percentile_interval
 
 RESAMPLES = 400
 """Draws of seeds and examples. Source: ours, under a second a claim."""
+MISSED = "slow-only's best was not reached in every stage"
 LARGE = 1e9
 """Stands for a ratio without bound, of an arm that never reached the target, among draws."""
 
@@ -103,7 +104,7 @@ def rollouts_to_best(
         high = percentile_interval([min(LARGE, c.both / c.slow) for c in drawn]).high
         high = high if high < LARGE / RESAMPLES else None
     is_reached = math.isfinite(counts.both)
-    reason = None if is_reached else "slow-only's best was not reached in every stage"
+    reason = None if is_reached else MISSED
     if is_reached and low is None:
         reason = "one seed" if len(seeds) == 1 else "undefined in too many bootstrap draws"
     each = {seed: _summed([r for r in races if r.seed == seed], plain) for seed in seeds}

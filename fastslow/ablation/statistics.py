@@ -74,6 +74,7 @@ COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
 
 NOTHING_SHARED = "not measured, or its formula needs other stages than these"
 NO_RUN = "no seed is finished"
+OWN_REFERENCE = "it is the reference itself"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
 
@@ -245,6 +246,8 @@ def _seed_metric(
     references: ReferencesConfig,
 ) -> Estimate | str:
     """A metric that is no mean over examples, mean over seeds; reference runs of the same seed."""
+    if any(run.arm in reference_arms(name, references) for run in own):
+        return OWN_REFERENCE
     values: dict[int, list[float]] = {}
     for run in complete(own):
         kind = "isolated" if name == "fwt_isolated" else None
@@ -256,6 +259,14 @@ def _seed_metric(
     if not values:
         return NO_RUN
     return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})
+
+
+def reference_arms(metric: str, references: ReferencesConfig) -> Sequence[str]:
+    """The arms that this metric is measured against; of their own they have no value."""
+    isolated = tuple(references.isolated.values())
+    if metric == "intransigence":
+        return isolated if references.joint is None else (references.joint,)
+    return isolated if metric == "fwt_isolated" else ()
 
 
 def reference_of(

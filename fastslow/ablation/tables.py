@@ -69,7 +69,8 @@ def _arms(result: Result) -> Table:
     note = (
         "Mean over seeds ± standard deviation over seeds [95 % interval over seeds and examples, "
         "tasks taken as fixed]; docs/methods.md says how. Rollouts are the mean of a run. KL is "
-        "kl_fst in nats per token, mean over trained tasks after the last stage."
+        "kl_fst in nats per token, mean over trained tasks after the last stage; its interval is "
+        "over seeds alone."
     )
     if result.missing:
         note += f" Not finished, so not in here: {', '.join(result.missing)}."

@@ -11,6 +11,7 @@ from fastslow.ablation.files import arms_csv, differences_csv
 from fastslow.ablation.page import verdict
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.result import Result, make_result
+from fastslow.ablation.statistics import OWN_REFERENCE
 from fastslow.ablation.tables import tables
 from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from tests.unit.made_ablation import both_and_slow, config, record
@@ -153,7 +154,11 @@ def test_reference_runs_feed_the_metrics_that_need_them() -> None:
         record("alone-first", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]),
         record("alone-second", 0, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]),
     ]
-    metrics = result(made, given).arms[0].metrics
+    arms = {arm.arm: arm.metrics for arm in result(made, given).arms}
+    assert arms["joint"]["intransigence"] == OWN_REFERENCE
+    assert arms["alone-first"]["fwt_isolated"] == OWN_REFERENCE
+    assert arms["alone-first"]["intransigence"] != OWN_REFERENCE
+    metrics = arms["fst"]
     intransigence, transfer = metrics["intransigence"], metrics["fwt_isolated"]
     assert not isinstance(intransigence, str)
     assert not isinstance(transfer, str)

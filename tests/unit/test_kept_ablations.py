@@ -1,11 +1,13 @@
 """What docs/results.md and the README say of an ablation that was kept."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import ablations
+from fastslow.ablation.efficiency import MISSED
 from fastslow.ablation.files import write_result
 from fastslow.ablation.records import RunRecord
 from fastslow.ablation.result import Result, make_result
@@ -41,7 +43,7 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
     home = ablations.keep_ablation(finished)
     lines = "\n".join(ablations.ablation_lines())
     assert "6 of 2 runs, seeds 0, 1, 2; 2 minutes of runs" in lines
-    assert "| final average score above slow only's by 0.30 or more | 0.58 [" in lines
+    assert "| final average score above slow only's by 0.30 or more, the interval above zero | 0.58 [" in lines
     assert "### Claims of Fast-Slow Training" in lines
     figures = sorted(path.stem for path in (home / "figures").iterdir())
     assert len(figures) == 5
@@ -70,3 +72,19 @@ def test_a_slow_channel_that_never_left_the_base_decides_the_goal_that_says_so()
     assert "| no value: slow only never rose above the base | - |" in rows[3]
     moves = ablations.goal_lines(goals, made(both_and_slow()))
     assert not any("never rose" in row for row in moves)
+
+
+def test_a_goal_wants_its_interval_above_zero_where_it_says_so() -> None:
+    goal = ablations.GOALS["channels-text"][0]
+    [claim] = [c for c in made(both_and_slow()).claims if c.name == "higher_score"]
+    assert goal.is_met(claim)
+    assert not goal.is_met(replace(claim, low=-0.01))
+    assert not goal.is_met(replace(claim, low=None))
+
+
+def test_a_target_that_was_missed_is_a_goal_not_met() -> None:
+    goals = ablations.GOALS["channels-text"]
+    result = made(both_and_slow())
+    missed = replace(result.claims[0], effect=None, reason=MISSED)
+    rows = ablations.goal_lines(goals, replace(result, claims=(missed, *result.claims[1:])))
+    assert rows[3].endswith(f"| no value: {MISSED} | no |")
