@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands.words import Run
+from fastslow.commands.words import Run, run_folder
 from fastslow.text import visible
 
 NO = 3
@@ -60,7 +60,7 @@ def gate(
             max_task_forgetting=max_task_forgetting,
             min_scores=min_scores(min_score or ()),
             strict=strict,
-            against=None if against is None else str(against),
+            against=None if against is None else str(run_folder(against)),
         )
         verdict = judge(run, options)
         written = f"verdict: {write_verdict(run, verdict)}"
