@@ -83,7 +83,8 @@ def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
         if _HUB_ID.fullmatch(data) and path.suffix not in SUFFIXES:
             return _read_hub(data, subset)
         raise TaskError(
-            f"data: no file or folder {shorten(data, 200)}. Give one, or the id of a hub dataset."
+            f"data: no file or folder {shorten(data, 200)}, seen from {Path.cwd()}. Give one, or "
+            "the id of a hub dataset."
         )
     if not path.is_dir():
         if subset is not None:

@@ -196,7 +196,9 @@ def test_two_files_for_one_split_are_refused(tmp_path: Path) -> None:
 def test_missing_data_says_how_to_give_some(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"needs data, got none\. Give a folder"):
         build_task("texts", "text_classification", {})
-    assert failure(tmp_path / "none.jsonl").startswith("data: no file or folder DATA.")
+    assert failure(tmp_path / "none.jsonl").startswith(
+        f"data: no file or folder DATA, seen from {Path.cwd()}. Give"
+    )
     path = write(tmp_path / "all.jsonl", rows(10))
     assert failure(path, subset="x").startswith("subset: got 'x', but data is one file")
 
