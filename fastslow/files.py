@@ -41,6 +41,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, or a link to one; a name too long for any is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file; see `open_regular`."""
     with open_regular(path) as file:

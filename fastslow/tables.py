@@ -35,8 +35,12 @@ class Row:
     values: Mapping[str, Any]
     """Column name to value."""
 
-    def value(self, column: str) -> Any:
+    def value(self, column: str, key: str) -> Any:
         """The value in `column`.
+
+        Args:
+            column: Its name.
+            key: The parameter that names it, for the message.
 
         Raises:
             TaskError: There is no such column; names where, and the nearest one.
@@ -44,7 +48,8 @@ class Row:
         if column not in self.values:
             known = [shorten(str(name), 60) for name in list(self.values)[:40]]
             raise TaskError(
-                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, known)}"
+                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, known)} "
+                f"Set {key}, or add the column."
             )
         return self.values[column]
 
@@ -78,7 +83,8 @@ def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
         if _HUB_ID.fullmatch(data) and path.suffix not in SUFFIXES:
             return _read_hub(data, subset)
         raise TaskError(
-            f"data: no file or folder {shorten(data, 200)}. Give one, or the id of a hub dataset."
+            f"data: no file or folder {shorten(data, 200)}, seen from {Path.cwd()}. Give one, or "
+            "the id of a hub dataset."
         )
     if not path.is_dir():
         if subset is not None:
@@ -198,7 +204,7 @@ def _read_hub(name: str, subset: str | None) -> dict[str, list[Row]]:
     except (DatasetNotFoundError, OSError, RuntimeError, ValueError) as error:
         raise TaskError(
             f"data: {name!r} is no file or folder here, and the hub gave no dataset of that id: "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0]} Check the id and the "
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}. Check the id and the "
             "connection, or download it elsewhere and give the folder."
         ) from error
     if "train" not in splits:

@@ -22,13 +22,19 @@ def ablate(
 
     Finished runs are skipped and broken ones resumed, so the same command goes on where it stopped.
     """
-    from fastslow.ablation import read_plan
+    from fastslow.ablation import is_ablation, read_plan
     from fastslow.ablation.plan_table import plan_table
     from fastslow.report.terminal import render_tables
 
     files, overrides = split_words(words)
     if len(files) != 1:
         raise ConfigError(f"ablate: one ablation file, got {len(files)}. Give one at a time.")
+    file = visible(str(files[0]))
+    if not is_ablation(files[0]):
+        raise ConfigError(
+            f"{file}: arms: missing, got no ablation file. To run one experiment: "
+            f"fastslow train {file}"
+        )
     plan = read_plan(files[0], overrides)
     output().print(render_tables((), [plan_table(plan)]))
     if dry_run:

@@ -1,12 +1,11 @@
 """`compare`: what differs between runs, and how sure one may be."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fastslow.commands.words import PLAIN_WIDTH
+from fastslow.commands.words import output, run_folder
 from fastslow.text import visible
 
 
@@ -29,16 +28,13 @@ def compare(
     Differences of final scores, of what was learned and forgotten, of drift and cost, with 95 %
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
-    from rich.console import Console
-
     from fastslow.report.comparing import compare_runs
     from fastslow.report.comparison_files import write_comparison
     from fastslow.report.comparison_tables import comparison_tables, verdicts
     from fastslow.report.terminal import render_tables
 
-    found = compare_runs(runs)
+    found = compare_runs([run_folder(run) for run in runs])
     written = () if out is None else write_comparison(found, out)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    console.print(render_tables(verdicts(found), comparison_tables(found)))
+    output().print(render_tables(verdicts(found), comparison_tables(found)))
     for path in written:
         print(f"written: {visible(str(path))}")

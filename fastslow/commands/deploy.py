@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.commands.words import Run
+from fastslow.commands.words import Run, run_folder
 from fastslow.errors import ConfigError
 from fastslow.text import visible
 
@@ -57,7 +57,7 @@ def gate(
         max_task_forgetting=max_task_forgetting,
         min_scores=min_scores(min_score or ()),
         strict=strict,
-        against=None if against is None else str(against),
+        against=None if against is None else str(run_folder(against)),
     )
     if recompute and options != GateOptions():
         raise ConfigError(

@@ -13,6 +13,9 @@ from fastslow.text import visible
 if TYPE_CHECKING:
     from fastslow.task import Task
 
+_PARAMS = "tasks.task.params."
+"""Where parameters stand in the configuration that a task is built from."""
+
 app = typer.Typer(help="The tasks a run can visit.", no_args_is_help=True)
 
 TaskName = Annotated[
@@ -35,7 +38,7 @@ def tasks_list() -> None:
 
 @app.command("show")
 def tasks_show(name: TaskName, params: TaskParams = None) -> None:
-    """Show a task: its parameters, seed instruction, sizes and three examples."""
+    """Show a task: parameters, seed instruction, sizes, three examples."""
     from pydantic_core import PydanticUndefined
 
     from fastslow.config.reference import model_keys
@@ -109,7 +112,10 @@ def _build(name: str, params: Sequence[str], allow_code: bool) -> "Task":
         "stages=[{task: task}]",
         f"tasks.task.use={name}",
     ]
-    loaded = load_config((), [*run, *(f"tasks.task.params.{word}" for word in params)])
+    try:
+        loaded = load_config((), [*run, *(f"{_PARAMS}{word}" for word in params)])
+    except ConfigError as err:
+        raise ConfigError(str(err).replace(_PARAMS, "")) from err  # as they were given
     return definition.build(definition.name, loaded.task_params["task"], allow_code=allow_code)
 
 

@@ -62,6 +62,7 @@ def train(words: FilesAndOverrides) -> None:
 
     Makes a run folder with a resume point after every cycle, and prints the forgetting report.
     """
+    from fastslow.ablation import is_ablation
     from fastslow.config.load import load_config
 
     files, overrides = split_words(words)
@@ -70,6 +71,9 @@ def train(words: FilesAndOverrides) -> None:
             f"train: one configuration file, got {len(files)}. Combine files with `extends`, or "
             "give key=value overrides."
         )
+    if is_ablation(files[0]):
+        file = visible(str(files[0]))
+        raise ConfigError(f"{file}: arms: got an ablation file. To run it: fastslow ablate {file}")
     loaded = load_config(files, overrides)
     with resume_hint():
         from fastslow.launch import train as start

@@ -1,5 +1,6 @@
 """What commands share: kinds of arguments, and what is printed alike."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.files import is_file
+from fastslow.errors import CheckpointError, nearest
+from fastslow.files import is_file, is_folder
 from fastslow.processes import is_leader
 from fastslow.stopping import Stopped
 from fastslow.text import visible
@@ -22,7 +24,27 @@ PLAIN_WIDTH = 120
 FilesAndOverrides = Annotated[
     list[str], typer.Argument(metavar="FILE [key=value]…", show_default=False)
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def run_folder(path: Path) -> Path:
+    """The run folder that `path` names.
+
+    Raises:
+        CheckpointError: There is none; names the nearest ones in it, beside it and in `runs`.
+    """
+    if os.path.lexists(path / "run.json"):
+        return path
+    folders = [folder for folder in (path, path.parent, Path("runs")) if is_folder(folder)]
+    known = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
+    alike = {name for name in known if path.name and path.name in Path(name).name}
+    raise CheckpointError(
+        f"{visible(str(path))}: no run folder, got no run.json in it."
+        f"{nearest(str(path), alike or known)} Give the folder of a run; "
+        "`fastslow runs FOLDER` lists those in a folder."
+    )
+
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
 
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -99,7 +99,8 @@ def text_classification(config: TextClassification) -> Task:
 
 
 def _item(row: Row, config: TextClassification) -> _Item:
-    text, code = row.value(config.text_column), row.value(config.label_column)
+    text = row.value(config.text_column, "text_column")
+    code = row.value(config.label_column, "label_column")
     if not isinstance(text, str) or not text.strip():
         raise TaskError(
             f"{row.where}: column {config.text_column!r} should hold a text, got {_shown(text)}. "

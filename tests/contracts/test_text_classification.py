@@ -103,8 +103,12 @@ def test_columns_and_label_codes_are_named_in_the_config(tmp_path: Path) -> None
     path = write(tmp_path / "all.jsonl", coded)
     names = {"text_column": "body", "label_column": "stars", "label_names": {0: "bad", "1": "good"}}
     assert {e.answer for e in classify(path, **names).train} == {"bad", "good"}
-    assert failure(path, label_column="stars") == "DATA:1: no column 'text'. Known: body, stars."
-    assert failure(path, text_column="boddy") == "DATA:1: no column 'boddy'. Did you mean 'body'?"
+    assert failure(path, label_column="stars") == (
+        "DATA:1: no column 'text'. Known: body, stars. Set text_column, or add the column."
+    )
+    assert failure(path, text_column="boddy").startswith(
+        "DATA:1: no column 'boddy'. Did you mean 'body'? Set text_column"
+    )
 
 
 def test_labels_come_from_the_config_then_the_file_beside_the_data(tmp_path: Path) -> None:
@@ -192,7 +196,9 @@ def test_two_files_for_one_split_are_refused(tmp_path: Path) -> None:
 def test_missing_data_says_how_to_give_some(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"needs data, got none\. Give a folder"):
         build_task("texts", "text_classification", {})
-    assert failure(tmp_path / "none.jsonl").startswith("data: no file or folder DATA.")
+    assert failure(tmp_path / "none.jsonl").startswith(
+        f"data: no file or folder DATA, seen from {Path.cwd()}. Give"
+    )
     path = write(tmp_path / "all.jsonl", rows(10))
     assert failure(path, subset="x").startswith("subset: got 'x', but data is one file")
 

@@ -199,7 +199,7 @@ def test_a_mistyped_task_parameter_gets_the_nearest_one(
     task_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tasks", "show", "echo", "sise=5"]) == 2
-    assert "'size'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("override 'sise=5': sise: unknown key, got 'sise'.")
 
 
 def test_tasks_check_passes_a_task_that_keeps_its_promises(
@@ -246,6 +246,38 @@ def test_report_of_what_is_no_run_folder_ends_with_code_2(
 ) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "gate", "resume", "prompts", "export", "compare"])
+def test_a_run_given_by_its_name_gets_its_path(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(Path("runs"))
+    other = write_run(Path("runs") / "elsewhere")
+    for given in (run.name, run.name[:9], "runs"):
+        assert main([command, given]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{given}: no run folder, got no run.json in it. ")
+        assert str(run) in said
+        assert str(other) not in said
+    assert main(["gate", str(run), "--against", run.name]) == 2
+    assert f"Did you mean '{run}'?" in capsys.readouterr().err
+    assert main([command, "x" * 300]) == 2
+    assert str(run) in capsys.readouterr().err
+
+
+def test_an_ablation_is_no_experiment_and_the_other_way_round(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ablation = "configs/ablations/channels-tiny.yaml"
+    assert main(["train", ablation]) == 2
+    assert f"got an ablation file. To run it: fastslow ablate {ablation}" in capsys.readouterr().err
+    assert main(["ablate", DEMO]) == 2
+    assert f"To run one experiment: fastslow train {DEMO}" in capsys.readouterr().err
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

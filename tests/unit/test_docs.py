@@ -13,6 +13,8 @@ import typer
 from benchmarks.keeping import REFERENCE
 from benchmarks.results import readme, readme_block, results
 from fastslow.cli import app, main
+from fastslow.config.keys import OURS
+from fastslow.config.reference import reference
 from fastslow.report import build_report
 from fastslow.task_contract import contract_failures
 
@@ -94,6 +96,28 @@ def test_every_module_that_methods_names_exists() -> None:
     modules = set(re.findall(r"`(fastslow/[\w/]+\.py)`", text))
     assert len(modules) >= 5
     assert [name for name in sorted(modules) if not (ROOT / name).is_file()] == []
+
+
+def test_every_default_that_is_ours_has_its_reason() -> None:
+    decisions = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    ours = re.findall(rf"^\| `([^`]+)`.* \| {OURS} \|", reference(), re.MULTILINE)
+    assert len(ours) > 20
+    named = set(re.findall(r"`([\w.]+\*?)`", decisions))
+    sections = tuple(name.removesuffix("*") for name in named if name.endswith(".*"))
+    lacking = [
+        key
+        for key in (key.replace("<i>.", "").replace("steps.", "") for key in ours)
+        if not key.startswith(sections) and not {key, key.rpartition(".")[2]} & named
+    ]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_of_the_repository_that_a_document_names_exists(document: Path) -> None:
+    folders = "benchmarks|configs|docs|fastslow|tasks|tests"
+    text = document.read_text(encoding="utf-8")
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]+\.\w+)`", text))
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 def test_the_task_of_the_readme_keeps_the_contract() -> None:

@@ -43,7 +43,10 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
     home = ablations.keep_ablation(finished)
     lines = "\n".join(ablations.ablation_lines())
     assert "6 of 2 runs, seeds 0, 1, 2; 2 minutes of runs" in lines
-    assert "| final average score above slow only's by 0.30 or more, the interval above zero | 0.58 [" in lines
+    assert (
+        "| final average score above slow only's by 0.30 or more, the interval above zero | 0.58 ["
+        in lines
+    )
     assert "### Claims of Fast-Slow Training" in lines
     figures = sorted(path.stem for path in (home / "figures").iterdir())
     assert len(figures) == 5

@@ -74,8 +74,18 @@ def test_runs_lists_state_stage_score_start_and_size(
     assert "scores.jsonl:1: not a record" in said.err
 
 
+def test_runs_says_where_those_of_an_ablation_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "arms")
+    write_run(tmp_path / "arms")
+    assert main(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"in {tmp_path / 'arms'}: 2 runs\n"
+
+
 def test_runs_says_where_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: no runs\n"
     assert main(["runs", str(tmp_path / "nowhere")]) == 2
+    assert main(["runs", "x" * 300]) == 2
     assert "no such folder" in capsys.readouterr().err
