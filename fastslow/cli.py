@@ -5,6 +5,7 @@ needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the
 was given is wrong, 3 the gate says no, 130 or 143 a signal stopped it.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -20,6 +21,9 @@ from fastslow.text import shorten
 
 STOPPED = {130: "Interrupted.", 143: "Terminated."}
 """What is said at exit codes after Ctrl-C and SIGTERM, which are those of shells."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a full disk or a used-up quota says where the output goes to; elsewhere it is translated."""
 
 LONGEST_LINE = 2000
 """Characters of a line of an error; more is no help and may be an attack."""
@@ -58,8 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes the process's own.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    show_traceback = "--traceback" in words
     _prepare_process()
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        print("No space left where the output goes to; make room, or print it.", file=sys.stderr)
+        return 1
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    """Carry out the command in `words`; returns its exit code."""
+    show_traceback = "--traceback" in words
     try:
         app(args=[word for word in words if word != "--traceback"], prog_name="fastslow")
     except FastSlowError as error:

@@ -1,4 +1,4 @@
-"""What this machine lacks for a run: a package of an extra, a key in the environment.
+"""What this machine lacks for a run: a model's folder, a package of an extra, a key.
 
 `fastslow check` notes it, as a run may be meant for another machine; `train` stops at it.
 """
@@ -7,12 +7,18 @@ import importlib.util
 
 from fastslow.config.fast import FastConfig, MiproKeys, ReflectiveBase, SequenceConfig
 from fastslow.config.models import RunConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, ModelError
+from fastslow.model_store import MODELS, resolve
 
 
 def lacking(config: RunConfig) -> list[str]:
     """What a run would stop at here, one sentence or two each; loads no model, asks no network."""
     fast, found = config.fast, []
+    if config.model.name not in MODELS:  # those are fetched when they are wanted
+        try:
+            resolve(config.model.name)
+        except ModelError as err:
+            found.append(str(err))
     for require in (require_optuna, _require_key):
         try:
             if fast is not None:

@@ -63,6 +63,11 @@ def read_kept(folder: Path) -> KeptPolicy:
     Raises:
         CheckpointError: It is no folder of a saved policy, or damaged.
     """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: there is no such folder; the stage has not ended, or it was removed. "
+            f"Known: {_names_beside(folder) or 'none'}."
+        )
     texts = folder / TEXTS_FILE
     try:
         live = {
@@ -79,6 +84,12 @@ def read_kept(folder: Path) -> KeptPolicy:
             "folder stages/NNN-TASK of a run, as a finished stage leaves it."
         ) from err
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
+
+
+def _names_beside(folder: Path) -> str:
+    beside = folder.parent
+    names = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+    return ", ".join(sorted(names))
 
 
 def fingerprint(tensors: Iterable[tuple[str, bytes | memoryview]]) -> str:

@@ -1,4 +1,5 @@
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,6 +148,29 @@ def test_check_notes_what_this_machine_lacks_for_the_run(
     monkeypatch.setenv("MY_KEY", "x")
     assert notes(remote) == []
     assert notes("{kind: gepa}") == []
+
+
+def test_check_notes_a_model_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", DEMO, "model.name=/nowhere/model"]) == 0
+    [note] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: mod")]
+    assert "no model called '/nowhere/model'" in note
+    assert main(["check", DEMO, "model.name=organisation/model"]) == 0
+    assert "note: mod" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_finds_no_room_is_one_line_and_code_1() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastslow", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("No space left where the output goes to")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_check_imports_nothing_heavy() -> None:
