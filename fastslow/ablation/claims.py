@@ -41,7 +41,7 @@ def put_to_the_test(records: Sequence[RunRecord], fast_slow: str, slow_only: str
     Args:
         records: Finished runs of an ablation.
         fast_slow: The arm with both channels.
-        slow_only: The arm with the slow channel alone, at the same budget.
+        slow_only: The arm with the slow channel alone, or under one frozen text; same budget.
     """
     both = [run for run in records if run.arm == fast_slow]
     slow = [run for run in records if run.arm == slow_only]
@@ -110,7 +110,7 @@ def lower_kl(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
     Geometric mean over tasks, then over seeds.
     """
     by_seed: dict[int, list[float]] = {}
-    at = {"fast-slow": list[float](), "slow only": list[float]()}
+    at: dict[str, list[float]] = {}
     reasons: list[str] = []
     for one, other in pairs(both, slow):
         for task in dict.fromkeys(one.matrix.stages):
@@ -120,8 +120,8 @@ def lower_kl(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
                 reasons.append(str(reason))
                 continue
             by_seed.setdefault(one.seed, []).append(math.log(kl / kl_slow))
-            at["fast-slow"].append(kl)
-            at["slow only"].append(kl_slow)
+            at.setdefault(one.arm, []).append(kl)
+            at.setdefault(other.arm, []).append(kl_slow)
     logs = over_seeds_alone({s: fmean(v) for s, v in by_seed.items()}) if by_seed else None
     ends = (
         (None, None)
@@ -129,10 +129,10 @@ def lower_kl(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
         else (math.exp(logs.low), math.exp(logs.high))
     )
     numbers: dict[str, float | None] = {
-        f"kl_fst at equal score, {arm}": fmean(values) if values else None
-        for arm, values in at.items()
+        f"kl_fst at equal score, {arm}": fmean(values) for arm, values in at.items()
     }
-    numbers["pairs of runs and tasks"] = float(len(at["fast-slow"]))
+    numbers["pairs of runs and tasks"] = float(sum(map(len, by_seed.values())))
+    numbers["without such a score"] = float(len(reasons))
     why = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
     return judged(
         "lower_kl",
@@ -179,8 +179,9 @@ def plasticity(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
         reason=reason or None,
         distances=[ratio - PLASTIC for ratio in ratios] if len(ratios) == num_seeds else None,
         numbers={
-            "fast-slow": metric.value if metric else None,
-            "slow only": other.metric.value if other else None,
+            runs[0].arm: estimate.metric.value if estimate else None
+            for runs, estimate in ((both, found), (slow, other))
+            if runs
         },
     )
 
@@ -191,12 +192,11 @@ def _means(
     of: Callable[[RunRecord], dict[str, dict[str, float]]],
 ) -> dict[str, float | None]:
     """Means of the runs that have a partner, so that their difference is the claim's effect."""
-    found = pairs(both, slow)
-    means = {
-        "fast-slow": mean_of([one for one, _ in found], of),
-        "slow only": mean_of([other for _, other in found], of),
-    }
-    return {arm: None if isinstance(mean, str) else mean.mean for arm, mean in means.items()}
+    means = {}
+    for runs in zip(*pairs(both, slow), strict=True):
+        mean = mean_of(runs, of)
+        means[runs[0].arm] = None if isinstance(mean, str) else mean.mean
+    return means
 
 
 def _of_difference(

@@ -1,6 +1,6 @@
 """How many rollouts one arm needs to reach another's best score.
 
-In every stage, slow-only's best point of the learning curve is the target, if it lies above the
+In every stage, the other arm's best point of the learning curve is the target, if it lies above the
 point before the stage by more than the noise floor. Counts are those of the first points measured
 at the target or above, so that the truth may be up to one interval between points lower. An arm
 that misses the target needs more than it spent, and nobody knows how much more.
@@ -17,14 +17,14 @@ from fastslow.measure.bootstrap import LEAST_DEFINED, percentile_interval
 
 RESAMPLES = 400
 """Draws of seeds and examples. Source: ours, under a second a claim."""
-MISSED = "slow-only's best was not reached in every stage"
+MISSED = "the best score was not reached in every stage"
 LARGE = 1e9
 """Stands for a ratio without bound, of an arm that never reached the target, among draws."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutsToBest:
-    """Slow rollouts of one arm to slow-only's best, over those of slow-only."""
+    """Slow rollouts of one arm to another's best, over those the other needed."""
 
     ratio: float | None
     """Pooled over seeds and stages; None with `reason`."""
@@ -71,7 +71,7 @@ def rollouts_to_best(
     """Compare the learning curves of two arms.
 
     Args:
-        pairs: Runs with both channels and with the slow one alone, same seed and order.
+        pairs: Runs of the one arm and of the other, same seed and order.
         generator: Of the bootstrap over seeds and examples.
         resamples: Draws, >= 40.
     """
@@ -79,12 +79,13 @@ def rollouts_to_best(
     plain = {race.task: tuple(sorted(race.examples)) for race in races}
     counts = _summed(races, plain)
     if counts is None:
-        return RolloutsToBest(None, None, None, _why(races), {}, {})
+        return RolloutsToBest(None, None, None, _why(races, pairs), {}, {})
+    one, other = (run.arm for run in pairs[0])
     numbers = {
-        "slow rollouts, fast-slow": counts.both,
-        "slow rollouts, slow only": counts.slow,
-        "fast + slow rollouts, fast-slow": counts.both_total,
-        "fast + slow rollouts, slow only": counts.slow_total,
+        f"slow rollouts, {one}": counts.both,
+        f"slow rollouts, {other}": counts.slow,
+        f"fast + slow rollouts, {one}": counts.both_total,
+        f"fast + slow rollouts, {other}": counts.slow_total,
     }
     finite = {name: n if math.isfinite(n) else None for name, n in numbers.items()}
     seeds = sorted({race.seed for race in races})
@@ -157,7 +158,7 @@ def _counted(race: _Race, drawn: Sequence[str]) -> _Counts | None:
     return _Counts(math.inf, first.slow, math.inf, first.total, race.both[-1].slow)
 
 
-def _why(races: Sequence[_Race]) -> str:
+def _why(races: Sequence[_Race], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> str:
     if not races:
         return "no seed is finished in both arms, or no learning curve was measured"
-    return "slow-only never rose above its start: there is no best score to reach"
+    return f"{pairs[0][1].arm} never rose above its start: there is no best score to reach"

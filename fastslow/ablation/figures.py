@@ -1,6 +1,7 @@
 """One figure per claim, drawn from an ablation's records."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,6 @@ from fastslow.report.drawing import Drawing, draw, label, legend, score_axis, se
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = ("both channels", "slow only")
-"""The two arms of the claims; their colours and markers are those of series 0 and 1."""
 FIGURES = tuple(
     f"claim-{name}"
     for name in (
@@ -29,6 +28,8 @@ FIGURES = tuple(
     )
 )
 """Stems of the figures, in the order of the claims."""
+FROZEN_TEXT_FIGURES = ("frozen-text-sample-efficiency", "frozen-text-lower-kl")
+"""The same against the arm under one frozen text, where they show other runs."""
 
 
 def claim_figures(result: Result) -> tuple[Drawing, ...]:
@@ -40,10 +41,17 @@ def claim_figures(result: Result) -> tuple[Drawing, ...]:
     named = result.config.claims
     if named is None:
         return ()
-    sides = tuple(
-        [run for run in result.records if run.arm == arm]
-        for arm in (named.fast_slow, named.slow_only)
-    )
+    made = _drawn(result, result.claims, (named.fast_slow, named.slow_only))
+    if named.frozen_text is not None:
+        again = _drawn(result, result.frozen_text_claims, (named.fast_slow, named.frozen_text))
+        renamed = [replace(one, name=one.name.replace("claim", "frozen-text", 1)) for one in again]
+        made += [drawing for drawing in renamed if drawing.name in FROZEN_TEXT_FIGURES]
+    return tuple(made)
+
+
+def _drawn(result: Result, claims: Sequence[Claim], arms: tuple[str, str]) -> list[Drawing]:
+    """A figure for every one of `claims`, which compare these two arms."""
+    sides = tuple([run for run in result.records if run.arm == arm] for arm in arms)
     makers: dict[str, Callable[[Claim], Drawing | None]] = {
         "sample_efficiency": lambda claim: _efficiency(claim, sides),
         "higher_score": lambda claim: _scores(claim, result),
@@ -51,8 +59,8 @@ def claim_figures(result: Result) -> tuple[Drawing, ...]:
         "plasticity": lambda claim: _plasticity(claim, sides),
         "continued_acquisition": lambda claim: _acquisition(claim, sides),
     }
-    made = [makers[claim.name](claim) for claim in result.claims]
-    return tuple(drawing for drawing in made if drawing is not None)
+    made = [makers[claim.name](claim) for claim in claims]
+    return [drawing for drawing in made if drawing is not None]
 
 
 def _draw(
@@ -77,7 +85,7 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
                     if not curve:
                         continue
                     x, y = [point.slow for point in curve], _means(curve)
-                    named = NAMES[number] if at == 0 and task == tasks[0] else None
+                    named = label(run.arm) if at == 0 and task == tasks[0] else None
                     panel.plot(x, y, lw=1.1, alpha=0.8, label=named, **series(number))
             panel.set_title(label(task), fontsize=7.5)
             score_axis(panel, "test score" if task == tasks[0] else "")
@@ -142,10 +150,10 @@ def _kl(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing | None:
 
     def paint(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        for number, points in enumerate(found):
+        for number, (runs, points) in enumerate(zip(sides, found, strict=True)):
             scores, divergences = zip(*points, strict=True)
             look = series(number) | {"ls": "none", "alpha": 0.7}
-            axes.plot(divergences, scores, label=NAMES[number], **look)
+            axes.plot(divergences, scores, label=label(runs[0].arm), **look)
         axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
         axes.set_xlim(left=min(0.0, *(kl for points in found for _, kl in points)))
         axes.grid(visible=True, axis="x")
@@ -168,10 +176,10 @@ def _plasticity(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
 
     def paint(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        for number, probe in enumerate(probes):
+        for number, (runs, probe) in enumerate(zip(sides, probes, strict=True)):
             if probe is not None:
                 at, look = probe.base[0].at, series(number)
-                axes.plot(at, _mean(probe.tuned), label=f"after {NAMES[number]}", **look)
+                axes.plot(at, _mean(probe.tuned), label=f"after {label(runs[0].arm)}", **look)
         probe = next(probe for probe in probes if probe is not None)
         base = series(5) | {"ls": "--"}
         axes.plot(probe.base[0].at, _mean(probe.base), label="from the base", **base)
@@ -193,7 +201,7 @@ def _acquisition(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing 
             width = max(run.matrix.num_stages for run in runs)
             for at, run in enumerate(runs):
                 learned = [fmean(values.values()) for values in learned_scores(run).values()]
-                named = NAMES[number] if at == 0 else None
+                named = label(run.arm) if at == 0 else None
                 positions = range(1, len(learned) + 1)
                 axes.plot(positions, learned, lw=0.9, alpha=0.8, label=named, **series(number))
             axes.set_xticks(range(1, width + 1))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fastslow.ablation.figures import FIGURES, claim_figures
+from fastslow.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.ablation.page import page
 from fastslow.ablation.plan import Plan
 from fastslow.ablation.records import RunRecord
@@ -60,7 +60,7 @@ def write_result(result: Result, folder: Path) -> None:
         "differences.csv": differences_csv(result),
     }
     write_files(folder, {name: text.encode() for name, text in texts.items()})
-    write_figures(folder / "figures", figures, FIGURES)
+    write_figures(folder / "figures", figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
@@ -109,6 +109,7 @@ def result_json(result: Result) -> dict[str, Json]:
             for one in result.differences
         ],
         "claims": {claim.name: asdict(claim) for claim in result.claims},
+        "frozen_text_claims": {claim.name: asdict(claim) for claim in result.frozen_text_claims},
     }
 
 

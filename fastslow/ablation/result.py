@@ -25,6 +25,8 @@ class Result:
     """The arm of both channels, or else the first one, minus every other."""
     claims: tuple[Claim, ...]
     """Empty where the file names no arms for them."""
+    frozen_text_claims: tuple[Claim, ...]
+    """The same against the arm under one frozen text; empty where the file names none."""
 
 
 def read_result(plan: Plan) -> Result:
@@ -50,11 +52,14 @@ def make_result(
     named = config.claims
     first = named.fast_slow if named else next(iter(config.arms))
     others = [arm for arm in config.arms if arm != first]
+    rivals = (named.slow_only, named.frozen_text) if named else (None, None)
+    claims = [tuple(put_to_the_test(records, first, arm)) if arm else () for arm in rivals]
     return Result(
         config=config,
         records=tuple(records),
         missing=missing,
         arms=tuple(arm_summaries(records, planned, config.references)),
         differences=tuple(differences(records, first, others)),
-        claims=tuple(put_to_the_test(records, named.fast_slow, named.slow_only)) if named else (),
+        claims=claims[0],
+        frozen_text_claims=claims[1],
     )

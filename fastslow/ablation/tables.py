@@ -12,7 +12,8 @@ from fastslow.report.layout import Table, Text
 def tables(result: Result) -> list[Table]:
     """All tables in reading order."""
     made = [
-        _claims(result.claims),
+        _claims("Claims of Fast-Slow Training", result.claims),
+        _frozen_text_claims(result),
         _arms(result),
         _references(result),
         _differences(result.differences),
@@ -34,9 +35,16 @@ def shown(estimate: Estimate | str, digits: int = 2, *, sign: bool = False) -> T
     return Text(f"{mean}{spread} {limits}{alone}")
 
 
-def _claims(claims: Sequence[Claim]) -> Table:
+def _frozen_text_claims(result: Result) -> Table:
+    arm = result.config.claims.frozen_text if result.config.claims else None
+    return _claims(
+        f"The same claims against weights under one frozen text: {arm}", result.frozen_text_claims
+    )
+
+
+def _claims(title: str, claims: Sequence[Claim]) -> Table:
     return Table(
-        "Claims of Fast-Slow Training",
+        title,
         ("claim", "answer", "effect", "detectable", "p", "p (Holm)", "numbers"),
         tuple(map(_claim, claims)),
         "Yes or no: the whole 95 % interval lies on one side of what the claim needs, which is "

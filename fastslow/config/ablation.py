@@ -43,6 +43,9 @@ class ClaimsConfig(Model):
     """The arm with both channels interleaved."""
     slow_only: str = key(..., "name", "required", min_length=1)
     """The arm with the slow channel alone, at the same budget."""
+    frozen_text: str | None = key(None, "name", "none")
+    """An arm whose weights learn under one frozen text: the claims are put to the test against it
+    too, since the slow channel alone may never see a reward."""
 
 
 class AblationConfig(Model):
@@ -84,12 +87,13 @@ class AblationConfig(Model):
         for path, arm in self._named_arms():
             if arm not in self.arms:
                 yield path, f"no such arm, got {arm!r}.{nearest(arm, self.arms)}"
-        if self.claims and self.claims.fast_slow == self.claims.slow_only:
-            yield (
-                "claims.slow_only",
-                f"the same arm as claims.fast_slow ({self.claims.fast_slow!r}). An arm cannot be "
-                "compared with itself; name another.",
-            )
+        for path, arm in self._rivals():
+            if self.claims and self.claims.fast_slow == arm:
+                yield (
+                    path,
+                    f"the same arm as claims.fast_slow ({arm!r}). An arm cannot be compared with "
+                    "itself; name another.",
+                )
 
     def _given_keys(self) -> Iterator[tuple[str, str]]:
         """Every key that no arm may say, with the reason."""
@@ -111,7 +115,14 @@ class AblationConfig(Model):
             yield f"references.isolated.{task}", arm
         if self.claims is not None:
             yield "claims.fast_slow", self.claims.fast_slow
+        yield from self._rivals()
+
+    def _rivals(self) -> Iterator[tuple[str, str]]:
+        """The arms that both channels are held against, each with its path."""
+        if self.claims is not None:
             yield "claims.slow_only", self.claims.slow_only
+            if self.claims.frozen_text is not None:
+                yield "claims.frozen_text", self.claims.frozen_text
 
     @model_validator(mode="after")
     def _rules_hold(self) -> "AblationConfig":

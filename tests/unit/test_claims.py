@@ -1,13 +1,21 @@
 """The paper's claims on made records: yes, no, and not decidable, each for its reason."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fastslow.ablation.claim import Claim
 from fastslow.ablation.claims import put_to_the_test
+from fastslow.ablation.efficiency import MISSED
+from fastslow.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.ablation.records import RunRecord
-from tests.unit.made_ablation import both_and_slow, record
+from fastslow.ablation.records_file import read_records_file, records_jsonl
+from fastslow.ablation.result import make_result
+from fastslow.ablation.tables import tables
+from fastslow.config.ablation import ClaimsConfig
+from tests.unit.made_ablation import both_and_slow, config, record
 
 
 def claims(records: list[RunRecord]) -> dict[str, Claim]:
@@ -29,11 +37,11 @@ def test_an_arm_that_does_what_the_paper_says_gets_five_times_yes() -> None:
         "continued_acquisition": "yes",
     }
     assert found["sample_efficiency"].effect == pytest.approx(20 / 80)
-    assert found["sample_efficiency"].numbers["fast + slow rollouts, fast-slow"] == 3 * (20 + 20)
+    assert found["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 3 * (20 + 20)
     assert found["higher_score"].effect == pytest.approx(
         (0.55 + 0.575 + 0.55) / 3 + 0.025, abs=0.02
     )
-    assert found["plasticity"].numbers == {"fast-slow": 1.0, "slow only": pytest.approx(0.2)}
+    assert found["plasticity"].numbers == {"fst": 1.0, "slow-only": pytest.approx(0.2)}
 
 
 def test_the_same_runs_the_other_way_round_get_no() -> None:
@@ -45,9 +53,9 @@ def test_the_same_runs_the_other_way_round_get_no() -> None:
 def test_an_arm_that_misses_the_target_is_not_said_to_need_more_than_it_had() -> None:
     claim = claims(swapped(both_and_slow()))["sample_efficiency"]
     assert claim.effect is None
-    assert claim.reason == "slow-only's best was not reached in every stage"
+    assert claim.reason == MISSED
     assert claim.answer == "no"  # it spent 40 where 20 were enough
-    assert claim.numbers["slow rollouts, fast-slow"] is None
+    assert claim.numbers["slow rollouts, fst"] is None
 
 
 def test_no_seeds_count_is_passed_off_as_significant() -> None:
@@ -135,7 +143,41 @@ def test_the_numbers_of_a_claim_are_those_of_the_runs_it_compares() -> None:
     lacking = [run for run in both_and_slow() if (run.arm, run.seed) != ("slow-only", 1)]
     for name in ("higher_score", "continued_acquisition"):
         claim = claims(lacking)[name]
-        fst, slow = claim.numbers["fast-slow"], claim.numbers["slow only"]
+        fst, slow = claim.numbers["fst"], claim.numbers["slow-only"]
         assert fst is not None
         assert slow is not None
         assert claim.effect == pytest.approx(fst - slow), name
+
+
+def test_the_claims_are_put_against_an_arm_under_a_frozen_text_too(tmp_path: Path) -> None:
+    arms: dict[str, dict[str, object]] = {"fst": {}, "slow-only": {}, "frozen": {}}
+    named = ClaimsConfig(fast_slow="fst", slow_only="slow-only", frozen_text="frozen")
+    flat = [(0.0, 0.0)] * 3
+    runs = [
+        *(replace(run, arm="frozen") if run.arm == "slow-only" else run for run in both_and_slow()),
+        *(record("slow-only", seed, flat, kl={(2, "first"): 0.1}) for seed in range(3)),
+    ]
+    result = make_result(config(arms=arms, claims=named), runs, Counter(dict.fromkeys(arms, 3)))
+    efficiency, again = result.claims[0], result.frozen_text_claims[0]
+    assert efficiency.answer == "not decidable"
+    assert "slow-only never rose above its start" in str(efficiency.reason)
+    assert again.answer == "yes"
+    assert again.numbers["slow rollouts, frozen"]
+    assert [table.title for table in tables(result)][:2] == [
+        "Claims of Fast-Slow Training",
+        "The same claims against weights under one frozen text: frozen",
+    ]
+    drawn = {drawing.name: drawing for drawing in claim_figures(result)}
+    assert list(drawn) == [*FIGURES, *FROZEN_TEXT_FIGURES]
+    assert "yes" in drawn["frozen-text-sample-efficiency"].title
+    (tmp_path / "records.jsonl").write_text(records_jsonl(result))
+    saved = read_records_file(tmp_path / "records.jsonl")
+    assert saved.frozen_text_claims == result.frozen_text_claims
+
+
+def test_an_arm_is_not_its_own_frozen_text() -> None:
+    named = {"fast_slow": "fst", "slow_only": "slow-only", "frozen_text": "fst"}
+    with pytest.raises(ValueError, match=r"cannot be compared with itself"):
+        config(claims=ClaimsConfig(**named))
+    with pytest.raises(ValueError, match=r"no such arm, got 'nobody'"):
+        config(claims=ClaimsConfig(**(named | {"frozen_text": "nobody"})))
