@@ -5,8 +5,7 @@ memory are estimates for two CPU cores, from the model's size. No model is loade
 imported. Called by `fastslow check`.
 
 Minutes take every input for short, since no data is read: a question of a few words, an answer of a
-word. Kept runs took 1.3 times the estimate where inputs are so (`runs/reference/demo`), and 7 times
-where texts and questions are news items (`runs/reference/agnews`).
+word. Runs on news items take several times as long; see docs/decisions.md.
 """
 
 import json
