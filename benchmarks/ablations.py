@@ -115,20 +115,16 @@ def ablation_lines() -> list[str]:
 
 
 def headline(name: str) -> list[str]:
-    """The ablation in a sentence and a figure, for the README; nothing where it is not kept."""
-    if not is_kept(name):
-        return []
-    home = ABLATIONS / name
-    result = read_records_file(home / "records.jsonl")
-    figure = home / "figures" / f"{HEADLINE_FIGURE}.svg"
-    seeds = len({run.seed for run in result.records})
-    return [
-        f"**{QUESTIONS[name]}** {verdict(result)} SmolLM2-135M-Instruct, {seeds} seeds, equal "
-        f"rollouts; every claim with its figure: [docs/results.md](docs/results.md).",
-        "",
-        f"![Average test score after the last stage, by arm]({figure.relative_to(ROOT)})",
-        "",
-    ]
+    """Every kept ablation in a sentence and the figure of `name`, for the README."""
+    lines = []
+    for kept in filter(is_kept, QUESTIONS):
+        result = read_records_file(ABLATIONS / kept / "records.jsonl")
+        seeds = len({run.seed for run in result.records})
+        lines += [f"**{QUESTIONS[kept]}** {verdict(result)} {seeds} seeds, equal rollouts.", ""]
+    if is_kept(name):
+        figure = (ABLATIONS / name / "figures" / f"{HEADLINE_FIGURE}.svg").relative_to(ROOT)
+        lines += [f"![Average test score after the last stage, by arm]({figure})", ""]
+    return lines
 
 
 def goal_lines(goals: tuple[Goal, ...], result: Result) -> list[str]:

@@ -38,7 +38,7 @@ QUESTIONS = {
 """Reference runs in the order of the document, with the question each answers."""
 SHOWN_TABLES = 2
 """Of each report: the score matrix and the tasks; the others are in the run's own report.md."""
-README_ABLATION = "channels-text"
+README_ABLATION = "channels-demo"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 

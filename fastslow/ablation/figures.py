@@ -44,7 +44,14 @@ def claim_figures(result: Result) -> tuple[Drawing, ...]:
     made = _drawn(result, result.claims, (named.fast_slow, named.slow_only))
     if named.frozen_text is not None:
         again = _drawn(result, result.frozen_text_claims, (named.fast_slow, named.frozen_text))
-        renamed = [replace(one, name=one.name.replace("claim", "frozen-text", 1)) for one in again]
+        renamed = [
+            replace(
+                one,
+                name=one.name.replace("claim", "frozen-text", 1),
+                title=f"Against {label(named.frozen_text)}: {one.title}",
+            )
+            for one in again
+        ]
         made += [drawing for drawing in renamed if drawing.name in FROZEN_TEXT_FIGURES]
     return tuple(made)
 

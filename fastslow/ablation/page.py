@@ -39,11 +39,12 @@ def verdict(result: Result) -> str:
 def _difference(result: Result) -> str:
     named = result.config.claims
     assert named is not None
-    for one in result.differences:
-        if one.minus == named.slow_only and one.metric == "average_accuracy":
-            what = f"Average accuracy of {named.fast_slow} minus {named.slow_only}"
-            return _said(what, one.estimate)
-    return ""
+    found = {o.minus: o.estimate for o in result.differences if o.metric == "average_accuracy"}
+    return "".join(
+        _said(f"Average accuracy of {named.fast_slow} minus {arm}", found[arm])
+        for arm in (named.slow_only, named.frozen_text)
+        if arm in found
+    )
 
 
 def _transfer(result: Result) -> str:

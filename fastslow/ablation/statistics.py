@@ -74,6 +74,7 @@ COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
 
 NOTHING_SHARED = "not measured, or its formula needs other stages than these"
 NO_RUN = "no seed is finished"
+OTHER_TASKS = "trained on other tasks"
 OWN_REFERENCE = "it is the reference itself"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
@@ -172,7 +173,7 @@ def compare(
     found: list[tuple[int, Examples]] = []
     for one, other in pairs(treated, control):
         if set(one.matrix.stages) != set(other.matrix.stages):
-            return "trained on other tasks"
+            return OTHER_TASKS
         after, before = of(one), of(other)
         paired = difference(after, before)
         if after and before and not after.keys() == before.keys() == paired.keys():

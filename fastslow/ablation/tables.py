@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastslow.ablation.claim import Claim
 from fastslow.ablation.result import Result
-from fastslow.ablation.statistics import ArmSummary, Difference
+from fastslow.ablation.statistics import OTHER_TASKS, ArmSummary, Difference
 from fastslow.measure.seeds_and_examples import Estimate
 from fastslow.report.layout import Table, Text
 
@@ -26,11 +26,11 @@ def shown(estimate: Estimate | str, digits: int = 2, *, sign: bool = False) -> T
     if isinstance(estimate, str):
         return Text(estimate, "dim")
     plus = "+" if sign else ""
-    mean = f"{estimate.mean:{plus}.{digits}f}"
+    mean = f"{estimate.mean:{plus}z.{digits}f}"
     spread = "" if estimate.sd is None else f" ± {estimate.sd:.{digits}f}"
     if estimate.low is None or estimate.high is None:
         return Text(f"{mean}{spread} ({estimate.covers})")
-    limits = f"[{estimate.low:{plus}.{digits}f}, {estimate.high:{plus}.{digits}f}]"
+    limits = f"[{estimate.low:{plus}z.{digits}f}, {estimate.high:{plus}z.{digits}f}]"
     alone = " over examples" if estimate.sd is None else ""
     return Text(f"{mean}{spread} {limits}{alone}")
 
@@ -125,13 +125,16 @@ def _references(result: Result) -> Table:
 
 
 def _differences(found: Sequence[Difference]) -> Table:
+    others = dict.fromkeys(one.minus for one in found if one.estimate == OTHER_TASKS)
+    left_out = f"Not of arms {OTHER_TASKS}: {', '.join(others)}. " if others else ""
     return Table(
         f"Paired differences: {found[0].arm} minus" if found else "Paired differences",
         ("minus", "metric", "difference", "detectable", "p", "p (Holm)"),
-        tuple(map(_difference, found)),
-        "Same seeds, same examples. Detectable: the smallest true difference that would be found "
-        "with 80 % power. p: exact sign-flip test over seeds, Holm over this table; it cannot "
-        "fall below what is in brackets, whatever the data, and below 5 % only from six seeds on.",
+        tuple(_difference(one) for one in found if one.estimate != OTHER_TASKS),
+        f"Same seeds, same examples. {left_out}Detectable: the smallest true difference that would "
+        "be found with 80 % power. p: exact sign-flip test over seeds, Holm over this table; it "
+        "cannot fall below what is in brackets, whatever the data, and below 5 % only from six "
+        "seeds on.",
     )
 
 
