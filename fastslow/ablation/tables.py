@@ -60,7 +60,7 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
         interval = f" [{low}, {high}]" if claim.low is not None else ""
         interval += f" ({claim.reason})" if claim.reason else ""
         effect = f"{claim.effect:.3f}{interval} {claim.unit}"
-    numbers = [f"{n}: {'-' if v is None else f'{v:.4g}'}" for n, v in claim.numbers.items()]
+    numbers = [f"{n}: {'-' if v is None else _short(v)}" for n, v in claim.numbers.items()]
     test = claim.test
     return (
         Text(claim.statement),
@@ -71,6 +71,11 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
         Text("-" if claim.holm is None else f"{claim.holm:.3g}"),
         Text("; ".join(numbers)),
     )
+
+
+def _short(value: float) -> str:
+    """Four digits; counts whole."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _arms(result: Result) -> Table:
