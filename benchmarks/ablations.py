@@ -27,7 +27,7 @@ QUESTIONS = {
 }
 """Ablations in the order of the document, with the question each answers."""
 COMMANDS = {
-    "channels-text": ("fastslow ablate configs/ablations/channels-text.yaml data=PATH --workers 2"),
+    "channels-text": "fastslow ablate configs/ablations/channels-text.yaml data=PATH --workers 2",
     "channels-demo": "fastslow ablate configs/ablations/channels-demo.yaml --workers 2",
 }
 """What made each."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,15 @@ def start(
     return launch.train(loaded, ["fastslow", "train"], finish)
 
 
-def cut_in_the_second_cycle(
-    folder: Path, overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch
+def cut_after_slow_phase(
+    number: int, folder: Path, overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """The folder of a run that was interrupted at the end of its second slow phase."""
-    inner, calls = SlowChannel.adapt, iter(range(9))
+    """The folder of a run that was interrupted at the end of this slow phase, from 1."""
+    inner, calls = SlowChannel.adapt, count(1)
 
     def cut(*args: Any) -> Any:
         result = inner(*args)
-        if next(calls) == 1:
+        if next(calls) == number:
             raise KeyboardInterrupt
         return result
 

@@ -29,7 +29,7 @@ from fastslow.prompts import PromptProgram
 from fastslow.records import read_events, read_scores
 from tests.integration.runs import (
     WIDER,
-    cut_in_the_second_cycle,
+    cut_after_slow_phase,
     newest,
     newest_point,
     no_report,
@@ -158,7 +158,7 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
     assert len({r.sample.weights for r in headline(undisturbed)}) == 3
 
-    broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
+    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
     assert broken != undisturbed
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
@@ -180,7 +180,7 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
     proposals = [e.metrics["fast/proposals"] for e in cycles if "fast" in e.rollouts]
     assert proposals[1:3] == [5, 5]  # a bootstrapped one would also cost a pass over the pool
 
-    broken = cut_in_the_second_cycle(tmp_path, overrides, monkeypatch)
+    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
     [point] = [p for p in (broken / "resume").iterdir() if p.name == "000-001"]
     assert json.loads((point / "state.json").read_text())["evidence"]
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
@@ -224,27 +224,9 @@ def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
 ) -> None:
     """Cut in the second cycle of the second stage: budget, start and earlier adapters matter."""
 
-    class PowerCut(BaseException):
-        """Nothing catches this."""
-
     limited = [*toy, *MINIMAL, f"slow.adapter_policy={how}"]
     undisturbed = start(tmp_path, limited)
-    calls = 0
-    inner = SlowChannel.adapt
-
-    def failing(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        result = inner(*args)
-        if calls == 4:
-            raise PowerCut
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlowChannel, "adapt", failing)
-        with pytest.raises(PowerCut):
-            start(tmp_path, limited)
-    broken = newest(tmp_path)
+    broken = cut_after_slow_phase(4, tmp_path, limited, monkeypatch)
     assert broken != undisturbed
     resumed = launch.resume(broken, no_report)
     assert outcome(resumed) == outcome(undisturbed)

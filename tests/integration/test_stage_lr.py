@@ -7,7 +7,7 @@ import pytest
 from fastslow import launch
 from fastslow.events import StepEvent
 from fastslow.records import read_events
-from tests.integration.runs import cut_in_the_second_cycle, no_report, outcome, start
+from tests.integration.runs import cut_after_slow_phase, no_report, outcome, start
 
 STAGES = "stages=[{task: first, cycles: 2, lr: 0.05}, {task: second, cycles: 1}]"
 
@@ -21,7 +21,7 @@ def test_a_stage_trains_at_its_own_learning_rate_and_goes_on_so_when_resumed(
         if name == "whole":
             runs.append(start(tmp_path / name, overrides))
         else:
-            broken = cut_in_the_second_cycle(tmp_path / name, overrides, monkeypatch)
+            broken = cut_after_slow_phase(2, tmp_path / name, overrides, monkeypatch)
             runs.append(launch.resume(broken, no_report))
     for run in runs:
         steps = [e for e in read_events(run / "metrics.jsonl") if isinstance(e, StepEvent)]

@@ -125,36 +125,34 @@ def test_backward_transfer_of_other_tasks_is_not_subtracted() -> None:
     assert not isinstance(found["average_accuracy"], str)
 
 
-def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:
-    given = config(
+def with_references() -> AblationConfig:
+    """The arms of the claims, joint training, and each task alone."""
+    return config(
         arms={"fst": {}, "slow-only": {}, "joint": {}, "alone-first": {}, "alone-second": {}},
         references=ReferencesConfig(
             joint="joint", isolated={"first": "alone-first", "second": "alone-second"}
         ),
     )
+
+
+def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:
     made = [*both_and_slow((0, 1)), record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)])]
     for seed in (0, 1):
         made.append(record("alone-first", seed, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]))
         made.append(record("alone-second", seed, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]))
-    metrics = result(made, given).arms[0].metrics
+    metrics = result(made, with_references()).arms[0].metrics
     assert "needs a reference run" in str(metrics["intransigence"])
     assert not isinstance(metrics["fwt_isolated"], str)
 
 
 def test_reference_runs_feed_the_metrics_that_need_them() -> None:
-    given = config(
-        arms={"fst": {}, "slow-only": {}, "joint": {}, "alone-first": {}, "alone-second": {}},
-        references=ReferencesConfig(
-            joint="joint", isolated={"first": "alone-first", "second": "alone-second"}
-        ),
-    )
     made = [
         *both_and_slow((0,)),
         record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)]),
         record("alone-first", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]),
         record("alone-second", 0, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]),
     ]
-    arms = {arm.arm: arm.metrics for arm in result(made, given).arms}
+    arms = {arm.arm: arm.metrics for arm in result(made, with_references()).arms}
     assert arms["joint"]["intransigence"] == OWN_REFERENCE
     assert arms["alone-first"]["fwt_isolated"] == OWN_REFERENCE
     assert arms["alone-first"]["intransigence"] != OWN_REFERENCE
