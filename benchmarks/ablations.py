@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.keeping import REFERENCE, ROOT
-from fastslow.ablation.claim import Claim
-from fastslow.ablation.efficiency import MISSED
-from fastslow.ablation.figures import claim_figures
-from fastslow.ablation.page import verdict
-from fastslow.ablation.records import RunRecord
-from fastslow.ablation.records_file import read_records_file
-from fastslow.ablation.result import Result
-from fastslow.ablation.tables import tables
-from fastslow.report.markdown import table_lines
+from fastslow.results.ablation.claim_measures import MISSED
+from fastslow.results.ablation.claims import Claim
+from fastslow.results.ablation.figures import claim_figures
+from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.records_file import read_records_file
+from fastslow.results.ablation.result import Result
+from fastslow.results.ablation.tables import tables
+from fastslow.results.ablation.write import verdict
+from fastslow.results.render.markdown import table_lines
 
 ABLATIONS = REFERENCE / "ablations"
 HEADLINE_FIGURE = "claim-higher-score"

@@ -26,10 +26,8 @@ import torch
 from dspy.lm15 import Message, Request, Response, Usage
 
 from benchmarks.figures import write_figures
-from fastslow import model_store
-from fastslow.channels.completion_cache import CompletionCache, score_programs
-from fastslow.channels.demos import spread_answers
-from fastslow.channels.dspy_bridge import (
+from fastslow.channels.fast.completion_cache import CompletionCache, score_programs
+from fastslow.channels.fast.dspy_bridge import (
     EMPTY,
     Metric,
     PolicyEngine,
@@ -38,13 +36,15 @@ from fastslow.channels.dspy_bridge import (
     request_messages,
     to_dspy,
 )
-from fastslow.channels.scoring import isolated
+from fastslow.channels.fast.optimizers.demos import spread_answers
+from fastslow.channels.fast.scorer import isolated
+from fastslow.core.prompts import Demonstration, PromptProgram
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Example, Grade, Sampling, TokenIds
+from fastslow.policy import model_store
 from fastslow.policy.policy import Policy, load_policy
-from fastslow.prompts import Demonstration, PromptProgram
-from fastslow.registry import find_task
-from fastslow.seeds import named_random
-from fastslow.task import Task
-from fastslow.types import Example, Grade, Sampling, TokenIds
+from fastslow.task.definition import Task
+from fastslow.task.registry import find_task
 
 Scores: TypeAlias = list[dict[str, float]]
 """For each text, the score of each example by its id."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastslow.environment import describe_environment
+from fastslow.records.environment import describe_environment
 
 
 def write_figures(

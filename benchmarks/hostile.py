@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.only:
         wanted = {options.only: wanted[options.only]}
     if set(wanted) & {"names", "resume", "models"}:
-        importlib.import_module("fastslow.launch")  # once, and not in the process of each section
+        # once, and not in the process of each section
+        importlib.import_module("fastslow.loop.launch")
     start = int(index) if options.again else 0
     began, found = time.monotonic(), list[Result]()
     counts = {name: collections.Counter[str]() for name in wanted}

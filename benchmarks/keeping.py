@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fastslow.report import write_report
+from fastslow.results.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "runs" / "reference"

@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import write_figures
-from fastslow.events import CycleEvent, Event, RunEvent, ScoreRow
-from fastslow.records import read_events, read_scores
-from fastslow.report.computing import build_report
-from fastslow.run_lock import read_state
-from fastslow.seeds import named_random
+from fastslow.core.seeds import named_random
+from fastslow.records.events import CycleEvent, Event, RunEvent, ScoreRow
+from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.lock import read_state
+from fastslow.results.report.build import build_report
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -51,9 +51,9 @@ stages:
   - {{task: first, cycles: 2}}
   - {{task: second, cycles: 1}}
 tasks:
-  first: {{use: "tests.toy_tasks:letters"}}
-  second: {{use: "tests.toy_tasks:letters", params: {{wanted: "mnopqrst"}}}}
-  held_out: {{use: "tests.toy_tasks:letters", params: {{wanted: "uvwxyz"}}}}
+  first: {{use: "tests.support.toy_tasks:letters"}}
+  second: {{use: "tests.support.toy_tasks:letters", params: {{wanted: "mnopqrst"}}}}
+  held_out: {{use: "tests.support.toy_tasks:letters", params: {{wanted: "uvwxyz"}}}}
 model: {{name: {model}, device: cpu}}
 runs_dir: {runs}
 cycle: {{optimizer_steps: 2, problems: 2}}
@@ -118,7 +118,7 @@ class Child:
 
 def _become(words: Sequence[str], log: Path) -> None:
     """Run the command line in this process and leave it."""
-    from fastslow.cli import main
+    from fastslow.cli.main import main
 
     code = 70
     try:
@@ -287,7 +287,7 @@ def _digest(value: Any) -> str:
 
 def tiny_model(folder: Path) -> Path:
     """Make the tiny model; in a process of its own, because writing it starts threads."""
-    code = "import sys; from pathlib import Path; from tests.tiny import save_tiny as s"
+    code = "import sys; from pathlib import Path; from tests.support.tiny import save_tiny as s"
     words = [sys.executable, "-W", "ignore", "-c", f"{code}; s(Path(sys.argv[1]))", str(folder)]
     subprocess.run(words, check=True, capture_output=True)
     return folder
@@ -325,12 +325,12 @@ def warm_up() -> None:
     import trl  # noqa: F401
     from trl import GRPOTrainer  # noqa: F401
 
-    import fastslow.channels.demos
-    import fastslow.channels.fast
-    import fastslow.channels.sft_bridge
-    import fastslow.channels.slow
-    import fastslow.launch
-    import fastslow.report  # noqa: F401
+    import fastslow.channels.fast.channel
+    import fastslow.channels.fast.optimizers.demos
+    import fastslow.channels.slow.channel
+    import fastslow.channels.slow.sft
+    import fastslow.loop.launch
+    import fastslow.results.report  # noqa: F401
 
     torch.set_num_threads(1)
     gc.freeze()

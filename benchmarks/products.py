@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import write_figures
-from fastslow import model_store
-from fastslow.policy.layouts import score_completions
+from fastslow.policy import model_store
+from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.onednn import allow_onednn
 from fastslow.policy.policy import Policy, load_policy, with_adapter
-from fastslow.policy.products import allow_onednn
 
 TOKENS = 700
 """Of the text that is read."""

@@ -19,12 +19,12 @@ from benchmarks import ablations
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.speed import speed_lines
-from fastslow.events import CycleEvent
-from fastslow.records import read_events
-from fastslow.report import Report, build_report
-from fastslow.report.markdown import table_lines
-from fastslow.report.tables import tables
-from fastslow.report.verdict import verdict
+from fastslow.records.events import CycleEvent
+from fastslow.records.jsonl import read_events
+from fastslow.results.render.markdown import table_lines
+from fastslow.results.report import Report, build_report
+from fastslow.results.report.tables import tables
+from fastslow.results.report.verdict import verdict
 
 QUESTIONS = {
     "demo": "What does a small real model keep of three tasks learned one after the other?",

@@ -27,13 +27,13 @@ from typing import Any, TypeAlias
 import torch
 
 from benchmarks.figures import write_figures
-from fastslow import model_store
-from fastslow.channels.trl_bridge import FastSlowTrainer, GrpoSettings
-from fastslow.policy.layouts import cheapest, score_completions
+from fastslow.channels.slow.grpo import FastSlowTrainer, GrpoSettings
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import Batch, Example, Grade, TokenIds
+from fastslow.policy import model_store
+from fastslow.policy.engine.layouts import cheapest, score_completions
 from fastslow.policy.policy import Policy, load_policy, with_adapter
-from fastslow.prompts import PromptProgram
-from fastslow.task import Task
-from fastslow.types import Batch, Example, Grade, TokenIds
+from fastslow.task.definition import Task
 
 Shape: TypeAlias = tuple[int, int, int, int, int]
 SHAPES: tuple[Shape, ...] = (

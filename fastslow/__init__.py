@@ -6,7 +6,7 @@ every stage a forgetting evaluator replays all tasks. Start with `fastslow --hel
 
 from importlib.metadata import version
 
-from fastslow.silence import silence
+from fastslow.core.library_switches import silence
 
 silence()
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 
 sys.exit(main())

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from benchmarks.fuzzing.values import WORDS, hostile, mutate_bytes, mutate_tree, places
-from fastslow.commands.training import check
-from fastslow.config.load import config_hash, dump_resolved, load_config, load_resolved
+from fastslow.cli.train import check
+from fastslow.config.loading.load import config_hash, dump_resolved, load_config, load_resolved
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"

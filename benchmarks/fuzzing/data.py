@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzzing.values import TOKENS, WORDS, hostile, mutate_bytes, mutate_tree
-from fastslow.graders import boxed_match, exact_match, numeric
-from fastslow.registry import find_task, task_names
-from fastslow.tables import read_table
-from fastslow.task import Task
-from fastslow.text import shorten, visible
-from fastslow.types import Example
+from fastslow.core.text import shorten, visible
+from fastslow.core.types import Example
+from fastslow.task.data_files import read_table
+from fastslow.task.definition import Task
+from fastslow.task.graders import boxed_match, exact_match, numeric
+from fastslow.task.registry import find_task, task_names
 
 SPLITS = ("train", "validation", "test")
 NAMES = tuple(word for word in WORDS if word and word.isprintable())
@@ -186,8 +186,8 @@ def _completion(draw: random.Random, gold: str) -> str:
 
 def name_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """A name of a task, a model or a run folder that tries to be something else."""
-    from fastslow.commands import models, reports, tasks, training
-    from fastslow.model_store import resolve
+    from fastslow.cli import models, report, tasks, train
+    from fastslow.policy.model_store import resolve
 
     name = draw.choice(WORDS)
     for _ in range(draw.choice((0, 0, 1, 2))):
@@ -200,11 +200,11 @@ def name_case(draw: random.Random, folder: Path) -> Callable[[], object]:
         lambda: resolve(name),
         lambda: models.models_where(name),
         lambda: models.models_fetch(name) if name != "smollm2-135m-instruct" else None,
-        lambda: training.resume(path),
-        lambda: reports.report(path),
-        lambda: reports.report(path, recompute=True),
-        lambda: reports.prompts(path),
-        lambda: reports.probe(path, task=name),
-        lambda: training.check([name]),
+        lambda: train.resume(path),
+        lambda: report.report(path),
+        lambda: report.report(path, recompute=True),
+        lambda: report.prompts(path),
+        lambda: report.probe(path, task=name),
+        lambda: train.check([name]),
     ]
     return draw.choice(acts)

@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.fuzzing.configs import ROOT
 from benchmarks.fuzzing.values import hostile, mutate_bytes, mutate_tree
-from tests.tiny import save_tiny
-from tests.unit.run_folder import write_run
+from tests.support.run_folder import write_run
+from tests.support.tiny import save_tiny
 
 Folder = Mapping[str, bytes]
 """Files of a folder by relative path."""
@@ -23,19 +23,19 @@ FAMILIES = ("llama", "qwen2")
 
 def run_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """A run folder that was edited or damaged, and the commands that read one."""
-    from fastslow.commands import reports
+    from fastslow.cli import report
 
     path = folder / "run"
     _write(path, _mutated(run_folder(), draw))
     if draw.random() < 0.1:
         _strange(draw, path)
     acts: list[Callable[[], object]] = [
-        lambda: reports.report(path),
-        lambda: reports.report(path),
-        lambda: reports.report(path, recompute=True),
-        lambda: reports.prompts(path),
-        lambda: reports.prompts(path, trace="stage-1"),
-        lambda: reports.prompts(path, diff=("stage-1", "stage-2")),
+        lambda: report.report(path),
+        lambda: report.report(path),
+        lambda: report.report(path, recompute=True),
+        lambda: report.prompts(path),
+        lambda: report.prompts(path, trace="stage-1"),
+        lambda: report.prompts(path, diff=("stage-1", "stage-2")),
     ]
     return draw.choice(acts)
 
@@ -70,12 +70,12 @@ def run_folder() -> Folder:
 
 def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """Resume points that were edited, checksums and all, and what `resume` does with them."""
-    from fastslow.build import build_slow
-    from fastslow.channels.saved_programs import load_program
+    from fastslow.channels.fast.dspy_programs import load_program
     from fastslow.config.slow import GrpoConfig
-    from fastslow.durable import checksums
-    from fastslow.launch import restore
-    from fastslow.rundir import RunDir
+    from fastslow.core.files import checksums
+    from fastslow.loop.build import build_slow
+    from fastslow.loop.launch import restore
+    from fastslow.records.run_folder import RunDir
 
     files = dict(resume_folder())
     point = {name: files.pop(name) for name in list(files) if name.startswith("resume/")}
@@ -103,14 +103,14 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 @cache
 def resume_folder() -> Folder:
     """A run folder with two resume points of a policy that has texts."""
-    from fastslow.build import build_slow
-    from fastslow.channels.saved_programs import save_programs
+    from fastslow.channels.fast.dspy_programs import save_programs
     from fastslow.config.slow import GrpoConfig
-    from fastslow.prompts import Candidate
-    from fastslow.run_state import RunState
-    from fastslow.rundir import RunDir
-    from fastslow.types import Evidence
-    from tests.unit.run_folder import text_of
+    from fastslow.core.prompts import Candidate
+    from fastslow.core.types import Evidence
+    from fastslow.loop.build import build_slow
+    from fastslow.records.run_folder import RunDir
+    from fastslow.records.state import RunState
+    from tests.support.run_folder import text_of
 
     policy, slow = _policy(), build_slow(GrpoConfig())
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +154,7 @@ class Payload:
 def model_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """A model folder that was edited, cut off or made to run code."""
     from fastslow.config.cost import model_shape
-    from fastslow.model_store import resolve
+    from fastslow.policy.model_store import resolve
     from fastslow.policy.policy import load_policy
 
     path = folder / "model"
@@ -174,7 +174,7 @@ def model_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 
 
 def _texts() -> list[Any]:
-    from tests.unit.run_folder import text_of
+    from tests.support.run_folder import text_of
 
     return [text_of("alpha")]
 

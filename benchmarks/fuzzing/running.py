@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks.fuzzing.watching import Watch
-from fastslow.cli import printable
-from fastslow.errors import FastSlowError
+from fastslow.cli.main import printable
+from fastslow.core.errors import FastSlowError
 
 MEMORY_BYTES = 12 << 30
 """Address space of the process that runs cases; PyTorch alone maps several gigabytes."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from fastslow.core.types import Anchor, Evidence
 from fastslow.policy.policy import Policy
-from fastslow.task import Task
-from fastslow.types import Anchor, Evidence
+from fastslow.task.definition import Task
 
 StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Takes steps done, steps in all, and figures by name; called as the work goes on."""

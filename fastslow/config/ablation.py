@@ -1,7 +1,7 @@
 """What an ablation file says: one experiment, several arms, several seeds.
 
 Arms are written as parts of a run's configuration and are checked as such, by
-`fastslow/ablation/plan.py`; here is what only an ablation has.
+`fastslow/results/ablation/plan.py`; here is what only an ablation has.
 """
 
 import re
@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from fastslow.config.keys import OURS, Model, key
 from fastslow.config.models import NAME, TaskName
-from fastslow.errors import nearest
+from fastslow.core.errors import nearest
 
 ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 """Names of arms and orders; they become part of a run's name."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastslow.config.fast import fitting_proposals
 from fastslow.config.models import RunConfig, StageConfig
-from fastslow.text import shorten
+from fastslow.core.text import shorten
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""

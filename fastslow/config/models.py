@@ -1,7 +1,7 @@
 """What a run is made of: every configuration key, with its unit, default and source.
 
-One model per noun, frozen, unknown keys refused. Reading files is `load.py`'s; nothing below the
-surface layer receives these objects whole.
+One model per noun, frozen, unknown keys refused. `config/loading/load.py` reads the files;
+nothing below the surface layer receives these objects whole.
 """
 
 from collections.abc import Iterator

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fastslow.policy.files import BASE
+from fastslow.core.prompts import Candidate, PromptProgram
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Example, PromptPolicy, SampleScore, Sampling
 from fastslow.policy.policy import Policy
-from fastslow.prompts import Candidate, PromptProgram
-from fastslow.seeds import named_random
-from fastslow.task import Task
-from fastslow.types import Example, PromptPolicy, SampleScore, Sampling
+from fastslow.policy.saved import BASE
+from fastslow.task.definition import Task
 
 
 @dataclass(frozen=True)

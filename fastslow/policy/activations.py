@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fastslow.policy.head import plain_head, score_targets
-from fastslow.policy.weight_deltas import base_name
-from fastslow.types import TokenIds
+from fastslow.core.types import TokenIds
+from fastslow.policy.adapter.deltas import base_name
+from fastslow.policy.engine.head import plain_head, score_targets
 
 ROWS_AT_ONCE = 8
 

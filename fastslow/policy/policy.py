@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fastslow.errors import ModelError
-from fastslow.model_store import hub_unreachable
-from fastslow.policy.adapters import (
+from fastslow.core.errors import ModelError
+from fastslow.core.prompts import Candidate, Population, PromptProgram
+from fastslow.core.text import shorten
+from fastslow.core.types import Completion, Example, Sampling
+from fastslow.policy.adapter.by_stage import StageAdapters
+from fastslow.policy.adapter.lora import (
     adapter_fingerprint,
     attach_lora,
     load_adapter,
     save_adapter,
 )
-from fastslow.policy.engine import TorchEngine
-from fastslow.policy.files import TEXTS_FILE
+from fastslow.policy.engine.torch_engine import TorchEngine
+from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.render import Renderer
-from fastslow.policy.stage_adapters import StageAdapters
-from fastslow.prompts import Candidate, Population, PromptProgram
-from fastslow.task import Task
-from fastslow.text import shorten
-from fastslow.types import Completion, Example, Sampling
+from fastslow.policy.saved import TEXTS_FILE
+from fastslow.task.definition import Task
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def load_policy(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from fastslow.policy.products import allow_onednn
+    from fastslow.policy.engine.onednn import allow_onednn
 
     disable_progress_bar()
     options = {"revision": revision, "trust_remote_code": False}

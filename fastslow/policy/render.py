@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from fastslow.prompts import PromptProgram
-from fastslow.types import TokenIds
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import TokenIds
 
 Message: TypeAlias = dict[str, str]
 

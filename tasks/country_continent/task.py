@@ -2,9 +2,9 @@
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.graders import exact_match
-from fastslow.splits import facts_to_splits
-from fastslow.task import Task, TaskConfig, task
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.graders import exact_match
+from fastslow.task.splits import facts_to_splits
 
 
 class CountryContinent(TaskConfig):

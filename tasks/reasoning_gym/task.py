@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from fastslow.errors import TaskError, nearest
-from fastslow.graders import CORRECT, quote
-from fastslow.seeds import derive_seed
-from fastslow.splits import Splits, content_id
-from fastslow.task import Task, TaskConfig, task
-from fastslow.types import Example, Grade
+from fastslow.core.errors import TaskError, nearest
+from fastslow.core.seeds import derive_seed
+from fastslow.core.types import Example, Grade
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.graders import CORRECT, quote
+from fastslow.task.splits import Splits, content_id
 
 _RUNS_CODE = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\(")
 _TRIES_PER_EXAMPLE = 4

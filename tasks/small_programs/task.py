@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.program_grader import Case, program_grader
-from fastslow.seeds import named_random
-from fastslow.splits import facts_to_splits
-from fastslow.task import Task, TaskConfig, task
-from fastslow.types import Example
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Example
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.sandbox.grader import Case, program_grader
+from fastslow.task.splits import facts_to_splits
 
 Formula = tuple[str, str, Callable[[int, int, int], int]]
 """A description with `a` and `b`, the same as Python over n, and as a function of n, a, b."""

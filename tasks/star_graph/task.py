@@ -5,12 +5,12 @@ from random import Random
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from fastslow.errors import TaskError
-from fastslow.graders import boxed_match
-from fastslow.seeds import named_random
-from fastslow.splits import Splits, content_id, without_repeats
-from fastslow.task import Task, TaskConfig, task
-from fastslow.types import Example
+from fastslow.core.errors import TaskError
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Example
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.graders import boxed_match
+from fastslow.task.splits import Splits, content_id, without_repeats
 
 
 class StarGraph(TaskConfig):

@@ -8,14 +8,14 @@ from pathlib import Path, PurePath
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from fastslow.errors import TaskError, nearest
-from fastslow.files import read_json
-from fastslow.graders import exact_match
-from fastslow.splits import Splits, balanced_order, content_id
-from fastslow.tables import Row, read_splits
-from fastslow.task import Task, TaskConfig, task
-from fastslow.text import shorten
-from fastslow.types import Example
+from fastslow.core.errors import TaskError, nearest
+from fastslow.core.files import read_json
+from fastslow.core.text import shorten
+from fastslow.core.types import Example
+from fastslow.task.data_files import Row, read_splits
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.graders import exact_match
+from fastslow.task.splits import Splits, balanced_order, content_id
 
 
 class TextClassification(TaskConfig):

@@ -5,9 +5,9 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.graders import exact_match
-from fastslow.splits import facts_to_splits
-from fastslow.task import Task, TaskConfig, task
+from fastslow.task.definition import Task, TaskConfig, task
+from fastslow.task.graders import exact_match
+from fastslow.task.splits import facts_to_splits
 
 Code: TypeAlias = Literal["en", "fr", "de", "es", "it", "pt"]
 NAMES: dict[Code, str] = {

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastslow.measure import channel_split as split
-from fastslow.measure import spectrum
-from fastslow.measure import uncertainty as un
-from fastslow.measure.curves import LearningCurve
-from fastslow.measure.divergences import kl, sampled_kl
-from fastslow.measure.forgetting import (
+from fastslow.core.types import Metric
+from fastslow.measure.model import ranks
+from fastslow.measure.model.divergences import kl, sampled_kl
+from fastslow.measure.model.proxies import dormancy_scores
+from fastslow.measure.scores import channel_split as split
+from fastslow.measure.scores.all_metrics import final_metrics, task_metrics
+from fastslow.measure.scores.curves import LearningCurve
+from fastslow.measure.scores.forgetting import (
     forgetting_any_of,
     forgetting_chaudhry,
     forgetting_chaudhry_any,
     forgetting_of,
     retention_of,
 )
-from fastslow.measure.intransigence import Reference, intransigence, intransigence_of
-from fastslow.measure.matrix import ScoreMatrix
-from fastslow.measure.overview import final_metrics, task_metrics
-from fastslow.measure.plasticity import Probe, probe_metrics
-from fastslow.measure.proxies import dormancy_scores
-from fastslow.measure.significance import holm, sign_flip
-from fastslow.types import Metric
+from fastslow.measure.scores.intransigence import Reference, intransigence, intransigence_of
+from fastslow.measure.scores.matrix import ScoreMatrix
+from fastslow.measure.scores.plasticity import Probe, probe_metrics
+from fastslow.measure.stats import intervals as un
+from fastslow.measure.stats.significance import holm, sign_flip
 
 NAMES = ("a", "b", "c", "d")
 BASE = (0.25, 0.20, 0.10, 0.10)
@@ -216,9 +216,9 @@ def test_sampled_kl_vectors() -> None:
 def test_rank_vectors(
     values: tuple[float, ...], effective: float, stable: float, directions: int, energy: int
 ) -> None:
-    assert round(spectrum.effective_rank(values), 4) == effective
-    assert round(spectrum.stable_rank(values), 4) == stable
-    assert (spectrum.srank(values), spectrum.energy_rank(values)) == (directions, energy)
+    assert round(ranks.effective_rank(values), 4) == effective
+    assert round(ranks.stable_rank(values), 4) == stable
+    assert (ranks.srank(values), ranks.energy_rank(values)) == (directions, energy)
 
 
 def test_dormancy_vector() -> None:
@@ -404,12 +404,12 @@ def test_kl_is_zero_only_against_itself_and_the_estimators_agree_in_expectation(
 def test_ranks_lie_between_one_and_the_number_of_values_and_ignore_scale(
     values: list[float], scale: float
 ) -> None:
-    for rank in (spectrum.effective_rank, spectrum.stable_rank, spectrum.srank):
+    for rank in (ranks.effective_rank, ranks.stable_rank, ranks.srank):
         assert 1 - 1e-9 <= rank(values) <= len(values) + 1e-9
-    assert spectrum.energy_rank(values) <= spectrum.srank(values)
+    assert ranks.energy_rank(values) <= ranks.srank(values)
     scaled = [scale * x for x in values]
-    assert spectrum.effective_rank(scaled) == pytest.approx(spectrum.effective_rank(values))
-    assert spectrum.stable_rank(scaled) == pytest.approx(spectrum.stable_rank(values))
+    assert ranks.effective_rank(scaled) == pytest.approx(ranks.effective_rank(values))
+    assert ranks.stable_rank(scaled) == pytest.approx(ranks.stable_rank(values))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from fastslow.cards import SECTIONS, card_problems, content_hash
-from fastslow.graders import exact_match
-from fastslow.registry import build_task, find_task, task_folder
-from fastslow.task import Task
-from fastslow.task_contract import contract_failures
+from fastslow.task.contract import SECTIONS, card_problems, content_hash, contract_failures
+from fastslow.task.definition import Task
+from fastslow.task.graders import exact_match
+from fastslow.task.registry import build_task, find_task, task_folder
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAMES = sorted(file.parent.name for file in (ROOT / "tasks").glob("*/task.py"))
 PARAMS: dict[str, dict[str, Any]] = {
     "text_classification": {"data": str(ROOT / "tasks" / "text_classification" / "sample.jsonl")}
@@ -145,7 +144,7 @@ def test_demonstration_tasks_have_no_answer_in_common() -> None:
 
 def test_declaring_every_task_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from fastslow.registry import find_task\n"
+        "import sys; from fastslow.task.registry import find_task\n"
         f"for name in {NAMES}: find_task(name)\n"
         f"print(*sorted({sorted(HEAVY)} & sys.modules.keys()))".replace("[", "{").replace("]", "}")
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fastslow.errors import TaskError
-from fastslow.registry import build_task
-from fastslow.task import Task
+from fastslow.core.errors import TaskError
+from fastslow.task.definition import Task
+from fastslow.task.registry import build_task
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cl-benchmark"
 Rows = list[dict[str, Any]]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from fastslow.core.types import Anchor
+from fastslow.loop.stream import Stream
 from fastslow.policy.policy import Policy, load_policy, with_adapter
-from fastslow.stream import Stream
-from fastslow.task import Task
-from fastslow.types import Anchor
-from tests.tiny import save_tiny
-from tests.toy_tasks import letters
+from fastslow.task.definition import Task
+from tests.support.tiny import save_tiny
+from tests.support.toy_tasks import letters
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fastslow import launch
-from fastslow.channels.reflection import Reflection, ReflectionSettings
-from fastslow.config.load import load_config
-from fastslow.errors import ModelError
-from fastslow.model_store import where
+from fastslow.channels.fast.reflection.lm import Reflection, ReflectionSettings
+from fastslow.config.loading.load import load_config
+from fastslow.core.errors import ModelError
+from fastslow.loop import launch
+from fastslow.policy.model_store import where
 from fastslow.policy.policy import load_policy
-from fastslow.report import write_report
-from tests.integration.servers import real_server
+from fastslow.results.report import write_report
+from tests.support.servers import real_server
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 SHORT = [

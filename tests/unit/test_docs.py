@@ -12,13 +12,13 @@ import typer
 
 from benchmarks.keeping import REFERENCE
 from benchmarks.results import readme, readme_block, results
-from fastslow.cli import app, main
+from fastslow.cli.main import app, main
 from fastslow.config.keys import OURS
-from fastslow.config.reference import reference
-from fastslow.report import build_report
-from fastslow.task_contract import contract_failures
+from fastslow.config.loading.reference import reference
+from fastslow.results.report import build_report
+from fastslow.task.contract import contract_failures
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PROGRAMS = ("fastslow", "make", "python")
 

@@ -1,9 +1,9 @@
 """docs/trust.md names a test for every promise, and every test it names exists."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 ROWS = re.findall(r"^\| (.+?) \| (.+?) \|$", (ROOT / "docs" / "trust.md").read_text(), re.MULTILINE)
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 

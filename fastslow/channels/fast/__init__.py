@@ -1,0 +1,1 @@
+"""The fast channel: a population of texts per task, evolved with the weights frozen."""

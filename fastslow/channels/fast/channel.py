@@ -1,0 +1,138 @@
+"""The fast channel: a population of K prompt programs, evolved with the weights frozen.
+
+One phase: re-score the old texts under the present weights, let an optimizer propose new ones
+within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
+"""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
+from fastslow.channels.fast.optimizers.base import Optimizer
+from fastslow.channels.fast.pool import Pool
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.scorer import FastSettings, TextScorer, build_guard
+from fastslow.core.distributed import by_leader
+from fastslow.core.errors import ChannelError
+from fastslow.core.prompts import Candidate, Lineage, Population
+from fastslow.core.types import Anchor
+from fastslow.policy.policy import Policy
+from fastslow.task.definition import Task
+
+
+class FastChannel:
+    """Evolves a task's texts with any optimizer.
+
+    Args:
+        settings: Sizes and budget.
+        optimizer: Proposes texts.
+        reflection: The optimizer's second language model, if it has one.
+    """
+
+    name = "fast"
+
+    def __init__(
+        self, settings: FastSettings, optimizer: Optimizer, reflection: Reflection | None = None
+    ) -> None:
+        self.settings = settings
+        self.optimizer = optimizer
+        self.reflection = reflection
+
+    def adapt(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
+    ) -> Adaptation:
+        """Replace the task's population by the best K of old and new texts on the anchor set.
+
+        Draws at most `metric_calls` completions. With several processes the leader does it alone,
+        so that a reflection model is asked once. See `Channel.adapt`.
+
+        Raises:
+            ChannelError: The weights changed meanwhile, or the policy could not answer.
+        """
+        population, adaptation = by_leader(lambda: self._phase(policy, task, anchor, seed, log))
+        policy.populations[task.name] = population
+        return adaptation
+
+    def _phase(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
+    ) -> tuple[Population, Adaptation]:
+        """The texts to keep, and what finding them took; the policy stays as it is."""
+        started, weights = time.monotonic(), policy.weights_fingerprint()
+        old_texts = policy.population(task)
+
+        with TextScorer(policy, task, anchor, self.settings, seed) as scorer:
+            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_texts)
+            rescoring = len(scorer.anchor_set) * len(old_texts)
+            fits = self.optimizer.proposals(scorer.limit - rescoring, *sizes)
+            log(0, scorer.limit, {"proposals_fit": fits})
+
+            def tell(pool: Pool) -> None:
+                log(scorer.spent, scorer.limit, {"score": max(c.mean for c in pool.candidates)})
+
+            origin = Lineage(stage=anchor.stage, cycle=anchor.cycle, weights=weights)
+            pool = Pool(build_guard(policy, task, anchor, self.settings), origin, tell)
+
+            # Algorithm 1: the old texts under the present weights, then new ones
+            programs = [old.program for old in old_texts]
+            for program, scores in zip(programs, scorer.score(*programs), strict=True):
+                pool.keep(Candidate(program, scores))
+            if not pool.is_saturated:
+                with self._reflecting(policy, task, anchor, seed):
+                    self.optimizer.search(scorer, pool, seed)
+
+        if policy.weights_fingerprint() != weights:
+            raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
+        population = pool.best(self.settings.population)
+        return population, Adaptation(
+            rollouts=scorer.spent,
+            seconds=time.monotonic() - started,
+            metrics={
+                "best_score": max(c.mean for c in population),
+                "mean_score": sum(c.mean for c in population) / len(population),
+                "texts": float(len(population)),
+                "proposals_fit": float(fits),
+                "cache_hits": float(scorer.cache.hits),
+                **pool.figures(),
+                **(self.reflection.figures() if self.reflection else {}),
+                **self._reused(task, anchor),
+            },
+            notes=(*pool.notes(), *self._missed()),
+        )
+
+    def _reflecting(
+        self, policy: Policy, task: Task, anchor: Anchor, seed: int
+    ) -> AbstractContextManager[None]:
+        """The reflection model's phase, told what the slow phase before has found, if anything."""
+        if self.reflection is None:
+            return nullcontext()
+        limits = self.reflection.settings
+        told = evidence_playbook(
+            task,
+            anchor,
+            seed,
+            items=limits.playbook_items,
+            tokens=limits.playbook_tokens,
+            count_tokens=lambda text: len(policy.renderer.answer_ids(text)),
+        )
+        return self.reflection.phase(policy, seed, told)
+
+    def _reused(self, task: Task, anchor: Anchor) -> dict[str, float]:
+        """How many rollouts of the slow phase before could be shown; nothing when none came."""
+        if not anchor.evidence:
+            return {}
+        return {"reused_rollouts": float(len(correct_answers(task, anchor)))}
+
+    def _missed(self) -> tuple[str, ...]:
+        """What the phase had to do without."""
+        if self.reflection is None or self.reflection.away is None:
+            return ()
+        away = self.reflection.away
+        return (f"the reflection model stayed away, the phase ended with what it had: {away}",)
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the population is the policy's, and each phase draws from its own seed."""
+
+    def load(self, folder: Path) -> None:
+        """Nothing to take back."""

@@ -1,0 +1,86 @@
+"""The order of demonstrations within a text: pure functions, seeded by the pool they come from.
+
+A text is static: it shows the same demonstrations to every question. So *similar* cannot sort by
+the question at hand; it sorts by similarity to the anchor problems as a whole. Ties keep the order
+in which the search took the demonstrations, which is random by the run's seed. `dspy_bridge.py`
+renders texts in this order, so they are scored as they are kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Literal, TypeAlias
+
+from fastslow.core.prompts import Demonstration
+
+OrderName: TypeAlias = Literal["random", "similar", "easy_first", "hard_first"]
+Order: TypeAlias = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
+"""Puts demonstrations in order; the result holds the same ones."""
+
+NGRAM = 3
+"""Characters in a row that two questions are compared by."""
+UNKNOWN_RATE = 0.5
+"""Pass rate of a demonstration that was not measured: between easy and hard."""
+
+
+def measures_pool(order: OrderName) -> bool:
+    """Whether the order needs the pass rate of every example demonstrations are taken from."""
+    return order in ("easy_first", "hard_first")
+
+
+def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
+    """The order in which the search took them: random."""
+    return tuple(demonstrations)
+
+
+def by_similarity(questions: Sequence[str]) -> Order:
+    """Least similar first, so that what is most like the questions stands next to them.
+
+    Args:
+        questions: The anchor problems' questions, at least one; similarity is the mean over them.
+
+    Source: demonstrations that are close to the question help most (KATE, arXiv 2101.06804), the
+        order matters (arXiv 2104.08786); character overlap with a set of questions, in place of
+        sentence embeddings of one, is ours.
+    """
+    grams = [ngrams(question) for question in questions]
+
+    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
+        return tuple(
+            sorted(
+                demonstrations,
+                key=lambda d: fmean(overlap(ngrams(d.question), other) for other in grams),
+            )
+        )
+
+    return order
+
+
+def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
+    """From what the policy mostly gets right to what it gets wrong, or the other way round.
+
+    Args:
+        rates: Question to measured pass rate in [0, 1].
+        hardest_first: Lowest pass rate first.
+
+    Source: SG-ICL, "easy first" as in its code; its notes say the opposite, so both are here.
+        Difficulty by pass rate in place of activation sparsity is ours.
+    """
+
+    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
+        def rate(demonstration: Demonstration) -> float:
+            return rates.get(demonstration.question, UNKNOWN_RATE)
+
+        return tuple(sorted(demonstrations, key=lambda d: rate(d) if hardest_first else -rate(d)))
+
+    return order
+
+
+def ngrams(text: str) -> frozenset[str]:
+    """Runs of `NGRAM` characters of a text, case ignored, a space at both ends."""
+    padded = f" {text.casefold()} "
+    return frozenset(padded[i : i + NGRAM] for i in range(max(1, len(padded) - NGRAM + 1)))
+
+
+def overlap(a: frozenset[str], b: frozenset[str]) -> float:
+    """Shared elements over all elements (Jaccard), in [0, 1]; neither may be empty."""
+    return len(a & b) / len(a | b)

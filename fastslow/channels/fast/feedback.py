@@ -1,0 +1,147 @@
+"""What a reflection LM is told about completions: successes and failures, each in its own form.
+
+Pure functions on text. A success is a worked example, kept word for word; a failure is one line
+with its cause and a fix (SkillRL, arXiv 2602.08234, treats the two differently). What they quote is
+untrusted: characters without a glyph are escaped.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fastslow.core.prompts import Demonstration
+from fastslow.core.seeds import named_random
+from fastslow.core.text import shorten, visible
+from fastslow.core.types import FULL_MARKS, Anchor, Evidence, Example, Grade
+from fastslow.task.definition import Task
+
+QUOTED_CHARS = 160
+"""Of a question, a completion or a reason, in a line."""
+
+
+def feedback(example: Example, completion: str, grade: Grade) -> str:
+    """What stands beside a completion in the data a reflection LM reads, in one line.
+
+    Args:
+        example: What was asked.
+        completion: What the policy wrote; untrusted.
+        grade: The grader's score and sentence.
+    """
+    if grade.score >= FULL_MARKS:
+        return f"Correct: {_quoted(completion)} is what is wanted. Keep what leads to it."
+    return lesson(example, completion, grade)
+
+
+def lesson(example: Example, completion: str, grade: Grade) -> str:
+    """A failure in one line: what was written, the grader's cause, and the fix.
+
+    Args:
+        example: What was asked; its gold answer is the fix.
+        completion: What the policy wrote; untrusted.
+        grade: The grader's score, below full marks, and sentence.
+    """
+    cause = shorten(" ".join(grade.reason.split()), QUOTED_CHARS)
+    cause = cause if cause.endswith((".", "!", "?", "…")) else cause + "."
+    return (
+        f"{_quoted(completion)} scores {grade.score:.2f}. Cause: {cause} "
+        f"Fix: for {_quoted(example.question)} write {_quoted(example.answer)}."
+    )
+
+
+def playbook(
+    evidence: Sequence[Evidence],
+    examples: Mapping[str, Example],
+    *,
+    items: int,
+    tokens: int,
+    count_tokens: Callable[[str], int],
+) -> str:
+    """Worked examples and lessons from graded completions, as a text for a reflection LM.
+
+    Each question and each line stands in it once. A worked example that does not fit into what is
+    left of the budget is passed over, never cut.
+
+    Args:
+        evidence: Graded completions, the more telling ones first.
+        examples: What was asked, by id; evidence about others is left out.
+        items: Most worked examples, and most lessons.
+        tokens: Limit of all worked examples together.
+        count_tokens: Length of a text in tokens.
+
+    Returns:
+        Several lines; empty when there is nothing to show.
+    """
+    worked: dict[str, str] = {}
+    lessons: dict[str, None] = {}
+    left = tokens
+    for found in evidence:
+        if (example := examples.get(found.example)) is None:
+            continue
+        grade = Grade(found.score, found.reason)
+        if found.score < FULL_MARKS:
+            if len(lessons) < items:
+                lessons[f"- {lesson(example, found.completion, grade)}"] = None
+        elif len(worked) < items and example.question not in worked:
+            shown = f"Question: {_lines(example.question)}\nAnswer: {_lines(found.completion)}"
+            if (cost := count_tokens(shown)) <= left:
+                worked[example.question] = shown
+                left -= cost
+    parts = []
+    if worked:
+        parts.append("Answers of this model that were right:\n" + "\n".join(worked.values()))
+    if lessons:
+        parts.append("Answers of this model that were wrong:\n" + "\n".join(lessons))
+    return "\n\n".join(parts)
+
+
+def _quoted(text: str) -> str:
+    return f'"{shorten(text.strip(), QUOTED_CHARS)}"'
+
+
+def _lines(text: str) -> str:
+    """Word for word, line by line; only characters without a glyph are escaped."""
+    return "\n".join(visible(line) for line in text.strip().split("\n"))
+
+
+def correct_answers(task: Task, anchor: Anchor) -> list[Demonstration]:
+    """The policy's correct answers in the anchor's evidence, as demonstrations, each once."""
+    questions = unscored(task, anchor)
+    found = [
+        Demonstration(questions[e.example].question, e.completion)
+        for e in anchor.evidence
+        if e.score >= FULL_MARKS and e.example in questions
+    ]
+    return list(dict.fromkeys(found))
+
+
+def evidence_playbook(
+    task: Task,
+    anchor: Anchor,
+    seed: int,
+    *,
+    items: int,
+    tokens: int,
+    count_tokens: Callable[[str], int],
+) -> str:
+    """Some of the anchor's evidence as a text for a reflection LM; see `feedback.playbook`.
+
+    Args:
+        task: Gives the questions.
+        anchor: Gives the evidence.
+        seed: Of the choice.
+        items: Most worked examples, and most lessons.
+        tokens: Limit of all worked examples together.
+        count_tokens: Length of a text in tokens.
+    """
+    evidence: list[Evidence] = list(anchor.evidence)
+    named_random(seed, "playbook").shuffle(evidence)
+    return playbook(
+        evidence, unscored(task, anchor), items=items, tokens=tokens, count_tokens=count_tokens
+    )
+
+
+def unscored(task: Task, anchor: Anchor) -> dict[str, Example]:
+    """Training examples by id, but for those that texts are scored on now.
+
+    A text that shows their answers would be scored on what it was told.
+    """
+    scored = {example.id for example in anchor.examples}
+    return {example.id: example for example in task.train if example.id not in scored}

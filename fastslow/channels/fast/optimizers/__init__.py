@@ -1,0 +1,1 @@
+"""Ways to propose texts: demonstrations, GEPA, SIMBA, MIPRO."""

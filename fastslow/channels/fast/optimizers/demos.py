@@ -1,0 +1,178 @@
+"""The `demos` optimizer: demonstrations by random search, through DSPy; no second language model.
+
+Two kinds of proposals take turns: *labelled* takes gold answers from the pool, *bootstrapped*
+takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does; *reused*
+takes those the slow phase before has drawn, in its place. One proposal is one candidate of that
+optimizer, so that the budget is kept to the rollout.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dspy
+
+from fastslow.channels.fast.budgets import demos_proposals
+from fastslow.channels.fast.demo_order import (
+    Order,
+    OrderName,
+    as_found,
+    by_pass_rate,
+    by_similarity,
+    measures_pool,
+)
+from fastslow.channels.fast.dspy_bridge import Metric, PromptModule
+from fastslow.channels.fast.feedback import correct_answers
+from fastslow.channels.fast.pool import Pool
+from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
+from fastslow.core.seeds import derive_seed, named_random
+
+Drawn = Literal["labelled", "bootstrapped"]
+RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
+"""DSPy's own number of the candidate that is made this way."""
+FULL_SCORE = 1.0
+"""What an own answer must score to be shown as a demonstration."""
+
+
+@dataclass(frozen=True)
+class DemosSearch:
+    """Random search over demonstrations; see `config.models.DemosConfig`."""
+
+    demonstrations: int
+    """Demonstrations in one text, at most."""
+    order: OrderName = "random"
+    """Order of the demonstrations within a text."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """See `Optimizer.proposals`."""
+        return demos_proposals(rollouts, anchor, pool, measures_pool(self.order))
+
+    def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
+        """See `Optimizer.search`: every proposal has the best text's instruction."""
+        parent = pool.best(1)[0].program
+        order = self._arrange(scorer, parent)
+        cost, left, number = len(scorer.anchor_set), scorer.left, 0
+        reused = correct_answers(scorer.task, scorer.anchor)
+        while left >= cost:
+            before = scorer.spent
+            draws = derive_seed(seed, "proposal", number)
+            if number % 2 == 1 and reused:
+                kind, found = "reused", self._reuse(scorer, reused, parent, order, draws)
+            elif number % 2 == 1 and left >= cost + len(scorer.pool):
+                kind = "bootstrapped"
+                found = self._propose(scorer, "bootstrapped", parent, order, draws)
+            else:
+                kind, found = "labelled", self._propose(scorer, "labelled", parent, order, draws)
+            if not pool.refuses(found.program):
+                pool.enter(found.program, found.scores, parent.text_hash, f"demos-{kind}")
+            left -= max(cost, scorer.spent - before)  # a text made twice must end the search too
+            number += 1
+
+    def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
+        """How this phase orders demonstrations; pass rates of the pool cost a rollout each."""
+        match self.order:
+            case "random":
+                return as_found
+            case "similar":
+                return by_similarity([example.question for example in scorer.anchor.examples])
+            case order:
+                examples = scorer.anchor.pool
+                [scores] = scorer.score_on(examples, parent)
+                rates = {example.question: scores[example.id] for example in examples}
+                return by_pass_rate(rates, hardest_first=order == "hard_first")
+
+    def _reuse(
+        self,
+        scorer: TextScorer,
+        answers: Sequence[Demonstration],
+        parent: PromptProgram,
+        order: Order,
+        seed: int,
+    ) -> Candidate:
+        """A text that shows answers of the slow phase before, with its scores."""
+        answers = list(answers)
+        named_random(seed, "reused").shuffle(answers)
+        shown = order(spread_answers(answers)[: self.demonstrations])
+        program = PromptProgram(parent.instruction, shown)
+        return Candidate(program, scorer.score(program)[0])
+
+    def _propose(
+        self, scorer: TextScorer, kind: Drawn, parent: PromptProgram, order: Order, seed: int
+    ) -> Candidate:
+        """One new text with its scores.
+
+        Args:
+            scorer: Asks the policy.
+            kind: How its demonstrations are made.
+            parent: Gives the instruction.
+            order: In which it shows its demonstrations.
+            seed: Of the order in which the pool is gone through.
+        """
+        pool = list(scorer.pool)
+        named_random(seed, "pool").shuffle(pool)
+        pool = spread_answers(pool)
+        optimizer_arguments = {
+            "metric": AnswerQuota(scorer.metric, pool, self.demonstrations),
+            "metric_threshold": FULL_SCORE,
+            "max_labeled_demos": self.demonstrations,
+            "max_bootstrapped_demos": self.demonstrations,
+            "num_candidate_programs": 1,
+            "num_threads": scorer.threads,
+            "max_errors": 1,
+        }
+        with scorer.asking():
+            optimizer = dspy.BootstrapFewShotWithRandomSearch(**optimizer_arguments)
+            best = optimizer.compile(
+                PromptModule(PromptProgram(parent.instruction), order),
+                trainset=pool,
+                valset=scorer.anchor_set,
+                restrict=[RANDOM_SEARCH_SEED[kind]],
+                labeled_sample=False,
+            )
+        subscores = best.candidate_programs[0]["subscores"]
+        return Candidate(best.program(), scores_by_id(scorer.anchor_set, subscores))
+
+
+class AnswerQuota:
+    """A metric that lets DSPy bootstrap from a full range of answers, not from the easiest one.
+
+    A policy that gives one answer to everything is right where that answer is, and texts made of
+    those successes teach it nothing else. While demonstrations are gathered, which DSPy shows by
+    handing over a trace, a right answer counts until its share of the text is taken.
+
+    Args:
+        metric: Scores a prediction.
+        pool: What demonstrations are taken from; gives the answers there are.
+        demonstrations: Demonstrations in one text, at most.
+    """
+
+    def __init__(self, metric: Metric, pool: Sequence[Any], demonstrations: int) -> None:
+        self.metric = metric
+        self.quota = math.ceil(demonstrations / len({example.answer for example in pool}))
+        self.taken: Counter[str] = Counter()
+
+    def __call__(self, example: Any, prediction: Any, trace: object = None) -> float:
+        """Score in [0, 1]; 0 while gathering once the answer's share is taken."""
+        score = self.metric(example, prediction)
+        if trace is None or score < FULL_SCORE:
+            return score
+        self.taken[example.answer] += 1
+        return score if self.taken[example.answer] <= self.quota else 0.0
+
+
+def spread_answers(pool: Sequence[Any]) -> list[Any]:
+    """The pool in rounds: each distinct answer once, then each again, in the order given.
+
+    Demonstrations are taken from the front. Four that share one answer teach a small model to give
+    that answer always; four different ones show the convention.
+    """
+    seen: Counter[str] = Counter()
+    rounds = []
+    for example in pool:
+        rounds.append(seen[example.answer])
+        seen[example.answer] += 1
+    order = sorted(range(len(pool)), key=lambda i: rounds[i])
+    return [pool[i] for i in order]

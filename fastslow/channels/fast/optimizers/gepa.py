@@ -1,0 +1,193 @@
+"""The `gepa` optimizer: instructions by reflection on feedback, through DSPy's GEPA.
+
+GEPA evolves one component here, the instruction. A second one that never changes names the old text
+whose demonstrations a candidate shows, so that a whole population can be brought in and each child
+keeps its parent's demonstrations. Feedback comes from the pool, scores from the anchor set: no text
+is scored on a problem whose answer the reflection model saw.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from fastslow.channels.fast.budgets import gepa_proposals
+from fastslow.channels.fast.dspy_bridge import EMPTY, PromptModule, RendererAdapter, program_of
+from fastslow.channels.fast.pool import Pool
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.core.prompts import PromptProgram
+
+REFUSED_IN_A_ROW = 10
+"""After so many texts in a row that the pool refuses, the reflection model is asked no more.
+
+Source: ours; one that repeats itself would be asked, and paid, over a hundred times in a phase."""
+INSTRUCTION, SHOWN = "respond", "shown"
+"""GEPA's components: the instruction, and whose demonstrations are shown."""
+
+
+@dataclass(frozen=True)
+class GepaSearch:
+    """Reflective evolution of the instruction; see `config.models.GepaConfig`.
+
+    Source: GEPA (arXiv 2507.19457): Pareto choice of parents; a proposal goes on to the anchor set
+        if it beats its parent on the minibatch it was made from. No crossover.
+    """
+
+    minibatch: int
+    """M: examples that a proposal is made from."""
+    population: int
+    """K: texts it starts from, at most."""
+    reflection: Reflection
+    """Writes instructions."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """See `Optimizer.proposals`."""
+        return gepa_proposals(rollouts, anchor, self.minibatch, old)
+
+    def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
+        """See `Optimizer.search`.
+
+        The metric calls of GEPA that cost no rollout, because old texts are scored already, come
+        on top of the budget; it stops before a proposal that might not fit.
+        """
+        old = [candidate.program for candidate in pool.best(self.population)]
+        anchor, calls = len(scorer.anchor_set), 2 * self.minibatch
+        if not gepa_proposals(scorer.left, anchor, self.minibatch, len(old)):
+            return
+        replays = len(old) - 1
+        known = anchor + replays * (calls + anchor)
+        new = scorer.left - replays * calls
+        proposer = Proposer(old, pool, self.reflection)
+        with scorer.asking():
+            optimizer = dspy.GEPA(
+                metric=scorer.feedback,
+                max_metric_calls=known + new - (calls + anchor) + 1,
+                reflection_minibatch_size=self.minibatch,
+                reflection_lm=self.reflection.lm,
+                instruction_proposer=proposer,
+                component_selector=lambda *unused: [INSTRUCTION],
+                skip_perfect_score=False,
+                use_merge=False,
+                num_threads=scorer.threads,
+                track_stats=True,
+                warn_on_score_mismatch=False,
+                seed=seed,
+                gepa_kwargs={
+                    "acceptance_criterion": proposer,
+                    "stop_callbacks": lambda state: proposer.is_done,
+                },
+            )
+            found = optimizer.compile(
+                PopulationModule(old), trainset=scorer.pool, valset=scorer.anchor_set
+            ).detailed_results
+        offer(found, proposer, pool, scorer)
+
+
+def offer(found: Any, proposer: "Proposer", pool: Pool, scorer: TextScorer) -> None:
+    """Let GEPA's candidates enter in the order it found them, each against its parent."""
+    programs = [module.program() for module in found.candidates]
+    old = {program.text_hash for program in proposer.old}
+    children = [i for i, program in enumerate(programs) if program.text_hash not in old]
+    pool.refuse("not_better", proposer.admitted - len(children))  # on their minibatch
+    for index in children:
+        subscores = found.val_subscores[index]
+        scores = scores_by_id(scorer.anchor_set, [subscores[i] for i in sorted(subscores)])
+        parent = programs[found.parents[index][0]].text_hash
+        pool.enter(programs[index], scores, parent, "gepa")
+
+
+class PopulationModule(PromptModule):
+    """Several prompt programs as one module with two components.
+
+    Args:
+        programs: Distinct texts; the module starts as the first.
+    """
+
+    def __init__(self, programs: Sequence[PromptProgram]) -> None:
+        super().__init__(programs[0])
+        self.shown = dspy.Predict(dspy.Signature("name -> text", programs[0].text_hash))
+        self.demonstrations = {p.text_hash: PromptModule(p).respond.demos for p in programs}
+
+    def forward(self, question: str) -> Any:
+        """Ask with the present instruction and the named text's demonstrations."""
+        demos = self.demonstrations[self.shown.signature.instructions]
+        with dspy.context(adapter=RendererAdapter()):
+            return self.respond(question=question, demos=demos)
+
+    def program(self) -> PromptProgram:
+        """The prompt program this module stands for now, without lineage."""
+        demos = self.demonstrations[self.shown.signature.instructions]
+        return program_of(self.respond.signature.instructions, demos)
+
+
+class Proposer:
+    """GEPA's instruction proposer and acceptance criterion: old texts first, then reflection.
+
+    Args:
+        old: Texts to start from; the first is GEPA's seed.
+        pool: Judges proposals before they cost a rollout.
+        reflection: Writes instructions.
+    """
+
+    def __init__(self, old: Sequence[PromptProgram], pool: Pool, reflection: Reflection) -> None:
+        from dspy.teleprompt.gepa import InstructionProposer
+
+        self.old = tuple(old)
+        self.admitted = 0
+        self._refused = 0
+        self._pool = pool
+        self._reflection = reflection
+        self._by_hash = {program.text_hash: program for program in old}
+        self._replays = [components(program) for program in old[1:]]
+        self._replayed: list[dict[str, str]] = []
+        self._ask = InstructionProposer()
+
+    def __call__(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        components_to_update: list[str],
+    ) -> dict[str, str]:
+        """New components of a child of `candidate`; none when there is nothing to try.
+
+        Never raises: GEPA would swallow the error and spend the budget on nothing.
+        """
+        if self._replays:
+            self._replayed.append(self._replays.pop(0))
+            return dict(self._replayed[-1])
+        try:
+            texts = self._ask(candidate, reflective_dataset, components_to_update)
+        except Exception:  # an endpoint that is away says so itself; else the answer was no JSON
+            if self._reflection.away is None:
+                self._pool.proposals += 1
+                self._pool.refuse("garbage")
+                self._refused += 1
+            return {}
+        instruction = inspect.cleandoc(texts.get(INSTRUCTION, "").strip())
+        shown = self._by_hash[candidate[SHOWN]].demonstrations
+        if self._pool.refuses(PromptProgram(instruction, shown)):
+            self._refused += 1
+            return {}
+        self.admitted += 1
+        self._refused = 0
+        return {INSTRUCTION: instruction}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether asking on is of no use."""
+        return self._reflection.away is not None or self._refused >= REFUSED_IN_A_ROW
+
+    def should_accept(self, proposal: Any, state: Any) -> bool:
+        """Old texts come in as they are; new ones must beat their parent on the minibatch."""
+        if proposal.candidate in self._replayed:
+            return True
+        before, after = proposal.subsample_scores_before, proposal.subsample_scores_after
+        return bool(sum(after) > sum(before))
+
+
+def components(program: PromptProgram) -> dict[str, str]:
+    """An old text as GEPA's components."""
+    return {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}

@@ -1,0 +1,75 @@
+"""The `mipro` optimizer: instructions and demonstrations combined, through DSPy's MIPROv2.
+
+The reflection model writes instructions from examples of the pool; sets of demonstrations are
+bootstrapped from the pool; a Bayesian search scores combinations of both on the anchor set.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import dspy
+
+from fastslow.channels.fast.budgets import mipro_trials
+from fastslow.channels.fast.dspy_bridge import GuardedModule
+from fastslow.channels.fast.pool import Pool
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.scorer import TextScorer
+from fastslow.core.seeds import named_random
+
+
+@dataclass(frozen=True)
+class MiproSearch:
+    """Search over instructions times demonstrations; see `config.models.MiproConfig`."""
+
+    demonstrations: int
+    """Demonstrations in one text, at most."""
+    candidates: int
+    """Instructions, and sets of demonstrations, that are combined."""
+    reflection: Reflection
+    """Writes instructions."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """See `Optimizer.proposals`."""
+        return mipro_trials(rollouts, anchor, pool, self.candidates)
+
+    def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
+        """See `Optimizer.search`: it starts from the best text."""
+        parent = pool.best(1)[0].program
+        sizes = len(scorer.anchor_set), len(scorer.pool)
+        trials = mipro_trials(scorer.left, *sizes, self.candidates)
+        if not trials:
+            return
+        examples = list(scorer.pool)
+        named_random(seed, "pool").shuffle(examples)
+        with scorer.asking(), warnings.catch_warnings():
+            # DSPy uses an argument of optuna's that optuna calls experimental
+            warnings.filterwarnings("ignore", message=r".*multivariate.* experimental")
+            optimizer = dspy.MIPROv2(
+                metric=scorer.metric,
+                prompt_model=self.reflection.lm,
+                auto=None,
+                num_candidates=self.candidates,
+                max_bootstrapped_demos=self.demonstrations,
+                max_labeled_demos=self.demonstrations,
+                metric_threshold=1.0,
+                num_threads=scorer.threads,
+                max_errors=1,
+                seed=1 + seed % (2**32 - 1),
+            )
+            try:
+                found = optimizer.compile(
+                    GuardedModule(parent, pool.forbids),
+                    trainset=examples,
+                    valset=scorer.anchor_set,
+                    num_trials=trials,
+                    minibatch=False,
+                    program_aware_proposer=False,
+                )
+            except Exception:
+                if self.reflection.away is None:
+                    raise
+                return  # it is asked before anything is scored, so nothing is lost
+        for candidate in found.candidate_programs:
+            program = candidate["program"].program()
+            if program != parent and not pool.refuses(program):
+                pool.enter(program, scorer.score(program)[0], parent.text_hash, "mipro")

@@ -1,0 +1,72 @@
+"""The `simba` optimizer: rules and demonstrations from uneven answers, through DSPy's SIMBA.
+
+It draws several answers to each example of a batch and learns where they differ: from a good one it
+takes a demonstration, from a good and a bad one the reflection model writes a rule. It works on the
+pool; its winners are then scored on the anchor set.
+"""
+
+from dataclasses import dataclass
+
+import dspy
+
+from fastslow.channels.fast.budgets import simba_proposals, simba_steps
+from fastslow.channels.fast.dspy_bridge import GuardedModule
+from fastslow.channels.fast.pool import Pool
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.scorer import TextScorer
+from fastslow.core.seeds import named_random
+
+
+@dataclass(frozen=True)
+class SimbaSearch:
+    """Stochastic mini-batch ascent from the best text; see `config.models.SimbaConfig`.
+
+    SIMBA does not say which of its texts a winner was made from, so all winners count as children
+    of the text it started from.
+    """
+
+    demonstrations: int
+    """Demonstrations in one text, about: more are dropped by chance."""
+    batch: int
+    """Examples of one step."""
+    candidates: int
+    """Answers drawn to each example, and texts made in one step (plus one)."""
+    reflection: Reflection
+    """Writes rules."""
+
+    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
+        """See `Optimizer.proposals`."""
+        return simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
+
+    def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
+        """See `Optimizer.search`.
+
+        SIMBA passes over a rule that was not written. Once the reflection model stays away, no text
+        is asked any more, so that the rest of the budget is not spent on a search without rules.
+        """
+        parent = pool.best(1)[0].program
+        sizes = len(scorer.anchor_set), len(scorer.pool), self.batch, self.candidates
+        steps = simba_steps(scorer.left, *sizes)
+        if not steps:
+            return
+        examples = list(scorer.pool)
+        named_random(seed, "pool").shuffle(examples)
+        with scorer.asking():
+            optimizer = dspy.SIMBA(
+                metric=scorer.metric,
+                bsize=self.batch,
+                num_candidates=self.candidates,
+                max_steps=steps,
+                max_demos=self.demonstrations,
+                prompt_model=self.reflection.lm,
+                num_threads=scorer.threads,
+            )
+            found = optimizer.compile(
+                GuardedModule(parent, lambda text: self.reflection.away or pool.forbids(text)),
+                trainset=examples[: steps * self.batch],
+                seed=seed,
+            )
+        for candidate in found.candidate_programs:
+            program = candidate["program"].program()
+            if program != parent and not pool.refuses(program):
+                pool.enter(program, scorer.score(program)[0], parent.text_hash, "simba")

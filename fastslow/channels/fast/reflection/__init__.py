@@ -1,0 +1,1 @@
+"""The second language model of the fast channel."""

@@ -1,0 +1,227 @@
+"""The reflection LM: reads how a text fared and writes a better one.
+
+Either a model behind an address or the policy's own base (`self`). DSPy's optimizers see a plain
+`dspy.LM`; asking again, counting, and noticing that the model stays away happen here.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import dspy
+from dspy.lm15 import Request, Response
+
+from fastslow.channels.fast.reflection.endpoint import Answer, Endpoint, NoAnswer, find_key
+from fastslow.channels.fast.reflection.own_base import OwnBase, system_text
+from fastslow.core.errors import ChannelError
+from fastslow.core.seeds import named_random
+from fastslow.policy.policy import Policy
+
+SELF = "self"
+"""Name of the policy's base as its own reflection LM."""
+LONGEST_WAIT_S = 60.0
+"""Between two attempts, whatever a service asks for."""
+
+
+@dataclass(frozen=True)
+class ReflectionSettings:
+    """Settings of the reflection LM; see `config.models.ReflectionConfig`."""
+
+    model: str = SELF
+    api_base: str | None = None
+    api_key_env: str | None = None
+    temperature: float = 1.0
+    max_tokens: int = 1024
+    timeout_s: float = 120.0
+    attempts: int = 5
+    wait_s: float = 1.0
+    playbook_items: int = 3
+    playbook_tokens: int = 256
+
+
+class ReflectionAway(ChannelError):
+    """The reflection LM stays away. The fast phase ends; the texts it has found so far stay."""
+
+
+class Answers(Protocol):
+    """Answers a request once."""
+
+    def complete(self, request: Request) -> Answer:
+        """Ask once.
+
+        Raises:
+            NoAnswer: There was no answer.
+        """
+        ...
+
+
+class Reflection:
+    """The reflection LM, and the account of the present fast phase.
+
+    Args:
+        settings: Which model, and how patiently it is asked.
+
+    Raises:
+        ConfigError: The model's key is not in the environment.
+    """
+
+    def __init__(self, settings: ReflectionSettings) -> None:
+        self.settings = settings
+        self.calls = 0
+        """Requests answered."""
+        self.failures = 0
+        """Attempts without an answer."""
+        self.prompt_tokens: int | None = 0
+        """In answered requests; None once a service did not say."""
+        self.completion_tokens: int | None = 0
+        """In answers; None once a service did not say."""
+        self.cost_usd: float | None = 0.0
+        """By list prices; None once there was none for an answer, as with `self`."""
+        self.away: str | None = None
+        """Why the model stays away, in one line; None while it answers."""
+        self.lm = dspy.LM(
+            "local/reflection",
+            engine=self,
+            cache=False,
+            num_retries=0,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+        )
+        """What DSPy's optimizers are handed."""
+        self._endpoint = None if settings.model == SELF else endpoint(settings)
+        self._answers: Answers | None = None
+        self._preface = ""
+        self._refused = 0
+        self._bug: Exception | None = None
+        self._lock = threading.Lock()
+        self._is_away = threading.Event()
+
+    @contextmanager
+    def phase(self, policy: Policy, seed: int, preface: str = "") -> Iterator[None]:
+        """One fast phase: a fresh account, and a model that was away is tried again.
+
+        Within it an optimizer may end because the model went away. Optimizers make many things of a
+        missing answer, so any error counts as its consequence then, but for other errors of a
+        channel: a policy that cannot answer stops the run.
+
+        Args:
+            policy: Its base answers when the model is `self`; not changed.
+            seed: Of every draw: waiting times, and the answers of `self`.
+            preface: Put before the system text of every request, e.g. a playbook; may be empty.
+
+        Raises:
+            ChannelError: `self` failed for a reason that is not the request's.
+        """
+        self._start(policy, seed, preface)
+        try:
+            yield
+        except Exception as err:
+            ours = isinstance(err, ChannelError) and not isinstance(err, ReflectionAway | NoAnswer)
+            if self._bug is None and (self.away is None or ours):
+                raise
+        finally:
+            self._answers = None
+        if self._bug is not None:
+            raise ChannelError(
+                f"fast: the policy's base could not answer a request for reflection: {self._bug}"
+            ) from self._bug
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Reflection":
+        """DSPy copies LMs with their engine; there is one account."""
+        return self
+
+    def complete(self, request: Request) -> Response:
+        """Answer one request of an optimizer's; asks again while that may help.
+
+        Raises:
+            ReflectionAway: The model stays away, now or since an earlier request. It does after
+                `attempts` attempts at one request, after as many requests in a row that it refused,
+                and at once when no later one would be answered (a key refused, a bill not paid).
+            NoAnswer: This request cannot be answered, e.g. because it is too long; others may.
+        """
+        assert self._answers is not None, "asked outside of a phase"
+        if self._preface:
+            request = replace(request, system=f"{self._preface}\n\n{system_text(request)}".strip())
+        for attempt in itertools.count(1):
+            if self.away is not None:
+                raise ReflectionAway(f"the reflection LM stays away: {self.away}")
+            try:
+                answer = self._answers.complete(request)
+            except NoAnswer as err:
+                failure = err
+            except Exception as err:  # ours to know of: an optimizer would swallow it
+                self._bug, self.away = self._bug or err, self.away or f"{SELF}: {err}"
+                raise
+            else:
+                self._count(answer)
+                return answer.response
+            self._note(failure, attempt)
+            if failure.remedy != "again" and self.away is None:
+                raise failure
+            self._is_away.wait(self._pause(attempt, failure.wait_s))
+        raise AssertionError("it ends with an answer or an error")
+
+    def figures(self) -> dict[str, float]:
+        """The account by name; what is not known is not in it."""
+        found = {
+            "reflection_calls": self.calls,
+            "reflection_failures": self.failures,
+            "reflection_prompt_tokens": self.prompt_tokens,
+            "reflection_completion_tokens": self.completion_tokens,
+            "reflection_cost_usd": self.cost_usd,
+            "reflection_away": self.away is not None,
+        }
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def _start(self, policy: Policy, seed: int, preface: str) -> None:
+        self.calls = self.failures = self.prompt_tokens = self.completion_tokens = 0
+        self.cost_usd, self.away, self._refused, self._bug = 0.0, None, 0, None
+        self._is_away.clear()
+        self._preface = preface
+        self._jitter = named_random(seed, "reflection", "back-off")
+        self._answers = OwnBase(policy, seed) if self._endpoint is None else self._endpoint
+
+    def _count(self, answer: Answer) -> None:
+        usage = answer.response.usage
+        with self._lock:
+            self._refused = 0
+            self.calls += 1
+            self.prompt_tokens = _sum(self.prompt_tokens, usage.input_tokens)
+            self.completion_tokens = _sum(self.completion_tokens, usage.output_tokens)
+            self.cost_usd = _sum(self.cost_usd, answer.cost_usd)
+
+    def _note(self, failure: NoAnswer, attempt: int) -> None:
+        """Count an attempt without an answer; the last one allowed makes the model away."""
+        with self._lock:
+            self.failures += 1
+            self._refused += failure.remedy == "another"
+            if failure.remedy == "none" or max(attempt, self._refused) >= self.settings.attempts:
+                times = "" if self.failures == 1 else f" ({self.failures} failed attempts)"
+                self.away = self.away or f"{self.settings.model}: {failure}{times}"
+                self._is_away.set()
+
+    def _pause(self, attempt: int, asked_s: float) -> float:
+        """Seconds until the next attempt: doubling, between half and all of it, never too long."""
+        with self._lock:
+            share = 0.5 + 0.5 * self._jitter.random()
+        return min(
+            max(self.settings.wait_s * 2.0 ** (attempt - 1) * share, asked_s), LONGEST_WAIT_S
+        )
+
+
+def endpoint(settings: ReflectionSettings) -> Endpoint:
+    """The model behind the configured address.
+
+    Raises:
+        ConfigError: Its key is not in the environment.
+    """
+    key = find_key(settings.model, settings.api_base, settings.api_key_env)
+    return Endpoint(settings.model, settings.api_base, key, settings.timeout_s)
+
+
+def _sum(total: Any, more: Any) -> Any:
+    """Their sum; None as soon as one is not known."""
+    return None if total is None or more is None else total + more

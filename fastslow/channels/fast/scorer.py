@@ -1,0 +1,149 @@
+"""A fast phase's access to the policy: scores, DSPy's language model, and the account.
+
+What every optimizer shares. Whether DSPy asks or we do, the same completion is drawn once.
+`channel.py` makes one scorer per phase.
+"""
+
+import contextlib
+import io
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from fastslow.channels.fast.completion_cache import CompletionCache, score_programs
+from fastslow.channels.fast.dspy_bridge import (
+    FeedbackMetric,
+    Metric,
+    PolicyEngine,
+    language_model,
+    to_dspy,
+)
+from fastslow.channels.fast.text_guards import Guard
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import Anchor, Example, Sampling
+from fastslow.policy.policy import Policy
+from fastslow.policy.render import Renderer
+from fastslow.task.definition import Task
+
+
+@dataclass(frozen=True)
+class FastSettings:
+    """What every fast channel has; see `config.models.FastConfig`."""
+
+    population: int
+    """K: texts kept after each fast phase."""
+    metric_calls: int
+    """Most rollouts of one fast phase."""
+    threads: int
+    """Requests in flight."""
+    max_instruction_chars: int = 4000
+    """Longest new instruction, in characters."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt with its answer, in tokens; None takes the model's limit."""
+
+
+class TextScorer:
+    """A fast phase's access to the policy. A context manager.
+
+    Args:
+        policy: Answers; not changed.
+        task: Gives instruction, grader and limits.
+        anchor: Texts are scored on its examples; optimizers may show those of its pool.
+        settings: Sizes.
+        seed: Of draws at a temperature above 0.
+    """
+
+    def __init__(
+        self, policy: Policy, task: Task, anchor: Anchor, settings: FastSettings, seed: int = 0
+    ) -> None:
+        examples = (*anchor.examples, *anchor.pool)
+        self.anchor = anchor
+        self.threads = settings.threads
+        self.limit = settings.metric_calls
+        self.anchor_set = [to_dspy(example) for example in anchor.examples]
+        self.pool = [to_dspy(example) for example in anchor.pool]
+        self.metric = Metric(task, examples)
+        self.feedback = FeedbackMetric(task, examples)
+        self.cache = CompletionCache(policy)
+        sampling = Sampling(task.max_tokens)
+        self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
+        self._policy, self.task = policy, task
+        self._before = policy.engine.num_rollouts
+
+    def __enter__(self) -> "TextScorer":
+        """Start answering."""
+        self.engine.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
+        self.engine.__exit__(kind, error, trace)
+
+    @property
+    def spent(self) -> int:
+        """Rollouts drawn in this phase."""
+        return self._policy.engine.num_rollouts - self._before
+
+    @property
+    def left(self) -> int:
+        """Rollouts that may still be drawn."""
+        return self.limit - self.spent
+
+    def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
+        """Score of each text on each anchor example, by id; known answers draw no rollout."""
+        return self.score_on(self.anchor.examples, *programs)
+
+    def score_on(
+        self, examples: Sequence[Example], *programs: PromptProgram
+    ) -> list[dict[str, float]]:
+        """Score of each text on each of `examples`, by id."""
+        return score_programs(self._policy, self.task, programs, examples, self.cache)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within it DSPy's programs ask the policy, silently; see `isolated`."""
+        with isolated(), dspy.context(lm=language_model(self.engine)):
+            yield
+
+
+def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettings) -> Guard:
+    """The limits of new texts for this model, task and anchor set."""
+    everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
+    longest = max((example.question for example in everything), key=len)
+    renderer: Renderer = policy.renderer
+
+    def count_tokens(program: PromptProgram) -> int:
+        return len(renderer.prompt_ids(program, longest)) + task.max_tokens
+
+    limits = [n for n in (settings.max_prompt_tokens, policy.context_length) if n is not None]
+    return Guard(
+        max_instruction_chars=settings.max_instruction_chars,
+        max_prompt_tokens=min(limits, default=None),
+        count_tokens=count_tokens,
+        scored_on=anchor.examples,
+    )
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Keep DSPy's prints to itself and Python's global random stream as it was."""
+    logger = logging.getLogger("dspy")
+    level, state = logger.level, random.getstate()
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        random.setstate(state)
+
+
+def scores_by_id(examples: list[Any], scores: list[Any]) -> dict[str, float]:
+    """DSPy's scores in the order of `examples`, by example id."""
+    return {example.id: float(s) for example, s in zip(examples, scores, strict=True)}

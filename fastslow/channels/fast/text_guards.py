@@ -1,0 +1,130 @@
+"""What no new text may be, whatever it scores: too long, garbage, or a copy of the answers.
+
+Pure functions on texts; `pool.py` counts what they refuse. Texts come from language models
+and are not trusted. Old texts are not judged again.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from fastslow.core.prompts import Demonstration, PromptProgram
+from fastslow.core.text import ngram_repetition, visible
+from fastslow.core.types import Example
+
+Cause: TypeAlias = Literal[
+    "garbage", "too_long", "too_many_tokens", "answer_key", "duplicate", "not_better"
+]
+"""Why a text does not enter the population."""
+CAUSES: tuple[Cause, ...] = (
+    "garbage",
+    "too_long",
+    "too_many_tokens",
+    "answer_key",
+    "duplicate",
+    "not_better",
+)
+
+MAX_COPIED = 2
+"""Scored problems whose question and answer may both stand in a text: a coincidence or two, since
+answers are often words of the instruction anyway."""
+MAX_REPETITION = 0.5
+"""Share of a text's 4-grams of words that may repeat earlier ones."""
+ECHOES = (
+    "[[ ##",
+    "new_instruction",
+    "current_instruction",
+    "examples_with_feedback",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
+"""What a text repeats when a small model copies the request it was given."""
+
+Identity: TypeAlias = tuple[str, tuple[Demonstration, ...]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The limits of one fast phase."""
+
+    max_instruction_chars: int
+    """Longest instruction, in characters."""
+    max_prompt_tokens: int | None
+    """Longest prompt with its answer, in tokens; None when the model has no limit."""
+    count_tokens: Callable[[PromptProgram], int]
+    """Tokens of the longest prompt that a text gives, and of the answer."""
+    scored_on: Sequence[Example]
+    """The problems that texts are scored on, whose answers no text may show."""
+
+    def cause(self, program: PromptProgram, has_new_instruction: bool) -> Cause | None:
+        """Why this text is refused; None when it is not.
+
+        Args:
+            program: The text.
+            has_new_instruction: False when an old text has the same one, which is not judged again.
+        """
+        if has_new_instruction and is_garbage(program.instruction):
+            return "garbage"
+        if has_new_instruction and len(program.instruction) > self.max_instruction_chars:
+            return "too_long"
+        judged = program if has_new_instruction else replace(program, instruction="")
+        if copied_answers(judged, self.scored_on) > MAX_COPIED:
+            return "answer_key"
+        limit = self.max_prompt_tokens
+        if limit is not None and self.count_tokens(program) > limit:
+            return "too_many_tokens"
+        return None
+
+
+def identity(program: PromptProgram) -> Identity:
+    """What two texts share that differ in letter case and white space of the instruction alone."""
+    return " ".join(program.instruction.casefold().split()), program.demonstrations
+
+
+def is_garbage(instruction: str) -> bool:
+    """Whether an instruction is a language model's failure rather than an instruction.
+
+    Empty, in a loop, left in braces, repeating the request, or with characters that have no glyph.
+    """
+    text = instruction.strip()
+    if not any(char.isalnum() for char in text):
+        return True
+    if text.startswith(("{", "```")) or any(echo in text for echo in ECHOES):
+        return True
+    if any(
+        visible(line.replace("\t", " ")) != line.replace("\t", " ") for line in text.split("\n")
+    ):
+        return True
+    return is_loop(text)
+
+
+def is_loop(text: str) -> bool:
+    """Whether more than `MAX_REPETITION` of its 4-grams of words stand in it earlier."""
+    numbers: dict[str, int] = {}
+    words = [numbers.setdefault(word, len(numbers)) for word in text.split()]
+    return (ngram_repetition(words) or 0.0) > MAX_REPETITION
+
+
+def copied_answers(program: PromptProgram, examples: Sequence[Example]) -> int:
+    """Number of `examples` whose question and answer both stand in the text, as whole words.
+
+    They count in the instruction, and as a demonstration of the same question.
+    """
+    asked = {_plain(demonstration.question) for demonstration in program.demonstrations}
+    instruction = _plain(program.instruction)
+    return sum(
+        _plain(example.question) in asked
+        or (_stands_in(example.question, instruction) and _stands_in(example.answer, instruction))
+        for example in examples
+    )
+
+
+def _stands_in(part: str, text: str) -> bool:
+    plain = _plain(part)
+    return bool(plain) and re.search(rf"(?<!\w){re.escape(plain)}(?!\w)", text) is not None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

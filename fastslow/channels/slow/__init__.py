@@ -1,0 +1,1 @@
+"""The slow channel: minimal updates of the adapter with the texts frozen."""

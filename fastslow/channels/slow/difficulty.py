@@ -1,0 +1,194 @@
+"""How hard each problem is for the policy now, and which groups it should learn from.
+
+Reads pass rates off the rollouts that are drawn anyway. Owns the rates, the bands, the choice of
+groups and the alarms; no torch. `channel.py` keeps one gate and saves it,
+`grpo.py` asks it about every batch.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal, TypeAlias, get_args
+
+from fastslow.core.text import NGRAM, ngram_repetition
+from fastslow.core.types import TokenIds
+
+Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
+BANDS: tuple[Band, ...] = get_args(Band)
+"""From the lowest pass rate to the highest."""
+EQUAL_REWARDS = 1e-6
+"""Rewards in [0, 1] that differ by no more are equal: single-precision rounding."""
+LEVEL_WEIGHT = 0.1
+"""Weight of the newest batch in the running level of completion length."""
+
+
+@dataclass(frozen=True)
+class DifficultySettings:
+    """Settings of the gate; see `config.models.DifficultyConfig`."""
+
+    newest_weight: float = 0.5
+    success_score: float = 0.5
+    edges: tuple[float, float, float, float] = (0.05, 0.25, 0.75, 0.95)
+    train_bands: tuple[Band, ...] = BANDS
+    lucky_cap: float | None = 2.65
+    collapse_frac: float = 0.5
+    repetition_frac: float = 0.5
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one problem, over all texts."""
+
+    problem: str
+    """`Example.id`."""
+    rewards: tuple[float, ...]
+    """In [0, 1]; at least one."""
+    completions: tuple[TokenIds, ...]
+    """In the order of `rewards`."""
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether its rewards differ, so that its advantages are not all 0."""
+        return max(self.rewards) - min(self.rewards) > EQUAL_REWARDS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of one batch."""
+
+    kept: tuple[bool, ...]
+    """For each group, whether it is learned from."""
+    lucky: tuple[bool, ...]
+    """For each group, whether exactly one of its rollouts succeeded."""
+    metrics: Mapping[str, float]
+    """Figures by name; those that are undefined for this batch are absent."""
+    alarms: tuple[str, ...]
+    """A sentence for each alarm that went off."""
+
+
+@dataclass
+class PassRates:
+    """Exponential moving average of every problem's pass rate, by task."""
+
+    newest_weight: float
+    """Weight of the newest group, in (0, 1]; 1 forgets all before it."""
+    rates: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Task name to problem id to rate in [0, 1]."""
+
+    def observe(self, task: str, problem: str, rate: float) -> float:
+        """Take in the pass rate of a group; the first of a problem counts in full.
+
+        Returns:
+            The problem's rate now.
+        """
+        known = self.rates.setdefault(task, {})
+        old = known.get(problem, rate)
+        known[problem] = old + self.newest_weight * (rate - old)
+        return known[problem]
+
+
+class DifficultyGate:
+    """Decides from measured pass rates which groups enter the gradient.
+
+    A group is dropped if its rewards are equal, or if its problem's band is not trained on. The
+    rate that decides contains the group itself, since most problems are met once.
+
+    A gate lives as long as a stage: other stages change the weights, and with them every rate.
+
+    Args:
+        settings: Bands, caps and alarm levels.
+
+    Source: arXiv 2605.28388 (problems far too hard harm: lucky successes on faulty ones get the
+        largest advantages); the bands' edges and the alarms are ours.
+    """
+
+    def __init__(self, settings: DifficultySettings) -> None:
+        self.settings = settings
+        self.rates = PassRates(settings.newest_weight)
+        self.length_level: float | None = None
+        """Running mean length of completions, in tokens; None before the first batch."""
+
+    def judge(self, task: str, groups: Sequence[Group]) -> Verdict:
+        """Take in the groups of one batch and say which of them to learn from.
+
+        Args:
+            task: Name of the task.
+            groups: Every group of the batch, at least one.
+        """
+        passed = [[r >= self.settings.success_score for r in group.rewards] for group in groups]
+        bands = [
+            band_of(self.rates.observe(task, group.problem, fmean(successes)), self.settings.edges)
+            for group, successes in zip(groups, passed, strict=True)
+        ]
+        signal = [group.has_signal for group in groups]
+        kept = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
+        lucky = [sum(successes) == 1 for successes in passed]
+        figures = {f"band_{band}_frac": bands.count(band) / len(bands) for band in BANDS}
+        figures |= {
+            "zero_variance_frac": signal.count(False) / len(signal),
+            "effective_groups": float(sum(kept)),
+            "lucky_groups": float(sum(lucky)),
+        }
+        alarms = self._watch([c for g in groups for c in g.completions], figures)
+        figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
+        return Verdict(tuple(kept), tuple(lucky), figures, alarms)
+
+    def _watch(self, completions: Sequence[TokenIds], figures: dict[str, float]) -> tuple[str, ...]:
+        """Add the alarms to `figures` as 0 or 1, and say what set them off."""
+        length = fmean(map(len, completions))
+        level = length if self.length_level is None else self.length_level
+        self.length_level = level + LEVEL_WEIGHT * (length - level)
+        collapsed = length < self.settings.collapse_frac * level
+        repeated = [rate for c in completions if (rate := ngram_repetition(c)) is not None]
+        repetition = fmean(repeated) if repeated else None
+        looping = repetition is not None and repetition > self.settings.repetition_frac
+        figures |= {
+            "alarm/length_collapse": float(collapsed),
+            "alarm/repetition": float(looping),
+        }
+        if repetition is not None:
+            figures["repetition_frac"] = repetition
+        alarms = []
+        if collapsed:
+            alarms.append(
+                f"length collapse: completions have {length:.1f} tokens on average, less than "
+                f"slow.difficulty.collapse_frac = {self.settings.collapse_frac:g} of their running "
+                f"level of {level:.1f}."
+            )
+        if looping:
+            alarms.append(
+                f"repetition: a share of {repetition:.2f} of the {NGRAM}-grams of a completion "
+                "were in it before, more than "
+                f"slow.difficulty.repetition_frac = {self.settings.repetition_frac:g}."
+            )
+        return tuple(alarms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `load` takes back."""
+        return {"rates": self.rates.rates, "length_level": self.length_level}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """Go on from what `to_json` gave."""
+        self.rates.rates = {task: dict(rates) for task, rates in data["rates"].items()}
+        self.length_level = data["length_level"]
+
+
+def band_of(rate: float, edges: Sequence[float]) -> Band:
+    """The band of a pass rate; a rate on an edge belongs to the band above it.
+
+    Args:
+        rate: In [0, 1].
+        edges: Four rising rates between the five bands.
+    """
+    return BANDS[sum(rate >= edge for edge in edges)]
+
+
+def duplicate_frac(completions: Sequence[TokenIds]) -> float:
+    """Share of a group's completions that equal another one of the group, in [0, 1].
+
+    Says how much of the sampling budget was spent twice. No alarm hangs on it: with short answers
+    from a small set, equal completions are right.
+    """
+    counts = Counter(completions)
+    return sum(count for count in counts.values() if count > 1) / len(completions)

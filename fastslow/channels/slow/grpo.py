@@ -1,0 +1,361 @@
+"""TRL's GRPOTrainer on our terms: our rollouts, one group across texts, the trie's log-probs.
+
+TRL keeps the advantage and the losses. Overrides are of private methods, so trl is pinned and
+tests hold our trainer against the stock one.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from trl import GRPOConfig, GRPOTrainer
+
+from fastslow.channels.slow.advantages import (
+    WEIGHT,
+    Averaging,
+    Rows,
+    cut_passes,
+    gated_advantages,
+    loss_tokens,
+    loss_weights,
+)
+from fastslow.channels.slow.difficulty import DifficultyGate, DifficultySettings, Verdict
+from fastslow.channels.slow.rollouts import (
+    Rollout,
+    draw_rollouts,
+    first_evidence,
+    groups_of,
+    require_tokens,
+    sample_line,
+    unfinished_frac,
+)
+from fastslow.channels.slow.trainer import BARE, PassSize, clip_and_step
+from fastslow.channels.slow.trl_rows import (
+    RowScores,
+    largest_divisor,
+    our_figures,
+    unpad,
+    weighted_mean,
+)
+from fastslow.core.distributed import from_all, num_processes, process_index
+from fastslow.core.errors import ChannelError
+from fastslow.core.prompts import Population, PromptProgram, assign_slots
+from fastslow.core.seeds import derive_seed
+from fastslow.core.types import Batch, Evidence, Example, Sampling, TokenIds
+from fastslow.policy.policy import Policy
+from fastslow.task.definition import Task
+
+# `rollout_func` is marked experimental; the pin and the tests are our answer to that.
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+NO_LOSS_TOKENS = (
+    "slow: the loss mask covers 0 tokens of the completions that rewards could be learned from. "
+    "Every token is taken for padding or for cut off: check model.name, and the eos_token and "
+    "pad_token of its tokenizer_config.json."
+)
+
+
+@dataclass(frozen=True)
+class GrpoSettings:
+    """Settings of the slow channel; see `config.models.GrpoConfig`."""
+
+    loss: str
+    group: int
+    lr: float
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    ratio_cap: float
+    kl_coefficient: float
+    temperature: float
+    rows_per_forward: int
+    averaging: Averaging = "problem"
+    gradient_context: Literal["with_text", "bare"] = "with_text"
+    difficulty: DifficultySettings = field(default_factory=DifficultySettings)
+
+
+class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+    """GRPOTrainer whose groups share a problem and differ in text.
+
+    With several processes each draws and scores its share of an update's rows; rewards are
+    normalised over whole groups and gradients averaged, so all take the same step.
+
+    Args:
+        policy: Trained in place; needs an adapter.
+        task: Gives grader and completion limit.
+        num_problems: Q, problems of one update.
+        settings: Loss, group size and coefficients.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        task: Task,
+        num_problems: int,
+        settings: GrpoSettings,
+    ) -> None:
+        self.policy = policy
+        self.task = task
+        self.settings = settings
+        self.gate = DifficultyGate(settings.difficulty)
+        self.rollouts: list[Rollout] = []
+        self.verdict: Verdict | None = None
+        self._passes: list[Rows] = []
+        self._problems: Sequence[Example] = ()
+        self._slots: Sequence[PromptProgram] = ()
+        self._seed = 0
+        self.num_local_rows = num_problems * settings.group // num_processes()
+        self.pass_size = PassSize(largest_divisor(self.num_local_rows, settings.rows_per_forward))
+        with tempfile.TemporaryDirectory() as unused:
+            super().__init__(
+                model=policy.model,
+                reward_funcs=[self.graded_reward],
+                args=self._arguments(unused),
+                train_dataset=_one_row(),
+                processing_class=policy.tokenizer,
+                rollout_func=lambda prompts, trainer: self._draw(),
+            )
+        # With beta set at construction, TRL would copy the adapter as the reference. Set now,
+        # its reference is the base: the same model with the adapter switched off.
+        self.beta = settings.kl_coefficient
+        self._expect_passes(self.num_local_rows // self.pass_size.rows)
+
+    def update(
+        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
+    ) -> dict[str, float]:
+        """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
+
+        If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
+        momentum alone would otherwise move the weights. The figure `skipped_updates` is then 1.
+
+        Args:
+            batch: Q problems.
+            slots: The text of each of a problem's G rollouts.
+            optimizer: Over the adapter's parameters.
+            seed: Of the draws.
+
+        Returns:
+            Figures of this update by name, among them `reward`, and `loss` and `grad_norm` unless
+            it was skipped.
+
+        Raises:
+            ChannelError: The loss would cover no token although rewards differ.
+        """
+        self._problems, self._slots, self._seed = batch.examples, slots, seed
+        placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
+        rows = self._generate_and_score_completions(placeholders)
+        assert self.verdict is not None
+        if not any(self.verdict.kept):
+            return self._figures([]) | {"skipped_updates": 1.0}
+        loss, passes = self._backward(rows, placeholders)
+        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
+        self.state.global_step += 1
+        made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": norm}
+        return self._figures([loss_tokens(rows) for rows in passes]) | made
+
+    def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
+        """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
+        figures = {name: list(values) for name, values in self._metrics["train"].items()}
+
+        def passes(size: int) -> tuple[float, list[Rows]]:
+            cut = cut_passes(rows, largest_divisor(self.num_local_rows, size))
+            self._passes = cut.copy()
+            self._expect_passes(len(cut))
+            steps = (self.training_step(self.model, placeholders, None) for _ in cut)
+            return sum(map(float, steps)), cut
+
+        def undo() -> None:
+            self.model.zero_grad()
+            self._metrics["train"].clear()
+            self._metrics["train"].update({name: list(old) for name, old in figures.items()})
+
+        return self.pass_size.fit(passes, undo)
+
+    def _expect_passes(self, number: int) -> None:
+        """Tell TRL in how many passes an update comes, wherever its losses look for it."""
+        self.args.gradient_accumulation_steps = self.args.steps_per_generation = number
+        self.current_gradient_accumulation_steps = number
+
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """The text of each of a problem's G rollouts."""
+        return assign_slots(population, self.settings.group)
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether this update was made: a group was kept, so its rewards differ."""
+        return not figures["skipped_updates"]
+
+    def row_logprobs(self) -> Iterable[float]:
+        """Of every token drawn for the last update, in nats."""
+        return (p for rollout in self.rollouts for p in rollout.completion.logprobs)
+
+    def sample_lines(self) -> list[str]:
+        """One rollout of every group, and what set off an alarm; untrusted text."""
+        assert self.verdict is not None
+        firsts = map(sample_line, self.rollouts[:: self.settings.group])
+        return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
+
+    def evidence(self) -> list[Evidence]:
+        """Of each problem the first full success and the first failure, all processes' alike."""
+        return first_evidence(self.rollouts)
+
+    def notes(self) -> list[str]:
+        """Whether passes had to become smaller."""
+        return self.pass_size.take_notes()
+
+    def progress(self) -> dict[str, Any]:
+        """The gate's pass rates and the rows of a pass, as plain data."""
+        return {"difficulty": self.gate.to_json(), "rows_per_pass": self.pass_size.rows}
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave."""
+        self.gate.load(progress["difficulty"])
+        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
+
+    def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
+        """Prompt and completion of every rollout of the last update, in this process."""
+        renderer = self.policy.renderer
+        return [
+            (renderer.prompt_ids(r.program, r.example.question), r.completion.token_ids)
+            for r in self.rollouts
+        ]
+
+    def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
+        """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""
+        mine = self.rollouts[self._local]
+        assert len(completions) == len(mine)
+        return [rollout.grade.score for rollout in mine]
+
+    def _draw(self) -> dict[str, Any]:
+        """TRL's rollout hook: G rollouts per problem, each drawn under the text of its slot.
+
+        The prompts it returns are those of the loss and of the KL reference: with the text, or the
+        bare problem (context distillation, P2O, arXiv 2603.21877). No old log-probabilities: with
+        one step per batch the ratio is 1 under either context. The ratio of bare to with-text
+        probabilities would be about 0 just where the text is needed.
+        """
+        every = [(text, problem) for problem in self._problems for text in self._slots]
+        requests = every[self._local]
+        numbers = range(len(every))[self._local]
+        seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
+        sampling = Sampling(self.task.max_tokens, self.settings.temperature)
+        drawn = draw_rollouts(self.policy, self.task, requests, sampling, seeds)
+        self.rollouts = [rollout for share in from_all(drawn) for rollout in share]
+        require_tokens(self.rollouts)
+        bare = self.settings.gradient_context == "bare"
+        prompts = [
+            self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
+            for text, problem in requests
+        ]
+        return {
+            "prompt_ids": [list(ids) for ids in prompts],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in drawn],
+            "logprobs": None,
+        }
+
+    def _generate_and_score_completions(self, inputs: Any) -> Rows:
+        """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
+        self.model.train()
+        rows: Rows = super()._generate_and_score_completions(inputs)
+        groups = groups_of(self.rollouts, self.settings.group)
+        self.verdict = self.gate.judge(self.task.name, groups)
+        shape = (-1, self.settings.group)
+        mask = rows["completion_mask"]
+        gather = self.accelerator.gather  # groups are whole only over all processes
+        advantages = gather(rows["advantages"]).view(shape)
+        tokens = gather(mask.sum(dim=1)).float().view(shape)
+        kept = torch.tensor(self.verdict.kept, device=advantages.device)
+        lucky = torch.tensor(self.verdict.lucky, device=advantages.device)
+        if kept.any() and not tokens[kept].any():
+            raise ChannelError(NO_LOSS_TOKENS)
+        cap = self.settings.difficulty.lucky_cap
+        gated = gated_advantages(advantages, kept, lucky, cap)
+        rows["advantages"] = gated.flatten()[self._local]
+        if self.settings.loss == "cispo":
+            weights = loss_weights(tokens, kept, self.settings.averaging).flatten()[self._local]
+            rows[WEIGHT] = weights[:, None].expand(mask.shape)
+        return rows
+
+    @property
+    def _local(self) -> slice:
+        """This process's rows among those of all processes."""
+        first = self.num_local_rows * process_index()
+        return slice(first, first + self.num_local_rows)
+
+    def _figures(self, pass_tokens: Sequence[float]) -> dict[str, float]:
+        """TRL's figures under our names and the gate's; clears TRL's.
+
+        What TRL measures in every pass is averaged over passes by their loss tokens.
+        """
+        assert self.verdict is not None
+        figures = {
+            name: weighted_mean(values, pass_tokens)
+            if len(values) == len(pass_tokens)
+            else values[-1]
+            for name, values in self._metrics["train"].items()
+            if values
+        }
+        self._metrics["train"].clear()
+        figures = our_figures(figures) | {"unfinished_frac": unfinished_frac(self.rollouts)}
+        return figures | dict(self.verdict.metrics)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Rows:
+        """The next pass of this update; `update` has drawn and cut them, in order.
+
+        TRL would shuffle the rows first, which tears apart those that share a text.
+        """
+        return self._passes.pop(0)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *unused: Any,
+        **unused_too: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """TRL's log-prob hook, over the unique tokens of the rows; zero on padding."""
+        prompts, completions = unpad(input_ids, attention_mask, logits_to_keep)
+        if not any(completions):
+            raise ChannelError(NO_LOSS_TOKENS)
+        scored = RowScores(model, prompts, completions, logits_to_keep, self.settings.temperature)
+        if torch.is_grad_enabled():  # one of the passes of `_backward`
+            return *scored.of(slice(None)), None
+        # the reference's, asked for all rows at once
+        return *self.pass_size.fit(scored.in_passes, undo=lambda: None), None
+
+    def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
+        """No model card of TRL's; the run writes its own."""
+
+    def _arguments(self, folder: str) -> GRPOConfig:
+        return GRPOConfig(
+            output_dir=folder,
+            loss_type=self.settings.loss,
+            epsilon_high=self.settings.ratio_cap if self.settings.loss == "cispo" else None,
+            beta=0.0,
+            # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
+            scale_rewards="none" if self.settings.loss == "dr_grpo" else "group",
+            num_generations=self.settings.group,
+            max_completion_length=self.task.max_tokens,
+            temperature=self.settings.temperature,
+            per_device_train_batch_size=self.pass_size.rows,
+            gradient_accumulation_steps=self.num_local_rows // self.pass_size.rows,
+            steps_per_generation=self.num_local_rows // self.pass_size.rows,
+            use_cpu=self.policy.model.device.type == "cpu",
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            logging_strategy="no",
+        )
+
+
+def _one_row() -> Any:
+    """A dataset TRL accepts; batches come from the anchor, never from here."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"prompt": ""}])

@@ -1,0 +1,89 @@
+"""Rollouts of one update: drawn, graded, and what is read off them. Without TRL.
+
+`grpo.py` has them drawn, in groups that share a problem, and learns from them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastslow.channels.slow.difficulty import Group
+from fastslow.core.errors import ChannelError
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
+from fastslow.policy.policy import Policy
+from fastslow.task.definition import Task
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A completion with its reward."""
+
+    program: PromptProgram
+    example: Example
+    completion: Completion
+    grade: Grade
+
+
+def draw_rollouts(
+    policy: Policy,
+    task: Task,
+    requests: Sequence[tuple[PromptProgram, Example]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+) -> list[Rollout]:
+    """One graded completion for each text and problem, in order; `seeds` has one for each."""
+    completions = policy.complete(requests, sampling, seeds)
+    return [
+        Rollout(text, problem, completion, task.grade(problem, completion.text))
+        for (text, problem), completion in zip(requests, completions, strict=True)
+    ]
+
+
+def require_tokens(rollouts: Sequence[Rollout]) -> None:
+    """Make sure that there is something to learn from in each.
+
+    Raises:
+        ChannelError: A completion has no token; names the problems.
+    """
+    if empty := [r.example.id for r in rollouts if not r.completion.token_ids]:
+        raise ChannelError(
+            f"slow: the engine drew {len(empty)} completions without any token, for problems "
+            f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
+            "ends with its stop token at least: check model.name and its tokenizer."
+        )
+
+
+def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
+    """The rollouts problem by problem, `size` of each."""
+    cuts = [rollouts[start : start + size] for start in range(0, len(rollouts), size)]
+    return [
+        Group(
+            problem=cut[0].example.id,
+            rewards=tuple(r.grade.score for r in cut),
+            completions=tuple(r.completion.token_ids for r in cut),
+        )
+        for cut in cuts
+    ]
+
+
+def unfinished_frac(rollouts: Sequence[Rollout]) -> float:
+    """Share of them that were cut off at the limit, in [0, 1]."""
+    return sum(r.completion.finish == "length" for r in rollouts) / len(rollouts)
+
+
+def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:
+    """Of each problem the first full success and the first failure."""
+    firsts: dict[tuple[str, bool], Evidence] = {}
+    for r in rollouts:
+        found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
+    return list(firsts.values())
+
+
+def sample_line(rollout: Rollout) -> str:
+    """A rollout for people; untrusted text."""
+    return (
+        f"text {rollout.program.text_hash} | {rollout.example.id}: "
+        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
+        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
+    )

@@ -1,0 +1,264 @@
+"""TRL's SFTTrainer on our terms: gold answers under the population's texts, the trie's log-probs.
+
+TRL keeps which tokens carry loss and how passes add up. Its hooks are private, so trl is pinned
+and a test holds our loss and gradient against the stock trainer's.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from trl import SFTConfig, SFTTrainer
+
+from fastslow.channels.slow.trainer import BARE, PassSize, clip_and_step
+from fastslow.core.errors import ChannelError
+from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.types import Batch, Evidence, Example, TokenIds
+from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.policy import Policy
+from fastslow.task.definition import Task
+
+IGNORED = -100
+"""TRL's label of a token that carries no loss."""
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """Settings of the slow channel; see `config.models.SftConfig`."""
+
+    gradient_context: Literal["with_text", "bare"]
+    lr: float
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    rows_per_forward: int
+
+
+@dataclass(frozen=True)
+class GoldRow:
+    """A problem under one text, with its gold answer."""
+
+    program: PromptProgram
+    example: Example
+    prompt: TokenIds
+    answer: TokenIds
+    """Ends with the stop token, so never empty."""
+
+    def to_trl(self) -> dict[str, list[int]]:
+        """The row as TRL's pre-tokenized data: every token, and which belong to the completion."""
+        return {
+            "input_ids": [*self.prompt, *self.answer],
+            "completion_mask": [0] * len(self.prompt) + [1] * len(self.answer),
+        }
+
+
+class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """SFTTrainer whose rows are the problems of a batch, each under every text.
+
+    With several processes each makes the whole update; it is cheap, as nothing is drawn.
+
+    Args:
+        policy: Trained in place; needs an adapter.
+        task: Gives the completion limit.
+        num_problems: Q, problems of one update.
+        settings: Context of the answers, and rows per pass.
+    """
+
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of all passes
+
+    def __init__(
+        self, policy: Policy, task: Task, num_problems: int, settings: SftSettings
+    ) -> None:
+        from datasets import Dataset, disable_progress_bars
+
+        disable_progress_bars()
+        self.policy = policy
+        self.task = task
+        self.num_problems = num_problems
+        self.settings = settings
+        self.pass_size = PassSize(settings.rows_per_forward)
+        self.rows: list[GoldRow] = []
+        self.logprobs: list[float] = []
+        """Of each row's whole answer, in nats, before the last update."""
+        with tempfile.TemporaryDirectory() as unused:
+            super().__init__(
+                model=policy.model,
+                args=sft_arguments(unused, policy.model.device.type, settings.rows_per_forward),
+                train_dataset=Dataset.from_list([{"input_ids": [0], "completion_mask": [1]}]),
+                processing_class=policy.tokenizer,
+            )
+
+    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+        """Every text once, or no text: each problem becomes one row per text."""
+        if self.settings.gradient_context == "bare":
+            return (BARE,)
+        return tuple(candidate.program for candidate in population)
+
+    def update(
+        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
+    ) -> dict[str, float]:
+        """Learn the gold answers of one batch: exactly one optimizer step. Draws nothing.
+
+        Returns:
+            `loss` (mean over answer tokens, nats), `gold_logprob` (of a whole answer with its
+            stop token, mean over rows, nats, before the update), `loss_tokens`, `overlong_frac`
+            (share of rows whose answer is longer than the task's limit, so that no completion can
+            be it), `grad_norm`, and `rollouts` and
+            `skipped_updates`, which are 0.
+
+        Raises:
+            ChannelError: No token carries loss.
+        """
+        assert len(batch.examples) == self.num_problems
+        self.rows = [self._row(text, problem) for problem in batch.examples for text in slots]
+        labelled = self.labelled(self.rows)
+        tokens = sum(label != IGNORED for row in labelled for label in row["labels"])
+        if tokens == 0:
+            ids = ", ".join(example.id for example in batch.examples)
+            raise ChannelError(
+                f"slow: no token carries loss, got {len(self.rows)} rows without a token of their "
+                f"answers. Its problems: {ids}. Check that TRL still masks by `completion_mask`."
+            )
+
+        def passes(size: int) -> float:
+            self.logprobs = []
+            loss = 0.0
+            for start in range(0, len(labelled), size):
+                inputs = self.data_collator(labelled[start : start + size])
+                loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
+            return loss
+
+        loss = self.pass_size.fit(passes, self.model.zero_grad)
+        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
+        self.state.global_step += 1
+        return {
+            "skipped_updates": 0.0,
+            "loss": loss,
+            "gold_logprob": sum(self.logprobs) / len(self.logprobs),
+            "loss_tokens": float(tokens),
+            "overlong_frac": sum(map(self._is_overlong, self.rows)) / len(self.rows),
+            "grad_norm": norm,
+            "rollouts": 0.0,
+        }
+
+    def has_signal(self, figures: Mapping[str, float]) -> bool:
+        """Whether an answer was not yet certain to the last bit."""
+        return figures["loss"] > 0
+
+    def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
+        """Prompt and gold answer of every row of the last update, in this process."""
+        return [(row.prompt, row.answer) for row in self.rows]
+
+    def row_logprobs(self) -> Iterable[float]:
+        """Of each gold answer of the last update, in nats."""
+        return self.logprobs
+
+    def evidence(self) -> list[Evidence]:
+        """None: nothing is drawn."""
+        return []
+
+    def notes(self) -> list[str]:
+        """Whether passes had to become smaller."""
+        return self.pass_size.take_notes()
+
+    def progress(self) -> dict[str, Any]:
+        """The rows of a pass; gold answers do not depend on earlier updates."""
+        return {"rows_per_pass": self.pass_size.rows}
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take back what `progress` gave."""
+        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
+
+    def sample_lines(self) -> list[str]:
+        """The first row of each problem of the last update, readable; untrusted text."""
+        per_problem = len(self.rows) // self.num_problems
+        pairs = list(zip(self.rows, self.logprobs, strict=True))[::per_problem]
+        return [
+            f"text {row.program.text_hash} | {row.example.id}: {row.example.question!r} -> "
+            f"{row.example.answer!r} | gold, log-prob {logprob:.3f}"
+            for row, logprob in pairs
+        ]
+
+    def labelled(self, rows: Sequence[GoldRow]) -> list[dict[str, list[int]]]:
+        """Rows as TRL trains on them: `input_ids`, and `labels` that are IGNORED on prompts."""
+        from datasets import Dataset
+
+        dataset = Dataset.from_list([row.to_trl() for row in rows])
+        prepared = self._prepare_dataset(
+            dataset, self.policy.tokenizer, self.args, False, None, "train"
+        )
+        return list(prepared)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """TRL's loss hook, over the unique tokens of the rows.
+
+        As in the stock trainer: the negative log-probabilities of labelled tokens, summed, over
+        the number of labelled tokens in all passes of the update.
+        """
+        assert num_items_in_batch is not None
+        assert not return_outputs
+        prompts, answers = split_labelled(
+            inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+        )
+        logprobs = score_completions(model, prompts, answers).logprobs
+        self.logprobs += logprobs.detach().sum(-1).tolist()
+        return -logprobs.sum() / num_items_in_batch
+
+    def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
+        """No model card of TRL's; the run writes its own."""
+
+    def _row(self, text: PromptProgram, problem: Example) -> GoldRow:
+        renderer = self.policy.renderer
+        prompt = renderer.prompt_ids(text, problem.question)
+        return GoldRow(text, problem, prompt, renderer.answer_ids(problem.answer))
+
+    def _is_overlong(self, row: GoldRow) -> bool:
+        return len(row.answer) > self.task.max_tokens
+
+
+def sft_arguments(folder: str, device: str, rows: int) -> SFTConfig:
+    """TRL's arguments: completion-only loss over whole rows, nothing logged, saved or shown."""
+    return SFTConfig(
+        output_dir=folder,
+        completion_only_loss=True,
+        max_length=None,
+        per_device_train_batch_size=rows,
+        use_cpu=device == "cpu",
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
+
+
+def split_labelled(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[list[TokenIds], list[TokenIds]]:
+    """Undo TRL's padding: what comes before the labelled end of each row, and that end.
+
+    Args:
+        input_ids: [rows, width].
+        attention_mask: 1 on real tokens.
+        labels: The token itself where it carries loss, IGNORED elsewhere; in each row the labelled
+            tokens are the last real ones.
+    """
+    prompts, answers = [], []
+    for ids, mask, targets in zip(
+        input_ids.tolist(), attention_mask.tolist(), labels.tolist(), strict=True
+    ):
+        real = [(t, to) for t, on, to in zip(ids, mask, targets, strict=True) if on]
+        cut = sum(to == IGNORED for _, to in real)
+        assert [to for _, to in real[cut:]] == [token for token, _ in real[cut:]]
+        prompts.append(tuple(token for token, _ in real[:cut]))
+        answers.append(tuple(token for token, _ in real[cut:]))
+    return prompts, answers

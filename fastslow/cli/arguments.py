@@ -1,0 +1,95 @@
+"""What commands share: kinds of arguments, and what is printed alike."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastslow.core.distributed import is_leader
+from fastslow.core.errors import CheckpointError, nearest
+from fastslow.core.files import is_file, is_folder
+from fastslow.core.text import visible
+from fastslow.loop.signals import Stopped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 120
+"""Columns of a report that goes to a file or a pipe."""
+
+FilesAndOverrides = Annotated[
+    list[str], typer.Argument(metavar="FILE [key=value]…", show_default=False)
+]
+
+
+def run_folder(path: Path) -> Path:
+    """The run folder that `path` names.
+
+    Raises:
+        CheckpointError: There is none; names the nearest ones in it, beside it and in `runs`.
+    """
+    if os.path.lexists(path / "run.json"):
+        return path
+    folders = [folder for folder in (path, path.parent, Path("runs")) if is_folder(folder)]
+    known = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
+    alike = {name for name in known if path.name and path.name in Path(name).name}
+    raise CheckpointError(
+        f"{visible(str(path))}: no run folder, got no run.json in it."
+        f"{nearest(str(path), alike or known)} Give the folder of a run; "
+        "`fastslow runs FOLDER` lists those in a folder."
+    )
+
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Files, and overrides: words with `=` that name no existing file."""
+    overrides = [word for word in words if "=" in word and not is_file(Path(word))]
+    return [Path(word) for word in words if word not in overrides], overrides
+
+
+def print_report(run: Path) -> None:
+    """Print the report of a run folder, in the leader."""
+    if not is_leader():
+        return
+    from fastslow.results.report import build_report, render_terminal
+
+    output().print(render_terminal(build_report(run)))
+    if (run / "report.html").exists():
+        print(f"to read in a browser: {visible(str(run / 'report.html'))}")
+    print(f"run folder: {visible(str(run))}")
+
+
+def output() -> "Console":
+    """Where tables are printed: as wide as the terminal, or of a fixed width."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+@contextmanager
+def resume_hint(command: str | None = None) -> Iterator[None]:
+    """Say how to go on when a signal stops what is inside.
+
+    Args:
+        command: How; None where the exception's notes know, if anything does.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        notes: Sequence[str] = [command] if command else getattr(stop, "__notes__", ())
+        for note in notes:
+            print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+        if isinstance(stop, Stopped):
+            raise typer.Exit(stop.exit_code) from stop
+        raise
+
+
+def first_line(doc: str) -> str:
+    """The first line of a docstring, safe to print."""
+    return visible(next(iter(doc.strip().splitlines()), ""))

@@ -1,0 +1,131 @@
+"""`gate`, `rollback` and `export`: from a run folder to a policy in use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastslow.cli.arguments import Run, run_folder
+from fastslow.core.errors import ConfigError
+from fastslow.core.text import visible
+
+NO = 3
+"""Exit code when the gate says no."""
+
+
+def gate(
+    run: Run,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Compare with the policy of this run too, paired."),
+    ] = None,
+    max_forgetting: Annotated[
+        float, typer.Option(metavar="LOSS", help="Largest mean loss over tasks.")
+    ] = 0.02,
+    max_task_forgetting: Annotated[
+        float, typer.Option(metavar="LOSS", help="Largest loss of a single task.")
+    ] = 0.05,
+    min_score: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=SCORE", help="Least score of a task; may be repeated."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Compare the bounds of 95 % intervals in place of the estimates."
+        ),
+    ] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Judge again as gate.json says, write nothing, and fail if it says anything else.",
+        ),
+    ] = False,
+) -> None:
+    """Judge whether a run's policy may ship: exit code 0 yes, 3 no.
+
+    A score may have dropped by at most the larger of the option and the noise floor: since its
+    best stage, since the base, and since the baseline. What cannot be judged is refused with exit
+    code 2. Writes gate/gate.json in the run folder. Needs no model.
+    """
+    from fastslow.results.deploy.gate import GateOptions, judge, min_scores
+    from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
+
+    options = GateOptions(
+        max_forgetting=max_forgetting,
+        max_task_forgetting=max_task_forgetting,
+        min_scores=min_scores(min_score or ()),
+        strict=strict,
+        against=None if against is None else str(run_folder(against)),
+    )
+    if recompute and options != GateOptions():
+        raise ConfigError(
+            "gate --recompute: takes its options from gate.json, got others beside it. Leave them "
+            "out, or judge anew without --recompute."
+        )
+    if recompute:
+        verdict = recompute_verdict(run)
+        written = "gate.json: byte-identical when judged again from the files"
+    else:
+        verdict = judge(run, options)
+        written = f"verdict: {write_verdict(run, verdict)}"
+    for line in verdict_lines(verdict):
+        print(line)
+    print(visible(written))
+    if not verdict.passed:
+        raise typer.Exit(NO)
+
+
+def rollback(
+    run: Run,
+    to: Annotated[
+        int, typer.Option(metavar="STAGE", help="Number of a finished stage, from 1; later too.")
+    ],
+) -> None:
+    """Put the adapter and texts that a stage left in use.
+
+    Moves nothing: a line in deployed.jsonl says what is in use, and export, gate and report follow
+    it. Their scores are those of the stage's row, exactly. Needs no model.
+    """
+    from fastslow.results.deploy.rollback import roll_back
+    from fastslow.results.report import write_report
+
+    standing = roll_back(run, to)
+    write_report(run)
+    print(
+        f"deployed: {visible(standing.run)}, policy after stage {standing.row} of "
+        f"{len(standing.stages)} ({visible(str(standing.folder))})"
+    )
+    for task in standing.tasks:
+        assert task.now.score is not None
+        print(
+            f"  {visible(task.task)}: {task.now.score:.3f} on {task.now.n} examples, "
+            f"weights {task.weights}, text {task.text}"
+        )
+    print("Adapter and texts are those that were scored. Report and gate follow.")
+
+
+def export(
+    run: Run,
+    stage: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of a finished stage; the deployed one if left."),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model with the adapter folded in.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A new folder; export/NNN-TASK in RUN if left."),
+    ] = None,
+) -> None:
+    """Write a run's policy as files for transformers, vLLM and DSPy.
+
+    A PEFT adapter or a merged model, tokenizer and chat template, texts as chat messages and as
+    DSPy programs, and a model card with the forgetting table and lines that use them.
+    """
+    from fastslow.results.deploy.export import export as write
+
+    folder = write(run, stage=stage, merge=merge, out=out)
+    print(f"exported: {visible(str(folder))}; README.md there says how to use it")

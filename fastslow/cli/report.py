@@ -1,0 +1,157 @@
+"""`report`, `probe` and `prompts`: what is done with a run folder."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastslow.cli.arguments import Run, output, print_report, run_folder
+from fastslow.core.distributed import is_leader
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import is_folder
+from fastslow.core.text import visible
+
+Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs were made.")]
+
+
+def runs(folder: Folder = Path("runs")) -> None:
+    """List runs: state, stages done, score so far, start, size.
+
+    Runs of an ablation lie a folder deeper and are only counted; give that folder to list them.
+    States: running, finished, failed, interrupted (a signal; resume goes on), died (killed; resume
+    goes on). The score is the mean over all tasks in the last whole row of the matrix.
+    """
+    from fastslow.results.listing import list_runs, listing_lines
+
+    if not is_folder(folder):
+        raise CheckpointError(
+            f"{folder}: no such folder. Give the one that holds runs: `runs_dir` of their "
+            "configuration."
+        )
+    found = list_runs(folder)
+    deeper = Counter(card.parent.parent for card in folder.glob("*/*/run.json"))
+    if not found and not deeper:
+        print(f"{visible(str(folder))}: no runs")
+    for line in listing_lines(found) if found else ():
+        print(line)
+    for inner, count in sorted(deeper.items()):
+        print(f"in {visible(str(inner))}: {count} run{'s' * (count > 1)}")
+    for run in found:
+        if run.reason:
+            print(f"{visible(run.path.name)}: {visible(run.reason)}", file=sys.stderr)
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN…", help="Run folders; the first is the baseline."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Also write compare.html, .md and .json, scores.csv and figures/ there.",
+        ),
+    ] = None,
+) -> None:
+    """Compare runs with the first one, example by example. Needs no model.
+
+    Differences of final scores, of what was learned and forgotten, of drift and cost, with 95 %
+    intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
+    """
+    from fastslow.results.compare.build import compare_runs
+    from fastslow.results.compare.tables import comparison_tables, verdicts
+    from fastslow.results.compare.write import write_comparison
+    from fastslow.results.report.terminal import render_tables
+
+    found = compare_runs([run_folder(run) for run in runs])
+    written = () if out is None else write_comparison(found, out)
+    output().print(render_tables(verdicts(found), comparison_tables(found)))
+    for path in written:
+        print(f"written: {visible(str(path))}")
+
+
+def report(
+    run: Run,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Compute every figure from the raw records again, write nothing, and fail if "
+            "report.json says anything else.",
+        ),
+    ] = False,
+) -> None:
+    """Write a run's forgetting report again, and print it. Needs no model."""
+    from fastslow.results.report import recompute_report, write_report
+
+    if recompute:
+        if differences := recompute_report(run):
+            raise CheckpointError(
+                f"{run / 'report.json'}: not what the records say, got {len(differences)} "
+                f"differences, report.json -> recomputed: {visible('; '.join(differences[:5]))}. "
+                "Records or report were edited, or another version wrote it; write it anew with: "
+                f"fastslow report {run}"
+            )
+        print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
+        return
+    write_report(run)
+    print_report(run)
+
+
+def probe(
+    run: Run,
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="A task that no stage of the run visits.")
+    ],
+    stage: Annotated[
+        int | None, typer.Option(metavar="N", help="Whose weights, from 1; the last one's if left.")
+    ] = None,
+) -> None:
+    """Measure whether a run's weights can still learn.
+
+    Trains on a new task from these weights and from the base, then reports. Settings are those of
+    the run's `probe` section, or its defaults; the curves are kept in the run folder under probe/.
+    """
+    from fastslow.loop.launch import probe as start
+    from fastslow.results.report import write_report
+
+    start(run, task, stage)
+    if is_leader():
+        write_report(run)
+    print_report(run)
+
+
+def prompts(
+    run: Run,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Show how two texts differ: hashes, or stage-1, stage-2."),
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Show where a text came from.")
+    ] = None,
+) -> None:
+    """Show a run's texts with their scores.
+
+    Best first, after every fast phase; `*` marks the text that its stage deployed.
+    """
+    from fastslow.results.report.sections.texts import (
+        diff_lines,
+        overview_lines,
+        read_prompts,
+        trace_lines,
+    )
+
+    history = read_prompts(run)
+    if diff is not None:
+        lines = diff_lines(history, *diff)
+    elif trace is not None:
+        lines = trace_lines(history, trace)
+    else:
+        lines = overview_lines(history)
+    for line in lines:
+        print(line)

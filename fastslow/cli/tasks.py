@@ -1,0 +1,132 @@
+"""`tasks list`, `tasks show` and `tasks check`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastslow.cli.arguments import first_line
+from fastslow.core.errors import ConfigError, TaskError
+from fastslow.core.text import visible
+
+if TYPE_CHECKING:
+    from fastslow.task.definition import Task
+
+_PARAMS = "tasks.task.params."
+"""Where parameters stand in the configuration that a task is built from."""
+
+app = typer.Typer(help="The tasks a run can visit.", no_args_is_help=True)
+
+TaskName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A folder under tasks/, or package.module:function.")
+]
+TaskParams = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]…", help="Parameters of the task.")
+]
+
+
+@app.command("list")
+def tasks_list() -> None:
+    """List the tasks, one a line with what they ask."""
+    from fastslow.task.registry import find_task, task_names
+
+    names = task_names()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {first_line(find_task(name).doc)}")
+
+
+@app.command("show")
+def tasks_show(name: TaskName, params: TaskParams = None) -> None:
+    """Show a task: parameters, seed instruction, sizes, three examples."""
+    from pydantic_core import PydanticUndefined
+
+    from fastslow.config.loading.reference import model_keys
+    from fastslow.task.registry import find_task
+
+    definition = find_task(name)
+    print(f"{definition.name}@{definition.version}: {first_line(definition.doc)}")
+    print(f"source: {visible(definition.source)}")
+    if card := _card(name):
+        print(f"card: {visible(str(card))}")
+        for line in _section(card, "What it asks"):
+            print(f"  {visible(line)}")
+    print("\nparameters")
+    for key in model_keys(definition.config_class):
+        default = "required" if key.default is PydanticUndefined else f"= {key.default!r}"
+        print(f"  {key.name} ({key.type}) {visible(default)}: {visible(key.meaning)}")
+    task = _build(name, params or [], allow_code=True)  # nothing is graded here
+    print(f"\nseed instruction: {visible(task.instruction)}")
+    print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")
+    print(f"test {len(task.test)}; answers of at most {task.max_tokens} tokens")
+    print("\nexamples (train)")
+    for example in task.train[:3]:
+        print(f"  question: {visible(example.question)}\n  answer:   {visible(example.answer)}")
+
+
+@app.command("check")
+def tasks_check(
+    name: TaskName,
+    params: TaskParams = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let its grader run the programs of its answers.")
+    ] = False,
+) -> None:
+    """Check what every task promises.
+
+    The splits are disjoint, gold answers score 1.0, junk scores 0.0; without parameters also that
+    its card fits it.
+    """
+    from fastslow.task.contract import card_problems, contract_failures
+
+    task = _build(name, params or [], allow_code)
+    failures = list(contract_failures(task))
+    if not params and (card := _card(name)):
+        failures += card_problems(card, task)
+    if failures:
+        raise TaskError("\n".join(f"task {task.version}: {failure}" for failure in failures))
+    sizes = f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
+    print(f"{task.version}: splits disjoint ({sizes}), gold answers 1.0, junk 0.0")
+
+
+def _build(name: str, params: Sequence[str], allow_code: bool) -> "Task":
+    """Build a task with `key=value` parameters, read and checked as those of a run are."""
+    from fastslow.config.loading.load import load_config
+    from fastslow.task.registry import find_task
+
+    definition = find_task(name)
+    if strange := [word for word in params if "=" not in word]:
+        raise ConfigError(
+            f"tasks: parameters are written key=value, got {visible(strange[0])!r}. "
+            f"`fastslow tasks show {visible(name)}` lists them."
+        )
+    if definition.runs_code and not allow_code:
+        raise TaskError(
+            f"task {name}: its grader runs programs, which `fastslow tasks check` does only with "
+            "--allow-code. They run in a process without network or files, see docs/trust.md."
+        )
+    run = [
+        "name=task",
+        f"allow_code={str(allow_code).lower()}",
+        "stages=[{task: task}]",
+        f"tasks.task.use={name}",
+    ]
+    try:
+        loaded = load_config((), [*run, *(f"{_PARAMS}{word}" for word in params)])
+    except ConfigError as err:
+        raise ConfigError(str(err).replace(_PARAMS, "")) from err  # as they were given
+    return definition.build(definition.name, loaded.task_params["task"], allow_code=allow_code)
+
+
+def _card(name: str) -> Path | None:
+    """The card of a task that lies in a folder of tasks/; None without one."""
+    from fastslow.task.registry import task_folder
+
+    card = None if ":" in name else task_folder(name) / "README.md"
+    return card if card and card.is_file() else None
+
+
+def _section(card: Path, heading: str) -> list[str]:
+    """Lines of a card under `## heading`, blank ones left out."""
+    text = card.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
+    return [line for line in text.partition("\n## ")[0].splitlines() if line.strip()]

@@ -1,0 +1,202 @@
+"""The fast weights as pure data: prompt programs, scored candidates, the population.
+
+Owns identity (hashes), order (Pareto selection) and the JSON form of texts. Does not render them
+(`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TypeAlias
+
+from fastslow.core.types import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A worked example shown to the policy as one user turn and one assistant turn."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a text came from. Not part of its identity."""
+
+    optimizer: str = "seed"
+    """What proposed it: `seed`, or the name of a fast optimizer."""
+    parent: str | None = None
+    """`text_hash` of the text it was made from."""
+    stage: int | None = None
+    """Index of the stage that made it."""
+    cycle: int | None = None
+    """Index of the cycle within the stage."""
+    weights: str | None = None
+    """Fingerprint of the weights it was first scored under."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgram:
+    """One full set of prompt texts: an instruction and its demonstrations."""
+
+    instruction: str
+    """System text; empty means no system turn, and the chat template decides."""
+    demonstrations: tuple[Demonstration, ...] = ()
+    lineage: Lineage = field(default=Lineage(), compare=False)
+
+    @property
+    def text_hash(self) -> str:
+        """Twelve hex digits of the SHA-256 of instruction and demonstrations, in order."""
+        texts = [self.instruction, [[d.question, d.answer] for d in self.demonstrations]]
+        canonical = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:12]
+
+    @property
+    def num_chars(self) -> int:
+        """Length of all its texts, in characters; the tie-break of selection."""
+        return len(self.instruction) + sum(
+            len(d.question) + len(d.answer) for d in self.demonstrations
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data that `from_json` turns back into an equal program with the same lineage."""
+        return {
+            "instruction": self.instruction,
+            "demonstrations": [
+                {"question": d.question, "answer": d.answer} for d in self.demonstrations
+            ],
+            "lineage": {name: getattr(self.lineage, name) for name in Lineage.__slots__},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> "PromptProgram":
+        """Inverse of `to_json`."""
+        demonstrations, lineage = data["demonstrations"], data["lineage"]
+        assert isinstance(demonstrations, Sequence)
+        assert isinstance(lineage, Mapping)
+        return cls(
+            instruction=str(data["instruction"]),
+            demonstrations=tuple(Demonstration(**d) for d in demonstrations),  # type: ignore[arg-type]  # our own file
+            lineage=Lineage(**lineage),  # type: ignore[arg-type]  # our own file
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A program with its score on each example it was tried on."""
+
+    program: PromptProgram
+    scores: Mapping[str, float]
+    """Example id to score in [0, 1]; empty when not scored yet."""
+
+    @property
+    def mean(self) -> float:
+        """Mean score, 0 when unscored."""
+        return fmean(self.scores.values()) if self.scores else 0.0
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data that `from_json` turns back into an equal candidate."""
+        return {"program": self.program.to_json(), "scores": dict(self.scores)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> "Candidate":
+        """Inverse of `to_json`."""
+        program, scores = data["program"], data["scores"]
+        assert isinstance(program, Mapping)
+        assert isinstance(scores, Mapping)
+        return cls(PromptProgram.from_json(program), dict(scores))  # type: ignore[arg-type]  # our own file
+
+
+Population: TypeAlias = tuple[Candidate, ...]
+"""Prompt population: candidates in rank order, best first; never empty."""
+
+
+def dominates(a: Candidate, b: Candidate) -> bool:
+    """Whether `a` is at least as good as `b` on every example and better on one.
+
+    Both must have been scored on the same examples.
+    """
+    pairs = [(a.scores[key], b.scores[key]) for key in b.scores]
+    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates that no other dominates, in the order given.
+
+    Source: GEPA (arXiv 2507.19457), per-instance Pareto frontier.
+    """
+    return tuple(c for c in candidates if not any(dominates(other, c) for other in candidates))
+
+
+def coverage(candidate: Candidate, candidates: Iterable[Candidate]) -> int:
+    """Number of examples on which `candidate` reaches the best score of all `candidates`.
+
+    An example that nobody scores above 0 covers no one.
+    """
+    pool = list(candidates)
+    best = {key: max(c.scores[key] for c in pool) for key in candidate.scores}
+    return sum(candidate.scores[key] == top > 0 for key, top in best.items())
+
+
+def select(candidates: Sequence[Candidate], size: int) -> Population:
+    """Keep the `size` best: the Pareto front first, then the rest, each in rank order.
+
+    Rank is coverage, then mean score, then the shorter text, then the text hash (so that equal
+    candidates order the same way everywhere). Duplicate texts count once.
+
+    Args:
+        candidates: At least one, all scored on the same examples.
+        size: K, the most texts to keep; >= 1.
+
+    Returns:
+        Between 1 and `size` candidates, best first.
+
+    Source: Fast-Slow Training (arXiv 2605.12484), Algorithm 1: top K of the per-instance Pareto
+        frontier. Filling up from behind the front when it is smaller than K is ours.
+    """
+    unique = list({c.program.text_hash: c for c in candidates}.values())
+    if not unique:
+        raise ValueError("select: no candidates, got an empty sequence. Score one text first.")
+    front = {c.program.text_hash for c in pareto_front(unique)}
+    return tuple(
+        sorted(
+            unique,
+            key=lambda c: (
+                c.program.text_hash not in front,
+                -coverage(c, unique),
+                -c.mean,
+                c.program.num_chars,
+                c.program.text_hash,
+            ),
+        )[:size]
+    )
+
+
+def best_by_mean(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate to deploy: highest mean, ties to the shorter text, then to the hash."""
+    return min(candidates, key=lambda c: (-c.mean, c.program.num_chars, c.program.text_hash))
+
+
+def assign_slots(population: Population, group: int) -> tuple[PromptProgram, ...]:
+    """The text of each of a problem's `group` rollouts: G/K consecutive slots per text.
+
+    A population that is still smaller than K (the first cycle starts from one text) shares the
+    group as evenly as its size allows, better-ranked texts first.
+
+    Args:
+        population: At least one candidate.
+        group: G, rollouts per problem; >= the population's size.
+
+    Returns:
+        `group` programs; when the population's size divides `group`, each exactly G/K times.
+    """
+    size = len(population)
+    share, extra = divmod(group, size)
+    return tuple(
+        candidate.program
+        for rank, candidate in enumerate(population)
+        for _ in range(share + (rank < extra))
+    )

@@ -1,0 +1,147 @@
+"""The words every layer shares, as frozen data. No behaviour, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, Union
+
+FULL_MARKS = 1.0 - 1e-9
+"""Scores from here on are a success; below there is something to learn."""
+
+Json: TypeAlias = Union[bool, int, float, str, Sequence["Json"], Mapping[str, "Json"], None]
+TokenIds: TypeAlias = tuple[int, ...]
+PromptPolicy: TypeAlias = Literal["seed", "own", "live", "reopt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item of a task."""
+
+    id: str
+    """Unique within its task, over all three splits; stable between runs."""
+    question: str
+    """What the policy is asked, without any instruction."""
+    answer: str
+    """The gold answer, written as the policy should write it."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    """What the grader needs beyond `answer`; never shown to the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader says of one completion."""
+
+    score: float
+    """In [0, 1], higher is better."""
+    reason: str
+    """One sentence: why not full marks, or "correct"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn."""
+
+    max_tokens: int
+    """Limit of one completion, in tokens, the stop token included; >= 1."""
+    temperature: float = 0.0
+    """0 takes the most likely token; 1 draws from the model's own distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the engine returns for one prompt."""
+
+    token_ids: TokenIds
+    """Sampled tokens; ends with the stop token when `finish` is "stop". Never empty."""
+    logprobs: tuple[float, ...]
+    """Natural-log probability of each token at temperature 1 under the sampling weights."""
+    text: str
+    """Decoded without special tokens."""
+    finish: Literal["stop", "length"]
+    """Whether the policy ended the completion or `max_tokens` did."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """One graded completion: the raw record every metric is computed from."""
+
+    task: str
+    """Name the run gives the task."""
+    version: str
+    """`definition@version`, e.g. `arithmetic@1`."""
+    example: str
+    """`Example.id`."""
+    sample: int
+    """Which sample of this example, from 0."""
+    prompt_policy: PromptPolicy
+    """Which text was used: the task's `seed` text, or the one `live` in deployment."""
+    text_hash: str
+    """`PromptProgram.text_hash` of that text."""
+    weights: str
+    """Fingerprint of base and adapter."""
+    completion: str
+    """What the policy wrote; untrusted text."""
+    tokens: int
+    """Tokens in the completion, the stop token included."""
+    score: float
+    """In [0, 1], higher is better."""
+    reason: str
+    """`Grade.reason`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of a report, or why there is none."""
+
+    name: str
+    """As in docs/methods.md, e.g. `bwt_gem`."""
+    value: float | None
+    """None when undefined; never 0, -1 or NaN in its place."""
+    reason: str | None
+    """Why `value` is None; None when there is a value."""
+    formula: str
+    """The formula and its source, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The problems of one optimizer update."""
+
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A graded completion that one channel drew and another may learn from."""
+
+    example: str
+    """`Example.id`."""
+    completion: str
+    """What the policy wrote; untrusted text."""
+    score: float
+    """In [0, 1], higher is better."""
+    reason: str
+    """`Grade.reason`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The problems of the next T updates, on which the fast channel evolves its texts."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    num_cycles: int
+    """Cycles in this stage."""
+    batches: tuple[Batch, ...]
+    """One per optimizer update, in order."""
+    pool: tuple[Example, ...]
+    """Training examples kept out of every batch, from which demonstrations may be taken."""
+    evidence: tuple[Evidence, ...] = ()
+    """Graded completions of the cycle before, on this task; empty unless they may be reused."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The anchor set: the distinct problems of all batches, in order."""
+        seen = {example.id: example for batch in self.batches for example in batch.examples}
+        return tuple(seen.values())

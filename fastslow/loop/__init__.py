@@ -1,0 +1,1 @@
+"""The loop over stages and cycles, and what it takes: building, evaluation, launch."""

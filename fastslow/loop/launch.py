@@ -1,0 +1,294 @@
+"""Starts, resumes and probes runs: has the parts built, hands them to the loop."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fastslow.channels.base import Channel
+from fastslow.config.evaluation import ProbeConfig
+from fastslow.config.loading.load import LoadedConfig, load_resolved
+from fastslow.config.models import RunConfig
+from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
+from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
+from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.progress import Progress
+from fastslow.core.seeds import derive_seed, load_generators, seed_generators
+from fastslow.core.text import shorten
+from fastslow.loop.build import (
+    build_channels,
+    build_policy,
+    build_probe_task,
+    build_slow,
+    build_tasks,
+    locate_model,
+)
+from fastslow.loop.effort import Effort
+from fastslow.loop.preflight import require_fit
+from fastslow.loop.probe import ProbeParts
+from fastslow.loop.probe import probe as run_probe
+from fastslow.loop.run import Run, stage_folder
+from fastslow.loop.signals import StopRequest
+from fastslow.loop.stages import run
+from fastslow.measure.evaluator import Evaluator
+from fastslow.policy.policy import Policy, pick_device
+from fastslow.records.events import RunEvent
+from fastslow.records.lock import State
+from fastslow.records.run_folder import RunDir
+from fastslow.records.state import RunState
+from fastslow.records.tracking.tracker import NullTracker, build_tracker
+from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import guard_graders
+from fastslow.task.registry import build_task
+
+
+def train(
+    loaded: LoadedConfig, command: Sequence[str], finish: Callable[[Path], Sequence[Path]]
+) -> Path:
+    """Start a run and take it to its end.
+
+    Args:
+        loaded: The checked configuration.
+        command: The command line, for the record.
+        finish: Writes the reports of a run folder; gives the files to be tracked.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
+    """
+    config, stop = loaded.config, StopRequest()
+    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
+    channels = build_channels(config)
+    model = locate_model(config)
+    with stop.catching(), connected(config):
+        policy = build_policy(config, model)
+        every = [*tasks.values(), *([probed] if probed else [])]
+        require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
+        device = str(policy.model.device)
+        with run_folder(
+            config, lambda: RunDir.create(config, loaded.layers, command, device)
+        ) as run_dir:
+            return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+
+
+def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
+    """Go on with a run from its last resume point; see `train`.
+
+    Raises:
+        CheckpointError: The folder is no run, is being written, or has no usable resume point.
+    """
+    RunDir.require(path)
+    loaded = load_resolved(path / "config.json")
+    config, stop = loaded.config, StopRequest()
+    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
+    channels = build_channels(config)
+    model = locate_model(config)
+    with (
+        stop.catching(),
+        connected(config),
+        run_folder(config, lambda: RunDir.open(path)) as run_dir,
+    ):
+        policy = build_policy(config, model)
+        return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+
+
+def probe(path: Path, name: str, stage: int | None = None) -> None:
+    """Probe a run's plasticity on a task that none of its stages visits; see `probing.probe`.
+
+    Args:
+        path: The run folder; it gets the curves, under `probe/`.
+        name: A key of the run's `tasks`, or what `find_task` takes.
+        stage: Which stage's weights, from 1; None takes the last one.
+
+    Raises:
+        CheckpointError: It is no run folder, is being written, or did not keep that stage.
+        ConfigError: A stage visits the task, or the run has no weights that learn.
+    """
+    RunDir.require(path)
+    loaded = load_resolved(path / "config.json")
+    config = loaded.config
+    visited = [one.task for one in config.stages]
+    if name in visited or config.slow is None:
+        why = "a stage of this run trains on it" if name in visited else "slow is null in this run"
+        raise ConfigError(
+            f"probe --task: a task held out of the sequence and an adapter, got {name!r}: {why}. "
+            f"Stages: {', '.join(visited)}. Name another task, or probe another run."
+        )
+    settings = config.probe or ProbeConfig(task=name)
+    settings = settings.model_copy(update={"task": name})
+    use, params = config.task_use(name).use, loaded.task_params.get(name)
+    made = build_task(name, use, params, allow_code=config.allow_code)
+    limits = config.graders
+    task = guard_graders({name: made}, limits.timeout_s, limits.max_failures_frac)[name]
+    model, index = locate_model(config), len(visited) if stage is None else stage
+    if not 1 <= index <= len(visited):
+        raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
+    with connected(config), run_folder(config, lambda: RunDir.open(path)):
+        policy = build_policy(config, model)
+        folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
+        ready = probe_parts(config, path, policy, task, settings)
+        run_probe(ready, settings, folder, lambda *_: None)
+
+
+def probe_parts(
+    config: RunConfig, run_path: Path, policy: Policy, task: Task, settings: ProbeConfig
+) -> ProbeParts:
+    """What a probe of this run works with; `policy` is used up."""
+    evaluation = config.evaluation
+    return ProbeParts(
+        run=run_path,
+        policy=policy,
+        task=task,
+        evaluator=Evaluator(evaluation.test_examples, evaluation.validation_examples),
+        make_channel=lambda: build_slow(probe_learner(config, settings)),
+        problems=config.cycle.problems,
+        seed=config.seed,
+    )
+
+
+def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
+    """The run's own slow channel where the probe is of that kind, else one with its defaults."""
+    assert config.slow is not None
+    kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
+    own = config.slow.kind == settings.kind
+    learner = config.slow if own else kinds[settings.kind](lora=config.slow.lora)
+    without_limits = {"kl_budget": None, "shrink": None}
+    return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
+
+
+@contextlib.contextmanager
+def connected(config: RunConfig) -> Iterator[None]:
+    """Join the other processes of this run, if there are any, and part from them at the end.
+
+    Raises:
+        ConfigError: The rollouts of an update cannot be shared out evenly.
+    """
+    rows = config.cycle.problems * (config.slow.rollouts_per_problem if config.slow else 1)
+    if rows % num_processes():
+        raise ConfigError(
+            f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
+            f"evenly among {num_processes()} processes. Use a number of processes that divides it."
+        )
+    connect(pick_device(config.model.device))
+    try:
+        yield
+    finally:
+        disconnect()
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, make: Callable[[], RunDir]) -> Iterator[RunDir]:
+    """The run folder in the leader; in other processes one that is thrown away."""
+    if is_leader():
+        with make() as run_dir:
+            yield run_dir
+        return
+    with tempfile.TemporaryDirectory() as unused:
+        scratch = config.model_copy(update={"runs_dir": unused})
+        with RunDir.create(scratch, {}, ()) as run_dir:
+            yield run_dir
+
+
+def restore(run_dir: RunDir, policy: Policy, channels: Sequence[Channel]) -> RunState:
+    """Bring policy and channels back to the newest resume point that is whole, if there is one.
+
+    Raises:
+        CheckpointError: There are resume points, but none can be used.
+    """
+    saved = from_leader(run_dir.load_state())
+    if saved is None:
+        return RunState()
+    state, point = saved
+    try:
+        policy.load(point / "policy")
+        for channel in channels:
+            channel.load(point / channel.name)
+        load_generators(point)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{point}: passed its checksums but was not made by this program, got "
+            f"{type(error).__name__}: {shorten(str(error), 200)}. Remove it to use the one before, "
+            "or start a new run."
+        ) from error
+    return state
+
+
+def _run_in(
+    run_dir: RunDir,
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    policy: Policy,
+    channels: Sequence[Channel],
+    finish: Callable[[Path], Sequence[Path]],
+    probed: Task | None,
+    stop: StopRequest,
+) -> Path:
+    """Restore what there is, run, probe, and leave the folder saying how it ended."""
+    stop.is_patient = True  # what is said before the first step counts after it
+    seed_generators(derive_seed(config.seed, "generators"))
+    state = restore(run_dir, policy, channels)
+    evaluation = config.evaluation
+    evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
+    tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
+    # bound to the stream as it is now: DSPy's output is caught while texts are evolved
+    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
+    run_dir.mark("running")
+    outcome: State = "failed"
+    with (
+        Progress(Effort(config, tasks).left(state), console) as progress,
+        tracker.run(run_dir.path.name, config.model_dump(mode="json")),
+    ):
+        for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
+            progress.console.print(line, markup=False, soft_wrap=True)
+        parts = Run(
+            config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
+        )
+        try:
+            run(parts)
+            stop.is_patient = False  # all that is left is made again when the run is resumed
+            if config.probe is not None and probed is not None:
+                state.seconds += _probe_last_stage(parts, config.probe, probed)
+            outcome = "finished"
+        except KeyboardInterrupt as end:
+            outcome = "interrupted"
+            end.add_note(f"fastslow resume {run_dir.path}")
+            raise
+        finally:
+            stop.is_patient = False
+            _leave(run_dir, outcome, state)
+        for file in finish(run_dir.path) if is_leader() else ():
+            tracker.artifact(file)
+    return from_leader(run_dir.path)
+
+
+def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+    """Have the folder say how the run ended.
+
+    Raises:
+        CheckpointError: The disk refused, and the run did not fail anyway.
+    """
+    try:
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.mark(outcome)
+    except CheckpointError:
+        if outcome == "finished":  # else the error that stopped the run says more
+            raise
+
+
+def _probe_last_stage(parts: Run, settings: ProbeConfig, task: Task) -> float:
+    """The run's own probe, of the weights it ended with; seconds. The policy is used up."""
+    place = from_leader(parts.run_dir.path)
+    last = from_leader(stage_folder(parts, len(parts.config.stages) - 1))
+
+    def begin(curve: int, curves: int) -> None:
+        if curve > 1:
+            parts.progress.finish(parts.effort.curve(settings))
+        parts.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
+
+    ready = probe_parts(parts.config, place, parts.policy, task, settings)
+    return run_probe(ready, settings, last, begin)

@@ -1,0 +1,146 @@
+"""The parts of a run and the resume point they make; the loop and its steps work on them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+from fastslow.channels.base import Channel
+from fastslow.config.models import RunConfig
+from fastslow.core.progress import Progress
+from fastslow.core.seeds import save_generators
+from fastslow.core.types import TokenIds
+from fastslow.loop.effort import Effort
+from fastslow.loop.score_cache import Replay
+from fastslow.loop.signals import Stopped, StopRequest
+from fastslow.measure.evaluator import Evaluator
+from fastslow.policy.policy import Policy
+from fastslow.records.events import BaseDrawsEvent, GraderEvent
+from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.run_folder import RunDir
+from fastslow.records.state import RunState
+from fastslow.records.tracking.tracker import Tracker
+from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import guards
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Run:
+    """A run with all its parts built; `run` takes it through every stage."""
+
+    config: RunConfig
+    tasks: Mapping[str, Task]
+    """Every task of the run, in the order of the matrix; all are scored after every stage."""
+    policy: Policy
+    """Changed in place by the channels."""
+    channels: Sequence[Channel]
+    """In the order they run within a cycle; the fast channel comes first."""
+    evaluator: Evaluator
+    """Must leave `policy` bit-identical."""
+    tracker: Tracker
+    """Receives metrics as they are made; never decides anything."""
+    run_dir: RunDir
+    """Where records and resume points go."""
+    progress: Progress
+    state: RunState
+    """How far the run is; saved with every resume point."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Whether a signal asked the run to stop."""
+
+    def __post_init__(self) -> None:
+        self.effort = Effort(self.config, self.tasks)
+        """What each part of the run counts for in the progress line."""
+        self._clock = time.monotonic() - self.state.seconds
+        for guard in guards(self.tasks.values()):
+            guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
+        self.replay = Replay(read_scores(self.run_dir.scores.path))
+        """What was scored already, before a crash too."""
+        events = read_events(self.run_dir.events.path)
+        self.base_draws: dict[tuple[str, str], tuple[TokenIds, ...]] = {
+            (event.task, event.text_hash): event.completions
+            for event in events
+            if isinstance(event, BaseDrawsEvent)
+        }
+        """What the base drew for drift, by task and text; it never changes."""
+        self.neutral_base: list[tuple[float, ...]] | None = None
+        """The base on neutral prose, once it was measured in this process."""
+
+    def step(
+        self,
+        name: str,
+        work: Callable[Concatenate["Run", P], None],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Do a step of the present cycle, or pass over one done before the run was stopped.
+
+        Raises:
+            Stopped: A signal asked for it; a resume point was saved after the step.
+        """
+        if name not in self.state.done:
+            try:
+                work(self, *args, **kwargs)
+            finally:  # DSPy makes other things of what a grader says in its threads
+                self._settle_graders(name)
+            self.state.done.append(name)
+            self.stop_if_asked()
+
+    def _settle_graders(self, step: str) -> None:
+        """Record what graders could not grade in a step.
+
+        Raises:
+            EvaluationError: It is too much.
+        """
+        stage, cycle = self.state.next_stage, self.state.next_cycle
+        for guard in guards(self.tasks.values()):
+            if failures := guard.report():
+                self.run_dir.events.append(
+                    GraderEvent(stage, cycle, step, guard.task, failures, guard.graded, guard.last)
+                )
+            guard.require_few_failures()
+
+    def stop_if_asked(self) -> None:
+        """Count what has been done as done, and end here with a resume point if that is wanted.
+
+        Raises:
+            Stopped: A signal asked for it.
+        """
+        self.state.progress += 1
+        if number := self.stop.asked():
+            self.save()
+            raise Stopped(number)
+
+    def end_cycle(self) -> None:
+        """End a cycle, a stage or the first evaluation with a resume point.
+
+        Raises:
+            Stopped: A signal asked for it.
+        """
+        self.state.done, self.state.progress = [], 0
+        self.save()
+        if number := self.stop.asked():
+            raise Stopped(number)
+
+    def save(self) -> None:
+        """Make a resume point: policy, channels, random states and position."""
+        started = time.monotonic()
+        self.state.seconds = started - self._clock
+        self.state.grading = {guard.task: guard.counts for guard in guards(self.tasks.values())}
+
+        def write_parts(folder: Path) -> None:
+            self.policy.save(folder / "policy")
+            for channel in self.channels:
+                (folder / channel.name).mkdir()
+                channel.save(folder / channel.name)
+            save_generators(folder)
+
+        self.run_dir.save_state(self.state, write_parts)
+        self.state.saving_seconds += time.monotonic() - started
+
+
+def stage_folder(parts: Run, stage: int) -> Path:
+    """Where adapter and texts are kept as they are after the stage with this index."""
+    return parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"

@@ -1,0 +1,72 @@
+"""The order in which a stage meets its training examples.
+
+A pure function of seed, stage and cycle: the data position of a resumed run is its cycle number.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from fastslow.core.errors import TaskError
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Anchor, Batch, Evidence, Example
+
+
+class Stream:
+    """Cuts one visit's training examples into anchors.
+
+    The split is shuffled once; its first examples are the pool for demonstrations, the rest is
+    gone through in batches, shuffled anew every time it has been used up.
+
+    Args:
+        task: The task's name, for messages.
+        train: The training split.
+        seed: The run's seed.
+        stage: Index of the stage, from 0.
+        num_cycles: Cycles in the stage.
+        steps: T, batches of one cycle.
+        problems: Q, problems of one batch.
+        pool: Examples set aside for demonstrations.
+
+    Raises:
+        TaskError: The split is too small for the pool and one batch of distinct problems.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        train: Sequence[Example],
+        *,
+        seed: int,
+        stage: int,
+        num_cycles: int,
+        steps: int,
+        problems: int,
+        pool: int,
+    ) -> None:
+        if len(train) < pool + problems:
+            raise TaskError(
+                f"task {task}: {len(train)} training examples are too few for fast.pool = {pool} "
+                f"demonstrations and batches of cycle.problems = {problems}. Needs at least "
+                f"{pool + problems}: lower one of the two, or give the task more data."
+            )
+        shuffled = list(train)
+        named_random(seed, "stream", stage).shuffle(shuffled)
+        self.pool = tuple(shuffled[:pool])
+        self._problems = shuffled[pool:]
+        self._seed, self._stage, self._num_cycles = seed, stage, num_cycles
+        self._steps, self._size = steps, problems
+
+    def anchor(self, cycle: int, evidence: Iterable[Evidence] = ()) -> Anchor:
+        """The problems of the cycle with this index, from 0, and what is known from the last."""
+        first = cycle * self._steps
+        batches = tuple(self._batch(first + step) for step in range(self._steps))
+        known = tuple(evidence)
+        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, known)
+
+    def _batch(self, index: int) -> Batch:
+        """Batch number `index` of the stage; each pass over the data is its own shuffle."""
+        per_pass = len(self._problems) // self._size
+        number, position = divmod(index, per_pass)
+        order = list(self._problems)
+        if number:
+            named_random(self._seed, "stream", self._stage, "pass", number).shuffle(order)
+        return Batch(tuple(order[position * self._size : (position + 1) * self._size]))

@@ -1,0 +1,216 @@
+"""How far the tuned policy has moved from its base, on named inputs with a named direction.
+
+Tuned is the policy as it is, base the same weights with the adapter off. Both get the same context,
+so that weights are measured, not texts; `kl_system` alone compares deployments. Divergences are
+exact over the vocabulary, temperature 1, means over generated tokens, the stop token included.
+
+All inputs are drawn and compared together: with few rows a pass costs what reading the weights
+costs, and inputs under the same text share its tokens.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.seeds import derive_seed
+from fastslow.core.types import Completion, Example, Sampling, TokenIds
+from fastslow.measure.model.divergences import sampled_kl
+from fastslow.measure.stats.intervals import clustered_se
+from fastslow.policy.engine.interface import Engine, TokenComparison
+from fastslow.policy.policy import Policy
+from fastslow.task.definition import Task
+
+ROWS_AT_ONCE = 64
+"""Rows compared in one pass; whole distributions are held for some positions at a time only."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A divergence or an entropy, token mean."""
+
+    value: float
+    """Nats per token; a divergence is >= 0 up to rounding."""
+    tokens: int
+    """Tokens it is the mean of."""
+    se: float | None = None
+    """Standard error over completions, whose tokens are not independent; None with one."""
+
+
+@dataclass(frozen=True)
+class DriftPair:
+    """Both directions on the same inputs, and the entropies that come with them."""
+
+    kl_fst: Drift
+    """KL(tuned || base) at tokens the tuned policy draws."""
+    kl_razor: Drift
+    """KL(base || tuned) at tokens the base draws; on a new task's inputs it goes with
+    forgetting."""
+    entropy: Drift
+    """Policy entropy: of the tuned policy, at the tokens it draws."""
+    entropy_base: Drift
+    """The same of the base, at the tokens the base draws."""
+
+
+@dataclass(frozen=True)
+class DriftInputs:
+    """Inputs measured as one: some of a task's under one text, or prose of no task."""
+
+    prompts: tuple[TokenIds, ...]
+    """Token ids, at least one prompt."""
+    max_tokens: int
+    """Limit of each completion."""
+
+
+def task_inputs(
+    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example]
+) -> DriftInputs:
+    """A task's inputs under one text, which tuned policy and base are both given."""
+    prompts = (policy.renderer.prompt_ids(program, example.question) for example in examples)
+    return DriftInputs(tuple(prompts), task.max_tokens)
+
+
+def draw(
+    engine: Engine, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
+) -> list[tuple[Completion, ...]]:
+    """One completion per prompt at temperature 1; inputs with the same limit in one call.
+
+    Args:
+        engine: Over the tuned policy; not changed.
+        inputs: What to complete.
+        seeds: One for each of `inputs`; its rows get streams of their own.
+        adapter: False draws from the base.
+
+    Returns:
+        The completions of each of `inputs`, in the order of its prompts.
+    """
+    drawn: dict[tuple[int, int], Completion] = {}
+    for limit in dict.fromkeys(one.max_tokens for one in inputs):
+        rows = [
+            (at, row)
+            for at, one in enumerate(inputs)
+            if one.max_tokens == limit
+            for row in range(len(one.prompts))
+        ]
+        prompts = [inputs[at].prompts[row] for at, row in rows]
+        row_seeds = [derive_seed(seeds[at], "kl", row) for at, row in rows]
+        found = engine.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
+        drawn |= zip(rows, found, strict=True)
+    return [
+        tuple(drawn[at, row] for row in range(len(one.prompts))) for at, one in enumerate(inputs)
+    ]
+
+
+def drift_on(
+    engine: Engine,
+    inputs: Sequence[DriftInputs],
+    tuned: Sequence[Sequence[TokenIds]],
+    base: Sequence[Sequence[TokenIds]],
+) -> list[DriftPair]:
+    """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
+
+    Args:
+        engine: Over the tuned policy; not changed.
+        inputs: As many as there are results.
+        tuned: What the tuned policy drew on each of `inputs`.
+        base: What the base drew on each.
+
+    Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
+    """
+    prompts: list[TokenIds] = []
+    completions: list[TokenIds] = []
+    for one, *drawn in zip(inputs, tuned, base, strict=True):
+        for rows in drawn:  # side by side, so that they share their prompts
+            prompts += one.prompts
+            completions += rows
+    compared = iter(_compare(engine, prompts, completions))
+    pairs = []
+    for one in inputs:
+        of_tuned = [next(compared) for _ in one.prompts]
+        of_base = [next(compared) for _ in one.prompts]
+        pairs.append(
+            DriftPair(
+                kl_fst=token_mean([row.kl_tuned_base for row in of_tuned]),
+                kl_razor=token_mean([row.kl_base_tuned for row in of_base]),
+                entropy=token_mean([row.entropy_tuned for row in of_tuned]),
+                entropy_base=token_mean([row.entropy_base for row in of_base]),
+            )
+        )
+    return pairs
+
+
+def kl_fst(
+    policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
+) -> Drift:
+    """KL(tuned || base) at tokens the tuned policy draws, same text in both contexts.
+
+    Args:
+        policy: The tuned policy; not changed.
+        task: Gives the completion limit.
+        program: The text both are given.
+        examples: The inputs, at least one.
+        seed: Of the draws.
+
+    Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
+    """
+    inputs = task_inputs(policy, task, program, examples)
+    [drawn] = draw(policy.engine, [inputs], [seed], adapter=True)
+    rows = _compare(policy.engine, inputs.prompts, [completion.token_ids for completion in drawn])
+    return token_mean([row.kl_tuned_base for row in rows])
+
+
+def kl_system(
+    engine: Engine, drawn: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
+) -> list[Drift]:
+    """KL(tuned under its text || base under the seed text) on outputs: weights and text together.
+
+    The contexts differ, so it is estimated from the tokens drawn (k3): not to be compared with the
+    exact divergences of weights alone.
+
+    Args:
+        engine: Over the tuned policy; not changed.
+        drawn: What the tuned policy drew on each task's inputs under the text in deployment.
+        theirs: The same inputs under the seed text, for the base.
+
+    Returns:
+        One divergence for each of `theirs`.
+    """
+    rows = [
+        (prompt, completion)
+        for one, found in zip(theirs, drawn, strict=True)
+        for prompt, completion in zip(one.prompts, found, strict=True)
+    ]
+    terms: list[tuple[float, ...]] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        here = rows[start : start + ROWS_AT_ONCE]
+        prompts = [prompt for prompt, _ in here]
+        base = engine.logprobs(prompts, [done.token_ids for _, done in here], adapter=False)
+        for (_, done), scored in zip(here, base, strict=True):
+            pairs = zip(done.logprobs, scored, strict=True)
+            terms.append(tuple(sampled_kl([p], [q]).k3 for p, q in pairs))
+    found_terms = iter(terms)
+    return [token_mean([next(found_terms) for _ in one.prompts]) for one in theirs]
+
+
+def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
+    """Mean over all tokens of all rows, with a standard error whose clusters are the rows.
+
+    Args:
+        rows: One value per token; at least one token.
+    """
+    values = [value for row in rows for value in row]
+    clusters = [index for index, row in enumerate(rows) for _ in row]
+    assert all(map(math.isfinite, values)), "a probability of the model is not a number"
+    return Drift(fmean(values), len(values), clustered_se(values, clusters))
+
+
+def _compare(
+    engine: Engine, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+) -> list[TokenComparison]:
+    """Tuned and base at given tokens."""
+    compared = []
+    for start in range(0, len(prompts), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        compared += engine.compare_to_base(prompts[rows], completions[rows])
+    return compared

@@ -1,0 +1,333 @@
+"""Geometry of an update: how concentrated it is, how many directions it has, what it shares.
+
+All in float32 on the merged change of each weight matrix, streamed matrix by matrix. Shares are of
+all adapted weights together, not matrix by matrix: the largest weights of a model are what a mask
+would protect. "x % of weights unchanged" is mostly a read-out of the number format, so counts of
+zeros never go without energy shares, and the rounding to bfloat16 is measured by itself.
+
+Source: arXiv 2505.11711 (sparsity of RL updates), 2509.04259 and 2602.03839 (that it is rounding).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import NormalDist, fmean
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from fastslow.core.errors import EvaluationError
+from fastslow.core.types import Metric
+from fastslow.measure.model.ranks import effective_rank, stable_rank
+from fastslow.measure.stats.figure import Undefined, figure
+from fastslow.policy.adapter.deltas import WeightDelta
+
+Deltas: TypeAlias = Callable[[], Iterable[WeightDelta]]
+"""Starts one more pass over the changes of all matrices, in the same order every time."""
+TOP_SHARES = (0.01, 0.05, 0.10)
+TOLERANCES = {"sparsity_0": 0.0, "sparsity_1e_5": 1e-5, "sparsity_1e_4": 1e-4}
+"""A weight that moved by no more than this counts as unchanged, by the figure's name."""
+BINS = 1 << 15
+"""Bins of |change|: the upper half of a float's bits, sign aside; each is under 1 % wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixGeometry:
+    """The change of one weight matrix."""
+
+    name: str
+    shape: tuple[int, int]
+    energy: float
+    """Sum of squares of the change."""
+    stable_rank: Metric
+    effective_rank: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The change of all adapted matrices."""
+
+    metrics: Mapping[str, Metric]
+    matrices: tuple[MatrixGeometry, ...]
+    thresholds: Mapping[float, float]
+    """Size of the smallest change among the top share of weights, by share."""
+    num_weights: int
+    """Adapted weights."""
+
+
+def gaussian_energy_share(share: float) -> float:
+    """Energy share of the largest `share` of Gaussian numbers: 2 t phi(t) + share.
+
+    t is the half-normal's quantile, P(|z| > t) = share. The null of a dense random update; the
+    product of random factors of low rank is more concentrated than that by itself.
+
+    Args:
+        share: In (0, 1).
+    """
+    normal = NormalDist()
+    t = normal.inv_cdf(1 - share / 2)
+    return 2 * t * normal.pdf(t) + share
+
+
+def measure_geometry(deltas: Deltas) -> Geometry:
+    """Every figure of an update, in two passes over its matrices.
+
+    Args:
+        deltas: The changes; at least one matrix.
+    """
+    totals = _Totals()
+    matrices = []
+    for delta in deltas():
+        change = delta.dense().flatten()
+        energy = totals.add(change, delta.base.detach().flatten())
+        matrices.append(_matrix(delta, energy))
+    tops = _tops(deltas, totals)
+    metrics = {metric.name: metric for metric in _metrics(totals, matrices, tops)}
+    return Geometry(
+        metrics=metrics,
+        matrices=tuple(matrices),
+        thresholds={share: threshold for share, (threshold, _) in tops.items()},
+        num_weights=totals.size,
+    )
+
+
+@dataclass
+class _Totals:
+    """Sums over all matrices seen so far."""
+
+    size: int = 0
+    counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
+    energies: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    small: list[int] = field(default_factory=lambda: [0] * len(TOLERANCES))
+    same_bf16: int = 0
+    absolute: float = 0.0
+    base_energy: float = 0.0
+
+    @property
+    def energy(self) -> float:
+        return float(self.energies.sum())
+
+    def add(self, change: Tensor, base: Tensor) -> float:
+        """Take one matrix in; returns the energy of its change."""
+        base = base.float()
+        size = change.abs()
+        bins = _bins(size)
+        energies = torch.bincount(bins, weights=size.double().square_(), minlength=BINS).cpu()
+        self.counts += torch.bincount(bins, minlength=BINS).cpu()
+        self.energies += energies
+        self.size += len(size)
+        for index, tolerance in enumerate(TOLERANCES.values()):
+            self.small[index] += int((size <= tolerance).sum())
+        merged = base + change
+        self.same_bf16 += int((merged.bfloat16() == base.bfloat16()).sum())
+        self.absolute += float(merged.abs().sum(dtype=torch.float64))
+        self.base_energy += float(base.square().sum(dtype=torch.float64))
+        return float(energies.sum())
+
+
+def _bins(sizes: Tensor) -> Tensor:
+    """Bin of each size; larger sizes are in the same or a later bin."""
+    return sizes.view(torch.int32).bitwise_right_shift(16).long()
+
+
+def _tops(deltas: Deltas, totals: _Totals) -> dict[float, tuple[float, float]]:
+    """Threshold and energy of the top weights, by share: exact, from one more pass.
+
+    The histogram says in which bin the smallest of the top weights lies and what lies above it; the
+    second pass collects that bin alone.
+    """
+    from_top = totals.counts.flip(0).cumsum(0)
+    wanted, places = {}, {}
+    for share in TOP_SHARES:
+        wanted[share] = max(1, math.floor(share * totals.size))
+        places[share] = BINS - 1 - int(torch.searchsorted(from_top, wanted[share]))
+    needed = sorted({place for place in places.values() if place > 0})
+    found: dict[int, list[Tensor]] = {place: [] for place in needed}
+    if needed:
+        for delta in deltas():
+            size = delta.dense().flatten().abs()
+            bins = _bins(size)
+            for place, parts in found.items():
+                parts.append(size[bins == place].cpu())
+    tops = {}
+    for share, place in places.items():
+        above, energy = int(totals.counts[place + 1 :].sum()), totals.energies[place + 1 :].sum()
+        threshold = 0.0
+        if place > 0:
+            largest = torch.topk(torch.cat(found[place]), wanted[share] - above).values
+            threshold = float(largest[-1])
+            energy = energy + largest.double().square().sum()
+        tops[share] = (threshold, float(energy))
+    return tops
+
+
+def _matrix(delta: WeightDelta, energy: float) -> MatrixGeometry:
+    values = delta.singular_values() if energy > 0 else []
+    rows, columns = delta.base.shape
+    return MatrixGeometry(
+        delta.name,
+        (rows, columns),
+        energy,
+        figure("stable_rank", "sum s^2 / s_1^2", lambda: stable_rank(values)),
+        figure("effective_rank", "exp(entropy of s / sum s)", lambda: effective_rank(values)),
+    )
+
+
+def _metrics(
+    totals: _Totals,
+    matrices: Sequence[MatrixGeometry],
+    tops: Mapping[float, tuple[float, float]],
+) -> list[Metric]:
+    def of_energy(share: float) -> Callable[[], float]:
+        def value() -> float:
+            if totals.energy == 0:
+                raise Undefined("the update is zero everywhere")
+            return tops[share][1] / totals.energy
+
+        return value
+
+    def mean_rank(ranks: Sequence[Metric]) -> float:
+        values = [rank.value for rank in ranks if rank.value is not None]
+        if not values:
+            raise Undefined("the update is zero everywhere")
+        return fmean(values)
+
+    made = []
+    for share in TOP_SHARES:
+        percent = round(100 * share)
+        made.append(
+            figure(
+                f"energy_top{percent}_frac",
+                f"energy of the {percent} % most changed weights of all / energy of the update; "
+                f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
+                of_energy(share),
+            )
+        )
+    for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True):
+        made.append(
+            Metric(
+                name,
+                count / totals.size,
+                None,
+                f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
+            )
+        )
+    made += [
+        Metric(
+            "unchanged_bf16_frac",
+            totals.same_bf16 / totals.size,
+            None,
+            "share of weights whose bfloat16 value is the base's (after arXiv 2602.03839)",
+        ),
+        figure(
+            "stable_rank",
+            "sum s^2 / s_1^2, mean over changed matrices (Rudelson & Vershynin 2007)",
+            lambda: mean_rank([matrix.stable_rank for matrix in matrices]),
+        ),
+        figure(
+            "effective_rank",
+            "exp(entropy of s / sum s), mean over changed matrices (Roy & Vetterli 2007)",
+            lambda: mean_rank([matrix.effective_rank for matrix in matrices]),
+        ),
+        figure(
+            "relative_norm",
+            "Frobenius norm of the change / of the base, over all adapted weights (ours)",
+            lambda: _root_ratio(totals.energy, totals.base_energy),
+        ),
+        Metric(
+            "weight_mean_abs",
+            totals.absolute / totals.size,
+            None,
+            "mean |w| of the adapted weights after the change (Dohare et al. 2024)",
+        ),
+    ]
+    return made
+
+
+def _root_ratio(energy: float, base_energy: float) -> float:
+    if base_energy == 0:
+        raise Undefined("the base's weights are zero")
+    return math.sqrt(energy / base_energy)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How much of their most changed weights two stages share."""
+
+    first: str
+    second: str
+    jaccard: Metric
+    """Shared weights over weights in either mask, in [0, 1]."""
+    chance: float
+    """What independent masks of these sizes would give."""
+
+
+def chance_jaccard(first: float, second: float) -> float:
+    """Expected overlap of two independent masks of these shares; p/(2 - p) for equal ones.
+
+    Args:
+        first: Share of weights in the mask, in (0, 1].
+        second: The same of the other mask.
+    """
+    both = first * second
+    return both / (first + second - both)
+
+
+def top_overlaps(
+    stages: Mapping[str, Deltas], thresholds: Mapping[str, float], share: float = 0.01
+) -> list[Overlap]:
+    """Jaccard overlap of the most changed weights, for every pair of stages, in one pass over each.
+
+    Args:
+        stages: The changes each stage made, over the same matrices.
+        thresholds: Of each stage, at that share, as `measure_geometry` found it.
+        share: One of `TOP_SHARES`. Ties with the smallest weight of a mask are all in it.
+
+    Raises:
+        EvaluationError: The stages changed different matrices.
+    """
+    sizes = dict.fromkeys(stages, 0)
+    shared = dict.fromkeys(combinations(stages, 2), 0)
+    total = 0
+    for row in zip(*(deltas() for deltas in stages.values()), strict=True):
+        if len({delta.name for delta in row}) != 1:
+            raise EvaluationError(
+                f"overlap of updates: got {', '.join(delta.name for delta in row)} at one place. "
+                "Stages can be compared only if they adapt the same matrices."
+            )
+        masks = {
+            name: delta.dense().abs() >= thresholds[name]
+            for name, delta in zip(stages, row, strict=True)
+        }
+        total += row[0].base.numel()
+        for name, mask in masks.items():
+            sizes[name] += int(mask.sum())
+        for first, second in shared:
+            shared[first, second] += int((masks[first] & masks[second]).sum())
+    return [
+        _overlap(pair, common, sizes, total, thresholds, share) for pair, common in shared.items()
+    ]
+
+
+def _overlap(
+    pair: tuple[str, str],
+    common: int,
+    sizes: Mapping[str, int],
+    total: int,
+    thresholds: Mapping[str, float],
+    share: float,
+) -> Overlap:
+    first, second = pair
+
+    def value() -> float:
+        for name in pair:
+            if thresholds[name] == 0:
+                raise Undefined(f"{name} changed fewer than {share:.0%} of the weights")
+        return common / (sizes[first] + sizes[second] - common)
+
+    name = f"jaccard_top{round(100 * share)}"
+    formula = "weights in both masks / weights in either (CPI-FT, arXiv 2508.21741)"
+    chance = chance_jaccard(sizes[first] / total, sizes[second] / total)
+    return Overlap(first, second, figure(name, formula, value), chance)

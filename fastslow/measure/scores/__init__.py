@@ -1,0 +1,1 @@
+"""What a policy forgot, learned and kept: pure functions on score tables."""

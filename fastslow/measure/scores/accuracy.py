@@ -1,0 +1,89 @@
+"""Accuracy: the level a run reaches, averaged in the ways the field averages it.
+
+Letters as in `matrix.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from fastslow.core.types import Metric
+from fastslow.measure.scores.matrix import ScoreMatrix, earlier_tasks, every_stage, metric
+from fastslow.measure.stats.figure import Undefined, figure
+
+
+@metric("1/T sum_{j<=T} R[T,j] (Lopez-Paz & Ranzato 2017, arXiv 1706.08840)")
+def average_accuracy(R: ScoreMatrix) -> float:
+    """Mean final score over the tasks trained on so far; TRACE calls it OP."""
+    return fmean(R[R.num_stages, j] for j in every_stage(R))
+
+
+@metric("1/T sum_{j<=T} R[j,j] (Riemer et al. 2019, arXiv 1810.11910)")
+def learning_accuracy(R: ScoreMatrix) -> float:
+    """Mean score of each task right after its own stage: how well it was learned at all."""
+    return fmean(R[j, j] for j in every_stage(R))
+
+
+@metric("1/T sum_{k<=T} average_accuracy after stage k (Rebuffi et al. 2017, arXiv 1611.07725)")
+def average_incremental_accuracy(R: ScoreMatrix) -> float:
+    """Mean over stages of the average accuracy so far; PyCIL's "average"."""
+    return fmean(fmean(R[k, j] for j in range(1, k + 1)) for k in every_stage(R))
+
+
+@metric("2/(T(T+1)) sum_{i>=j} R[i,j] (Diaz-Rodriguez et al. 2018, arXiv 1810.13166)")
+def lower_triangle_accuracy(R: ScoreMatrix) -> float:
+    """Mean of every score at or after the task's own stage."""
+    return fmean(R[i, j] for i in every_stage(R) for j in range(1, i + 1))
+
+
+def worst_of(R: ScoreMatrix, j: int) -> float:
+    """Task j's worst score at the stage ends after its own; 1 <= j < T.
+
+    Raises:
+        Undefined: A cell it needs was not measured.
+    """
+    return min(R[t, j] for t in range(j + 1, R.num_stages + 1))
+
+
+@metric(
+    "1/(T-1) sum_{j<T} min_{j<t<=T} R[t,j], t over stage ends (De Lange et al. 2023, 2205.13452)"
+)
+def min_acc(R: ScoreMatrix) -> float:
+    """Mean over earlier tasks of the worst score after learning; evaluated at stage ends only."""
+    return fmean(worst_of(R, j) for j in earlier_tasks(R))
+
+
+@metric("1/T R[T,T] + (1 - 1/T) min_acc (De Lange et al. 2023, arXiv 2205.13452)")
+def wc_acc(R: ScoreMatrix) -> float:
+    """Worst-case accuracy: the newest task as learned, every earlier one at its worst."""
+    T = R.num_stages
+    return R[T, T] / T + (1 - 1 / T) * fmean(worst_of(R, j) for j in earlier_tasks(R))
+
+
+def lca(curves: Mapping[str, Sequence[float]], updates: int) -> Metric:
+    """Learning curve area LCA_b: how fast tasks are learned in their first `updates` updates.
+
+    Args:
+        curves: By task, its test score in [0, 1] before the first update of its own stage and
+            after each update from there on.
+        updates: b, >= 0; 0 gives the zero-shot score.
+
+    Returns:
+        A value in [0, 1]; None where a curve is shorter than `updates + 1`, or there is none.
+    """
+
+    def value() -> float:
+        if not curves:
+            raise Undefined("not measured: no learning curve")
+        for task, curve in curves.items():
+            if len(curve) <= updates:
+                raise Undefined(
+                    f"not measured: task {task!r} was scored {len(curve)} times, "
+                    f"LCA_{updates} needs {updates + 1}"
+                )
+        return fmean(fmean(curve[: updates + 1]) for curve in curves.values())
+
+    formula = (
+        f"1/(b+1) sum_{{b'<=b}} (mean over tasks of the score after b' updates), b = {updates} "
+        "(Chaudhry et al. 2019, arXiv 1812.00420)"
+    )
+    return figure("lca", formula, value)

@@ -1,0 +1,116 @@
+"""Intransigence: what a run failed to learn, without which forgetting cannot be read.
+
+Letters as in `matrix.py`. r_j is the score on task j of a reference run: one model trained on all
+tasks together (`joint`), or one trained on task j alone with the same budget (`isolated`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+from fastslow.core.types import Metric
+from fastslow.measure.scores.matrix import ScoreMatrix, every_stage, metric
+from fastslow.measure.stats.figure import Undefined
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What another run reached on the same tasks."""
+
+    kind: Literal["joint", "isolated"]
+    """Trained on all tasks so far together, or on each task alone from the base."""
+    scores: Mapping[str, float]
+    """Its test score in [0, 1], by task name."""
+
+    def of(self, task: str) -> float:
+        """r_j of the task of that name.
+
+        Raises:
+            Undefined: The reference was not scored on it.
+        """
+        if task not in self.scores:
+            raise Undefined(f"not measured: no reference score for task {task!r}")
+        return self.scores[task]
+
+
+def intransigence_of(R: ScoreMatrix, j: int, reference: Reference | None) -> float:
+    """I_j: the reference score on task j minus the score when it was learned here.
+
+    Positive = failed to learn; in [-1, 1].
+
+    Args:
+        R: The score matrix.
+        j: The task, by its stage, 1 <= j <= T.
+        reference: None when there is no such run.
+
+    Raises:
+        Undefined: There is no reference, it lacks the task, or the cell is missing.
+    """
+    if reference is None:
+        raise Undefined("not measured: needs a reference run (joint, or each task alone)")
+    return reference.of(R.stages[j - 1]) - R[j, j]
+
+
+def intransigence(R: ScoreMatrix, reference: Reference | None = None) -> Metric:
+    """How much worse each task was learned than by a reference run; belongs beside `bwt_gem`.
+
+    Its formula ends with which reference it is, `ref=joint` or `ref=isolated`. Values of I_j that
+    rise with j are a cheap sign of lost plasticity.
+
+    Args:
+        R: The score matrix.
+        reference: None when there is no such run.
+    """
+    measured = _mean_intransigence(R, reference)
+    label = "" if reference is None else f"; ref={reference.kind}"
+    return replace(measured, formula=measured.formula + label)
+
+
+@metric(
+    "1/T sum_{j<=T} (r_j - R[j,j]), r_j a reference model's score; positive = failed to learn "
+    "(Chaudhry et al. 2018)",
+    name="intransigence",
+)
+def _mean_intransigence(R: ScoreMatrix, reference: Reference | None) -> float:
+    return fmean(intransigence_of(R, j, reference) for j in every_stage(R))
+
+
+@metric(
+    "1/T sum_{j<=T} (R[j,j] - r_j), r_j trained on task j alone from the base with the same "
+    "budget (as in SAPT)"
+)
+def fwt_isolated(R: ScoreMatrix, reference: Reference | None = None) -> float:
+    """Gain from having learned other tasks before: minus `intransigence` with `ref=isolated`.
+
+    Args:
+        R: The score matrix.
+        reference: Must be `isolated`; a joint one has no value here.
+    """
+    if reference is None or reference.kind != "isolated":
+        raise Undefined("not measured: needs each task trained alone from the base")
+    return -fmean(intransigence_of(R, j, reference) for j in every_stage(R))
+
+
+@metric("1/T sum_{j<=T} (R[j,j] - R[0,j]) (ours)")
+def learning_gain(R: ScoreMatrix) -> float:
+    """Mean gain over the base at learning, in [-1, 1]: what there was to forget."""
+    return fmean(R[j, j] - R[0, j] for j in every_stage(R))
+
+
+def why_bwt_says_nothing(R: ScoreMatrix, noise_floor: float = 0.0) -> str | None:
+    """Why backward transfer of this run must not be read as retention; None if it may be.
+
+    Args:
+        R: The score matrix.
+        noise_floor: Difference that repeated base runs show by themselves, in score units, >= 0.
+    """
+    gain = learning_gain(R)
+    if gain.value is None:
+        return gain.reason
+    if gain.value <= noise_floor:
+        return (
+            f"BWT is not informative: the tasks gained {gain.value:.3g} on average when they were "
+            f"learned, not above the noise floor {noise_floor:.3g}"
+        )
+    return None

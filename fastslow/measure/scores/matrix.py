@@ -1,0 +1,173 @@
+"""The score matrix, and what turns a formula on it into a metric.
+
+In the formulas of `accuracy.py`, `transfer.py`, `forgetting.py` and `intransigence.py` stages and
+tasks count from 1, task j is the one stage j trains on, T is the last stage, row 0 is the untouched
+base: `R[i, j]` is the score on task j after stage i. The same formula after stage k is
+`name(matrix.upto(k))`. Scores come from `measure/evaluator.py` through the records.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec
+
+from fastslow.core.errors import EvaluationError
+from fastslow.core.types import Metric, PromptPolicy
+from fastslow.measure.stats.figure import Undefined, figure
+
+P = ParamSpec("P")
+
+FORMULAS: dict[str, str] = {}
+"""Metric name to its formula and source, in one line; filled by the decorators `metric`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreMatrix:
+    """Scores of every task in every row: row 0 the base, row i after stage i."""
+
+    tasks: tuple[str, ...]
+    """Column names. A task that no stage visits is held out and enters no formula."""
+    stages: tuple[str, ...]
+    """The task each stage trains on, in training order."""
+    rows: tuple[tuple[float | None, ...], ...]
+    """`len(stages) + 1` rows of `len(tasks)` scores in [0, 1]; None where not measured."""
+
+    def __post_init__(self) -> None:
+        """Check shapes, names and ranges.
+
+        Raises:
+            EvaluationError: A row is missing or too short, a stage's task has no column, or a
+                score lies outside [0, 1].
+        """
+        if len(self.rows) != len(self.stages) + 1:
+            raise EvaluationError(
+                f"score matrix: {len(self.stages)} stages need {len(self.stages) + 1} rows (row 0 "
+                f"is the base), got {len(self.rows)}. Give unmeasured rows as None."
+            )
+        unknown = [stage for stage in self.stages if stage not in self.tasks]
+        if unknown or len(set(self.tasks)) != len(self.tasks):
+            raise EvaluationError(
+                f"score matrix: columns {list(self.tasks)} must be distinct and hold every stage's "
+                f"task, got stages {list(self.stages)}. Name each scored task once."
+            )
+        for i, row in enumerate(self.rows):
+            if len(row) != len(self.tasks):
+                raise EvaluationError(
+                    f"score matrix: row {i} has {len(row)} scores, expected {len(self.tasks)}, "
+                    "one per task. Give unmeasured ones as None."
+                )
+            for task, score in zip(self.tasks, row, strict=True):
+                if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
+                    raise EvaluationError(
+                        f"score matrix: row {i}, task {task!r}: got {score}. A score is in "
+                        "[0, 1], higher is better; rescale it in the task's grader."
+                    )
+
+    @property
+    def num_stages(self) -> int:
+        """T, the number of stages."""
+        return len(self.stages)
+
+    def upto(self, k: int) -> "ScoreMatrix":
+        """The matrix as it stood after stage k: the first k stages and k + 1 rows.
+
+        Args:
+            k: Stages to keep, from 0 to T.
+        """
+        if not 0 <= k <= self.num_stages:
+            raise IndexError(f"stage {k} of a matrix with {self.num_stages} stages")
+        return ScoreMatrix(self.tasks, self.stages[:k], self.rows[: k + 1])
+
+    def __getitem__(self, index: tuple[int, int]) -> float:
+        """R[i, j]: the score after stage i (0 is the base) on the task of stage j (from 1).
+
+        Raises:
+            Undefined: The cell was not measured.
+        """
+        i, j = index
+        assert 0 <= i <= self.num_stages, index
+        assert 1 <= j <= self.num_stages, index
+        score = self.rows[i][self.tasks.index(self.stages[j - 1])]
+        if score is None:
+            raise Undefined(f"not measured: task {self.stages[j - 1]!r} in row {i}")
+        return score
+
+
+def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolicy:
+    """The text a cell of the headline matrix is scored with: `seed` before the task's stage.
+
+    Args:
+        stages: The task each stage trains on, in training order.
+        row: Row of the matrix, 0 the base.
+        task: A column's name.
+
+    Returns:
+        `live`, the text in deployment, once a stage has visited the task; `seed` until then, so
+        that forward transfer compares equal texts.
+    """
+    return "live" if task in stages[:row] else "seed"
+
+
+def metric(
+    formula: str, name: str | None = None
+) -> Callable[
+    [Callable[Concatenate[ScoreMatrix, P], float]], Callable[Concatenate[ScoreMatrix, P], Metric]
+]:
+    """Turn a function on the matrix into a metric: a value, or None and a reason.
+
+    Args:
+        formula: The formula and its source, in one line.
+        name: Of the metric; the function's where it is None.
+    """
+
+    def declare(
+        function: Callable[Concatenate[ScoreMatrix, P], float],
+    ) -> Callable[Concatenate[ScoreMatrix, P], Metric]:
+        given = name or function.__name__
+        FORMULAS[given] = formula
+
+        @functools.wraps(function)
+        def measured(R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
+            def value() -> float:
+                each_task_once(R)
+                return function(R, *args, **kwargs)
+
+            return figure(given, formula, value)
+
+        return measured
+
+    return declare
+
+
+def each_task_once(R: ScoreMatrix) -> None:
+    """Check that the formulas, which know one stage per task, apply.
+
+    Raises:
+        Undefined: There is no stage, or two stages train on one task.
+    """
+    if R.num_stages == 0:
+        raise Undefined("no stage has been measured")
+    for task in R.stages:
+        if R.stages.count(task) > 1:
+            visits = [str(i) for i, name in enumerate(R.stages, start=1) if name == task]
+            raise Undefined(
+                f"task {task!r} is visited by stages {' and '.join(visits)}; "
+                "the formula needs one visit per task"
+            )
+
+
+def every_stage(R: ScoreMatrix) -> range:
+    """Every j <= T."""
+    return range(1, R.num_stages + 1)
+
+
+def earlier_tasks(R: ScoreMatrix) -> range:
+    """Every j < T.
+
+    Raises:
+        Undefined: There is no earlier task.
+    """
+    if R.num_stages < 2:
+        raise Undefined("needs at least two stages, this run has one")
+    return range(1, R.num_stages)

@@ -1,0 +1,169 @@
+"""Plasticity: can the weights of a stage still learn something new as well as the base can?
+
+The fresh-run probe trains on a task that no stage visits, from the weights of stage i and from the
+base: same data, steps, optimizer, seeds and seed text, new optimizer state. V(s) is the mean
+validation score at step s. Two figures matter: a high start without a gain is retention or
+transfer, not plasticity. This module only reads the curves.
+
+Source: the probe of Fast-Slow Training (arXiv 2605.12484); area and gain ratio are ours.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import Literal
+
+from fastslow.core.errors import EvaluationError
+from fastslow.core.types import Metric
+from fastslow.measure.scores.curves import LearningCurve, count_to_threshold
+from fastslow.measure.stats.bootstrap import RESAMPLES, Estimate, estimate
+from fastslow.measure.stats.figure import Undefined, figure
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The curves of one probe: from some stage's weights, and from the base."""
+
+    tuned: tuple[LearningCurve, ...]
+    """One per seed, from the weights that are probed."""
+    base: tuple[LearningCurve, ...]
+    """From the base, with the same seeds in the same order."""
+    adapter: Literal["merge", "continue"]
+    """Whether the probe trains a new adapter on top of the old one, or goes on with the old one."""
+
+    def __post_init__(self) -> None:
+        """Check that the two sides can be compared.
+
+        Raises:
+            EvaluationError: They differ in seeds, counts, unit or examples, or there is no curve.
+        """
+        curves = (*self.tuned, *self.base)
+        shapes = {(curve.unit, curve.at, curve.num_examples) for curve in curves}
+        if len(self.tuned) != len(self.base) or len(shapes) != 1 or len(curves[0].at) < 2:
+            raise EvaluationError(
+                f"plasticity probe: got {len(self.tuned)} curves from the stage and "
+                f"{len(self.base)} from the base, at {sorted({c.at for c in curves})}. Both sides "
+                "need the same seeds, and two or more equal counts on equal examples."
+            )
+
+
+def probe_metrics(
+    probe: Probe, *, noise_floor: float = 0.0, threshold: float | None = None
+) -> dict[str, Metric]:
+    """Every figure of a probe, by name; the mean over seeds is taken first.
+
+    Args:
+        probe: The curves.
+        noise_floor: Gains and denominators up to this, in score units, count as none; >= 0.
+        threshold: Score for `probe_steps_to_threshold` and its `_base` twin; None leaves both out.
+    """
+    formulas = _figures(probe, noise_floor)
+    tuned, base = _mean(probe.tuned, None), _mean(probe.base, None)
+    made = [
+        figure(name, f"{formula}, adapter policy {probe.adapter}", _on(compute, tuned, base))
+        for name, (formula, compute) in formulas.items()
+    ]
+    if threshold is not None:
+        for name, means in (("", tuned), ("_base", base)):
+            curve = LearningCurve(
+                probe.base[0].unit, probe.base[0].at, tuple((mean,) for mean in means)
+            )
+            reached = count_to_threshold(curve, threshold)
+            made.append(replace(reached, name=f"probe_{reached.name}{name}"))
+    return {metric.name: metric for metric in made}
+
+
+def probe_estimates(
+    probe: Probe,
+    generator: random.Random,
+    *,
+    noise_floor: float = 0.0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Estimate]:
+    """The figures of `probe_metrics` that are means or ratios, with bootstrap intervals.
+
+    Examples are drawn again, the same for both sides, and with several seeds the seeds too, in
+    pairs; with one seed the interval says nothing about other seeds.
+
+    Args:
+        probe: The curves.
+        generator: Of the bootstrap.
+        noise_floor: As in `probe_metrics`.
+        resamples: Draws, >= 40.
+    """
+    metrics = probe_metrics(probe, noise_floor=noise_floor)
+    formulas = _figures(probe, noise_floor)
+    seeds = len(probe.base)
+    made = {}
+    for name, (_, compute) in formulas.items():
+
+        def again(examples: Sequence[int], compute: Compute = compute) -> float:
+            drawn = generator.choices(range(seeds), k=seeds) if seeds > 1 else [0]
+            tuned = _mean([probe.tuned[i] for i in drawn], examples)
+            base = _mean([probe.base[i] for i in drawn], examples)
+            return compute(tuned, base)
+
+        if name != "probe_stalled":
+            made[name] = estimate(
+                metrics[name], probe.base[0].num_examples, again, generator, resamples
+            )
+    return made
+
+
+Compute = Callable[[Sequence[float], Sequence[float]], float]
+
+
+def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
+    """Name to formula and function of the two mean curves V (probed) and V_0 (base)."""
+    at = probe.base[0].at
+
+    def area(means: Sequence[float]) -> float:
+        points = list(zip(at, means, strict=True))
+        return sum((t - s) * (v + w) / 2 for (s, v), (t, w) in pairwise(points))
+
+    def gained(means: Sequence[float]) -> float:
+        return area([mean - means[0] for mean in means])
+
+    def ratio(above: float, below: float, least: float, what: str) -> float:
+        if below <= least:
+            raise Undefined(f"the base's {what} is {below:.3g}, not above {least:.3g}")
+        return above / below
+
+    def stalled(v: Sequence[float], b: Sequence[float]) -> float:
+        if b[-1] - b[0] <= floor:
+            raise Undefined("the base learned nothing on the probe task either")
+        return float(v[-1] - v[0] <= floor)
+
+    span = at[-1] - at[0]
+    return {
+        "probe_start_difference": ("V(0) - V_0(0)", lambda v, b: v[0] - b[0]),
+        "probe_end_difference": ("V(S) - V_0(S)", lambda v, b: v[-1] - b[-1]),
+        "probe_end_ratio": (
+            "V(S) / V_0(S)",
+            lambda v, b: ratio(v[-1], b[-1], floor, "final score"),
+        ),
+        "probe_gain": ("V(S) - V(0)", lambda v, b: v[-1] - v[0]),
+        "probe_gain_base": ("V_0(S) - V_0(0)", lambda v, b: b[-1] - b[0]),
+        "probe_gain_ratio": (
+            "(V(S) - V(0)) / (V_0(S) - V_0(0))",
+            lambda v, b: ratio(v[-1] - v[0], b[-1] - b[0], floor, "gain"),
+        ),
+        "probe_auc": ("trapezoid area under V(s), in score x steps", lambda v, b: area(v)),
+        "probe_auc_base": ("trapezoid area under V_0(s), in score x steps", lambda v, b: area(b)),
+        "probe_auc_ratio": (
+            "area under V(s) - V(0) / area under V_0(s) - V_0(0)",
+            lambda v, b: ratio(gained(v), gained(b), floor * span, "area above its start"),
+        ),
+        "probe_stalled": ("1 if V(S) - V(0) <= noise floor < V_0(S) - V_0(0), else 0", stalled),
+    }
+
+
+def _mean(curves: Sequence[LearningCurve], examples: Sequence[int] | None) -> list[float]:
+    """Mean over seeds of the curves' means at each point."""
+    return [fmean(point) for point in zip(*(c.means(examples) for c in curves), strict=True)]
+
+
+def _on(compute: Compute, tuned: Sequence[float], base: Sequence[float]) -> Callable[[], float]:
+    return lambda: compute(tuned, base)

@@ -1,0 +1,76 @@
+"""Bootstrap intervals of figures that have no standard error in closed form.
+
+Examples are drawn again with replacement, the same ones for everything that is compared, and the
+figure is computed from each draw; the 2.5 and 97.5 percentiles are the interval (Efron 1979).
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastslow.core.types import Metric
+from fastslow.measure.stats.figure import Undefined
+from fastslow.measure.stats.intervals import Interval
+
+RESAMPLES = 1000
+LEAST_DEFINED = 0.95
+"""Share of draws on which the figure must have a value for an interval to be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval, or why it has none."""
+
+    metric: Metric
+    interval: Interval | None
+    """95 %; the value itself may lie outside it where the figure is biased."""
+    interval_reason: str | None
+    """Why `interval` is None; None when there is one."""
+
+
+def estimate(
+    metric: Metric,
+    units: int,
+    again: Callable[[Sequence[int]], float],
+    generator: random.Random,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Put a bootstrap interval beside a figure.
+
+    Args:
+        metric: The figure on all units.
+        units: How many units it is a function of, e.g. examples.
+        again: The figure computed from units of these indices, some of them several times; may
+            raise `Undefined`.
+        generator: Of the draws.
+        resamples: Draws, >= 40.
+    """
+    if metric.value is None:
+        return Estimate(metric, None, metric.reason)
+    if units < 2:
+        return Estimate(metric, None, "one example has no spread")
+    values = []
+    for _ in range(resamples):
+        drawn = generator.choices(range(units), k=units)
+        try:
+            values.append(again(drawn))
+        except Undefined:
+            continue
+    if len(values) < LEAST_DEFINED * resamples:
+        reason = f"undefined in {resamples - len(values)} of {resamples} bootstrap draws"
+        return Estimate(metric, None, reason)
+    return Estimate(metric, percentile_interval(values), None)
+
+
+def percentile_interval(values: Sequence[float]) -> Interval:
+    """The middle 95 % of some draws' values, interpolated between neighbours; at least one."""
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+    return Interval(at(0.025), at(0.975), "bootstrap")

@@ -1,0 +1,38 @@
+"""One figure of a report: a value, or None and the reason why there is none."""
+
+from collections.abc import Callable
+
+from fastslow.core.types import Metric
+
+
+class Undefined(Exception):
+    """A formula has no value on this input; the message is the reason given in the report."""
+
+
+def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
+    """What `compute` returns as a metric; None and its reason where it raises `Undefined`.
+
+    Args:
+        name: As in docs/methods.md.
+        formula: The formula and its source, in one line.
+        compute: Gives the value; never NaN.
+    """
+    try:
+        return Metric(name, compute(), None, formula)
+    except Undefined as reason:
+        return Metric(name, None, str(reason), formula)
+
+
+def known(value: float | None, what: str) -> float:
+    """`value`, which must have been measured.
+
+    Args:
+        value: None where it was not measured.
+        what: Names it in the reason.
+
+    Raises:
+        Undefined: It was not measured.
+    """
+    if value is None:
+        raise Undefined(f"not measured: {what}")
+    return value

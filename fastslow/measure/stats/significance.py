@@ -1,0 +1,134 @@
+"""What several seeds, several claims and repeated measurements allow one to say.
+
+Pure functions on numbers. The intervals of single differences are in `intervals.py`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean, stdev
+
+from fastslow.core.types import Metric
+from fastslow.measure.stats.figure import Undefined, figure
+
+LEAST_SEEDS = 6
+"""Pairs of seeds from which on a sign-flip test can fall below 5 %: 2/2^6 = .031."""
+MAX_EXACT_SEEDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSummary:
+    """Mean and spread of one figure over seeds."""
+
+    n: int
+    mean: float
+    sd: float | None
+    """Bessel-corrected; None with one seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignFlip:
+    """Exact sign-flip test of paired differences over seeds."""
+
+    n: int
+    """Seeds."""
+    p_value: float
+    """Two-sided, in (0, 1]."""
+    lowest_possible: float
+    """2/2^n: no data whatsoever would have given less."""
+    why_not_significant: str | None
+    """Why no significance may be claimed whatever `p_value` is; None from six seeds on."""
+
+
+def over_seeds(values: Sequence[float]) -> SeedSummary:
+    """Mean and standard deviation of a figure over seeds; at least one."""
+    return SeedSummary(len(values), fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def lowest_sign_flip_p(seeds: int) -> float:
+    """The smallest p-value a two-sided sign-flip test over `seeds` pairs can give: 2/2^n.
+
+    Args:
+        seeds: Pairs, >= 1.
+    """
+    return min(1.0, 2.0 ** (1 - seeds))
+
+
+def sign_flip(differences: Sequence[float]) -> SignFlip:
+    """Could the mean difference over seeds have had either sign by chance?
+
+    Exact: all 2^n ways to flip the signs are counted; the p-value is the share whose mean is at
+    least as far from 0 as the one observed.
+
+    Args:
+        differences: One per seed, treatment minus control under the same seed; 1 to 16.
+
+    Raises:
+        ValueError: There is none, or there are too many to count exactly.
+
+    Source: Fisher's randomisation test; the limits by number of seeds follow from counting.
+    """
+    n = len(differences)
+    if not 1 <= n <= MAX_EXACT_SEEDS:
+        raise ValueError(f"sign_flip: need 1 to {MAX_EXACT_SEEDS} differences, got {n}.")
+    observed = abs(math.fsum(differences))
+    slack = 1e-12 * math.fsum(map(abs, differences))
+    extreme = sum(
+        abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True))) >= observed - slack
+        for signs in product((1, -1), repeat=n)
+    )
+    lowest, why = lowest_sign_flip_p(n), None
+    if n < LEAST_SEEDS:
+        why = f"{n} seeds cannot give p below {lowest:.3g}; significance needs {LEAST_SEEDS}"
+    return SignFlip(n, extreme / 2**n, lowest, why)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p-values: rejecting those up to 5 % keeps the family's error at 5 %.
+
+    Args:
+        p_values: One per claim, by name, in [0, 1].
+
+    Returns:
+        By the same names, in the same order; each at least the plain one, at most 1, and ordered
+        as the plain ones are.
+
+    Source: Holm 1979.
+    """
+    adjusted: dict[str, float] = {}
+    so_far = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda claim: p_values[claim])):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = so_far
+    return {name: adjusted[name] for name in p_values}
+
+
+def noise_floor(base_scores: Sequence[float]) -> Metric:
+    """How far repeated evaluations of the same base lie apart on one task: max - min.
+
+    A floor under what may be called a change, never an interval: the range of n runs grows with n.
+
+    Args:
+        base_scores: Mean score in [0, 1] of each repetition.
+
+    Returns:
+        A value in [0, 1]; None with fewer than two repetitions.
+    """
+
+    def value() -> float:
+        if len(base_scores) < 2:
+            raise Undefined(f"needs two base evaluations at least, got {len(base_scores)}")
+        return max(base_scores) - min(base_scores)
+
+    return figure("noise_floor", "max - min over repeated base evaluations (ours)", value)
+
+
+def gate(threshold: float, floor: Metric) -> float:
+    """What a change must exceed to count: the larger of the threshold wanted and the noise floor.
+
+    Args:
+        threshold: In score units, >= 0.
+        floor: From `noise_floor`; one without a value leaves the threshold.
+    """
+    return threshold if floor.value is None else max(threshold, floor.value)

@@ -1,0 +1,230 @@
+"""The adapter: LoRA weights on a frozen base, their fingerprint and their files.
+
+Files are what PEFT reads and writes (`adapter_config.json`, `adapter_model.safetensors`), so a
+saved adapter loads in transformers and vLLM as it is, as one adapter even where it consists of a
+frozen and a trainable part (`parts.py`).
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fastslow.core.errors import CheckpointError, ModelError, nearest
+from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts
+from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
+
+LAYER = re.compile(r"\.(\d+)\.")
+"""The number of its layer in the name of a module."""
+
+
+def attach_lora(
+    model: Any,
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: str | tuple[str, ...],
+    seed: int,
+    placement: Literal["all", "last_third"] = "all",
+) -> Any:
+    """Wrap `model` with a fresh LoRA adapter; its logits stay equal to the base's.
+
+    Args:
+        model: A transformers causal language model.
+        rank: Rank of each update matrix.
+        alpha: Updates are scaled by `alpha / rank`.
+        target_modules: `"all-linear"` or names of linear modules.
+        seed: Of the random half of the adapter; the global generators stay as they were.
+        placement: In which layers; the last third is a third of them, rounded down, at least one.
+
+    Raises:
+        ModelError: One of the names fits no module of the model, or none in those layers.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = _targets(model, target_modules)
+    if placement == "last_third":
+        targets = _last_third(model, targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def _targets(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
+    """What PEFT is given; PEFT alone would pass over a name that fits nothing if another fits."""
+    if isinstance(wanted, str):
+        return wanted
+    linear = list(_linear_names(model))
+    for name in wanted:
+        if not any(f".{full}".endswith(f".{name}") for full in linear):
+            known = sorted({full.rpartition(".")[2] for full in linear})
+            raise ModelError(
+                f"slow.lora.target_modules: got {name!r}, which fits no linear module of "
+                f"{type(model).__name__}. Use 'all-linear' or names.{nearest(name, known)}"
+            )
+    return list(wanted)
+
+
+def _last_third(model: Any, targets: str | list[str]) -> list[str]:
+    """Full names of the targets in the last third of the layers."""
+    num_layers = model.config.get_text_config().num_hidden_layers
+    first = num_layers - max(1, num_layers // 3)
+    head = model.get_output_embeddings()
+    placed = [
+        name
+        for name, module in _linear_names(model).items()
+        if (match := LAYER.search(name)) is not None
+        and int(match.group(1)) >= first
+        and module is not head
+        and (isinstance(targets, str) or any(f".{name}".endswith(f".{t}") for t in targets))
+    ]
+    if not placed:
+        raise ModelError(
+            f"slow.lora.placement: got 'last_third', but layers {first} to {num_layers - 1} of "
+            f"{type(model).__name__} have no module of slow.lora.target_modules = {targets!r}. "
+            "Use 'all', or names of modules in those layers."
+        )
+    return placed
+
+
+def _linear_names(model: Any) -> dict[str, torch.nn.Module]:
+    """Linear modules by their full name."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = (torch.nn.Linear, Conv1D)
+    return {name: module for name, module in model.named_modules() if isinstance(module, linear)}
+
+
+def adapter_tensors(model: Any) -> dict[str, Tensor]:
+    """The adapter's weights by name, sorted, all parts as one; empty for a model without one."""
+    return concatenated(model) if hasattr(model, "peft_config") else {}
+
+
+def adapter_fingerprint(model: Any) -> str:
+    """Twelve hex digits over every bit of the adapter; "base" for a model without one."""
+    tensors = adapter_tensors(model)
+    if not tensors:
+        return BASE
+    return fingerprint((name, _bytes(tensor)) for name, tensor in tensors.items())
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as a PEFT folder, safetensors only. Nothing for a model without one.
+
+    Raises:
+        CheckpointError: What lies in the folder afterwards is not the adapter.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    model.save_pretrained(
+        folder,
+        safe_serialization=True,
+        save_embedding_layers=False,
+        selected_adapters=["default"],
+    )
+    (folder / PARTS_FILE).unlink(missing_ok=True)
+    if rank := frozen_rank(model):
+        _write_as_one(model, folder, rank)
+    verify_adapter(model, folder)
+
+
+def _write_as_one(model: Any, folder: Path, rank: int) -> None:
+    """Replace the trainable part's files by those of one adapter with the frozen part in it."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}
+    save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
+    (folder / PARTS_FILE).write_text(json.dumps({"frozen_rank": rank}))
+    path = folder / CONFIG_FILE
+    config = json.loads(path.read_text())
+    whole = config["r"] + rank
+    config |= {"r": whole, "lora_alpha": config["lora_alpha"] / config["r"] * whole}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def verify_adapter(model: Any, folder: Path) -> None:
+    """Read a saved adapter back and compare it with the one in memory, tensor by tensor.
+
+    Raises:
+        CheckpointError: It cannot be read, or a tensor is missing or differs.
+    """
+    saved, _ = _read(folder)
+    for name, tensor in adapter_tensors(model).items():
+        if name not in saved or not torch.equal(saved.pop(name), tensor.detach().cpu()):
+            raise CheckpointError(
+                f"{folder / WEIGHTS_FILE}: the saved adapter is not the one in memory, got another "
+                f"{name}. A run could not go on from it. Check the disk, and that no other "
+                "program writes there."
+            )
+    if saved:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: holds {len(saved)} tensors that the adapter does not have, "
+            f"e.g. {min(saved)}. Check that no other program writes there."
+        )
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put the weights saved in `folder` into the adapter `model` already has.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or its tensors are not this adapter's.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    saved, frozen = _read(folder)
+    present = {name: tuple(t.shape) for name, t in concatenated(model, frozen=False).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    differing = [
+        name
+        for name in {*saved, *present}
+        if name not in saved or name not in present or shapes[name] != _grown(name, present, frozen)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: not the adapter of this run, {len(differing)} of "
+            f"{len(present)} tensors differ in name or shape, e.g. {min(differing)}. "
+            "Use the run's own base and LoRA keys."
+        )
+    put_parts(model, saved, frozen)
+
+
+def _grown(name: str, shapes: dict[str, tuple[int, ...]], frozen: int) -> tuple[int, ...]:
+    """Shape of a tensor of the trainable part once `frozen` ranks stand before its own."""
+    first, second = shapes[name]
+    return (first + frozen, second) if "lora_A" in name else (first, second + frozen)
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
+    """Tensors of a saved adapter, and how many of its ranks, the first ones, are frozen."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no adapter there. Give a folder that fastslow or PEFT made."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parts = folder / PARTS_FILE
+        return tensors, json.loads(parts.read_text())["frozen_rank"] if parts.is_file() else 0
+    except (SafetensorError, ValueError, OSError) as err:
+        raise CheckpointError(
+            f"{path}: the adapter cannot be read, got {err}. The file is damaged: use the resume "
+            "point before this one, or a copy."
+        ) from err
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()

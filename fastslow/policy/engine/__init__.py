@@ -1,0 +1,1 @@
+"""Sampling and log-probabilities over the unique tokens of a batch."""

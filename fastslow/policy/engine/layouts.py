@@ -1,0 +1,258 @@
+"""Log-probabilities of completions, exact, in the cheapest of three layouts.
+
+A fast-slow batch repeats its texts and questions in every row. *padded* is the plain batch;
+*packed* puts the unique tokens into one sequence (`trie.py`, `block_attention.py`); *tree* computes
+the keys and values of each text once, of each question once, and branches (`tree.py`). All give
+the same numbers; a cost model picks per batch.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fastslow.core.types import TokenIds
+from fastslow.policy.engine import block_attention
+from fastslow.policy.engine.head import hidden_states, plain_head, score_targets
+from fastslow.policy.engine.prefixes import shared_prefixes
+from fastslow.policy.engine.tree import tree_states
+from fastslow.policy.engine.trie import Trie, lay_out, merge
+
+Layout: TypeAlias = Literal["padded", "packed", "tree"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+PASS_TOKENS = 150.0
+"""What starting one more forward and backward pass costs, in tokens. Source: fitted to the timings
+in docs/log.md."""
+ATTENTION_SLOWDOWN = 2.0
+"""Time of an attention score against as many multiplications inside a linear layer. Source: our
+estimate, not fitted."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoredTokens:
+    """What the model says of the completion tokens of some rows, padded with zeros on the right."""
+
+    logprobs: Float[Tensor, "rows tokens"]
+    """Natural-log probability of each completion token."""
+    entropies: Float[Tensor, "rows tokens"]
+    """Entropy of the distribution each was drawn from, in nats; carries no gradient."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The model's state at the positions that predict completion tokens."""
+
+    states: Float[Tensor, "nodes width"]
+    """Last hidden states, one row per distinct position; logits where there is no `head`."""
+    nodes: tuple[tuple[int, ...], ...]
+    """For each completion, the row of `states` that predicts each of its tokens."""
+    head: torch.nn.Linear | None
+    """Turns states into logits."""
+
+    def logits(self, rows: slice) -> Float[Tensor, "nodes vocab"]:
+        """Logits of some rows of `states`."""
+        states = self.states[rows]
+        return states if self.head is None else self.head(states)
+
+
+def score_completions(
+    model: Any,
+    prompts: Sequence[TokenIds],
+    completions: Sequence[TokenIds],
+    temperature: float = 1.0,
+    layout: Layout | None = None,
+) -> ScoredTokens:
+    """Log-probabilities of `completions` after `prompts`.
+
+    Args:
+        model: A transformers causal language model, with or without an adapter.
+        prompts: Token ids before each completion; none empty.
+        completions: Token ids to score; none empty.
+        temperature: Logits are divided by it first; > 0.
+        layout: How the rows go through the model; None takes the cheapest.
+
+    Returns:
+        One row per completion, as wide as the longest. Differentiable in the model's parameters.
+    """
+    found = predict(model, prompts, completions, layout)
+    device = found.states.device
+
+    def flat(rows: Sequence[Sequence[int]]) -> Int[Tensor, " targets"]:
+        return torch.tensor([number for row in rows for number in row], device=device)
+
+    nodes, targets = flat(found.nodes), flat(completions)
+    if found.head is not None:
+        logprobs, entropies = score_targets(found.states, found.head, nodes, targets, temperature)
+    else:
+        log_distributions = torch.log_softmax(found.states.float() / temperature, dim=-1)
+        logprobs = log_distributions[nodes, targets]
+        with torch.no_grad():
+            entropies = -(log_distributions.exp() * log_distributions).sum(-1)
+    lengths = torch.tensor([len(done) for done in completions], device=device)
+    real = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    empty = torch.zeros(real.shape, device=device)
+    return ScoredTokens(
+        empty.masked_scatter(real, logprobs), empty.masked_scatter(real, entropies[nodes])
+    )
+
+
+def predict(
+    model: Any,
+    prompts: Sequence[TokenIds],
+    completions: Sequence[TokenIds],
+    layout: Layout | None = None,
+) -> Predictions:
+    """States that predict every completion token, in the given layout or the cheapest one."""
+    run: Mapping[Layout, Callable[..., tuple[Tensor, list[list[int]]]]] = {
+        "padded": padded_states,
+        "packed": packed_states,
+        "tree": tree_states,
+    }
+    layout = layout or cheapest(model, prompts, completions)
+    head = plain_head(model)
+    assert head is not None or layout == "padded", "the shared layouts give hidden states"
+    states, nodes = run[layout](model, prompts, completions)
+    return Predictions(states, tuple(map(tuple, nodes)), head)
+
+
+def padded_states(
+    model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+) -> tuple[Tensor, list[list[int]]]:
+    """The plain batch: prompts padded on the left, completions on the right.
+
+    Hidden states, or logits from a model whose head is not plain.
+    """
+    before, after = max(map(len, prompts)), max(map(len, completions))
+    ids = torch.zeros(len(prompts), before + after, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, done) in enumerate(zip(prompts, completions, strict=True)):
+        start, end = before - len(prompt), before + len(done)
+        ids[row, start:end] = torch.tensor(prompt + done)
+        mask[row, start:end] = 1
+    device = model.device
+    inputs = {
+        "input_ids": ids.to(device),
+        "attention_mask": mask.to(device),
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0).to(device),
+        "use_cache": False,
+    }
+    if plain_head(model) is None:
+        states = model(**inputs, logits_to_keep=after + 1).logits
+    else:
+        states = hidden_states(model, **inputs)[:, -after - 1 :]
+    nodes = [
+        list(range(row * (after + 1), row * (after + 1) + len(done)))
+        for row, done in enumerate(completions)
+    ]
+    return states.flatten(0, 1), nodes
+
+
+def packed_states(
+    model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+) -> tuple[Tensor, list[list[int]]]:
+    """The unique tokens as one sequence, attended to block by block; see `trie.py`."""
+    laid_out = lay_out(_needed(prompts, completions))
+    # The distribution of a completion token comes from the node before it.
+    before = [path[len(prompt) - 1 :] for prompt, path in zip(prompts, laid_out.paths, strict=True)]
+    kept = sorted({node for path in before for node in path})
+    index = {node: row for row, node in enumerate(kept)}
+    device = model.device
+    block_attention.install(model)
+    states = hidden_states(
+        model,
+        input_ids=laid_out.tokens[None].to(device),
+        attention_mask=torch.ones(1, 1, 1, 1, device=device),  # blocks bring their own
+        position_ids=laid_out.depth[None].to(device),
+        use_cache=False,
+        blocks=block_attention.masked(laid_out.blocks, model),
+    )[0]
+    return states[torch.tensor(kept, device=device)], [[index[n] for n in path] for path in before]
+
+
+def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Layout:
+    """The layout with the lowest estimated cost; padded for models that cannot share."""
+    reason = why_not_shared(model)
+    if reason is not None:
+        if not getattr(model, "_fastslow_told", False):
+            logger.warning("Prompts are not shared in log-probabilities: %s.", reason)
+            model._fastslow_told = True
+        return "padded"
+    costs = layout_costs(model, prompts, completions)
+    if model.training and getattr(model, "is_activation_checkpointing", False):
+        del costs["tree"]  # checkpointing switches caches off
+    return min(costs, key=lambda layout: costs[layout])
+
+
+def why_not_shared(model: Any) -> str | None:
+    """Why rows of this model cannot share tokens; None if they can.
+
+    Sharing needs attention whose mask is ours to give: full attention in every layer, no state
+    carried from token to token, no image or audio parts, no attention dropped at random; and a
+    head that is a plain linear layer.
+    """
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"the layers of {config.model_type} are of kinds {', '.join(sorted(kinds))}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return f"{config.model_type} attends within a sliding window"
+    if getattr(config, "is_encoder_decoder", False) or hasattr(config, "vision_config"):
+        return f"{config.model_type} is no plain decoder"
+    if not hasattr(config, "num_attention_heads"):
+        return f"{config.model_type} has no attention to share"
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if config._attn_implementation not in ("sdpa", block_attention.ATTENTION) or not getattr(
+        base, "_supports_attention_backend", False
+    ):
+        return f"the attention of {config.model_type} cannot be exchanged for ours"
+    if model.training and getattr(config, "attention_dropout", 0.0):
+        return f"{config.model_type} drops attention at random (attention_dropout)"
+    if plain_head(model) is None:
+        return f"the head of {config.model_type} is not a plain frozen linear layer"
+    return None
+
+
+def layout_costs(
+    model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+) -> dict[Layout, float]:
+    """Estimated cost of each layout, in tokens that go through the linear layers.
+
+    An attention score costs 4 x hidden x layers operations, a token 2 x parameters; passes cost a
+    constant each. Forward and backward scale alike.
+    """
+    config = model.config
+    parameters: int = sum(p.numel() for p in model.parameters())
+    score: float = ATTENTION_SLOWDOWN * 4 * config.hidden_size * config.num_hidden_layers
+    pair = score / (2 * parameters)
+
+    def cost(tokens: int, pairs: float, passes: int) -> float:
+        return tokens + pair * pairs + PASS_TOKENS * passes
+
+    width = max(map(len, prompts)) + max(map(len, completions))
+    padded = cost(len(prompts) * width, len(prompts) * width * width, 1)
+    laid_out = lay_out(_needed(prompts, completions))
+    pairs = sum(block.mask.numel() for block in laid_out.blocks)
+    packed = cost(len(laid_out.tokens), pairs, 1)
+    tree = 0.0
+    for group in shared_prefixes(prompts):
+        rows = {(prompts[i], completions[i]) for i in group.members}
+        trunk = len(group.trunk)
+        suffixes = {prompt for prompt, _ in rows}
+        suffix = max(map(len, suffixes)) - trunk
+        done = max(len(completion) for _, completion in rows) - 1
+        tree += cost(trunk, trunk * trunk, 1)
+        tree += cost(len(suffixes) * suffix, len(suffixes) * suffix * (trunk + suffix), 1)
+        tree += cost(len(rows) * done, len(rows) * done * (trunk + suffix + done), 1)
+    return {"padded": padded, "packed": packed, "tree": tree}
+
+
+def _needed(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Trie:
+    """The trie of what the model must see: nothing follows a last token."""
+    return merge([prompt + done[:-1] for prompt, done in zip(prompts, completions, strict=True)])

@@ -1,0 +1,237 @@
+"""The in-process engine: samples and scores with a torch model, shared beginnings computed once.
+
+Batches become smaller where the memory does not take them.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from fastslow.core.types import Completion, Sampling, TokenIds
+from fastslow.policy.adapter.lora import adapter_fingerprint
+from fastslow.policy.engine.decoding import BranchedRows, DecodingState, SharedRows, draw
+from fastslow.policy.engine.head import CHUNK_NODES
+from fastslow.policy.engine.interface import TokenComparison
+from fastslow.policy.engine.layouts import predict, score_completions, why_not_shared
+from fastslow.policy.engine.memory import free_memory, out_of_memory
+from fastslow.policy.engine.prefixes import shared_prefixes
+from fastslow.policy.render import Renderer
+from fastslow.policy.saved import BASE
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH_ROWS = 64
+"""Rows decoded together."""
+MAX_SHARED_TOKENS = 64
+"""Completions that may grow longer than this are decoded branched: masked columns pile up."""
+MAX_TRUNKS = 16
+"""Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
+
+
+class TorchEngine:
+    """The engine over a transformers model in this process; one caller at a time, others wait.
+
+    Args:
+        model: A causal language model, with or without a PEFT adapter.
+        renderer: Decodes completions; its tokenizer names the stop token.
+    """
+
+    def __init__(self, model: Any, renderer: Renderer) -> None:
+        self.model = model
+        self.renderer = renderer
+        self.stop_ids = frozenset({*_stop_ids(model, renderer.tokenizer), renderer.stop_id})
+        self.num_rollouts = 0
+        self._max_rows = MAX_BATCH_ROWS
+        self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
+        self._busy = threading.RLock()  # switching the adapter off would reach every thread
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
+    ) -> list[Completion]:
+        """See `Engine.sample`: a shared beginning is computed once, and kept for later calls."""
+        done: dict[int, Completion] = {}
+        with self._evaluating(), nullcontext() if adapter else self.base_weights():
+            while len(done) < len(prompts):
+                left = [index for index in range(len(prompts)) if index not in done]
+                try:
+                    for batch, state in self._batches(
+                        [prompts[i] for i in left], sampling, adapter
+                    ):
+                        rows = [left[at] for at in batch]
+                        generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
+                        drawn = self._decode(state, sampling, generators)
+                        done.update(zip(rows, drawn, strict=True))
+                except (RuntimeError, MemoryError) as error:
+                    words = out_of_memory(error)
+                    if words is None or self._max_rows == 1:
+                        raise
+                else:
+                    continue
+                self._make_room(words)
+        if adapter:
+            self.num_rollouts += len(prompts)
+        return [done[index] for index in range(len(prompts))]
+
+    def _make_room(self, words: str) -> None:
+        """After an allocator's refusal: fewer rows at a time from here on, and no kept caches.
+
+        A row's draws depend on its seed alone, so they stay what they are.
+        """
+        self._trunks.clear()
+        free_memory()
+        before, self._max_rows = self._max_rows, self._max_rows // 2
+        logger.warning(
+            "Out of memory while %d completions were drawn together (%s); %d from here on.",
+            before,
+            words,
+            self._max_rows,
+        )
+
+    @torch.no_grad()
+    def logprobs(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
+    ) -> list[tuple[float, ...]]:
+        """See `Engine.logprobs`."""
+        with self._evaluating(), nullcontext() if adapter else self.base_weights():
+            scored = score_completions(self.model, prompts, completions)
+        return [
+            tuple(row[: len(completion)])
+            for row, completion in zip(scored.logprobs.tolist(), completions, strict=True)
+        ]
+
+    @torch.no_grad()
+    def kl_to_base(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[tuple[float, ...]]:
+        """See `Engine.kl_to_base`."""
+        return [both.kl_tuned_base for both in self.compare_to_base(prompts, completions)]
+
+    @torch.no_grad()
+    def compare_to_base(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[TokenComparison]:
+        """See `Engine.compare_to_base`: in float64, some positions at a time."""
+        with self._evaluating():
+            tuned = predict(self.model, prompts, completions)
+            with self.base_weights():
+                base = predict(self.model, prompts, completions)
+        columns: tuple[list[float], ...] = ([], [], [], [])
+        for start in range(0, len(tuned.states), CHUNK_NODES):
+            here = slice(start, start + CHUNK_NODES)
+            p = torch.log_softmax(tuned.logits(here).double(), dim=-1)
+            q = torch.log_softmax(base.logits(here).double(), dim=-1)
+            at_p, at_q, difference = p.exp(), q.exp(), p - q
+            sums = (at_p * difference, -at_q * difference, -at_p * p, -at_q * q)
+            for column, values in zip(columns, sums, strict=True):
+                column += values.sum(-1).tolist()
+        return [
+            TokenComparison(*(tuple(column[node] for node in path) for column in columns))
+            for path in tuned.nodes
+        ]
+
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Within it the model computes as the untouched base; the adapter stays in memory."""
+        off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
+        with self._busy, off():
+            yield
+
+    def _batches(
+        self, prompts: Sequence[TokenIds], sampling: Sampling, adapter: bool
+    ) -> Iterator[tuple[list[int], DecodingState]]:
+        """Cut the prompts into batches that can be decoded together, neighbours by prefix."""
+        weights = adapter_fingerprint(self.model) if adapter else BASE
+
+        def trunk_cache(trunk: TokenIds) -> Any:
+            return self._trunk_cache(trunk, weights)
+
+        groups = shared_prefixes(prompts, self.stop_ids)
+        if sampling.max_tokens <= MAX_SHARED_TOKENS and why_not_shared(self.model) is None:
+            order = [i for group in groups for i in group.members]
+            for start in range(0, len(order), self._max_rows):
+                rows = order[start : start + self._max_rows]
+                picked = [prompts[i] for i in rows]
+                together = shared_prefixes(picked, self.stop_ids)
+                yield rows, SharedRows(self.model, picked, together, trunk_cache)
+            return
+        for group in groups:
+            for start in range(0, len(group.members), self._max_rows):
+                rows = list(group.members[start : start + self._max_rows])
+                picked = [prompts[i] for i in rows]
+                yield rows, BranchedRows(self.model, picked, group.trunk, trunk_cache)
+
+    def _trunk_cache(self, trunk: TokenIds, weights: str) -> Any:
+        """KV of `trunk`, kept for as long as the weights stay what they are."""
+        from transformers import DynamicCache
+
+        key = (weights, trunk)
+        if key not in self._trunks:
+            cache = DynamicCache(config=self.model.config)
+            if trunk:
+                ids = torch.tensor([trunk], device=self.model.device)
+                self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._trunks[key] = cache
+            if len(self._trunks) > MAX_TRUNKS:
+                self._trunks.popitem(last=False)
+        self._trunks.move_to_end(key)
+        return self._trunks[key]
+
+    def _decode(
+        self, state: DecodingState, sampling: Sampling, generators: Sequence[torch.Generator]
+    ) -> list[Completion]:
+        """Draw token after token; finished rows leave the batch."""
+        tokens: list[list[int]] = [[] for _ in generators]
+        logprobs: list[list[float]] = [[] for _ in generators]
+        live = list(range(len(generators)))
+        logits = state.start()
+        for step in range(sampling.max_tokens):
+            drawn, scored = draw(logits, sampling.temperature, [generators[r] for r in live])
+            for row, token, logprob in zip(live, drawn.tolist(), scored.tolist(), strict=True):
+                tokens[row].append(token)
+                logprobs[row].append(logprob)
+            going = [at for at, row in enumerate(live) if tokens[row][-1] not in self.stop_ids]
+            if not going or step + 1 == sampling.max_tokens:
+                break
+            if len(going) < len(live):
+                kept = torch.tensor(going)
+                state.keep(kept)
+                drawn, live = drawn[kept], [live[at] for at in going]
+            logits = state.advance(drawn)
+        return [
+            Completion(
+                token_ids=tuple(row),
+                logprobs=tuple(scores),
+                text=self.renderer.decode(row),
+                finish="stop" if row[-1] in self.stop_ids else "length",
+            )
+            for row, scores in zip(tokens, logprobs, strict=True)
+        ]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switch dropout and gradient checkpointing off, and restore the mode found."""
+        with self._busy:
+            training = self.model.training
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train(training)
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Every token that ends a completion: the tokenizer's and the generation config's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}

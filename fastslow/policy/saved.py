@@ -1,0 +1,126 @@
+"""The files of a saved policy, read as plain data: names, texts, fingerprints. Without torch.
+
+`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. What only has to know
+which weights and texts lie in a folder (gate, rollback, export) comes here.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.errors import CheckpointError
+from fastslow.core.prompts import PromptProgram
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PARTS_FILE = "adapter_parts.json"
+"""Says how many ranks are frozen. Not in the metadata of the weights: with more than one entry
+there, equal adapters would not give equal bytes."""
+TEXTS_FILE = "texts.json"
+STATE_FILE = "stage_adapters.json"
+START_FILE = "stage_start.safetensors"
+KEPT_FOLDER = "adapters"
+BASE = "base"
+"""Fingerprint of the weights without an adapter."""
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header that safetensors itself accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPolicy:
+    """What lies in a folder that `Policy.save` wrote."""
+
+    folder: Path
+    live: Mapping[str, PromptProgram]
+    """Task name to the text it is deployed with; its seed text where it has none."""
+    aside: tuple[str, ...]
+    """Tasks that keep an adapter of their own."""
+    has_adapter: bool
+
+    def adapter_of(self, task: str) -> Path | None:
+        """Folder of the adapter that `task` is deployed with; None where it is the bare base."""
+        if task in self.aside:
+            return self.folder / KEPT_FOLDER / task
+        return self.folder if self.has_adapter else None
+
+    def weights_of(self, task: str) -> str:
+        """Fingerprint of that adapter's weights, as in the records.
+
+        Raises:
+            CheckpointError: The adapter's file is missing or damaged.
+        """
+        adapter = self.adapter_of(task)
+        return BASE if adapter is None else fingerprint_of_file(adapter / WEIGHTS_FILE)
+
+
+def read_kept(folder: Path) -> KeptPolicy:
+    """Read which texts and adapters a folder holds.
+
+    Raises:
+        CheckpointError: It is no folder of a saved policy, or damaged.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: there is no such folder; the stage has not ended, or it was removed. "
+            f"Known: {_names_beside(folder) or 'none'}."
+        )
+    texts = folder / TEXTS_FILE
+    try:
+        live = {
+            str(task): PromptProgram.from_json(program)
+            for task, program in json.loads(texts.read_bytes())["live"].items()
+        }
+        state: dict[str, Any] = {"aside": ()}
+        if (folder / STATE_FILE).is_file():
+            state = json.loads((folder / STATE_FILE).read_bytes())
+        aside = tuple(str(task) for task in state["aside"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
+        raise CheckpointError(
+            f"{folder}: no saved adapter and texts, got {type(err).__name__}: {err}. Expected a "
+            "folder stages/NNN-TASK of a run, as a finished stage leaves it."
+        ) from err
+    return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
+
+
+def _names_beside(folder: Path) -> str:
+    beside = folder.parent
+    names = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+    return ", ".join(sorted(names))
+
+
+def fingerprint(tensors: Iterable[tuple[str, bytes | memoryview]]) -> str:
+    """Twelve hex digits over an adapter's tensors, given as names and bytes in order of names."""
+    digest = hashlib.blake2b(digest_size=6)
+    for name, data in tensors:
+        digest.update(name.encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """`fingerprint` of the tensors in a safetensors file.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        data = path.read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        if size > min(MAX_HEADER_BYTES, len(data) - 8):
+            raise ValueError(f"a header of {size} bytes in a file of {len(data)}")
+        header: dict[str, Any] = json.loads(data[8 : 8 + size])
+        header.pop("__metadata__", None)
+        body = memoryview(data)[8 + size :]
+        spans = {name: entry["data_offsets"] for name, entry in header.items()}
+        if any(not 0 <= start <= end <= len(body) for start, end in spans.values()):
+            raise ValueError("tensors that end after the file does")
+        return fingerprint((name, body[slice(*spans[name])]) for name in sorted(spans))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as err:
+        raise CheckpointError(
+            f"{path}: the adapter cannot be read, got {type(err).__name__}: {err}. The file is "
+            "missing or damaged: use another stage, or a copy."
+        ) from err

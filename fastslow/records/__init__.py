@@ -1,0 +1,1 @@
+"""The run folder: raw rows, events, resume points, its lock, and trackers."""

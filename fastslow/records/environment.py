@@ -1,0 +1,79 @@
+"""What a run ran on: versions, machine, commit. Written once per run folder, read by people.
+
+Never reads environment variables, so no key or token can reach a record. Called by `run_folder.py`.
+"""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from fastslow.core.types import Json
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "dspy",
+    "fastslow",
+    "gepa",
+    "mlflow",
+    "numpy",
+    "peft",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+)
+"""Distributions whose version can change a figure."""
+
+
+def describe_environment(device: str) -> dict[str, Json]:
+    """Facts about this machine and installation, as plain data.
+
+    Args:
+        device: Where the model runs, e.g. `cpu` or `cuda:0`.
+
+    Returns:
+        Names to strings, whole numbers or mappings of them; None for what cannot be found out.
+    """
+    versions: dict[str, Json] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "python": platform.python_version(),
+        "platform": " ".join(filter(None, [platform.system(), *platform.libc_ver()])),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": len(affinity(0)) if affinity else os.cpu_count(),
+        "device": device,
+        "packages": versions,
+        "git": _git_commit(Path.cwd()),
+    }
+
+
+def _git_commit(folder: Path) -> Json:
+    """Commit of the checkout around `folder` and whether files differ from it; None outside one."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout.strip()

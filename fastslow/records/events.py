@@ -1,0 +1,284 @@
+"""What a run measured: one class for every kind of line in its record files.
+
+`jsonl.py` writes and reads them. Every table and metric of a report is computed from them; what
+they mean together is in `report/`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, Union
+
+from fastslow.core.prompts import Candidate, PromptProgram
+from fastslow.core.types import Metric, SampleScore
+
+NEUTRAL = "neutral prose"
+"""Stands where a task's name does; no task can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One graded completion and where in the run it was made; a line of `scores.jsonl`."""
+
+    run: str
+    """Name of the run folder it was made in."""
+    row: int
+    """Row of the score matrix: 0 the base, i after stage i."""
+    cycle: int | None
+    """Index of the cycle it was measured after, from 0; None at the end of a stage."""
+    sample: SampleScore
+    reused: bool = False
+    """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
+    for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleEvent:
+    """What channels spent in one cycle; one event for all of them, or one each."""
+
+    event: ClassVar[str] = "cycle"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    rollouts: Mapping[str, int]
+    """Completions sampled, by channel (`fast`, `slow`)."""
+    seconds: Mapping[str, float]
+    """Wall time, by channel."""
+    metrics: Mapping[str, float | None]
+    """What the channels reported, by `channel/name`; None where not finite."""
+    notes: Sequence[str] = ()
+    """What a reader must know; may quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """One optimizer update of the slow channel; a line of `metrics.jsonl`."""
+
+    event: ClassVar[str] = "step"
+    stage: int
+    cycle: int
+    step: int
+    """Optimizer updates since the start of the stage, from 1."""
+    metrics: Mapping[str, float | None]
+    """By `channel/name`; None where not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """The text that a task is deployed with from here on."""
+
+    event: ClassVar[str] = "text"
+    stage: int
+    task: str
+    role: Literal["live"]
+    program: PromptProgram
+    validation_mean: float | None
+    """Mean score in [0, 1] on validation, by which it was chosen; None if it was not scored."""
+    validation_n: int
+    """Validation examples behind that mean."""
+    rollouts: int = 0
+    """Completions sampled to choose it; they count as the fast channel's."""
+    seconds: float = 0.0
+    """Wall time of choosing it; counts as the fast channel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReoptimizedEvent:
+    """After the last stage the text of an earlier task was evolved again; it is not deployed."""
+
+    event: ClassVar[str] = "reoptimized"
+    task: str
+    program: PromptProgram
+    validation_mean: float
+    """Mean score in [0, 1] on validation, by which it was chosen."""
+    validation_n: int
+    """Validation examples behind that mean."""
+    rollouts: int
+    """Completions sampled to find it: its budget. They count as the evaluation's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkEvent:
+    """After a stage the adapter was scaled down, or left as it was, to keep a share of its gain.
+
+    Scores are means on the validation sample under the deployed text, in [0, 1].
+    """
+
+    event: ClassVar[str] = "shrink"
+    stage: int
+    task: str
+    share: float
+    """Share of the stage's validation gain that was to be kept."""
+    factor: float
+    """The adapter's update was multiplied by it; 1 left it as it was."""
+    reason: str | None
+    """Why the factor is 1; None when it is not."""
+    validation_start: float
+    """With the adapter as the stage found it."""
+    validation_before: float
+    """With the adapter as the stage left it; the gain is this minus `validation_start`."""
+    validation_after: float
+    """With the scaled adapter."""
+    validation_n: int
+    """Validation examples behind each."""
+    kl_before: float | None
+    """KL(tuned || base) on validation inputs in nats per token, as `kl_fst`; None if turned off."""
+    kl_after: float | None
+    """The same with the scaled adapter."""
+    earlier_before: Mapping[str, float]
+    """Validation score of each task of an earlier stage whose adapter was scaled too."""
+    earlier_after: Mapping[str, float]
+    """The same with the scaled adapter."""
+    rollouts: int
+    """Completions sampled for all this; they count as the slow channel's."""
+    seconds: float
+    """Wall time; counts as the slow channel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationEvent:
+    """The texts kept after a fast phase, best first."""
+
+    event: ClassVar[str] = "population"
+    stage: int
+    cycle: int
+    task: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvent:
+    """A divergence between the tuned policy and the base on some inputs, or what goes with it."""
+
+    event: ClassVar[str] = "drift"
+    row: int
+    """Row of the score matrix."""
+    task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
+    name: str
+    """Which divergence, with its direction, e.g. `kl_fst`; or an entropy or cross-entropy."""
+    value: float | None
+    """Nats per generated token; None when not measured."""
+    reason: str | None
+    """Why `value` is None."""
+    tokens: int
+    """Generated tokens behind it."""
+    text_hash: str
+    """The text both policies were given; empty where there was none."""
+    text: Literal["with_text", "without_text"] = "with_text"
+    """The deployed text, or the seed text in its place."""
+    se: float | None = None
+    """Standard error over completions; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseDrawsEvent:
+    """What the base drew on some inputs: it never changes, so it draws them once in a run."""
+
+    event: ClassVar[str] = "base_draws"
+    task: str
+    """Whose test inputs; `NEUTRAL` for prose of no task."""
+    text_hash: str
+    """The text it was given; empty where there was none."""
+    completions: tuple[tuple[int, ...], ...]
+    """Token ids, one completion per input, in the inputs' order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiguresEvent:
+    """Figures that need the model itself, of one kind, on one thing."""
+
+    event: ClassVar[str] = "figures"
+    row: int
+    """Row of the score matrix."""
+    kind: Literal["geometry", "overlap", "proxies"]
+    of: str
+    """What was measured: a stage, a pair of stages, or inputs."""
+    figures: tuple[Metric, ...]
+    numbers: Mapping[str, float]
+    """What later measurements and readers need beside the figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationEvent:
+    """One part of measuring a row of the score matrix is complete: what it cost."""
+
+    event: ClassVar[str] = "evaluation"
+    row: int
+    rollouts: int
+    """Completions sampled, from the tuned policy and from the base."""
+    seconds: float
+    """Wall time."""
+    part: str = "matrix"
+    """`matrix` is the cells of the headline matrix; the others are named where they are made."""
+    reused: int = 0
+    """Score rows that repeat earlier ones; nothing was sampled for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployEvent:
+    """From here on the policy that a stage left is the one in use; a line of `deployed.jsonl`."""
+
+    event: ClassVar[str] = "deploy"
+    row: int
+    """Row of the score matrix: the policy after the stage with this number, from 1."""
+    before: int
+    """The row that was in use until then."""
+    folder: str
+    """Where adapter and texts lie, relative to the run folder."""
+    weights: Mapping[str, str]
+    """Task name to the fingerprint of the adapter it is deployed with."""
+    texts: Mapping[str, str]
+    """Task name to the hash of the text it is deployed with."""
+    at: str
+    """When, as an ISO 8601 time in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraderEvent:
+    """Some answers of a step could not be graded; they count as score 0."""
+
+    event: ClassVar[str] = "grader"
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle; the number of cycles for steps after the last one."""
+    step: str
+    """Name of the step of the loop."""
+    task: str
+    failures: int
+    """Answers of the step that could not be graded."""
+    graded: int
+    """Answers of the task graded since the stage began."""
+    last: str
+    """Why the last one failed; may quote untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """The run entered a state."""
+
+    event: ClassVar[str] = "run"
+    state: str
+    """One of `run_lock.STATES`."""
+    seconds: float
+    """Wall time spent in the run until now, over all resumes."""
+    saving_seconds: float | None = None
+    """Part of it that went into resume points; None where an older version did not measure it."""
+
+
+Event: TypeAlias = Union[
+    CycleEvent,
+    StepEvent,
+    TextEvent,
+    ReoptimizedEvent,
+    ShrinkEvent,
+    PopulationEvent,
+    DriftEvent,
+    BaseDrawsEvent,
+    FiguresEvent,
+    EvaluationEvent,
+    DeployEvent,
+    GraderEvent,
+    RunEvent,
+]

@@ -1,0 +1,211 @@
+"""The record files of a run: one JSON line per fact, append-only and readable after a crash.
+
+Owns how the lines of `scores.jsonl`, `events.jsonl` and `metrics.jsonl` are written and read; what
+is in them is in `events.py`, where they lie in `run_folder.py`.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from fastslow.core.decode import shaped
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import open_regular, parse_json
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import Json
+from fastslow.records.events import Event, ScoreRow
+
+_EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
+
+
+def to_json(record: ScoreRow | Event) -> dict[str, Json]:
+    """Plain data of one record, as it stands in its line."""
+    if isinstance(record, ScoreRow):
+        return {
+            "run": record.run,
+            "row": record.row,
+            "cycle": record.cycle,
+            "reused": record.reused,
+            **asdict(record.sample),
+        }
+    data: dict[str, Json] = {"event": record.event}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, PromptProgram):
+            value = value.to_json()
+        elif field.name == "candidates":
+            value = [candidate.to_json() for candidate in value]
+        elif field.name == "figures":
+            value = [asdict(metric) for metric in value]
+        elif field.name == "metrics":
+            value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        data[field.name] = value
+    return data
+
+
+def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
+    """Inverse of `to_json` for a line of `scores.jsonl`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not such a line.
+    """
+    places = ("run", "row", "cycle", "reused")
+    inner = {k: v for k, v in data.items() if k not in places}
+    outer = {k: v for k, v in data.items() if k in places}
+    row = shaped(ScoreRow, {"sample": inner} | outer)
+    if not 0 <= row.sample.score <= 1:
+        raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
+    return row
+
+
+def event_from_json(data: Mapping[str, Any]) -> Event:
+    """Inverse of `to_json` for a line of `events.jsonl` or `metrics.jsonl`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not such a line.
+    """
+    values = dict(data)
+    kind = values.pop("event")
+    if kind not in _EVENTS:
+        raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
+    return shaped(_EVENTS[kind], values)
+
+
+class RecordWriter:
+    """Appends records to one file. Each line is in the operating system's hands on return."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for appending; a line that a crash left unfinished is cut off.
+
+        Raises:
+            CheckpointError: The file cannot be opened for writing.
+        """
+        self.path = path
+        try:
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
+            os.ftruncate(self._file.fileno(), _end_of_last_line(path))
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written, got {error.strerror}. Records are appended here; "
+                "check that the folder exists and is writable."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, *records: ScoreRow | Event) -> None:
+        """Write the records, one line each, all or none of them.
+
+        Raises:
+            CheckpointError: The disk refused; what was there before is intact.
+        """
+        lines = "".join(json.dumps(to_json(r), allow_nan=False) + "\n" for r in records)
+        start, rest = self.position(), memoryview(lines.encode())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), start)
+            self._file.seek(start)
+            raise CheckpointError(
+                f"{self.path}: could not append {len(records)} records, got {error.strerror}. "
+                "Earlier records are intact. Make room, then resume the run."
+            ) from error
+
+    def sync(self) -> None:
+        """Force everything written so far to the disk itself."""
+        os.fsync(self._file.fileno())
+
+    def position(self) -> int:
+        """Bytes written so far; always the end of a line."""
+        return self._file.tell()
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after `position`, in bytes, a value `position()` once gave.
+
+        Raises:
+            CheckpointError: The file is shorter than that: records are missing.
+        """
+        size = self.position()
+        if size < position:
+            raise CheckpointError(
+                f"{self.path}: has {size} bytes, expected at least {position} as when the resume "
+                "point was made. Records are missing; restore the file from a copy."
+            )
+        os.ftruncate(self._file.fileno(), position)
+        self._file.seek(position)
+
+    def close(self) -> None:
+        """Close the file; nothing can be appended after."""
+        self._file.close()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Bytes up to and including the last newline."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """Every row of a `scores.jsonl`, in order. See `read_records` for what is tolerated."""
+    return [row for row in read_records(path) if isinstance(row, ScoreRow)]
+
+
+def read_events(path: Path) -> list[Event]:
+    """Every event of an `events.jsonl` or `metrics.jsonl`, in order. See `read_records`."""
+    return [row for row in read_records(path) if not isinstance(row, ScoreRow)]
+
+
+def read_records(path: Path) -> Iterator[ScoreRow | Event]:
+    """Read records one by one; a last line without its newline, as a crash leaves it, is skipped.
+
+    Args:
+        path: A file that a `RecordWriter` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, or a complete line is no record; names file:line.
+    """
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = _parse(line)
+            except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
+                raise CheckpointError(
+                    f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
+                    "JSON object per line. The file was edited or damaged; restore it from a copy."
+                ) from error
+            yield record
+
+
+def _parse(line: bytes) -> ScoreRow | Event:
+    data = parse_json(line)
+    if not isinstance(data, dict):
+        raise TypeError("not an object")
+    return event_from_json(data) if "event" in data else score_from_json(data)

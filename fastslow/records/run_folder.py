@@ -1,0 +1,330 @@
+"""One folder per run: what it was made from, what it measured, where it can be resumed.
+
+Owns the names in the folder, the lock, the run's state and the resume points. The content of the
+records is up to `jsonl.py`, that of the parts of a resume point up to the loop. Reports read the
+files without this module.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from fastslow.config.loading.load import config_hash, dump_resolved
+from fastslow.config.models import RunConfig
+from fastslow.core.decode import shaped
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import (
+    damage,
+    disk_errors,
+    is_file,
+    read_json,
+    replace_folder,
+    replace_text,
+    write_checksums,
+)
+from fastslow.core.text import shorten, visible
+from fastslow.core.types import Json
+from fastslow.records.environment import describe_environment
+from fastslow.records.jsonl import RecordWriter
+from fastslow.records.lock import State, locked
+from fastslow.records.state import RunState
+
+
+def new_folder(config: RunConfig) -> Path:
+    """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, with a number where it is taken.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    stamp = datetime.now().astimezone().strftime("%m%d-%H%M")
+    name = f"{stamp}-{config.name}-{config_hash(config)[:8]}"
+    root = Path(config.runs_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def require_no_links(path: Path) -> None:
+    """Make sure that nothing under a run folder leads out of it.
+
+    Raises:
+        CheckpointError: There is a link; names it.
+    """
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            found = Path(folder) / name
+            if found.is_symlink():
+                raise CheckpointError(
+                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    "write to their own folder alone; put the file itself there."
+                )
+
+
+def file_name(text: str) -> str:
+    """Text from a configuration as a harmless file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]|^\.+", "_", text)[:100] or "_"
+
+
+RECORD_FILES = ("scores", "events", "metrics")
+"""Stems of the append-only files; a resume point remembers how long each was."""
+KEPT_POINTS = 2
+"""Resume points kept: the newest, and one before it in case the newest is damaged."""
+POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
+
+
+class RunDir:
+    """An open run folder with one writer: this process, until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock the folder and open its record files; use `create` or `open`.
+
+        Raises:
+            CheckpointError: Another process writes to it, it cannot be written, or a link in it
+                would have this process write elsewhere.
+        """
+        self.path = path
+        self.warnings: list[str] = []
+        """What `load_state` had to pass over, one sentence each."""
+        require_no_links(path)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(path))
+            self.scores, self.events, self.metrics = (
+                stack.enter_context(RecordWriter(path / f"{stem}.jsonl")) for stem in RECORD_FILES
+            )
+            self._resources = stack.pop_all()
+
+    @classmethod
+    def create(
+        cls,
+        config: RunConfig,
+        layers: Mapping[str, str],
+        command: Sequence[str],
+        device: str | None = None,
+    ) -> "RunDir":
+        """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
+
+        Args:
+            config: The run; written fully resolved to `config.json`.
+            layers: Text of every file it was read from, by path; copied to `layers/`.
+            command: The command line that started it, for the report.
+            device: Where the model runs; None writes what the configuration says.
+
+        Raises:
+            CheckpointError: The folder cannot be made or written.
+        """
+        with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
+            path = new_folder(config)
+            replace_text(path / "config.json", dump_resolved(config))
+            for index, (name, text) in enumerate(layers.items()):
+                (path / "layers").mkdir(exist_ok=True)
+                replace_text(path / "layers" / f"{index:02d}-{file_name(Path(name).name)}", text)
+            environment = describe_environment(device or config.model.device)
+            replace_text(path / "environment.json", _json(environment))
+            card: dict[str, Json] = {
+                "run": path.name,
+                "name": config.name,
+                "command": list(command),
+                "config_hash": config_hash(config),
+                "tasks": list(config.task_names),
+                "stages": [stage.task for stage in config.stages],
+                "state": "running",
+                "started": _now(),
+                "ended": None,
+            }
+            replace_text(path / "run.json", _json(card))
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """Open an existing run folder for writing, as a resumed run does.
+
+        Raises:
+            CheckpointError: It is no run folder, or another process writes to it.
+        """
+        cls.require(path)
+        return cls(path)
+
+    @staticmethod
+    def require(path: Path) -> None:
+        """Make sure that a run was made in `path`, without opening it.
+
+        Raises:
+            CheckpointError: It is no run folder.
+        """
+        if not is_file(path / "run.json"):
+            raise CheckpointError(
+                f"{path}: no run folder, got no run.json in it. Known: folders that "
+                "`fastslow train` made. Give the path of one of those."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the record files and let another process write here."""
+        self._resources.close()
+
+    @property
+    def writers(self) -> dict[str, RecordWriter]:
+        """The append-only files, by stem."""
+        writers = (self.scores, self.events, self.metrics)
+        return dict(zip(RECORD_FILES, writers, strict=True))
+
+    def mark(self, state: State) -> None:
+        """Write the run's state, and when it ended, to `run.json`.
+
+        Raises:
+            CheckpointError: The disk refused; the old state stands.
+        """
+        with disk_errors(self.path, "the run's state cannot be written"):
+            card = json.loads((self.path / "run.json").read_bytes())
+            ended = None if state == "running" else _now()
+            text = _json(card | {"state": state, "ended": ended})
+            replace_text(self.path / "run.json", text, in_place=True)
+
+    def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
+        """Make a resume point: all of it or none of it.
+
+        Written to a folder beside, flushed to the disk, checksummed, then renamed to
+        `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
+        kept.
+
+        Args:
+            state: How far the run is; the lengths of the record files are added.
+            write_parts: Writes everything else a resumed run needs into the folder it is given.
+
+        Returns:
+            The folder of the resume point.
+
+        Raises:
+            CheckpointError: The disk refused; earlier resume points are intact.
+        """
+        root = self.path / "resume"
+        within = f"-{state.progress:03d}" if state.progress else ""
+        point = root / f"{state.next_stage:03d}-{state.next_cycle:03d}{within}"
+
+        def write(beside: Path) -> None:
+            write_parts(beside)
+            replace_text(beside / "state.json", _json(asdict(state)))
+            write_checksums(beside)
+
+        with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
+            for writer in self.writers.values():
+                writer.sync()
+            state.positions = {stem: writer.position() for stem, writer in self.writers.items()}
+            replace_folder(point, write)
+            for old in _points(root)[KEPT_POINTS:]:
+                shutil.rmtree(old)
+        return point
+
+    def load_state(self) -> tuple[RunState, Path] | None:
+        """Go back to the newest resume point that is whole.
+
+        Record files are cut to the length they had then, so that what the interrupted part wrote
+        is not counted twice. Damaged points are passed over and named in `warnings`.
+
+        Returns:
+            The state and the folder of its parts; None, with empty record files, if the run never
+            reached a resume point.
+
+        Raises:
+            CheckpointError: There are resume points, but none is whole or the records are gone.
+        """
+        points = _points(self.path / "resume")
+        for point in points:
+            found, state = damage(point), None
+            if found is None:
+                state, found = _read_state(point / "state.json")
+            if state is not None:
+                for stem, writer in self.writers.items():
+                    writer.truncate(state.positions[stem])
+                return state, point
+            self.warnings.append(f"{point}: damaged ({found}); the resume point before is used.")
+        if points:
+            raise CheckpointError(
+                f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
+                "Restore one from a copy, or start a new run."
+            )
+        for writer in self.writers.values():
+            writer.truncate(0)
+        return None
+
+    def keep_folder(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Make a folder of the run, all of it or none of it; one that was there is replaced.
+
+        Args:
+            path: Where, inside the run folder.
+            write: Fills the folder it is given.
+
+        Raises:
+            CheckpointError: The disk refused; what was there stays.
+        """
+        with disk_errors(path, "this folder could not be written"):
+            replace_folder(path, write)
+
+    def write_samples(
+        self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
+    ) -> Path:
+        """Write sampled rollouts as text for people, control characters escaped.
+
+        Args:
+            stage: Index of the stage.
+            task: The task's name.
+            lines: What to show; written one after the other, replacing an earlier file.
+            cycle: Index of the cycle, if these are from one.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
+        path = self.path / "rollouts" / f"{when}-{file_name(task)}.txt"
+        with disk_errors(path, "sampled rollouts cannot be written"):
+            path.parent.mkdir(exist_ok=True)
+            text = "\n".join(lines)
+            shown = "\n".join(visible(line) for line in text.split("\n"))
+            path.write_text(shown + "\n", encoding="utf-8")
+        return path
+
+
+def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
+    """The state in a file, or what is wrong with it."""
+    try:
+        state = shaped(RunState, read_json(path))
+        if {*state.positions} != {*RECORD_FILES}:
+            raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
+    except (OSError, ValueError) as error:
+        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+    return state, None
+
+
+def _points(root: Path) -> list[Path]:
+    """Resume points, newest first."""
+    if not root.is_dir():
+        return []
+    points = [path for path in root.iterdir() if POINT_NAME.match(path.name)]
+    return sorted(points, key=lambda p: tuple(map(int, p.name.split("-"))), reverse=True)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

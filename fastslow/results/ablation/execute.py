@@ -1,0 +1,261 @@
+"""Runs what is missing of an ablation, several runs at once, each in a process of its own.
+
+A run is what `fastslow train` or `fastslow resume` makes of it. What fails is recorded and the
+others go on. A run that another process still writes to, as one whose parent was killed, is waited
+for.
+"""
+
+import ctypes
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastslow.config.cost import estimate_cost
+from fastslow.config.loading.load import dump_resolved
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json
+from fastslow.core.progress import Progress
+from fastslow.core.text import shorten, visible
+from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
+from fastslow.records.jsonl import read_events
+from fastslow.records.lock import locked
+from fastslow.records.tracking.tracker import MlflowTracker, build_tracker
+from fastslow.results.ablation.plan import Plan, PlannedRun
+
+POLL_S = 0.2
+"""Between two looks at the processes."""
+STOP_S = 60.0
+"""A run that is told to stop ends the step in hand; after this long it is told again."""
+LOOK_S = 10.0
+"""Between two readings of what the runs under way have drawn."""
+TRAINED_UNITS = 3
+"""Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
+
+
+@dataclass
+class Active:
+    """A run that is being made."""
+
+    run: PlannedRun
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass
+class Execution:
+    """What is being done about an ablation."""
+
+    plan: Plan
+    progress: Progress
+    todo: list[PlannedRun]
+    active: list[Active] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a run did not come to its end, by its name."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Average accuracy of the run that ended last, by its name."""
+    under_way: float = 0.0
+    """Work that the active runs have done, as it was when they were looked at."""
+    looked: float = -math.inf
+    """When that was, on the monotonic clock."""
+
+
+def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]) -> dict[str, str]:
+    """Make every run that is not finished.
+
+    Args:
+        plan: The ablation.
+        workers: Runs at once, >= 1.
+        make_progress: Takes the work to do, in rollouts drawn.
+
+    Returns:
+        Why runs failed, by their names; empty when all are finished.
+
+    Raises:
+        CheckpointError: The folder cannot be written, or another process runs this ablation.
+        KeyboardInterrupt: After the runs were told to stop and have stopped.
+    """
+    todo = [run for run in plan.runs if plan.find(run).status != "finished"]
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
+        if todo:
+            prepare_tracking(todo[0])
+        doing = Execution(plan, progress, list(todo))
+        try:
+            while doing.todo or doing.active:
+                collect(doing)
+                begin(doing, workers)
+                show(doing)
+                time.sleep(POLL_S)
+        finally:
+            stop(doing.active)
+    return doing.failures
+
+
+def begin(doing: Execution, workers: int) -> None:
+    """Start runs while there is room; those that another process writes to wait."""
+    for run in list(doing.todo):
+        if len(doing.active) >= workers:
+            return
+        found = doing.plan.find(run)
+        if found.status == "running":
+            continue
+        doing.todo.remove(run)
+        if found.status == "finished":  # by the process that was waited for
+            ended(doing, run, None)
+            continue
+        words = ["resume", str(found.path)] if found.path else ["train", str(write_config(run))]
+        log = doing.plan.folder / "logs" / f"{run.name}.log"
+        doing.active.append(Active(run, start(words, log, workers), log))
+        verb = "resuming" if found.path else "starting"
+        say(doing, f"{verb} {run.name} ({log})")
+
+
+def collect(doing: Execution) -> None:
+    """Take note of the runs that have ended."""
+    for one in list(doing.active):
+        code = one.process.poll()
+        if code is not None:
+            doing.active.remove(one)
+            ended(doing, one.run, None if code == 0 else f"exit code {code}: {last_line(one.log)}")
+
+
+def ended(doing: Execution, run: PlannedRun, failure: str | None) -> None:
+    """Say how a run ended, and count it."""
+    found = doing.plan.find(run)
+    doing.progress.finish(units(run))
+    doing.looked = -math.inf  # it was among those under way
+    if failure is None and found.status != "finished":
+        failure = f"ended without a result, its folder is {found.status}"
+    if failure is not None:
+        doing.failures[run.name] = failure
+        say(doing, f"FAILED {run.name}: {failure}")
+        return
+    assert found.path is not None
+    score = average_accuracy(found.path)
+    doing.scores = {run.name: score} if score is not None else {}
+    say(doing, f"finished {run.name}" + (f", average accuracy {score:.2f}" if doing.scores else ""))
+
+
+def show(doing: Execution) -> None:
+    """The progress line."""
+    names = ", ".join(one.run.name for one in doing.active)
+    waiting = [] if doing.active else [run.name for run in doing.todo]
+    what = f"running {names}" if names else f"waiting for another process on {', '.join(waiting)}"
+    left = len(doing.todo) + len(doing.active)
+    if left:
+        look(doing)
+        done = f"{len(doing.plan.runs) - left}/{len(doing.plan.runs)} runs done"
+        doing.progress.show(f"{done}, {what}", "", doing.under_way, doing.scores)
+
+
+def look(doing: Execution) -> None:
+    """Read what the active runs have drawn, now and then."""
+    now = time.monotonic()
+    if now - doing.looked < LOOK_S:
+        return
+    doing.looked, doing.under_way = now, 0.0
+    for one in doing.active:
+        path = doing.plan.find(one.run).path
+        if path is not None:
+            doing.under_way += min(units(one.run), units_drawn(path))
+
+
+def stop(active: list[Active]) -> None:
+    """Tell runs to stop as Ctrl-C would, and wait until they have; nothing when none is left."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for one in active:
+            if one.process.poll() is None:
+                one.process.send_signal(sign)
+        until = time.monotonic() + STOP_S
+        while time.monotonic() < until and any(one.process.poll() is None for one in active):
+            time.sleep(POLL_S)
+
+
+def start(words: list[str], log: Path, workers: int) -> subprocess.Popen[bytes]:
+    """Start `fastslow` with these words, its output appended to `log`.
+
+    It is a process group of its own, so that Ctrl-C reaches it once, through us; where the system
+    can, it is told to stop when we die.
+    """
+    log.parent.mkdir(exist_ok=True)
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastslow", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            process_group=0,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent is gone; and let Ctrl-C work under `&` too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def write_config(run: PlannedRun) -> Path:
+    """The run's configuration as a file that `fastslow train` takes."""
+    path = Path(run.config.runs_dir) / "configs" / f"{run.name}-{run.hash}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_resolved(run.config), encoding="utf-8")
+    return path
+
+
+def prepare_tracking(run: PlannedRun) -> None:
+    """Make the store and the experiment once, before several processes would at the same time."""
+    tracker = build_tracker(run.config, Path(run.config.runs_dir))
+    if isinstance(tracker, MlflowTracker):
+        tracker.prepare()
+
+
+def units(run: PlannedRun) -> float:
+    """Work of a whole run, in rollouts drawn."""
+    cost = estimate_cost(run.config)
+    drawn = cost.fast_rollouts + (cost.evaluation_rollouts or 0)
+    return float(drawn + TRAINED_UNITS * cost.slow_rollouts)
+
+
+def units_drawn(path: Path) -> float:
+    """Work that the records of a run folder show, as `units` counts it; for progress alone."""
+    try:
+        events = read_events(path / "events.jsonl")
+    except CheckpointError:
+        return 0.0  # not written yet; or damaged, which the run itself says
+    done = 0.0
+    for event in events:
+        if isinstance(event, CycleEvent):
+            done += event.rollouts.get("fast", 0) + TRAINED_UNITS * event.rollouts.get("slow", 0)
+        elif isinstance(event, EvaluationEvent | TextEvent):
+            done += event.rollouts
+    return done
+
+
+def average_accuracy(path: Path) -> float | None:
+    """What a finished run's report says; None where it says nothing."""
+    try:
+        value = read_json(path / "report.json")["metrics"]["average_accuracy"]["value"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return None if value is None else float(value)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return shorten(lines[-1], 300) if lines else "it said nothing"
+
+
+def say(doing: Execution, line: str) -> None:
+    """Print a line above the progress line."""
+    doing.progress.console.print(visible(line), markup=False, soft_wrap=True)

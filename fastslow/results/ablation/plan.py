@@ -1,0 +1,328 @@
+"""From an ablation file to its runs, every one of them checked, and what became of them so far.
+
+Every run is an ordinary one with a configuration of its own; nothing here starts any.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from fastslow.config.ablation import GIVEN, AblationConfig
+from fastslow.config.cost import estimate_cost
+from fastslow.config.loading.layers import Layers, merge, override, read_layers
+from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
+from fastslow.config.loading.validate import Tree, validate
+from fastslow.config.loading.yaml_nodes import Mistake, Node
+from fastslow.config.models import RunConfig
+from fastslow.core.errors import ConfigError, FastSlowError, nearest
+from fastslow.core.files import read_json
+from fastslow.records.lock import read_state
+from fastslow.results.render.layout import Table, Text
+
+Status: TypeAlias = Literal["finished", "broken", "running", "missing"]
+"""Of a planned run: its folder says finished; it has a folder and nobody writes to it; another
+process does; there is none of this configuration."""
+
+OWN_KEYS = frozenset(AblationConfig.model_fields)
+"""Overrides that begin with one of these are the ablation's, all others the runs'."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of the ablation."""
+
+    arm: str
+    seed: int
+    order: str | None
+    """Name of the order of its stages; None for the order it is written in."""
+    config: RunConfig
+    """Complete."""
+
+    @property
+    def name(self) -> str:
+        """Arm, seed and order; the name of the run."""
+        return self.config.name
+
+    @cached_property
+    def hash(self) -> str:
+        """Of everything that determines its results."""
+        return config_hash(self.config)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a planned run."""
+
+    status: Status
+    path: Path | None
+    """Its folder; None when it is missing."""
+    others: tuple[str, ...]
+    """Hashes of other configurations that ran under its name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run of an ablation."""
+
+    config: AblationConfig
+    runs: tuple[PlannedRun, ...]
+    """Seed by seed, so that a part of them compares arms as soon as it can."""
+
+    @property
+    def folder(self) -> Path:
+        """The ablation's folder; its runs lie in it."""
+        return Path(self.runs[0].config.runs_dir)
+
+    def find(self, run: PlannedRun) -> Found:
+        """What there is of `run` in the ablation's folder: a finished one before a broken one."""
+        found, others = [], []
+        for path, card in cards(self.folder, run.name):
+            if _is_of(run, path, card):
+                found.append((_status(path), path))
+            else:
+                others.append(str(card.get("config_hash")))
+        for status in ("running", "finished", "broken"):
+            for one, path in found:
+                if one == status:
+                    return Found(one, path, tuple(others))
+        return Found("missing", None, tuple(others))
+
+    def finished(self) -> dict[str, Path]:
+        """Folders of the finished runs, by name."""
+        found = {run.name: self.find(run) for run in self.runs}
+        return {n: one.path for n, one in found.items() if one.status == "finished" and one.path}
+
+
+def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Run folders of that name in `folder`, newest first, with what their run.json says."""
+    for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
+        try:
+            card = read_json(path)
+        except (OSError, ValueError):
+            continue  # not a run that could be used; a new one is made
+        if isinstance(card, dict) and card.get("name") == name:
+            yield path.parent, card
+
+
+def is_ablation(file: Path) -> bool:
+    """Whether a configuration file is an ablation's: it has arms.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    root = _read(file, ()).root
+    return isinstance(root.value, dict) and "arms" in root.value
+
+
+def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read an ablation file and check the configuration of every run in it.
+
+    Args:
+        file: The ablation file.
+        overrides: `key=value` texts; keys of an ablation change it, others every run. What an arm
+            says itself wins over them.
+
+    Raises:
+        ConfigError: One line for every mistake, as in `load_config`.
+    """
+    own = [text for text in overrides if _first_key(text) in OWN_KEYS]
+    others = [text for text in overrides if text not in own]
+    for text in others:
+        if _first_key(text) in GIVEN:
+            raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
+    layers = _read(file, own)
+    mistakes = list(layers.mistakes)
+    tree = Tree(layers.root)
+    config = validate(AblationConfig, tree, mistakes)
+    if mistakes or config is None:
+        raise ConfigError("\n".join(map(str, sorted(mistakes, key=lambda m: m.origin))))
+    loaded = _load_arms(config, tree, others)
+    base = load_layers(_laid(config, tree, others, None), others)
+    _check_orders(config, tree, base.config)
+    return Plan(config, tuple(_runs(config, tree, {n: a.config for n, a in loaded.items()})))
+
+
+def _read(file: Path, overrides: Sequence[str]) -> Layers:
+    layers = read_layers((file,), overrides)
+    if not layers.usable:
+        raise ConfigError("\n".join(map(str, layers.mistakes)))
+    return layers
+
+
+def _load_arms(
+    config: AblationConfig, tree: Tree, overrides: Sequence[str]
+) -> dict[str, LoadedConfig]:
+    """Check every arm; a mistake that only some arms make names them."""
+    loaded: dict[str, LoadedConfig] = {}
+    wrong: dict[str, list[str]] = defaultdict(list)
+    for arm in config.arms:
+        try:
+            loaded[arm] = load_layers(_laid(config, tree, overrides, arm), overrides)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                wrong[line].append(arm)
+    if wrong:
+        lines = [
+            line if len(arms) == len(config.arms) else f"{line} (in arm {', '.join(arms)})"
+            for line, arms in wrong.items()
+        ]
+        raise ConfigError("\n".join(lines))
+    return loaded
+
+
+def _laid(config: AblationConfig, tree: Tree, overrides: Sequence[str], arm: str | None) -> Layers:
+    """Base, common part, overrides and arm, later ones over earlier ones."""
+    written = tree.find(("base",))
+    assert written is not None
+    place = Path() if written.origin.is_override else Path(written.origin.file).parent
+    layers = read_layers((place / config.base,), ())
+    if not layers.usable:
+        raise ConfigError("\n".join(map(str, layers.mistakes)))
+    layers.root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
+    for text in overrides:
+        override(layers, text)
+    if arm is not None:
+        over = tree.find(("arms", arm))
+        assert over is not None
+        layers.root = merge(layers.root, over)
+    return layers
+
+
+def _check_orders(config: AblationConfig, tree: Tree, base: RunConfig) -> None:
+    """Every order has every stage of the base once.
+
+    Raises:
+        ConfigError: One does not.
+    """
+    tasks = [stage.task for stage in base.stages]
+    for name, order in config.orders.items():
+        if sorted(order) != sorted(tasks):
+            strange = [task for task in order if task not in tasks]
+            hint = nearest(strange[0], tasks) if strange else ""
+            mistake = Mistake(
+                tree.origin(("orders", name)),
+                ("orders", name),
+                f"not an order of the base's stages, got {', '.join(order)}. Expected each of "
+                f"{', '.join(tasks)} once.{hint}",
+            )
+            raise ConfigError(str(mistake))
+
+
+def _runs(config: AblationConfig, tree: Tree, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
+    for seed in config.seeds:
+        for arm, run in arms.items():
+            has_own = tree.find(("arms", arm, "stages")) is not None
+            written = has_own or not config.orders
+            orders = [(None, None)] if written else list(config.orders.items())
+            for order, tasks in orders:
+                yield PlannedRun(arm, seed, order, _finished(config, run, arm, seed, order, tasks))
+
+
+def _finished(
+    config: AblationConfig,
+    run: RunConfig,
+    arm: str,
+    seed: int,
+    order: str | None,
+    tasks: Sequence[str] | None,
+) -> RunConfig:
+    """The arm's configuration with seed, order, name and folder of one run."""
+    stages = run.stages
+    if tasks is not None:
+        by_task = {stage.task: stage for stage in run.stages}
+        stages = tuple(by_task[task] for task in tasks)
+    tracking = run.tracking
+    if tracking is not None:
+        tracking = tracking.model_copy(update={"experiment": tracking.experiment or config.name})
+    return run.model_copy(
+        update={
+            "name": f"{arm}-s{seed}" + (f"-{order}" if order else ""),
+            "seed": seed,
+            "stages": stages,
+            "runs_dir": str(Path(run.runs_dir) / config.name),
+            "tracking": tracking,
+        }
+    )
+
+
+def _first_key(text: str) -> str:
+    return text.partition("=")[0].strip().split(".")[0]
+
+
+def _is_of(run: PlannedRun, path: Path, card: dict[str, Any]) -> bool:
+    """Whether a folder is of this configuration.
+
+    One that an older version made has another hash although it is, if keys were added since.
+    """
+    return run.hash in (card.get("config_hash"), _hash_now(path))
+
+
+@lru_cache(maxsize=1024)
+def _hash_now(path: Path) -> str | None:
+    """Hash that a run's configuration has under this version; None where it cannot be read."""
+    try:
+        return config_hash(load_resolved(path / "config.json").config)
+    except FastSlowError:
+        return None
+
+
+def _status(path: Path) -> Status:
+    try:
+        state = read_state(path)
+    except (OSError, ValueError):
+        return "broken"
+    if state == "running":
+        return "running"
+    return "finished" if state == "finished" else "broken"
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row per arm: how many of its runs are done, and the budget of one of them.
+
+    Args:
+        plan: The ablation; its folder is looked at.
+    """
+    costs = {run.arm: estimate_cost(run.config) for run in plan.runs}
+    most = max(cost.slow_rollouts + cost.fast_rollouts for cost in costs.values())
+    rows, changed, minutes = [], [], 0.0
+    for arm, cost in costs.items():
+        runs = [run for run in plan.runs if run.arm == arm]
+        found = {run.name: plan.find(run) for run in runs}
+        states = Counter(one.status for one in found.values())
+        minutes += (len(runs) - states["finished"]) * (cost.minutes or 0.0)
+        changed += [
+            f"{name} (was {', '.join(one.others)})"
+            for name, one in found.items()
+            if one.others and one.status == "missing"
+        ]
+        total = cost.slow_rollouts + cost.fast_rollouts
+        rows.append(
+            (
+                Text(arm),
+                *(Text(str(n)) for n in (len(runs), states["finished"])),
+                Text(str(states["broken"] + states["running"])),
+                Text(str(states["missing"])),
+                *(Text(f"{n:,}") for n in (cost.fast_rollouts, cost.slow_rollouts, total)),
+                Text(f"{total / most:.2f}" if most else "-"),
+                Text(f"{cost.optimizer_steps:,}"),
+                Text("unknown" if cost.minutes is None else f"{cost.minutes:.0f}"),
+            )
+        )
+    header = ["arm", "runs", "finished", "begun", "missing"]
+    note = (
+        "Budget of one run: rollouts that train or evolve, as `fastslow check` counts them; arms "
+        "with equal totals spend the same. Share: of the largest. Those that stop early spend less."
+    )
+    known = all(cost.minutes is not None for cost in costs.values())
+    note += f" To do: about {minutes:.0f} minutes, one run at a time." if known else ""
+    if changed:
+        note += f" Run before with another configuration, so run anew: {'; '.join(changed)}."
+    return Table(
+        f"Plan of {plan.config.name}",
+        (*header, "fast rollouts", "slow rollouts", "total", "share", "updates", "minutes"),
+        tuple(rows),
+        note,
+    )

@@ -1,0 +1,163 @@
+"""What the finished runs of an ablation measured, as plain data for statistics and claims.
+
+Reads run folders and nothing else; what it makes has no paths, clocks or machines in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.core.errors import EvaluationError
+from fastslow.measure.scores.matrix import ScoreMatrix
+from fastslow.measure.scores.plasticity import Probe
+from fastslow.records.events import CycleEvent, DriftEvent, Event, ScoreRow, ShrinkEvent, TextEvent
+from fastslow.records.jsonl import read_events, read_scores
+from fastslow.results.ablation.plan import Plan, PlannedRun
+from fastslow.results.report.cells import CellTable, ExampleScores
+from fastslow.results.report.sections.plasticity import read_probes
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of the learning curve of a stage's task."""
+
+    slow: int
+    """Rollouts of the slow channel in the stage until then."""
+    total: int
+    """Of both channels; choosing the text to deploy, which follows, is not in it."""
+    scores: ExampleScores
+    """Under the best text so far, by example."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One finished run."""
+
+    arm: str
+    seed: int
+    order: str | None
+    config_hash: str
+    matrix: ScoreMatrix
+    noise_floor: float
+    """How far repeated evaluations of the base lie apart; 0 where it was scored once."""
+    cells: Mapping[tuple[int, str], ExampleScores]
+    """By row of the matrix and task, the scores behind each cell."""
+    curves: tuple[tuple[Point, ...], ...]
+    """By stage: the row before it, the end of each cycle, the row after it, as far as measured."""
+    rollouts: Mapping[str, int]
+    """Completions of the whole run, by `fast` and `slow`."""
+    kl: Mapping[tuple[int, str], float]
+    """`kl_fst` under the deployed text, by row and task."""
+    probe: Probe | None
+    """Of the last row's weights; None where none was made."""
+
+
+def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
+    """The runs of a plan that have a folder, in its order.
+
+    Args:
+        plan: The ablation.
+        folders: Of finished runs, by name.
+
+    Raises:
+        CheckpointError: A record is damaged.
+        EvaluationError: Recorded scores cannot form a matrix, or two runs scored other versions of
+            a task.
+    """
+    records, versions = [], dict[str, str]()
+    for run in plan.runs:
+        if run.name in folders:
+            scores = read_scores(folders[run.name] / "scores.jsonl")
+            _require_one_version(folders[run.name], scores, versions)
+            records.append(_record(folders[run.name], run, scores))
+    return records
+
+
+def _require_one_version(path: Path, scores: Sequence[ScoreRow], known: dict[str, str]) -> None:
+    """Refuse scores of another version than `known` has; new tasks are added to it."""
+    for sample in (row.sample for row in scores):
+        if known.setdefault(sample.task, sample.version) != sample.version:
+            raise EvaluationError(
+                f"{path}: scored task {sample.task!r} as {sample.version}, other runs of the "
+                f"ablation as {known[sample.task]}. Scores of two versions cannot be compared: "
+                "remove the folders of the older runs, and run the ablation again."
+            )
+
+
+def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecord:
+    stages = tuple(stage.task for stage in run.config.stages)
+    tasks = run.config.task_names
+    events = read_events(path / "events.jsonl")
+    texts = [event for event in events if isinstance(event, TextEvent)]
+    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
+    table = CellTable(scores, stages, first_text)
+    rows = range(len(stages) + 1)
+    cells = {(row, task): table.deployed(row, task) for row in rows for task in tasks}
+    means = tuple(tuple(table.cell(row, task).score for task in tasks) for row in rows)
+    floors = [table.base_floor(task).value or 0.0 for task in tasks]
+    probes = [p.probe for p in read_probes(path, max(floors)) if p.row == len(stages)]
+    return RunRecord(
+        arm=run.arm,
+        seed=run.seed,
+        order=run.order,
+        config_hash=run.hash,
+        matrix=ScoreMatrix(tasks, stages, means),
+        noise_floor=max(floors),
+        cells=cells,
+        curves=_curves(cells, scores, events, stages),
+        rollouts=_rollouts(events),
+        kl=_kl(events),
+        probe=probes[0] if probes else None,
+    )
+
+
+def _curves(
+    cells: Mapping[tuple[int, str], ExampleScores],
+    rows: Sequence[ScoreRow],
+    events: Sequence[Event],
+    stages: Sequence[str],
+) -> tuple[tuple[Point, ...], ...]:
+    within: dict[tuple[int, int], dict[str, float]] = {}
+    for row in rows:
+        if row.cycle is not None and row.sample.task == stages[row.row - 1]:
+            within.setdefault((row.row, row.cycle), {})[row.sample.example] = row.sample.score
+    curves = []
+    for index, task in enumerate(stages):
+        spent = [e for e in events if isinstance(e, CycleEvent) and e.stage == index]
+        start = cells[index, task]
+        points = [Point(0, 0, start)] if start else []
+        done = sorted({event.cycle for event in spent})
+        for cycle in done:
+            until = [event.rollouts for event in spent if event.cycle <= cycle]
+            is_last = cycle == done[-1]
+            scores = cells[index + 1, task] if is_last else within.get((index + 1, cycle))
+            if scores:
+                slow = sum(drawn.get("slow", 0) for drawn in until)
+                total = sum(sum(drawn.values()) for drawn in until)
+                points.append(Point(slow, total, scores))
+        curves.append(tuple(points))
+    return tuple(curves)
+
+
+def _rollouts(events: Sequence[Event]) -> dict[str, int]:
+    total = {"fast": 0, "slow": 0}
+    for event in events:
+        if isinstance(event, CycleEvent):
+            for channel, count in event.rollouts.items():
+                total[channel] += count
+        elif isinstance(event, TextEvent):
+            total["fast"] += event.rollouts
+        elif isinstance(event, ShrinkEvent):
+            total["slow"] += event.rollouts
+    return total
+
+
+def _kl(events: Sequence[Event]) -> dict[tuple[int, str], float]:
+    return {
+        (event.row, event.task): event.value
+        for event in events
+        if isinstance(event, DriftEvent)
+        and event.name == "kl_fst"
+        and event.text == "with_text"
+        and event.value is not None
+    }

@@ -1,0 +1,117 @@
+"""records.jsonl: all that an ablation's statistics rest on, in one file that outlives its runs.
+
+The first line is the ablation, every other line a run with its score on every example. There are no
+texts, paths, clocks or machines in it, so it can be published where the texts of a task cannot.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastslow.config.ablation import AblationConfig
+from fastslow.core.errors import CheckpointError, FastSlowError
+from fastslow.measure.scores.curves import LearningCurve
+from fastslow.measure.scores.matrix import ScoreMatrix
+from fastslow.measure.scores.plasticity import Probe
+from fastslow.results.ablation.records import Point, RunRecord
+from fastslow.results.ablation.result import Result, make_result
+
+RECORDS_VERSION = 1
+"""Raised when a key of records.jsonl changes its meaning or goes."""
+
+
+def records_jsonl(result: Result) -> str:
+    """The text of records.jsonl."""
+    head = {
+        "records_version": RECORDS_VERSION,
+        "config": result.config.model_dump(mode="json"),
+        "planned": {arm.arm: arm.planned for arm in result.arms},
+        "missing": list(result.missing),
+    }
+    lines = [head, *map(_plain, result.records)]
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def read_records_file(path: Path) -> Result:
+    """What an ablation says, from its records.jsonl alone.
+
+    Raises:
+        CheckpointError: A line is damaged or of another version; names it.
+    """
+    with _naming(path, 1):
+        first, *others = path.read_text(encoding="utf-8").splitlines()
+        head = json.loads(first)
+        if head["records_version"] != RECORDS_VERSION:
+            raise ValueError(f"records_version {head['records_version']}")
+        config = AblationConfig.model_validate(head["config"])
+        planned, missing = Counter(head["planned"]), tuple(head["missing"])
+    records = []
+    for number, line in enumerate(others, start=2):
+        with _naming(path, number):
+            records.append(_record(json.loads(line)))
+    return make_result(config, records, planned, missing)
+
+
+@contextmanager
+def _naming(path: Path, line: int) -> Iterator[None]:
+    """Say which line of which file something is wrong with."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, FastSlowError) as error:
+        raise CheckpointError(
+            f"{path}:{line}: not a line of records of version {RECORDS_VERSION}, got {error}. "
+            "Run `fastslow ablate` again where the runs are; it writes the file anew."
+        ) from error
+
+
+def _plain(run: RunRecord) -> dict[str, Any]:
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "order": run.order,
+        "config_hash": run.config_hash,
+        "tasks": run.matrix.tasks,
+        "stages": run.matrix.stages,
+        "scores": run.matrix.rows,
+        "noise_floor": run.noise_floor,
+        "rollouts": dict(run.rollouts),
+        "cells": [[row, task, dict(scores)] for (row, task), scores in run.cells.items()],
+        "curves": [[[p.slow, p.total, dict(p.scores)] for p in curve] for curve in run.curves],
+        "kl_fst": [[row, task, value] for (row, task), value in run.kl.items()],
+        "probe": None if run.probe is None else asdict(run.probe),
+    }
+
+
+def _record(line: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(
+        arm=line["arm"],
+        seed=line["seed"],
+        order=line["order"],
+        config_hash=line["config_hash"],
+        matrix=ScoreMatrix(
+            tuple(line["tasks"]), tuple(line["stages"]), tuple(map(tuple, line["scores"]))
+        ),
+        noise_floor=line["noise_floor"],
+        cells={(row, task): scores for row, task, scores in line["cells"]},
+        curves=tuple(tuple(Point(*point) for point in curve) for curve in line["curves"]),
+        rollouts=line["rollouts"],
+        kl={(row, task): value for row, task, value in line["kl_fst"]},
+        probe=_probe(line["probe"]),
+    )
+
+
+def _probe(plain: Mapping[str, Any] | None) -> Probe | None:
+    if plain is None:
+        return None
+
+    def curves(side: str) -> tuple[LearningCurve, ...]:
+        return tuple(
+            LearningCurve(c["unit"], tuple(c["at"]), tuple(map(tuple, c["scores"])))
+            for c in plain[side]
+        )
+
+    return Probe(curves("tuned"), curves("base"), plain["adapter"])

@@ -1,0 +1,64 @@
+"""All that an ablation says: from records to summaries, differences and claims."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastslow.config.ablation import AblationConfig
+from fastslow.results.ablation.claims import Claim, put_to_the_test
+from fastslow.results.ablation.plan import Plan
+from fastslow.results.ablation.records import RunRecord, read_records
+from fastslow.results.ablation.statistics import ArmSummary, Difference, arm_summaries, differences
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An ablation, as far as it is finished."""
+
+    config: AblationConfig
+    records: tuple[RunRecord, ...]
+    missing: tuple[str, ...]
+    """Names of runs that are not finished."""
+    arms: tuple[ArmSummary, ...]
+    differences: tuple[Difference, ...]
+    """The arm of both channels, or else the first one, minus every other."""
+    claims: tuple[Claim, ...]
+    """Empty where the file names no arms for them."""
+    frozen_text_claims: tuple[Claim, ...]
+    """The same against the arm under one frozen text; empty where the file names none."""
+
+
+def read_result(plan: Plan) -> Result:
+    """Compute what the finished runs of a plan say; they are found by name and configuration.
+
+    Raises:
+        CheckpointError: A record is damaged.
+        EvaluationError: Recorded scores cannot form a matrix, or are of two versions of a task.
+    """
+    folders = plan.finished()
+    missing = tuple(run.name for run in plan.runs if run.name not in folders)
+    planned = Counter(run.arm for run in plan.runs)
+    return make_result(plan.config, read_records(plan, folders), planned, missing)
+
+
+def make_result(
+    config: AblationConfig,
+    records: Sequence[RunRecord],
+    planned: Counter[str],
+    missing: tuple[str, ...] = (),
+) -> Result:
+    """The same from records, which need no run folders any more."""
+    named = config.claims
+    first = named.fast_slow if named else next(iter(config.arms))
+    others = [arm for arm in config.arms if arm != first]
+    rivals = (named.slow_only, named.frozen_text) if named else (None, None)
+    claims = [tuple(put_to_the_test(records, first, arm)) if arm else () for arm in rivals]
+    return Result(
+        config=config,
+        records=tuple(records),
+        missing=missing,
+        arms=tuple(arm_summaries(records, planned, config.references)),
+        differences=tuple(differences(records, first, others)),
+        claims=claims[0],
+        frozen_text_claims=claims[1],
+    )

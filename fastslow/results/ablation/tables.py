@@ -1,0 +1,155 @@
+"""What an ablation says, as tables."""
+
+from collections.abc import Sequence
+
+from fastslow.measure.stats.over_seeds import Estimate
+from fastslow.results.ablation.claims import Claim
+from fastslow.results.ablation.result import Result
+from fastslow.results.ablation.statistics import OTHER_TASKS, ArmSummary, Difference
+from fastslow.results.render.layout import Table, Text
+
+
+def tables(result: Result) -> list[Table]:
+    """All tables in reading order."""
+    made = [
+        _claims("Claims of Fast-Slow Training", result.claims),
+        _frozen_text_claims(result),
+        _arms(result),
+        _references(result),
+        _differences(result.differences),
+    ]
+    return [table for table in made if table.rows]
+
+
+def shown(estimate: Estimate | str, digits: int = 2, *, sign: bool = False) -> Text:
+    """A mean with its spread over seeds and its interval, or why there is none."""
+    if isinstance(estimate, str):
+        return Text(estimate, "dim")
+    plus = "+" if sign else ""
+    mean = f"{estimate.mean:{plus}z.{digits}f}"
+    spread = "" if estimate.sd is None else f" ± {estimate.sd:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return Text(f"{mean}{spread} ({estimate.covers})")
+    limits = f"[{estimate.low:{plus}z.{digits}f}, {estimate.high:{plus}z.{digits}f}]"
+    alone = " over examples" if estimate.sd is None else ""
+    return Text(f"{mean}{spread} {limits}{alone}")
+
+
+def _frozen_text_claims(result: Result) -> Table:
+    arm = result.config.claims.frozen_text if result.config.claims else None
+    return _claims(
+        f"The same claims against weights under one frozen text: {arm}", result.frozen_text_claims
+    )
+
+
+def _claims(title: str, claims: Sequence[Claim]) -> Table:
+    return Table(
+        title,
+        ("claim", "answer", "effect", "detectable", "p", "p (Holm)", "numbers"),
+        tuple(map(_claim, claims)),
+        "Yes or no: the whole 95 % interval lies on one side of what the claim needs, which is "
+        "> 0 for a difference, < 1 for a ratio, >= the share named for plasticity. Detectable: the "
+        "smallest effect that would be found with 80 % power. p as under paired differences.",
+    )
+
+
+def _claim(claim: Claim) -> tuple[Text, ...]:
+    effect = claim.reason or "undefined"
+    if claim.effect is not None:
+        low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
+        interval = f" [{low}, {high}]" if claim.low is not None else ""
+        interval += f" ({claim.reason})" if claim.reason else ""
+        effect = f"{claim.effect:.3f}{interval} {claim.unit}"
+    numbers = [f"{n}: {'-' if v is None else _short(v)}" for n, v in claim.numbers.items()]
+    test = claim.test
+    return (
+        Text(claim.statement),
+        Text(claim.answer, "strong"),
+        Text(effect),
+        Text("-" if claim.detectable is None else f"{claim.detectable:.3g}"),
+        Text("-" if test is None else f"{test.p_value:.3g} [{test.lowest_possible:.3g}]"),
+        Text("-" if claim.holm is None else f"{claim.holm:.3g}"),
+        Text("; ".join(numbers)),
+    )
+
+
+def _short(value: float) -> str:
+    """Four digits; counts whole."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _arms(result: Result) -> Table:
+    note = (
+        "Mean over seeds ± standard deviation over seeds [95 % interval over seeds and examples, "
+        "tasks taken as fixed]; docs/methods.md says how. Rollouts are the mean of a run. KL is "
+        "kl_fst in nats per token, mean over trained tasks after the last stage; its interval is "
+        "over seeds alone."
+    )
+    if result.missing:
+        note += f" Not finished, so not in here: {', '.join(result.missing)}."
+    header = (
+        "arm",
+        "runs",
+        "average accuracy",
+        "learning accuracy",
+        "bwt gem",
+        "KL",
+        "slow rollouts",
+        "fast + slow",
+    )
+    return Table(f"Arms of {result.config.name}", header, tuple(map(_arm, result.arms)), note)
+
+
+def _arm(arm: ArmSummary) -> tuple[Text, ...]:
+    spent = arm.rollouts
+    return (
+        Text(arm.arm, "strong"),
+        Text(f"{arm.runs}/{arm.planned}"),
+        shown(arm.metrics["average_accuracy"]),
+        shown(arm.metrics["learning_accuracy"]),
+        shown(arm.metrics["bwt_gem"], sign=True),
+        shown(arm.kl, 3),
+        Text(f"{spent['slow']:,.0f}" if spent else "-"),
+        Text(f"{spent['total']:,.0f}" if spent else "-"),
+    )
+
+
+def _references(result: Result) -> Table:
+    names = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
+    return Table(
+        "Forgetting, and what was not learned",
+        ("arm", *(name.replace("_", " ") for name in names)),
+        tuple(
+            (Text(arm.arm, "strong"), *(shown(arm.metrics[name], sign=True) for name in names))
+            for arm in result.arms
+        ),
+        "Intervals over seeds alone. Reference runs are those of the same seed: for intransigence "
+        f"{result.config.references.joint or 'the isolated ones, if any'}, for fwt isolated "
+        f"{', '.join(result.config.references.isolated.values()) or 'none'}.",
+    )
+
+
+def _differences(found: Sequence[Difference]) -> Table:
+    others = dict.fromkeys(one.minus for one in found if one.estimate == OTHER_TASKS)
+    left_out = f"Not of arms {OTHER_TASKS}: {', '.join(others)}. " if others else ""
+    return Table(
+        f"Paired differences: {found[0].arm} minus" if found else "Paired differences",
+        ("minus", "metric", "difference", "detectable", "p", "p (Holm)"),
+        tuple(_difference(one) for one in found if one.estimate != OTHER_TASKS),
+        f"Same seeds, same examples. {left_out}Detectable: the smallest true difference that would "
+        "be found with 80 % power. p: exact sign-flip test over seeds, Holm over this table; it "
+        "cannot fall below what is in brackets, whatever the data, and below 5 % only from six "
+        "seeds on.",
+    )
+
+
+def _difference(one: Difference) -> tuple[Text, ...]:
+    estimate = one.estimate
+    cells = (Text(one.minus), Text(one.metric, is_code=True), shown(estimate, sign=True))
+    if isinstance(estimate, str):
+        return (*cells, Text("-"), Text("-"), Text("-"))
+    test = estimate.test
+    p = "-" if test is None else f"{test.p_value:.3g} [{test.lowest_possible:.3g}]"
+    detectable = "-" if estimate.detectable is None else f"{estimate.detectable:.2f}"
+    adjusted = "-" if one.holm is None else f"{one.holm:.3g}"
+    return (*cells, Text(detectable), Text(p), Text(adjusted))

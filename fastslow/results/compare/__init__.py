@@ -1,0 +1,1 @@
+"""Several runs next to each other: scores, curves, paired differences."""

@@ -1,0 +1,169 @@
+"""Export: a stage's policy as files that transformers, vLLM and DSPy load.
+
+An adapter folder of PEFT, or with `merge` a whole model; tokenizer with the chat template by which
+the run rendered, a generation config that ends completions as the run did, each task's texts as
+chat messages and as a DSPy program, and a model card. What is exported was compared with what was
+scored. No pickle is read or written.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastslow.config.loading.load import LoadedConfig, load_resolved
+from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.text import visible
+from fastslow.measure.evaluator import Evaluator
+from fastslow.policy import model_store
+from fastslow.policy.policy import seed_program
+from fastslow.policy.saved import KeptPolicy, read_kept
+from fastslow.records.deployments import deployments
+from fastslow.records.jsonl import read_scores
+from fastslow.results.deploy.export_files import (
+    lora_ranks,
+    write_adapters,
+    write_index,
+    write_model,
+    write_texts,
+    write_tokenizer,
+)
+from fastslow.results.deploy.exported import Exported, ExportedTask, Shown
+from fastslow.results.deploy.model_card import CARD_FILE, card
+from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
+from fastslow.task.registry import build_task, find_task
+
+
+def export(
+    run: Path, *, stage: int | None = None, merge: bool = False, out: Path | None = None
+) -> Path:
+    """Write a stage's policy to a new folder: all of it or nothing.
+
+    Args:
+        run: A run folder; only read, but for the default `out`.
+        stage: Number of a finished stage, from 1; None takes the deployed one.
+        merge: Write the whole model with the adapter folded in, in place of the adapter.
+        out: The folder; None takes `export/NNN-TASK` in the run folder, `-merged` behind it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: It is no run folder, the stage was not kept, what lies there or a task is
+            not what was scored, or `out` exists or cannot be written.
+        ConfigError: Every task has an adapter of its own, which cannot be merged into one model.
+        ModelError: The base model cannot be found or read.
+        TaskError: A task cannot be built any more.
+    """
+    made = _read(run, stage, merge)
+    name = made.standing.folder.name + ("-merged" if merge else "")
+    target = run / "export" / name if out is None else out
+    with _new_folder(target) as folder:
+        write_adapters(made, folder)
+        settings = write_tokenizer(made, folder)
+        if merge:
+            write_model(made, folder, settings)
+        write_texts(made, folder, settings)
+        rank = max(lora_ranks(made), default=None)
+        (folder / CARD_FILE).write_text(card(made, rank), encoding="utf-8")
+        write_index(made, folder)
+    return target
+
+
+def _read(run: Path, stage: int | None, merge: bool) -> Exported:
+    """Everything that is exported, compared with what was scored."""
+    standing = read_standing(run, stage)
+    if stage is None and standing.state != "finished" and not deployments(run):
+        raise CheckpointError(
+            f"{run}: the run is {standing.state}, so it has no last stage yet. Name a complete one "
+            f"with --stage, or go on with: fastslow resume {run}"
+        )
+    kept = read_kept(standing.folder)
+    verify_kept(standing, kept)
+    loaded = load_resolved(run / "config.json")
+    model = loaded.config.model
+    if standing.stages != tuple(one.task for one in loaded.config.stages):
+        raise CheckpointError(
+            f"{run}: run.json and config.json name other stages, got "
+            f"{visible(', '.join(standing.stages))}. One was edited: restore it from a copy."
+        )
+    tasks = tuple(_task(standing, kept, loaded, task) for task in standing.trained)
+    if merge and len({task.standing.weights for task in tasks}) > 1:
+        raise ConfigError(
+            "export --merge: the tasks of this run have adapters of their own "
+            "(slow.adapter_policy: new-per-stage), which one model cannot hold. Export without "
+            "--merge; a server loads them side by side."
+        )
+    return Exported(
+        standing=standing,
+        tasks=tasks,
+        model_name=model.name,
+        base=model_store.resolve(model.name, model.revision),
+        dtype=model.dtype,
+        packages=json.loads((run / "environment.json").read_bytes()).get("packages", {}),
+        is_merged=merge,
+    )
+
+
+def _task(
+    standing: Standing, kept: KeptPolicy, loaded: LoadedConfig, own: TaskStanding
+) -> ExportedTask:
+    name = own.task
+    use = loaded.config.task_use(name).use
+    task = build_task(name, use, loaded.task_params[name])
+    program = kept.live.get(name) or seed_program(task)
+    if task.version != own.version or program.text_hash != own.text:
+        raise CheckpointError(
+            f"{standing.path}: task {name!r} is not what was scored any more, got {task.version} "
+            f"with text {program.text_hash}, expected {own.version} with {own.text}. Export with "
+            "the version of the task that the run used."
+        )
+    evaluator = Evaluator(loaded.config.evaluation.test_examples, 1)
+    questions = {e.id: e.question for e in evaluator.test_sample(task) if e.id in own.scores}
+    if not questions:
+        raise CheckpointError(
+            f"{standing.path}: task {name!r} has none of the examples that were scored. Export "
+            "with the version of the task that the run used."
+        )
+    best = max(questions, key=lambda example: own.scores[example])
+    completion = next(
+        row.sample.completion
+        for row in read_scores(standing.path / "scores.jsonl")
+        if (row.row, row.cycle, row.sample.task) == (standing.row, None, name)
+        and (row.sample.example, row.sample.text_hash) == (best, own.text)
+    )
+    return ExportedTask(
+        standing=own,
+        task=task,
+        definition=find_task(use or name),
+        program=program,
+        adapter=kept.adapter_of(name),
+        shown=Shown(questions[best], completion),
+    )
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that becomes it when everything in it was written."""
+    if target.exists():
+        raise CheckpointError(
+            f"{target}: exists already, and an export overwrites nothing. Remove it, or name "
+            "another folder with --out."
+        )
+    beside = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        beside.chmod(0o755)
+        yield beside
+        beside.rename(target)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target}: the export cannot be written, got {error}. Check free space and "
+            "permissions; nothing was left behind."
+        ) from error
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,196 @@
+"""Writes the files of an export; `export.py` says which and in which order.
+
+docs/deploy.md describes them. Adapters are copied byte for byte; a merged model is made by PEFT
+from the same files.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.errors import CheckpointError, ModelError
+from fastslow.core.text import shorten
+from fastslow.core.types import Json
+from fastslow.policy.model_store import ResolvedModel, hub_unreachable, sha256_of
+from fastslow.policy.policy import load_policy
+from fastslow.policy.render import Renderer, chat_messages
+from fastslow.policy.saved import CONFIG_FILE, WEIGHTS_FILE
+from fastslow.results.deploy.exported import Exported
+from fastslow.results.deploy.snippets import served_name
+
+INDEX_FILE = "export.json"
+SCHEMA_VERSION = 1
+"""Raised when a key of export.json or prompts/*.json changes its meaning or goes."""
+
+
+def write_adapters(made: Exported, folder: Path) -> None:
+    """Copy the adapters as PEFT reads them, and nothing that only a run needs."""
+    for place, source in made.adapters.items():
+        own = folder / place
+        own.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / WEIGHTS_FILE, own / WEIGHTS_FILE)
+        config = _adapter_config(source)
+        config["base_model_name_or_path"] = made.base.path_or_id
+        config["revision"] = made.base.revision
+        if isinstance(config["target_modules"], list):  # PEFT writes a set, in any order
+            config["target_modules"] = sorted(config["target_modules"])
+        if float(config["lora_alpha"]).is_integer():
+            config["lora_alpha"] = int(config["lora_alpha"])
+        _write_json(own / CONFIG_FILE, config)
+
+
+def lora_ranks(made: Exported) -> Iterator[int]:
+    """Rank of each adapter of the export."""
+    for source in made.adapters.values():
+        yield int(_adapter_config(source)["r"])
+
+
+def write_tokenizer(made: Exported, folder: Path) -> Any:
+    """Write the tokenizer with the run's chat template, and a generation config.
+
+    The generation config decodes greedily, as scores were drawn, and ends a completion at every
+    token that ended one in the run. It has nothing else of the base's: a repetition penalty there
+    was not in force in the run.
+
+    Returns:
+        The generation config.
+    """
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    tokenizer = _loaded(AutoTokenizer, made.base)
+    renderer = Renderer(tokenizer)
+    try:
+        found = GenerationConfig.from_pretrained(
+            made.base.path_or_id, revision=made.base.revision
+        ).eos_token_id
+    except OSError:  # models without the file: what transformers then makes of their config
+        found = GenerationConfig.from_model_config(_loaded(AutoConfig, made.base)).eos_token_id
+    listed = found if isinstance(found, list) else [found]
+    ends = {*listed, tokenizer.eos_token_id, renderer.stop_id} - {None}
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    settings = GenerationConfig(
+        do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
+    )
+    tokenizer.chat_template = renderer.portable_template
+    tokenizer.save_pretrained(folder)
+    settings.save_pretrained(folder)
+    return settings
+
+
+def write_model(made: Exported, folder: Path, settings: Any) -> None:
+    """Write the base with the adapter folded in, as safetensors.
+
+    Raises:
+        ModelError: The base cannot be loaded, or shares the adapted output layer with its input.
+    """
+    from peft import PeftModel
+
+    policy = load_policy(made.base.path_or_id, revision=made.base.revision, dtype=made.dtype)  # type: ignore[arg-type]  # checked by the configuration
+    model = policy.model
+    adapter = next((task.adapter for task in made.tasks if task.adapter is not None), None)
+    if adapter is not None:
+        head = model.get_output_embeddings()
+        model = PeftModel.from_pretrained(model, str(adapter))
+        adapted = [n for n, module in model.named_modules() if hasattr(module, "lora_A")]
+        is_tied = bool(getattr(policy.model.config, "tie_word_embeddings", False))
+        if is_tied and any(model.get_submodule(n).base_layer is head for n in adapted):
+            raise ModelError(
+                "export --merge: the adapter changes the output layer, which this model shares "
+                "with its input embeddings; merging would change those too. Export without --merge."
+            )
+        model = model.merge_and_unload(safe_merge=True)
+    model.generation_config = settings
+    model.save_pretrained(folder)
+
+
+def write_texts(made: Exported, folder: Path, settings: Any) -> None:
+    """Write each task's text as chat messages and as a DSPy program.
+
+    Raises:
+        CheckpointError: A saved program does not read back equal.
+    """
+    from fastslow.channels.fast.dspy_programs import load_program, save_deployed  # imports dspy
+
+    (folder / "prompts").mkdir()
+    for task in made.tasks:
+        adapter = made.adapter_of(task)
+        prompt: dict[str, Json] = {
+            "schema_version": SCHEMA_VERSION,
+            "task": task.name,
+            "text_hash": task.program.text_hash,
+            "messages": list(chat_messages(task.program, "")[:-1]),
+            "max_tokens": task.task.max_tokens,
+            "stop_token_ids": settings.eos_token_id,
+            "adapter": adapter,
+            "served_as": served_name(adapter),
+        }
+        _write_json(folder / "prompts" / f"{task.name}.json", prompt)
+        program = folder / "programs" / task.name
+        save_deployed(task.program, program)
+        if (saved := load_program(program).program().text_hash) != task.program.text_hash:
+            raise CheckpointError(
+                f"{program}: the saved program of task {task.name!r} holds text {saved}, expected "
+                f"{task.program.text_hash}. DSPy changed the text (it takes common indentation "
+                "away), so the program would not ask as the run did."
+            )
+
+
+def write_index(made: Exported, folder: Path) -> None:
+    """Write export.json: where everything comes from, and the SHA-256 of every file."""
+    standing = made.standing
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _write_json(
+        folder / INDEX_FILE,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "fastslow": version("fastslow"),
+            "run": standing.run,
+            "config_hash": standing.config_hash,
+            "stage": standing.row,
+            "stages": list(standing.stages),
+            "base": "." if made.is_merged else made.base.path_or_id,
+            "base_revision": made.base.revision,
+            "model_name": made.model_name,
+            "dtype": made.dtype,
+            "merged": made.is_merged,
+            "tasks": {
+                task.name: {
+                    "version": task.standing.version,
+                    "weights": task.standing.weights,
+                    "text_hash": task.program.text_hash,
+                    "adapter": made.adapter_of(task),
+                    "score": task.standing.now.score,
+                }
+                for task in made.tasks
+            },
+            "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+        },
+    )
+
+
+def _adapter_config(source: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((source / CONFIG_FILE).read_bytes())
+    return config
+
+
+def _loaded(kind: Any, base: ResolvedModel) -> Any:
+    """A tokenizer or a configuration of the base, without running its code."""
+    try:
+        return kind.from_pretrained(
+            base.path_or_id, revision=base.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as err:
+        if not base.local:
+            raise hub_unreachable(base.path_or_id, err) from err
+        raise ModelError(
+            f"model.name: cannot read {base.path_or_id!r}: {shorten(str(err), 160)} Give a folder "
+            "with config.json, tokenizer files and *.safetensors."
+        ) from err
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")

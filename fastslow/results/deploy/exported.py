@@ -1,0 +1,73 @@
+"""What an export consists of, as plain data; `export_files.py` writes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.core.prompts import PromptProgram
+from fastslow.policy.model_store import ResolvedModel
+from fastslow.results.deploy.standing import Standing, TaskStanding
+from fastslow.task.definition import Task, TaskDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An example of the test sample with what the run recorded for it."""
+
+    question: str
+    """Untrusted text."""
+    completion: str
+    """Untrusted text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedTask:
+    """A task that a stage has visited."""
+
+    standing: TaskStanding
+    task: Task
+    definition: TaskDefinition
+    program: PromptProgram
+    """The text it is deployed with."""
+    adapter: Path | None
+    """The stage's folder of its adapter; None where it is deployed with the bare base."""
+    shown: Shown
+
+    @property
+    def name(self) -> str:
+        """What the run calls it."""
+        return self.standing.task
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A stage's policy, ready to be written."""
+
+    standing: Standing
+    tasks: tuple[ExportedTask, ...]
+    model_name: str
+    """As the configuration has it."""
+    base: ResolvedModel
+    dtype: str
+    """Number format of the weights in the run."""
+    packages: Mapping[str, str]
+    """Versions of the packages the run was made with."""
+    is_merged: bool
+    """Whether the adapter is folded into a whole model."""
+
+    def adapter_of(self, task: ExportedTask) -> str | None:
+        """Folder of a task's adapter relative to the export; None where there is none to load."""
+        if self.is_merged or task.adapter is None:
+            return None
+        is_main = task.adapter == self.standing.folder
+        return "." if is_main else f"adapters/{task.name}"
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """Folders of adapters relative to the export, each with the stage's folder of it."""
+        found = {}
+        for task in self.tasks:
+            place = self.adapter_of(task)
+            if place is not None and task.adapter is not None:
+                found[place] = task.adapter
+        return found

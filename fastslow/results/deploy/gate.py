@@ -1,0 +1,317 @@
+"""The gate: may a run's policy ship? A verdict from the files of run folders alone.
+
+Owns which losses are judged and what makes judging impossible; `gate_rules.py` has the arithmetic,
+`gate_file.py` the file and the words.
+Loads no model. What cannot be judged is refused, never passed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastslow.core.errors import ConfigError, GateError, nearest
+from fastslow.core.types import Metric
+from fastslow.measure.stats.figure import Undefined, figure
+from fastslow.measure.stats.intervals import PairedDifference, paired_difference
+from fastslow.policy.saved import read_kept
+from fastslow.results.deploy.gate_rules import (
+    Loss,
+    RuleResult,
+    judge_loss,
+    judge_score,
+    loss_of,
+    mean_loss,
+)
+from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
+from fastslow.results.report.cells import Comparison
+
+MAX_FORGETTING = 0.02
+"""Default of the largest mean loss; ours."""
+MAX_TASK_FORGETTING = 0.05
+"""Default of the largest loss of one task; ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateOptions:
+    """What the user demands."""
+
+    max_forgetting: float = MAX_FORGETTING
+    """Largest mean loss over tasks, in score units, in [0, 1]."""
+    max_task_forgetting: float = MAX_TASK_FORGETTING
+    """Largest loss of one task, in score units, in [0, 1]."""
+    min_scores: tuple[tuple[str, float], ...] = ()
+    """Task and the least score it must have, in [0, 1]."""
+    strict: bool = False
+    """Whether bounds of the 95 % intervals are compared in place of the estimates."""
+    against: str | None = None
+    """Run folder of the baseline, as the user wrote it."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A number is not in [0, 1], or a task is given two least scores.
+        """
+        named = {f"--min-score {task}": score for task, score in self.min_scores}
+        if len(named) != len(self.min_scores):
+            raise ConfigError("gate --min-score: a task is named twice. Give one score per task.")
+        named["--max-forgetting"] = self.max_forgetting
+        named["--max-task-forgetting"] = self.max_task_forgetting
+        for name, value in named.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"gate {name}: expected a number in [0, 1], got {value}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says, and on what it rests."""
+
+    standing: Standing
+    baseline: Standing | None
+    options: GateOptions
+    rules: tuple[RuleResult, ...]
+    """Every rule applied; at least one."""
+    notes: tuple[str, ...]
+    """What a reader must know; may hold names from outside."""
+    weights_seen: Literal["verified", "not in this folder"]
+    """Whether the adapter and texts in the folder were compared with the records."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def failed(self) -> tuple[RuleResult, ...]:
+        """The rules that do not hold."""
+        return tuple(rule for rule in self.rules if not rule.passed)
+
+
+def judge(run: Path, options: GateOptions) -> Verdict:
+    """Judge the policy a run is deployed with.
+
+    Args:
+        run: A run folder; only read.
+        options: What is demanded.
+
+    Raises:
+        GateError: The run or the baseline is not finished, is missing a score, or the two cannot
+            be compared.
+        CheckpointError: One of the folders is no run folder, a record is damaged, or the adapter
+            that lies there is not the one that was scored.
+    """
+    standing = _finished(run)
+    baseline = None
+    if options.against is not None:
+        if Path(options.against).resolve() == run.resolve():
+            raise GateError(
+                f"gate --against: {options.against} is the run itself, so nothing could differ. "
+                "Give the run whose policy is in use now."
+            )
+        baseline = _finished(Path(options.against))
+    seen: Literal["verified", "not in this folder"] = "not in this folder"
+    if standing.folder.is_dir():
+        verify_kept(standing, read_kept(standing.folder))
+        seen = "verified"
+    rules = [
+        *_within(standing, options),
+        *_compared(standing, baseline, options),
+        *_scores(standing, options),
+    ]
+    return Verdict(
+        standing, baseline, options, tuple(rules), tuple(_notes(standing, baseline)), seen
+    )
+
+
+def _finished(run: Path) -> Standing:
+    standing = read_standing(run)
+    if standing.state != "finished":
+        raise GateError(
+            f"{run}: the run is {standing.state}, expected finished. A run that has not ended "
+            f"cannot be judged; go on with: fastslow resume {run}"
+        )
+    for task in standing.tasks:
+        if task.now.score is None or task.base.score is None:
+            row = standing.row if task.now.score is None else 0
+            raise GateError(
+                f"{run}: the score of task {task.task!r} in row {row} is missing. Every task needs "
+                "one in row 0 and in the row that is judged; restore scores.jsonl from a copy."
+            )
+    return standing
+
+
+def _within(standing: Standing, options: GateOptions) -> list[RuleResult]:
+    """Losses since the best earlier stage, and since the base."""
+    earlier = [task for task in standing.tasks if task.best_row is not None]
+    changes = {task.task: _measured(standing, task.task, task.change) for task in earlier}
+    rules = []
+    if earlier:
+        rules.append(
+            judge_loss(
+                "forgetting",
+                None,
+                mean_loss(list(changes.values())),
+                options.max_forgetting,
+                _mean_floor(earlier),
+                strict=options.strict,
+            )
+        )
+    for task in earlier:
+        loss = loss_of(changes[task.task])
+        rules.append(_task_rule("task_forgetting", task, loss, options))
+    for task in standing.tasks:
+        loss = loss_of(_measured(standing, task.task, task.net))
+        rules.append(_task_rule("below_base", task, loss, options))
+    return rules
+
+
+def _compared(
+    standing: Standing, baseline: Standing | None, options: GateOptions
+) -> list[RuleResult]:
+    """Losses since the baseline, paired on examples."""
+    if baseline is None:
+        return []
+    own = {task.task: task for task in standing.tasks}
+    changes: dict[str, PairedDifference] = {}
+    for before in baseline.tasks:
+        now = own.get(before.task)
+        if now is None:
+            raise GateError(
+                f"gate --against: task {before.task!r} of the baseline {baseline.path} was not "
+                f"scored by {standing.path}. Whether it was lost is not known; list it under "
+                "`tasks` of the run, so that it is scored as a held-out task."
+            )
+        if now.version != before.version or now.scores.keys() != before.scores.keys():
+            raise GateError(
+                f"gate --against: task {before.task!r} was scored as {before.version} on "
+                f"{len(before.scores)} examples by the baseline, and as {now.version} on "
+                f"{len(now.scores)} by this run; they are not the same ones. Use the same version "
+                "of the task and the same evaluation.test_examples."
+            )
+        changes[before.task] = paired_difference(
+            list(before.scores.values()), [now.scores[example] for example in before.scores]
+        )
+    shared = [own[name] for name in changes]
+    mean = judge_loss(
+        "against",
+        None,
+        mean_loss(list(changes.values())),
+        options.max_forgetting,
+        _mean_floor(shared),
+        strict=options.strict,
+    )
+    each = [_task_rule("task_against", t, loss_of(changes[t.task]), options) for t in shared]
+    return [mean, *each]
+
+
+def _task_rule(
+    rule: Literal["task_forgetting", "below_base", "task_against"],
+    task: TaskStanding,
+    loss: Loss,
+    options: GateOptions,
+) -> RuleResult:
+    threshold = options.max_task_forgetting
+    return judge_loss(rule, task.task, loss, threshold, task.floor, strict=options.strict)
+
+
+def _scores(standing: Standing, options: GateOptions) -> list[RuleResult]:
+    """Least scores."""
+    tasks = {task.task: task for task in standing.tasks}
+    rules = []
+    for name, least in options.min_scores:
+        if name not in tasks:
+            raise ConfigError(
+                f"gate --min-score: this run has no task {name!r}.{nearest(name, tasks)}"
+            )
+        now = tasks[name].now
+        assert now.score is not None
+        rules.append(
+            judge_score(name, now.score, now.interval, now.n, least, strict=options.strict)
+        )
+    return rules
+
+
+def _measured(standing: Standing, task: str, comparison: Comparison) -> PairedDifference:
+    if comparison.difference is None:
+        raise GateError(
+            f"{standing.path}: task {task!r} cannot be judged: {comparison.reason}. Every row from "
+            "the one in which it was learned must be measured, on the same examples."
+        )
+    return comparison.difference
+
+
+def _mean_floor(tasks: Sequence[TaskStanding]) -> Metric:
+    """Mean of the tasks' noise floors: noise of a mean is at most that."""
+
+    def value() -> float:
+        floors = [task.floor.value for task in tasks]
+        known = [floor for floor in floors if floor is not None]
+        if not known:
+            raise Undefined(tasks[0].floor.reason or "not measured")
+        return sum(known) / len(tasks)
+
+    return figure("noise_floor", "mean over tasks of max - min over base evaluations (ours)", value)
+
+
+def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
+    notes = []
+    if standing.row < len(standing.stages):
+        notes.append(
+            f"rolled back: judged is the policy after stage {standing.row} of "
+            f"{len(standing.stages)}"
+        )
+    if all(task.best_row is None for task in standing.tasks):
+        notes.append("no task was learned before the last stage: there is no forgetting to judge")
+    gained = [t for t in standing.trained if t.net.difference and t.net.difference.is_rise]
+    if not gained:
+        notes.append("no task is above the base beyond chance: who learned nothing forgets nothing")
+    if all(task.floor.value is None for task in standing.tasks):
+        notes.append(
+            "the noise floor is not measured (evaluation.base_repeats = 2 measures it): "
+            "thresholds are the options alone"
+        )
+    if baseline is not None:
+        known = {task.task for task in baseline.tasks}
+        if new := [task.task for task in standing.tasks if task.task not in known]:
+            notes.append(f"not in the baseline, so not compared with it: {', '.join(new)}")
+    return notes
+
+
+def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Read `TASK=SCORE` words.
+
+    Raises:
+        ConfigError: A word is not of that form.
+    """
+    found = []
+    for word in words:
+        task, _, number = word.rpartition("=")
+        try:
+            found.append((task, float(number)))
+        except ValueError:
+            task = ""
+        if not task:
+            raise ConfigError(
+                f"gate --min-score: expected TASK=SCORE, got {word!r}. For example: "
+                "--min-score word_valence=0.5"
+            )
+    return tuple(found)
+
+
+def options_from_json(data: Mapping[str, object]) -> GateOptions:
+    """The options in a gate.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: They are none.
+    """
+    against, scores = data["against"], data["min_scores"]
+    if not isinstance(scores, Mapping):
+        raise TypeError("min_scores is no mapping")
+    return GateOptions(
+        max_forgetting=float(str(data["max_forgetting"])),
+        max_task_forgetting=float(str(data["max_task_forgetting"])),
+        min_scores=tuple((str(task), float(score)) for task, score in scores.items()),
+        strict=bool(data["strict"]),
+        against=None if against is None else str(against),
+    )

@@ -1,0 +1,191 @@
+"""A verdict in words and as gate.json, and the proof that the files still give the same one.
+
+`gate/gate.json` in the run folder holds what was demanded, every figure, and the SHA-256 of every
+file that was read. It has no clock in it: the same files give the same bytes. Nothing else of the
+folder is touched.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.errors import CheckpointError
+from fastslow.core.text import shorten
+from fastslow.core.types import Json
+from fastslow.policy.model_store import sha256_of
+from fastslow.records.deployments import DEPLOYED_FILE
+from fastslow.results.deploy.gate import GateOptions, Verdict, judge, options_from_json
+from fastslow.results.deploy.gate_rules import RuleResult
+from fastslow.results.deploy.standing import Standing
+
+SCHEMA_VERSION = 1
+"""Raised when a key of gate.json changes its meaning or goes."""
+DECIMALS = 6
+"""Digits after the point of every number written."""
+READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
+"""What a verdict is computed from."""
+MEANINGS = {
+    "forgetting": "mean loss of earlier tasks since their best stage (forgetting_chaudhry)",
+    "task_forgetting": "loss since the task's best stage",
+    "below_base": "loss since the untouched base",
+    "against": "mean loss since the baseline",
+    "task_against": "loss since the baseline",
+    "min_score": "score",
+}
+"""What each rule compares."""
+
+
+def verdict_path(run: Path) -> Path:
+    """Where the verdict on a run is written."""
+    return run / "gate" / "gate.json"
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Json]:
+    """The verdict as plain data; docs/deploy.md describes it."""
+    options = verdict.options
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": "yes" if verdict.passed else "no",
+        "failed": [_name(rule) for rule in verdict.failed],
+        "compared": "upper ends of 95 % intervals" if options.strict else "estimates",
+        "options": {
+            "max_forgetting": options.max_forgetting,
+            "max_task_forgetting": options.max_task_forgetting,
+            "min_scores": dict(options.min_scores),
+            "strict": options.strict,
+            "against": options.against,
+        },
+        "rules": [{**asdict(rule), "compares": MEANINGS[rule.rule]} for rule in verdict.rules],
+        "notes": list(verdict.notes),
+        "run": _standing(verdict.standing),
+        "stage_files": verdict.weights_seen,
+        "baseline": None if verdict.baseline is None else _standing(verdict.baseline),
+    }
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """The text of gate.json."""
+    data = _rounded(verdict_json(verdict))
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_verdict(run: Path, verdict: Verdict) -> Path:
+    """Write gate.json, replacing an older one.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    path = verdict_path(run)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_bytes(verdict_text(verdict).encode())
+        beside.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written, got {error.strerror}. Without the file a verdict cannot "
+            "be checked later; check free space and permissions, then judge again."
+        ) from error
+    return path
+
+
+def recompute_verdict(run: Path) -> Verdict:
+    """Judge again as gate.json says, and hold the result against it.
+
+    Raises:
+        CheckpointError: There is no gate.json, or the files do not give it any more.
+        GateError: As `judge`.
+    """
+    path = verdict_path(run)
+    try:
+        found = path.read_bytes()
+        before: dict[str, Any] = json.loads(found)
+        options: GateOptions = options_from_json(before["options"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {type(error).__name__}: {error}. Write it with: "
+            f"fastslow gate {run}"
+        ) from error
+    verdict = judge(run, options)
+    text = verdict_text(verdict)
+    if text.encode() != found:
+        after = json.loads(text)
+        differing = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+        raise CheckpointError(
+            f"{path}: not what the files say, it differs in {', '.join(differing) or 'layout'}; "
+            f"the files say {after['verdict']}. Records, stage files or gate.json were changed, "
+            f"or another version wrote it; judge anew with: fastslow gate {run}"
+        )
+    return verdict
+
+
+def verdict_lines(verdict: Verdict) -> Iterator[str]:
+    """The verdict for a terminal, safe to print: a sentence, a line per rule, notes."""
+    failed, rules = verdict.failed, verdict.rules
+    standing = verdict.standing
+    said = "YES, every rule holds" if verdict.passed else f"NO, {len(failed)} of {len(rules)} rules"
+    yield (
+        f"gate: {said}{'' if verdict.passed else ' failed'}; {shorten(standing.run, 120)}, policy "
+        f"after stage {standing.row} of {len(standing.stages)}; compared: "
+        + ("upper ends of the 95 % intervals" if verdict.options.strict else "estimates")
+    )
+    for rule in rules:
+        yield f"  {'ok  ' if rule.passed else 'FAIL'} {_line(rule)}"
+    unsure = [rule for rule in rules if rule.passed and _may_exceed(rule)]
+    if unsure and not verdict.options.strict:
+        most = max(rule.high or 0.0 for rule in unsure)
+        yield (
+            f"  note: {len(unsure)} of the rules that hold do so by their estimates alone; with so "
+            f"few examples a loss of up to {most:.3f} is not excluded (--strict demands that it is)"
+        )
+    for note in verdict.notes:
+        yield f"  note: {shorten(note, 500)}"
+    yield f"  note: adapter and texts of the stage: {verdict.weights_seen}"
+
+
+def _may_exceed(rule: RuleResult) -> bool:
+    """Whether the interval of a loss reaches beyond its limit."""
+    return rule.rule != "min_score" and rule.high is not None and rule.high > rule.limit
+
+
+def _line(rule: RuleResult) -> str:
+    sign = ">=" if rule.rule == "min_score" else "<="
+    low = "-" if rule.low is None else f"{rule.low:+.3f}"
+    high = "-" if rule.high is None else f"{rule.high:+.3f}"
+    detectable = (
+        ""
+        if rule.smallest_detectable is None
+        else f", smallest detectable {rule.smallest_detectable:.3f}"
+    )
+    return (
+        f"{shorten(_name(rule), 140)}: {rule.value:+.3f} [{low}, {high}] {sign} {rule.limit:.3f} "
+        f"({rule.limit_from}); {MEANINGS[rule.rule]}; n = {rule.n}{detectable}"
+    )
+
+
+def _name(rule: RuleResult) -> str:
+    return rule.rule if rule.task is None else f"{rule.rule} {rule.task}"
+
+
+def _standing(standing: Standing) -> dict[str, Json]:
+    files = [standing.path / name for name in READ_FILES]
+    return {
+        "run": standing.run,
+        "config_hash": standing.config_hash,
+        "row": standing.row,
+        "stages": list(standing.stages),
+        "weights": {task.task: task.weights for task in standing.tasks},
+        "texts": {task.task: task.text for task in standing.tasks},
+        "scores": {task.task: task.now.score for task in standing.tasks},
+        "files": {file.name: sha256_of(file) for file in files if file.is_file()},
+    }
+
+
+def _rounded(data: Any) -> Any:
+    if isinstance(data, float):
+        return round(data, DECIMALS) + 0.0
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in data.items()}
+    return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data

@@ -1,0 +1,46 @@
+"""Rollback: deploy the adapter and texts that an earlier stage left.
+
+Nothing is copied, moved or deleted. A line in `deployed.jsonl` says which stage's folder is in use,
+after its files were compared with what was scored; export, gate and report follow it. Going forward
+again is the same command with a later stage.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fastslow.policy.saved import read_kept
+from fastslow.records.deployments import deploy, deployed_row
+from fastslow.records.events import DeployEvent
+from fastslow.records.run_folder import RunDir
+from fastslow.results.deploy.standing import Standing, read_standing, verify_kept
+
+
+def roll_back(run: Path, stage: int) -> Standing:
+    """Deploy the policy after a stage of a run from now on.
+
+    Args:
+        run: A run folder that no process writes to.
+        stage: Number of a finished stage, from 1; a later one than the present rolls forward.
+
+    Returns:
+        How that policy stands: its scores are those recorded in that row.
+
+    Raises:
+        CheckpointError: It is no run folder, is being written, the stage was not kept or not
+            scored, or what lies in its folder is not what was scored.
+    """
+    RunDir.require(run)
+    standing = read_standing(run, stage)
+    kept = read_kept(standing.folder)
+    with RunDir.open(run):
+        verify_kept(standing, kept)
+        event = DeployEvent(
+            row=stage,
+            before=deployed_row(run, len(standing.stages)),
+            folder=standing.folder.relative_to(run).as_posix(),
+            weights={task.task: task.weights or "" for task in standing.tasks},
+            texts={task.task: task.text or "" for task in standing.tasks},
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        deploy(run, event)
+    return standing

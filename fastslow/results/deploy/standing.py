@@ -1,0 +1,206 @@
+"""How a run's policy stands after one stage: per task, what it scored then and at its best before.
+
+Computed from the records of a run folder alone, without a model. The gate judges it, the model card
+shows it, and a rollback compares it with the files of the stage.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.errors import CheckpointError
+from fastslow.core.types import Metric
+from fastslow.measure.scores.all_metrics import final_metrics
+from fastslow.measure.scores.matrix import ScoreMatrix
+from fastslow.policy.saved import KeptPolicy
+from fastslow.records.deployments import deployed_row
+from fastslow.records.events import ScoreRow, TextEvent
+from fastslow.records.jsonl import read_events, read_scores
+from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStanding:
+    """One task, as of one row of the score matrix."""
+
+    task: str
+    version: str | None
+    """`definition@version`; None when it was never scored."""
+    learned_row: int | None
+    """Row after its last stage until then; None when no stage has visited it."""
+    best_row: int | None
+    """The row from `learned_row` on, before this one, with the highest score; the earliest of
+    several. None when its stage is this one or still to come."""
+    base: Cell
+    """Row 0."""
+    now: Cell
+    change: Comparison
+    """Now minus the best row before; its mean is -f_j of `forgetting_chaudhry`."""
+    net: Comparison
+    """Now minus the base."""
+    floor: Metric
+    """How far repeated evaluations of the base lie apart."""
+    weights: str | None
+    """Fingerprint of the weights it was scored with; None when it was not."""
+    text: str | None
+    """Hash of the text it was scored with; None when it was not."""
+    scores: ExampleScores
+    """Score of each example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's policy as of one row of the score matrix."""
+
+    path: Path
+    run: str
+    """Name the run folder had when it was made."""
+    state: str
+    """One of `rundir.STATES`."""
+    config_hash: str
+    row: int
+    """The policy after the stage with this number, from 1."""
+    stages: tuple[str, ...]
+    """Tasks of all stages of the run, in order."""
+    tasks: tuple[TaskStanding, ...]
+    """Every column of the matrix, in its order."""
+    metrics: Mapping[str, Metric]
+    """As they stood after that stage."""
+
+    @property
+    def folder(self) -> Path:
+        """Where adapter and texts of that stage are kept."""
+        return self.path / "stages" / f"{self.row - 1:03d}-{self.stages[self.row - 1]}"
+
+    @property
+    def trained(self) -> tuple[TaskStanding, ...]:
+        """The tasks that a stage has visited until then."""
+        return tuple(task for task in self.tasks if task.learned_row is not None)
+
+
+def read_standing(run: Path, row: int | None = None) -> Standing:
+    """Compute how a run's policy stands.
+
+    Args:
+        run: A run folder; only read.
+        row: The policy after the stage with this number; None takes the deployed one.
+
+    Raises:
+        CheckpointError: It is no run folder, has no such stage, or a record in it is damaged.
+    """
+    card = _card(run)
+    stages = tuple(str(task) for task in card["stages"])
+    row = deployed_row(run, len(stages)) if row is None else row
+    if not 1 <= row <= len(stages):
+        raise CheckpointError(
+            f"{run}: there is no stage {row}. Known: 1 to {len(stages)} "
+            f"({', '.join(stages)}). Give one of these numbers."
+        )
+    scores = read_scores(run / "scores.jsonl")
+    first_text: dict[str, int] = {}
+    for event in read_events(run / "events.jsonl"):
+        if isinstance(event, TextEvent):
+            first_text.setdefault(event.task, event.stage + 1)
+    table = CellTable(scores, stages[:row], first_text)
+    names = tuple(str(task) for task in card["tasks"])
+    cells = [[table.cell(i, task).score for task in names] for i in range(row + 1)]
+    matrix = ScoreMatrix(names, stages[:row], tuple(map(tuple, cells)))
+    versions = {one.sample.task: one.sample.version for one in scores}
+    floors = [floor for task in names if (floor := table.base_floor(task).value) is not None]
+    return Standing(
+        path=run,
+        run=str(card["run"]),
+        state=str(card["state"]),
+        config_hash=str(card["config_hash"]),
+        row=row,
+        stages=stages,
+        tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in names),
+        metrics=final_metrics(matrix, noise_floor=max(floors, default=None)),
+    )
+
+
+def _task(
+    table: CellTable, scores: Sequence[ScoreRow], row: int, task: str, version: str | None
+) -> TaskStanding:
+    learned = table.learned_row(task)
+    best = None
+    if learned is not None and learned < row:
+        found = {i: table.cell(i, task).score for i in range(learned, row)}
+        measured = [i for i, score in found.items() if score is not None]
+        # with a row missing the best one is not known: the comparison then says which is missing
+        missing = [i for i in found if i not in measured]
+        best = missing[0] if missing else max(measured, key=lambda i: (found[i] or 0.0, -i))
+    text = table.text(row, task)
+    return TaskStanding(
+        task=task,
+        version=version,
+        learned_row=learned,
+        best_row=best,
+        base=table.cell(0, task),
+        now=table.cell(row, task),
+        change=table.compare(task, learned if best is None else best, row),
+        net=table.compare(task, 0, row),
+        floor=table.base_floor(task),
+        weights=_weights(scores, row, task, text),
+        text=text,
+        scores=table.deployed(row, task),
+    )
+
+
+def _weights(scores: Sequence[ScoreRow], row: int, task: str, text: str | None) -> str | None:
+    """Fingerprint of the weights a cell was scored with."""
+    found = {
+        one.sample.weights
+        for one in scores
+        if (one.row, one.cycle, one.sample.task, one.sample.text_hash) == (row, None, task, text)
+    }
+    if len(found) > 1:
+        raise CheckpointError(
+            f"scores.jsonl: row {row} of task {task!r} was scored with weights "
+            f"{' and '.join(sorted(found))}, expected one. Restore the file from a copy."
+        )
+    return found.pop() if found else None
+
+
+def verify_kept(standing: Standing, kept: KeptPolicy) -> None:
+    """Make sure that the adapters and texts in a stage's folder are those that were scored.
+
+    Raises:
+        CheckpointError: The row was not measured, or one of the files is another.
+    """
+    for task in standing.tasks:
+        if task.weights is None or task.text is None:
+            raise CheckpointError(
+                f"{standing.path}: row {standing.row} of task {task.task!r} is not measured, so "
+                f"the policy after stage {standing.row} has no scores. Resume the run, or name a "
+                "stage that is complete."
+            )
+        if (weights := kept.weights_of(task.task)) != task.weights:
+            raise CheckpointError(
+                f"{kept.folder}: the adapter for task {task.task!r} is not the one that was "
+                f"scored, got weights {weights}, expected {task.weights}. The folder was changed: "
+                "restore it from a copy."
+            )
+        live = kept.live.get(task.task)
+        if live is not None and task.learned_row is not None and live.text_hash != task.text:
+            raise CheckpointError(
+                f"{kept.folder}: the text of task {task.task!r} is not the one that was scored, "
+                f"got {live.text_hash}, expected {task.text}. The folder was changed: restore it "
+                "from a copy."
+            )
+
+
+def _card(run: Path) -> dict[str, Any]:
+    path = run / "run.json"
+    try:
+        card: dict[str, Any] = json.loads(path.read_bytes())
+        needed = ("run", "state", "config_hash", "tasks", "stages")
+        if missing := [name for name in needed if name not in card]:
+            raise ValueError(f"no {missing[0]}")
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error}. Give a folder that `fastslow train` made."
+        ) from error
+    return card

@@ -1,0 +1,1 @@
+"""Drawing, HTML, Markdown and layout shared by every page."""

@@ -1,0 +1,170 @@
+"""The look of every figure, and how one becomes SVG and PNG; what is drawn is `figures.py`'s.
+
+The same data gives the same bytes: no date, no random ids, the font that Matplotlib brings along.
+Labels are shown as they are: what a task is called is never read as a formula or as markup.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastslow.core.text import shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, PAPER = "#1d1d22", "#5f626b", "#dcdbd6", "#fcfcfa"
+ACCENT, LOSS = "#1f5fa8", "#a3361f"
+SERIES = (ACCENT, "#b0562c", "#2f7556", "#83539f", "#806210", "#4f5b69")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Told apart without colour too: each series has a marker of its own."""
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    PAPER: "paper",
+    LOSS: "loss",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES)},
+}
+"""Colours of a figure and the custom property that stands for each inside a page."""
+WIDTH = 4.6
+"""Inches; narrow enough to be read on a phone, where a figure is as wide as the screen."""
+DPI = 200
+LABEL = 22
+"""Characters of an untrusted label."""
+MAX_TASKS = 24
+"""Tasks drawn; the tables have all of them."""
+_LOOK: Mapping[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fastslow",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.color": MUTED,
+    "ytick.labelsize": 8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One finished figure."""
+
+    name: str
+    """Stem of its files."""
+    title: str
+    caption: str
+    """What is drawn and how to read it; may hold untrusted names."""
+    svg: str
+    """A whole SVG file."""
+    png: bytes
+
+    @property
+    def inline(self) -> str:
+        """The SVG for inside a page: ids of its own, colours that follow the page's."""
+        start = self.svg.index("<svg")
+        body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
+        return re.sub(r"<[^>]+>", self._themed, body)
+
+    def _themed(self, found: re.Match[str]) -> str:
+        """A tag with its ids renamed and its colours replaced; text between tags is never seen."""
+        tag = found[0]
+        if tag.startswith("<svg"):
+            tag = re.sub(r' (width|height|version|xmlns:xlink)="[^"]*"', "", tag)
+            return tag.replace("<svg", '<svg aria-hidden="true" focusable="false"')
+        for colour, name in VARIABLES.items():
+            tag = tag.replace(colour, f"var(--{name})")
+        tag = re.sub(r' id="', f' id="{self.name}-', tag)
+        tag = tag.replace("url(#", f"url(#{self.name}-")
+        return re.sub(r'(?:xlink:)?href="#', f'href="#{self.name}-', tag)
+
+
+def draw(
+    name: str,
+    title: str,
+    caption: str,
+    paint: "Callable[[Figure], object]",
+    *,
+    height: float = 2.9,
+    width: float = WIDTH,
+) -> Drawing:
+    """Make a figure.
+
+    Args:
+        name: Stem of its files; letters, digits and hyphens.
+        title: Shown above it.
+        caption: What is drawn and how to read it.
+        paint: Draws into the empty figure it is given.
+        height: Inches.
+        width: Inches.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure)
+        svg, png = io.BytesIO(), io.BytesIO()
+        nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(svg, metadata=nobody)
+        figure.set_layout_engine("none")  # it has done its work; the picture is laid out alike
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return Drawing(name, title, caption, svg.getvalue().decode(), png.getvalue())
+
+
+def label(text: str) -> str:
+    """An untrusted name, short and printable."""
+    return shorten(text, LABEL)
+
+
+def series(index: int) -> dict[str, Any]:
+    """Colour and marker of the series of that number, from 0."""
+    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def legend(axes: "Axes", columns: int = 3) -> None:
+    """A legend above the axes, so that it covers no data."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+    )
+
+
+def score_axis(axes: "Axes", name: str = "score") -> None:
+    """A vertical axis from 0 to 1."""
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    axes.set_ylabel(name)

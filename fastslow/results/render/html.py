@@ -1,0 +1,107 @@
+"""HTML pages that show untrusted text without obeying it, from the templates of this package.
+
+Owns escaping: everything a template prints is made visible and escaped, unless it is `Markup` that
+this package made. No script, nothing from the network, and a policy in the page that forbids both.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastslow.core.text import visible
+from fastslow.results.render.drawing import Drawing
+from fastslow.results.render.layout import Text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""Content-Security-Policy: styles in the page itself, and nothing else."""
+MAX_BYTES = 2_000_000
+"""Size a page stays under; what could grow without limit is cut by whoever collects it."""
+MAX_CELL = 2000
+"""Characters of one table cell."""
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """A page from a template and its values; every value that is missing is an error."""
+    page: str = _environment().get_template(template).render(policy=POLICY, **values)
+    return page.rstrip("\n") + "\n"
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    made.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
+    made.tests |= {"figure_like": is_figure_like}
+    made.globals["style"] = _style(made)
+    return made
+
+
+def _style(environment: "Environment") -> "Markup":
+    from markupsafe import Markup
+
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, "style.css")[0])
+
+
+def _shown(value: object) -> object:
+    """Last thing done to a value before it is escaped: no control or invisible characters."""
+    return value if hasattr(value, "__html__") else visible(str(value)[: 10 * MAX_CELL])
+
+
+def lines(text: Iterable[str]) -> "Markup":
+    """Lines of untrusted text, one under the other."""
+    from markupsafe import Markup, escape
+
+    return Markup("\n").join(escape(visible(line)) for line in text)
+
+
+def breakable(name: str) -> "Markup":
+    """An untrusted name that may be broken after its underscores, slashes and hyphens."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<=[_/-])(?=.)", visible(name[:MAX_CELL]))
+    return Markup("<wbr>").join(escape(part) for part in parts)
+
+
+def inline_svg(drawing: Drawing) -> "Markup":
+    """A figure of ours as part of the page; Matplotlib escaped its labels."""
+    from markupsafe import Markup
+
+    return Markup(drawing.inline)
+
+
+def main(cell: Text) -> str:
+    """The cell without the interval behind it."""
+    return cell.text[:MAX_CELL].split(" [")[0] if _has_interval(cell) else cell.text[:MAX_CELL]
+
+
+def aside(cell: Text) -> str:
+    """The interval behind the figure of a cell, or nothing."""
+    return f"[{cell.text.split(' [', 1)[1]}" if _has_interval(cell) else ""
+
+
+def is_figure_like(cell: Text) -> bool:
+    """Whether a cell is a number, maybe with an interval, and belongs to the right."""
+    return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40
+
+
+def _has_interval(cell: Text) -> bool:
+    return is_figure_like(cell) and " [" in cell.text and not cell.is_code

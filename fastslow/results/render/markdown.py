@@ -1,0 +1,47 @@
+"""Markdown that shows untrusted text without obeying it."""
+
+import re
+from collections.abc import Iterator
+
+from fastslow.core.text import shorten
+from fastslow.results.render.layout import Table, Text
+
+
+def table_lines(table: Table) -> Iterator[str]:
+    """Lines of one table under a second-level heading, with its note."""
+    yield f"## {inline(table.title)}"
+    yield ""
+    yield _row([inline(name) for name in table.header])
+    yield _row(["---"] * len(table.header))
+    for row in table.rows:
+        yield _row([_cell(text) for text in row])
+    yield ""
+    if table.note:
+        yield inline(table.note)
+        yield ""
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(text: Text) -> str:
+    if text.is_code:
+        return code(text.text).replace("|", "\\|")
+    shown = inline(text.text)
+    return f"**{shown}**" if text.style == "strong" else shown
+
+
+def code(text: str) -> str:
+    """A code span of one line; backticks inside cannot end it."""
+    shown = shorten(text, 500)
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    ticks = "`" * (longest + 1)
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def inline(text: str) -> str:
+    """One line of plain text: nothing in it starts a tag, a link, a code span or a table cell."""
+    escaped = re.sub(r"([\\`|*])", r"\\\1", shorten(text, 2000))
+    return escaped.replace("<", "&lt;").replace("](", "]\\(")

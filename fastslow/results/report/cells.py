@@ -1,0 +1,177 @@
+"""From raw score rows to the cells of the score matrix and to paired comparisons of its rows.
+
+A cell is the mean over examples of the mean over samples, under the text that the headline matrix
+uses for it. Called by `data.py` alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, TypeAlias
+
+from fastslow.core.errors import CheckpointError
+from fastslow.core.types import Metric, PromptPolicy
+from fastslow.measure.scores.matrix import headline_policy
+from fastslow.measure.stats.intervals import (
+    Interval,
+    PairedDifference,
+    paired_difference,
+    score_interval,
+)
+from fastslow.measure.stats.significance import noise_floor
+from fastslow.records.events import ScoreRow
+
+ExampleScores: TypeAlias = Mapping[str, float]
+"""Example id to its mean score over samples."""
+CellKey: TypeAlias = tuple[int, str, PromptPolicy]
+"""Row of the matrix, task, role of the text."""
+Phase: TypeAlias = Literal["unseen", "learned", "seen", "held_out"]
+"""Whether a cell's task is yet to be trained on, just was, was earlier, or never is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One score of the matrix."""
+
+    score: float | None
+    """In [0, 1]; None when not measured."""
+    interval: Interval | None
+    """95 % interval; None where none can be given."""
+    n: int
+    """Examples behind it."""
+    prompt_policy: PromptPolicy
+    """The text it was scored with."""
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A paired difference between two rows of one task, or why there is none."""
+
+    difference: PairedDifference | None
+    reason: str | None
+
+
+class CellTable:
+    """The example scores of every cell of the headline matrix."""
+
+    def __init__(
+        self, rows: Iterable[ScoreRow], stages: Sequence[str], first_text: Mapping[str, int]
+    ) -> None:
+        """Sort the raw rows into cells.
+
+        Args:
+            rows: Score rows of one run; those of other texts or measured within a stage are left.
+            stages: The task each stage trains on, in training order.
+            first_text: The row from which on a task is deployed with a text of its own. Until
+                then, and for tasks not in it, what is deployed is the seed text.
+
+        Raises:
+            CheckpointError: One sample was recorded twice.
+        """
+        self.stages, self._first_text = tuple(stages), first_text
+        samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
+        self.texts: dict[CellKey, str] = {}
+        """Hash of the text of each cell; of a task visited twice, of the later one."""
+        for row in rows:
+            if row.cycle is None:
+                sample = row.sample
+                key = (row.row, sample.task, sample.prompt_policy)
+                self.texts[key] = sample.text_hash
+                cell = samples.setdefault(key, {}).setdefault(sample.text_hash, {})
+                of_example = cell.setdefault(sample.example, {})
+                if sample.sample in of_example and not row.reused:
+                    raise CheckpointError(_recorded_twice(row))
+                of_example[sample.sample] = sample.score
+        self._cells: dict[CellKey, ExampleScores] = {
+            key: {
+                example: fmean(scores.values())
+                for example, scores in sorted(cells[self.texts[key]].items())
+            }
+            for key, cells in samples.items()
+        }
+
+        self._repeats = {
+            task: _means_by_sample(cells[self.texts[key]])
+            for key, cells in samples.items()
+            for row_index, task, policy in (key,)
+            if row_index == 0 and policy == "seed"
+        }
+
+    def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
+        """Score of each example of one cell under one text; nothing where not measured."""
+        return self._cells.get((row, task, policy), {})
+
+    def _policy(self, row: int, task: str) -> PromptPolicy:
+        """The text of the headline matrix; `seed` rows stand for `live` where that is deployed."""
+        policy = headline_policy(self.stages, row, task)
+        has_text = task in self._first_text and row >= self._first_text[task]
+        if policy == "live" and not has_text and (row, task, policy) not in self._cells:
+            return "seed"
+        return policy
+
+    def deployed(self, row: int, task: str) -> ExampleScores:
+        """Score of each example of one cell of the headline matrix."""
+        return self._cells.get((row, task, self._policy(row, task)), {})
+
+    def text(self, row: int, task: str) -> str | None:
+        """Hash of the text of that cell; None where not measured."""
+        return self.texts.get((row, task, self._policy(row, task)))
+
+    def base_floor(self, task: str) -> Metric:
+        """How far repeated evaluations of the base lie apart; see `noise_floor`."""
+        return noise_floor(self._repeats.get(task, ()))
+
+    def learned_row(self, task: str) -> int | None:
+        """The row after the task's last stage; None when no stage visits it."""
+        visits = [row for row, stage in enumerate(self.stages, start=1) if stage == task]
+        return visits[-1] if visits else None
+
+    def cell(self, row: int, task: str) -> Cell:
+        """The cell of `task` in `row`, measured or not."""
+        scores = list(self.deployed(row, task).values())
+        return Cell(
+            score=fmean(scores) if scores else None,
+            interval=score_interval(scores),
+            n=len(scores),
+            prompt_policy=self._policy(row, task),
+            phase=self._phase(row, task),
+        )
+
+    def _phase(self, row: int, task: str) -> Phase:
+        learned = self.learned_row(task)
+        if learned is None:
+            return "held_out"
+        if row > 0 and self.stages[row - 1] == task:
+            return "learned"
+        return "seen" if task in self.stages[:row] else "unseen"
+
+    def compare(self, task: str, before: int | None, after: int | None) -> Comparison:
+        """Score of `task` in row `after` minus row `before`, example by example."""
+        if before is None or after is None:
+            return Comparison(None, "held out: no stage trains on it")
+        if before == after:
+            return Comparison(None, "learned in the last stage: nothing came after")
+        for row in (before, after):
+            if not self.deployed(row, task):
+                return Comparison(None, f"not measured: row {row}")
+        first, second = self.deployed(before, task), self.deployed(after, task)
+        if first.keys() != second.keys():
+            return Comparison(None, f"rows {before} and {after} were scored on other examples")
+        differences = paired_difference(list(first.values()), [second[key] for key in first])
+        return Comparison(differences, None)
+
+
+def _means_by_sample(cell: Mapping[str, Mapping[int, float]]) -> tuple[float, ...]:
+    """Mean score of each repetition that every example has."""
+    shared = set.intersection(*(set(scores) for scores in cell.values()))
+    return tuple(fmean(scores[n] for scores in cell.values()) for n in sorted(shared))
+
+
+def _recorded_twice(row: ScoreRow) -> str:
+    sample = row.sample
+    return (
+        f"scores.jsonl: sample {sample.sample} of example {sample.example!r}, task "
+        f"{sample.task!r}, row {row.row}: recorded twice, expected once. The mean would be wrong; "
+        "restore the file from a copy."
+    )

@@ -1,0 +1,111 @@
+"""What a report takes from a run folder beside the records, and whether it all fits together.
+
+A run folder may come from anywhere: what is missing, damaged or contradictory is a typed error that
+names the file.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.core.decode import shaped
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json
+from fastslow.core.text import shorten
+from fastslow.records.events import Event, ScoreRow
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What a report takes from run.json."""
+
+    run: str
+    """Name of the run folder when it was made."""
+    state: str
+    config_hash: str
+    tasks: tuple[str, ...]
+    stages: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+RUN_CARD = tuple(RunCard.__dataclass_fields__)
+"""Keys of run.json that a report needs; there may be others."""
+
+
+def read_card(path: Path) -> RunCard:
+    """Read run.json.
+
+    Raises:
+        CheckpointError: It is missing, or not the card of a run.
+    """
+    found = read_object(path)
+    try:
+        card = shaped(RunCard, {name: found[name] for name in RUN_CARD if name in found})
+        if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
+            raise ValueError("a task is named twice, or a stage visits a task that is not named")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: not the card of a run: {shorten(str(error), 200)}. Give a folder that "
+            "`fastslow train` made."
+        ) from error
+    return card
+
+
+def steps_per_cycle(run_path: Path) -> int:
+    """Optimizer updates of a full cycle, from the run's configuration.
+
+    Raises:
+        CheckpointError: config.json is missing, or does not say.
+    """
+    path = run_path / "config.json"
+    cycle = read_object(path).get("cycle")
+    steps = cycle.get("optimizer_steps") if isinstance(cycle, dict) else None
+    if not isinstance(steps, int) or steps < 1:
+        raise CheckpointError(
+            f"{path}: not the configuration of a run, got cycle.optimizer_steps "
+            f"{shorten(repr(steps), 60)}, expected a whole number > 0. Restore it from a copy."
+        )
+    return steps
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        CheckpointError: It is missing, or does not.
+    """
+    try:
+        data = read_json(path)
+        if not isinstance(data, dict):
+            raise ValueError(f"a {type(data).__name__} where an object was expected")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {shorten(str(error), 200)}. Give a folder that "
+            "`fastslow train` made."
+        ) from error
+    return data
+
+
+def require_places(
+    scores: Iterable[ScoreRow], events: Iterable[Event], stages: Sequence[str], run_path: Path
+) -> None:
+    """Make sure that every record belongs to a row and a stage of this run.
+
+    Raises:
+        CheckpointError: One does not; names it.
+    """
+    last = len(stages)
+    places: list[tuple[str, object, int, int]] = []
+    places += [("scores.jsonl", row, row.row, 0) for row in scores]
+    places += [
+        ("events.jsonl", event, getattr(event, "row", 0), getattr(event, "stage", 0))
+        for event in events
+    ]
+    for name, record, row, stage in places:
+        if row > last or stage >= max(last, 1):
+            raise CheckpointError(
+                f"{run_path / name}: a record of row {row}, stage {stage} in a run of {last} "
+                f"stages, got {shorten(repr(record), 120)}. The file belongs to another run, or "
+                "run.json does."
+            )

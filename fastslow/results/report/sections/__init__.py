@@ -1,0 +1,1 @@
+"""The report's subjects, one module each."""

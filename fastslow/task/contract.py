@@ -1,0 +1,140 @@
+"""What every task promises beyond its splits, checked on its own examples.
+
+`Task` itself refuses empty and overlapping splits when it is built; this asks its grader. Called by
+`fastslow tasks check` and by the contract tests.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastslow.core.text import shorten
+from fastslow.core.types import Example
+from fastslow.task.definition import Task
+
+SECTIONS = (
+    "What it asks",
+    "Source and licence",
+    "Sizes",
+    "Grader",
+    "Known weaknesses",
+    "Base-model score",
+    "Change log",
+)
+"""Second-level headings of a card, in order."""
+
+_PROBED = 4
+"""Examples per split on which the grader's behaviour enters the hash."""
+
+
+def content_hash(task: Task) -> str:
+    """Twelve hex digits over what a score depends on: data, instruction, grader, token limit.
+
+    The grader enters by its behaviour on fixed completions, not by its source text. Metadata is
+    left out, since it may name files.
+    """
+    splits = (task.train, task.validation, task.test)
+    content = [
+        task.instruction,
+        task.max_tokens,
+        [[[e.id, e.question, e.answer] for e in split] for split in splits],
+        [
+            [task.grade(example, text).score for text in _completions(example)]
+            for split in splits
+            for example in split[:_PROBED]
+        ],
+    ]
+    canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def card_problems(card: Path, task: Task) -> Iterator[str]:
+    """Yield what is wrong with a card: a section missing, or no line for this version's content.
+
+    Args:
+        card: The README.md beside the task's task.py.
+        task: Built with the parameters its card states the hash for.
+    """
+    text = card.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+?)\s*$", text, re.MULTILINE)
+    if headings != list(SECTIONS):
+        yield f"{card}: sections are {headings}. Expected {list(SECTIONS)}."
+    recorded = dict(re.findall(r"^- `(\w+@\d+)`, content `([0-9a-f]{12})`", text, re.MULTILINE))
+    actual = content_hash(task)
+    if task.version not in recorded:
+        yield (
+            f"{card}: the change log has no entry for {task.version}. "
+            f"Add: - `{task.version}`, content `{actual}`: what changed."
+        )
+    elif recorded[task.version] != actual:
+        yield (
+            f"{card}: data, instruction or grader of {task.version} changed: the content is "
+            f"{actual}, the card says {recorded[task.version]}. Raise the task's version and add "
+            "an entry to the change log."
+        )
+
+
+def _completions(example: Example) -> tuple[str, ...]:
+    gold = example.answer
+    return (
+        gold,
+        f" {gold}\n",
+        f"{gold}.",
+        f"{gold}..",
+        gold.upper(),
+        gold.lower(),
+        f"The answer is {gold}",
+        gold[:-1],
+        "",
+        "0",
+    )
+
+
+JUNK = ("", " \n", "qzx", "I do not know.", "\x00\u202e\ud800", "1" * 5000, "[]{}()\\**??")
+"""Completions that answer nothing; a grader must give them 0 and must not raise."""
+
+
+def contract_failures(task: Task) -> Iterator[str]:
+    """Yield one sentence for every promise that `task` breaks; the first example of each kind.
+
+    Checked on all examples: the gold answer scores exactly 1.0. Checked on the first ten of each
+    split: junk scores exactly 0.0. The grader may raise on neither.
+
+    Args:
+        task: A task that was built, so its splits are known to be disjoint.
+    """
+    if task.max_tokens < 1:
+        yield f"max_tokens is {task.max_tokens}, expected at least 1"
+    for split in ("train", "validation", "test"):
+        examples: tuple[Example, ...] = getattr(task, split)
+        yield from _first(
+            _wrong_score(task, split, example, example.answer, 1.0) for example in examples
+        )
+        for junk in JUNK:
+            yield from _first(
+                _wrong_score(task, split, example, junk, 0.0)
+                for example in examples[:10]
+                if junk.strip() != example.answer.strip()
+            )
+
+
+def _first(complaints: Iterator[str | None]) -> Iterator[str]:
+    complaint = next((text for text in complaints if text), None)
+    if complaint:
+        yield complaint
+
+
+def _wrong_score(
+    task: Task, split: str, example: Example, completion: str, expected: float
+) -> str | None:
+    kind = "the gold answer" if expected else "junk"
+    said = f"{split} example {shorten(example.id, 60)!r}: {kind} {shorten(completion, 60)!r}"
+    try:
+        grade = task.grade(example, completion)
+    except Exception as err:  # a task's own code: whatever it raises is its failure
+        return f"{said} made the grader raise {type(err).__name__}: {shorten(str(err), 120)}"
+    if grade.score == expected:
+        return None
+    return f"{said} scored {grade.score}, expected {expected} ({shorten(grade.reason, 120)})"

@@ -1,0 +1,159 @@
+"""Finding tasks by name: the working directory first, then the shipped copies.
+
+A lookup builds one path and loads one file; nothing is scanned unless the name is missed. Names
+are checked before any path is built, so a name can never leave its folder.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fastslow
+from fastslow.core.errors import TaskError, nearest
+from fastslow.core.files import is_file
+from fastslow.task.definition import Task, TaskConfig, TaskDefinition
+
+_TASK_NAME = re.compile(r"[a-z0-9_]+")
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+_PACKAGE = Path(fastslow.__file__).resolve().parent
+
+
+def shipped_root() -> Path:
+    """The folder that holds the shipped `tasks/` and `configs/`.
+
+    Inside the installed package, or the checkout itself when the package runs from one.
+    """
+    shipped = _PACKAGE / "shipped"
+    return shipped if shipped.is_dir() else _PACKAGE.parent
+
+
+def task_roots() -> tuple[Path, ...]:
+    """Folders in which a task's folder is looked for, in order; each exists."""
+    roots = dict.fromkeys([(Path.cwd() / "tasks").resolve(), shipped_root() / "tasks"])
+    return tuple(root for root in roots if root.is_dir())
+
+
+def task_names() -> tuple[str, ...]:
+    """Names of all tasks that can be used by folder name, sorted."""
+    return tuple(
+        sorted(
+            {
+                file.parent.name
+                for root in task_roots()
+                for file in root.glob("*/task.py")
+                if _TASK_NAME.fullmatch(file.parent.name)
+            }
+        )
+    )
+
+
+def find_task(use: str) -> TaskDefinition:
+    """The definition that a config's `use` names.
+
+    Args:
+        use: A folder under tasks/, or `package.module:function` for any importable module.
+
+    Raises:
+        TaskError: The name is malformed or not found, or its module does not define the task.
+        Exception: Whatever a broken task module raises, unchanged, with a note naming the file.
+    """
+    if _REFERENCE.fullmatch(use):
+        return _imported(*use.split(":"))
+    return _loaded(task_folder(use) / "task.py")
+
+
+def build_task(
+    name: str,
+    use: str | None,
+    params: Mapping[str, Any] | TaskConfig | None,
+    *,
+    allow_code: bool = False,
+) -> Task:
+    """Build the task that the run calls `name`.
+
+    Args:
+        name: The run's name for it.
+        use: What `find_task` takes; None when it is `name` itself.
+        params: Its parameters, validated already or plain data.
+        allow_code: Whether its grader may run programs that the policy wrote.
+
+    Raises:
+        TaskError: It cannot be found or built, or breaks the task contract.
+        pydantic.ValidationError: `params` is plain data that does not fit the task's schema.
+    """
+    return find_task(use or name).build(name, params, allow_code=allow_code)
+
+
+def task_folder(name: str) -> Path:
+    """The folder of the task called `name`.
+
+    Raises:
+        TaskError: The name is malformed, or no folder of that name holds a task.py.
+    """
+    if not _TASK_NAME.fullmatch(name):
+        raise TaskError(
+            f"task: got {name!r}. Expected the name of a folder under tasks/ (a-z, 0-9, _) or "
+            f"package.module:function.{nearest(name, task_names())}"
+        )
+    for root in task_roots():
+        if is_file(root / name / "task.py"):
+            return root / name
+    searched = ", ".join(str(root) for root in task_roots()) or "no tasks/ folder"
+    raise TaskError(
+        f"task: no task.py for {name!r} in {searched}.{nearest(name, task_names())} "
+        f"To add it, write tasks/{name}/task.py."
+    )
+
+
+@cache
+def _loaded(path: Path) -> TaskDefinition:
+    """Load one task.py under a module name of its own; once per file and process."""
+    name = path.parent.name
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    module_name = f"fastslow_task_{name}_{digest}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[module_name]
+        error.add_note(f"while loading task {name!r} from {path}")
+        raise
+    found = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
+    if len(found) != 1 or found[0].name != name:
+        names = [definition.name for definition in found]
+        raise TaskError(
+            f"{path}: expected exactly one @task, named {name!r} like its folder, got {names}. "
+            "Rename the task or the folder, and keep one task in a file."
+        )
+    return found[0]
+
+
+def _imported(module_name: str, function: str) -> TaskDefinition:
+    reference = f"{module_name}:{function}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise TaskError(
+            f"task: {reference}: no module {error.name!r}. It must be importable: install it, or "
+            "put its folder on PYTHONPATH."
+        ) from error
+    found = getattr(module, function, None)
+    if not isinstance(found, TaskDefinition):
+        known = [key for key, value in vars(module).items() if isinstance(value, TaskDefinition)]
+        raise TaskError(
+            f"task: {reference}: expected a function decorated with @task, got "
+            f"{type(found).__name__}.{nearest(function, known)}"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Programs that the policy wrote, run in a jail and graded."""

@@ -1,0 +1,78 @@
+"""A grader for answers that are programs: runs them, and compares what they print.
+
+Programs run in the closed room of `run.py`; what is right is known here and not in there, so a
+program can only be right by printing it. For tasks declared with `runs_code=True`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fastslow.core.errors import EvaluationError
+from fastslow.core.types import Example, Grade
+from fastslow.task.graders import CORRECT, quote
+from fastslow.task.sandbox.run import Limits, Ran, run_program
+
+_FENCED = re.compile(r"```[a-z0-9]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+MAX_SOURCE_CHARS = 20_000
+"""Longer programs score 0 without being run."""
+REMEMBERED = 4096
+"""Programs and inputs whose end is known, so that equal completions run once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a program is given and what it should print."""
+
+    given: str
+    """Standard input."""
+    expected: str
+    """Standard output; white space at both ends does not count."""
+
+
+def program_grader(
+    cases: Callable[[Example], Sequence[Case]], limits: Limits | None = None
+) -> Callable[[Example, str], Grade]:
+    """A grader that scores 1 if the program in a completion is right in every case, 0 otherwise.
+
+    The program is the last fenced block, or the whole text if there is none.
+
+    Args:
+        cases: Gives an example's cases, at least one; they are tried in order up to a wrong one.
+        limits: Of each run; None takes the defaults.
+
+    Returns:
+        The grader. It raises EvaluationError when programs cannot be run on this machine.
+    """
+
+    @lru_cache(REMEMBERED)
+    def ran(source: str, given: str) -> Ran:
+        try:
+            return run_program(source, given, limits)
+        except OSError as err:
+            raise EvaluationError(f"grader: a program could not be run: {err}") from err
+
+    def grade(example: Example, text: str) -> Grade:
+        source = program_in(text)
+        if not source.strip():
+            return Grade(0.0, "No program was written.")
+        if len(source) > MAX_SOURCE_CHARS:
+            return Grade(0.0, f"The program is longer than {MAX_SOURCE_CHARS} characters.")
+        for case in cases(example):
+            done = ran(source, case.given)
+            when = f"given {quote(case.given.strip())}"
+            if done.ending != "done":
+                return Grade(0.0, f"The program, {when}, was {done.ending}: {done.complaint}")
+            if done.output.strip() != case.expected.strip():
+                wrote = f"wrote {quote(done.output.strip())}, not {quote(case.expected.strip())}"
+                return Grade(0.0, f"The program, {when}, {wrote}.")
+        return Grade(1.0, CORRECT)
+
+    return grade
+
+
+def program_in(text: str) -> str:
+    """The source in a completion: its last fenced block, or all of it."""
+    blocks: list[str] = _FENCED.findall(text)
+    return blocks[-1] if blocks else text

@@ -1,0 +1,186 @@
+"""One run in two processes, as torchrun starts them, against the same run in one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastslow.cli.main import main
+from fastslow.core.distributed import connect
+from fastslow.core.errors import ConfigError
+from fastslow.policy.policy import pick_device
+from fastslow.records.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.records.jsonl import read_events, read_scores
+from tests.support.paths import ROOT
+from tests.support.runs import WIDER, start
+from tests.support.servers import FailingServer
+
+pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
+
+
+REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
+GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
+UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, pool: 8, metric_calls: 28}"
+SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, as a user starts them."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [sys.executable, *launcher, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(
+        run / "stages" / "000-first" / "adapter_model.safetensors"
+    )
+    return tensors
+
+
+def events(run: Path, *kinds: type) -> list[Any]:
+    return [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
+
+
+@pytest.mark.parametrize(
+    "kinds", [[*GRPO, UNDER_GEPA], [*SFT, "fast.metric_calls=48"]], ids=["grpo under gepa", "sft"]
+)
+def test_two_processes_give_the_adapter_of_one(
+    tmp_path: Path, tiny_folder: Path, kinds: list[str]
+) -> None:
+    with FailingServer([200], answer=REPLY) as server:
+        stage = "stages=[{task: first, cycles: 1}]"
+        overrides = [f"model.name={tiny_folder}", *WIDER, stage, *kinds]
+        if UNDER_GEPA in kinds:
+            address = f"{{model: openai/m, api_base: '{server.api_base}'}}"
+            overrides.append(f"fast.reflection={address}")
+        alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+        asked = len(server.requests)
+        both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+        done = torchrun("-m", "fastslow", "train", *both_words)
+        assert done.returncode == 0, done.stderr
+        assert len(server.requests) == 2 * asked  # once more, not twice
+    assert bool(asked) == (UNDER_GEPA in kinds)
+    assert done.stdout.count("Score matrix") == 1
+    [both] = (tmp_path / "two").iterdir()
+    assert adapter(alone).keys() == adapter(both).keys()
+    for name, tensor in adapter(alone).items():
+        torch.testing.assert_close(adapter(both)[name], tensor, atol=1e-5, rtol=0)
+    rows = [
+        [r.sample.completion for r in read_scores(run / "scores.jsonl")] for run in (alone, both)
+    ]
+    assert rows[0] == rows[1]
+    assert events(alone, PopulationEvent) == events(both, PopulationEvent)
+    cycles = [events(run, CycleEvent) for run in (alone, both)]
+    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
+    assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
+    [shrunk] = events(alone, ShrinkEvent)
+    assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
+
+
+LEADER_ALONE = """
+import os, sys
+from fastslow.core.distributed import by_leader, connect, disconnect
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+def fail(error):
+    raise error
+
+connect("cpu")
+heard = []
+for error in (ValueError("no room"), Odd("no word", 2)):
+    try:
+        by_leader(lambda: fail(error))
+    except Exception as err:
+        heard.append(f"{type(err).__name__}: {err}")
+heard.append(by_leader(lambda: f"made by {os.environ['RANK']}"))
+disconnect()
+with open(f"{sys.argv[1]}/{os.environ['RANK']}", "w") as file:
+    file.write("|".join(heard))
+"""
+
+
+def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(LEADER_ALONE)
+    done = torchrun(str(tmp_path / "alone.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0").read_text() == "ValueError: no room|Odd: no word|made by 0"
+    other = "ValueError: no room|RuntimeError: Odd: no word|made by 0"
+    assert (tmp_path / "1").read_text() == other
+
+
+SHRINK = """
+import os, sys
+from fastslow.channels.slow.minimal import shrink
+from fastslow.policy.adapter.parts import copied_weights, trainable_weights
+from fastslow.policy.policy import load_policy, with_adapter
+from fastslow.core.distributed import connect, disconnect, is_leader
+
+connect("cpu")
+base = load_policy(sys.argv[1])
+policy = with_adapter(base, rank=2, alpha=4, target_modules="all-linear", seed=1)
+policy.adapters.start = copied_weights(policy.model)
+trained = [w for name, w in trainable_weights(policy.model).items() if ".lora_B." in name]
+for weight in trained:
+    weight.data.fill_(1.0)
+
+def validate():
+    # the leader gains all down to half of the update, the other process would see no gain at all
+    return min(1.0, 2 * float(trained[0].mean())) if is_leader() else 0.9
+
+found = shrink(policy, 0.9, validate, dict)
+disconnect()
+with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
+    file.write(f"{found.factor:.2f} {float(trained[0].mean()):.2f} {policy.weights_fingerprint()}")
+"""
+
+
+def test_processes_that_score_differently_shrink_to_the_leaders_factor(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SHRINK)
+    done = torchrun(str(tmp_path / "script.py"), str(tiny_folder), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    leader, other = (tmp_path / rank for rank in ("0", "1"))
+    assert leader.read_text() == other.read_text()
+    assert leader.read_text().startswith("0.50 0.50 ")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_each_process_talks_through_the_gpu_its_model_is_on(
+    monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("use", device)))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda how, **_: calls.append(("join", how))
+    )
+    connect(pick_device(wanted))
+    assert calls == [("use", "cuda:1"), ("join", "nccl")]
+
+
+def test_rollouts_that_cannot_be_shared_out_are_refused(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="8 rollouts of an update cannot be shared out"):
+        start(tmp_path, [f"model.name={tiny_folder}"])
+    assert main(["--version"]) == 0

@@ -1,0 +1,111 @@
+"""The reports as a browser shows them: nothing runs, nothing is fetched, nothing sticks out."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastslow.results.ablation.figures import claim_figures
+from fastslow.results.ablation.result import make_result
+from fastslow.results.ablation.write import page
+from fastslow.results.compare.build import compare_runs
+from fastslow.results.compare.write import write_comparison
+from fastslow.results.report import write_report
+from tests.support.browser import NAMES, Browser, chromium
+from tests.support.hostile_folder import ATTACKS, write_hostile_run
+from tests.support.made_ablation import both_and_slow, config
+from tests.support.paths import ROOT
+from tests.support.run_folder import write_run
+
+REFERENCE = ROOT / "runs" / "reference" / "demo"
+PROGRAM = chromium()
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"none of {', '.join(NAMES)} is on PATH")
+SCREENS = [(375, False), (375, True), (1440, False), (1440, True)]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    assert PROGRAM is not None
+    with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small run, one that attacks, the demonstration on the real model, and all compared."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {"small": write_run(folder / "a"), "hostile": write_hostile_run(folder / "b")}
+    runs["demo"] = folder / "demo"
+    shutil.copytree(REFERENCE, runs["demo"])
+    for run in runs.values():
+        write_report(run)
+    write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
+    result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
+    (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
+    made = {name: run / "report.html" for name, run in runs.items()}
+    return made | {
+        "comparison": folder / "c" / "compare.html",
+        "ablation": folder / "ablation.html",
+    }
+
+
+def assert_quiet(browser: Browser) -> None:
+    """No error, no word on the console, no dialog, no request but for the file itself."""
+    assert browser.named("Runtime.exceptionThrown", "Page.javascriptDialogOpening") == []
+    assert browser.named("Runtime.consoleAPICalled") == []
+    assert [e["entry"]["text"] for e in browser.named("Log.entryAdded")] == []
+    requests = [e["request"]["url"] for e in browser.named("Network.requestWillBeSent")]
+    assert len(requests) == 1
+    assert requests[0].startswith("file://")
+
+
+@pytest.mark.parametrize(("width", "dark"), SCREENS)
+@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison", "ablation"])
+def test_a_report_opens_quietly_and_nothing_sticks_out(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
+) -> None:
+    browser.open(pages[name], width=width, dark=dark)
+    page = "document.scrollingElement"
+    assert browser.value(f"{page}.scrollWidth <= {page}.clientWidth"), browser.value(
+        "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > "
+        "innerWidth + 1 && !e.closest('.scroll')).map(e => e.outerHTML.slice(0, 120)).slice(0, 5)"
+    )
+    assert_quiet(browser)
+    paper = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(21, 23, 27)" if dark else "rgb(252, 252, 250)")
+
+
+def test_what_attacks_is_shown_as_text_and_nothing_runs(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["hostile"], width=1440)
+    assert browser.value("document.scripts.length") == 0
+    assert browser.value("typeof window.owned") == "undefined"
+    handlers = "[...document.querySelectorAll('*')].flatMap(e => [...e.attributes])"
+    assert browser.value(f"{handlers}.filter(a => a.name.startsWith('on')).length") == 0
+    assert browser.value("document.querySelectorAll('img, iframe, object, embed').length") == 0
+    assert browser.value("document.title").startswith("</title><script>")
+    text = browser.value("document.body.textContent")
+    for attack in ATTACKS[:3]:
+        assert attack in text
+    assert "\\u202ednammoc" in text
+    assert "\\x1b[31mred" in text
+    assert not {"\u202e", "\u2066", "\x1b", "\x00", "\u200b"} & set(text)
+    assert_quiet(browser)
+
+
+def test_the_policy_stops_a_script_that_got_in_all_the_same(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    text = pages["small"].read_text(encoding="utf-8")
+    attack = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
+    path = tmp_path / "injected.html"
+    path.write_text(text.replace("<main", f"{attack}<main"), encoding="utf-8")
+    browser.open(path, width=1440)
+    assert browser.value("document.scripts.length") == 1
+    assert browser.value("typeof window.owned") == "undefined"
+    assert any(
+        "Content Security Policy" in e["entry"]["text"] for e in browser.named("Log.entryAdded")
+    )

@@ -1,0 +1,201 @@
+"""The difficulty gate: rates, bands, what is dropped, alarms, and the harm it prevents."""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from fastslow.channels.slow.difficulty import (
+    BANDS,
+    DifficultyGate,
+    DifficultySettings,
+    Group,
+    PassRates,
+    band_of,
+    duplicate_frac,
+)
+from fastslow.config import slow
+from fastslow.core.text import ngram_repetition
+
+EDGES = (0.05, 0.25, 0.75, 0.95)
+
+
+def group(*rewards: float, problem: str = "p", tokens: int = 3) -> Group:
+    """Rollouts with these rewards, all different and equally long."""
+    return Group(problem, rewards, tuple((i, *range(1, tokens)) for i in range(len(rewards))))
+
+
+def looping(length: int) -> Group:
+    """Two rollouts that say one token over and over."""
+    return Group("p", (0.0, 1.0), ((7,) * length, (8,) * length))
+
+
+def test_the_configured_defaults_are_the_settings_defaults() -> None:
+    assert DifficultySettings(**slow.DifficultyConfig().model_dump()) == DifficultySettings()
+    assert get_args(slow.Band) == BANDS
+
+
+def test_edges_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"0\.1, 0\.5, 0\.5, 0\.9 do not rise"):
+        slow.DifficultyConfig(edges=(0.1, 0.5, 0.5, 0.9))
+
+
+def test_a_rate_on_an_edge_belongs_to_the_band_above_it() -> None:
+    rates = (0.0, 0.05, 0.24, 0.25, 0.74, 0.75, 0.94, 0.95, 1.0)
+    expected = ["unsolved", "hard", "hard", "medium", "medium", "easy", "easy", "solved", "solved"]
+    assert [band_of(rate, EDGES) for rate in rates] == expected
+
+
+def test_a_rate_starts_at_its_first_group_and_then_moves_by_the_newest_weight() -> None:
+    rates = PassRates(newest_weight=0.25)
+    assert rates.observe("a", "p", 0.8) == 0.8
+    assert rates.observe("a", "p", 0.0) == pytest.approx(0.6)
+    assert rates.observe("a", "p", 1.0) == pytest.approx(0.7)
+    assert rates.observe("b", "p", 0.1) == 0.1
+    assert rates.rates["b"] == {"p": 0.1}
+
+
+def test_groups_without_variance_are_dropped_and_counted() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    almost = 0.1 + 0.1 + 0.1  # not 0.3 in binary
+    verdict = gate.judge("t", [group(0, 0), group(1, 1), group(0.3, almost), group(0, 1)])
+    assert verdict.kept == (False, False, False, True)
+    assert verdict.metrics["zero_variance_frac"] == 0.75
+    assert verdict.metrics["effective_groups"] == 1
+
+
+def test_every_problem_is_in_one_band_and_shares_add_up_to_one() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    eighths = [group(*[1.0] * k, *[0.0] * (8 - k), problem=str(k)) for k in (0, 1, 4, 7, 8)]
+    metrics = gate.judge("t", eighths).metrics
+    assert [metrics[f"band_{band}_frac"] for band in BANDS] == [0.2] * 5
+
+
+def test_a_band_that_is_not_trained_on_is_dropped_by_the_running_rate() -> None:
+    gate = DifficultyGate(DifficultySettings(train_bands=("medium", "easy")))
+    one_of_eight = group(1, 0, 0, 0, 0, 0, 0, 0)
+    assert gate.judge("t", [one_of_eight]).kept == (False,)
+    assert gate.judge("t", [group(1, 1, 1, 1, 0, 0, 0, 0)]).kept == (True,)  # rate 0.31
+    assert gate.judge("t", [one_of_eight]).kept == (False,)  # rate 0.22
+
+
+def test_lucky_is_exactly_one_success() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    groups = [group(1, 0, 0, 0), group(0.9, 0.4, 0, 0), group(1, 1, 0, 0), group(0.4, 0, 0, 0)]
+    verdict = gate.judge("t", groups)
+    assert verdict.lucky == (True, True, False, False)
+    assert verdict.metrics["lucky_groups"] == 2
+
+
+def test_completions_that_suddenly_shrink_set_off_one_alarm_that_says_by_how_much() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    steady = [gate.judge("t", [group(0, 1, tokens=20)]) for _ in range(3)]
+    assert [v.metrics["alarm/length_collapse"] for v in steady] == [0, 0, 0]
+    assert all(not v.alarms for v in steady)
+    short = gate.judge("t", [group(0, 1, tokens=9)])
+    assert short.metrics["alarm/length_collapse"] == 1
+    assert short.metrics["alarm/repetition"] == 0
+    (alarm,) = short.alarms
+    assert "9.0 tokens" in alarm
+    assert "level of 20.0" in alarm
+
+
+def test_slow_shortening_sets_off_no_alarm() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    lengths = [40, 36, 32, 28, 26, 24, 22]
+    verdicts = [gate.judge("t", [group(0, 1, tokens=n)]) for n in lengths]
+    assert not any(v.alarms for v in verdicts)
+
+
+def test_looping_completions_set_off_the_repetition_alarm() -> None:
+    gate = DifficultyGate(DifficultySettings())
+    verdict = gate.judge("t", [looping(20)])
+    assert verdict.metrics["alarm/repetition"] == 1
+    assert verdict.metrics["repetition_frac"] == pytest.approx(16 / 17)
+    assert "repetition_frac" not in gate.judge("t", [looping(4)]).metrics
+
+
+def test_repetition_and_duplicates_by_hand() -> None:
+    assert ngram_repetition((1, 2, 3, 4)) is None
+    assert ngram_repetition((1, 2, 3, 4, 5)) == 0
+    assert ngram_repetition((1, 2, 1, 2, 1, 2)) == pytest.approx(1 / 3)
+    assert duplicate_frac(((1,), (1,), (2,), (3,))) == 0.5
+    assert duplicate_frac(((1,), (2,))) == 0
+
+
+def test_a_gate_read_back_from_json_judges_as_if_never_stopped() -> None:
+    settings = DifficultySettings(train_bands=("medium",))
+    gate, again = DifficultyGate(settings), DifficultyGate(settings)
+    gate.judge("t", [group(0.7, 0, 1, problem="a", tokens=30), group(0, 1, problem="b", tokens=31)])
+    again.load(json.loads(json.dumps(gate.to_json())))
+    following = [group(0, 0, 1, problem="a"), group(1, 1, problem="b", tokens=2)]
+    assert gate.judge("t", following) == again.judge("t", following)
+    assert gate.to_json() == again.to_json()
+
+
+RIGHT, WRONG = 0, 1
+BASE_LOGITS = (math.log(0.55), math.log(0.08), math.log(0.37))
+"""Of a right, a tempting wrong, and any other answer."""
+GROUP = 8
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    weights = [math.exp(x - max(logits)) for x in logits]
+    return [w / sum(weights) for w in weights]
+
+
+def held_out(policy: dict[str, list[float]]) -> float:
+    """Chance of a right answer to a hard problem with a right key; no sampling involved."""
+    return softmax(policy["hard"])[RIGHT]
+
+
+def trained(settings: DifficultySettings, seed: int, passes: int) -> dict[str, list[float]]:
+    """A softmax policy after some passes over 100 problems, 10 of which have a wrong key.
+
+    Faulty keys gather among hard problems, as arXiv 2605.28388 found: 12 are hard, 10 of them
+    faulty. Problems of a kind share their logits, so that what a faulty one teaches spreads.
+    """
+    rng = random.Random(seed)
+    policy = {"plain": list(BASE_LOGITS), "hard": list(BASE_LOGITS)}
+    problems = [("plain", RIGHT)] * 88 + [("hard", RIGHT)] * 2 + [("hard", WRONG)] * 10
+    gate = DifficultyGate(settings)
+    for _ in range(passes):
+        for index, (kind, key) in enumerate(problems):
+            chances = softmax(policy[kind])
+            answers = rng.choices(range(3), chances, k=GROUP)
+            rewards = tuple(float(answer == key) for answer in answers)
+            drawn = Group(f"{index}", rewards, tuple((answer,) for answer in answers))
+            verdict = gate.judge("toy", [drawn])
+            if not verdict.kept[0]:
+                continue
+            mean = sum(rewards) / GROUP
+            deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (GROUP - 1))
+            largest = max(abs(r - mean) / deviation for r in rewards)
+            cap = settings.lucky_cap if verdict.lucky[0] and settings.lucky_cap else largest
+            for answer, reward in zip(answers, rewards, strict=True):
+                step = 0.05 / GROUP * (reward - mean) / deviation * min(1.0, cap / largest)
+                for other in range(3):
+                    policy[kind][other] += step * ((other == answer) - chances[other])
+    return policy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bands_keep_wrong_keys_from_undoing_what_the_policy_could_do(seed: int) -> None:
+    base = softmax(BASE_LOGITS)[RIGHT]
+    assert held_out(trained(DifficultySettings(lucky_cap=None), seed, passes=25)) < base - 0.2
+    bands = DifficultySettings(train_bands=("medium", "easy"))
+    assert held_out(trained(bands, seed, passes=25)) >= base
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cap_on_lucky_groups_slows_the_harm_of_wrong_keys(seed: int) -> None:
+    """It does not stop it: once the wrong answer is no longer rare, no group is lucky."""
+    base = softmax(BASE_LOGITS)[RIGHT]
+    without = base - held_out(trained(DifficultySettings(lucky_cap=None), seed, passes=14))
+    capped = base - held_out(trained(DifficultySettings(lucky_cap=0.5), seed, passes=14))
+    assert without > 0.1
+    assert capped < 0.5 * without

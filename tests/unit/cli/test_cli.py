@@ -1,0 +1,312 @@
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastslow.cli.arguments import resume_hint, split_words
+from fastslow.cli.main import main
+from tests.support.run_folder import write_run
+
+DEMO = "configs/experiments/demo.yaml"
+
+TASK = '''
+from fastslow.task import Task, TaskConfig, task
+from fastslow.core.types import Example, Grade
+
+
+class Echo(TaskConfig):
+    size: int = 3
+    """Examples in each split."""
+
+
+@task(name="{name}", version=2, source="made here")
+def {name}(config: Echo) -> Task:
+    """Say the word.\\x1b[31m Graded exactly."""
+
+    def grade(example: Example, completion: str) -> Grade:
+        {grade}
+
+    def split(name: str) -> tuple[Example, ...]:
+        return tuple(
+            Example(f"{{name}}-{{i}}", f"Say {{name}}\\u202e{{i}}", f"word {{name}} {{i}}")
+            for i in range(config.size)
+        )
+
+    return Task(split("a"), split("b"), split("c"), "Say it.\\nNow.", grade, 8)
+'''
+
+
+@pytest.fixture
+def task_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two tasks: `echo` keeps its promises, `generous` does not."""
+    exact = "return Grade(float(completion.strip() == example.answer), 'compared')"
+    for name, grade in (("echo", exact), ("generous", "return Grade(1.0, 'always')")):
+        folder = tmp_path / "tasks" / name
+        folder.mkdir(parents=True)
+        (folder / "task.py").write_text(TASK.format(name=name, grade=grade))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    runs = ("train", "resume", "runs", "report", "probe", "prompts", "compare")
+    for command in ("check", *runs, "ablate", "gate", "rollback", "export", "tasks", "models"):
+        assert f"  {command} " in printed
+    assert "..." not in printed.split("Commands:")[1]
+
+
+def test_an_unknown_command_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "No such command 'trian'" in capsys.readouterr().err
+
+
+def test_words_with_an_equals_sign_are_overrides_unless_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a=b.yaml").write_text("")
+    words = ["run.yaml", "seed=1", "a=b.yaml", "model.name=/x/y"]
+    assert split_words(words) == (
+        [Path("run.yaml"), Path("a=b.yaml")],
+        ["seed=1", "model.name=/x/y"],
+    )
+
+
+def test_check_prints_every_value_with_its_source_and_the_cost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", DEMO, "seed=7"]) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in printed.splitlines() if line.startswith("  ")}
+    assert rows["seed"].split() == ["seed", "7", "override"]
+    assert "demo.yaml:" in rows["name"]
+    assert "default: " in rows["slow.warmup_steps"]
+    assert "slow rollouts" in printed.split("cost\n")[1]
+
+
+def test_check_of_several_files_prints_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", DEMO, "configs/tests/tiny.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{DEMO}: ok, demo",
+        "configs/tests/tiny.yaml: ok, tiny",
+    ]
+
+
+def test_check_reports_the_mistakes_of_all_files_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("name: a\nsead: 1\nstages: [{task: word_valence}]\n")
+    Path("b.yaml").write_text("name: b\nseed: x\nstages: [{task: word_valence}]\n")
+    assert main(["check", "a.yaml", "b.yaml"]) == 2
+    caught = capsys.readouterr().err.splitlines()
+    assert len(caught) == 2
+    assert caught[0].startswith("a.yaml:2: sead")
+    assert "seed" in caught[0].split("sead", 1)[1]
+    assert caught[1].startswith("b.yaml:2: seed")
+
+
+def test_check_without_a_file_says_what_to_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "seed=1"]) == 2
+    assert "fastslow check configs/experiments/demo.yaml" in capsys.readouterr().err
+
+
+def test_train_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", DEMO, DEMO]) == 2
+    assert "one configuration file, got 2" in capsys.readouterr().err
+
+
+def test_traceback_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "where", "nope", "--traceback"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    assert main(["models", "where", "nope"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_check_notes_what_this_machine_lacks_for_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def notes(fast: str) -> list[str]:
+        assert main(["check", DEMO, f"fast={fast}"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+    with monkeypatch.context() as bare:
+        bare.setattr(importlib.util, "find_spec", lambda name: None)  # nothing is installed
+        [note] = notes("{kind: mipro, metric_calls: 2000}")
+        assert "pip install 'fastslow[mipro]'" in note
+        assert notes("{kind: sequence, metric_calls: 4000, steps: [{kind: mipro}]}") == [note]
+    monkeypatch.delenv("MY_KEY", raising=False)
+    remote = "{kind: gepa, reflection: {model: openai/m, api_key_env: MY_KEY}}"
+    [note] = notes(remote)
+    assert "environment variable MY_KEY" in note
+    assert main(["check", DEMO, DEMO, f"fast={remote}"]) == 0
+    assert all("; note: fast.reflection" in line for line in capsys.readouterr().out.splitlines())
+    monkeypatch.setenv("MY_KEY", "x")
+    assert notes(remote) == []
+    assert notes("{kind: gepa}") == []
+
+
+def test_check_notes_a_model_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", DEMO, "model.name=/nowhere/model"]) == 0
+    [note] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: mod")]
+    assert "no model called '/nowhere/model'" in note
+    assert main(["check", DEMO, "model.name=organisation/model"]) == 0
+    assert "note: mod" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_finds_no_room_is_one_line_and_code_1() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastslow", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("No space left where the output goes to")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_imports_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "trl", "peft", "dspy", "datasets", "mlflow"}
+    before = heavy & set(sys.modules)
+    assert main(["check", DEMO]) == 0
+    assert heavy & set(sys.modules) == before
+
+
+def test_models_list_says_what_is_fetched(
+    model_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "list"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("smollm2-135m-instruct  134.5 M parameters  Apache-2.0")
+    assert line.endswith("it is not fetched yet")
+
+
+def test_tasks_list_shows_the_tasks_of_the_working_directory(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"echo", "generous", "word_valence"} <= set(names)
+
+
+def test_tasks_show_prints_parameters_instruction_sizes_and_three_examples(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "show", "echo", "size=5"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("echo@2: Say the word.")
+    assert "size (a whole number) = 3: Examples in each split." in printed
+    assert r"seed instruction: Say it.\nNow." in printed
+    assert "train 5, validation 5, test 5" in printed
+    assert printed.count("  question: ") == 3
+
+
+def test_untrusted_text_of_a_task_cannot_act_on_the_terminal(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "show", "echo"]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    assert r"Say a\u202e0" in printed
+
+
+def test_a_mistyped_task_parameter_gets_the_nearest_one(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "show", "echo", "sise=5"]) == 2
+    assert capsys.readouterr().err.startswith("override 'sise=5': sise: unknown key, got 'sise'.")
+
+
+def test_tasks_check_passes_a_task_that_keeps_its_promises(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "check", "echo"]) == 0
+    assert capsys.readouterr().out.startswith("echo@2: splits disjoint (3 train, 3 validation")
+
+
+def test_tasks_check_names_the_broken_promise_and_ends_with_code_2(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "check", "generous"]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert (
+        first == "task generous@2: train example 'a-0': junk '' scored 1.0, expected 0.0 (always)"
+    )
+
+
+def test_a_card_that_no_longer_fits_its_task_is_a_broken_promise(
+    task_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = task_folder / "tasks" / "echo" / "README.md"
+    card.write_text("# Echo\n\n## What it asks\nTo say a word.\n")
+    assert main(["tasks", "show", "echo"]) == 0
+    assert "  To say a word.\n" in capsys.readouterr().out
+    assert main(["tasks", "check", "echo"]) == 2
+    assert "the change log has no entry for echo@2" in capsys.readouterr().err
+
+
+def test_report_prints_and_writes_the_report_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path)
+    assert main(["report", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "forgetting_chaudhry" in printed
+    assert printed.endswith(f"run folder: {run}\n")
+    assert (run / "report.json").is_file()
+
+
+def test_report_of_what_is_no_run_folder_ends_with_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "gate", "resume", "prompts", "export", "compare"])
+def test_a_run_given_by_its_name_gets_its_path(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(Path("runs"))
+    other = write_run(Path("runs") / "elsewhere")
+    for given in (run.name, run.name[:9], "runs"):
+        assert main([command, given]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"{given}: no run folder, got no run.json in it. ")
+        assert str(run) in said
+        assert str(other) not in said
+    assert main(["gate", str(run), "--against", run.name]) == 2
+    assert f"Did you mean '{run}'?" in capsys.readouterr().err
+    assert main([command, "x" * 300]) == 2
+    assert str(run) in capsys.readouterr().err
+
+
+def test_an_ablation_is_no_experiment_and_the_other_way_round(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ablation = "configs/ablations/channels-tiny.yaml"
+    assert main(["train", ablation]) == 2
+    assert f"got an ablation file. To run it: fastslow ablate {ablation}" in capsys.readouterr().err
+    assert main(["ablate", DEMO]) == 2
+    assert f"To run one experiment: fastslow train {DEMO}" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = KeyboardInterrupt()
+    stop.add_note("fastslow resume runs/0412-demo")
+    with pytest.raises(KeyboardInterrupt), resume_hint():
+        raise stop
+    assert capsys.readouterr().err == "\nTo go on: fastslow resume runs/0412-demo\n"

@@ -1,0 +1,178 @@
+import contextlib
+import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastslow.core.errors import CheckpointError
+from fastslow.core.prompts import Candidate, Demonstration, Lineage, PromptProgram
+from fastslow.core.types import Metric, SampleScore
+from fastslow.records import events as ev
+from fastslow.records import jsonl as rec
+
+TEXT = PromptProgram("Say it.", (Demonstration("q", "a"),), Lineage("demos", "0f", 1, 0, "w1"))
+EVENTS: tuple[ev.Event, ...] = (
+    ev.CycleEvent(0, 1, {"fast": 320, "slow": 320}, {"fast": 9.5, "slow": 40.0}, {"slow/kl": 0.1}),
+    ev.StepEvent(0, 1, 7, {"slow/reward": 0.5}),
+    ev.TextEvent(0, "continent", "live", TEXT, 0.5, 32),
+    ev.PopulationEvent(0, 1, "continent", (Candidate(TEXT, {"e1": 1.0}),)),
+    ev.DriftEvent(1, "continent", "kl_fst", None, "turned off", 0, "ab"),
+    ev.EvaluationEvent(1, 96, 12.5),
+    ev.EvaluationEvent(1, 96, 12.5, "channel_split", 64),
+    ev.ReoptimizedEvent("continent", TEXT, 0.5, 32, 264),
+    ev.DriftEvent(1, ev.NEUTRAL, "kl_razor", 0.5, None, 9, "", "without_text", 0.25),
+    ev.FiguresEvent(
+        1, "geometry", "1 a", (Metric("rank", None, "it is zero", "r"),), {"num_weights": 8.0}
+    ),
+    ev.RunEvent("finished", 300.0),
+    ev.ShrinkEvent(
+        0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5
+    ),
+)
+
+
+def row(completion: str = "Europe", score: float = 1.0) -> ev.ScoreRow:
+    sample = SampleScore(
+        "continent", "continent@1", "e1", 0, "live", "ab", "w1", completion, 3, score, "correct"
+    )
+    return ev.ScoreRow("0101-0000-x", 2, None, sample)
+
+
+Open: TypeAlias = Callable[[Path], rec.RecordWriter]
+
+
+@pytest.fixture
+def open_writer() -> Iterator[Open]:
+    with contextlib.ExitStack() as stack:
+        yield lambda path: stack.enter_context(rec.RecordWriter(path))
+
+
+def test_every_record_is_read_back_as_it_was_written(tmp_path: Path, open_writer: Open) -> None:
+    writer = open_writer(tmp_path / "r.jsonl")
+    writer.append(row())
+    writer.append(*EVENTS)
+    assert rec.read_scores(tmp_path / "r.jsonl") == [row()]
+    assert rec.read_events(tmp_path / "r.jsonl") == list(EVENTS)
+    population = rec.read_events(tmp_path / "r.jsonl")[3]
+    assert isinstance(population, ev.PopulationEvent)
+    assert population.candidates[0].program.lineage == TEXT.lineage
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_any_completion_survives_the_file_on_one_line(text: str) -> None:
+    line = json.dumps(rec.to_json(row(text)))
+    assert len(line.splitlines()) == 1
+    assert line.isascii()
+    assert rec.score_from_json(json.loads(line)) == row(text)
+
+
+def test_an_unfinished_last_line_is_skipped_by_readers_and_cut_by_the_next_writer(
+    tmp_path: Path,
+    open_writer: Open,
+) -> None:
+    path = tmp_path / "r.jsonl"
+    open_writer(path).append(row(), row("Asia"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert rec.read_scores(path) == [row()]
+    writer = open_writer(path)
+    writer.append(row("Asia"))
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("torn", [b"{" * 200_000, b"\0" * 70_000, b""])
+def test_a_torn_line_of_any_length_is_found(tmp_path: Path, open_writer: Open, torn: bytes) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + torn)
+    assert open_writer(path).position() == 9
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{not json}", "Expecting property name"),
+        ("[1, 2]", "not an object"),
+        ('{"event": "party"}', "event 'party' is not one of cycle, step"),
+        ('{"event": "run", "state": "finished"}', "missing seconds"),
+        (json.dumps(rec.to_json(row()) | {"score": 7}), "score 7 is not in"),
+        (json.dumps(rec.to_json(row()) | {"extra": 1}), "unknown key 'extra'"),
+        ('{"row": 0}', "missing run, cycle"),
+    ],
+)
+def test_a_bad_line_that_is_not_the_torn_last_one_is_an_error_with_file_and_line(
+    tmp_path: Path, open_writer: Open, line: str, why: str
+) -> None:
+    path = tmp_path / "r.jsonl"
+    open_writer(path).append(row())
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(CheckpointError, match=r"r\.jsonl:2: not a record") as caught:
+        list(rec.read_records(path))
+    assert why in str(caught.value)
+
+
+def test_truncating_returns_to_an_earlier_position(tmp_path: Path, open_writer: Open) -> None:
+    writer = open_writer(tmp_path / "r.jsonl")
+    writer.append(row())
+    position = writer.position()
+    writer.append(row("Asia"))
+    writer.sync()
+    writer.truncate(position)
+    writer.append(row("Africa"))
+    assert rec.read_scores(tmp_path / "r.jsonl") == [row(), row("Africa")]
+
+
+def test_a_file_shorter_than_the_resume_point_expects_is_refused(
+    tmp_path: Path, open_writer: Open
+) -> None:
+    writer = open_writer(tmp_path / "r.jsonl")
+    with pytest.raises(CheckpointError, match="has 0 bytes, expected at least 10"):
+        writer.truncate(10)
+
+
+def test_a_write_that_fails_half_way_leaves_only_whole_lines(
+    tmp_path: Path, open_writer: Open
+) -> None:
+    path = tmp_path / "r.jsonl"
+    writer = open_writer(path)
+    writer.append(row())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (writer.position() + 50, limits[1]))
+        with pytest.raises(CheckpointError, match="could not append 2 records, got File too large"):
+            writer.append(row(), row())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    writer.append(row("Asia"))
+    assert rec.read_scores(path) == [row(), row("Asia")]
+
+
+def test_metrics_that_are_not_finite_become_null(tmp_path: Path, open_writer: Open) -> None:
+    path = tmp_path / "r.jsonl"
+    open_writer(path).append(ev.StepEvent(0, 0, 1, {"a": float("nan"), "b": 1.0, "c": None}))
+    event = rec.read_events(path)[0]
+    assert isinstance(event, ev.StepEvent)
+    assert event.metrics == {"a": None, "b": 1.0, "c": None}
+
+
+def test_a_folder_that_cannot_be_written_or_read_is_a_typed_error(
+    tmp_path: Path, open_writer: Open
+) -> None:
+    with pytest.raises(CheckpointError, match="cannot be written, got No such file"):
+        open_writer(tmp_path / "none" / "r.jsonl")
+    with pytest.raises(CheckpointError, match="cannot be read, got No such file"):
+        list(rec.read_records(tmp_path / "none.jsonl"))
+
+
+def test_lines_are_on_disk_without_closing_the_writer(tmp_path: Path, open_writer: Open) -> None:
+    writer = open_writer(tmp_path / "r.jsonl")
+    writer.append(row())
+    assert (tmp_path / "r.jsonl").stat().st_size == writer.position() > 0

@@ -1,0 +1,185 @@
+"""Ablation files: what they may say, what they mean, and what is found of their runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastslow.cli.main import main
+from fastslow.core.errors import ConfigError, EvaluationError
+from fastslow.records.run_folder import RunDir
+from fastslow.results.ablation import is_ablation, read_plan
+from fastslow.results.ablation.plan import Plan, plan_table
+from fastslow.results.ablation.records import read_records
+from tests.support.run_folder import score_row
+
+BASE = """
+name: base
+stages: [{task: country_continent, cycles: 1}, {task: word_valence, cycles: 1}]
+cycle: {optimizer_steps: 2, problems: 2}
+fast: {population: 2, pool: 8, metric_calls: 24}
+slow: {group: 4}
+runs_dir: out
+"""
+FILE = """
+name: channels
+base: base.yaml
+seeds: [3, 4]
+common: {probe: null, evaluation: {test_examples: 8}}
+arms:
+  base: {fast: null, slow: null}
+  slow-only: {fast: null, cycle: {optimizer_steps: 5}}
+  fst: {}
+claims: {fast_slow: fst, slow_only: slow-only}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(BASE)
+    return tmp_path
+
+
+def plan(text: str = FILE, *overrides: str) -> Plan:
+    Path("file.yaml").write_text(text)
+    return read_plan(Path("file.yaml"), overrides)
+
+
+def refusal(text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        plan(text, *overrides)
+    return str(caught.value).splitlines()
+
+
+def test_every_arm_runs_under_every_seed() -> None:
+    made = plan()
+    assert [run.name for run in made.runs] == [
+        f"{arm}-s{seed}" for seed in (3, 4) for arm in ("base", "slow-only", "fst")
+    ]
+    assert made.folder == Path("out/channels")
+    slow_only = made.runs[1].config
+    assert (slow_only.seed, slow_only.fast, slow_only.cycle.optimizer_steps) == (3, None, 5)
+    assert slow_only.evaluation.test_examples == 8
+    assert slow_only.tracking is not None
+    assert slow_only.tracking.experiment == "channels"
+    assert len({run.hash for run in made.runs}) == 6
+
+
+def test_an_arm_wins_over_an_override_and_an_override_over_the_common_part() -> None:
+    made = plan(FILE, "evaluation.test_examples=4", "cycle.optimizer_steps=3", "seeds=[0]")
+    assert [run.config.evaluation.test_examples for run in made.runs] == [4, 4, 4]
+    assert [run.config.cycle.optimizer_steps for run in made.runs] == [3, 5, 3]
+
+
+def test_orders_permute_the_stages_of_arms_without_stages_of_their_own() -> None:
+    text = FILE + "orders: {back: [word_valence, country_continent]}\n"
+    text = text.replace("fst: {}", "fst: {}\n  alone: {stages: [{task: word_valence, cycles: 1}]}")
+    made = {run.name: [s.task for s in run.config.stages] for run in plan(text, "seeds=[0]").runs}
+    assert made["fst-s0-back"] == ["word_valence", "country_continent"]
+    assert made["alone-s0"] == ["word_valence"]
+    wrong = FILE + "orders: {back: [word_valence, word_valense]}\n"
+    [line] = refusal(wrong)
+    assert line.startswith("file.yaml:11: orders.back: not an order of the base's stages")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("fst: {}", "fst: {slow: {grup: 4}}"), "slow.grup: unknown key, got 'grup'. Did you mean"),
+        (("seeds:", "seed:"), "file.yaml:4: seed: unknown key, got 'seed'. Did you mean 'seeds'?"),
+        (("fast_slow: fst", "fast_slow: fts"), "no such arm, got 'fts'. Did you mean 'fst'?"),
+        (("slow_only: slow-only", "slow_only: fst"), "the same arm as claims.fast_slow"),
+        (("[3, 4]", "[3, 3]"), "file.yaml:4: seeds: a seed is named twice"),
+        (("base.yaml", "bass.yaml"), "bass.yaml: cannot read: no such file. Did you mean"),
+        (("  fst:", "  FST:"), "not a usable name, got 'FST'"),
+        (("fst: {}", "fst: {fast: {population: 3}}"), "(in arm fst)"),
+        (("fst: {}", "fst: {seed: 1}"), "file.yaml:9: arms.fst.seed: not of an ablation's runs"),
+        (("fst: {}", "fst: {name: one}"), "arms.fst.name: not of an ablation's runs: a run is"),
+        (("fst: {}", "fst: {runs_dir: x}"), "arms.fst.runs_dir: not of an ablation's runs: all"),
+        (("{probe: null", "{seed: 1, probe: null"), "file.yaml:5: common.seed: not of an"),
+    ],
+)
+def test_mistakes_are_shown_where_they_were_written(change: tuple[str, str], said: str) -> None:
+    lines = refusal(FILE.replace(*change))
+    assert any(said in line for line in lines), lines
+
+
+def test_a_seed_as_an_override_is_refused_rather_than_ignored() -> None:
+    assert refusal(FILE, "seed=1") == [
+        "override 'seed=1': every arm runs under each of `seeds`. Name seeds there."
+    ]
+
+
+def test_a_mistake_of_the_base_is_said_once() -> None:
+    Path("base.yaml").write_text(BASE.replace("group: 4", "group: one"))
+    [line] = refusal(FILE.replace("  base: {fast: null, slow: null}\n", ""))
+    assert line.startswith("base.yaml:6: slow.group: wrong type")
+
+
+def test_an_ablation_is_known_by_its_arms() -> None:
+    plan()
+    assert is_ablation(Path("file.yaml"))
+    assert not is_ablation(Path("base.yaml"))
+
+
+def test_runs_are_found_by_name_and_configuration() -> None:
+    made = plan()
+    first, second = made.runs[:2]
+    assert made.find(first).status == "missing"
+    with RunDir.create(first.config, {}, ()) as run_dir:
+        assert made.find(first).status == "running"
+    assert made.find(first).status == "broken"
+    run_dir.mark("finished")
+    assert made.find(first).status == "finished"
+    assert made.find(first).path == run_dir.path
+    assert made.find(second).status == "missing"
+
+
+def test_a_changed_configuration_is_another_run_and_said() -> None:
+    with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
+        run_dir.mark("finished")
+    changed = plan(FILE, "evaluation.test_examples=4")
+    found = changed.find(changed.runs[0])
+    assert (found.status, found.others) == ("missing", (plan().runs[0].hash,))
+    note = plan_table(changed).note
+    assert "Run before with another configuration" in note
+    assert "base-s3" in note
+
+
+def test_runs_that_scored_other_versions_of_a_task_are_not_compared() -> None:
+    made = plan()
+    for run, version in zip(made.runs[:2], ("word_valence@1", "word_valence@2"), strict=True):
+        with RunDir.create(run.config, {}, ()) as run_dir:
+            row = score_row(run.name, 0, "word_valence", 0, 1.0)
+            run_dir.scores.append(replace(row, sample=replace(row.sample, version=version)))
+            run_dir.mark("finished")
+    assert len(read_records(made, {"base-s3": made.finished()["base-s3"]})) == 1
+    with pytest.raises(EvaluationError, match=r"@2, other runs .* as word_valence@1"):
+        read_records(made, made.finished())
+
+
+def test_a_damaged_card_is_no_run() -> None:
+    with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
+        (run_dir.path / "run.json").write_text("{")
+    assert plan().find(plan().runs[0]).status == "missing"
+
+
+def test_the_plan_shows_budgets_of_arms_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row[0].text: [cell.text for cell in row] for row in plan_table(plan()).rows}
+    assert rows["base"][5:9] == ["0", "0", "0", "0.00"]
+    assert rows["slow-only"][5:8] == ["0", "80", "80"]
+    assert main(["ablate", "file.yaml", "--dry-run"]) == 0
+    assert main(["check", "file.yaml"]) == 0
+    assert "file.yaml: ok, channels, 3 arms, 6 runs" in capsys.readouterr().out
+    assert not Path("out").exists()
+
+
+def test_resolved_configurations_are_those_of_ordinary_runs() -> None:
+    from fastslow.config.loading.load import config_hash, dump_resolved, load_resolved
+
+    run = plan().runs[1]
+    Path("run.json").write_text(dump_resolved(run.config))
+    assert config_hash(load_resolved(Path("run.json")).config) == run.hash
+    assert json.loads(Path("run.json").read_text())["name"] == "slow-only-s3"

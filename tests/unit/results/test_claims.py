@@ -1,0 +1,182 @@
+"""The paper's claims on made records: yes, no, and not decidable, each for its reason."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastslow.config.ablation import ClaimsConfig
+from fastslow.results.ablation.claim_measures import MISSED
+from fastslow.results.ablation.claims import Claim, put_to_the_test
+from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
+from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.records_file import read_records_file, records_jsonl
+from fastslow.results.ablation.result import make_result
+from fastslow.results.ablation.tables import tables
+from tests.support.made_ablation import both_and_slow, config, record
+
+
+def claims(records: list[RunRecord]) -> dict[str, Claim]:
+    return {claim.name: claim for claim in put_to_the_test(records, "fst", "slow-only")}
+
+
+def swapped(records: list[RunRecord]) -> list[RunRecord]:
+    names = {"fst": "slow-only", "slow-only": "fst"}
+    return [replace(run, arm=names[run.arm]) for run in records]
+
+
+def test_an_arm_that_does_what_the_paper_says_gets_five_times_yes() -> None:
+    found = claims(both_and_slow())
+    assert {name: claim.answer for name, claim in found.items()} == {
+        "sample_efficiency": "yes",
+        "higher_score": "yes",
+        "lower_kl": "yes",
+        "plasticity": "yes",
+        "continued_acquisition": "yes",
+    }
+    assert found["sample_efficiency"].effect == pytest.approx(20 / 80)
+    assert found["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 3 * (20 + 20)
+    assert found["higher_score"].effect == pytest.approx(
+        (0.55 + 0.575 + 0.55) / 3 + 0.025, abs=0.02
+    )
+    assert found["plasticity"].numbers == {"fst": 1.0, "slow-only": pytest.approx(0.2)}
+
+
+def test_the_same_runs_the_other_way_round_get_no() -> None:
+    found = claims(swapped(both_and_slow()))
+    for name in ("higher_score", "lower_kl", "plasticity", "continued_acquisition"):
+        assert found[name].answer == "no", name
+
+
+def test_an_arm_that_misses_the_target_is_not_said_to_need_more_than_it_had() -> None:
+    claim = claims(swapped(both_and_slow()))["sample_efficiency"]
+    assert claim.effect is None
+    assert claim.reason == MISSED
+    assert claim.answer == "no"  # it spent 40 where 20 were enough
+    assert claim.numbers["slow rollouts, fst"] is None
+
+
+def test_no_seeds_count_is_passed_off_as_significant() -> None:
+    for claim in claims(both_and_slow()).values():
+        assert claim.test is not None
+        assert claim.test.lowest_possible == 0.25
+        assert claim.holm is not None
+        assert claim.holm >= 0.25
+
+
+def test_where_slow_only_never_rises_there_is_no_score_to_compare_at() -> None:
+    flat = [
+        run
+        if run.arm == "fst"
+        else record(
+            "slow-only",
+            run.seed,
+            [(0.0, 0.0)] * 3,
+            curves=[[(0, 0, 0.0), (40, 40, 0.0)]] * 2,
+            kl={(1, "first"): 0.1, (2, "second"): 0.1, (2, "first"): 0.1},
+        )
+        for run in both_and_slow()
+    ]
+    found = claims(flat)
+    assert found["sample_efficiency"].answer == "not decidable"
+    assert "never rose" in str(found["sample_efficiency"].reason)
+    assert found["lower_kl"].effect is None
+    assert "slow-only never rose above the base on first" in str(found["lower_kl"].reason)
+    assert found["higher_score"].answer == "yes"
+
+
+def test_arms_that_are_alike_leave_it_undecided_and_say_what_would_have_been_seen() -> None:
+    first = [record("fst", s, [(0.0, 0.0), (0.8, 0.0), (0.8, 0.7)]) for s in range(3)]
+    ends = (0.6, 0.85, 0.7)
+    others = [
+        record("slow-only", s, [(0.0, 0.0), (0.8, 0.0), (0.8, end)]) for s, end in enumerate(ends)
+    ]
+    claim = claims(first + others)["higher_score"]
+    assert claim.answer == "not decidable"
+    assert claim.detectable is not None
+    assert claim.detectable > 0.05
+
+
+def test_one_seed_decides_nothing() -> None:
+    found = claims(both_and_slow((0,)))
+    assert {claim.answer for claim in found.values()} == {"not decidable"}
+    assert found["higher_score"].low is not None
+    assert "one seed" in str(found["higher_score"].reason)
+
+
+def test_without_a_probe_or_a_run_the_reason_is_given() -> None:
+    bare = [replace(run, probe=None) for run in both_and_slow()]
+    assert "needs a probe" in str(claims(bare)["plasticity"].reason)
+    assert all(claim.answer == "not decidable" and claim.reason for claim in claims([]).values())
+
+
+def test_orders_of_a_seed_are_no_further_seeds() -> None:
+    whole = both_and_slow()
+    twice = [replace(run, order=order) for run in whole for order in ("there", "back")]
+    for name, claim in claims(twice).items():
+        assert claim.test is not None
+        assert claim.test.n == 3, name
+    once = claims(whole)["plasticity"]
+    assert claims(twice)["plasticity"] == once
+    of_one_seed = [run for run in twice if run.seed == 0]
+    assert "needs a probe of two seeds" in str(claims(of_one_seed)["plasticity"].reason)
+
+
+def test_seeds_that_missed_the_target_are_not_left_out_of_the_test() -> None:
+    missed = [
+        record(
+            "fst",
+            run.seed,
+            [(0.0, 0.0), (0.1, 0.0), (0.1, 0.0)],
+            curves=[[(0, 0, 0.0), (20, 40, 0.1)], [(0, 0, 0.0), (20, 40, 0.0)]],
+        )
+        if (run.arm, run.seed) == ("fst", 2)
+        else run
+        for run in both_and_slow()
+    ]
+    assert claims(missed)["sample_efficiency"].test is None
+
+
+def test_the_numbers_of_a_claim_are_those_of_the_runs_it_compares() -> None:
+    lacking = [run for run in both_and_slow() if (run.arm, run.seed) != ("slow-only", 1)]
+    for name in ("higher_score", "continued_acquisition"):
+        claim = claims(lacking)[name]
+        fst, slow = claim.numbers["fst"], claim.numbers["slow-only"]
+        assert fst is not None
+        assert slow is not None
+        assert claim.effect == pytest.approx(fst - slow), name
+
+
+def test_the_claims_are_put_against_an_arm_under_a_frozen_text_too(tmp_path: Path) -> None:
+    arms: dict[str, dict[str, object]] = {"fst": {}, "slow-only": {}, "frozen": {}}
+    named = ClaimsConfig(fast_slow="fst", slow_only="slow-only", frozen_text="frozen")
+    flat = [(0.0, 0.0)] * 3
+    runs = [
+        *(replace(run, arm="frozen") if run.arm == "slow-only" else run for run in both_and_slow()),
+        *(record("slow-only", seed, flat, kl={(2, "first"): 0.1}) for seed in range(3)),
+    ]
+    result = make_result(config(arms=arms, claims=named), runs, Counter(dict.fromkeys(arms, 3)))
+    efficiency, again = result.claims[0], result.frozen_text_claims[0]
+    assert efficiency.answer == "not decidable"
+    assert "slow-only never rose above its start" in str(efficiency.reason)
+    assert again.answer == "yes"
+    assert again.numbers["slow rollouts, frozen"]
+    assert [table.title for table in tables(result)][:2] == [
+        "Claims of Fast-Slow Training",
+        "The same claims against weights under one frozen text: frozen",
+    ]
+    drawn = {drawing.name: drawing for drawing in claim_figures(result)}
+    assert list(drawn) == [*FIGURES, *FROZEN_TEXT_FIGURES]
+    assert "yes" in drawn["frozen-text-sample-efficiency"].title
+    (tmp_path / "records.jsonl").write_text(records_jsonl(result))
+    saved = read_records_file(tmp_path / "records.jsonl")
+    assert saved.frozen_text_claims == result.frozen_text_claims
+
+
+def test_an_arm_is_not_its_own_frozen_text() -> None:
+    named = {"fast_slow": "fst", "slow_only": "slow-only", "frozen_text": "fst"}
+    with pytest.raises(ValueError, match=r"cannot be compared with itself"):
+        config(claims=ClaimsConfig(**named))
+    with pytest.raises(ValueError, match=r"no such arm, got 'nobody'"):
+        config(claims=ClaimsConfig(**(named | {"frozen_text": "nobody"})))
