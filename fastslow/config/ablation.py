@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from fastslow.config.keys import OURS, Model, key
 from fastslow.config.models import NAME, TaskName
 from fastslow.core.errors import nearest
+from fastslow.core.keys import OURS, Model, key
 
 ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 """Names of arms and orders; they become part of a run's name."""

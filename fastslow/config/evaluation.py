@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from fastslow.config.keys import OURS, Model, key
+from fastslow.core.keys import OURS, Model, key
 
 
 class EvaluationConfig(Model):

@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from fastslow.channels.fast import budgets
-from fastslow.config.keys import FST, OURS, Model, key
 from fastslow.core.credentials import looks_like_key
+from fastslow.core.keys import FST, OURS, Model, key
 
 
 class ReflectionConfig(Model):

@@ -26,8 +26,8 @@ from fastslow.config.fast import (
     SimbaKeys,
     fewest_metric_calls,
 )
-from fastslow.config.keys import FST, OURS, Model, key
 from fastslow.config.slow import GrpoConfig, SlowConfig
+from fastslow.core.keys import FST, OURS, Model, key
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"

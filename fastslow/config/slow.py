@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.config.keys import FST, OURS, Model, Rate, key
+from fastslow.core.keys import FST, OURS, Model, Rate, key
 
 Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
 """Of problems, by pass rate, from the lowest."""

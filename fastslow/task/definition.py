@@ -7,11 +7,10 @@ A task lives in `tasks/<name>/task.py` (or any importable module) as one functio
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias, get_type_hints
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar, TypeAlias
 
 from fastslow.core.errors import TaskError
+from fastslow.core.plugins import PluginConfig, parameter_class
 from fastslow.core.types import Example, Grade
 from fastslow.task.sandbox import run
 
@@ -19,10 +18,8 @@ Grader: TypeAlias = Callable[[Example, str], Grade]
 """Takes the example and the completion's text; must not raise on any text."""
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(PluginConfig):
     """Parameters of a task. Subclass it; fields are the schema that YAML is checked against."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,8 @@ class TaskDefinition:
     runs_code: bool = False
     """Whether its grader runs programs that the policy wrote."""
 
+    noun: ClassVar[str] = "task"
+    error: ClassVar[type[TaskError]] = TaskError
     missing_hint: ClassVar[str] = "Install it with: pip install {package}"
 
     def build(
@@ -170,20 +169,13 @@ def task(
     """
 
     def declare(function: Callable[[Any], Task]) -> TaskDefinition:
-        hints = get_type_hints(function)
-        hints.pop("return", None)
-        config_classes = list(hints.values())
-        if len(config_classes) != 1 or not issubclass(config_classes[0], TaskConfig):
-            raise TypeError(
-                f"@task {name}: {function.__name__} must take one argument annotated with a "
-                f"TaskConfig subclass, got {hints}."
-            )
+        config_class = parameter_class(function, "task", name, TaskConfig)
         return TaskDefinition(
             function,
             name,
             version,
             source,
-            config_classes[0],
+            config_class,
             requires,
             function.__doc__ or "",
             runs_code,

@@ -5,7 +5,6 @@ are checked before any path is built, so a name can never leave its folder.
 """
 
 import hashlib
-import importlib
 import importlib.util
 import re
 import sys
@@ -17,10 +16,10 @@ from typing import Any
 import fastslow
 from fastslow.core.errors import TaskError, nearest
 from fastslow.core.files import is_file
+from fastslow.core.plugins import REFERENCE, find
 from fastslow.task.definition import Task, TaskConfig, TaskDefinition
 
 _TASK_NAME = re.compile(r"[a-z0-9_]+")
-_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _PACKAGE = Path(fastslow.__file__).resolve().parent
 
 
@@ -63,8 +62,8 @@ def find_task(use: str) -> TaskDefinition:
         TaskError: The name is malformed or not found, or its module does not define the task.
         Exception: Whatever a broken task module raises, unchanged, with a note naming the file.
     """
-    if _REFERENCE.fullmatch(use):
-        return _imported(*use.split(":"))
+    if REFERENCE.fullmatch(use):
+        return find(TaskDefinition, use)
     return _loaded(task_folder(use) / "task.py")
 
 
@@ -136,24 +135,3 @@ def _loaded(path: Path) -> TaskDefinition:
             "Rename the task or the folder, and keep one task in a file."
         )
     return found[0]
-
-
-def _imported(module_name: str, function: str) -> TaskDefinition:
-    reference = f"{module_name}:{function}"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise TaskError(
-            f"task: {reference}: no module {error.name!r}. It must be importable: install it, or "
-            "put its folder on PYTHONPATH."
-        ) from error
-    found = getattr(module, function, None)
-    if not isinstance(found, TaskDefinition):
-        known = [key for key, value in vars(module).items() if isinstance(value, TaskDefinition)]
-        raise TaskError(
-            f"task: {reference}: expected a function decorated with @task, got "
-            f"{type(found).__name__}.{nearest(function, known)}"
-        )
-    return found

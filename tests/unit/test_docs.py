@@ -13,8 +13,8 @@ import typer
 from benchmarks.keeping import REFERENCE
 from benchmarks.results import readme, readme_block, results
 from fastslow.cli.main import app, main
-from fastslow.config.keys import OURS
 from fastslow.config.loading.reference import reference
+from fastslow.core.keys import OURS
 from fastslow.results.report import build_report
 from fastslow.task.contract import contract_failures
 from tests.support.paths import ROOT
