@@ -136,6 +136,31 @@ class ShrinkEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RemedyEvent:
+    """What a remedy against forgetting did at the end of a stage, and what that cost."""
+
+    event: ClassVar[str] = "remedy"
+    stage: int
+    """Index of the stage, from 0."""
+    task: str
+    name: str
+    """The remedy's name in the run: its kind, or that of a user's own; `-2` for a second of it."""
+    figures: Mapping[str, float | None]
+    """What it reports, by name; None where a figure is not defined.
+
+    `shrink` reports `keep_share`, `factor`, `validation_start`, `_before`, `_after`, `_n`,
+    `kl_before`, `kl_after`, and for every earlier task `earlier_before/TASK` and
+    `earlier_after/TASK`.
+    """
+    notes: Sequence[str] = ()
+    """What a reader must know, a sentence each."""
+    rollouts: int = 0
+    """Completions sampled for all this; they count as the slow channel's."""
+    seconds: float = 0.0
+    """Wall time; counts as the slow channel's."""
+
+
+@dataclass(frozen=True, slots=True)
 class PopulationEvent:
     """The texts kept after a fast phase, best first."""
 
@@ -191,7 +216,8 @@ class FiguresEvent:
     event: ClassVar[str] = "figures"
     row: int
     """Row of the score matrix."""
-    kind: Literal["geometry", "overlap", "proxies"]
+    kind: str
+    """`geometry`, `overlap`, `proxies`, or the name of a measure of the user's own."""
     of: str
     """What was measured: a stage, a pair of stages, or inputs."""
     figures: tuple[Metric, ...]
@@ -273,6 +299,7 @@ Event: TypeAlias = Union[
     TextEvent,
     ReoptimizedEvent,
     ShrinkEvent,
+    RemedyEvent,
     PopulationEvent,
     DriftEvent,
     BaseDrawsEvent,
