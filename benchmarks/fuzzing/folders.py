@@ -71,7 +71,7 @@ def run_folder() -> Folder:
 def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """Resume points that were edited, checksums and all, and what `resume` does with them."""
     from fastslow.channels.fast.dspy_programs import load_program
-    from fastslow.config.slow import GrpoConfig
+    from fastslow.channels.slow.settings import GrpoConfig
     from fastslow.core.files import checksums
     from fastslow.loop.build import build_slow
     from fastslow.loop.launch import restore
@@ -104,7 +104,7 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 def resume_folder() -> Folder:
     """A run folder with two resume points of a policy that has texts."""
     from fastslow.channels.fast.dspy_programs import save_programs
-    from fastslow.config.slow import GrpoConfig
+    from fastslow.channels.slow.settings import GrpoConfig
     from fastslow.core.prompts import Candidate
     from fastslow.core.types import Evidence
     from fastslow.loop.build import build_slow

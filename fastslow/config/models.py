@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.fast import (
     DemosConfig,
@@ -26,7 +27,6 @@ from fastslow.config.fast import (
     SimbaKeys,
     fewest_metric_calls,
 )
-from fastslow.config.slow import GrpoConfig, SlowConfig
 from fastslow.core.keys import FST, OURS, Model, key
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -156,18 +156,22 @@ class RunConfig(Model):
         """K: texts of a full population; 1, the seed text, without a fast channel."""
         return self.fast.population if self.fast else 1
 
+    def channel_names(self, index: int) -> tuple[str, ...]:
+        """Names of the channels that take part in the stage with this index, fast first."""
+        stage = self.stages[index]
+        takes_part = {
+            "fast": self.fast is not None and stage.fast,
+            "slow": self.slow is not None and stage.slow,
+        }
+        return tuple(name for name, does in takes_part.items() if does)
+
     def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
         """Names of the channels that adapt in each cycle of the stage with this index, in order.
 
         Under `cycle.schedule: interleaved` every cycle has both; else the stage has twice as many
         cycles with one each.
         """
-        stage = self.stages[index]
-        takes_part = {
-            "fast": self.fast is not None and stage.fast,
-            "slow": self.slow is not None and stage.slow,
-        }
-        names = tuple(name for name, does in takes_part.items() if does)
+        stage, names = self.stages[index], self.channel_names(index)
         if len(names) < 2 or self.cycle.schedule == "interleaved":
             return (names,) * stage.cycles
         first, second = names if self.cycle.schedule == "fast_first" else reversed(names)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.keys import Model, key
@@ -33,7 +33,9 @@ class CustomUse(Model):
     """Says that the code is the user's own."""
     use: str = key(..., "name", "required", pattern=REFERENCE.pattern)
     """`package.module:function`, importable where the run is started."""
-    params: dict[str, Any] = key({}, "the plug-in's own", "the plug-in", validate_default=True)
+    params: dict[str, Any] = Field(
+        default_factory=dict, json_schema_extra={"unit": "the plug-in's own", "source": "none"}
+    )
     """Its parameters, checked against the class its function is annotated with."""
 
 
@@ -110,9 +112,7 @@ def find(kind: type[D], use: str) -> D:
     return definition
 
 
-def parameter_class(
-    function: Callable[[Any], Any], noun: str, name: str, base: type[C]
-) -> type[C]:
+def parameter_class(function: Callable[[Any], Any], noun: str, name: str, base: type[C]) -> type[C]:
     """The class that annotates the one argument of a plug-in's function.
 
     Raises:

@@ -104,9 +104,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The problems of one optimizer update."""
+    """The problems of one optimizer update, each with its task."""
 
-    examples: tuple[Example, ...]
+    rows: tuple[tuple[str, Example], ...]
+    """Name of the task, and the problem."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The problems alone, in order."""
+        return tuple(example for _, example in self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from fastslow.channels.base import Channel
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig, SlowConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten
+from fastslow.loop import stages
 from fastslow.loop.build import (
     build_channels,
     build_policy,
@@ -28,11 +29,10 @@ from fastslow.loop.build import (
 )
 from fastslow.loop.effort import Effort
 from fastslow.loop.preflight import require_fit
-from fastslow.loop.probe import ProbeParts
+from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
-from fastslow.loop.stages import run
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
@@ -63,13 +63,13 @@ def train(
     """
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config)
+    channels = build_channels(config, tasks)
     model = locate_model(config)
     with stop.catching(), connected(config):
         policy = build_policy(config, model)
         every = [*tasks.values(), *([probed] if probed else [])]
         require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
-        device = str(policy.model.device)
+        device = policy.device
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
@@ -86,7 +86,7 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     loaded = load_resolved(path / "config.json")
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config)
+    channels = build_channels(config, tasks)
     model = locate_model(config)
     with (
         stop.catching(),
@@ -131,21 +131,21 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
         policy = build_policy(config, model)
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
-        ready = probe_parts(config, path, policy, task, settings)
+        ready = probe_setup(config, path, policy, task, settings)
         run_probe(ready, settings, folder, lambda *_: None)
 
 
-def probe_parts(
+def probe_setup(
     config: RunConfig, run_path: Path, policy: Policy, task: Task, settings: ProbeConfig
-) -> ProbeParts:
+) -> ProbeSetup:
     """What a probe of this run works with; `policy` is used up."""
     evaluation = config.evaluation
-    return ProbeParts(
+    return ProbeSetup(
         run=run_path,
         policy=policy,
         task=task,
         evaluator=Evaluator(evaluation.test_examples, evaluation.validation_examples),
-        make_channel=lambda: build_slow(probe_learner(config, settings)),
+        make_channel=lambda: build_slow(probe_learner(config, settings), config.seed),
         problems=config.cycle.problems,
         seed=config.seed,
     )
@@ -157,7 +157,7 @@ def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
     kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
     own = config.slow.kind == settings.kind
     learner = config.slow if own else kinds[settings.kind](lora=config.slow.lora)
-    without_limits = {"kl_budget": None, "shrink": None}
+    without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
     return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
 
 
@@ -245,14 +245,14 @@ def _run_in(
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
-        parts = Run(
+        run = Run(
             config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
         )
         try:
-            run(parts)
+            stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:
-                state.seconds += _probe_last_stage(parts, config.probe, probed)
+                state.seconds += _probe_last_stage(run, config.probe, probed)
             outcome = "finished"
         except KeyboardInterrupt as end:
             outcome = "interrupted"
@@ -280,15 +280,15 @@ def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
             raise
 
 
-def _probe_last_stage(parts: Run, settings: ProbeConfig, task: Task) -> float:
+def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
     """The run's own probe, of the weights it ended with; seconds. The policy is used up."""
-    place = from_leader(parts.run_dir.path)
-    last = from_leader(stage_folder(parts, len(parts.config.stages) - 1))
+    place = from_leader(run.run_dir.path)
+    last = from_leader(stage_folder(run, len(run.config.stages) - 1))
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            parts.progress.finish(parts.effort.curve(settings))
-        parts.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
+            run.progress.finish(run.effort.curve(settings))
+        run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
-    ready = probe_parts(parts.config, place, parts.policy, task, settings)
+    ready = probe_setup(run.config, place, run.policy, task, settings)
     return run_probe(ready, settings, last, begin)

@@ -20,13 +20,12 @@ from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Json
 from fastslow.loop.stream import Stream
 from fastslow.measure.evaluator import Evaluator
-from fastslow.policy.adapter.parts import concatenated, freeze_trained, put_parts, start_fresh
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task
 
 
 @dataclass(frozen=True)
-class ProbeParts:
+class ProbeSetup:
     """What a probe needs beside its settings."""
 
     run: Path
@@ -46,12 +45,12 @@ class ProbeParts:
 
 
 def probe(
-    parts: ProbeParts, settings: ProbeConfig, stage: Path, begin: Callable[[int, int], None]
+    setup: ProbeSetup, settings: ProbeConfig, stage: Path, begin: Callable[[int, int], None]
 ) -> float:
     """Make every curve of a probe that is not there yet.
 
     Args:
-        parts: What to probe with.
+        setup: What to probe with.
         settings: Size and kind of the fresh runs.
         stage: Folder of the stage whose weights are probed, as the loop keeps it.
         begin: Told before each fresh run its number, from 1, and how many there are.
@@ -73,25 +72,25 @@ def probe(
     for seed in range(settings.seeds):
         for at, start in enumerate((0, row), start=1):
             begin(2 * seed + at, 2 * settings.seeds)
-            path = parts.run / "probe" / parts.task.name / f"row-{start:03d}-seed-{seed}.json"
-            wanted = _wanted(parts, settings, start, seed)
+            path = setup.run / "probe" / setup.task.name / f"row-{start:03d}-seed-{seed}.json"
+            wanted = _wanted(setup, settings, start, seed)
             found = from_leader(_found(path, wanted))
             if found is None:
-                found = {**wanted, **_curve(parts, settings, stage if start else None, seed)}
+                found = {**wanted, **_curve(setup, settings, stage if start else None, seed)}
                 if is_leader():
                     _write(path, found)
             seconds += float(found["seconds"])
     return seconds
 
 
-def _wanted(parts: ProbeParts, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
+def _wanted(setup: ProbeSetup, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
     """What determines a curve."""
     return {
-        "task": parts.task.name,
-        "version": parts.task.version,
+        "task": setup.task.name,
+        "version": setup.task.version,
         "row": row,
         "seed": seed,
-        "problems": parts.problems,
+        "problems": setup.problems,
         "settings": settings.model_dump(mode="json", exclude={"task", "seeds"}),
     }
 
@@ -106,30 +105,30 @@ def _found(path: Path, wanted: Mapping[str, Json]) -> dict[str, Any] | None:
 
 
 def _curve(
-    parts: ProbeParts, settings: ProbeConfig, stage: Path | None, seed: int
+    setup: ProbeSetup, settings: ProbeConfig, stage: Path | None, seed: int
 ) -> dict[str, Json]:
     """One fresh run: validation scores at its start, in between and at its end."""
-    started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    own = derive_seed(parts.seed, "probe", parts.task.name, seed)
-    _take_start(parts.policy, settings, stage, derive_seed(own, "adapter"))
-    weights = parts.policy.weights_fingerprint()
-    channel = parts.make_channel()
-    text = seed_program(parts.task)
-    points = [parts.evaluator.validation_scores(parts.policy, parts.task, text)]
+    started, before = time.monotonic(), setup.policy.sampler.num_rollouts
+    own = derive_seed(setup.seed, "probe", setup.task.name, seed)
+    _take_start(setup.policy, settings, stage, derive_seed(own, "adapter"))
+    weights = setup.policy.weights_fingerprint()
+    channel = setup.make_channel()
+    text = seed_program(setup.task)
+    points = [setup.evaluator.validation_scores(setup.policy, setup.task, text)]
     at = [0]
     while at[-1] < settings.updates:
         steps = min(settings.score_every, settings.updates - at[-1])
-        anchor = _anchor(parts, settings, own, at[-1], steps)
+        anchor = _anchor(setup, settings, own, at[-1], steps)
         seed_now = derive_seed(own, "updates", at[-1])
-        channel.adapt(parts.policy, parts.task, anchor, seed_now, lambda *_: None)
+        channel.adapt(setup.policy, setup.task, anchor, seed_now, lambda *_: None)
         at.append(at[-1] + steps)
-        points.append(parts.evaluator.validation_scores(parts.policy, parts.task, text))
+        points.append(setup.evaluator.validation_scores(setup.policy, setup.task, text))
     return {
         "weights": weights,
         "examples": sorted(points[0]),
         "at": at,
         "scores": [[point[example] for example in sorted(point)] for point in points],
-        "rollouts": parts.policy.engine.num_rollouts - before,
+        "rollouts": setup.policy.sampler.num_rollouts - before,
         "seconds": time.monotonic() - started,
     }
 
@@ -139,26 +138,25 @@ def _take_start(policy: Policy, settings: ProbeConfig, stage: Path | None, seed:
     policy.populations.clear()
     policy.live.clear()
     if stage is None:
-        put_parts(policy.model, concatenated(policy.model, frozen=False), 0)
-        start_fresh(policy.model, seed)
+        policy.adapters.restart(seed)
         return
     policy.load(stage)
     policy.populations.clear()
     policy.live.clear()
     if settings.adapter == "merge":
-        freeze_trained(policy.model, seed)
+        policy.adapters.freeze(seed)
 
 
-def _anchor(parts: ProbeParts, settings: ProbeConfig, seed: int, done: int, steps: int) -> Anchor:
+def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, done: int, steps: int) -> Anchor:
     """The next batches; both starts meet the same ones in the same order."""
     stream = Stream(
-        parts.task.name,
-        parts.task.train,
+        setup.task.name,
+        setup.task.train,
         seed=seed,
         stage=0,
         num_cycles=1,
         steps=settings.updates,
-        problems=parts.problems,
+        problems=setup.problems,
         pool=0,
     )
     batches = stream.anchor(0).batches[done : done + steps]

@@ -1,4 +1,4 @@
-"""The parts of a run and the resume point they make; the loop and its steps work on them."""
+"""A run: everything the loop and its steps work on, and the resume points it makes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from fastslow.core.progress import Progress
 from fastslow.core.seeds import save_generators
 from fastslow.core.types import TokenIds
 from fastslow.loop.effort import Effort
-from fastslow.loop.score_cache import Replay
+from fastslow.loop.score_cache import ScoreCache
 from fastslow.loop.signals import Stopped, StopRequest
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
@@ -56,7 +56,7 @@ class Run:
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):
             guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
-        self.replay = Replay(read_scores(self.run_dir.scores.path))
+        self.score_cache = ScoreCache(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
         events = read_events(self.run_dir.events.path)
         self.base_draws: dict[tuple[str, str], tuple[TokenIds, ...]] = {
@@ -130,17 +130,17 @@ class Run:
         self.state.seconds = started - self._clock
         self.state.grading = {guard.task: guard.counts for guard in guards(self.tasks.values())}
 
-        def write_parts(folder: Path) -> None:
+        def write(folder: Path) -> None:
             self.policy.save(folder / "policy")
             for channel in self.channels:
                 (folder / channel.name).mkdir()
                 channel.save(folder / channel.name)
             save_generators(folder)
 
-        self.run_dir.save_state(self.state, write_parts)
+        self.run_dir.save_state(self.state, write)
         self.state.saving_seconds += time.monotonic() - started
 
 
-def stage_folder(parts: Run, stage: int) -> Path:
+def stage_folder(run: Run, stage: int) -> Path:
     """Where adapter and texts are kept as they are after the stage with this index."""
-    return parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
+    return run.run_dir.path / "stages" / f"{stage:03d}-{run.config.stages[stage].task}"

@@ -9,13 +9,18 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
 
 from fastslow.core.errors import ModelError
 from fastslow.core.prompts import Candidate, Population, PromptProgram
 from fastslow.core.text import shorten
-from fastslow.core.types import Completion, Example, Sampling
+from fastslow.core.types import Completion, Example, Sampling, TokenIds
+from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
 from fastslow.policy.adapter.by_stage import StageAdapters
 from fastslow.policy.adapter.lora import (
     adapter_fingerprint,
@@ -23,6 +28,8 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
+from fastslow.policy.engine.interface import Sampler, Scorer
+from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.render import Renderer
@@ -38,13 +45,17 @@ class Policy:
     Args:
         model: A transformers causal language model, with a PEFT adapter if weights may change.
         tokenizer: Its tokenizer.
+        sampler: Draws the completions; None draws from `model` itself.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:
         self.model = model
+        """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer)
-        self.engine = TorchEngine(model, self.renderer)
+        engine = TorchEngine(model, self.renderer)
+        self.scorer: Scorer = engine
+        self.sampler: Sampler = engine if sampler is None else sampler
         self.adapters = StageAdapters(model)
         self.populations: dict[str, Population] = {}
         """Task name to its texts, best first; a task not visited yet has none."""
@@ -54,6 +65,16 @@ class Policy:
             logger.warning(
                 "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
             )
+
+    @property
+    def module(self) -> Any:
+        """The torch module itself, for trainers of other libraries, which take one."""
+        return self.model
+
+    @property
+    def device(self) -> str:
+        """Where the weights are, e.g. `cpu` or `cuda:0`."""
+        return str(self.model.device)
 
     @property
     def context_length(self) -> int | None:
@@ -77,9 +98,37 @@ class Policy:
         *,
         adapter: bool = True,
     ) -> list[Completion]:
-        """One completion per (text, example), in order; see `Engine.sample`."""
+        """One completion per (text, example), in order; see `Sampler.sample`."""
         prompts = [self.renderer.prompt_ids(text, example.question) for text, example in requests]
-        return self.engine.sample(prompts, sampling, seeds, adapter=adapter)
+        return self.sampler.sample(prompts, sampling, seeds, adapter=adapter)
+
+    def completion_logprobs(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> Float[Tensor, "rows tokens"]:
+        """Log-probability of each completion token in nats, 0 on padding; carries a gradient.
+
+        Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
+        """
+        return score_completions(self.model, prompts, completions).logprobs
+
+    def activations(self, rows: Sequence[TokenIds], *, adapter: bool = True) -> Activations:
+        """What the units of the feed-forward blocks do on `rows`; see `record_activations`."""
+        with nullcontext() if adapter else self.scorer.base_weights():
+            return record_activations(self.model, rows)
+
+    def next_token_logprobs(
+        self, rows: Sequence[TokenIds], recorded: Activations, *, adapter: bool = True
+    ) -> list[tuple[float, ...]]:
+        """Log-probability of each token but the first of each row, in nats.
+
+        Read off the features in `recorded`, which `activations` gave for these rows and this
+        `adapter`; a model whose head is more than one layer takes another pass.
+        """
+        logprobs = next_token_logprobs(self.model, rows, recorded)
+        if logprobs is None:
+            first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
+            logprobs = self.scorer.logprobs(first, rest, adapter=adapter)
+        return logprobs
 
     def weights_fingerprint(self) -> str:
         """Identity of the adapter's weights, bit by bit; "base" without one."""

@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.base import Adaptation, Assessor, StepLog
 from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
@@ -39,6 +39,13 @@ class FastChannel:
         self.settings = settings
         self.optimizer = optimizer
         self.reflection = reflection
+
+    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
+        """Nothing: texts belong to a task, not to a stage."""
+
+    def end(self, policy: Policy, task: Task, stage: int, assessor: Assessor) -> tuple[()]:
+        """Nothing. See `Channel.end`."""
+        return ()
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog

@@ -63,7 +63,7 @@ class CompletionCache:
             ]
             new = [request for request in dict.fromkeys(requests) if request not in self._kept]
             if new:
-                drawn = self._policy.engine.sample(
+                drawn = self._policy.sampler.sample(
                     [prompt for prompt, _, _ in new], sampling, [seed for _, _, seed in new]
                 )
                 self._kept |= dict(zip(new, drawn, strict=True))
@@ -95,7 +95,7 @@ def score_programs(
     Raises:
         ChannelError: The engine could not draw.
     """
-    sampler: Sampler = cache or policy.engine
+    sampler: Sampler = cache or policy.sampler
     prompts = [
         policy.renderer.prompt_ids(program, example.question)
         for program in programs

@@ -72,7 +72,7 @@ class TextScorer:
         sampling = Sampling(task.max_tokens)
         self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
         self._policy, self.task = policy, task
-        self._before = policy.engine.num_rollouts
+        self._before = policy.sampler.num_rollouts
 
     def __enter__(self) -> "TextScorer":
         """Start answering."""
@@ -88,7 +88,7 @@ class TextScorer:
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
-        return self._policy.engine.num_rollouts - self._before
+        return self._policy.sampler.num_rollouts - self._before
 
     @property
     def left(self) -> int:

@@ -1,17 +1,18 @@
 """Which rollouts an update learns from, and how much each of their tokens counts.
 
-Pure functions on tensors, beside TRL's own group advantage; `difficulty.py` decides which
+Pure functions on tensors, next to TRL's own group advantage; `difficulty.py` decides which
 groups are kept, `grpo.py` calls both.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Averaging: TypeAlias = Literal["problem", "token"]
+from fastslow.channels.slow.settings import Averaging
+
 Rows: TypeAlias = dict[str, Any]
 """Rollouts as TRL keeps them: tensors with one row per rollout, and figures of the whole batch."""
 

@@ -18,7 +18,7 @@ from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
 from fastslow.measure.model.divergences import sampled_kl
 from fastslow.measure.stats.intervals import clustered_se
-from fastslow.policy.engine.interface import Engine, TokenComparison
+from fastslow.policy.engine.interface import Sampler, Scorer, TokenComparison
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -72,12 +72,12 @@ def task_inputs(
 
 
 def draw(
-    engine: Engine, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
+    sampler: Sampler, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
 ) -> list[tuple[Completion, ...]]:
     """One completion per prompt at temperature 1; inputs with the same limit in one call.
 
     Args:
-        engine: Over the tuned policy; not changed.
+        sampler: Over the tuned policy; not changed.
         inputs: What to complete.
         seeds: One for each of `inputs`; its rows get streams of their own.
         adapter: False draws from the base.
@@ -95,7 +95,7 @@ def draw(
         ]
         prompts = [inputs[at].prompts[row] for at, row in rows]
         row_seeds = [derive_seed(seeds[at], "kl", row) for at, row in rows]
-        found = engine.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
+        found = sampler.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
         drawn |= zip(rows, found, strict=True)
     return [
         tuple(drawn[at, row] for row in range(len(one.prompts))) for at, one in enumerate(inputs)
@@ -103,7 +103,7 @@ def draw(
 
 
 def drift_on(
-    engine: Engine,
+    scorer: Scorer,
     inputs: Sequence[DriftInputs],
     tuned: Sequence[Sequence[TokenIds]],
     base: Sequence[Sequence[TokenIds]],
@@ -111,7 +111,7 @@ def drift_on(
     """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
 
     Args:
-        engine: Over the tuned policy; not changed.
+        scorer: Over the tuned policy; not changed.
         inputs: As many as there are results.
         tuned: What the tuned policy drew on each of `inputs`.
         base: What the base drew on each.
@@ -124,7 +124,7 @@ def drift_on(
         for rows in drawn:  # side by side, so that they share their prompts
             prompts += one.prompts
             completions += rows
-    compared = iter(_compare(engine, prompts, completions))
+    compared = iter(_compare(scorer, prompts, completions))
     pairs = []
     for one in inputs:
         of_tuned = [next(compared) for _ in one.prompts]
@@ -155,13 +155,13 @@ def kl_fst(
     Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
     """
     inputs = task_inputs(policy, task, program, examples)
-    [drawn] = draw(policy.engine, [inputs], [seed], adapter=True)
-    rows = _compare(policy.engine, inputs.prompts, [completion.token_ids for completion in drawn])
+    [drawn] = draw(policy.sampler, [inputs], [seed], adapter=True)
+    rows = _compare(policy.scorer, inputs.prompts, [completion.token_ids for completion in drawn])
     return token_mean([row.kl_tuned_base for row in rows])
 
 
 def kl_system(
-    engine: Engine, drawn: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
+    scorer: Scorer, drawn: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
 ) -> list[Drift]:
     """KL(tuned under its text || base under the seed text) on outputs: weights and text together.
 
@@ -169,7 +169,7 @@ def kl_system(
     exact divergences of weights alone.
 
     Args:
-        engine: Over the tuned policy; not changed.
+        scorer: Over the tuned policy; not changed.
         drawn: What the tuned policy drew on each task's inputs under the text in deployment.
         theirs: The same inputs under the seed text, for the base.
 
@@ -185,7 +185,7 @@ def kl_system(
     for start in range(0, len(rows), ROWS_AT_ONCE):
         here = rows[start : start + ROWS_AT_ONCE]
         prompts = [prompt for prompt, _ in here]
-        base = engine.logprobs(prompts, [done.token_ids for _, done in here], adapter=False)
+        base = scorer.logprobs(prompts, [done.token_ids for _, done in here], adapter=False)
         for (_, done), scored in zip(here, base, strict=True):
             pairs = zip(done.logprobs, scored, strict=True)
             terms.append(tuple(sampled_kl([p], [q]).k3 for p, q in pairs))
@@ -206,11 +206,11 @@ def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
 
 
 def _compare(
-    engine: Engine, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    scorer: Scorer, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> list[TokenComparison]:
     """Tuned and base at given tokens."""
     compared = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        compared += engine.compare_to_base(prompts[rows], completions[rows])
+        compared += scorer.compare_to_base(prompts[rows], completions[rows])
     return compared

@@ -5,12 +5,11 @@ project and are free under its licence.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from fastslow.core.types import TokenIds
 from fastslow.measure.model.drift import Drift, DriftInputs, token_mean
-from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
+from fastslow.policy.activations import Activations
 from fastslow.policy.policy import Policy
 
 NEUTRAL_VERSION = 1
@@ -105,12 +104,8 @@ def read_neutral(
         adapter: False reads with the base.
     """
     rows = neutral_ids(policy, passages)
-    with nullcontext() if adapter else policy.engine.base_weights():
-        activations = record_activations(policy.model, rows)
-    logprobs = next_token_logprobs(policy.model, rows, activations)
-    if logprobs is None:
-        first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
-        logprobs = policy.engine.logprobs(first, rest, adapter=adapter)
+    activations = policy.activations(rows, adapter=adapter)
+    logprobs = policy.next_token_logprobs(rows, activations, adapter=adapter)
     return NeutralPass(logprobs, activations)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 TRAINED, FROZEN = "default", "earlier"
 """PEFT's names of the two parts."""
 
 
-def trainable_weights(model: Any) -> dict[str, Tensor]:
+def trainable_weights(model: Any) -> dict[str, Parameter]:
     """The parameters of the trainable part themselves, by name."""
     return {
         name: parameter

@@ -34,7 +34,7 @@ MAX_TRUNKS = 16
 
 
 class TorchEngine:
-    """The engine over a transformers model in this process; one caller at a time, others wait.
+    """Sampler and scorer over a transformers model in this process; one caller at a time.
 
     Args:
         model: A causal language model, with or without a PEFT adapter.
@@ -59,7 +59,7 @@ class TorchEngine:
         *,
         adapter: bool = True,
     ) -> list[Completion]:
-        """See `Engine.sample`: a shared beginning is computed once, and kept for later calls."""
+        """See `Sampler.sample`: a shared beginning is computed once, and kept for later calls."""
         done: dict[int, Completion] = {}
         with self._evaluating(), nullcontext() if adapter else self.base_weights():
             while len(done) < len(prompts):
@@ -102,7 +102,7 @@ class TorchEngine:
     def logprobs(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
     ) -> list[tuple[float, ...]]:
-        """See `Engine.logprobs`."""
+        """See `Scorer.logprobs`."""
         with self._evaluating(), nullcontext() if adapter else self.base_weights():
             scored = score_completions(self.model, prompts, completions)
         return [
@@ -114,14 +114,14 @@ class TorchEngine:
     def kl_to_base(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[tuple[float, ...]]:
-        """See `Engine.kl_to_base`."""
+        """See `Scorer.kl_to_base`."""
         return [both.kl_tuned_base for both in self.compare_to_base(prompts, completions)]
 
     @torch.no_grad()
     def compare_to_base(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[TokenComparison]:
-        """See `Engine.compare_to_base`: in float64, some positions at a time."""
+        """See `Scorer.compare_to_base`: in float64, some positions at a time."""
         with self._evaluating():
             tuned = predict(self.model, prompts, completions)
             with self.base_weights():

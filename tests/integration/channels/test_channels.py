@@ -211,7 +211,7 @@ def test_the_reference_is_the_base_and_not_a_copy_of_the_adapter(
     batch = trainer._generate_and_score_completions([{"prompt": ""}] * 8)
     prompts = [moved.renderer.prompt_ids(r.program, r.example.question) for r in trainer.rollouts]
     drawn = [r.completion.token_ids for r in trainer.rollouts]
-    base = moved.engine.logprobs(prompts, drawn, adapter=False)
+    base = moved.scorer.logprobs(prompts, drawn, adapter=False)
     for row, expected in zip(batch["ref_per_token_logps"].tolist(), base, strict=True):
         assert row[: len(expected)] == pytest.approx(expected, abs=1e-4)
 
@@ -278,7 +278,7 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
     assert adaptation.rollouts <= FAST.metric_calls
-    assert adaptation.rollouts == moved.engine.num_rollouts
+    assert adaptation.rollouts == moved.sampler.num_rollouts
     population = moved.populations[task.name]
     assert len(population) == 2
     assert {len(c.scores) for c in population} == {4}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from fastslow.channels.slow.minimal import FACTORS, KlBudget, shrink
 
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
-from fastslow.channels.slow.minimal import FACTORS, KlBudget, shrink
 from fastslow.channels.slow.sft import GoldTrainer
 from fastslow.config import cost
 from fastslow.core.errors import ChannelError, CheckpointError, ModelError
@@ -56,7 +56,7 @@ def logits(policy: Policy) -> torch.Tensor:
 
 
 def base_logits(policy: Policy) -> torch.Tensor:
-    with policy.engine.base_weights():
+    with policy.scorer.base_weights():
         return logits(policy)
 
 
@@ -435,7 +435,7 @@ def test_an_adapter_that_is_switched_off_stops_the_run(
     policy: Policy, task: Task, anchors: list[Anchor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It trains, and its weights change, but where the policy is scored it is never applied."""
-    engine, inner = policy.engine, policy.engine.kl_to_base
+    engine, inner = policy.engine, policy.scorer.kl_to_base
 
     def switched_off(*rows: Any) -> Any:
         with engine.base_weights():

@@ -160,7 +160,7 @@ def test_gepa_takes_the_rule_that_the_reflection_model_supplies(
     assert (lineage.optimizer, lineage.stage, lineage.cycle) == ("gepa", 0, 0)
     assert lineage.parent == PromptProgram("Answer.").text_hash
     assert lineage.weights == obedient.weights_fingerprint()
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 60
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 60
     assert adaptation.metrics["refused_duplicate"] > 0  # it only ever says the same
 
 
@@ -259,7 +259,7 @@ def test_simba_finds_demonstrations_or_rules_where_answers_differ(
     assert best.program.lineage.optimizer == "simba"
     pool = {example.question for example in anchor.pool}
     assert {d.question for d in best.program.demonstrations} <= pool
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 120
 
 
 def test_simba_asks_the_policy_no_more_once_the_reflection_model_is_away(
@@ -294,7 +294,7 @@ def test_mipro_combines_instructions_and_demonstrations(
     best = obedient.populations["double"][0]
     assert best.mean == 0.75
     assert best.program.lineage.optimizer == "mipro"
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 120
 
 
 def test_a_sequence_gives_the_second_what_the_first_found(

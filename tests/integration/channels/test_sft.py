@@ -135,7 +135,7 @@ def test_loss_and_gradient_are_those_of_the_stock_trainer(
 def test_only_the_answer_carries_loss(moved: Policy, task: Task) -> None:
     trainer, figures, _ = one_update(moved, task, SFT, RAGGED)
     prompts, answers = [r.prompt for r in trainer.rows], [r.answer for r in trainer.rows]
-    scored = moved.engine.logprobs(prompts, answers)
+    scored = moved.scorer.logprobs(prompts, answers)
     tokens = [value for row in scored for value in row]
     assert figures["loss"] == pytest.approx(-sum(tokens) / len(tokens), rel=1e-5)
     assert figures["loss_tokens"] == len(tokens)
@@ -179,7 +179,7 @@ def test_loss_falls_without_a_rollout_and_gold_answers_become_likelier(
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.3
     assert seen[-1]["gold_logprob"] > seen[0]["gold_logprob"] + 9 * 0.3
     assert policy.texts_fingerprint() == texts
-    assert policy.engine.num_rollouts == 0
+    assert policy.sampler.num_rollouts == 0
     assert "gold, log-prob" in done.samples[0]
     assert len(done.samples) == 4
 

@@ -165,7 +165,7 @@ def trim():
 
 torch.set_float32_matmul_precision("highest")  # MKL raises where oneDNN would crash
 first = make()
-policy.engine.sample([(1, 2)], Sampling(2), [0])
+policy.sampler.sample([(1, 2)], Sampling(2), [0])
 trim()
 before = size("VmSize")
 whole = gradient(first)

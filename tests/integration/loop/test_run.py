@@ -313,7 +313,7 @@ answers, lengths = [], []
 
 class Measured:
     def sample(self, *request):
-        drawn = policy.engine.sample(*request)
+        drawn = policy.sampler.sample(*request)
         lengths.extend(len(completion.token_ids) for completion in drawn)
         return drawn
 

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from fastslow.channels.slow import settings as slow
 from fastslow.channels.slow.difficulty import (
     BANDS,
     DifficultyGate,
@@ -18,7 +19,6 @@ from fastslow.channels.slow.difficulty import (
     band_of,
     duplicate_frac,
 )
-from fastslow.config import slow
 from fastslow.core.text import ngram_repetition
 
 EDGES = (0.05, 0.25, 0.75, 0.95)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.loading.layers import MAX_BYTES, merge, read_layers
 from fastslow.config.loading.load import (
     LoadedConfig,
@@ -22,7 +23,6 @@ from fastslow.config.loading.load import (
     load_resolved,
 )
 from fastslow.config.loading.yaml_nodes import Node, Origin, compose
-from fastslow.config.slow import GrpoConfig
 from fastslow.core.errors import ConfigError
 from fastslow.results.ablation import is_ablation, read_plan
 from fastslow.task.definition import Task, TaskConfig, task

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig
 from fastslow.config.fast import ReflectionConfig, SequenceConfig
 from fastslow.config.loading.reference import model_keys, reference
 from fastslow.config.loading.validate import STAND_INS
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig, SftConfig
 from tests.support.paths import ROOT
 
 REPOSITORY = ROOT

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.cost import (
     GRPO_GROUP,
     KNOWN_SHAPES,
@@ -16,7 +17,6 @@ from fastslow.config.cost import (
     model_shape,
 )
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig
 
 
 def cost_of(**keys: Any) -> Cost:

@@ -42,7 +42,7 @@ class OwnBase:
         limit = request.config.max_tokens
         assert limit is not None, "the reflection LM always states one"
         sampling = Sampling(limit, request.config.temperature or 0.0)
-        window = getattr(self._policy.model.config, "max_position_embeddings", None)
+        window = self._policy.context_length
         if window is not None and len(ids) + limit > window:
             raise NoAnswer(
                 f"{len(ids)} tokens of request and {limit} of answer do not fit into the model's "
@@ -51,7 +51,7 @@ class OwnBase:
             )
         draws = derive_seed(self._seed, "reflection", digest, number)
         try:
-            [drawn] = self._policy.engine.sample([ids], sampling, [draws], adapter=False)
+            [drawn] = self._policy.sampler.sample([ids], sampling, [draws], adapter=False)
         except (RuntimeError, MemoryError) as err:  # too long for the memory, for example
             raise no_answer(err, []) from err
         response = Response(
