@@ -1,7 +1,7 @@
 """The files of a saved policy, read as plain data: names, texts, fingerprints. Without torch.
 
-`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. What only has to know
-which weights and texts lie in a folder (gate, rollback, export) comes here.
+`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. Gate, rollback and
+export only have to know which weights and texts a folder holds, and read them with this module.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class KeptPolicy:
-    """What lies in a folder that `Policy.save` wrote."""
+    """The contents of a folder that `Policy.save` wrote."""
 
     folder: Path
     live: Mapping[str, PromptProgram]
@@ -61,12 +61,12 @@ def read_kept(folder: Path) -> KeptPolicy:
     """Read which texts and adapters a folder holds.
 
     Raises:
-        CheckpointError: It is no folder of a saved policy, or damaged.
+        CheckpointError: It is not a folder of a saved policy, or is damaged.
     """
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder}: there is no such folder; the stage has not ended, or it was removed. "
-            f"Known: {_names_beside(folder) or 'none'}."
+            f"Known: {_siblings(folder) or 'none'}."
         )
     texts = folder / TEXTS_FILE
     try:
@@ -86,9 +86,9 @@ def read_kept(folder: Path) -> KeptPolicy:
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
 
 
-def _names_beside(folder: Path) -> str:
-    beside = folder.parent
-    names = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+def _siblings(folder: Path) -> str:
+    parent = folder.parent
+    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
     return ", ".join(sorted(names))
 
 

@@ -1,6 +1,6 @@
 """Plain prose that belongs to no task, and how well the policy predicts it.
 
-What a model loses on it was lost by training on something else. The passages were written for this
+A loss on it comes from training on something else. The passages were written for this
 project and are free under its licence.
 """
 
@@ -74,7 +74,7 @@ NEUTRAL_PASSAGES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class NeutralPass:
-    """One pass over the passages: how well they are predicted, and what the units did meanwhile."""
+    """One pass over the passages: how well they are predicted, and what the units did in it."""
 
     logprobs: list[tuple[float, ...]]
     """Log-probability of each token of each passage but the first, in nats."""
