@@ -7,7 +7,7 @@ not trusted. Old ones are not judged again.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.text import ngram_repetition, visible
@@ -17,14 +17,7 @@ Cause: TypeAlias = Literal[
     "garbage", "too_long", "too_many_tokens", "answer_key", "duplicate", "not_better"
 ]
 """Why a prompt does not enter the population."""
-CAUSES: tuple[Cause, ...] = (
-    "garbage",
-    "too_long",
-    "too_many_tokens",
-    "answer_key",
-    "duplicate",
-    "not_better",
-)
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 MAX_COPIED = 2
 """Scored problems whose question and answer a prompt may contain: a coincidence or two, since

@@ -9,9 +9,8 @@ Source: arXiv 2505.11711 (sparsity of RL updates), 2509.04259 and 2602.03839 (th
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import combinations
 from statistics import NormalDist, fmean
 from typing import TypeAlias
@@ -70,7 +69,7 @@ def measure_geometry(deltas: Deltas) -> Geometry:
         totals.add(delta)
     tops = _tops(deltas, totals)
     return Geometry(
-        metrics={metric.name: metric for metric in _metrics(totals, tops)},
+        metrics=_metrics(totals, tops),
         thresholds={share: threshold for share, (threshold, _) in tops.items()},
         num_weights=totals.size,
     )
@@ -157,72 +156,49 @@ def _tops(deltas: Deltas, totals: _Totals) -> dict[float, tuple[float, float]]:
     return tops
 
 
-def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> list[Metric]:
-    def energy_share(share: float) -> float:
-        if totals.energy == 0:
-            raise Undefined("the update is zero everywhere")
-        return tops[share][1] / totals.energy
-
-    def mean_rank(ranks: Sequence[float]) -> float:
-        if not ranks:
-            raise Undefined("the update is zero everywhere")
-        return fmean(ranks)
-
-    energies = [
-        figure(
-            f"energy_top{round(100 * share)}_frac",
-            f"energy of the {round(100 * share)} % most changed weights of all / energy of the "
-            f"update; a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
-            partial(energy_share, share),
+def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> dict[str, Metric]:
+    energy, size = totals.energy, totals.size
+    figures: dict[str, tuple[float | None, str]] = {}
+    for share, (_, top_energy) in tops.items():
+        percent = round(100 * share)
+        figures[f"energy_top{percent}_frac"] = (
+            top_energy / energy if energy else None,
+            f"energy of the {percent} % most changed weights of all / energy of the update; "
+            f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
         )
-        for share in TOP_SHARES
-    ]
-    sparsities = [
-        Metric(
-            name,
-            count / totals.size,
-            None,
+    for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True):
+        figures[name] = (
+            count / size,
             f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
         )
-        for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True)
-    ]
-    return [
-        *energies,
-        *sparsities,
-        Metric(
-            "unchanged_bf16_frac",
-            totals.same_bf16 / totals.size,
-            None,
+    figures |= {
+        "unchanged_bf16_frac": (
+            totals.same_bf16 / size,
             "share of weights whose bfloat16 value is the base's (after arXiv 2602.03839)",
         ),
-        figure(
-            "stable_rank",
+        "stable_rank": (
+            fmean(totals.stable_ranks) if energy else None,
             "sum s^2 / s_1^2, mean over changed matrices (Rudelson & Vershynin 2007)",
-            lambda: mean_rank(totals.stable_ranks),
         ),
-        figure(
-            "effective_rank",
+        "effective_rank": (
+            fmean(totals.effective_ranks) if energy else None,
             "exp(entropy of s / sum s), mean over changed matrices (Roy & Vetterli 2007)",
-            lambda: mean_rank(totals.effective_ranks),
         ),
-        figure(
-            "relative_norm",
+        "relative_norm": (
+            math.sqrt(energy / totals.base_energy) if totals.base_energy else None,
             "Frobenius norm of the change / of the base, over all adapted weights (ours)",
-            lambda: _root_ratio(totals.energy, totals.base_energy),
         ),
-        Metric(
-            "weight_mean_abs",
-            totals.absolute / totals.size,
-            None,
+        "weight_mean_abs": (
+            totals.absolute / size,
             "mean |w| of the adapted weights after the change (Dohare et al. 2024)",
         ),
-    ]
-
-
-def _root_ratio(energy: float, base_energy: float) -> float:
-    if base_energy == 0:
-        raise Undefined("the base's weights are zero")
-    return math.sqrt(energy / base_energy)
+    }
+    reasons = {"relative_norm": "the base's weights are zero"}
+    zero = "the update is zero everywhere"
+    return {
+        name: Metric(name, value, reasons.get(name, zero) if value is None else None, formula)
+        for name, (value, formula) in figures.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,6 @@ from fastslow.measure.model.drift import Drift, DriftInputs, token_mean
 from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
 from fastslow.policy.policy import Policy
 
-NEUTRAL_VERSION = 1
-"""Goes up with every change of a passage, which changes all figures measured on them."""
-
 NEUTRAL_TOKENS = 8
 """Limit of a continuation of neutral prose. Source: ours, that of word-level tasks: inputs with the
 same limit are drawn together."""

@@ -106,18 +106,9 @@ class SharedRows:
         self.positions = self.positions + 1
         return logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        device = self.model.device
-        output = self.model(
-            input_ids=ids[None].to(device),
-            attention_mask=mask[None, None].to(device),
-            position_ids=positions[None].to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=wanted.to(device),
-        )
-        logits: Tensor = output.logits[0].float().cpu()
-        return logits
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+        mask = mask[None, None]  # [1, 1, nodes, columns]: a mask of our own for every node
+        return _logits(self.model, self.cache, ids[None], mask, positions[None], columns)[0]
 
 
 class BranchedRows:
@@ -184,18 +175,8 @@ class BranchedRows:
         self.positions = self.positions + 1
         return logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        device = self.model.device
-        output = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device, torch.long),
-            position_ids=positions.to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=wanted.to(device),
-        )
-        logits: Tensor = output.logits.float().cpu()
-        return logits
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+        return _logits(self.model, self.cache, ids, mask.long(), positions, columns)
 
 
 def draw(
@@ -226,6 +207,26 @@ def draw(
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     scored = torch.log_softmax(logits, -1).gather(-1, tokens[:, None])[:, 0]
     return tokens, scored
+
+
+def _logits(
+    model: Any, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor
+) -> Tensor:
+    """One pass after the cache, which grows by `ids` [rows, width].
+
+    Returns:
+        Logits [rows, columns, vocabulary] at some columns of the width, in float32 on the CPU.
+    """
+    output = model(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        position_ids=positions.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=columns.to(model.device),
+    )
+    logits: Tensor = output.logits.float().cpu()
+    return logits
 
 
 def _joined(model: Any, trunks: Sequence[Any]) -> Any:
