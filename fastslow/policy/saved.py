@@ -1,7 +1,7 @@
-"""The files of a saved policy, read as plain data: names, texts, fingerprints. Without torch.
+"""The files of a saved policy, read as plain data: names, prompts, fingerprints. Without torch.
 
 `policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. Gate, rollback and
-export only have to know which weights and texts a folder holds, and read them with this module.
+export only have to know which weights and prompts a folder holds, and read them with this module.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class KeptPolicy:
 
     folder: Path
     live: Mapping[str, PromptProgram]
-    """Task name to the text it is deployed with; its seed text where it has none."""
+    """Task name to the prompt it is deployed with; its seed prompt where it has none."""
     aside: tuple[str, ...]
     """Tasks that keep an adapter of their own."""
     has_adapter: bool
@@ -58,7 +58,7 @@ class KeptPolicy:
 
 
 def read_kept(folder: Path) -> KeptPolicy:
-    """Read which texts and adapters a folder holds.
+    """Read which prompts and adapters a folder holds.
 
     Raises:
         CheckpointError: It is not a folder of a saved policy, or is damaged.

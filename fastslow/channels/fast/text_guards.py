@@ -23,7 +23,7 @@ MAX_COPIED = 2
 """Scored problems whose question and answer a prompt may contain: a coincidence or two, since
 answers are often words of the instruction anyway."""
 MAX_REPETITION = 0.5
-"""Share of a text's 4-grams of words that may repeat earlier ones."""
+"""Share of an instruction's 4-grams of words that may repeat earlier ones."""
 ECHOES = (
     "[[ ##",
     "new_instruction",

@@ -1,11 +1,11 @@
 """How far the tuned policy has moved from its base, on named inputs with a named direction.
 
 Tuned is the policy as it is, base the same weights with the adapter off. Both get the same context,
-so that weights are measured, not texts; `kl_system` alone compares deployments. Divergences are
+so that weights are measured, not prompts; `kl_system` alone compares deployments. Divergences are
 exact over the vocabulary, temperature 1, means over generated tokens, the stop token included.
 
 All inputs are drawn and compared together: with few rows a pass costs what reading the weights
-costs, and inputs under the same text share its tokens.
+costs, and inputs under the same prompt share its tokens.
 """
 
 import math
@@ -55,7 +55,7 @@ class DriftPair:
 
 @dataclass(frozen=True)
 class DriftInputs:
-    """Inputs with one figure: some of a task's under one text, or prose of no task."""
+    """Inputs with one figure: some of a task's under one prompt, or prose of no task."""
 
     prompts: tuple[TokenIds, ...]
     """Token ids, at least one prompt."""
@@ -66,7 +66,7 @@ class DriftInputs:
 def task_inputs(
     policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example]
 ) -> DriftInputs:
-    """A task's inputs under one text, which tuned policy and base are both given."""
+    """A task's inputs under one prompt, the same for tuned policy and base."""
     prompts = (policy.renderer.prompt_ids(program, example.question) for example in examples)
     return DriftInputs(tuple(prompts), task.max_tokens)
 
@@ -144,12 +144,12 @@ def drift_on(
 def kl_fst(
     policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
 ) -> Drift:
-    """KL(tuned || base) at tokens the tuned policy draws, same text in both contexts.
+    """KL(tuned || base) at tokens the tuned policy draws, same prompt in both contexts.
 
     Args:
         policy: The tuned policy; not changed.
         task: Gives the completion limit.
-        program: The text both are given.
+        program: The prompt of both.
         examples: The inputs, at least one.
         seed: Of the draws.
 
@@ -164,15 +164,15 @@ def kl_fst(
 def kl_system(
     engine: Engine, completions: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
 ) -> list[Drift]:
-    """KL(tuned under its text || base under the seed text) on outputs: weights and text together.
+    """KL(tuned under its prompt || base under the seed prompt), of weights and prompt together.
 
     The contexts differ, so it is estimated from the tokens that were drawn (k3): do not compare it
     with the exact divergences of weights alone.
 
     Args:
         engine: Over the tuned policy; not changed.
-        completions: Draws of the tuned policy on each task's inputs under the deployed text.
-        theirs: The same inputs under the seed text, for the base.
+        completions: Draws of the tuned policy on each task's inputs under the deployed prompt.
+        theirs: The same inputs under the seed prompt, for the base.
 
     Returns:
         One divergence for each of `theirs`.
