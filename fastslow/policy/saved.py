@@ -80,7 +80,7 @@ def read_kept(folder: Path) -> KeptPolicy:
         aside = tuple(str(task) for task in state["aside"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
         raise CheckpointError(
-            f"{folder}: no saved adapter and texts, got {type(err).__name__}: {err}. Expected a "
+            f"{folder}: no saved adapter and prompts, got {type(err).__name__}: {err}. Expected a "
             "folder stages/NNN-TASK of a run, as a finished stage leaves it."
         ) from err
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
