@@ -112,7 +112,7 @@ class Run:
             Stopped: A signal asked for it.
         """
         self.state.progress += 1
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             self.save()
             raise Stopped(number)
 
@@ -124,7 +124,7 @@ class Run:
         """
         self.state.done, self.state.progress = [], 0
         self.save()
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             raise Stopped(number)
 
     def save(self) -> None:
