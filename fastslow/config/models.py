@@ -209,6 +209,7 @@ class RunConfig(Model):
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         yield from self._broken_probe()
+        yield from self._broken_remedies()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -222,6 +223,25 @@ class RunConfig(Model):
                     f"`lr` of this stage is {stage.lr}, but the slow channel takes no part in it. "
                     "Remove `lr`, or turn the slow channel on.",
                 )
+
+    def _broken_remedies(self) -> Iterator[tuple[str, str]]:
+        """Rules of remedies: something earlier to protect, and weights they make sense for."""
+        if self.slow is None or not self.slow.remedies:
+            return
+        if len({stage.task for stage in self.stages if stage.slow}) < 2:
+            yield (
+                "slow.remedies",
+                "slow.remedies protect tasks of earlier stages, but fewer than two tasks of "
+                "`stages` train weights. Add a stage, or remove slow.remedies.",
+            )
+        kinds = [remedy.kind for remedy in self.slow.remedies]
+        if "ewc" in kinds and self.slow.adapter_policy != "continue":
+            yield (
+                f"slow.remedies.{kinds.index('ewc')}.kind",
+                "ewc holds the same weights from stage to stage, but slow.adapter_policy "
+                f"({self.slow.adapter_policy}) starts a fresh adapter. Set it to continue, or "
+                "remove ewc.",
+            )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""

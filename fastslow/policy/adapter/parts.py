@@ -1,8 +1,8 @@
 """The two parts of an adapter: one that is trained, and before it one that earlier stages froze.
 
 The frozen part is the exact concatenation of what earlier stages trained, rank by rank: the update
-B A of a stack of adapters is the sum of theirs. It is active along with the trainable part, so nothing
-is folded into the base, and switching the adapter off still gives the base. Its weights are
+B A of a stack of adapters is the sum of theirs. It is active along with the trainable part, so
+nothing is folded into the base, and switching the adapter off still gives the base. Its weights are
 buffers, since PEFT makes every active parameter trainable whenever it switches an adapter on.
 """
 
