@@ -18,11 +18,14 @@ from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, sp
 from fastslow.channels.fast.scorer import FastSettings, TextScorer
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.remedies.kl_budget import kl_budget
+from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trl_rows import largest_divisor, unpad
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
+from fastslow.policy.adapter.parts import start_fresh
 from fastslow.policy.engine.interface import Sampler
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -240,7 +243,9 @@ def test_a_rate_too_small_to_change_any_weight_stops_the_run(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     with pytest.raises(ChannelError, match="bit-identical after its updates"):
-        SlowChannel(changed(GRPO, lr=1e-30), FastSlowTrainer).adapt(moved, task, anchors[0], 1, silent)
+        SlowChannel(changed(GRPO, lr=1e-30), FastSlowTrainer).adapt(
+            moved, task, anchors[0], 1, silent
+        )
 
 
 def test_weights_that_are_not_finite_stop_the_run_and_name_the_batch(
@@ -379,3 +384,58 @@ def test_a_policy_that_gives_one_answer_only_does_not_fill_a_text_with_it(task: 
 
 def test_rows_per_pass_divide_the_batch() -> None:
     assert [largest_divisor(24, n) for n in (1, 5, 7, 24, 99)] == [1, 4, 6, 24, 24]
+
+
+def test_an_adapter_that_changes_no_logit_stops_the_run(
+    policy: Policy, task: Task, anchors: list[Anchor]
+) -> None:
+    """Something sets the adapter back to zero after every step, as a broken wrapper would."""
+
+    class Rezeroing(torch.optim.AdamW):
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().step(*args, **kwargs)
+            start_fresh(policy.model, seed=0)
+            return result
+
+    channel = SlowChannel(GRPO, FastSlowTrainer)
+    _, optimizer = channel._stage_parts(policy, task, anchors[0])
+    channel._optimizer = Rezeroing(optimizer.param_groups)
+    with pytest.raises(ChannelError, match="adapter changes no logit"):
+        channel.adapt(policy, task, anchors[0], 1, silent)
+
+
+def test_an_adapter_that_is_switched_off_stops_the_run(
+    policy: Policy, task: Task, anchors: list[Anchor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains, and its weights change, but where the policy is scored it is never applied."""
+    inner = policy.scorer.kl_to_base
+
+    def switched_off(*rows: Any) -> Any:
+        with policy.scorer.base_weights():
+            return inner(*rows)
+
+    monkeypatch.setattr(policy.scorer, "kl_to_base", switched_off)
+    with pytest.raises(ChannelError, match="adapter changes no logit"):
+        SlowChannel(GRPO, FastSlowTrainer).adapt(policy, task, anchors[0], 1, silent)
+
+
+def test_training_holds_no_second_model(moved: Policy, task: Task, anchors: list[Anchor]) -> None:
+    def tensors() -> dict[str, int]:
+        named = [*moved.model.named_parameters(), *moved.model.named_buffers()]
+        return {name: tensor.data_ptr() for name, tensor in named}
+
+    before = tensors()
+    trainer = FastSlowTrainer(moved, {task.name: task}, 2, GRPO)
+    remedies = Remedies([("kl_budget", kl_budget(1e9, 4))])
+    channel = SlowChannel(GRPO, FastSlowTrainer, remedies)
+    channel.begin(moved, task, 0, takes_part=True)
+    channel.adapt(moved, task, anchors[0], 1, silent)
+    assert tensors() == before
+    of_the_channel: Any = channel._trainer
+    for made in (trainer, of_the_channel):
+        assert made is not None
+        assert made.model is moved.model
+        assert made.ref_model is None
+        modules = [v for v in vars(made).values() if isinstance(v, torch.nn.Module)]
+        assert all(module is moved.model for module in modules)
+    assert list(moved.model.peft_config) == ["default"]

@@ -27,9 +27,7 @@ TEXTS = [GOOD, GOOD, BAD, BAD]
 SCRIPT = ("a", "bz", "zzz", "abcdz", *["zzzzz"] * 4, "aa", "z", "zz", "az")
 """Completions of three problems, ragged; the second problem's are all wrong."""
 REWARDS = [[1.0, 0.5, 0.0, 0.8], [0.0] * 4, [1.0, 0.0, 0.0, 0.5]]
-BATCH = Batch(
-    tuple(("letters", Example(f"e{i}", f"question {i}", "abcdefgh")) for i in range(3))
-)
+BATCH = Batch(tuple(("letters", Example(f"e{i}", f"question {i}", "abcdefgh")) for i in range(3)))
 EXACT = changed(GRPO, max_grad_norm=1e9)
 
 
@@ -224,9 +222,7 @@ def test_a_batch_without_signal_moves_nothing_by_kl_momentum_or_decay(
     assert channel._optimizer is not None
     weights = moved.weights_fingerprint()
     moments = [s["exp_avg"].clone() for s in channel._optimizer.state.values()]
-    channel._trainer.tasks = {
-        task.name: replace(task, grade=lambda *unused: Grade(0.3, "always"))
-    }
+    channel._trainer.tasks = {task.name: replace(task, grade=lambda *unused: Grade(0.3, "always"))}
     adaptation = channel.adapt(moved, task, anchors[1], 2, silent)
     assert moved.weights_fingerprint() == weights
     after = [s["exp_avg"] for s in channel._optimizer.state.values()]
@@ -262,7 +258,9 @@ def test_problems_outside_the_trained_bands_make_no_update(
 ) -> None:
     weights = moved.weights_fingerprint()
     only_solved = changed(GRPO, difficulty=DifficultyConfig(train_bands=("solved",)))
-    metrics = SlowChannel(only_solved, FastSlowTrainer).adapt(moved, task, anchors[0], 1, silent).metrics
+    metrics = (
+        SlowChannel(only_solved, FastSlowTrainer).adapt(moved, task, anchors[0], 1, silent).metrics
+    )
     assert metrics["zero_variance_frac"] < 1
     assert metrics["skipped_updates"] == 2
     assert moved.weights_fingerprint() == weights

@@ -57,9 +57,9 @@ def costs(run: Path, part: str) -> list[tuple[int, int, int]]:
 def test_each_stage_scores_base_and_tuned_weights_under_seed_and_evolved_text(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evolve(parts: Run, task: Task, stage: int) -> None:
+    def evolve(run: Run, task: Task, stage: int) -> None:
         """This model finds no better text by itself."""
-        parts.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
+        run.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
 
     monkeypatch.setattr("fastslow.loop.stages.choose_text", evolve)
     run = train(tmp_path, tiny_folder)
@@ -204,7 +204,7 @@ def test_measuring_a_policy_twice_gives_identical_figures_and_draws_from_the_bas
     def twice(run: Run, row: int) -> None:
         for _ in range(2):
             before = len(read_events(run.run_dir.events.path))
-            diagnose(parts, row)
+            diagnose(run, row)
             found.append(read_events(run.run_dir.events.path)[before:])
 
     monkeypatch.setattr("fastslow.loop.stages.diagnose", twice)
@@ -220,9 +220,9 @@ def test_measuring_a_policy_twice_gives_identical_figures_and_draws_from_the_bas
 def test_drift_geometry_and_proxies_are_measured_after_every_stage(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evolve(parts: Run, task: Task, stage: int) -> None:
+    def evolve(run: Run, task: Task, stage: int) -> None:
         """This model finds no better text by itself."""
-        parts.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
+        run.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
 
     monkeypatch.setattr("fastslow.loop.stages.choose_text", evolve)
     run = train(tmp_path, tiny_folder, "evaluation.kl_examples=3")
