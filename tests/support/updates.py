@@ -20,7 +20,8 @@ SlowSettings = TypeVar("SlowSettings", bound=Any)
 
 def changed(settings: SlowSettings, **values: Any) -> SlowSettings:
     """The settings with other values for some keys, checked as a configuration is."""
-    return type(settings)(**(dict(settings) | values))
+    result: SlowSettings = type(settings)(**(dict(settings) | values))
+    return result
 
 
 def batch_of(task: Task, examples: Sequence[Example]) -> Batch:
