@@ -6,11 +6,12 @@ arguments.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastslow.channels.base import Channel
 from fastslow.channels.slow.remedies.base import Remedy, RemedyDefinition
 from fastslow.channels.slow.settings import SHIPPED_REMEDIES, GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.fast import (
     DemosKeys,
     FastConfig,
@@ -23,11 +24,14 @@ from fastslow.config.fast import (
 )
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
+from fastslow.core.errors import ConfigError
 from fastslow.core.plugins import CustomUse, find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
+from fastslow.measure.base import Measure, MeasureDefinition
 from fastslow.policy import model_store
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.policy.signals import SIGNALS, Signal, SignalDefinition
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -38,6 +42,12 @@ if TYPE_CHECKING:
     from fastslow.channels.fast.scorer import FastSettings
     from fastslow.channels.slow.remedies.stack import Remedies
     from fastslow.channels.slow.trainer import MakeUpdates
+
+
+T = TypeVar("T")
+
+FIGURE_KINDS = ("geometry", "overlap", "proxies", "signals")
+"""Kinds of figures that the package records itself."""
 
 
 def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
@@ -167,6 +177,40 @@ def build_remedies(slow: MinimalConfig, seed: int) -> "Remedies":
         scales_earlier = slow.adapter_policy == "continue"
         remedies.append(("shrink", shrink(slow.shrink, scales_earlier)))
     return Remedies(remedies)
+
+
+def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
+    """The measures that the configuration lists, by the name they are reported under.
+
+    Raises:
+        ConfigError: Two of them, or two signals, have one name.
+    """
+    signals: dict[str, Signal] = {}
+    for use in evaluation.signals:
+        if isinstance(use, CustomUse):
+            definition = find(SignalDefinition, use.use)
+            _add(signals, "evaluation.signals", definition.name, definition.build(use.params))
+        else:
+            _add(signals, "evaluation.signals", use.kind, SIGNALS[use.kind])
+    measures: dict[str, Measure] = {}
+    if signals:
+        from fastslow.measure.model.signals import signal_measure
+
+        measures["signals"] = signal_measure(signals)
+    for use in evaluation.measures:
+        chosen = find(MeasureDefinition, use.use)
+        _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))
+    return measures
+
+
+def _add(named: dict[str, T], path: str, name: str, value: T) -> None:
+    """Add a plug-in under its name, unless another has it, or one of our own kinds of figures."""
+    if name in named or name in FIGURE_KINDS:
+        raise ConfigError(
+            f"{path}: two of them are called {name!r}. Give yours another name in its decorator. "
+            f"Names that are taken: {', '.join([*FIGURE_KINDS, *named])}."
+        )
+    named[name] = value
 
 
 def build_fast(fast: FastConfig) -> Channel:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.core.distributed import is_leader
+from fastslow.core.errors import EvaluationError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import TokenIds
 from fastslow.loop.evaluation import Spent, accounted
 from fastslow.loop.run import Run, stage_folder
+from fastslow.measure.base import Measure, Snapshot
 from fastslow.measure.model.drift import (
     Drift,
     DriftInputs,
@@ -33,6 +35,7 @@ from fastslow.measure.model.proxies import plasticity_proxies
 from fastslow.policy.policy import seed_program
 from fastslow.records.events import NEUTRAL, BaseDrawsEvent, DriftEvent, FiguresEvent
 from fastslow.records.jsonl import read_events
+from fastslow.task.definition import Task
 
 WhichText: TypeAlias = Literal["with_text", "without_text"]
 
@@ -177,6 +180,9 @@ def diagnose(run: Run, row: int) -> None:
     if config.proxies:
         with accounted(run, row, "proxies"):
             measure_proxies(run, row, prose or read_neutral(run.policy))
+    for name, measure in run.measures.items() if is_leader() else ():
+        with accounted(run, row, name):
+            take_measure(run, row, name, measure)
     if row == 0:
         return
     if config.geometry and run.config.slow is not None and is_leader():
@@ -184,6 +190,35 @@ def diagnose(run: Run, row: int) -> None:
             measure_stage_geometry(run, row)
     with accounted(run, row, "drift") as spent:
         measure_drift(run, spent, row)
+
+
+def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
+    """Record what one of the configured measures says of the policy that made row `row`.
+
+    Raises:
+        EvaluationError: It changed the policy.
+    """
+    policy = run.policy
+
+    def scores(task: Task) -> dict[str, float]:
+        with policy.adapters.of(task.name):
+            weights = policy.weights_fingerprint()
+        text, examples = policy.live_program(task).text_hash, run.evaluator.test_sample(task)
+        samples = run.score_cache.look_up(weights, text, task.name, examples, "live")
+        return {example: sample.score for example, sample in samples.items()}
+
+    visited = tuple(dict.fromkeys(stage.task for stage in run.config.stages[:row]))
+    snapshot = Snapshot(policy, row, run.tasks, visited, run.evaluator.test_sample, scores)
+    before = policy.weights_fingerprint(), policy.texts_fingerprint()
+    for measured in measure(snapshot):
+        run.run_dir.events.append(
+            FiguresEvent(row, name, measured.of, measured.figures, measured.numbers)
+        )
+    if before != (policy.weights_fingerprint(), policy.texts_fingerprint()):
+        raise EvaluationError(
+            f"measure {name}: the policy is not the one it was given. A measure must leave adapter "
+            "and texts as they are."
+        )
 
 
 def measure_neutral(run: Run, row: int, prose: NeutralPass) -> None:

@@ -70,7 +70,7 @@ class Effort:
             "geometry": GEOMETRY_UNITS * (evaluation.geometry and self.config.slow is not None),
             "drift": DRIFT_UNITS * inputs * evaluation.kl_examples,
         }
-        return float((of_any_row | of_later_rows)[part])
+        return float((of_any_row | of_later_rows).get(part, 0.0))
 
     def curve(self, probe: ProbeConfig) -> float:
         """One fresh run of a probe."""

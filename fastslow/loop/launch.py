@@ -21,6 +21,7 @@ from fastslow.core.text import shorten
 from fastslow.loop import stages
 from fastslow.loop.build import (
     build_channels,
+    build_measures,
     build_policy,
     build_probe_task,
     build_slow,
@@ -33,6 +34,7 @@ from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
+from fastslow.measure.base import Measure
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
@@ -63,7 +65,7 @@ def train(
     """
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config, tasks)
+    channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = locate_model(config)
     with stop.catching(), connected(config):
         policy = build_policy(config, model)
@@ -73,7 +75,7 @@ def train(
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+            return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -86,7 +88,7 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     loaded = load_resolved(path / "config.json")
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config, tasks)
+    channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = locate_model(config)
     with (
         stop.catching(),
@@ -94,7 +96,7 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
         run_folder(config, lambda: RunDir.open(path)) as run_dir,
     ):
         policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+        return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
@@ -224,6 +226,7 @@ def _run_in(
     tasks: Mapping[str, Task],
     policy: Policy,
     channels: Sequence[Channel],
+    measures: Mapping[str, Measure],
     finish: Callable[[Path], Sequence[Path]],
     probed: Task | None,
     stop: StopRequest,
@@ -246,7 +249,17 @@ def _run_in(
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
-            config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
+            config,
+            tasks,
+            policy,
+            channels,
+            evaluator,
+            tracker,
+            run_dir,
+            progress,
+            state,
+            measures,
+            stop,
         )
         try:
             stages.run(run)

@@ -14,6 +14,7 @@ from fastslow.core.types import TokenIds
 from fastslow.loop.effort import Effort
 from fastslow.loop.score_cache import ScoreCache
 from fastslow.loop.signals import Stopped, StopRequest
+from fastslow.measure.base import Measure
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.records.events import BaseDrawsEvent, GraderEvent
@@ -47,6 +48,8 @@ class Run:
     progress: Progress
     state: RunState
     """How far the run is; saved with every resume point."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    """Beside those the configuration switches on and off, by the name they are reported under."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Whether a signal asked the run to stop."""
 

@@ -32,8 +32,10 @@ from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
+from fastslow.policy.readings import read_prompts
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import TEXTS_FILE
+from fastslow.policy.signals import Reading
 from fastslow.task.definition import Task
 
 logger = logging.getLogger(__name__)
@@ -110,6 +112,12 @@ class Policy:
         Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
         """
         return score_completions(self.model, prompts, completions).logprobs
+
+    def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
+        """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""
+        prompts = [self.renderer.prompt_ids(program, example.question) for example in examples]
+        answers = [self.renderer.answer_ids(example.answer) for example in examples]
+        return read_prompts(self.model, [example.id for example in examples], prompts, answers)
 
     def activations(self, rows: Sequence[TokenIds], *, adapter: bool = True) -> Activations:
         """What the units of the feed-forward blocks do on `rows`; see `record_activations`."""

@@ -39,9 +39,9 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             value = value.to_json()
         elif field.name == "candidates":
             value = [candidate.to_json() for candidate in value]
-        elif field.name == "figures":
+        elif field.name == "figures" and not isinstance(value, Mapping):
             value = [asdict(metric) for metric in value]
-        elif field.name == "metrics":
+        elif field.name in {"figures", "metrics"}:
             value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
         elif isinstance(value, Mapping):
             value = dict(value)

@@ -96,7 +96,7 @@ class Remedies:
         for name, remedy in losses.items():
             loss, gradients = 0.0, [torch.zeros_like(weight) for weight in weights.values()]
             for term in self._terms(name, remedy, _of(update, name), weights):
-                loss += float(term)
+                loss += float(term.detach())
                 _accumulate(gradients, remedy.strength * term, weights)
             for weight, gradient in zip(weights.values(), gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
