@@ -95,7 +95,7 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 
     def act() -> None:
         with RunDir.open(path) as run_dir:
-            restore(run_dir, policy, [build_slow(GrpoConfig())])
+            restore(run_dir, policy, [build_slow(GrpoConfig(), seed=0)])
 
     return act
 
@@ -112,7 +112,7 @@ def resume_folder() -> Folder:
     from fastslow.records.state import RunState
     from tests.support.run_folder import text_of
 
-    policy, slow = _policy(), build_slow(GrpoConfig())
+    policy, slow = _policy(), build_slow(GrpoConfig(), seed=0)
     with tempfile.TemporaryDirectory() as folder:
         path = write_run(Path(folder))
         policy.populations = {"alpha": (Candidate(text_of("alpha"), {"e0": 1.0}),)}

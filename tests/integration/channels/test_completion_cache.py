@@ -126,7 +126,7 @@ def test_a_phase_never_draws_the_same_completion_twice(
         seen.extend(prompts)
         return inner(prompts, sampling, seeds)
 
-    monkeypatch.setattr(moved.engine, "sample", spy)
+    monkeypatch.setattr(moved.sampler, "sample", spy)
     poor = replace(anchors[0], pool=anchors[0].pool[:1])  # proposals must repeat each other
     channel = FastChannel(SETTINGS, DemosSearch(demonstrations=2))
     adaptation = channel.adapt(moved, task, poor, 1, lambda *unused: None)

@@ -36,7 +36,7 @@ def silent(done: int, total: int, figures: object) -> None:
 
 
 class Obedient:
-    """An engine that doubles the number if it is told to, or shown; else it repeats it.
+    """A sampler that doubles the number if it is told to, or shown; else it repeats it.
 
     Above temperature 0 it may also forget what it was told.
     """
@@ -46,7 +46,12 @@ class Obedient:
         self.num_rollouts = 0
 
     def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         self.num_rollouts += len(prompts)
         return [
@@ -135,7 +140,7 @@ def anchor(task: Task) -> Anchor:
 
 @pytest.fixture
 def obedient(policy: Policy) -> Policy:
-    policy.engine = Obedient(policy.tokenizer.decode)  # type: ignore[assignment]
+    policy.sampler = Obedient(policy.tokenizer.decode)
     return policy
 
 

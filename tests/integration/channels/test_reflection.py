@@ -119,7 +119,7 @@ def test_a_base_that_fails_for_a_reason_of_its_own_stops_the_run(
     def broken(*unused: Any, **unused_too: Any) -> Any:
         raise KeyError("no such layer")
 
-    monkeypatch.setattr(policy.engine, "sample", broken)
+    monkeypatch.setattr(policy.sampler, "sample", broken)
     reflection = Reflection(OWN)
 
     def swallow() -> None:
@@ -279,7 +279,7 @@ def evolve(
 
     data = [to_dspy(example) for example in anchor.examples]
     with (
-        PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens)) as engine,
+        PolicyEngine(policy.sampler, policy.renderer, Sampling(task.max_tokens)) as engine,
         isolated(),
         dspy.context(lm=language_model(engine)),
     ):
