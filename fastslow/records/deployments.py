@@ -6,10 +6,10 @@ of what a resumed run cuts back. `results/deploy/rollback.py` writes it; report,
 read it.
 """
 
-import os
 from pathlib import Path
 
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import sync
 from fastslow.records.events import DeployEvent
 from fastslow.records.jsonl import RecordWriter, read_events
 
@@ -60,8 +60,4 @@ def deploy(run: Path, event: DeployEvent) -> None:
     with RecordWriter(run / DEPLOYED_FILE) as writer:
         writer.append(event)
         writer.sync()
-    handle = os.open(run, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(run)

@@ -14,7 +14,7 @@ from typing import Any, Self, get_args
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import open_regular, parse_json
+from fastslow.core.files import append_to, open_regular, parse_json
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Json
 from fastslow.records.events import Event, ScoreRow
@@ -88,8 +88,7 @@ class RecordWriter:
         """
         self.path = path
         try:
-            path.touch()
-            self._file = path.open("r+b", buffering=0)
+            self._file = append_to(path)
             os.ftruncate(self._file.fileno(), _end_of_last_line(path))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:

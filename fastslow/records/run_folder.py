@@ -26,8 +26,8 @@ from fastslow.core.files import (
     is_file,
     read_json,
     replace_folder,
-    replace_text,
     write_checksums,
+    write_file,
 )
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Json
@@ -128,12 +128,11 @@ class RunDir:
         """
         with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
             path = new_folder(config)
-            replace_text(path / "config.json", dump_resolved(config))
+            write_file(path, "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
-                (path / "layers").mkdir(exist_ok=True)
-                replace_text(path / "layers" / f"{index:02d}-{file_name(Path(name).name)}", text)
+                write_file(path, f"layers/{index:02d}-{file_name(Path(name).name)}", text)
             environment = describe_environment(device or config.model.device)
-            replace_text(path / "environment.json", _json(environment))
+            write_file(path, "environment.json", _json(environment))
             card: dict[str, Json] = {
                 "run": path.name,
                 "name": config.name,
@@ -145,7 +144,7 @@ class RunDir:
                 "started": _now(),
                 "ended": None,
             }
-            replace_text(path / "run.json", _json(card))
+            write_file(path, "run.json", _json(card))
         return cls(path)
 
     @classmethod
@@ -197,7 +196,7 @@ class RunDir:
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
             text = _json(card | {"state": state, "ended": ended})
-            replace_text(self.path / "run.json", text, in_place=True)
+            write_file(self.path, "run.json", text, in_place=True)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.
@@ -220,16 +219,16 @@ class RunDir:
         within = f"-{state.progress:03d}" if state.progress else ""
         point = root / f"{state.next_stage:03d}-{state.next_cycle:03d}{within}"
 
-        def write(beside: Path) -> None:
-            write_parts(beside)
-            replace_text(beside / "state.json", _json(asdict(state)))
-            write_checksums(beside)
+        def write(folder: Path) -> None:
+            write_parts(folder)
+            write_file(folder, "state.json", _json(asdict(state)))
+            write_checksums(folder)
 
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self.writers.values():
                 writer.sync()
             state.positions = {stem: writer.position() for stem, writer in self.writers.items()}
-            replace_folder(point, write)
+            replace_folder(self.path, f"resume/{point.name}", write)
             for old in _points(root)[KEPT_POINTS:]:
                 shutil.rmtree(old)
         return point
@@ -277,7 +276,7 @@ class RunDir:
             CheckpointError: The disk refused; what was there stays.
         """
         with disk_errors(path, "this folder could not be written"):
-            replace_folder(path, write)
+            replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
 
     def write_samples(
         self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
@@ -294,13 +293,10 @@ class RunDir:
             CheckpointError: The disk refused.
         """
         when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
-        path = self.path / "rollouts" / f"{when}-{file_name(task)}.txt"
-        with disk_errors(path, "sampled rollouts cannot be written"):
-            path.parent.mkdir(exist_ok=True)
-            text = "\n".join(lines)
-            shown = "\n".join(visible(line) for line in text.split("\n"))
-            path.write_text(shown + "\n", encoding="utf-8")
-        return path
+        name = f"rollouts/{when}-{file_name(task)}.txt"
+        printable = "\n".join(visible(line) for line in "\n".join(lines).split("\n"))
+        with disk_errors(self.path / name, "sampled rollouts cannot be written"):
+            return write_file(self.path, name, printable + "\n")
 
 
 def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
