@@ -45,6 +45,7 @@ for command in (
     report.runs,
     report.report,
     report.probe,
+    report.track,
     report.prompts,
     ablate.ablate,
     deploy.gate,

@@ -9,7 +9,7 @@ import typer
 
 from fastslow.cli.arguments import Run, output, print_report, run_folder
 from fastslow.core.distributed import is_leader
-from fastslow.core.errors import CheckpointError
+from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
 from fastslow.core.text import visible
 
@@ -123,6 +123,23 @@ def probe(
     if is_leader():
         write_report(run)
     print_report(run)
+
+
+def track(run: Run) -> None:
+    """Send a run's records to its tracker again: rows, metrics, prompts and files.
+
+    For what the tracker missed while it was away or locked. Nothing is in MLflow twice.
+    """
+    from fastslow.config.loading.load import load_resolved
+    from fastslow.records.run_folder import RunDir
+    from fastslow.records.tracking.live import build_tracking, tracker_name
+
+    config = load_resolved(run / "config.json").config
+    if config.tracking is None:
+        raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
+    with RunDir.open(run):
+        build_tracking(config, run).send_run()
+    print(f"sent to {visible(str(tracker_name(config)))}: {visible(str(run))}")
 
 
 def prompts(

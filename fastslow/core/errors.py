@@ -57,6 +57,10 @@ class GateError(FastSlowError):
     exit_code = 2
 
 
+class TrackerError(FastSlowError):
+    """A tracker did not take all that a run recorded. The run folder is complete all the same."""
+
+
 class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 

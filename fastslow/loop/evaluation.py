@@ -44,7 +44,9 @@ def accounted(parts: Run, row: int, part: str) -> Iterator[Spent]:
     parts.progress.finish(units)
     rollouts = parts.policy.engine.num_rollouts - before + spent.base_draws
     seconds = time.monotonic() - started
-    parts.run_dir.events.append(EvaluationEvent(row, rollouts, seconds, part, spent.reused))
+    parts.run_dir.events.append(
+        EvaluationEvent(row, rollouts, seconds, part, spent.reused, time.time())
+    )
 
 
 def score_all(parts: Run, row: int) -> None:

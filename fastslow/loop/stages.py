@@ -208,16 +208,16 @@ def record_adaptation(
     if channel == "slow" and parts.config.fast and parts.config.fast.reuse_slow_rollouts:
         parts.state.evidence = list(adaptation.evidence)
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
-    parts.run_dir.events.append(
-        CycleEvent(
-            anchor.stage,
-            anchor.cycle,
-            {channel: adaptation.rollouts},
-            {channel: adaptation.seconds},
-            metrics,
-            adaptation.notes,
-        )
+    event = CycleEvent(
+        anchor.stage,
+        anchor.cycle,
+        {channel: adaptation.rollouts},
+        {channel: adaptation.seconds},
+        metrics,
+        adaptation.notes,
+        time.time(),
     )
+    parts.run_dir.events.append(event)
     if channel == "fast":
         population = parts.policy.population(task)
         parts.run_dir.events.append(
@@ -227,7 +227,7 @@ def record_adaptation(
         parts.progress.console.print(f"{channel}: {visible(note)}", markup=False, soft_wrap=True)
     if adaptation.samples:
         parts.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
-    parts.tracker.log(metrics, step=anchor.cycle)
+    parts.tracker.log(metrics, step=anchor.cycle, time=event.time)
     parts.progress.finish(parts.effort.channel(channel))
 
 
@@ -248,8 +248,9 @@ def channel_log(
         if channel == "slow":
             step = anchor.cycle * total + done
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
-            parts.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
-            parts.tracker.log(metrics, step=step)
+            event = StepEvent(anchor.stage, anchor.cycle, step, metrics, time.time())
+            parts.run_dir.metrics.append(event)
+            parts.tracker.log(metrics, step=step, time=event.time)
             if done < total:  # else the phase ends, and with it the step
                 parts.stop_if_asked()
 

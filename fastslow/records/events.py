@@ -48,6 +48,8 @@ class CycleEvent:
     """What the channels reported, by `channel/name`; None where not finite."""
     notes: Sequence[str] = ()
     """What a reader must know; may quote untrusted text."""
+    time: float | None = None
+    """When it was recorded, in seconds since 1970; None where an older version did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class StepEvent:
     """Optimizer updates since the start of the stage, from 1."""
     metrics: Mapping[str, float | None]
     """By `channel/name`; None where not finite."""
+    time: float | None = None
+    """As in `CycleEvent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,8 @@ class EvaluationEvent:
     """`matrix` is the cells of the headline matrix; the others are named where they are made."""
     reused: int = 0
     """Score rows that repeat earlier ones; nothing was sampled for them."""
+    time: float | None = None
+    """As in `CycleEvent`."""
 
 
 @dataclass(frozen=True, slots=True)

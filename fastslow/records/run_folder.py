@@ -35,6 +35,7 @@ from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
 from fastslow.records.state import RunState
+from fastslow.records.tracking.live import tracker_name
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -140,6 +141,7 @@ class RunDir:
                 "config_hash": config_hash(config),
                 "tasks": list(config.task_names),
                 "stages": [stage.task for stage in config.stages],
+                "tracker": tracker_name(config),
                 "state": "running",
                 "started": _now(),
                 "ended": None,

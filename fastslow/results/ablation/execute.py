@@ -25,7 +25,7 @@ from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import locked
-from fastslow.records.tracking.tracker import MlflowTracker, build_tracker
+from fastslow.records.tracking.live import prepare_tracking
 from fastslow.results.ablation.plan import Plan, PlannedRun
 
 POLL_S = 0.2
@@ -84,7 +84,7 @@ def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
         if todo:
-            prepare_tracking(todo[0])
+            prepare_tracking(todo[0].config)
         doing = Execution(plan, progress, list(todo))
         try:
             while doing.todo or doing.active:
@@ -212,13 +212,6 @@ def write_config(run: PlannedRun) -> Path:
     folder = Path(run.config.runs_dir)
     with disk_errors(folder / name, "cannot be written", "run the command again"):
         return write_file(folder, name, dump_resolved(run.config))
-
-
-def prepare_tracking(run: PlannedRun) -> None:
-    """Make the store and the experiment once, before several processes would at the same time."""
-    tracker = build_tracker(run.config, Path(run.config.runs_dir))
-    if isinstance(tracker, MlflowTracker):
-        tracker.prepare()
 
 
 def units(run: PlannedRun) -> float:
