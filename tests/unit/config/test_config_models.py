@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from fastslow.config.fast import ReflectionConfig, SequenceConfig
 from fastslow.config.loading.reference import model_keys, reference
-from fastslow.config.loading.validate import STAND_INS
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig
 from tests.support.paths import ROOT
@@ -132,11 +131,6 @@ def test_every_key_states_unit_source_and_meaning() -> None:
     for key in model_keys(RunConfig):
         assert key.meaning, key.name
         assert key.is_section or (key.unit and key.source), key.name
-
-
-def test_every_required_key_has_a_stand_in() -> None:
-    required = {k.pattern[-1] for k in model_keys(RunConfig) if k.source == "required"}
-    assert required | {"stages"} == set(STAND_INS)
 
 
 def test_the_written_reference_is_what_the_models_say() -> None:
