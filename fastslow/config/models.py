@@ -18,14 +18,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.config.fast import (
+from fastslow.channels.fast.settings import (
     DemosConfig,
     FastConfig,
     SequenceConfig,
     SimbaKeys,
     fewest_metric_calls,
 )
+from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.slow import GrpoConfig, SlowConfig
 from fastslow.core.keys import FST, OURS, Model, key
 

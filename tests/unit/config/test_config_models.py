@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastslow.config.fast import ReflectionConfig, SequenceConfig
+from fastslow.channels.fast.settings import ReflectionSettings, SequenceConfig
 from fastslow.config.loading.reference import model_keys, reference
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig
@@ -160,17 +160,17 @@ def test_a_section_with_a_key_in_it_is_refused_and_the_key_not_repeated(
     written: dict[str, str],
 ) -> None:
     with pytest.raises(ValidationError) as caught:
-        ReflectionConfig.model_validate(written)
+        ReflectionSettings.model_validate(written)
     assert "hunter2" not in str(caught.value)
     assert "0123456789abcdef" not in str(caught.value)
 
 
 def test_the_reflection_lm_is_the_policy_itself_unless_another_is_named() -> None:
-    assert ReflectionConfig().model == "self"
+    assert ReflectionSettings().model == "self"
     local = {"model": "openai//models/tiny", "api_base": "http://127.0.0.1:8000/v1"}
-    assert ReflectionConfig.model_validate(local).api_base == local["api_base"]
+    assert ReflectionSettings.model_validate(local).api_base == local["api_base"]
     with pytest.raises(ValidationError, match="not an address"):
-        ReflectionConfig.model_validate({"api_base": "localhost:8000"})
+        ReflectionSettings.model_validate({"api_base": "localhost:8000"})
 
 
 def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:
