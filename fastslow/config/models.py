@@ -19,8 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.config.fast import (
+from fastslow.channels.fast.settings import (
     DemosConfig,
     FastConfig,
     SequenceConfig,
@@ -28,6 +27,7 @@ from fastslow.config.fast import (
     _kind_among,
     fewest_metric_calls,
 )
+from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.slow import GrpoConfig, SlowConfig
 from fastslow.core.keys import FST, OURS, Model, key
 from fastslow.core.plugins import CustomUse
