@@ -16,10 +16,11 @@ from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, Origin, s
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import FastSlowError
 from fastslow.core.plugins import Definition, PluginConfig, find
+from fastslow.core.tracker import TrackerDefinition
 from fastslow.task.definition import TaskConfig
 from fastslow.task.registry import find_task
 
-PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {}
+PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {("tracking",): TrackerDefinition}
 """Where a configuration takes `kind: custom`, `*` standing for any position in a list, and the
 kind of plug-in expected there, e.g. `("slow", "remedies", "*"): RemedyDefinition`."""
 

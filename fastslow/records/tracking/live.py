@@ -20,8 +20,8 @@ from fastslow.core.errors import TrackerError
 from fastslow.core.files import is_file, read_json, write_file
 from fastslow.core.plugins import CustomUse, find
 from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.tracker import Status, TrackedRun, Tracker, TrackerDefinition
 from fastslow.records.events import StepEvent
-from fastslow.records.tracking.base import Status, TrackedRun, Tracker, TrackerDefinition
 from fastslow.records.tracking.records import REPORT_FILES, RunRecords, read_run_records
 
 _LOG = logging.getLogger(__name__)
@@ -124,20 +124,24 @@ class Tracking:
         self._save_identity()
 
     def _send(self, records: RunRecords) -> None:
-        for row, metrics, time in records.rows():
-            self.log(metrics, row, time)
+        self._send_row(records, 0)
         for stage in records.stages():
             self._stage = stage.index
             self._call(self._tracker.begin_stage, stage.index, stage.task)
             for event in stage.events:
                 step = event.step if isinstance(event, StepEvent) else event.cycle
                 self.log(event.metrics, step, event.time)
+            self._send_row(records, stage.index + 1)
             if stage.folder is not None:
                 self.artifact(stage.folder)
                 for task, (population, live) in stage.prompts.items():
                     self.prompts(stage.index, task, population, live)
             self._call(self._tracker.end_stage, stage.index, stage.status)
             self._stage = None
+
+    def _send_row(self, records: RunRecords, row: int) -> None:
+        for metrics, time in records.row(row):
+            self.log(metrics, row, time)
 
     @contextlib.contextmanager
     def _ending(self, end: Callable[[Status], None]) -> Iterator[None]:

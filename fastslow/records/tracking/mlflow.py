@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.prompts import PromptProgram
+from fastslow.core.tracker import Status, TrackedRun, Tracker
 from fastslow.core.types import Json
 from fastslow.policy.render import chat_messages
-from fastslow.records.tracking.base import Status, TrackedRun, Tracker
 
 _PARAMS_A_CALL = 100
 """Parameters MLflow takes in one request."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastslow.core.files import read_json
 from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.tracker import Status
 from fastslow.measure.scores.matrix import headline_policy
 from fastslow.records.events import (
     NEUTRAL,
@@ -22,7 +23,6 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events, read_scores
-from fastslow.records.tracking.base import Status
 
 REPORT_FILES = ("report.md", "report.json", "report.html", "scores.csv")
 DRIFT = ("kl_fst", "kl_razor")
@@ -57,16 +57,17 @@ class RunRecords:
     events: Sequence[Event]
     status: Status
 
-    def rows(self) -> Iterator[tuple[int, Mapping[str, float | None], float | None]]:
-        """Row, metrics and time of everything measured on the whole run."""
-        times: dict[int, float | None] = {}
+    def row(self, row: int) -> Iterator[tuple[Mapping[str, float | None], float | None]]:
+        """Metrics and time of all that was measured for a row of the score matrix."""
+        time = None
         for event in self.events:
+            if getattr(event, "row", None) != row:
+                continue
             if isinstance(event, EvaluationEvent) and event.part == "matrix":
-                times[event.row] = event.time
-                yield event.row, self._scores(event.row), event.time
-        for event in self.events:
-            if isinstance(event, DriftEvent) and (name := _drift_name(event)):
-                yield event.row, {name: event.value}, times.get(event.row)
+                time = event.time
+                yield self._scores(row), time
+            elif isinstance(event, DriftEvent) and (name := _drift_name(event)):
+                yield {name: event.value}, time
 
     def _scores(self, row: int) -> dict[str, float | None]:
         """The row of the headline matrix, by metric."""

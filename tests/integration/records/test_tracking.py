@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fastslow.core.prompts import Candidate, Demonstration, Lineage, PromptProgram
+from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.core.types import Json
 from fastslow.policy.render import chat_messages
 from fastslow.records.tracking import live as live_module
-from fastslow.records.tracking.base import TrackedRun, Tracker
 from fastslow.records.tracking.live import Tracking, build_tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
 from tests.support.run_folder import config

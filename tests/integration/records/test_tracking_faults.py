@@ -18,10 +18,10 @@ import pytest
 
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.cli.main import main
+from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.loop import launch
 from fastslow.loop.signals import Stopped
 from fastslow.records.tracking import live
-from fastslow.records.tracking.base import TrackedRun, Tracker
 from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
 from fastslow.results.report import write_report
@@ -151,7 +151,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from fastslow.records.tracking.base import TrackedRun
+from fastslow.core.tracker import TrackedRun
 from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
 

@@ -53,10 +53,10 @@ class Tracker:
 
         Args:
             metrics: Values by name.
-            step: Optimizer updates or cycles since the stage began; without a stage, the row of
-                the score matrix.
+            step: Optimizer updates or cycles since the stage began; of what is measured after
+                a stage, and of the base, the row of the score matrix.
             time: When, in seconds since 1970.
-            stage: Index of the stage they belong to; None for those of the whole run.
+            stage: Index of the stage they belong to; None for the base.
         """
 
     def artifact(self, path: Path, stage: int | None) -> None:
