@@ -126,7 +126,7 @@ def probe(
 
 
 def track(run: Run) -> None:
-    """Send a run's records to its tracker again: rows, metrics, prompts and files.
+    """Send a run's records to its tracker again.
 
     For what the tracker missed while it was away or locked. Nothing is in MLflow twice.
     """

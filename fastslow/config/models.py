@@ -112,8 +112,8 @@ class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
     timeout_s: PositiveFloat = key(10.0, "seconds", OURS)
-    """An answer that is not graded within this gets score 0. Ends Python code and, in the main
-    thread, regular expressions, but not a call of a C library."""
+    """An answer that is not graded within this gets score 0. Graders run in a process of their own,
+    which is ended then."""
     max_failures_frac: NonNegativeFloat = key(0.1, "share", OURS, le=1)
     """A stage stops when more than this share of its answers could not be graded."""
 
