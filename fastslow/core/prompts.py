@@ -7,10 +7,11 @@ Owns identity (hashes), order (Pareto selection) and the JSON form of texts. Doe
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import TypeAlias
 
+from fastslow.core.decode import shaped
 from fastslow.core.types import Json
 
 
@@ -63,25 +64,16 @@ class PromptProgram:
 
     def to_json(self) -> dict[str, Json]:
         """Plain data that `from_json` turns back into an equal program with the same lineage."""
-        return {
-            "instruction": self.instruction,
-            "demonstrations": [
-                {"question": d.question, "answer": d.answer} for d in self.demonstrations
-            ],
-            "lineage": {name: getattr(self.lineage, name) for name in Lineage.__slots__},
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> "PromptProgram":
-        """Inverse of `to_json`."""
-        demonstrations, lineage = data["demonstrations"], data["lineage"]
-        assert isinstance(demonstrations, Sequence)
-        assert isinstance(lineage, Mapping)
-        return cls(
-            instruction=str(data["instruction"]),
-            demonstrations=tuple(Demonstration(**d) for d in demonstrations),  # type: ignore[arg-type]  # our own file
-            lineage=Lineage(**lineage),  # type: ignore[arg-type]  # our own file
-        )
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: It is not such data.
+        """
+        return shaped(cls, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +91,16 @@ class Candidate:
 
     def to_json(self) -> dict[str, Json]:
         """Plain data that `from_json` turns back into an equal candidate."""
-        return {"program": self.program.to_json(), "scores": dict(self.scores)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> "Candidate":
-        """Inverse of `to_json`."""
-        program, scores = data["program"], data["scores"]
-        assert isinstance(program, Mapping)
-        assert isinstance(scores, Mapping)
-        return cls(PromptProgram.from_json(program), dict(scores))  # type: ignore[arg-type]  # our own file
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: It is not such data.
+        """
+        return shaped(cls, data)
 
 
 Population: TypeAlias = tuple[Candidate, ...]

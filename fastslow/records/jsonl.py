@@ -8,16 +8,15 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import append_to, open_regular, parse_json
-from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Json
-from fastslow.records.events import Event, ScoreRow
+from fastslow.records.events import CycleEvent, Event, ScoreRow, StepEvent
 
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
 
@@ -32,20 +31,10 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             "reused": record.reused,
             **asdict(record.sample),
         }
-    data: dict[str, Json] = {"event": record.event}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, PromptProgram):
-            value = value.to_json()
-        elif field.name == "candidates":
-            value = [candidate.to_json() for candidate in value]
-        elif field.name == "figures":
-            value = [asdict(metric) for metric in value]
-        elif field.name == "metrics":
-            value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        data[field.name] = value
+    data: dict[str, Json] = {"event": record.event, **asdict(record)}
+    if isinstance(record, StepEvent | CycleEvent):
+        metrics = record.metrics.items()
+        data["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in metrics}
     return data
 
 
@@ -181,7 +170,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         path: A file that a `RecordWriter` wrote.
 
     Raises:
-        CheckpointError: The file is missing, or a complete line is no record; names file:line.
+        CheckpointError: The file is missing, or a complete line is not a record; names file:line.
     """
     try:
         file = open_regular(path)
