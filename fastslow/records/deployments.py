@@ -1,9 +1,8 @@
-"""Which stage's policy a run is deployed with: the last one, or what a rollback chose.
+"""Which stage's policy a run is deployed with: the last one, or the choice of a rollback.
 
 The file `deployed.jsonl` has a line for every change and nothing else is moved or copied, so every
-earlier choice can be made again. A run that was never rolled back has no such file. It is no part
-of what a resumed run cuts back. `results/deploy/rollback.py` writes it; report, gate and export
-read it.
+earlier choice can be made again. A run that was never rolled back has no such file. A resumed
+run does not cut it back. `results/deploy/rollback.py` writes it; report, gate and export read it.
 """
 
 from pathlib import Path
@@ -17,7 +16,7 @@ DEPLOYED_FILE = "deployed.jsonl"
 
 
 def deployments(run: Path) -> tuple[DeployEvent, ...]:
-    """Every change of what is deployed, oldest first; the last one counts.
+    """Every change of what is deployed, oldest first; the last counts.
 
     Raises:
         CheckpointError: The file is damaged.

@@ -1,7 +1,7 @@
-"""What a run measured: one class for every kind of line in its record files.
+"""The measurements of a run: one class for every kind of line in its record files.
 
-`jsonl.py` writes and reads them. Every table and metric of a report is computed from them; what
-they mean together is in `report/`.
+`jsonl.py` writes and reads them. Every table and metric of a report is computed from them, in
+`report/`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -226,7 +226,7 @@ class FiguresEvent:
     """What was measured: a stage, a pair of stages, or inputs."""
     figures: tuple[Metric, ...]
     numbers: Mapping[str, float]
-    """What later measurements and readers need beside the figures."""
+    """Numbers that later measurements and readers need as well as the figures."""
 
 
 @dataclass(frozen=True, slots=True)

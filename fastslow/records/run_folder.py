@@ -1,4 +1,4 @@
-"""One folder per run: what it was made from, what it measured, where it can be resumed.
+"""One folder per run: its configuration, its records, its resume points.
 
 Owns the names in the folder, the lock, the run's state and the resume points. The content of the
 records is up to `jsonl.py`, that of the parts of a resume point up to the loop. Reports read the
@@ -67,10 +67,10 @@ def require_no_links(path: Path) -> None:
     """
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            found = Path(folder) / name
-            if found.is_symlink():
+            place = Path(folder) / name
+            if place.is_symlink():
                 raise CheckpointError(
-                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    f"{place}: a link, got one to {shorten(str(place.readlink()), 100)!r}. Runs "
                     "write to their own folder alone; put the file itself there."
                 )
 
@@ -99,7 +99,7 @@ class RunDir:
         """
         self.path = path
         self.warnings: list[str] = []
-        """What `load_state` had to pass over, one sentence each."""
+        """Damaged resume points that `load_state` passed over, one sentence each."""
         require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
@@ -122,7 +122,7 @@ class RunDir:
             config: The run; written fully resolved to `config.json`.
             layers: Text of every file it was read from, by path; copied to `layers/`.
             command: The command line that started it, for the report.
-            device: Where the model runs; None writes what the configuration says.
+            device: Where the model runs; None writes the configured one.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -154,7 +154,7 @@ class RunDir:
         """Open an existing run folder for writing, as a resumed run does.
 
         Raises:
-            CheckpointError: It is no run folder, or another process writes to it.
+            CheckpointError: It is not a run folder, or another process writes to it.
         """
         cls.require(path)
         return cls(path)
@@ -164,12 +164,12 @@ class RunDir:
         """Make sure that a run was made in `path`, without opening it.
 
         Raises:
-            CheckpointError: It is no run folder.
+            CheckpointError: It is not a run folder.
         """
         if not is_file(path / "run.json"):
             raise CheckpointError(
-                f"{path}: no run folder, got no run.json in it. Known: folders that "
-                "`fastslow train` made. Give the path of one of those."
+                f"{path}: not a run folder (no run.json). Give the path of a folder that "
+                "`fastslow train` made."
             )
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ class RunDir:
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.
 
-        Written to a folder beside, flushed to the disk, checksummed, then renamed to
+        Written to a folder next to it, flushed to the disk, checksummed, then renamed to
         `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
         kept.
 
@@ -238,8 +238,8 @@ class RunDir:
     def load_state(self) -> tuple[RunState, Path] | None:
         """Go back to the newest resume point that is whole.
 
-        Record files are cut to the length they had then, so that what the interrupted part wrote
-        is not counted twice. Damaged points are passed over and named in `warnings`.
+        Record files are cut to the length they had then, so that the rows of the interrupted part
+        are not counted twice. Damaged points are passed over and named in `warnings`.
 
         Returns:
             The state and the folder of its parts; None, with empty record files, if the run never
@@ -250,14 +250,14 @@ class RunDir:
         """
         points = _points(self.path / "resume")
         for point in points:
-            found, state = damage(point), None
-            if found is None:
-                state, found = _read_state(point / "state.json")
+            problem, state = damage(point), None
+            if problem is None:
+                state, problem = _read_state(point / "state.json")
             if state is not None:
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
-            self.warnings.append(f"{point}: damaged ({found}); the resume point before is used.")
+            self.warnings.append(f"{point}: damaged ({problem}); the resume point before is used.")
         if points:
             raise CheckpointError(
                 f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
@@ -288,7 +288,7 @@ class RunDir:
         Args:
             stage: Index of the stage.
             task: The task's name.
-            lines: What to show; written one after the other, replacing an earlier file.
+            lines: The text; written one after the other, replacing an earlier file.
             cycle: Index of the cycle, if these are from one.
 
         Raises:
@@ -308,7 +308,7 @@ def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
         if {*state.positions} != {*RECORD_FILES}:
             raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
     except (OSError, ValueError) as error:
-        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+        return None, f"state.json is not usable: {shorten(str(error), 200)}"
     return state, None
 
 

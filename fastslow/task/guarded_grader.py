@@ -1,4 +1,4 @@
-"""A task's grader, kept from taking a run with it: what it raises or never says is a score of 0.
+"""A task's grader, kept from taking a run with it: an answer that it cannot grade scores 0.
 
 One failing example is data: score 0, the reason kept, counted. When more than a set share of a
 stage's answers could not be graded, the stage stops.
@@ -18,7 +18,7 @@ from fastslow.task.workers import Crashed, SentGrader, TimeOut, borrowed
 FEWEST = 20
 """Answers graded in a stage before its share of failures means anything. Source: ours."""
 FAILED = "The grader failed: "
-"""What the reason of a score begins with that no grader gave."""
+"""Begins the reason of a score that no grader gave."""
 
 
 class GuardedGrader:

@@ -130,11 +130,11 @@ def _loaded(path: Path) -> TaskDefinition:
         del sys.modules[module_name], MODULE_PATHS[module_name]
         error.add_note(f"while loading task {name!r} from {path}")
         raise
-    found = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
-    if len(found) != 1 or found[0].name != name:
-        names = [definition.name for definition in found]
+    definitions = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
+    if len(definitions) != 1 or definitions[0].name != name:
+        names = [definition.name for definition in definitions]
         raise TaskError(
             f"{path}: expected exactly one @task, named {name!r} like its folder, got {names}. "
             "Rename the task or the folder, and keep one task in a file."
         )
-    return found[0]
+    return definitions[0]

@@ -190,6 +190,6 @@ def test_sigterm_to_the_command_line_ends_with_143_and_says_how_to_go_on(
         said = "".join(lines)
     assert process.returncode == 143
     assert "Stopping after the step in hand." in said
-    assert "To go on: fastslow resume runs/" in said
+    assert "To continue: fastslow resume runs/" in said
     assert said.endswith("Terminated.\n")
     assert json.loads((newest(tmp_path) / "run.json").read_text())["state"] == "interrupted"
