@@ -87,7 +87,7 @@ class Candidate:
 
     def to_json(self) -> dict[str, Json]:
         """Plain data that `from_json` turns back into an equal candidate."""
-        return {"program": self.program.to_json(), "scores": dict(self.scores)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> "Candidate":

@@ -44,7 +44,9 @@ def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
     run.progress.finish(units)
     rollouts = run.policy.sampler.num_rollouts - before + cost.base_draws
     seconds = time.monotonic() - started
-    run.run_dir.events.append(EvaluationEvent(row, rollouts, seconds, part, cost.reused))
+    run.run_dir.events.append(
+        EvaluationEvent(row, rollouts, seconds, part, cost.reused, time.time())
+    )
 
 
 def score_all(run: Run, row: int) -> None:

@@ -41,7 +41,7 @@ from fastslow.records.events import RunEvent
 from fastslow.records.lock import State
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.tracker import NullTracker, build_tracker
+from fastslow.records.tracking.live import build_tracking
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -237,14 +237,14 @@ def _run_in(
     state = restore(run_dir, policy, channels)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
-    tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
+    tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
     run_dir.mark("running")
     outcome: State = "failed"
     with (
         Progress(Effort(config, tasks).left(state), console) as progress,
-        tracker.run(run_dir.path.name, config.model_dump(mode="json")),
+        tracker.run(),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)

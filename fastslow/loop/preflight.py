@@ -7,7 +7,12 @@ import importlib.util
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fastslow.config.fast import FastConfig, MiproKeys, ReflectiveBase, SequenceConfig
+from fastslow.channels.fast.settings import (
+    FastConfig,
+    MiproKeys,
+    ReflectiveSettings,
+    SequenceConfig,
+)
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError, ModelError, TaskError
 from fastslow.core.text import shorten
@@ -89,7 +94,7 @@ def require_optuna(fast: FastConfig) -> None:
 
 def _require_key(fast: FastConfig) -> None:
     """Make sure that the key of the reflection LM is in the environment; see `find_key`."""
-    if isinstance(fast, ReflectiveBase) and fast.reflection.model != "self":
+    if isinstance(fast, ReflectiveSettings) and fast.reflection.model != "self":
         from fastslow.channels.fast.reflection.endpoint import find_key  # imports dspy
 
         reflection = fast.reflection

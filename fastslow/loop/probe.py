@@ -16,6 +16,7 @@ from fastslow.channels.base import Channel
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.core.distributed import from_leader, is_leader
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import disk_errors, write_file
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Json
 from fastslow.loop.stream import Stream
@@ -72,13 +73,13 @@ def probe(
     for seed in range(settings.seeds):
         for number, start in enumerate((0, row), start=1):
             begin(2 * seed + number, 2 * settings.seeds)
-            path = setup.run / "probe" / setup.task.name / f"row-{start:03d}-seed-{seed}.json"
+            name = f"probe/{setup.task.name}/row-{start:03d}-seed-{seed}.json"
             identity = _identity(setup, settings, start, seed)
-            curve = from_leader(_kept_curve(path, identity))
+            curve = from_leader(_kept_curve(setup.run / name, identity))
             if curve is None:
                 curve = {**identity, **_curve(setup, settings, stage if start else None, seed)}
                 if is_leader():
-                    _write(path, curve)
+                    _write(setup.run, name, curve)
             seconds += float(curve["seconds"])
     return seconds
 
@@ -163,14 +164,6 @@ def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, first: int, ste
     return Anchor(0, 0, 1, batches, ())
 
 
-def _write(path: Path, curve: Mapping[str, Json]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(curve, indent=1, allow_nan=False) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written, got {error.strerror}. Check free space and permissions, "
-            "then probe again."
-        ) from error
+def _write(run: Path, name: str, curve: Mapping[str, Json]) -> None:
+    with disk_errors(run / name, "cannot be written", "probe again"):
+        write_file(run, name, json.dumps(curve, indent=1, allow_nan=False) + "\n")

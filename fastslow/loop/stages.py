@@ -165,16 +165,16 @@ def record_adaptation(
     if channel == "slow" and run.config.fast and run.config.fast.reuse_slow_rollouts:
         run.state.evidence = list(adaptation.evidence)
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
-    run.run_dir.events.append(
-        CycleEvent(
-            anchor.stage,
-            anchor.cycle,
-            {channel: adaptation.rollouts},
-            {channel: adaptation.seconds},
-            metrics,
-            adaptation.notes,
-        )
+    event = CycleEvent(
+        anchor.stage,
+        anchor.cycle,
+        {channel: adaptation.rollouts},
+        {channel: adaptation.seconds},
+        metrics,
+        adaptation.notes,
+        time.time(),
     )
+    run.run_dir.events.append(event)
     if channel == "fast":
         population = run.policy.population(task)
         run.run_dir.events.append(
@@ -184,7 +184,7 @@ def record_adaptation(
         run.progress.console.print(f"{channel}: {visible(note)}", markup=False, soft_wrap=True)
     if adaptation.samples:
         run.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
-    run.tracker.log(metrics, step=anchor.cycle)
+    run.tracker.log(metrics, step=anchor.cycle, time=event.time)
     run.progress.finish(run.effort.channel(channel))
 
 
@@ -205,8 +205,9 @@ def channel_log(
         if channel == "slow":
             step = anchor.cycle * total + finished
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
-            run.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
-            run.tracker.log(metrics, step=step)
+            event = StepEvent(anchor.stage, anchor.cycle, step, metrics, time.time())
+            run.run_dir.metrics.append(event)
+            run.tracker.log(metrics, step=step, time=event.time)
             if finished < total:  # else the phase ends, and with it the step
                 run.stop_if_asked()
 

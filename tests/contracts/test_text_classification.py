@@ -210,7 +210,7 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.Monkey
     with pytest.raises(TaskError) as caught:
         build_task("texts", "text_classification", {"data": "someone/some-data"})
     message = str(caught.value)
-    assert message.startswith("data: 'someone/some-data' is no file or folder here, and the hub")
+    assert message.startswith("data: 'someone/some-data' is not a file or folder here, and the hub")
     assert message.endswith("or download it elsewhere and give the folder.")
     assert "\n" not in message
 

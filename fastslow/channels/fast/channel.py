@@ -13,7 +13,8 @@ from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
-from fastslow.channels.fast.scorer import FastSettings, TextScorer, build_guard
+from fastslow.channels.fast.scorer import TextScorer, build_guard
+from fastslow.channels.fast.settings import FastSettings
 from fastslow.core.distributed import by_leader
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Candidate, Lineage, Population

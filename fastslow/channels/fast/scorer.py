@@ -9,7 +9,6 @@ import io
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -22,28 +21,13 @@ from fastslow.channels.fast.dspy_bridge import (
     language_model,
     to_dspy,
 )
+from fastslow.channels.fast.settings import FastSettings
 from fastslow.channels.fast.text_guards import Guard
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.policy.render import Renderer
 from fastslow.task.definition import Task
-
-
-@dataclass(frozen=True)
-class FastSettings:
-    """What every fast channel has; see `config.models.FastConfig`."""
-
-    population: int
-    """K: texts kept after each fast phase."""
-    metric_calls: int
-    """Most rollouts of one fast phase."""
-    threads: int
-    """Requests in flight."""
-    max_instruction_chars: int = 4000
-    """Longest new instruction, in characters."""
-    max_prompt_tokens: int | None = None
-    """Longest prompt with its answer, in tokens; None takes the model's limit."""
 
 
 class TextScorer:

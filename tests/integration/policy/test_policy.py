@@ -488,5 +488,5 @@ def test_a_hub_that_cannot_be_reached_gives_one_line_that_says_what_to_do() -> N
         load_policy("some-org/no-such-model")
     message = str(raised.value)
     assert "\n" not in message
-    assert "'some-org/no-such-model' is no folder here and could not be loaded" in message
+    assert "'some-org/no-such-model' is not a folder here and could not be loaded" in message
     assert "model.name=smollm2-135m-instruct" in message

@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import dspy
@@ -16,30 +16,13 @@ from dspy.lm15 import Request, Response
 
 from fastslow.channels.fast.reflection.endpoint import Answer, Endpoint, NoAnswer, find_key
 from fastslow.channels.fast.reflection.own_base import OwnBase, system_text
+from fastslow.channels.fast.settings import SELF, ReflectionSettings
 from fastslow.core.errors import ChannelError
 from fastslow.core.seeds import named_random
 from fastslow.policy.policy import Policy
 
-SELF = "self"
-"""Name of the policy's base as its own reflection LM."""
 LONGEST_WAIT_S = 60.0
 """Longest pause between two attempts, even if a service asks for more."""
-
-
-@dataclass(frozen=True)
-class ReflectionSettings:
-    """Settings of the reflection LM; see `config.models.ReflectionConfig`."""
-
-    model: str = SELF
-    api_base: str | None = None
-    api_key_env: str | None = None
-    temperature: float = 1.0
-    max_tokens: int = 1024
-    timeout_s: float = 120.0
-    attempts: int = 5
-    wait_s: float = 1.0
-    playbook_items: int = 3
-    playbook_tokens: int = 256
 
 
 class ReflectionAway(ChannelError):
