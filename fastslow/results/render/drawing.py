@@ -1,7 +1,7 @@
-"""The look of every figure, and how one becomes SVG and PNG; what is drawn is `figures.py`'s.
+"""The look of every figure, and how one becomes SVG and PNG.
 
 The same data gives the same bytes: no date, no random ids, the font that Matplotlib brings along.
-Labels are shown as they are: what a task is called is never read as a formula or as markup.
+Labels appear as they are: the name of a task is never read as a formula or as markup.
 """
 
 import io
@@ -38,6 +38,8 @@ LABEL = 22
 """Characters of an untrusted label."""
 MAX_TASKS = 24
 """Tasks drawn; the tables have all of them."""
+MANY = 6
+"""More stages than this, and their names do not fit under an axis."""
 _LOOK: Mapping[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -74,13 +76,13 @@ _LOOK: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One finished figure."""
+    """A finished figure."""
 
     name: str
     """Stem of its files."""
     title: str
     caption: str
-    """What is drawn and how to read it; may hold untrusted names."""
+    """The subject and how to read it; may hold untrusted names."""
     svg: str
     """A whole SVG file."""
     png: bytes
@@ -92,9 +94,9 @@ class Drawing:
         body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
         return re.sub(r"<[^>]+>", self._themed, body)
 
-    def _themed(self, found: re.Match[str]) -> str:
+    def _themed(self, match: re.Match[str]) -> str:
         """A tag with its ids renamed and its colours replaced; text between tags is never seen."""
-        tag = found[0]
+        tag = match[0]
         if tag.startswith("<svg"):
             tag = re.sub(r' (width|height|version|xmlns:xlink)="[^"]*"', "", tag)
             return tag.replace("<svg", '<svg aria-hidden="true" focusable="false"')
@@ -118,8 +120,8 @@ def draw(
 
     Args:
         name: Stem of its files; letters, digits and hyphens.
-        title: Shown above it.
-        caption: What is drawn and how to read it.
+        title: Stands above it.
+        caption: The subject and how to read it.
         paint: Draws into the empty figure it is given.
         height: Inches.
         width: Inches.

@@ -1,58 +1,63 @@
-"""`fastslow prompts`: the texts of a run, cycle by cycle, how two differ, where one came from.
+"""`fastslow prompts`: the prompts of a run, cycle by cycle, how two differ, where one came from.
 
-Reads the records of a run folder and nothing else. Texts are untrusted: every line made here is
+Reads the records of a run folder and nothing else. Prompts are untrusted: every line made here is
 visible characters only.
 """
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.core.errors import ConfigError, nearest
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import shorten, visible
-from fastslow.records.events import PopulationEvent, ScoreRow, TextEvent
-from fastslow.records.jsonl import read_events, read_records
+from fastslow.records.events import Event, PopulationEvent, ScoreRow, TextEvent
+from fastslow.records.jsonl import read_events, read_scores
 
 _STAGE = re.compile(r"stage-(\d+)")
 MIN_PREFIX = 4
-"""Digits of a text's hash that are enough to name it, if no other text begins so."""
+"""Digits of a prompt's hash that are enough to name it, if no other prompt begins so."""
 WIDTH = 100
 """Characters of an instruction in the overview."""
 
 
 @dataclass(frozen=True)
 class PromptHistory:
-    """Every text a run kept, in the order of its cycles."""
+    """Every prompt a run kept, in the order of its cycles."""
 
     run: str
     """Name of the run folder."""
     populations: tuple[PopulationEvent, ...]
-    """The texts kept after each fast phase."""
+    """The prompts kept after each fast phase."""
     chosen: tuple[TextEvent, ...]
-    """The text deployed after each stage that had a fast phase."""
+    """The prompt deployed after each stage that had a fast phase."""
     seeds: frozenset[str]
-    """Hashes of the texts that tasks started from."""
+    """Hashes of the prompts that tasks started from."""
 
     @property
     def programs(self) -> dict[str, PromptProgram]:
-        """Every text by its hash."""
-        kept = [c.program for event in self.populations for c in event.candidates]
-        return {p.text_hash: p for p in [*kept, *(event.program for event in self.chosen)]}
+        """Every prompt by its hash."""
+        programs = [c.program for event in self.populations for c in event.candidates]
+        return {p.text_hash: p for p in [*programs, *(event.program for event in self.chosen)]}
 
 
 def read_prompts(run_path: Path) -> PromptHistory:
-    """Collect the texts of a run, finished or not.
+    """Collect the prompts of a run, finished or not.
 
     Raises:
-        CheckpointError: It is no run folder, or a record in it is damaged.
+        CheckpointError: It is not a run folder, or a record in it is damaged.
     """
     events = read_events(run_path / "events.jsonl")
-    rows = (r for r in read_records(run_path / "scores.jsonl") if isinstance(r, ScoreRow))
+    return prompt_history(run_path.name, events, read_scores(run_path / "scores.jsonl"))
+
+
+def prompt_history(run: str, events: Iterable[Event], rows: Iterable[ScoreRow]) -> PromptHistory:
+    """Collect the prompts that records of a run name."""
+    events = tuple(events)
     return PromptHistory(
-        run=run_path.name,
+        run=run,
         populations=tuple(e for e in events if isinstance(e, PopulationEvent)),
         chosen=tuple(e for e in events if isinstance(e, TextEvent)),
         seeds=frozenset(r.sample.text_hash for r in rows if r.sample.prompt_policy == "seed"),
@@ -62,7 +67,7 @@ def read_prompts(run_path: Path) -> PromptHistory:
 def overview_lines(history: PromptHistory) -> Iterator[str]:
     """The population after each fast phase, best first; `*` marks what the stage deployed."""
     if not history.populations:
-        yield "No texts: no fast phase has ended in this run."
+        yield "No prompts: no fast phase has ended in this run."
     live = {event.stage: event.program.text_hash for event in history.chosen}
     for event in history.populations:
         yield f"stage {event.stage + 1}, cycle {event.cycle + 1}, {visible(event.task)}"
@@ -83,31 +88,31 @@ def overview_lines(history: PromptHistory) -> Iterator[str]:
 
 
 def diff_lines(history: PromptHistory, first: str, second: str) -> Iterator[str]:
-    """A unified diff of two texts.
+    """A unified diff of two prompts.
 
     Args:
-        history: The run's texts.
-        first: A text: its hash, the beginning of it, or `stage-<number>` for what was deployed.
-        second: The other text.
+        history: The run's prompts.
+        first: A prompt: its hash, the beginning of it, or `stage-<number>` for the deployed one.
+        second: The other prompt.
 
     Raises:
-        ConfigError: No text, or more than one, is called so.
+        ConfigError: No prompt, or more than one, has that name.
     """
     a, b = find(history, first), find(history, second)
     names = [
         name if program.text_hash == name else f"{name} ({program.text_hash})"
         for name, program in ((first, a), (second, b))
     ]
-    found = difflib.unified_diff(text_lines(a), text_lines(b), names[0], names[1], lineterm="")
-    lines = [visible(line) for line in found]
-    yield from lines or [f"{visible(first)} and {visible(second)} are the same text."]
+    diff = difflib.unified_diff(text_lines(a), text_lines(b), names[0], names[1], lineterm="")
+    lines = [visible(line) for line in diff]
+    yield from lines or [f"{visible(first)} and {visible(second)} are the same prompt."]
 
 
 def trace_lines(history: PromptHistory, name: str) -> Iterator[str]:
-    """Where a text came from: itself, its parent, and so on to the text the task started from.
+    """Where a prompt came from: itself, its parent, and so on to the one the task started from.
 
     Raises:
-        ConfigError: No text, or more than one, is called so.
+        ConfigError: No prompt, or more than one, has that name.
     """
     programs = history.programs
     program: PromptProgram | None = find(history, name)
@@ -120,12 +125,12 @@ def trace_lines(history: PromptHistory, name: str) -> Iterator[str]:
         parent = program.lineage.parent
         program = None if parent is None else programs.get(parent)
         if parent is not None and program is None:
-            start = "the text the task started from" if parent in history.seeds else "not kept"
+            start = "the prompt the task started from" if parent in history.seeds else "not kept"
             yield f"{visible(parent)}  {start}"
 
 
 def origin(program: PromptProgram) -> str:
-    """One line: the text's hash, what made it, when, and under which weights."""
+    """One line: the prompt's hash, its optimizer, when it was made, and under which weights."""
     lineage = program.lineage
     if lineage.parent is None:
         return f"{program.text_hash}  {visible(lineage.optimizer)}"
@@ -142,32 +147,32 @@ def origin(program: PromptProgram) -> str:
 
 
 def text_lines(program: PromptProgram) -> list[str]:
-    """A text line by line, each turn under its role."""
+    """A prompt line by line, each turn under its role."""
     lines = [f"system: {line}" for line in program.instruction.split("\n")]
-    for shown in program.demonstrations:
-        lines += [f"user: {line}" for line in shown.question.split("\n")]
-        lines += [f"assistant: {line}" for line in shown.answer.split("\n")]
+    for demonstration in program.demonstrations:
+        lines += [f"user: {line}" for line in demonstration.question.split("\n")]
+        lines += [f"assistant: {line}" for line in demonstration.answer.split("\n")]
     return lines
 
 
 def find(history: PromptHistory, name: str) -> PromptProgram:
-    """The one text called `name`; see `diff_lines`.
+    """The prompt of that name; see `diff_lines`.
 
     Raises:
-        ConfigError: No text, or more than one, is called so.
+        ConfigError: No prompt, or more than one, has that name.
     """
     live = {f"stage-{event.stage + 1}": event.program for event in history.chosen}
     programs = history.programs
     if name in live:
         return live[name]
-    found: Sequence[str] = [name] if name in programs else []
-    if not found and len(name) >= MIN_PREFIX and not _STAGE.fullmatch(name):
-        found = [text_hash for text_hash in programs if text_hash.startswith(name)]
-    if len(found) == 1:
-        return programs[found[0]]
-    what = "more than one text begins so" if found else "no such text"
+    matches = [name] if name in programs else []
+    if not matches and len(name) >= MIN_PREFIX and not _STAGE.fullmatch(name):
+        matches = [text_hash for text_hash in programs if text_hash.startswith(name)]
+    if len(matches) == 1:
+        return programs[matches[0]]
+    problem = "more than one prompt begins so" if matches else "no such prompt"
     raise ConfigError(
-        f"{visible(history.run)}: {what}, got {name!r}.{nearest(name, [*live, *programs])} Give a "
-        f"text's hash, its first {MIN_PREFIX} digits or more, or stage-<number>; "
+        f"{visible(history.run)}: {problem}, got {name!r}.{nearest(name, [*live, *programs])} Give "
+        f"a prompt's hash, its first {MIN_PREFIX} digits or more, or stage-<number>; "
         f"`fastslow prompts` without options lists them."
     )

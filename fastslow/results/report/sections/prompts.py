@@ -1,0 +1,171 @@
+"""The prompt that each task is deployed with, and where it came from, step by step."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from fastslow.core.prompts import PromptProgram
+from fastslow.records.deployments import deployed_row
+from fastslow.records.events import TextEvent
+from fastslow.results.render.layout import Table, Text
+from fastslow.results.report.prompt_history import PromptHistory, origin, prompt_history, text_lines
+from fastslow.results.report.section import Records, Section, stage_label
+
+MAX_STEPS = 8
+"""Ancestors of one prompt."""
+MAX_LINES = 120
+"""Lines of one prompt or difference."""
+MAX_CHARACTERS = 600
+"""Characters of one line; report.json has the deployed prompts whole."""
+MAX_ROWS = 200
+"""Rows of the table of populations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The prompt a task is deployed with at the end of the run."""
+
+    task: str
+    stage: int
+    """Index of the stage that chose it, from 0."""
+    program: PromptProgram
+    validation_mean: float | None
+    """Mean validation score in [0, 1] by which it was chosen."""
+    validation_n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One prompt on the way, and how it differs from the one it was made from."""
+
+    origin: str
+    """Its optimizer, when it was made, and from which prompt."""
+    lines: tuple[str, ...]
+    """The whole prompt, or the difference to its parent; raw, as models wrote it."""
+    is_difference: bool
+    """Whether `lines` begin with `+`, `-` or a space, as in a unified diff."""
+    note: str
+    """What `lines` are; why there is no difference to a parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLineage:
+    """A deployed prompt and its ancestors, newest first."""
+
+    prompt: Prompt
+    lines: tuple[str, ...]
+    """The deployed prompt, raw."""
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts(Section):
+    """The deployed prompts, in the order of the matrix, and every prompt that the run kept."""
+
+    prompts: tuple[Prompt, ...]
+    history: PromptHistory
+
+    chapter = "prompts"
+
+    @classmethod
+    def compute(cls, records: Records) -> Self:
+        """Take the last prompt of each task that the stage in use had chosen."""
+        row, tasks = deployed_row(records.path, len(records.card.stages)), records.card.tasks
+        live = {e.task: e for e in records.events_of(TextEvent) if e.stage < row}
+        prompts = [
+            Prompt(e.task, e.stage, e.program, e.validation_mean, e.validation_n)
+            for e in (live[task] for task in tasks if task in live)
+        ]
+        history = prompt_history(records.card.run, records.events, records.scores)
+        return cls(tuple(prompts), history)
+
+    def lineages(self) -> tuple[PromptLineage, ...]:
+        """One per deployed prompt."""
+        return tuple(
+            PromptLineage(p, _cut(text_lines(p.program)), _steps(p.program, self.history))
+            for p in self.prompts
+        )
+
+    def to_json(self) -> Mapping[str, object]:
+        """By task."""
+        return {"prompts": {prompt.task: _prompt_json(prompt) for prompt in self.prompts}}
+
+    def page_tables(self) -> Sequence[Table]:
+        """Every prompt kept after every fast phase, best first."""
+        live = {event.stage: event.program.text_hash for event in self.history.chosen}
+        rows = [
+            (
+                Text(stage_label(event.stage, event.task)),
+                Text(str(event.cycle + 1)),
+                Text(candidate.program.text_hash, is_code=True),
+                Text(f"{candidate.mean:.2f}"),
+                Text(str(len(candidate.scores))),
+                Text(candidate.program.lineage.optimizer),
+                Text(candidate.program.lineage.parent or "-", is_code=True),
+                Text("deployed" if candidate.program.text_hash == live.get(event.stage) else "-"),
+            )
+            for event in self.history.populations
+            for candidate in event.candidates
+        ]
+        cut = f" The first {MAX_ROWS} of {len(rows)}." if len(rows) > MAX_ROWS else ""
+        return [
+            Table(
+                "Prompts kept after each fast phase",
+                ("stage", "cycle", "prompt", "mean", "n", "made by", "from", ""),
+                tuple(rows[:MAX_ROWS]),
+                "Best first. Mean: on the problems of the cycle's anchor set, on which prompts are "
+                f"selected, so it is biased up.{cut}",
+            )
+        ]
+
+
+def _prompt_json(prompt: Prompt) -> dict[str, object]:
+    program = prompt.program.to_json()
+    return {
+        "stage": prompt.stage,
+        "text_hash": prompt.program.text_hash,
+        "instruction": program["instruction"],
+        "demonstrations": program["demonstrations"],
+        "lineage": program["lineage"],
+        "validation_mean": prompt.validation_mean,
+        "validation_n": prompt.validation_n,
+    }
+
+
+def _steps(program: PromptProgram, history: PromptHistory) -> tuple[Step, ...]:
+    programs, seen = history.programs, {program.text_hash}
+    steps: list[Step] = []
+    current: PromptProgram | None = program
+    while current is not None and len(steps) < MAX_STEPS:
+        name = current.lineage.parent
+        parent = None if name is None or name in seen else programs.get(name)
+        steps.append(_step(current, parent, history))
+        seen.add(name or "")
+        current = parent
+    return tuple(steps)
+
+
+def _step(program: PromptProgram, parent: PromptProgram | None, history: PromptHistory) -> Step:
+    if parent is not None:
+        diff = difflib.unified_diff(text_lines(parent), text_lines(program), lineterm="", n=2)
+        lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+        note = f"What changed against {parent.text_hash}." if lines else "Nothing changed."
+        return Step(origin(program), _cut(lines), True, note)
+    if program.lineage.parent is None:
+        note = "The prompt the task started from."
+    elif program.lineage.parent in history.seeds:
+        note = "Made from the prompt the task started from, which is not in the records; in full:"
+    else:
+        note = "The prompt it was made from was not kept; in full:"
+    return Step(origin(program), _cut(text_lines(program)), False, note)
+
+
+def _cut(lines: list[str]) -> tuple[str, ...]:
+    """The first lines, each cut to its first characters."""
+    first = [
+        line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]} …"
+        for line in lines[:MAX_LINES]
+    ]
+    num_more = len(lines) - len(first)
+    return (*first, *([f"… {num_more} lines more"] if num_more else []))
