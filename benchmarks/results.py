@@ -24,7 +24,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.results.render.markdown import table_lines
 from fastslow.results.report import Report, build_report
 from fastslow.results.report.sections.cost import Cost
-from fastslow.results.report.sections.environment import Environment
+from fastslow.results.report.sections.origin import Environment
 from fastslow.results.report.verdict import verdict
 
 QUESTIONS = {

@@ -6,26 +6,18 @@ from fastslow.results.report.data import Report
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.channel_split import ChannelSplit
 from fastslow.results.report.sections.completions import Completions
-from fastslow.results.report.sections.cost import Cost
-from fastslow.results.report.sections.curves import Curves
-from fastslow.results.report.sections.cycles import Cycles
+from fastslow.results.report.sections.cost import Cost, Reflection, Stages
+from fastslow.results.report.sections.curves import Curves, Cycles
 from fastslow.results.report.sections.drift import Drift
-from fastslow.results.report.sections.environment import Environment
-from fastslow.results.report.sections.forgetting import Forgetting
-from fastslow.results.report.sections.geometry import Geometry
-from fastslow.results.report.sections.measured import Measured
 from fastslow.results.report.sections.metrics import Metrics
-from fastslow.results.report.sections.notes import Notes
+from fastslow.results.report.sections.origin import Environment, Notes
 from fastslow.results.report.sections.plasticity import Plasticity
 from fastslow.results.report.sections.prompts import Prompts
-from fastslow.results.report.sections.proxies import Proxies
-from fastslow.results.report.sections.reflection import Reflection
-from fastslow.results.report.sections.remedies import Remedies
+from fastslow.results.report.sections.remedies import Remedies, Shrink
 from fastslow.results.report.sections.rollback import Rollback
 from fastslow.results.report.sections.scores import Scores, ScoresOverStages
-from fastslow.results.report.sections.shrink import Shrink
-from fastslow.results.report.sections.stages import Stages
-from fastslow.results.report.sections.tasks import Tasks
+from fastslow.results.report.sections.tasks import Forgetting, Tasks
+from fastslow.results.report.sections.weights import Geometry, Measured, Proxies
 
 SECTIONS: tuple[type[Section], ...] = (
     Scores,

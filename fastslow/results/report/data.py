@@ -40,7 +40,7 @@ class Report:
 
     def drawings(self) -> tuple[Drawing, ...]:
         """Every figure for which there is something to draw."""
-        drawings = (drawing for section in self.sections for drawing in section.drawings())
+        drawings = (section.draw() for section in self.sections)
         return tuple(drawing for drawing in drawings if drawing is not None)
 
     @property

@@ -86,7 +86,7 @@ def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[Chapter]:
     chapters = []
     for name, title, intro in CHAPTERS:
         sections = [section for section in report.sections if section.chapter == name]
-        stems = [stem for section in sections for stem in section.drawing_names]
+        stems = [section.drawing_name for section in sections]
         figures = tuple(drawing for drawing in drawings if drawing.name in stems)
         tables = tuple(table for s in sections for table in s.page_tables() if table.rows)
         if figures or tables or name in ALWAYS:

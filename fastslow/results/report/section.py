@@ -1,9 +1,8 @@
 """What a section of a report is, and the records that it is computed from."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, TypeVar
 
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.records.events import TextEvent
@@ -54,47 +53,46 @@ class Records:
     def section(self, kind: type[S]) -> S:
         """The section of that class, computed at most once."""
         if kind not in self._sections:
-            self._sections[kind] = kind.compute(self)
+            self._sections[kind] = kind(self)
         section = self._sections[kind]
         assert isinstance(section, kind)
         return section
 
 
-class Section(ABC):
-    """One subject of a report: its figures, and how tables, drawings and JSON show them.
+class Section:
+    """One subject of a report, computed from the records of one run.
 
-    A new subject is a new subclass and a line in `build.SECTIONS`.
+    A new subject is a new subclass and a line in `build.SECTIONS`. A run may not have got far
+    enough for a section to have anything to show.
     """
 
     chapter: ClassVar[str] = "other"
     """Where it stands in report.html: an id of `page.CHAPTERS`; empty for the first screen."""
-    drawing_names: ClassVar[tuple[str, ...]] = ()
-    """Stems of the files that it draws."""
+    drawing_name: ClassVar[str] = ""
+    """Stem of the files of its drawing; empty if it never draws one."""
 
-    @classmethod
-    @abstractmethod
-    def compute(cls, records: Records) -> Self:
-        """The section of one run, which may not have got far enough to say anything.
+    def __init__(self, records: Records) -> None:
+        """Compute the figures; see the subclasses.
 
         Raises:
             CheckpointError: A file that only this section reads is damaged.
         """
 
-    def tables(self) -> Sequence[Table]:
+    def tables(self) -> Iterable[Table]:
         """For report.md; tables without rows are left out."""
         return ()
 
-    def terminal_tables(self) -> Sequence[Table]:
+    def terminal_tables(self) -> Iterable[Table]:
         """The same for a terminal."""
         return self.tables()
 
-    def page_tables(self) -> Sequence[Table]:
+    def page_tables(self) -> Iterable[Table]:
         """The same for report.html."""
         return self.tables()
 
-    def drawings(self) -> Sequence[Drawing | None]:
-        """As in `drawing_names`; None for one that has nothing to show."""
-        return ()
+    def draw(self) -> Drawing | None:
+        """The drawing of that name; None where there is nothing to draw."""
+        return None
 
     def to_json(self) -> Mapping[str, object]:
         """Its keys of report.json, for `encoding.json_text`."""

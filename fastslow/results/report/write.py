@@ -22,7 +22,7 @@ from fastslow.results.report.verdict import verdict
 
 SCHEMA_VERSION = 1
 """Raised when a key of report.json changes its meaning or goes."""
-DRAWING_NAMES = tuple(name for section in SECTIONS for name in section.drawing_names)
+DRAWING_NAMES = tuple(section.drawing_name for section in SECTIONS if section.drawing_name)
 """Stems of the figures of every report, so that old ones can be removed."""
 
 

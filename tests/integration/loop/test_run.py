@@ -250,7 +250,7 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_reports_it(
     """With a high rate the tiny model learns its second task to the full and much beyond need."""
     from fastslow.results.report import build_report, write_report
     from fastslow.results.report.sections.cost import Cost
-    from fastslow.results.report.sections.shrink import Shrink
+    from fastslow.results.report.sections.remedies import Shrink
 
     shapes = ("fast=null", "slow.group=8", "cycle.problems=4", "stages.0.cycles=8")
     loops = (*shapes, "stages.1.cycles=8", "slow.lr=0.05", "slow.shrink=0.95")

@@ -3,32 +3,28 @@
 Which cell is which: `measure/scores/channel_split.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Self
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.channel_split import SPLITS, CellName, channel_split, split_difference
 from fastslow.measure.stats.intervals import PairedDifference
 from fastslow.records.events import ReoptimizedEvent
-from fastslow.results.render.drawing import ACCENT, LOSS, MAX_TASKS, MUTED, Drawing, draw, label
+from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
 from fastslow.results.render.layout import Table, Text, difference, metric_text
 from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.section import Records, Section
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 GAINS = ("gain_slow", "gain_fast", "gain_joint", "synergy")
 """Figures of learning; the others are of what came after."""
 DRAWN = (
-    ("gain_slow", "gained by weights", ACCENT, "s"),
-    ("gain_fast", "gained by prompt", ACCENT, "o"),
-    ("synergy", "synergy", MUTED, "D"),
-    ("wf", "lost by weights", LOSS, "s"),
-    ("pf", "lost by prompt", LOSS, "o"),
+    ("gain_slow", "gained by weights", drawing.ACCENT, "s"),
+    ("gain_fast", "gained by prompt", drawing.ACCENT, "o"),
+    ("synergy", "synergy", drawing.MUTED, "D"),
+    ("wf", "lost by weights", drawing.LOSS, "s"),
+    ("pf", "lost by prompt", drawing.LOSS, "o"),
 )
 """Figures that are drawn, each with its words, colour and marker."""
 
@@ -47,93 +43,75 @@ class TaskSplit:
     """Interval of each figure that has a value."""
 
 
-@dataclass(frozen=True, slots=True)
 class ChannelSplit(Section):
-    """One split per trained task, in the order of the matrix."""
-
-    splits: tuple[TaskSplit, ...]
+    """One split per trained task, in the order of the matrix; held-out ones have none."""
 
     chapter = "forgetting"
-    drawing_names = ("split",)
+    drawing_name = "split"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Split the trained tasks; held-out ones have no split."""
+    def __init__(self, records: Records) -> None:
         table = records.table
         budgets = {e.task: e.rollouts for e in records.events_of(ReoptimizedEvent)}
-        splits = [
+        self.splits = [
             _split(table, task, learned, budgets.get(task))
             for task in records.card.tasks
             if (learned := table.learned_row(task)) is not None
         ]
-        return cls(tuple(splits))
 
     def to_json(self) -> Mapping[str, object]:
-        """By task."""
         return {"channel_split": {split.task: _split_json(split) for split in self.splits}}
 
-    def tables(self) -> Sequence[Table]:
-        """One row per figure, one column per task."""
+    def tables(self) -> Iterator[Table]:
         rows = []
         for name, split in SPLITS.items() if self.splits else ():
             figures = [_cell(split, name) for split in self.splits]
             rows.append((Text(name, is_code=True), *figures, Text(split.formula, is_code=True)))
-        return [
-            Table(
-                "Channel split",
-                ("figure", *(split.task for split in self.splits), "formula"),
-                tuple(rows),
-                "a(w,p): score with the weights after stage w under prompt p; p_j the prompt the "
-                "task was learned with, p_T the deployed one, p* one evolved again. Gains and "
-                "losses of weights and prompt, in score units, 95 % intervals over examples; of "
-                "losses, positive = lost.",
-            )
-        ]
+        yield Table(
+            "Channel split",
+            ("figure", *(split.task for split in self.splits), "formula"),
+            tuple(rows),
+            "a(w,p): score with the weights after stage w under prompt p; p_j the prompt the task "
+            "was learned with, p_T the deployed one, p* one evolved again. Gains and losses of "
+            "weights and prompt, in score units, 95 % intervals over examples; of losses, positive "
+            "= lost.",
+        )
 
-    def drawings(self) -> Sequence[Drawing | None]:
-        """What each channel brought to a task and lost of it."""
+    def draw(self) -> drawing.Drawing | None:
         rows = [
             (split.task, words, value, split.differences.get(name), colour, marker)
-            for split in self.splits[:MAX_TASKS]
+            for split in self.splits[: drawing.MAX_TASKS]
             for name, words, colour, marker in DRAWN
             if (value := split.figures[name].value) is not None
         ]
         if not rows:
-            return [None]
+            return None
 
-        def paint(figure: "Figure") -> None:
-            axes = figure.add_subplot()
-            y, ticks = -1.0, []
+        def paint(figure: drawing.Figure) -> None:
+            axes, ticks, y = figure.add_subplot(), list[float](), -1.0
+            place = axes.get_yaxis_transform()
             for task, lines in groupby(rows, key=lambda row: row[0]):
-                place = axes.get_yaxis_transform()
-                axes.text(0, y + 1.05, label(task), weight="bold", va="center", transform=place)
+                name = drawing.label(task)
+                axes.text(0, y + 1.05, name, weight="bold", va="center", transform=place)
                 y += 0.9
                 for _, _, value, change, colour, marker in lines:
                     y += 1
-                    if change is not None and change.low is not None and change.high is not None:
-                        axes.plot([change.low, change.high], [y, y], color=colour, lw=1)
+                    drawing.interval_line(axes, y, change, colour)
                     axes.plot(value, y, marker, color=colour)
                     ticks.append(y)
-            axes.axvline(0, color=MUTED, lw=0.8)
-            axes.set_yticks(ticks, [row[1] for row in rows])
+            axes.axvline(0, color=drawing.MUTED, lw=0.8)
+            names = [row[1] for row in rows]
+            drawing.named_rows(axes, ticks, names, "score, with 95 % interval")
             axes.set_ylim(y + 0.7, -0.7)
-            axes.set_xlabel("score, with 95 % interval")
-            axes.grid(visible=False, axis="y")
-            axes.grid(visible=True, axis="x")
-            axes.tick_params(axis="y", length=0)
 
-        num_tasks = len({row[0] for row in rows})
-        return [
-            draw(
-                "split",
-                "What weights and prompt brought, and lost",
-                "Gains when the task was learned, against the untouched base under the seed "
-                "prompt; losses since then. The table has the formulas. A figure that is not there "
-                "is not defined or not measured; the table says why.",
-                paint,
-                height=0.8 + 0.2 * len(rows) + 0.2 * num_tasks,
-            )
-        ]
+        return drawing.draw(
+            self.drawing_name,
+            "What weights and prompt brought, and lost",
+            "Gains when the task was learned, against the untouched base under the seed prompt; "
+            "losses since then. The table has the formulas. A figure that is not there is not "
+            "defined or not measured; the table says why.",
+            paint,
+            height=0.8 + 0.2 * len(rows) + 0.2 * len({row[0] for row in rows}),
+        )
 
 
 def _split_json(split: TaskSplit) -> dict[str, Json]:

@@ -6,7 +6,7 @@ Completions are untrusted text; the page makes them visible.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import SampleScore
@@ -49,26 +49,21 @@ class TaskSamples:
     """Right when the task had been learned, wrong now."""
 
 
-@dataclass(frozen=True, slots=True)
 class Completions(Section):
     """Completions of every scored task, chosen by a hash of their names, not by their looks."""
 
-    samples: tuple[TaskSamples, ...]
-
     chapter = "completions"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Choose among the first completions of each example in the last measured row."""
-        cells, samples = _cells(records), []
+    def __init__(self, records: Records) -> None:
+        cells, self.samples = _cells(records), list[TaskSamples]()
         for column, task in enumerate(records.card.tasks):
             keys = [(i, task, row[column].prompt_policy) for i, row in enumerate(records.cells)]
             measured = [key for key in keys if key in cells]
             if measured:
                 learned = records.table.learned_row(task)
                 before = {} if learned is None else cells.get(keys[learned], {})
-                samples.append(_task_samples(task, measured[-1][0], cells[measured[-1]], before))
-        return cls(tuple(samples))
+                samples = _task_samples(task, measured[-1][0], cells[measured[-1]], before)
+                self.samples.append(samples)
 
 
 def _cells(records: Records) -> dict[CellKey, CellSamples]:

@@ -1,54 +1,51 @@
-"""What a run cost: rollouts and seconds, by channel and by part of the evaluation."""
+"""What a run cost: rollouts and seconds by channel and part, by stage, and the reflection LM's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TypeAlias, TypeVar
 
+from fastslow.core.types import Metric
+from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.records.events import CycleEvent, EvaluationEvent, RemedyEvent, RunEvent, TextEvent
-from fastslow.results.render.drawing import ACCENT, INK, MUTED, PAPER, Drawing, draw, legend
-from fastslow.results.render.layout import Table, Text
-from fastslow.results.report.section import Records, Section
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.plasticity import Plasticity
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 CHANNELS = ("fast", "slow")
+STAGE_METRICS = ("average_accuracy", "bwt_gem", "forgetting_chaudhry")
+"""Metrics of each stage that have a column; report.json has all."""
+REFLECTION = "fast/reflection_"
+"""How metrics of the reflection LM begin."""
+COLOURS = {"fast": drawing.ACCENT, "slow": drawing.INK, "evaluation": drawing.MUTED}
 ChannelEvent: TypeAlias = CycleEvent | TextEvent | RemedyEvent
 """Events whose rollouts and seconds are a channel's."""
+N = TypeVar("N", int, float)
 
 
-def channel_events(records: Records) -> list[ChannelEvent]:
-    """Every event that a channel pays for."""
+def _channel_events(records: Records) -> list[ChannelEvent]:
     return [event for event in records.events if isinstance(event, ChannelEvent)]
 
 
-def rollouts_of(events: Iterable[ChannelEvent]) -> dict[str, int]:
-    """Completions by channel; choosing a prompt is the fast channel's, a remedy the slow one's."""
-    total = dict.fromkeys(CHANNELS, 0)
-    for event in events:
-        by_channel = event.rollouts
-        if not isinstance(by_channel, Mapping):
-            by_channel = {_payer(event): by_channel}
-        for channel, count in by_channel.items():
-            total[channel] = total.get(channel, 0) + count
+def _rollouts(events: Iterable[ChannelEvent]) -> dict[str, int]:
+    return _by_channel(((event, event.rollouts) for event in events), 0)
+
+
+def _seconds(events: Iterable[ChannelEvent]) -> dict[str, float]:
+    return _by_channel(((event, event.seconds) for event in events), 0.0)
+
+
+def _by_channel(
+    amounts: Iterable[tuple[ChannelEvent, Mapping[str, N] | N]], zero: N
+) -> dict[str, N]:
+    """Sums by channel; choosing a prompt is the fast channel's, a remedy the slow one's."""
+    total = dict.fromkeys(CHANNELS, zero)
+    for event, amount in amounts:
+        payer = "fast" if isinstance(event, TextEvent) else "slow"
+        by_channel = amount if isinstance(amount, Mapping) else {payer: amount}
+        for channel, value in by_channel.items():
+            total[channel] = total.get(channel, zero) + value
     return total
-
-
-def seconds_of(events: Iterable[ChannelEvent]) -> dict[str, float]:
-    """Wall time by channel; as `rollouts_of`."""
-    total = dict.fromkeys(CHANNELS, 0.0)
-    for event in events:
-        by_channel = event.seconds
-        if not isinstance(by_channel, Mapping):
-            by_channel = {_payer(event): by_channel}
-        for channel, seconds in by_channel.items():
-            total[channel] = total.get(channel, 0.0) + seconds
-    return total
-
-
-def _payer(event: ChannelEvent) -> str:
-    return "fast" if isinstance(event, TextEvent) else "slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,45 +59,29 @@ class EvaluationCost:
     """Score rows that repeat earlier ones, for which nothing was sampled."""
 
 
-@dataclass(frozen=True, slots=True)
 class Cost(Section):
     """Rollouts and seconds of the whole run, over all resumes."""
 
-    rollouts: Mapping[str, int]
-    """By `fast`, `slow` and `evaluation`."""
-    seconds_by: Mapping[str, float]
-    """By `fast`, `slow` and `evaluation`."""
-    seconds: float
-    """Wall time of the whole run."""
-    saving_seconds: float | None
-    """Part of it that went into resume points; None where it was not measured."""
-    evaluations: Mapping[str, EvaluationCost]
-    """Each part of the evaluation, in the order in which the parts first came."""
-
     chapter = "cost"
-    drawing_names = ("cost",)
+    drawing_name = "cost"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Sum up the events, and the curves of probes."""
-        events, ends = channel_events(records), records.events_of(RunEvent)
-        evaluations = _evaluations(records.events_of(EvaluationEvent))
+    def __init__(self, records: Records) -> None:
+        events, ends = _channel_events(records), records.events_of(RunEvent)
+        self.evaluations = _evaluations(records.events_of(EvaluationEvent))
+        """By part of the evaluation, in the order in which the parts first came."""
         probes = records.section(Plasticity)
         if probes.has_curves:
-            evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds, 0)
-        costs = evaluations.values()
-        evaluation_seconds = float(sum(cost.seconds for cost in costs))
-        seconds_by = seconds_of(events) | {"evaluation": evaluation_seconds}
-        return cls(
-            rollouts=rollouts_of(events) | {"evaluation": sum(cost.rollouts for cost in costs)},
-            seconds_by=seconds_by,
-            seconds=max([sum(seconds_by.values()), *(end.seconds for end in ends)]),
-            saving_seconds=next((end.saving_seconds for end in reversed(ends)), None),
-            evaluations=evaluations,
-        )
+            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds, 0)
+        costs = self.evaluations.values()
+        self.rollouts = _rollouts(events) | {"evaluation": sum(c.rollouts for c in costs)}
+        """By `fast`, `slow` and `evaluation`, as `seconds_by`."""
+        self.seconds_by = _seconds(events) | {"evaluation": float(sum(c.seconds for c in costs))}
+        self.seconds = max([sum(self.seconds_by.values()), *(end.seconds for end in ends)])
+        """Wall time of the whole run."""
+        self.saving_seconds = next((end.saving_seconds for end in reversed(ends)), None)
+        """Part of it that went into resume points; None where it was not measured."""
 
     def to_json(self) -> Mapping[str, object]:
-        """The totals, and the evaluation by part."""
         share = self.seconds_by["evaluation"] / self.seconds if self.seconds else None
         return {
             "rollouts": self.rollouts,
@@ -110,8 +91,7 @@ class Cost(Section):
             "evaluation": {"frac": share, "parts": self.evaluations},
         }
 
-    def tables(self) -> Sequence[Table]:
-        """One row per channel and part of the evaluation."""
+    def tables(self) -> Iterator[Table]:
         reused = sum(cost.reused for cost in self.evaluations.values())
         trained = sum(self.rollouts[name] for name in CHANNELS)
         seconds = sum(self.seconds_by[name] for name in CHANNELS)
@@ -124,15 +104,13 @@ class Cost(Section):
                 rows.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
         if self.saving_seconds is not None:
             rows.append(("resume points", 0, 0, self.saving_seconds))
-        return [
-            Table(
-                "Cost",
-                ("spent on", "rollouts", "reused", "seconds", "share of the run"),
-                tuple(self._row(*row) for row in rows),
-                f"The whole run took {self.seconds / 60:.1f} minutes. Reused: scores of weights "
-                "and prompts that had been scored before; nothing was drawn for them.",
-            )
-        ]
+        yield Table(
+            "Cost",
+            ("spent on", "rollouts", "reused", "seconds", "share of the run"),
+            tuple(self._row(*row) for row in rows),
+            f"The whole run took {self.seconds / 60:.1f} minutes. Reused: scores of weights and "
+            "prompts that had been scored before; nothing was drawn for them.",
+        )
 
     def _row(self, name: str, rollouts: int, reused: int, seconds: float) -> tuple[Text, ...]:
         return (
@@ -143,56 +121,43 @@ class Cost(Section):
             Text(f"{seconds / self.seconds:.2f}" if self.seconds else "-"),
         )
 
-    def drawings(self) -> Sequence[Drawing | None]:
-        """Rollouts and seconds as shares of their sums."""
-        names = (*CHANNELS, "evaluation")
-        totals = {
-            "rollouts": [float(self.rollouts[name]) for name in names],
-            "seconds": [self.seconds_by[name] for name in names],
-        }
-        if not all(sum(values) for values in totals.values()):
-            return [None]
+    def draw(self) -> drawing.Drawing | None:
+        amounts = (self.rollouts, self.seconds_by)
+        if not all(any(amount[name] for name in COLOURS) for amount in amounts):
+            return None
+        return drawing.draw(
+            self.drawing_name,
+            "Where rollouts and seconds went",
+            "Shares of all completions sampled and of the measured wall time, by channel and "
+            "evaluation.",
+            self._paint,
+            height=1.7,
+        )
 
-        def paint(figure: "Figure") -> None:
-            axes = figure.add_subplot()
-            for y, values in enumerate(totals.values()):
-                start = 0.0
-                for number, value in enumerate(values):
-                    share = value / sum(values)
-                    axes.barh(
-                        y,
-                        share,
-                        left=start,
-                        height=0.5,
-                        color=(ACCENT, INK, MUTED)[number],
-                        edgecolor=PAPER,
-                        linewidth=1.2,
-                        label=None if y else names[number],
-                    )
-                    if share > 0.12:
-                        x, text = start + share / 2, f"{value:,.0f}"
-                        axes.text(x, y, text, ha="center", va="center", color=PAPER)
-                    start += share
-            sums = [f"{name}\n{sum(values):,.0f}" for name, values in totals.items()]
-            axes.set_yticks(range(len(totals)), sums)
-            axes.set_ylim(1.5, -0.5)
-            axes.set_xlim(0, 1)
-            axes.set_xticks([])
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
-            axes.tick_params(axis="y", length=0)
-            legend(axes)
-
-        return [
-            draw(
-                "cost",
-                "Where rollouts and seconds went",
-                "Shares of all completions sampled and of the measured wall time, by channel and "
-                "evaluation.",
-                paint,
-                height=1.7,
-            )
-        ]
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, paper = figure.add_subplot(), drawing.PAPER
+        names = []
+        for y, unit in enumerate(("rollouts", "seconds")):
+            values = self.seconds_by if y else self.rollouts
+            start, total = 0.0, sum(values[name] for name in COLOURS)
+            names.append(f"{unit}\n{total:,.0f}")
+            for name, colour in COLOURS.items():
+                share, legend = values[name] / total, None if y else name
+                axes.barh(
+                    y, share, 0.5, start, color=colour, label=legend, edgecolor=paper, linewidth=1.2
+                )
+                if share > 0.12:
+                    x, text = start + share / 2, f"{values[name]:,.0f}"
+                    axes.text(x, y, text, ha="center", va="center", color=paper)
+                start += share
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(1.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        drawing.legend(axes)
 
 
 def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
@@ -206,3 +171,105 @@ def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]
             total.reused + event.reused,
         )
     return costs
+
+
+@dataclass(frozen=True, slots=True)
+class StageSummary:
+    """What one stage cost, and the metrics as they stood after it."""
+
+    task: str
+    cycles: int
+    """Cycles done."""
+    rollouts: Mapping[str, int]
+    """By channel."""
+    seconds: Mapping[str, float]
+    """By channel."""
+    metrics: Mapping[str, Metric]
+
+
+class Stages(Section):
+    """Every stage, in order."""
+
+    chapter = "curves"
+
+    def __init__(self, records: Records) -> None:
+        self.stages = [_stage(records, index) for index in range(len(records.card.stages))]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"stages": self.stages}
+
+    def tables(self) -> Iterator[Table]:
+        header = ("stage", "cycles", "fast rollouts", "slow rollouts", "minutes")
+        yield Table(
+            "Stages",
+            (*header, "average accuracy", "bwt_gem", "forgetting chaudhry"),
+            tuple(_stage_row(index, stage) for index, stage in enumerate(self.stages)),
+            "Metrics as they stood after the stage; - is undefined.",
+        )
+
+
+def _stage(records: Records, index: int) -> StageSummary:
+    events = [event for event in _channel_events(records) if event.stage == index]
+    return StageSummary(
+        task=records.card.stages[index],
+        cycles=len({event.cycle for event in events if isinstance(event, CycleEvent)}),
+        rollouts=_rollouts(events),
+        seconds=_seconds(events),
+        metrics=final_metrics(records.matrix.upto(index + 1), noise_floor=records.noise_floor),
+    )
+
+
+def _stage_row(index: int, stage: StageSummary) -> tuple[Text, ...]:
+    return (
+        Text(stage_label(index, stage.task)),
+        Text(str(stage.cycles)),
+        Text(str(stage.rollouts["fast"])),
+        Text(str(stage.rollouts["slow"])),
+        Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
+        *(Text(score_or_dash(stage.metrics[name].value)) for name in STAGE_METRICS),
+    )
+
+
+class Reflection(Section):
+    """What the reflection LM was asked and cost over all fast phases; no rollout of a task."""
+
+    chapter = "cost"
+
+    def __init__(self, records: Records) -> None:
+        metrics = [event.metrics for event in records.events_of(CycleEvent)]
+        phases = [values for values in metrics if f"{REFLECTION}calls" in values]
+        names = ("calls", "failures", "away", "prompt_tokens", "completion_tokens")
+        totals = {name: _total(phases, name) for name in (*names, "cost_usd")}
+        for name in ("calls", "failures", "away"):
+            totals[name] = totals[name] or 0
+        counts = {n: v if v is None or n == "cost_usd" else int(v) for n, v in totals.items()}
+        self.account = counts | {"phases": len(phases)} if phases else None
+        """By name; None where a service did not say. None at all without a reflection LM."""
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"reflection": self.account}
+
+    def tables(self) -> Iterator[Table]:
+        if self.account is None:
+            return
+        names = ("calls", "failures", "prompt_tokens", "completion_tokens")
+        counts = [self.account[name] for name in names]
+        dollars = self.account["cost_usd"]
+        row = (
+            *(Text("-" if count is None else str(count)) for count in counts),
+            Text("-" if dollars is None else f"{dollars:.4f}"),
+        )
+        yield Table(
+            "Reflection LM",
+            ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
+            (row,),
+            "What the reflection LM was asked by the fast channel; none of it is a rollout of a "
+            "task. Dollars by list prices; - is not known.",
+        )
+
+
+def _total(phases: Sequence[Mapping[str, float | None]], name: str) -> float | None:
+    """The sum over all phases; None where one is not known."""
+    values = [metrics.get(REFLECTION + name) for metrics in phases]
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if len(numbers) == len(values) else None

@@ -1,8 +1,7 @@
-"""Learning curves within stages, from the scores recorded after their cycles."""
+"""Learning curves within stages, and the scores that the channels themselves saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Metric
@@ -10,6 +9,7 @@ from fastslow.measure.scores.accuracy import lca
 from fastslow.measure.scores.curves import LearningCurve, count_to_threshold, fit_sigmoid
 from fastslow.measure.stats.bootstrap import Estimate
 from fastslow.records.events import CycleEvent
+from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
 from fastslow.results.render.layout import Table, Text, brackets, metric_text
 from fastslow.results.report.cells import ExampleScores
@@ -34,38 +34,29 @@ class StageCurve:
     sigmoid: Mapping[str, Estimate]
 
 
-@dataclass(frozen=True, slots=True)
 class Curves(Section):
     """One curve per stage: the row before it, a point after each cycle, the row after it."""
 
-    curves: tuple[StageCurve, ...]
-
     chapter = "curves"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Take the scores within a stage that are of its own task as points."""
+    def __init__(self, records: Records) -> None:
         stages, points = records.card.stages, dict[tuple[int, int], dict[str, float]]()
         for row in records.scores:
             if row.cycle is not None and row.sample.task == stages[row.row - 1]:
                 points.setdefault((row.row, row.cycle), {})[row.sample.example] = row.sample.score
-        return cls(tuple(_curve(records, index, points) for index in range(len(stages))))
+        self.curves = [_curve(records, index, points) for index in range(len(stages))]
 
     def to_json(self) -> Mapping[str, object]:
-        """One object per stage."""
         return {"curves": [_curve_json(stage) for stage in self.curves]}
 
-    def tables(self) -> Sequence[Table]:
-        """One row per stage."""
-        return [
-            Table(
-                "Learning curves",
-                ("stage", "points", "n", "score 0.5 reached at", "asymptote of a sigmoid"),
-                tuple(_row(stage) for stage in self.curves),
-                "Points: rollouts (or optimizer steps) drawn for training in the stage until then, "
-                "and the mean test score, within a stage under the best prompt so far.",
-            )
-        ]
+    def tables(self) -> Iterator[Table]:
+        yield Table(
+            "Learning curves",
+            ("stage", "points", "n", "score 0.5 reached at", "asymptote of a sigmoid"),
+            tuple(_row(stage) for stage in self.curves),
+            "Points: rollouts (or optimizer steps) drawn for training in the stage until then, and "
+            "the mean test score, within a stage under the best prompt so far.",
+        )
 
 
 def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> Metric:
@@ -154,3 +145,73 @@ def _row(stage: StageCurve) -> tuple[Text, ...]:
         metric_text(stage.to_threshold, 0),
         asymptote_text,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePoint:
+    """What the channels saw in one cycle, on training problems."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    best_text: float | None
+    """Mean score of the best prompt on the anchor set (`fast/best_score`)."""
+    reward: float | None
+    """Mean reward of the rollouts (`slow/reward`)."""
+
+
+class Cycles(Section):
+    """One point per cycle; channels report in one event or in one each."""
+
+    chapter = "curves"
+    drawing_name = "cycles"
+
+    def __init__(self, records: Records) -> None:
+        self.stages = records.card.stages
+        metrics: dict[tuple[int, int], dict[str, float | None]] = {}
+        for event in records.events_of(CycleEvent):
+            metrics.setdefault((event.stage, event.cycle), {}).update(event.metrics)
+        self.points = [
+            CyclePoint(*place, values.get("fast/best_score"), values.get("slow/reward"))
+            for place, values in sorted(metrics.items())
+        ]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"cycles": self.points}
+
+    def draw(self) -> drawing.Drawing | None:
+        if all(p.best_text is None and p.reward is None for p in self.points):
+            return None
+        return drawing.draw(
+            self.drawing_name,
+            "Curves per cycle",
+            "On training problems, so not comparable with the test scores: the best prompt's mean "
+            "score on each cycle's anchor set, and the mean reward of the rollouts that the "
+            "weights then learned from. Dashed lines are where stages end.",
+            self._paint,
+            height=3.0,
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, stages = figure.add_subplot(), [point.stage for point in self.points]
+        lines = {
+            "prompts: best score on the anchor set": [p.best_text for p in self.points],
+            "weights: mean reward of rollouts": [p.reward for p in self.points],
+        }
+        for number, (name, values) in enumerate(lines.items()):
+            points = [(i + 0.5, value) for i, value in enumerate(values) if value is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, **drawing.series(number))
+        starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
+        ends = [*starts[1:], len(stages)]
+        drawing.stage_ends(axes, (*starts, len(stages)))
+        names = [drawing.label(stage_label(stages[i], self.stages[stages[i]])) for i in starts]
+        if len(names) > drawing.MANY:
+            names = [str(stages[i] + 1) for i in starts]
+        middles = [(a + b) / 2 for a, b in zip(starts, ends, strict=True)]
+        axes.set_xticks(middles, names, fontsize=7.5)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel("stage, one point per cycle")
+        drawing.score_axis(axes, "score or reward")
+        drawing.legend(axes, 1)

@@ -1,28 +1,14 @@
 """How far the weights moved from the base, and whether that goes with forgetting."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastslow.core.types import Metric
 from fastslow.measure.model.divergences import forgetting_on_kl
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.records.events import NEUTRAL, DriftEvent
-from fastslow.results.render.drawing import (
-    MAX_TASKS,
-    MUTED,
-    Drawing,
-    draw,
-    label,
-    legend,
-    score_axis,
-    series,
-)
+from fastslow.results.render import drawing
 from fastslow.results.render.layout import Table, Text, metric_text
 from fastslow.results.report.section import Records, Section
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ENTROPY = "Nats per generated token at temperature 1."
 NOTES = {
@@ -43,39 +29,32 @@ HIDDEN = ("neutral_ce_tuned", "neutral_ce_base")
 PROMPTS = {"with_text": "deployed prompt", "without_text": "seed prompt"}
 
 
-@dataclass(frozen=True, slots=True)
 class Drift(Section):
     """Divergences, entropies and cross-entropies, and the fit of forgetting on KL."""
 
-    matrix: ScoreMatrix
-    events: tuple[DriftEvent, ...]
-    """The last measurement of each (row, task, name, text)."""
-    fit: Mapping[str, Metric]
-    """Parabola of forgetting on KL over the later stages."""
-
     chapter = "drift"
-    drawing_names = ("kl",)
+    drawing_name = "kl"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Take the last measurement of each, in the order of the tasks."""
-        last = {(e.name, e.row, e.task, e.text): e for e in records.events_of(DriftEvent)}
+    def __init__(self, records: Records) -> None:
         order = {task: position for position, task in enumerate(records.card.tasks)}
 
         def place(event: DriftEvent) -> tuple[str, int, str, int, str]:
             return event.name, event.row, event.text, order.get(event.task, len(order)), event.task
 
-        events = tuple(sorted(last.values(), key=place))
-        return cls(records.matrix, events, _fit(records.matrix, _values(events, "kl_razor")))
+        last = {(e.name, e.row, e.task, e.text): e for e in records.events_of(DriftEvent)}
+        self.matrix, self.events = records.matrix, sorted(last.values(), key=place)
+        self.fit = _fit(records.matrix, _values(self.events, "kl_razor"))
+        """Parabola of forgetting on KL over the later stages."""
 
     def to_json(self) -> Mapping[str, object]:
-        """One object per measurement, and the fit."""
         return {"drift": self.events, "kl_fit": self.fit}
 
-    def tables(self) -> Sequence[Table]:
-        """One per divergence and entropy, then the fit."""
-        names = [n for n in dict.fromkeys(e.name for e in self.events) if n not in HIDDEN]
-        return [*(self._table(name) for name in names), self._fit_table()]
+    def tables(self) -> Iterator[Table]:
+        for name in dict.fromkeys(event.name for event in self.events):
+            if name not in HIDDEN:
+                yield self._table(name)
+        if self.events:
+            yield self._fit_table()
 
     def _table(self, name: str) -> Table:
         events = [event for event in self.events if event.name == name]
@@ -102,16 +81,15 @@ class Drift(Section):
         return Table(
             "Forgetting on KL",
             ("figure", "value", "formula"),
-            tuple(rows) if self.events else (),
+            tuple(rows),
             "Points: per later stage and earlier task, kl_razor on the stage's own inputs and what "
             "the earlier task has lost since it was learned. A description of these points, not a "
             "law.",
         )
 
-    def drawings(self) -> Sequence[Drawing | None]:
-        """Score of every trained task against how far the weights have moved on its inputs."""
+    def draw(self) -> drawing.Drawing | None:
         kl, lines = _values(self.events, "kl_fst"), {}
-        for number, task in enumerate(self.matrix.tasks[:MAX_TASKS]):
+        for number, task in enumerate(self.matrix.tasks[: drawing.MAX_TASKS]):
             points = [
                 (value, score, row)
                 for row, scores in enumerate(self.matrix.rows)
@@ -121,34 +99,32 @@ class Drift(Section):
             if points:
                 lines[task] = points
         if not lines:
-            return [None]
+            return None
 
-        def paint(figure: "Figure") -> None:
+        def paint(figure: drawing.Figure) -> None:
             axes = figure.add_subplot()
             for task, points in lines.items():
                 x, y, _ = zip(*points, strict=True)
-                look = series(self.matrix.tasks.index(task)) | {"lw": 0.9}
-                axes.plot(x, y, label=label(task), **look)
+                look = drawing.series(self.matrix.tasks.index(task)) | {"lw": 0.9}
+                axes.plot(x, y, label=drawing.label(task), **look)
+                look = {"textcoords": "offset points", "fontsize": 7, "color": drawing.MUTED}
                 for value, score, row in points:
-                    look = {"textcoords": "offset points", "fontsize": 7, "color": MUTED}
                     axes.annotate(str(row), (value, score), (4, 3), **look)
             axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
             axes.set_xlim(left=min(0.0, *(p[0] for points in lines.values() for p in points)))
             axes.grid(visible=True, axis="x")
-            score_axis(axes, "test score")
-            legend(axes)
+            drawing.score_axis(axes, "test score")
+            drawing.legend(axes)
 
-        return [
-            draw(
-                "kl",
-                "KL against score",
-                "Divergence from the base (kl_fst) on each task's test inputs under the deployed "
-                "prompt, and the task's score; the small numbers are the stages. Up and to the "
-                "left is more score for less change.",
-                paint,
-                height=2.7 + 0.18 * ((len(lines) + 2) // 3),
-            )
-        ]
+        return drawing.draw(
+            self.drawing_name,
+            "KL against score",
+            "Divergence from the base (kl_fst) on each task's test inputs under the deployed "
+            "prompt, and the task's score; the small numbers are the stages. Up and to the left is "
+            "more score for less change.",
+            paint,
+            height=2.7 + 0.18 * ((len(lines) + 2) // 3),
+        )
 
 
 def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:

@@ -1,8 +1,6 @@
 """The metrics of the whole run, with their formulas."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
@@ -25,43 +23,33 @@ HEADLINE = (
 """Metrics shown in the terminal; report.md and report.json have all of them."""
 
 
-@dataclass(frozen=True, slots=True)
 class Metrics(Section):
     """Every metric of the score matrix and of the learning curves."""
 
-    metrics: Mapping[str, Metric]
-    intervals: Mapping[str, Interval]
-    """95 % intervals of metrics that have one, tasks taken as fixed."""
-    bwt_warning: str | None
-    """Why backward transfer must not be read as retention; None if it may be."""
-
     chapter = "formulas"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Compute them from the matrix."""
+    def __init__(self, records: Records) -> None:
         matrix, floor = records.matrix, records.noise_floor
-        curves = records.section(Curves).curves
-        area = learning_curve_area(curves, records.steps_per_cycle)
-        metrics = {**final_metrics(matrix, noise_floor=floor), "lca": area}
-        intervals = _intervals(metrics, records.section(Tasks).summaries, matrix.num_stages)
-        return cls(metrics, intervals, why_bwt_says_nothing(matrix, floor or 0.0))
+        area = learning_curve_area(records.section(Curves).curves, records.steps_per_cycle)
+        self.metrics = {**final_metrics(matrix, noise_floor=floor), "lca": area}
+        summaries = records.section(Tasks).summaries
+        self.intervals = _intervals(self.metrics, summaries, matrix.num_stages)
+        """95 % intervals of metrics that have one, tasks taken as fixed."""
+        self.bwt_warning = why_bwt_says_nothing(matrix, floor or 0.0)
+        """Why backward transfer must not be read as retention; None if it may be."""
 
     def to_json(self) -> Mapping[str, object]:
-        """One key a field."""
         return {
             "metrics": self.metrics,
             "intervals": self.intervals,
             "bwt_warning": self.bwt_warning,
         }
 
-    def tables(self) -> Sequence[Table]:
-        """All metrics."""
-        return [self._table(tuple(self.metrics))]
+    def tables(self) -> Iterator[Table]:
+        yield self._table(tuple(self.metrics))
 
-    def terminal_tables(self) -> Sequence[Table]:
-        """Without the alternates."""
-        return [self._table(HEADLINE)]
+    def terminal_tables(self) -> Iterator[Table]:
+        yield self._table(HEADLINE)
 
     def _table(self, names: Sequence[str]) -> Table:
         rows = []

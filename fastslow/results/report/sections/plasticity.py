@@ -1,11 +1,11 @@
 """The probes of a run: whether fresh runs from its weights still learn, against the base."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, EvaluationError
@@ -16,23 +16,11 @@ from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.measure.stats.bootstrap import Estimate
-from fastslow.results.render.drawing import (
-    ACCENT,
-    MUTED,
-    Drawing,
-    draw,
-    label,
-    legend,
-    score_axis,
-)
+from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
 from fastslow.results.render.layout import Table, Text, brackets
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.curves import THRESHOLD
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 RESAMPLES = 400
 """Draws of a bootstrap interval. Source: ours, under a second a probe."""
@@ -56,71 +44,57 @@ class TaskProbe:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Plasticity(Section):
-    """Every probe, by task and row."""
-
-    probes: tuple[TaskProbe, ...]
-    has_curves: bool
-    """Whether there is a curve, be it of the base alone."""
-    rollouts: int
-    """Completions of every curve, each once: probes of several stages share that of the base."""
-    seconds: float
+    """Every probe, by task and row, and the cost of all their curves."""
 
     chapter = "plasticity"
-    drawing_names = ("plasticity",)
+    drawing_name = "plasticity"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Read the curves under probe/."""
+    def __init__(self, records: Records) -> None:
         curves = _read_curves(records.path)
-        seconds = float(sum(curve["seconds"] for curve in curves))
-        rollouts = sum(curve["rollouts"] for curve in curves)
-        probes = _probes(curves, records.noise_floor or 0.0)
-        return cls(probes, bool(curves), rollouts, seconds)
+        self.has_curves = bool(curves)
+        # each once: probes of several stages share the curve of the base
+        self.rollouts = sum(curve["rollouts"] for curve in curves)
+        self.seconds = float(sum(curve["seconds"] for curve in curves))
+        self.probes = _probes(curves, records.noise_floor or 0.0)
 
     def to_json(self) -> Mapping[str, object]:
-        """One object per probe."""
         return {"probes": [_probe_json(probe) for probe in self.probes]}
 
-    def tables(self) -> Sequence[Table]:
-        """One table per probe; its note has both curves."""
-        return [_table(probe) for probe in self.probes]
+    def tables(self) -> Iterator[Table]:
+        yield from map(_table, self.probes)
 
-    def drawings(self) -> Sequence[Drawing | None]:
-        """Curves of fresh runs, from a stage's weights and from the base."""
+    def draw(self) -> drawing.Drawing | None:
         probes = self.probes[:MAX_PROBES]
         if not probes:
-            return [None]
+            return None
         columns = min(2, len(probes))
         lines = math.ceil(len(probes) / columns)
 
-        def paint(figure: "Figure") -> None:
+        def paint(figure: drawing.Figure) -> None:
             panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
             for number, (axes, probe) in enumerate(zip(panels.flat, probes, strict=False)):
                 _paint_probe(axes, probe, is_first=number == 0)
             for axes in panels.flat[len(probes) :]:
                 axes.set_visible(False)
 
-        return [
-            draw(
-                "plasticity",
-                "Plasticity: fresh runs on a task of no stage",
-                "Validation score after so many updates, from the weights of a stage and from the "
-                "base, with the same settings, problems and seeds. Thin lines: single seeds. A "
-                "high start without a gain is retention or transfer, not plasticity.",
-                paint,
-                height=0.5 + 2.3 * lines,
-            )
-        ]
+        return drawing.draw(
+            self.drawing_name,
+            "Plasticity: fresh runs on a task of no stage",
+            "Validation score after so many updates, from the weights of a stage and from the "
+            "base, with the same settings, problems and seeds. Thin lines: single seeds. A high "
+            "start without a gain is retention or transfer, not plasticity.",
+            paint,
+            height=0.5 + 2.3 * lines,
+        )
 
 
-def _paint_probe(axes: "Axes", probe: TaskProbe, *, is_first: bool) -> None:
+def _paint_probe(axes: drawing.Axes, probe: TaskProbe, *, is_first: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     sides: tuple[tuple[str, Sequence[LearningCurve], str, str], ...] = (
-        ("from the stage's weights", probe.probe.tuned, ACCENT, "o"),
-        ("from the base", probe.probe.base, MUTED, "s"),
+        ("from the stage's weights", probe.probe.tuned, drawing.ACCENT, "o"),
+        ("from the base", probe.probe.base, drawing.MUTED, "s"),
     )
     for name, curves, colour, marker in sides:
         means = [curve.means() for curve in curves]
@@ -129,12 +103,14 @@ def _paint_probe(axes: "Axes", probe: TaskProbe, *, is_first: bool) -> None:
         middle = [fmean(values) for values in zip(*means, strict=True)]
         legend_name = name if is_first else None
         axes.plot(curves[0].at, middle, marker, ls="-", color=colour, label=legend_name)
-    axes.set_title(f"{label(probe.task)}, after stage {probe.row}", pad=22 if is_first else 6)
+    axes.set_title(
+        f"{drawing.label(probe.task)}, after stage {probe.row}", pad=22 if is_first else 6
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("updates")
-    score_axis(axes, "validation score")
+    drawing.score_axis(axes, "validation score")
     if is_first:
-        legend(axes, 1 if len(probe.task) > 10 else 2)
+        drawing.legend(axes, 1 if len(probe.task) > 10 else 2)
 
 
 def _probe_json(probe: TaskProbe) -> dict[str, object]:

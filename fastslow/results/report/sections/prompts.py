@@ -1,9 +1,8 @@
 """The prompt that each task is deployed with, and where it came from, step by step."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.records.deployments import deployed_row
@@ -59,40 +58,31 @@ class PromptLineage:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Prompts(Section):
     """The deployed prompts, in the order of the matrix, and every prompt that the run kept."""
 
-    prompts: tuple[Prompt, ...]
-    history: PromptHistory
-
     chapter = "prompts"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Take the last prompt of each task that the stage in use had chosen."""
+    def __init__(self, records: Records) -> None:
         row, tasks = deployed_row(records.path, len(records.card.stages)), records.card.tasks
         live = {e.task: e for e in records.events_of(TextEvent) if e.stage < row}
-        prompts = [
+        self.prompts = [
             Prompt(e.task, e.stage, e.program, e.validation_mean, e.validation_n)
             for e in (live[task] for task in tasks if task in live)
         ]
-        history = prompt_history(records.card.run, records.events, records.scores)
-        return cls(tuple(prompts), history)
+        self.history = prompt_history(records.card.run, records.events, records.scores)
 
-    def lineages(self) -> tuple[PromptLineage, ...]:
+    def lineages(self) -> list[PromptLineage]:
         """One per deployed prompt."""
-        return tuple(
+        return [
             PromptLineage(p, _cut(text_lines(p.program)), _steps(p.program, self.history))
             for p in self.prompts
-        )
+        ]
 
     def to_json(self) -> Mapping[str, object]:
-        """By task."""
         return {"prompts": {prompt.task: _prompt_json(prompt) for prompt in self.prompts}}
 
-    def page_tables(self) -> Sequence[Table]:
-        """Every prompt kept after every fast phase, best first."""
+    def page_tables(self) -> Iterator[Table]:
         live = {event.stage: event.program.text_hash for event in self.history.chosen}
         rows = [
             (
@@ -109,15 +99,13 @@ class Prompts(Section):
             for candidate in event.candidates
         ]
         cut = f" The first {MAX_ROWS} of {len(rows)}." if len(rows) > MAX_ROWS else ""
-        return [
-            Table(
-                "Prompts kept after each fast phase",
-                ("stage", "cycle", "prompt", "mean", "n", "made by", "from", ""),
-                tuple(rows[:MAX_ROWS]),
-                "Best first. Mean: on the problems of the cycle's anchor set, on which prompts are "
-                f"selected, so it is biased up.{cut}",
-            )
-        ]
+        yield Table(
+            "Prompts kept after each fast phase",
+            ("stage", "cycle", "prompt", "mean", "n", "made by", "from", ""),
+            tuple(rows[:MAX_ROWS]),
+            "Best first. Mean: on the problems of the cycle's anchor set, on which prompts are "
+            f"selected, so it is biased up.{cut}",
+        )
 
 
 def _prompt_json(prompt: Prompt) -> dict[str, object]:

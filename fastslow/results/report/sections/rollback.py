@@ -1,37 +1,26 @@
 """Which stage's policy is in use, where a rollback chose another than the last one's."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterator, Mapping
 
 from fastslow.records.deployments import deployed_row, deployments
-from fastslow.records.events import DeployEvent
 from fastslow.results.render.layout import Table, Text
-from fastslow.results.report.cells import Cell
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.scores import score_text
 
 
-@dataclass(frozen=True, slots=True)
 class Rollback(Section):
     """The last rollback, or going forward again."""
 
-    event: DeployEvent | None
-    """None where the last stage was never left."""
-    cells: Mapping[str, Cell]
-    """The scores of the policy in use, by task."""
-
     chapter = "prompts"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Read deployed.jsonl, if there is one."""
-        event = next(reversed(deployments(records.path)), None)
+    def __init__(self, records: Records) -> None:
+        self.event = next(reversed(deployments(records.path)), None)
+        """None where the last stage was never left."""
         row = deployed_row(records.path, len(records.card.stages))
-        return cls(event, dict(zip(records.card.tasks, records.cells[row], strict=True)))
+        self.cells = dict(zip(records.card.tasks, records.cells[row], strict=True))
 
     def to_json(self) -> Mapping[str, object]:
-        """No key at all without a rollback, so that reports of other runs stay as they are."""
+        # no key at all without a rollback, so that reports of other runs stay as they are
         event = self.event
         if event is None:
             return {}
@@ -46,11 +35,10 @@ class Rollback(Section):
             }
         }
 
-    def tables(self) -> Sequence[Table]:
-        """One row per task."""
+    def tables(self) -> Iterator[Table]:
         event = self.event
         if event is None:
-            return []
+            return
         rows = [
             (
                 Text(task),
@@ -60,13 +48,11 @@ class Rollback(Section):
             )
             for task, cell in self.cells.items()
         ]
-        return [
-            Table(
-                "Deployed",
-                ("task", "score", "weights", "prompt"),
-                tuple(rows),
-                f"`fastslow rollback` put the policy after stage {event.row} in use at {event.at}, "
-                f"in place of the one after stage {event.before}. The other tables are about the "
-                "run as it was trained.",
-            )
-        ]
+        yield Table(
+            "Deployed",
+            ("task", "score", "weights", "prompt"),
+            tuple(rows),
+            f"`fastslow rollback` put the policy after stage {event.row} in use at {event.at}, in "
+            f"place of the one after stage {event.before}. The other tables are about the run as "
+            "it was trained.",
+        )

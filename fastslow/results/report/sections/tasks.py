@@ -1,31 +1,19 @@
 """What became of each task: learned, forgotten or kept, with paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
-from fastslow.results.render.drawing import (
-    ACCENT,
-    INK,
-    MAX_TASKS,
-    MUTED,
-    PAPER,
-    Drawing,
-    draw,
-    label,
-    legend,
-)
-from fastslow.results.render.layout import Table, Text, difference, score_or_dash
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, difference, metric_text, score_or_dash
 from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 NONE = "\N{EN DASH}"
 """Stands where there is no value."""
+TERMS = ("forgetting_chaudhry", "forgetting_relative", "min_acc", "retention_gain")
+"""Terms of each task that have a column; report.json has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,80 +67,65 @@ class Outcome:
     """The smallest drop that would have been found, where none was."""
 
 
-@dataclass(frozen=True, slots=True)
 class Tasks(Section):
     """Every task of the matrix, in its order."""
 
-    summaries: tuple[TaskSummary, ...]
-    num_stages: int
-
     chapter = "scores"
-    drawing_names = ("tasks",)
+    drawing_name = "tasks"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Compare base, learned and final scores of each task, example by example."""
+    def __init__(self, records: Records) -> None:
         versions = {row.sample.task: row.sample.version for row in records.scores}
-        summaries = [_summary(records, task, versions.get(task)) for task in records.card.tasks]
-        return cls(tuple(summaries), len(records.card.stages))
+        self.num_stages = len(records.card.stages)
+        self.summaries = [
+            _summary(records, task, versions.get(task)) for task in records.card.tasks
+        ]
 
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> list[Outcome]:
         """One per task."""
-        return tuple(_outcome(summary, self.num_stages) for summary in self.summaries)
+        return [_outcome(summary, self.num_stages) for summary in self.summaries]
 
     def to_json(self) -> Mapping[str, object]:
-        """By task."""
         return {"per_task": {summary.task: _task_json(summary) for summary in self.summaries}}
 
-    def tables(self) -> Sequence[Table]:
-        """One row per task."""
+    def tables(self) -> Iterator[Table]:
         header = ("task", "n", "base", "learned", "final")
-        return [
-            Table(
-                "Tasks",
-                (*header, "learned - base", "final - learned", "detectable drop"),
-                tuple(_task_row(summary) for summary in self.summaries),
-                "Paired over the same examples, 95 % intervals, uncorrected for the number of "
-                "tasks. ! beyond chance at 5 % (exact McNemar for 0/1 scores, else the interval). "
-                "Detectable drop: the smallest one that would be found with 80 % power.",
-            )
-        ]
+        yield Table(
+            "Tasks",
+            (*header, "learned - base", "final - learned", "detectable drop"),
+            tuple(_task_row(summary) for summary in self.summaries),
+            "Paired over the same examples, 95 % intervals, uncorrected for the number of tasks. ! "
+            "beyond chance at 5 % (exact McNemar for 0/1 scores, else the interval). Detectable "
+            "drop: the smallest one that would be found with 80 % power.",
+        )
 
-    def drawings(self) -> Sequence[Drawing]:
-        """Each task at the base, when learned, and at the end."""
-        return [
-            draw(
-                "tasks",
-                "What became of each task",
-                "Score with the untouched base, right after the task's own stage, and at the end.",
-                self._paint,
-                height=1.2 + 0.45 * len(self.summaries[:MAX_TASKS]),
-            )
-        ]
+    def draw(self) -> drawing.Drawing:
+        return drawing.draw(
+            self.drawing_name,
+            "What became of each task",
+            "Score with the untouched base, right after the task's own stage, and at the end.",
+            self._paint,
+            height=1.2 + 0.45 * len(self.summaries[: drawing.MAX_TASKS]),
+        )
 
-    def _paint(self, figure: "Figure") -> None:
-        axes, summaries = figure.add_subplot(), self.summaries[:MAX_TASKS]
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, summaries = figure.add_subplot(), self.summaries[: drawing.MAX_TASKS]
         for number, summary in enumerate(summaries):
             points = (
-                ("base", summary.base, -0.2, MUTED, "o", PAPER),
-                ("learned", summary.learned, 0.0, ACCENT, "s", ACCENT),
-                ("final", summary.final, 0.2, INK, "D", INK),
+                ("base", summary.base, -0.2, drawing.MUTED, "o", drawing.PAPER),
+                ("learned", summary.learned, 0.0, drawing.ACCENT, "s", drawing.ACCENT),
+                ("final", summary.final, 0.2, drawing.INK, "D", drawing.INK),
             )
             for name, cell, shift, colour, marker, fill in points:
                 if cell is None or cell.score is None:
                     continue
                 y, first = number + shift, None if number else name
-                if cell.interval is not None:
-                    axes.plot([cell.interval.low, cell.interval.high], [y, y], color=colour, lw=1)
+                drawing.interval_line(axes, y, cell.interval, colour)
                 axes.plot(cell.score, y, marker, color=colour, mfc=fill, label=first, clip_on=False)
-        axes.set_yticks(range(len(summaries)), [label(summary.task) for summary in summaries])
-        axes.set_ylim(len(summaries) - 0.5, -0.5)
+        names = [drawing.label(summary.task) for summary in summaries]
+        drawing.named_rows(axes, range(len(names)), names, "score, with 95 % interval")
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel("score, with 95 % interval")
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        legend(axes)
+        drawing.legend(axes)
 
 
 def _summary(records: Records, task: str, version: str | None) -> TaskSummary:
@@ -196,7 +169,6 @@ def _comparison_json(comparison: Comparison) -> Mapping[str, Json]:
 
 
 def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
-    change = summary.change.difference
     return (
         Text(summary.task),
         Text(str(summary.final.n or summary.base.n)),
@@ -205,7 +177,7 @@ def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
         Text(score_or_dash(summary.final.score)),
         _comparison_text(summary.gain),
         _comparison_text(summary.change),
-        Text("-" if change is None else f"{change.smallest_detectable:.2f}"),
+        _detectable(summary),
     )
 
 
@@ -261,3 +233,36 @@ def _amount(comparison: Comparison) -> tuple[str, str]:
     if change.low is None or change.high is None:
         return f"{change.mean:+.2f}", change.reason or ""
     return f"{change.mean:+.2f}", f"[{change.low:+.2f}, {change.high:+.2f}]"
+
+
+class Forgetting(Section):
+    """The terms of each trained task; their JSON is that of `Tasks`."""
+
+    chapter = "forgetting"
+
+    def __init__(self, records: Records) -> None:
+        self.summaries = [s for s in records.section(Tasks).summaries if s.terms]
+
+    def tables(self) -> Iterator[Table]:
+        yield Table(
+            "Forgetting by task",
+            ("task", *TERMS, "detectable drop", "noise floor"),
+            tuple(_forgetting_row(summary) for summary in self.summaries),
+            "Each task's part of the mean of that name. Detectable drop: the smallest one that "
+            "would be found with 80 % power. Noise floor: max - min over repeated evaluations of "
+            "the base.",
+        )
+
+
+def _forgetting_row(summary: TaskSummary) -> tuple[Text, ...]:
+    return (
+        Text(summary.task),
+        *(metric_text(summary.terms[name]) for name in TERMS),
+        _detectable(summary),
+        metric_text(summary.noise_floor),
+    )
+
+
+def _detectable(summary: TaskSummary) -> Text:
+    change = summary.change.difference
+    return Text("-" if change is None else f"{change.smallest_detectable:.2f}")

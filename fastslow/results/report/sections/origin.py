@@ -1,11 +1,11 @@
-"""What the channels said a reader must know, and which answers graders could not grade."""
+"""How a run was made: what the channels noted, and the machine with its versions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from fastslow.records.events import CycleEvent, Event, GraderEvent
 from fastslow.results.render.layout import Table, Text
+from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Records, Section, stage_label
 
 
@@ -22,27 +22,19 @@ class Note:
     """May quote untrusted text."""
 
 
-@dataclass(frozen=True, slots=True)
 class Notes(Section):
-    """All notes, in order."""
-
-    notes: tuple[Note, ...]
-    stages: tuple[str, ...]
+    """What a reader must know, in order."""
 
     chapter = "origin"
 
-    @classmethod
-    def compute(cls, records: Records) -> Self:
-        """Collect them."""
-        notes = [note for event in records.events for note in _notes_of(event)]
-        return cls(tuple(notes), records.card.stages)
+    def __init__(self, records: Records) -> None:
+        self.stages = records.card.stages
+        self.notes = [note for event in records.events for note in _notes_of(event)]
 
     def to_json(self) -> Mapping[str, object]:
-        """One object per note."""
         return {"notes": self.notes}
 
-    def tables(self) -> Sequence[Table]:
-        """One row per note."""
+    def tables(self) -> Iterator[Table]:
         rows = [
             (
                 Text(stage_label(note.stage, self.stages[note.stage])),
@@ -52,7 +44,7 @@ class Notes(Section):
             )
             for note in self.notes
         ]
-        return [Table("Notes", ("stage", "cycle", "channel", "what happened"), tuple(rows))]
+        yield Table("Notes", ("stage", "cycle", "channel", "what happened"), tuple(rows))
 
 
 def _notes_of(event: Event) -> Iterator[Note]:
@@ -62,3 +54,22 @@ def _notes_of(event: Event) -> Iterator[Note]:
     elif isinstance(event, GraderEvent):
         text = f"{event.failures} answers could not be graded and count as 0; the last, "
         yield Note(event.stage, event.cycle, f"grader of {event.task}", text + event.last)
+
+
+class Environment(Section):
+    """environment.json as it is."""
+
+    chapter = "origin"
+
+    def __init__(self, records: Records) -> None:
+        self.environment = read_object(records.path / "environment.json")
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"environment": self.environment}
+
+    def page_tables(self) -> Iterator[Table]:
+        rows = []
+        for name, value in self.environment.items():
+            inner = value.items() if isinstance(value, Mapping) else [("", value)]
+            rows += [(Text(f"{name} {key}".strip()), Text(f"{leaf}")) for key, leaf in inner]
+        yield Table("Environment", ("of the machine", "value"), tuple(rows))
