@@ -4,45 +4,47 @@ from pathlib import Path
 
 from fastslow.results.report.data import Report
 from fastslow.results.report.section import Records, Section
-from fastslow.results.report.sections.channel_split import ChannelSplit
-from fastslow.results.report.sections.completions import Completions
-from fastslow.results.report.sections.cost import Cost, Reflection, Stages
-from fastslow.results.report.sections.curves import Curves, Cycles
-from fastslow.results.report.sections.drift import Drift
-from fastslow.results.report.sections.metrics import Metrics
-from fastslow.results.report.sections.origin import Environment, Notes
-from fastslow.results.report.sections.plasticity import Plasticity
-from fastslow.results.report.sections.prompts import Prompts
-from fastslow.results.report.sections.remedies import Remedies, Shrink
-from fastslow.results.report.sections.rollback import Rollback
-from fastslow.results.report.sections.scores import Scores, ScoresOverStages
-from fastslow.results.report.sections.tasks import Forgetting, Tasks
-from fastslow.results.report.sections.weights import Geometry, Measured, Proxies
+from fastslow.results.report.sections import (
+    channel_split,
+    completions,
+    cost,
+    curves,
+    drift,
+    metrics,
+    origin,
+    plasticity,
+    prompts,
+    remedies,
+    rollback,
+    scores,
+    tasks,
+    weights,
+)
 
 SECTIONS: tuple[type[Section], ...] = (
-    Scores,
-    ScoresOverStages,
-    Rollback,
-    Tasks,
-    Metrics,
-    Forgetting,
-    ChannelSplit,
-    Curves,
-    Cycles,
-    Drift,
-    Plasticity,
-    Geometry,
-    Proxies,
-    Measured,
-    Shrink,
-    Remedies,
-    Notes,
-    Stages,
-    Cost,
-    Reflection,
-    Prompts,
-    Completions,
-    Environment,
+    scores.Scores,
+    scores.ScoresOverStages,
+    rollback.Rollback,
+    tasks.Tasks,
+    metrics.Metrics,
+    tasks.Forgetting,
+    channel_split.ChannelSplit,
+    curves.Curves,
+    curves.Cycles,
+    drift.Drift,
+    plasticity.Plasticity,
+    weights.Geometry,
+    weights.Proxies,
+    weights.Measured,
+    remedies.Shrink,
+    remedies.Remedies,
+    origin.Notes,
+    cost.Stages,
+    cost.Cost,
+    cost.Reflection,
+    prompts.Prompts,
+    completions.Completions,
+    origin.Environment,
 )
 """Every subject of a report, in the order of report.md."""
 

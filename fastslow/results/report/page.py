@@ -9,9 +9,11 @@ from fastslow.results.render.html import render
 from fastslow.results.render.layout import Table
 from fastslow.results.report.data import Report
 from fastslow.results.report.sections.completions import Completions
+from fastslow.results.report.sections.cost import Cost
+from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.sections.tasks import Tasks
-from fastslow.results.report.verdict import key_figures, verdict_sentences
+from fastslow.results.report.verdict import verdict_sentences
 
 CHAPTERS = (
     ("scores", "Scores", ""),
@@ -71,10 +73,11 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "report": report,
             "headline": first,
             "verdict": " ".join(others),
-            "keys": key_figures(report),
+            "metrics": report.section(Metrics),
+            "cost": report.section(Cost),
             "outcomes": report.section(Tasks).outcomes(),
             "chapters": _chapters(report, drawings),
-            "lineages": report.section(Prompts).lineages(),
+            "prompts": report.section(Prompts),
             "samples": report.section(Completions).samples,
             "command": shlex.join(report.command),
         },
@@ -82,7 +85,7 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
 
 
 def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[Chapter]:
-    """The chapters that have something to show, each with what its sections bring."""
+    """The chapters that have something to show, each with its figures and tables."""
     chapters = []
     for name, title, intro in CHAPTERS:
         sections = [section for section in report.sections if section.chapter == name]

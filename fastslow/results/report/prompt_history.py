@@ -114,19 +114,26 @@ def trace_lines(history: PromptHistory, name: str) -> Iterator[str]:
     Raises:
         ConfigError: No prompt, or more than one, has that name.
     """
-    programs = history.programs
-    program: PromptProgram | None = find(history, name)
-    seen: set[str] = set()
-    while program is not None and program.text_hash not in seen:
-        seen.add(program.text_hash)
+    last = find(history, name)
+    for program in ancestors(last, history):
+        last = program
         yield origin(program)
         for line in text_lines(program):
             yield f"    {visible(line)}"
-        parent = program.lineage.parent
-        program = None if parent is None else programs.get(parent)
-        if parent is not None and program is None:
-            start = "the prompt the task started from" if parent in history.seeds else "not kept"
-            yield f"{visible(parent)}  {start}"
+    parent = last.lineage.parent
+    if parent is not None and parent not in history.programs:
+        start = "the prompt the task started from" if parent in history.seeds else "not kept"
+        yield f"{visible(parent)}  {start}"
+
+
+def ancestors(program: PromptProgram, history: PromptHistory) -> Iterator[PromptProgram]:
+    """A prompt, its parent, and so on, as far as they were kept; each once."""
+    programs, seen = history.programs, set[str]()
+    current: PromptProgram | None = program
+    while current is not None and current.text_hash not in seen:
+        yield current
+        seen.add(current.text_hash)
+        current = programs.get(current.lineage.parent or "")
 
 
 def origin(program: PromptProgram) -> str:

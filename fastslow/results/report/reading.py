@@ -1,7 +1,7 @@
 """The files of a run folder that a report needs next to the records, and whether they all fit.
 
-A run folder may come from anywhere: what is missing, damaged or contradictory is a typed error that
-names the file.
+A run folder may come from anywhere: a missing, damaged or contradictory file is a typed error that
+names it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -30,13 +30,9 @@ def render_terminal(report: Report) -> "RenderableType":
     """
     from rich.console import Group
 
-    blocks: list[RenderableType] = [_text(verdict(report), "bold"), _text("")]
-    tables = [table for section in report.sections for table in section.terminal_tables()]
-    for table in tables:
-        if table.rows:
-            blocks += [_table(table), _text(table.note, "dim"), _text("")]
+    tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
+    blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
     prompts = report.section(Prompts).prompts
-    blocks += [_text("Prompts", "bold")]
     if not prompts:
         blocks.append(_text("No prompt was chosen: every task is deployed with its seed prompt."))
     for prompt in prompts:

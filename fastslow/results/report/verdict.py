@@ -1,50 +1,17 @@
-"""A report in a few sentences, each with its uncertainty, and its key figures."""
+"""A report in a few sentences, each with its uncertainty."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from fastslow.core.types import Metric
 from fastslow.results.render.layout import brackets, difference
 from fastslow.results.report.data import Report
-from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.plasticity import Plasticity, TaskProbe
 from fastslow.results.report.sections.rollback import Rollback
-from fastslow.results.report.sections.tasks import NONE, Tasks, TaskSummary
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFigure:
-    """A figure set large."""
-
-    name: str
-    value: str
-    note: str
-    """Its interval, or why there is no value."""
-
-
-def key_figures(report: Report) -> tuple[KeyFigure, ...]:
-    """The figures one asks for first."""
-    metrics, intervals = report.section(Metrics).metrics, report.section(Metrics).intervals
-    cost, interval = report.section(Cost), brackets(intervals.get("bwt_gem")).strip()
-    trained = cost.rollouts["fast"] + cost.rollouts["slow"]
-    return (
-        _key("learning accuracy", metrics["learning_accuracy"]),
-        _key("final average accuracy", metrics["average_accuracy"]),
-        _key("backward transfer", metrics["bwt_gem"], interval, "+.2f"),
-        _key("forgetting", metrics["forgetting_chaudhry"], "positive = forgot"),
-        KeyFigure("rollouts to train", f"{trained:,}", f"{cost.seconds / 60:.1f} minutes in all"),
-    )
-
-
-def _key(name: str, metric: Metric, note: str = "", form: str = ".2f") -> KeyFigure:
-    if metric.value is None:
-        return KeyFigure(name, NONE, metric.reason or "")
-    return KeyFigure(name, f"{metric.value:{form}}", note)
+from fastslow.results.report.sections.tasks import Tasks, TaskSummary
 
 
 def verdict(report: Report) -> str:
-    """What was learned and what was forgotten, with uncertainty, in a few sentences.
+    """The tasks learned and forgotten, with uncertainty, in a few sentences.
 
     Never says that nothing was forgotten: it says how large a drop would have been missed.
     """

@@ -115,14 +115,17 @@ def test_the_first_screen_has_verdict_matrix_and_a_word_on_each_task(page: str) 
 
 
 def test_the_words_on_each_task_are_as_worked_by_hand(tmp_path: Path) -> None:
-    outcomes = build_report(write_run(tmp_path)).section(Tasks).outcomes()
+    run = write_run(tmp_path)
+    outcomes = build_report(run).section(Tasks).outcomes()
     # beta: six of eight from wrong to right, p = 2/64; gamma: five, p = 2/32, not beyond chance
-    assert [(o.task, o.kind) for o in outcomes] == [
+    assert [(summary.task, kind) for summary, kind, _ in outcomes] == [
         ("alpha", "forgot"),
         ("beta", "kept"),
         ("gamma", "not-learned"),
     ]
-    assert outcomes[1].remark == "detectable: 0.32"
+    page = page_of(run)
+    assert "● kept<small>detectable: 0.32</small>" in page
+    assert "<td>-0.88<small>[-1.00, -0.63]</small></td>" in page
 
 
 def test_the_page_has_one_verdict_its_first_sentence_as_the_heading(tmp_path: Path) -> None:
@@ -224,7 +227,8 @@ def test_the_lineage_of_a_deployed_prompt_shows_what_each_step_changed(tmp_path:
             PopulationEvent(0, 0, "alpha", (Candidate(first, {"a": 1.0}),)),
             TextEvent(0, "alpha", "live", second, 0.5, 8),
         )
-    newest, oldest = build_report(run).section(Prompts).lineages()[0].steps
+    prompts = build_report(run).section(Prompts)
+    newest, oldest = prompts.steps(prompts.prompts[0])
     assert newest.lines == (" system: Answer.", "-system: Briefly.", "+system: In one word.")
     assert newest.is_difference
     assert oldest.lines == ("system: Answer.", "system: Briefly.")

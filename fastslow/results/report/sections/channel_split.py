@@ -31,7 +31,7 @@ DRAWN = (
 
 @dataclass(frozen=True, slots=True)
 class TaskSplit:
-    """What weights and prompt brought to one task, and what each of them lost."""
+    """Gains of one task by weights and prompt, and the losses of each."""
 
     task: str
     same_text: bool

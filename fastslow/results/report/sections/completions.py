@@ -25,7 +25,7 @@ CellSamples: TypeAlias = dict[str, SampleScore]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One graded completion, and what it was when the task had just been learned."""
+    """A graded completion, and that of the same example when the task had just been learned."""
 
     now: SampleScore
     learned: SampleScore | None = None

@@ -137,7 +137,7 @@ def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], fl
 
 
 def _fit(matrix: ScoreMatrix, razor: Mapping[tuple[int, str], float]) -> dict[str, Metric]:
-    """One point per later stage and earlier task: what it lost, at the stage's `kl_razor`."""
+    """One point per later stage and earlier task: its loss, at the stage's `kl_razor`."""
     divergences, losses = [], []
     for i in range(2, matrix.num_stages + 1):
         kl = razor.get((i, matrix.stages[i - 1]))

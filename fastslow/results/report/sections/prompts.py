@@ -3,12 +3,19 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import TextEvent
 from fastslow.results.render.layout import Table, Text
-from fastslow.results.report.prompt_history import PromptHistory, origin, prompt_history, text_lines
+from fastslow.results.report.prompt_history import (
+    PromptHistory,
+    ancestors,
+    origin,
+    prompt_history,
+    text_lines,
+)
 from fastslow.results.report.section import Records, Section, stage_label
 
 MAX_STEPS = 8
@@ -45,17 +52,7 @@ class Step:
     is_difference: bool
     """Whether `lines` begin with `+`, `-` or a space, as in a unified diff."""
     note: str
-    """What `lines` are; why there is no difference to a parent."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLineage:
-    """A deployed prompt and its ancestors, newest first."""
-
-    prompt: Prompt
-    lines: tuple[str, ...]
-    """The deployed prompt, raw."""
-    steps: tuple[Step, ...]
+    """The nature of `lines`; why there is no difference to a parent."""
 
 
 class Prompts(Section):
@@ -72,12 +69,16 @@ class Prompts(Section):
         ]
         self.history = prompt_history(records.card.run, records.events, records.scores)
 
-    def lineages(self) -> list[PromptLineage]:
-        """One per deployed prompt."""
-        return [
-            PromptLineage(p, _cut(text_lines(p.program)), _steps(p.program, self.history))
-            for p in self.prompts
-        ]
+    def lines(self, prompt: Prompt) -> tuple[str, ...]:
+        """A deployed prompt, raw."""
+        return _cut(text_lines(prompt.program))
+
+    def steps(self, prompt: Prompt) -> list[Step]:
+        """A deployed prompt and its ancestors, newest first."""
+        programs = list(islice(ancestors(prompt.program, self.history), MAX_STEPS + 1))
+        parents = [*programs[1:], None][:MAX_STEPS]
+        pairs = zip(programs[:MAX_STEPS], parents, strict=True)
+        return [_step(program, parent, self.history) for program, parent in pairs]
 
     def to_json(self) -> Mapping[str, object]:
         return {"prompts": {prompt.task: _prompt_json(prompt) for prompt in self.prompts}}
@@ -119,19 +120,6 @@ def _prompt_json(prompt: Prompt) -> dict[str, object]:
         "validation_mean": prompt.validation_mean,
         "validation_n": prompt.validation_n,
     }
-
-
-def _steps(program: PromptProgram, history: PromptHistory) -> tuple[Step, ...]:
-    programs, seen = history.programs, {program.text_hash}
-    steps: list[Step] = []
-    current: PromptProgram | None = program
-    while current is not None and len(steps) < MAX_STEPS:
-        name = current.lineage.parent
-        parent = None if name is None or name in seen else programs.get(name)
-        steps.append(_step(current, parent, history))
-        seen.add(name or "")
-        current = parent
-    return tuple(steps)
 
 
 def _step(program: PromptProgram, parent: PromptProgram | None, history: PromptHistory) -> Step:

@@ -10,8 +10,6 @@ from fastslow.results.render.layout import Table, Text, difference, metric_text,
 from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
 
-NONE = "\N{EN DASH}"
-"""Stands where there is no value."""
 TERMS = ("forgetting_chaudhry", "forgetting_relative", "min_acc", "retention_gain")
 """Terms of each task that have a column; report.json has all."""
 
@@ -49,24 +47,6 @@ class TaskSummary:
         return self.learned_row is not None and gain is not None and gain.is_rise
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one task, for the first screen."""
-
-    task: str
-    learned: tuple[str, str]
-    """Learned minus base, and its interval or why there is none."""
-    since: tuple[str, str]
-    """Final minus learned, likewise."""
-    gain_kept: str
-    """Share of the learned gain that is still there."""
-    kind: str
-    """`forgot`, `kept`, `improved`, `last`, `not-learned` or `unknown`."""
-    word: str
-    remark: str
-    """The smallest drop that would have been found, where none was."""
-
-
 class Tasks(Section):
     """Every task of the matrix, in its order."""
 
@@ -80,9 +60,9 @@ class Tasks(Section):
             _summary(records, task, versions.get(task)) for task in records.card.tasks
         ]
 
-    def outcomes(self) -> list[Outcome]:
-        """One per task."""
-        return [_outcome(summary, self.num_stages) for summary in self.summaries]
+    def outcomes(self) -> list[tuple[TaskSummary, str, str]]:
+        """Each task with its kind of outcome (a class of style.css) and the words for it."""
+        return [(summary, *_outcome(summary, self.num_stages)) for summary in self.summaries]
 
     def to_json(self) -> Mapping[str, object]:
         return {"per_task": {summary.task: _task_json(summary) for summary in self.summaries}}
@@ -189,24 +169,7 @@ def _comparison_text(comparison: Comparison) -> Text:
     return Text(difference(change) + mark, "strong" if change.is_drop else "plain")
 
 
-def _outcome(summary: TaskSummary, last: int) -> Outcome:
-    share = summary.terms.get("retention_gain")
-    kind, word = _word(summary, last)
-    change, remark = summary.change.difference, ""
-    if kind == "kept" and change is not None:
-        remark = f"detectable: {change.smallest_detectable:.2f}"
-    return Outcome(
-        summary.task,
-        _amount(summary.gain),
-        (NONE, "") if kind == "last" else _amount(summary.change),
-        NONE if share is None or share.value is None else f"{share.value:.2f}",
-        kind,
-        word,
-        remark,
-    )
-
-
-def _word(summary: TaskSummary, last: int) -> tuple[str, str]:
+def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
     gain, change = summary.gain.difference, summary.change.difference
     if summary.learned_row is None:
         return "unknown", "held out"
@@ -223,16 +186,6 @@ def _word(summary: TaskSummary, last: int) -> tuple[str, str]:
     if change.is_rise:
         return "improved", "▲ improved"
     return "kept", "● kept"
-
-
-def _amount(comparison: Comparison) -> tuple[str, str]:
-    """A paired difference, and its interval or the reason why there is none."""
-    change = comparison.difference
-    if change is None:
-        return NONE, comparison.reason or ""
-    if change.low is None or change.high is None:
-        return f"{change.mean:+.2f}", change.reason or ""
-    return f"{change.mean:+.2f}", f"[{change.low:+.2f}, {change.high:+.2f}]"
 
 
 class Forgetting(Section):
