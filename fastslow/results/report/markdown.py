@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import visible
+from fastslow.records.events import TextEvent
 from fastslow.results.render.markdown import code, inline, table_lines
 from fastslow.results.report.data import Report
-from fastslow.results.report.sections.prompts import Prompt, Prompts
+from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 
 _LONGEST_TEXT = 4000
@@ -43,7 +44,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _prompt(prompt: Prompt) -> Iterator[str]:
+def _prompt(prompt: TextEvent) -> Iterator[str]:
     yield f"### {inline(prompt.task)}"
     yield ""
     chosen = (

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastslow.core.text import shorten, visible
+from fastslow.records.events import TextEvent
 from fastslow.results.render.layout import Table
 from fastslow.results.report.data import Report
-from fastslow.results.report.sections.prompts import Prompt, Prompts
+from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _table(table: Table) -> "RenderableType":
     return rich_table
 
 
-def _prompt(prompt: Prompt) -> list["RenderableType"]:
+def _prompt(prompt: TextEvent) -> list["RenderableType"]:
     program, mean = prompt.program, prompt.validation_mean
     scored = "" if mean is None else f", validation {mean:.2f} on {prompt.validation_n}"
     lines: list[RenderableType] = [

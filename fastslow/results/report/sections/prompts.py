@@ -29,19 +29,6 @@ MAX_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """The prompt a task is deployed with at the end of the run."""
-
-    task: str
-    stage: int
-    """Index of the stage that chose it, from 0."""
-    program: PromptProgram
-    validation_mean: float | None
-    """Mean validation score in [0, 1] by which it was chosen."""
-    validation_n: int
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One prompt on the way, and how it differs from the one it was made from."""
 
@@ -63,17 +50,14 @@ class Prompts(Section):
     def __init__(self, records: Records) -> None:
         row, tasks = deployed_row(records.path, len(records.card.stages)), records.card.tasks
         live = {e.task: e for e in records.events_of(TextEvent) if e.stage < row}
-        self.prompts = [
-            Prompt(e.task, e.stage, e.program, e.validation_mean, e.validation_n)
-            for e in (live[task] for task in tasks if task in live)
-        ]
+        self.prompts = [live[task] for task in tasks if task in live]
         self.history = prompt_history(records.card.run, records.events, records.scores)
 
-    def lines(self, prompt: Prompt) -> tuple[str, ...]:
+    def lines(self, prompt: TextEvent) -> tuple[str, ...]:
         """A deployed prompt, raw."""
         return _cut(text_lines(prompt.program))
 
-    def steps(self, prompt: Prompt) -> list[Step]:
+    def steps(self, prompt: TextEvent) -> list[Step]:
         """A deployed prompt and its ancestors, newest first."""
         programs = list(islice(ancestors(prompt.program, self.history), MAX_STEPS + 1))
         parents = [*programs[1:], None][:MAX_STEPS]
@@ -109,7 +93,7 @@ class Prompts(Section):
         )
 
 
-def _prompt_json(prompt: Prompt) -> dict[str, object]:
+def _prompt_json(prompt: TextEvent) -> dict[str, object]:
     program = prompt.program.to_json()
     return {
         "stage": prompt.stage,
