@@ -1,7 +1,7 @@
 """report.html: what it says, and that what it quotes can do nothing."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,15 +11,19 @@ from jinja2 import UndefinedError
 from fastslow.core.prompts import Candidate, Lineage, PromptProgram
 from fastslow.records.events import PopulationEvent, TextEvent
 from fastslow.records.run_folder import RunDir
+from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import TEMPLATES, render
-from fastslow.results.report import build_report
+from fastslow.results.render.layout import Table, Text
+from fastslow.results.report import build, build_report
+from fastslow.results.report.page import CHAPTERS
 from fastslow.results.report.page import page as page_text
+from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.sections.tasks import Tasks
 from fastslow.results.report.verdict import verdict_sentences
 from tests.support.hostile_folder import ATTACKS, write_hostile_run
-from tests.support.run_folder import OUTCOMES, write_run
+from tests.support.run_folder import OUTCOMES, report_json, terminal, write_run
 
 VOID = {"meta", "br", "wbr", "img", "link", "input", "hr"}
 
@@ -245,3 +249,44 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     page = page_of(run)
     assert page.count('<td class="none">not measured</td>') == 9
     assert "Prompts kept after" not in page
+
+
+class Own(Section):
+    """A subject of a test's own."""
+
+    drawing_name = "own"
+
+    def __init__(self, records: Records) -> None:
+        self.rows = len(records.cells)
+
+    def tables(self) -> list[Table]:
+        return [Table("Own", ("rows",), ((Text(str(self.rows)),),))]
+
+    def draw(self) -> Drawing:
+        return Drawing("own", "Own", "A caption.", "<svg></svg>", b"")
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"own": self.rows}
+
+
+def test_a_new_subject_is_one_class_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path)
+    monkeypatch.setattr(build, "SECTIONS", (*build.SECTIONS, Own))
+    assert report_json(run)["own"] == 4
+    assert "## Own\n\n| rows |" in (run / "report.md").read_text()
+    assert "Own" in terminal(run)
+    report = build_report(run)
+    page = page_text(report, [report.section(Own).draw()])
+    assert "<caption>Own</caption>" in page[page.index('<section id="other"') :]
+    assert '<figcaption id="caption-own">A caption.</figcaption>' in page
+
+
+def test_no_two_sections_write_one_key_or_one_drawing(tmp_path: Path) -> None:
+    sections = build_report(write_run(tmp_path)).sections
+    keys = [key for section in sections for key in section.to_json()]
+    names = [section.drawing_name for section in sections if section.drawing_name]
+    assert len(keys) == len(set(keys))
+    assert len(names) == len(set(names)) == 9
+    assert {section.chapter for section in sections} <= {name for name, *_ in CHAPTERS} | {""}
