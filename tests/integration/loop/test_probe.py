@@ -120,5 +120,5 @@ def test_a_run_that_has_ended_can_be_probed_on_any_task_it_never_visits(
     with pytest.raises(ConfigError, match="expected 1 to 2, got 3"):
         launch.probe(run, "held_out", stage=3)
     (run / "probe" / "held_out" / "row-001-seed-0.json").write_text("{")
-    with pytest.raises(CheckpointError, match="no curve of a probe"):
+    with pytest.raises(CheckpointError, match="not a curve of a probe"):
         build_report(run)
