@@ -133,14 +133,14 @@ def _row(stage: StageCurve) -> tuple[Text, ...]:
     name, curve = Text(stage_label(stage.stage, stage.task)), stage.curve
     if curve is None or stage.to_threshold is None:
         return (name, Text(stage.reason or "", "dim"), Text("-"), Text("-"), Text("-"))
-    points = ", ".join(f"{n}: {mean:.2f}" for n, mean in zip(curve.at, curve.means(), strict=True))
+    points = zip(curve.at, curve.means(), strict=True)
     asymptote = stage.sigmoid["sigmoid_asymptote"]
     asymptote_text = metric_text(asymptote.metric)
     if asymptote.interval is not None:
         asymptote_text = Text(asymptote_text.text + brackets(asymptote.interval))
     return (
         name,
-        Text(f"{points} ({curve.unit})"),
+        Text(f"{', '.join(f'{n}: {mean:.2f}' for n, mean in points)} ({curve.unit})"),
         Text(str(curve.num_examples)),
         metric_text(stage.to_threshold, 0),
         asymptote_text,

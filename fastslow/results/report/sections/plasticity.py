@@ -150,9 +150,9 @@ def _table(probe: TaskProbe) -> Table:
         tuple(rows),
         f"Fresh runs ({probe.settings['kind']}, {len(base)} seed(s)) on a task of no stage; "
         f"validation score of {base[0].num_examples} examples after "
-        f"{', '.join(map(str, base[0].at))} updates from these weights: {_means(tuned)}; from the "
-        f"base: {_means(base)}. A high start without a gain is retention or transfer, not "
-        f"plasticity. 95 % bootstrap intervals over {resampled}.",
+        f"{', '.join(map(str, base[0].at))} updates from these weights: {_means(tuned)}; "
+        f"from the base: {_means(base)}. A high start without a gain is retention or transfer, "
+        f"not plasticity. 95 % bootstrap intervals over {resampled}.",
     )
 
 
