@@ -67,9 +67,9 @@ def compare(
     from fastslow.results.compare.write import write_comparison
     from fastslow.results.report.terminal import render_tables
 
-    found = compare_runs([run_folder(run) for run in runs])
-    written = () if out is None else write_comparison(found, out)
-    output().print(render_tables(verdicts(found), comparison_tables(found)))
+    comparison = compare_runs([run_folder(run) for run in runs])
+    written = () if out is None else write_comparison(comparison, out)
+    output().print(render_tables(verdicts(comparison), comparison_tables(comparison)))
     for path in written:
         print(f"written: {visible(str(path))}")
 

@@ -110,9 +110,7 @@ def find(kind: type[D], use: str) -> D:
     return definition
 
 
-def parameter_class(
-    function: Callable[[Any], Any], noun: str, name: str, base: type[C]
-) -> type[C]:
+def parameter_class(function: Callable[[Any], Any], noun: str, name: str, base: type[C]) -> type[C]:
     """The class that annotates the one argument of a plug-in's function.
 
     Raises:

@@ -1,6 +1,7 @@
 """All metrics of one score matrix: of the whole run, and of one task with its reasons."""
 
 from collections.abc import Callable
+from functools import partial
 
 from fastslow.core.types import Metric
 from fastslow.measure.scores.accuracy import (
@@ -99,46 +100,37 @@ def task_metrics(
         noise_floor: As in `retention_gain`.
         reference: As in `intransigence`.
     """
-    floor = noise_floor or 0.0
-    lost = f"R[{R.num_stages},{j}]"
-    best = f"max_{{{j}<=l<{R.num_stages}}} R[l,{j}]"
-
-    def term(name: str, formula: str, compute: Callable[[], float], *, needs_later: bool) -> Metric:
-        def value() -> float:
-            each_task_once(R)
-            if needs_later and j == R.num_stages:
-                raise Undefined("learned in the last stage: nothing came after")
-            return compute()
-
-        return figure(name, formula, value)
-
-    later = (
-        ("min_acc", f"min_{{l>{j}}} R[l,{j}]", lambda: worst_of(R, j)),
-        ("forgetting_chaudhry", f"{best} - {lost}", lambda: forgetting_of(R, j)),
-        (
-            "forgetting_chaudhry_any",
-            f"max_{{1<=l<{R.num_stages}}} R[l,{j}] - {lost}",
+    T, floor = R.num_stages, noise_floor or 0.0
+    end, best, gain = f"R[{T},{j}]", f"max_{{{j}<=l<{T}}} R[l,{j}]", f"(R[{j},{j}] - R[0,{j}])"
+    later: dict[str, tuple[str, Callable[[], float]]] = {
+        "min_acc": (f"min_{{l>{j}}} R[l,{j}]", lambda: worst_of(R, j)),
+        "forgetting_chaudhry": (f"{best} - {end}", lambda: forgetting_of(R, j)),
+        "forgetting_chaudhry_any": (
+            f"max_{{1<=l<{T}}} R[l,{j}] - {end}",
             lambda: forgetting_any_of(R, j),
         ),
-        (
-            "forgetting_incl_final",
-            f"max(0, {best} - {lost})",
+        "forgetting_incl_final": (
+            f"max(0, {best} - {end})",
             lambda: max(0.0, forgetting_of(R, j)),
         ),
-        ("forgetting_first_last", f"R[{j},{j}] - {lost}", lambda: R[j, j] - R[R.num_stages, j]),
-        (
-            "forgetting_relative",
-            f"({best} - {lost}) / {best}",
+        "forgetting_first_last": (f"R[{j},{j}] - {end}", lambda: R[j, j] - R[T, j]),
+        "forgetting_relative": (
+            f"({best} - {end}) / {best}",
             lambda: forgetting_relative_of(R, j),
         ),
-    )
-    gain = f"(R[{j},{j}] - R[0,{j}])"
-    always = (
-        ("retention_gain", f"({lost} - R[0,{j}]) / {gain}", lambda: retention_of(R, j, floor)),
-        ("intransigence", f"r_{j} - R[{j},{j}]", lambda: intransigence_of(R, j, reference)),
-    )
-    terms = [
-        *(term(*given, needs_later=True) for given in later),
-        *(term(*given, needs_later=False) for given in always),
-    ]
-    return {metric.name: metric for metric in terms}
+    }
+    always: dict[str, tuple[str, Callable[[], float]]] = {
+        "retention_gain": (f"({end} - R[0,{j}]) / {gain}", lambda: retention_of(R, j, floor)),
+        "intransigence": (f"r_{j} - R[{j},{j}]", lambda: intransigence_of(R, j, reference)),
+    }
+
+    def term(name: str, compute: Callable[[], float]) -> float:
+        each_task_once(R)
+        if name in later and j == T:
+            raise Undefined("learned in the last stage: nothing came after")
+        return compute()
+
+    return {
+        name: figure(name, formula, partial(term, name, compute))
+        for name, (formula, compute) in (later | always).items()
+    }

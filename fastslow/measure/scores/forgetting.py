@@ -24,7 +24,7 @@ def forgetting_of(R: ScoreMatrix, j: int) -> float:
     "(Chaudhry et al. 2018, arXiv 1801.10112, from the task's own stage on)"
 )
 def forgetting_chaudhry(R: ScoreMatrix) -> float:
-    """Forgetting, the default. The last row is no part of the maximum, so it may be negative."""
+    """Forgetting, the default. The last row is not part of the maximum, so it may be negative."""
     return fmean(forgetting_of(R, j) for j in earlier_tasks(R))
 
 

@@ -1,4 +1,4 @@
-"""Intransigence: what a run failed to learn, without which forgetting cannot be read.
+"""Intransigence: how far a run failed to learn, without which forgetting cannot be read.
 
 Letters as in `matrix.py`. r_j is the score on task j of a reference run: one model trained on all
 tasks together (`joint`), or one trained on task j alone with the same budget (`isolated`).
@@ -16,14 +16,14 @@ from fastslow.measure.stats.figure import Undefined
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What another run reached on the same tasks."""
+    """The scores of another run on the same tasks."""
 
     kind: Literal["joint", "isolated"]
     """Trained on all tasks so far together, or on each task alone from the base."""
     scores: Mapping[str, float]
     """Its test score in [0, 1], by task name."""
 
-    def of(self, task: str) -> float:
+    def score_of(self, task: str) -> float:
         """r_j of the task of that name.
 
         Raises:
@@ -49,11 +49,11 @@ def intransigence_of(R: ScoreMatrix, j: int, reference: Reference | None) -> flo
     """
     if reference is None:
         raise Undefined("not measured: needs a reference run (joint, or each task alone)")
-    return reference.of(R.stages[j - 1]) - R[j, j]
+    return reference.score_of(R.stages[j - 1]) - R[j, j]
 
 
 def intransigence(R: ScoreMatrix, reference: Reference | None = None) -> Metric:
-    """How much worse each task was learned than by a reference run; belongs beside `bwt_gem`.
+    """How much worse each task was learned than by a reference run; read it with `bwt_gem`.
 
     Its formula ends with which reference it is, `ref=joint` or `ref=isolated`. Values of I_j that
     rise with j are a cheap sign of lost plasticity.
@@ -62,15 +62,14 @@ def intransigence(R: ScoreMatrix, reference: Reference | None = None) -> Metric:
         R: The score matrix.
         reference: None when there is no such run.
     """
-    measured = _mean_intransigence(R, reference)
+    mean = _mean_intransigence(R, reference)
     label = "" if reference is None else f"; ref={reference.kind}"
-    return replace(measured, formula=measured.formula + label)
+    return replace(mean, name="intransigence", formula=mean.formula + label)
 
 
 @metric(
     "1/T sum_{j<=T} (r_j - R[j,j]), r_j a reference model's score; positive = failed to learn "
-    "(Chaudhry et al. 2018)",
-    name="intransigence",
+    "(Chaudhry et al. 2018)"
 )
 def _mean_intransigence(R: ScoreMatrix, reference: Reference | None) -> float:
     return fmean(intransigence_of(R, j, reference) for j in every_stage(R))

@@ -1,9 +1,9 @@
-"""The score matrix, and what turns a formula on it into a metric.
+"""The score matrix, and the decorator that turns a formula on it into a metric.
 
 In the formulas of `accuracy.py`, `transfer.py`, `forgetting.py` and `intransigence.py` stages and
 tasks count from 1, task j is the one stage j trains on, T is the last stage, row 0 is the untouched
 base: `R[i, j]` is the score on task j after stage i. The same formula after stage k is
-`name(matrix.upto(k))`. Scores come from `measure/evaluator.py` through the records.
+`name(matrix.upto(k))`.
 """
 
 import functools
@@ -17,9 +17,6 @@ from fastslow.core.types import Metric, PromptPolicy
 from fastslow.measure.stats.figure import Undefined, figure
 
 P = ParamSpec("P")
-
-FORMULAS: dict[str, str] = {}
-"""Metric name to its formula and source, in one line; filled by the decorators `metric`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,32 +107,28 @@ def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolic
 
 
 def metric(
-    formula: str, name: str | None = None
+    formula: str,
 ) -> Callable[
     [Callable[Concatenate[ScoreMatrix, P], float]], Callable[Concatenate[ScoreMatrix, P], Metric]
 ]:
-    """Turn a function on the matrix into a metric: a value, or None and a reason.
+    """Turn a function on the matrix into a metric of its name: a value, or None and a reason.
 
     Args:
         formula: The formula and its source, in one line.
-        name: Of the metric; the function's where it is None.
     """
 
     def declare(
         function: Callable[Concatenate[ScoreMatrix, P], float],
     ) -> Callable[Concatenate[ScoreMatrix, P], Metric]:
-        given = name or function.__name__
-        FORMULAS[given] = formula
-
         @functools.wraps(function)
-        def measured(R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
+        def measure(R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
             def value() -> float:
                 each_task_once(R)
                 return function(R, *args, **kwargs)
 
-            return figure(given, formula, value)
+            return figure(function.__name__, formula, value)
 
-        return measured
+        return measure
 
     return declare
 

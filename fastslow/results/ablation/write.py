@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.core.types import Json
-from fastslow.measure.stats.over_seeds import Estimate
+from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
@@ -56,30 +56,31 @@ def verdict(result: Result) -> str:
 
 
 def _difference(result: Result) -> str:
-    named = result.config.claims
-    assert named is not None
-    found = {o.minus: o.estimate for o in result.differences if o.metric == "average_accuracy"}
+    claims = result.config.claims
+    assert claims is not None
+    accuracy = {d.minus: d.estimate for d in result.differences if d.metric == "average_accuracy"}
     return "".join(
-        _said(f"Average accuracy of {named.fast_slow} minus {arm}", found[arm])
-        for arm in (named.slow_only, named.frozen_text)
-        if arm in found
+        _sentence(f"Average accuracy of {claims.fast_slow} minus {arm}", accuracy[arm])
+        for arm in (claims.slow_only, claims.frozen_text)
+        if arm in accuracy
     )
 
 
 def _transfer(result: Result) -> str:
-    named = result.config.claims
-    assert named is not None
+    claims = result.config.claims
+    assert claims is not None
     for arm in result.arms:
-        if arm.arm == named.fast_slow and "bwt_gem" in arm.metrics:
-            return _said(f"Backward transfer of {named.fast_slow}", arm.metrics["bwt_gem"])
+        if arm.arm == claims.fast_slow and "bwt_gem" in arm.metrics:
+            return _sentence(f"Backward transfer of {claims.fast_slow}", arm.metrics["bwt_gem"])
     return ""
 
 
-def _said(what: str, found: Estimate | str) -> str:
-    if isinstance(found, str) or found.low is None or found.high is None:
+def _sentence(subject: str, estimate: SeedEstimate | str) -> str:
+    if isinstance(estimate, str) or estimate.low is None or estimate.high is None:
         return ""
-    alone = " over examples of one seed" if found.sd is None else ""
-    return f"{what}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{alone}. "
+    alone = " over examples of one seed" if estimate.sd is None else ""
+    limits = f"[{estimate.low:+.2f}, {estimate.high:+.2f}]"
+    return f"{subject}: {estimate.mean:+.2f} {limits}{alone}. "
 
 
 SCHEMA_VERSION = 1
@@ -119,7 +120,7 @@ def write_result(result: Result, folder: Path) -> None:
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
-    """The text of ablation.md; its pictures lie beside it, under figures/."""
+    """The text of ablation.md; its pictures lie next to it, under figures/."""
     lines = [f"# Ablation {result.config.name}", ""]
     for table in tables(result):
         lines += table_lines(table)
@@ -149,26 +150,26 @@ def result_json(result: Result) -> dict[str, Json]:
                 "tasks": list(arm.tasks),
                 "rollouts": arm.rollouts,
                 "kl_fst": estimate_json(arm.kl),
-                "metrics": {name: estimate_json(found) for name, found in arm.metrics.items()},
+                "metrics": {name: estimate_json(mean) for name, mean in arm.metrics.items()},
             }
             for arm in result.arms
         },
         "differences": [
             {
-                "metric": one.metric,
-                "arm": one.arm,
-                "minus": one.minus,
-                "holm": one.holm,
-                **estimate_json(one.estimate),
+                "metric": difference.metric,
+                "arm": difference.arm,
+                "minus": difference.minus,
+                "holm": difference.holm,
+                **estimate_json(difference.estimate),
             }
-            for one in result.differences
+            for difference in result.differences
         ],
         "claims": {claim.name: asdict(claim) for claim in result.claims},
         "frozen_text_claims": {claim.name: asdict(claim) for claim in result.frozen_text_claims},
     }
 
 
-def estimate_json(estimate: Estimate | str) -> dict[str, Json]:
+def estimate_json(estimate: SeedEstimate | str) -> dict[str, Json]:
     """An estimate as plain data; without a value, with its reason."""
     if isinstance(estimate, str):
         return {"value": None, "reason": estimate}
@@ -206,54 +207,47 @@ def arms_csv(result: Result) -> str:
     """One line per arm and metric."""
     lines: list[Sequence[object]] = []
     for arm in result.arms:
-        for name, found in (*arm.metrics.items(), ("kl_fst", arm.kl)):
-            lines.append([arm.arm, arm.runs, name, *_numbers(found)])
-        for name, spent in arm.rollouts.items():
-            lines.append([arm.arm, arm.runs, f"rollouts_{name}", _number(spent), "", "", ""])
+        for name, estimate in (*arm.metrics.items(), ("kl_fst", arm.kl)):
+            lines.append([arm.arm, arm.runs, name, *_numbers(estimate)])
+        for name, rollouts in arm.rollouts.items():
+            lines.append([arm.arm, arm.runs, f"rollouts_{name}", _number(rollouts), "", "", ""])
     return _csv(("arm", "runs", "metric", "mean", "sd", "low", "high"), lines)
 
 
 def differences_csv(result: Result) -> str:
     """One line per paired difference."""
     lines = []
-    for one in result.differences:
-        found, tail = one.estimate, ["", "", ""]
-        if not isinstance(found, str):
-            p_value = found.test.p_value if found.test else None
-            tail = [_number(value) for value in (found.detectable, p_value, one.holm)]
-        lines.append([one.arm, one.minus, one.metric, *_numbers(found), *tail])
+    for difference in result.differences:
+        estimate, tail = difference.estimate, ["", "", ""]
+        if not isinstance(estimate, str):
+            p_value = estimate.test.p_value if estimate.test else None
+            tail = [_number(value) for value in (estimate.detectable, p_value, difference.holm)]
+        names = (difference.arm, difference.minus, difference.metric)
+        lines.append([*names, *_numbers(estimate), *tail])
     header = ("arm", "minus", "metric", "mean", "sd", "low", "high", "detectable", "p", "holm")
     return _csv(header, lines)
 
 
 def runs_csv(plan: Plan) -> str:
-    """One line per planned run: where it lies, how it stands, how long it took."""
+    """One line per planned run: its folder, its status, its seconds."""
     lines = []
     for run in plan.runs:
-        found = plan.find(run)
-        seconds: float | None = None
-        if found.path is not None:
-            events = read_events(found.path / "events.jsonl")
-            seconds = max((e.seconds for e in events if isinstance(e, RunEvent)), default=None)
-        where = found.path.name if found.path else ""
-        lines.append(
-            [
-                run.arm,
-                run.seed,
-                run.order or "",
-                run.hash,
-                found.status,
-                where,
-                "" if seconds is None else f"{seconds:.1f}",
-            ]
-        )
+        status = plan.status_of(run)
+        folder = seconds = ""
+        if status.path is not None:
+            folder = status.path.name
+            events = read_events(status.path / "events.jsonl")
+            if marks := [event.seconds for event in events if isinstance(event, RunEvent)]:
+                seconds = f"{max(marks):.1f}"
+        names = (run.arm, run.seed, run.order or "", run.hash)
+        lines.append([*names, status.state, folder, seconds])
     return _csv(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), lines)
 
 
-def _numbers(found: Estimate | str) -> list[str]:
-    if isinstance(found, str):
+def _numbers(estimate: SeedEstimate | str) -> list[str]:
+    if isinstance(estimate, str):
         return ["", "", "", ""]
-    return [_number(value) for value in (found.mean, found.sd, found.low, found.high)]
+    return [_number(value) for value in (estimate.mean, estimate.sd, estimate.low, estimate.high)]
 
 
 def _number(value: float | None) -> str:

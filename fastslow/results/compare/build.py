@@ -1,4 +1,4 @@
-"""Reads run folders and holds them against the first; no model is needed."""
+"""Reads run folders and compares them with the first; no model is needed."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,9 @@ from fastslow.results.compare.data import (
     Arm,
     ArmComparison,
     ArmRun,
-    Comparison,
+    RunComparison,
     ScoreLine,
+    ScorePhase,
 )
 from fastslow.results.report.build import build_report
 from fastslow.results.report.cells import Cell, CellTable
@@ -33,7 +34,7 @@ PLACES = frozenset({"name", "runs_dir", "tracking", "seed"})
 """Top-level keys that say where things go, and the seed; runs that share all others are an arm."""
 
 
-def compare_runs(paths: Sequence[Path]) -> Comparison:
+def compare_runs(paths: Sequence[Path]) -> RunComparison:
     """Compare runs, example by example where they were scored on the same.
 
     Runs whose configurations differ in nothing but the seed are one arm, unless that would leave
@@ -44,7 +45,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
 
     Raises:
         ConfigError: Fewer than two folders, or one given twice.
-        CheckpointError: One is no run folder, or a record in it is damaged.
+        CheckpointError: One is not a run folder, or a record in it is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
     if len(paths) < 2:
@@ -61,7 +62,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     groups = _arms(sides)
     arms = tuple(Arm(_arm_name(group), tuple(s.run for s in group)) for group in groups)
     tasks = tuple(dict.fromkeys(task for side in sides for task in side.run.report.tasks))
-    return Comparison(
+    return RunComparison(
         arms=arms,
         tasks=tasks,
         settings=_settings(groups),
@@ -118,15 +119,15 @@ def _leaves(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
 
 def _recipe(side: Side) -> str:
     """Everything of a configuration that makes an arm, as one text."""
-    kept = {key: v for key, v in side.config.items() if key.split(".")[0] not in PLACES}
-    return json.dumps(kept, sort_keys=True)
+    recipe = {key: v for key, v in side.config.items() if key.split(".")[0] not in PLACES}
+    return json.dumps(recipe, sort_keys=True)
 
 
 def _arms(sides: Sequence[Side]) -> list[list[Side]]:
     groups: list[list[Side]] = []
     for side in sides:
         for group in groups:
-            is_new_seed = side.run.seed not in {other.run.seed for other in group}
+            is_new_seed = side.run.seed not in {member.run.seed for member in group}
             if _recipe(group[0]) == _recipe(side) and is_new_seed:
                 group.append(side)
                 break
@@ -143,17 +144,17 @@ def _arm_name(group: Sequence[Side]) -> str:
 def _settings(groups: Sequence[Sequence[Side]]) -> dict[str, tuple[Json, ...]]:
     configs = [group[0].config for group in groups]
     keys = sorted({key for config in configs for key in config})
-    found = {key: tuple(config.get(key) for config in configs) for key in keys}
+    by_key = {key: tuple(config.get(key) for config in configs) for key in keys}
     hidden = PLACES - {"seed"}
     return {
         key: values
-        for key, values in found.items()
+        for key, values in by_key.items()
         if key.split(".")[0] not in hidden and any(value != values[0] for value in values)
     }
 
 
 def _pairs(baseline: Sequence[Side], group: Sequence[Side]) -> tuple[list[Pair], list[str]]:
-    """What is held against what, and what a reader must know of it."""
+    """The runs that are compared with each other, and notes on the pairing."""
     seeds = {side.run.seed: side for side in baseline}
     pairs = [(seeds[side.run.seed], side) for side in group if side.run.seed in seeds]
     if not pairs and len(baseline) == len(group) == 1:
@@ -164,11 +165,9 @@ def _pairs(baseline: Sequence[Side], group: Sequence[Side]) -> tuple[list[Pair],
         )
         return [(baseline[0], group[0])], [note]
     notes = []
-    left = len(baseline) + len(group) - 2 * len(pairs)
-    if pairs and left:
-        notes.append(f"{left} runs have no partner with the same seed and are left out.")
-    if len(pairs) == 1:
-        notes.append("One seed: intervals are over test examples and say nothing of other seeds.")
+    unpaired = len(baseline) + len(group) - 2 * len(pairs)
+    if pairs and unpaired:
+        notes.append(f"{unpaired} runs have no partner with the same seed and are left out.")
     return pairs, notes
 
 
@@ -196,20 +195,14 @@ def _compare(
 
 def _lines(arm: str, side: Side) -> Iterator[ScoreLine]:
     for summary in side.run.report.summaries:
-        cells: Mapping[Any, Cell | None] = {
-            "base": summary.base,
-            "learned": summary.learned,
-            "final": summary.final,
-        }
-        for phase, cell in cells.items():
+        cells: tuple[tuple[ScorePhase, Cell | None], ...] = (
+            ("base", summary.base),
+            ("learned", summary.learned),
+            ("final", summary.final),
+        )
+        for phase, cell in cells:
             if cell is not None:
+                task, score, interval = summary.task, cell.score, cell.interval
                 yield ScoreLine(
-                    arm,
-                    side.run.run,
-                    side.run.seed,
-                    summary.task,
-                    phase,
-                    cell.score,
-                    cell.interval,
-                    cell.n,
+                    arm, side.run.run, side.run.seed, task, phase, score, interval, cell.n
                 )

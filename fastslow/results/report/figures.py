@@ -151,9 +151,9 @@ def stages(report: Report) -> Drawing:
             _whiskers(axes, column, look["color"], (number - len(tasks) / 2) * 0.02)
             axes.plot(*zip(*known, strict=True), label=label(task), **look) if known else None
         for curve in report.curves:
-            if curve.curve is None or curve.task not in tasks or not curve.curve.at[-1]:
+            if curve.curve is None or curve.task not in tasks or not curve.curve.counts[-1]:
                 continue
-            where = [curve.stage + at / curve.curve.at[-1] for at in curve.curve.at]
+            where = [curve.stage + at / curve.curve.counts[-1] for at in curve.curve.counts]
             look = series(tasks.index(curve.task)) | {"mfc": PAPER, "lw": 0.9, "ls": ":"}
             axes.plot(where[1:-1], curve.curve.means()[1:-1], **look)
         names = _rows(report)

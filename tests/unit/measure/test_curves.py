@@ -34,7 +34,7 @@ def test_a_planted_sigmoid_is_recovered() -> None:
 
 def test_the_asymptote_has_an_interval_that_is_wider_the_earlier_the_curve_ends() -> None:
     long = planted((5, 10, 15, 20, 25, 30, 60, 90, 120), examples=12, noise=0.1)
-    short = LearningCurve("steps", long.at[:6], long.scores[:6])
+    short = LearningCurve("steps", long.counts[:6], long.scores[:6])
     widths = []
     for curve in (long, short):
         asymptote = fit_sigmoid(curve, random.Random(0), resamples=40)["sigmoid_asymptote"]

@@ -4,19 +4,18 @@ import math
 from statistics import stdev
 
 import pytest
+from scipy.stats import t, ttest_1samp
 
 from fastslow.measure.stats.over_seeds import (
     average,
     difference,
     over_seeds_alone,
     over_seeds_and_examples,
-    quantile,
 )
 
 
-def test_quantiles_are_those_of_the_table() -> None:
-    assert quantile(0.975, 2) == pytest.approx(4.3027, abs=1e-4)
-    assert quantile(0.975, 1e9) == pytest.approx(1.96, abs=1e-3)
+def quantile(p: float, df: float) -> float:
+    return float(t.ppf(p, df))
 
 
 def test_with_one_seed_the_interval_is_over_examples_alone() -> None:
@@ -27,6 +26,7 @@ def test_with_one_seed_the_interval_is_over_examples_alone() -> None:
     assert found.sd is None
     assert found.low == pytest.approx(0.75 - quantile(0.975, 3) * se)
     assert found.per_seed == {7: 0.75}
+    assert found.p_value == pytest.approx(ttest_1samp(values, 0).pvalue)
 
 
 def test_both_sources_of_spread_add_up() -> None:
@@ -64,7 +64,8 @@ def test_seeds_that_agree_leave_the_spread_of_the_examples() -> None:
 
 def test_equal_figures_of_seeds_have_no_interval() -> None:
     found = over_seeds_alone({0: 0.2, 1: 0.2})
-    assert (found.low, found.detectable, found.covers) == (None, None, "every seed gave the same")
+    assert (found.low, found.detectable, found.p_value) == (None, None, None)
+    assert found.covers == "every seed gave the same"
 
 
 def test_differences_and_means_keep_to_what_is_shared() -> None:

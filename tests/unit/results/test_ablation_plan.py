@@ -127,22 +127,22 @@ def test_an_ablation_is_known_by_its_arms() -> None:
 def test_runs_are_found_by_name_and_configuration() -> None:
     made = plan()
     first, second = made.runs[:2]
-    assert made.find(first).status == "missing"
+    assert made.status_of(first).state == "missing"
     with RunDir.create(first.config, {}, ()) as run_dir:
-        assert made.find(first).status == "running"
-    assert made.find(first).status == "broken"
+        assert made.status_of(first).state == "running"
+    assert made.status_of(first).state == "broken"
     run_dir.mark("finished")
-    assert made.find(first).status == "finished"
-    assert made.find(first).path == run_dir.path
-    assert made.find(second).status == "missing"
+    assert made.status_of(first).state == "finished"
+    assert made.status_of(first).path == run_dir.path
+    assert made.status_of(second).state == "missing"
 
 
 def test_a_changed_configuration_is_another_run_and_said() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         run_dir.mark("finished")
     changed = plan(FILE, "evaluation.test_examples=4")
-    found = changed.find(changed.runs[0])
-    assert (found.status, found.others) == ("missing", (plan().runs[0].hash,))
+    found = changed.status_of(changed.runs[0])
+    assert (found.state, found.others) == ("missing", (plan().runs[0].hash,))
     note = plan_table(changed).note
     assert "Run before with another configuration" in note
     assert "base-s3" in note
@@ -163,7 +163,7 @@ def test_runs_that_scored_other_versions_of_a_task_are_not_compared() -> None:
 def test_a_damaged_card_is_no_run() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         (run_dir.path / "run.json").write_text("{")
-    assert plan().find(plan().runs[0]).status == "missing"
+    assert plan().status_of(plan().runs[0]).state == "missing"
 
 
 def test_the_plan_shows_budgets_of_arms_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fastslow.config.ablation import ClaimsConfig
-from fastslow.results.ablation.claim_measures import MISSED
 from fastslow.results.ablation.claims import Claim, put_to_the_test
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import read_records_file, records_jsonl
 from fastslow.results.ablation.result import make_result
+from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.tables import tables
 from tests.support.made_ablation import both_and_slow, config, record
 

@@ -12,12 +12,13 @@ import pytest
 
 from fastslow.cli.main import main
 from fastslow.core.errors import ConfigError
+from fastslow.measure.stats.intervals import wilson
 from fastslow.measure.stats.significance import holm
 from fastslow.records.events import DriftEvent
 from fastslow.records.run_folder import RunDir
 from fastslow.results.compare.build import compare_runs
-from fastslow.results.compare.data import ArmComparison, Comparison, Contrast, Quantity
-from fastslow.results.compare.tables import verdicts
+from fastslow.results.compare.data import ArmComparison, Contrast, Quantity, RunComparison
+from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.compare.write import json_text, markdown, page, scores_csv, write_comparison
 from tests.support.hostile_folder import TASK, write_hostile_run
 from tests.support.run_folder import OUTCOMES, write_run
@@ -44,7 +45,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return write_run(tmp_path / "a"), edit(write_run(tmp_path / "b", KEPT), {"slow.lr": 1e-9})
 
 
-def one(found: Comparison, quantity: Quantity, task: str) -> Contrast:
+def one(found: RunComparison, quantity: Quantity, task: str) -> Contrast:
     [comparison] = found.comparisons
     return next(c for c in comparison.tasks[quantity] if c.name == task)
 
@@ -124,6 +125,25 @@ def test_drift_is_not_paired_and_takes_both_standard_errors(tmp_path: Path) -> N
     assert (beta.difference, beta.low, beta.reason) == (0.0, None, "no standard error was recorded")
 
 
+def test_drift_of_several_seeds_is_as_uncertain_as_its_seeds(tmp_path: Path) -> None:
+    runs = [
+        edit(write_run(tmp_path / f"{arm}{seed}"), {"seed": seed, "slow.lr": lr})
+        for arm, lr in (("a", 1e-4), ("b", 1e-3))
+        for seed in (0, 1)
+    ]
+    for run, value in zip(runs, (0.5, 0.5, 0.25, 0.375), strict=True):
+        with RunDir.open(run) as run_dir:
+            run_dir.events.append(
+                DriftEvent(3, "alpha", "kl_fst", value, None, 8, "t", "with_text", 0.01)
+            )
+    drift = {c.name: c for c in compare_runs(runs).comparisons[0].drift}
+    alpha, beta = drift["kl_fst, alpha"], drift["kl_fst, beta"]
+    assert (alpha.difference, alpha.covers) == (-0.1875, "seeds")
+    # differences of -.25 and -.125: se = .0625, t(.975, 1) = 12.7062
+    assert alpha.low == pytest.approx(-0.1875 - 12.7062 * 0.0625, abs=1e-5)
+    assert (beta.difference, beta.reason) == (0.0, "every seed gave the same")
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
@@ -185,13 +205,21 @@ def test_runs_that_differ_in_their_seed_alone_are_an_arm_paired_by_seed(tmp_path
     assert len(comparison.pairs) == 2
     assert comparison.notes == ("1 runs have no partner with the same seed and are left out.",)
     alpha = one(found, "final", "alpha")
-    assert (alpha.difference, alpha.n, alpha.test) == (0.375, 8, "normal")
+    assert (alpha.difference, alpha.n, alpha.test) == (0.375, 8, "Student's t")
+    # both seeds say the same, which leaves the spread of eight examples: t(.975, 7) = 2.364624
+    assert alpha.low == pytest.approx(0.375 - 2.364624 * 0.517549 / 8**0.5, abs=1e-6)
+    assert alpha.covers == "seeds and examples"
+    beta = one(found, "final", "beta")
+    assert (beta.low, beta.reason) == (None, "every seed gave the same")
+    assert beta.smallest_detectable == pytest.approx(wilson(0, 8).high)
     assert alpha.seed_differences == (0.375, 0.375)
     assert alpha.sign_flip_p == 0.5
     assert alpha.sign_flip_note is not None
     assert "2 seeds cannot give p below 0.5" in alpha.sign_flip_note
     assert found.settings == {"slow.lr": (1e-4, 1e-3)}
-    assert verdicts(found)[0].endswith("; over examples, these 2 seeds taken as fixed.")
+    assert verdicts(found)[0].endswith("; 2 seeds: intervals over seeds and examples.")
+    notes = {table.title: table.note for table in comparison_tables(found)}
+    assert notes["Metrics"].startswith("2 seeds: intervals over seeds and examples. ")
 
 
 def test_arms_without_a_seed_in_common_are_not_paired(tmp_path: Path) -> None:
@@ -256,6 +284,7 @@ def test_no_interval_hides_behind_a_claim_of_no_difference(tmp_path: Path) -> No
     [said] = verdicts(compare_runs(two(tmp_path)))
     assert "final average accuracy +0.12 [" in said
     assert "no difference beyond chance on alpha, beta, gamma, though one below 0.51 could" in said
+    assert said.endswith("; one seed: intervals over examples only.")
 
 
 def test_names_from_outside_are_shown_and_not_obeyed(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablations
-from fastslow.results.ablation.claim_measures import MISSED
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.result import Result, make_result
+from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.write import write_result
 from tests.support.made_ablation import both_and_slow, config, record
 

@@ -37,7 +37,7 @@ class StageCurve:
             "task": self.task,
             "reason": self.reason,
             "unit": curve.unit if curve else None,
-            "at": list(curve.at) if curve else [],
+            "at": list(curve.counts) if curve else [],
             "scores": curve.means() if curve else [],
             "n": curve.num_examples if curve else 0,
             "threshold": _metric(reached) if reached else None,

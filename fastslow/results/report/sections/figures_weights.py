@@ -69,10 +69,10 @@ def _probe(axes: "Axes", probe: TaskProbe, *, is_first: bool) -> None:
     for name, curves, colour, marker in sides:
         means = [curve.means() for curve in curves]
         for values in means if len(means) > 1 else ():
-            axes.plot(curves[0].at, values, color=colour, lw=0.7, alpha=0.5)
+            axes.plot(curves[0].counts, values, color=colour, lw=0.7, alpha=0.5)
         middle = [fmean(values) for values in zip(*means, strict=True)]
         shown = name if is_first else None
-        axes.plot(curves[0].at, middle, marker, ls="-", color=colour, label=shown)
+        axes.plot(curves[0].counts, middle, marker, ls="-", color=colour, label=shown)
     axes.set_title(f"{label(probe.task)}, after stage {probe.row}", pad=22 if is_first else 6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("updates")

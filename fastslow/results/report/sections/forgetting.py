@@ -79,7 +79,7 @@ def _curve_row(curve: StageCurve) -> tuple[Text, ...]:
     stage = Text(f"{curve.stage + 1} {curve.task}")
     if curve.curve is None or curve.to_threshold is None:
         return (stage, Text(curve.reason or "", "dim"), Text("-"), Text("-"), Text("-"))
-    points = zip(curve.curve.at, curve.curve.means(), strict=True)
+    points = zip(curve.curve.counts, curve.curve.means(), strict=True)
     asymptote = curve.sigmoid["sigmoid_asymptote"]
     interval = asymptote.interval
     shown = value_or_reason(asymptote.metric)

@@ -43,7 +43,7 @@ class TaskProbe:
             "row": self.row,
             "settings": self.settings,
             "seeds": len(self.probe.base),
-            "at": list(self.probe.base[0].at),
+            "at": list(self.probe.base[0].counts),
             "n": self.probe.base[0].num_examples,
             "tuned": [curve.means() for curve in self.probe.tuned],
             "base": [curve.means() for curve in self.probe.base],
@@ -193,7 +193,7 @@ def _table(found: TaskProbe) -> Table:
         tuple(rows),
         f"Fresh runs ({found.settings['kind']}, {len(curves.base)} seed(s)) on a task of no stage; "
         f"validation score of {curves.base[0].num_examples} examples after "
-        f"{', '.join(map(str, curves.base[0].at))} updates from these weights: "
+        f"{', '.join(map(str, curves.base[0].counts))} updates from these weights: "
         f"{drawn(curves.tuned)}; from the base: {drawn(curves.base)}. A high start without a gain "
         f"is retention or transfer, not plasticity. 95 % bootstrap intervals over {drawn_again}.",
     )
