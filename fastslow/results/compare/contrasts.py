@@ -8,11 +8,10 @@ seeds to estimate from, so its interval is over examples only.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import TypeAlias
 
-from fastslow.core.types import Json
 from fastslow.measure.scores.per_example import PER_EXAMPLE
 from fastslow.measure.stats.intervals import (
     Z_95,
@@ -31,37 +30,10 @@ from fastslow.measure.stats.over_seeds import (
 from fastslow.measure.stats.significance import holm
 from fastslow.records.events import NEUTRAL
 from fastslow.results.compare.data import ArmRun, Contrast, Quantity
-from fastslow.results.report.cells import CellTable, ExampleScores
+from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.data import Report
 
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One run with the content of its records."""
-
-    run: ArmRun
-    table: CellTable
-    config: Mapping[str, Json]
-    """Its config.json, flattened to dotted keys."""
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The task of each stage, in training order."""
-        return self.table.stages
-
-    @property
-    def last(self) -> int:
-        """The last row of its matrix."""
-        return len(self.stages)
-
-    @property
-    def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
-        """By row of the matrix and task, the score of each example under the deployed text."""
-        rows = range(self.last + 1)
-        return {(r, t): self.table.deployed(r, t) for r in rows for t in self.run.report.tasks}
-
-
-Pair: TypeAlias = tuple[Side, Side]
+Pair: TypeAlias = tuple[ArmRun, ArmRun]
 """A run of the baseline and one of the other arm."""
 
 
@@ -94,7 +66,7 @@ def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | N
     if reason is not None:
         return replace(plain, reason=reason)
     by_seed = {
-        a.run.seed: difference({task: second}, {task: first})
+        a.seed: difference({task: second}, {task: first})
         for (a, _), (first, second) in zip(pairs, scored, strict=True)
     }
     n = len(scored[0][0])
@@ -156,32 +128,32 @@ def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _scores(side: Side, task: str, quantity: Quantity) -> ExampleScores:
+def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
     """Score of each example, or final minus learned; nothing where there is none."""
-    learned = side.table.learned_row(task)
-    final = side.table.deployed(side.last, task)
+    learned = run.table.learned_row(task)
+    final = run.table.deployed(run.last, task)
     if quantity == "final":
         return final
     if learned is None:
         return {}
-    first = side.table.deployed(learned, task)
+    first = run.table.deployed(learned, task)
     if quantity == "learned":
         return first
-    if learned == side.last or first.keys() != final.keys():
+    if learned == run.last or first.keys() != final.keys():
         return {}
     return {example: score - first[example] for example, score in final.items()}
 
 
 def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
     """Why a task's examples cannot be held against each other; None if they can."""
-    for side in pair:
-        reason = _why_missing(side, task, quantity)
+    for run in pair:
+        reason = _why_missing(run, task, quantity)
         if reason is not None:
-            return f"{side.run.run}: {reason}"
-    versions = [_version(side.run.report, task) for side in pair]
+            return f"{run.run}: {reason}"
+    versions = [_version(run.report, task) for run in pair]
     if versions[0] != versions[1]:
         return f"other versions of the task: {versions[0]}, {versions[1]}"
-    configs = [side.config for side in pair]
+    configs = [run.config for run in pair]
     differing = [
         key
         for key in sorted({*configs[0], *configs[1]})
@@ -191,21 +163,21 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
         key = max(differing, key=len)
         values = ", ".join(json.dumps(config.get(key)) for config in configs)
         return f"asked otherwise: {key} is {values}"
-    ids = [_scores(side, task, quantity).keys() for side in pair]
+    ids = [_scores(run, task, quantity).keys() for run in pair]
     if ids[0] != ids[1]:
         return f"other examples: {len(ids[0] & ids[1])} shared of {len(ids[0])} and {len(ids[1])}"
     return None
 
 
-def _why_missing(side: Side, task: str, quantity: Quantity) -> str | None:
-    learned = side.table.learned_row(task)
-    if task not in side.run.report.tasks:
+def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
+    learned = run.table.learned_row(task)
+    if task not in run.report.tasks:
         return "no such task"
     if quantity != "final" and learned is None:
         return "held out: no stage trains on it"
-    if quantity == "change" and learned == side.last:
+    if quantity == "change" and learned == run.last:
         return "learned in the last stage: nothing came after"
-    return None if _scores(side, task, quantity) else "not measured"
+    return None if _scores(run, task, quantity) else "not measured"
 
 
 def _version(report: Report, task: str) -> str | None:
@@ -236,14 +208,14 @@ def _metric(
     tasks: Mapping[Quantity, tuple[Contrast, ...]],
     why_not: str | None,
 ) -> Contrast:
-    values = [[side.run.report.metrics[name] for side in pair] for pair in pairs]
+    values = [[run.report.metrics[name] for run in pair] for pair in pairs]
     before, after = (
         _mean([v for pair in values if (v := pair[i].value) is not None]) for i in (0, 1)
     )
     plain = Contrast(name, before, after)
     missing = [metric.reason for pair in values for metric in pair if metric.value is None]
     reason = why_not or (f"undefined: {missing[0]}" if missing else None)
-    if reason is None and len({side.stages for pair in pairs for side in pair}) > 1:
+    if reason is None and len({run.stages for pair in pairs for run in pair}) > 1:
         reason = "other stages: their means are over other tasks"
     if reason is not None or before is None or after is None:
         return replace(plain, reason=reason)
@@ -256,7 +228,7 @@ def _metric(
     if unpaired & {*(stages[:-1] if quantity == "change" else stages)}:
         return replace(plain, reason="not every task is paired: no interval")
     values_of = PER_EXAMPLE[name]
-    by_seed = {a.run.seed: difference(values_of(b), values_of(a)) for a, b in pairs}
+    by_seed = {a.seed: difference(values_of(b), values_of(a)) for a, b in pairs}
     if len(pairs) > 1:
         return _over_seeds(plain, over_seeds_and_examples(by_seed))
     [by_task] = by_seed.values()
@@ -277,13 +249,13 @@ def drift_contrasts(
     contrasts = []
     for name in DRIFTS:
         for task in (*tasks, NEUTRAL):
-            measured = [[_drift(side, name, task) for side in pair] for pair in pairs]
+            measured = [[_drift(run, name, task) for run in pair] for pair in pairs]
             values = [[v for pair in measured if (v := pair[i][0]) is not None] for i in (0, 1)]
             if not any(values):
                 continue
             plain = Contrast(f"{name}, {task}", _mean(values[0]), _mean(values[1]))
             by_seed = {
-                a.run.seed: second - first
+                a.seed: second - first
                 for (a, _), ((first, _), (second, _)) in zip(pairs, measured, strict=True)
                 if first is not None and second is not None
             }
@@ -308,10 +280,10 @@ def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
     return replace(plain, low=low, high=high, covers="examples")
 
 
-def _drift(side: Side, name: str, task: str) -> tuple[float | None, float | None]:
+def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
     """Value and standard error after the last stage; under the deployed text where there is one."""
     events = [
-        e for e in side.run.report.drift if e.name == name and e.task == task and e.row == side.last
+        e for e in run.report.drift if e.name == name and e.task == task and e.row == run.last
     ]
     best = sorted(events, key=lambda e: e.text != "with_text")
     return (best[0].value, best[0].se) if best else (None, None)
@@ -333,7 +305,7 @@ def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast
     """Rollouts and seconds of both, counted: no interval."""
     contrasts = []
     for name, cost in COSTS.items():
-        before, after = (_mean([float(cost(pair[i].run.report)) for pair in pairs]) for i in (0, 1))
+        before, after = (_mean([float(cost(pair[i].report)) for pair in pairs]) for i in (0, 1))
         step = None if before is None or after is None else after - before
         contrasts.append(Contrast(name, before, after, step, reason=why_not))
     return tuple(contrasts)

@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
-from fastslow.measure.stats.intervals import Interval
+from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.data import Report
 
 SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
 seeds as fixed."""
-ScorePhase: TypeAlias = Literal["base", "learned", "final"]
 Quantity: TypeAlias = Literal["final", "learned", "change"]
 QUANTITIES: Mapping[Quantity, str] = {
     "final": "Score at the end",
@@ -65,12 +64,31 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class ArmRun:
-    """One run of an arm."""
+    """One run of an arm, with the content of its records."""
 
     run: str
     """Name of the folder that was given."""
     seed: int
     report: Report
+    table: CellTable
+    config: Mapping[str, Json]
+    """Its config.json, flattened to dotted keys."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The task of each stage, in training order."""
+        return self.table.stages
+
+    @property
+    def last(self) -> int:
+        """The last row of its matrix."""
+        return len(self.stages)
+
+    @property
+    def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
+        """By row of the matrix and task, the score of each example under the deployed text."""
+        rows = range(self.last + 1)
+        return {(r, t): self.table.deployed(r, t) for r in rows for t in self.report.tasks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +116,6 @@ class ArmComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreLine:
-    """One score of one run, for scores.csv and the figure."""
-
-    arm: str
-    run: str
-    seed: int
-    task: str
-    phase: ScorePhase
-    score: float | None
-    interval: Interval | None
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
 class RunComparison:
     """Everything a comparison says."""
 
@@ -122,7 +126,6 @@ class RunComparison:
     """Configuration keys whose values differ, with the value of each arm's first run."""
     comparisons: tuple[ArmComparison, ...]
     """One per arm but the first."""
-    scores: tuple[ScoreLine, ...]
 
 
 def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dict[str, Json]:

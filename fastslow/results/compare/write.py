@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
-from fastslow.results.compare.data import RunComparison, comparison_json
+from fastslow.results.compare.data import ArmRun, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.render.drawing import (
     LOSS,
@@ -25,6 +25,7 @@ from fastslow.results.render.drawing import (
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.writing import write_figures, write_files
+from fastslow.results.report.cells import Cell
 from fastslow.results.report.write import DECIMALS, rounded
 
 if TYPE_CHECKING:
@@ -87,11 +88,26 @@ def scores_csv(comparison: RunComparison) -> str:
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     lines.writerow(["arm", "run", "seed", "task", "phase", "score", "low", "high", "n"])
-    for line in comparison.scores:
-        low, high = (line.interval.low, line.interval.high) if line.interval else (None, None)
-        numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (line.score, low, high)]
-        lines.writerow([line.arm, line.run, line.seed, line.task, line.phase, *numbers, line.n])
+    for arm in comparison.arms:
+        for run in arm.runs:
+            for task, phase, cell in _cells(run):
+                low, high = (
+                    (cell.interval.low, cell.interval.high) if cell.interval else (None,) * 2
+                )
+                numbers = [
+                    "" if x is None else f"{x:.{DECIMALS}f}" for x in (cell.score, low, high)
+                ]
+                lines.writerow([arm.name, run.run, run.seed, task, phase, *numbers, cell.n])
     return out.getvalue()
+
+
+def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
+    """Task, phase and cell of every score that the files show."""
+    for summary in run.report.summaries:
+        phases = {"base": summary.base, "learned": summary.learned, "final": summary.final}
+        for phase, cell in phases.items():
+            if cell is not None:
+                yield summary.task, phase, cell
 
 
 def page(comparison: RunComparison, drawings: Sequence[Drawing]) -> str:
@@ -127,16 +143,14 @@ def _scores(comparison: RunComparison) -> Drawing:
         for number, arm in enumerate(comparison.arms):
             look = series(number) | {"ls": "none"}
             name: str | None = label(arm.name)
-            for line in comparison.scores:
-                if line.arm != arm.name or line.phase != "final" or line.task not in tasks:
+            for task, phase, cell in (line for run in arm.runs for line in _cells(run)):
+                if phase != "final" or task not in tasks or cell.score is None:
                     continue
-                y = tasks.index(line.task) + (number - (num_arms - 1) / 2) * step
-                if line.score is None:
-                    continue
-                if line.interval is not None:
-                    ends = [line.interval.low, line.interval.high]
+                y = tasks.index(task) + (number - (num_arms - 1) / 2) * step
+                if cell.interval is not None:
+                    ends = [cell.interval.low, cell.interval.high]
                     axes.plot(ends, [y, y], color=look["color"], lw=1)
-                axes.plot(line.score, y, label=name, clip_on=False, **look)
+                axes.plot(cell.score, y, label=name, clip_on=False, **look)
                 name = None
         axes.set_yticks(range(len(tasks)), [label(task) for task in tasks])
         axes.set_ylim(len(tasks) - 0.5, -0.5)
