@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it forgot, how it is used, and its limits.
+"""The model card of an export: content, scores, forgetting, use and limits.
 
 Text from outside (names, sources, questions, completions) is escaped as in report.md.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastslow.policy.model_store import MODELS
-from fastslow.results.deploy.exported import Exported, ExportedTask
+from fastslow.results.deploy.export_data import Export
 from fastslow.results.deploy.snippets import (
     VLLM_RANKS,
     Usage,
@@ -34,35 +34,35 @@ LIMITS = (
     "of tasks. One run shows nothing about other seeds.",
     "Texts can quote training examples: demonstrations do.",
 )
-"""What every card says."""
+"""Limits that every card names."""
 
 
-def card(made: Exported, rank: int | None) -> str:
+def card(export: Export, rank: int | None) -> str:
     """The text of README.md.
 
     Args:
-        made: The export.
+        export: The export.
         rank: Highest rank of its adapters; None without any.
 
     Returns:
         Markdown with a YAML head that model hubs read; ends with a newline.
     """
-    standing = made.standing
+    standing = export.standing
     lines = [
-        *_head(made),
+        *_head(export),
         f"# {inline(standing.run)}",
         "",
-        f"{_what(made)} Made by fastslow: the policy after stage {standing.row} of "
+        f"{_what(export)} Made by fastslow: the policy after stage {standing.row} of "
         f"{len(standing.stages)}; stages until then: {_listed(standing.stages[: standing.row])}.",
         "",
-        *table_lines(_scores(made)),
-        *table_lines(_metrics(made)),
-        *_usage(made, rank),
-        *table_lines(_texts(made)),
-        *table_lines(_data(made)),
+        *table_lines(_scores(export)),
+        *table_lines(_metrics(export)),
+        *_usage(export, rank),
+        *table_lines(_texts(export)),
+        *table_lines(_data(export)),
         "## Base model",
         "",
-        *_base(made),
+        *_base(export),
         "",
         "## Limits",
         "",
@@ -71,20 +71,20 @@ def card(made: Exported, rank: int | None) -> str:
         "## Where it comes from",
         "",
         f"Run {code(standing.run)}, configuration {code(standing.config_hash)}. Made with "
-        + _listed([f"{name} {v}" for name, v in sorted(made.packages.items()) if v])
+        + _listed([f"{name} {v}" for name, v in sorted(export.packages.items()) if v])
         + ". `export.json` has the fingerprints of weights and texts, which are those of the "
         "run's score records, and the SHA-256 of every file here.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _head(made: Exported) -> Iterator[str]:
-    """What model hubs read. A base is named where the hub has it under that name."""
+def _head(export: Export) -> Iterator[str]:
+    """The part that model hubs read. A base is named where the hub has it under that name."""
     yield "---"
-    yield "library_name: " + ("transformers" if made.is_merged else "peft")
-    if not made.base.local:
-        yield f"base_model: {made.base.path_or_id}"
-    licence = base_licence(made)
+    yield "library_name: " + ("transformers" if export.is_merged else "peft")
+    if not export.base.local:
+        yield f"base_model: {export.base.path_or_id}"
+    licence = base_licence(export)
     if licence is not None:
         yield f"license: {licence.lower()}"
     yield "pipeline_tag: text-generation"
@@ -92,35 +92,35 @@ def _head(made: Exported) -> Iterator[str]:
     yield "---"
 
 
-def base_licence(made: Exported) -> str | None:
+def base_licence(export: Export) -> str | None:
     """SPDX identifier of the base's licence: of a named model, or as its card here says."""
-    if made.model_name in MODELS:
-        return MODELS[made.model_name].license
-    if not made.base.local:
+    if export.model_name in MODELS:
+        return MODELS[export.model_name].license
+    if not export.base.local:
         return None
     try:
-        text = (Path(made.base.path_or_id) / "README.md").read_text(encoding="utf-8")
+        text = (Path(export.base.path_or_id) / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = (
-        re.search(r"^license: *([A-Za-z0-9.+-]{1,60}) *$", head[1], re.MULTILINE) if head else None
-    )
-    return found[1] if found else None
+    if head is None:
+        return None
+    licence = re.search(r"^license: *([A-Za-z0-9.+-]{1,60}) *$", head[1], re.MULTILINE)
+    return licence[1] if licence else None
 
 
-def _what(made: Exported) -> str:
-    if made.is_merged:
+def _what(export: Export) -> str:
+    if export.is_merged:
         return "A language model with its LoRA adapter folded in, and a prompt text per task."
-    if made.adapters:
-        kind = "A LoRA adapter" if len(made.adapters) == 1 else "LoRA adapters, one per task"
+    if export.adapters:
+        kind = "A LoRA adapter" if len(export.adapters) == 1 else "LoRA adapters, one per task"
         return f"{kind}, and a prompt text per task."
     return "A prompt text per task, for a base model whose weights were not changed."
 
 
-def _scores(made: Exported) -> Table:
+def _scores(export: Export) -> Table:
     rows = []
-    for task in made.standing.tasks:
+    for task in export.standing.tasks:
         change, net = task.change, task.net
         since = change.difference or None
         rows.append(
@@ -154,8 +154,8 @@ def _scores(made: Exported) -> Table:
     )
 
 
-def _metrics(made: Exported) -> Table:
-    metrics = [made.standing.metrics[name] for name in HEADLINE]
+def _metrics(export: Export) -> Table:
+    metrics = [export.standing.metrics[name] for name in HEADLINE]
     return Table(
         "Metrics",
         ("metric", "value", "formula, or why there is no value"),
@@ -163,37 +163,32 @@ def _metrics(made: Exported) -> Table:
             (
                 Text(metric.name, is_code=True),
                 Text("undefined" if metric.value is None else f"{metric.value:.3f}"),
-                Text(metric.reason or "")
-                if metric.value is None
-                else Text(metric.formula, is_code=True),
+                Text(metric.formula, is_code=True)
+                if metric.reason is None
+                else Text(metric.reason),
             )
             for metric in metrics
         ),
     )
 
 
-def usage_of(made: Exported, task: ExportedTask, rank: int | None) -> Usage:
-    """What the snippets of one task need to know."""
-    return Usage(
+def _usage(export: Export, rank: int | None) -> Iterator[str]:
+    task = export.tasks[-1]
+    use = Usage(
         task=task.name,
-        question=task.shown.question,
+        question=task.question,
         max_tokens=task.task.max_tokens,
-        adapter=made.adapter_of(task),
+        adapter=export.adapter_of(task),
         rank=rank,
-        adapters=tuple(made.adapters),
-        is_model=made.is_merged,
-        dtype=made.dtype,
+        adapters=tuple(export.adapters),
+        is_model=export.is_merged,
+        dtype=export.dtype,
     )
-
-
-def _usage(made: Exported, rank: int | None) -> Iterator[str]:
-    task = made.tasks[-1]
-    use = usage_of(made, task, rank)
     yield "## Use"
     yield ""
     yield (
         f"Run in this folder. The lines ask task {code(task.name)} a question of its test sample; "
-        f"the run recorded the completion {code(task.shown.completion)}. `prompts/TASK.json` has "
+        f"the run recorded the completion {code(task.completion)}. `prompts/TASK.json` has "
         "the chat messages of each task's text, the limit of its completions, and its adapter."
     )
     yield ""
@@ -214,7 +209,7 @@ def _usage(made: Exported, rank: int | None) -> Iterator[str]:
     yield "With DSPy, of a server such as vLLM's:"
     yield ""
     yield from _fenced("bash", serve_command(use, "BASE"))
-    if not made.is_merged:
+    if not export.is_merged:
         yield "BASE is the model named below, or its folder. Then:"
         yield ""
     yield from _fenced("python", dspy_snippet(use))
@@ -228,7 +223,7 @@ def _fenced(language: str, text: str) -> Iterator[str]:
     yield ""
 
 
-def _texts(made: Exported) -> Table:
+def _texts(export: Export) -> Table:
     return Table(
         "Texts",
         ("task", "text", "demonstrations", "longest completion", "adapter"),
@@ -238,15 +233,15 @@ def _texts(made: Exported) -> Table:
                 Text(task.program.text_hash, is_code=True),
                 Text(str(len(task.program.demonstrations))),
                 Text(f"{task.task.max_tokens} tokens"),
-                Text(made.adapter_of(task) or "-", is_code=True),
+                Text(export.adapter_of(task) or "-", is_code=True),
             )
-            for task in made.tasks
+            for task in export.tasks
         ),
         "prompts/TASK.json has each text as chat messages, programs/TASK as a DSPy program.",
     )
 
 
-def _data(made: Exported) -> Table:
+def _data(export: Export) -> Table:
     return Table(
         "Training data",
         ("task", "definition", "training examples", "source and licence"),
@@ -257,23 +252,22 @@ def _data(made: Exported) -> Table:
                 Text(str(len(task.task.train))),
                 Text(task.definition.source),
             )
-            for task in made.tasks
+            for task in export.tasks
         ),
     )
 
 
-def _base(made: Exported) -> Iterator[str]:
-    licence = base_licence(made)
-    named = MODELS.get(made.model_name)
-    origin = (
-        f", carried by {code(named.requirement)} of the Python package index as a 4-bit file and "
-        "converted to float32"
-        if named
-        else ""
-    )
-    revision = f", revision {code(made.base.revision)}" if made.base.revision else ""
+def _base(export: Export) -> Iterator[str]:
+    licence = base_licence(export)
+    origin = ""
+    if listed := MODELS.get(export.model_name):
+        origin = (
+            f", carried by {code(listed.requirement)} of the Python package index as a 4-bit file "
+            "and converted to float32"
+        )
+    revision = f", revision {code(export.base.revision)}" if export.base.revision else ""
     yield (
-        f"{code(made.model_name)}{revision}{origin}. Licence: "
+        f"{code(export.model_name)}{revision}{origin}. Licence: "
         + (f"{inline(licence)}." if licence else "not stated in its folder; see its own card.")
         + " What was scored holds for these very weights; `export.json` has where they lay."
     )

@@ -26,14 +26,14 @@ def roll_back(run: Path, stage: int) -> Standing:
         How that policy stands: its scores are those recorded in that row.
 
     Raises:
-        CheckpointError: It is no run folder, is being written, the stage was not kept or not
+        CheckpointError: It is not a run folder, is being written, the stage was not kept or not
             scored, or what lies in its folder is not what was scored.
     """
     RunDir.require(run)
     standing = read_standing(run, stage)
-    kept = read_kept(standing.folder)
+    policy = read_kept(standing.folder)
     with RunDir.open(run):
-        verify_kept(standing, kept)
+        verify_kept(standing, policy)
         event = DeployEvent(
             row=stage,
             before=deployed_row(run, len(standing.stages)),

@@ -7,14 +7,14 @@ are those of its documentation.
 from dataclasses import dataclass
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as `max_lora_rank`. Source: vllm/config/lora.py."""
+"""Values of `max_lora_rank` that vLLM takes. Source: vllm/config/lora.py."""
 PORT = 8000
 """Where `vllm serve` listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the lines need to know."""
+    """The values that the lines hold."""
 
     task: str
     question: str
@@ -34,7 +34,7 @@ class Usage:
 
 
 def served_name(adapter: str | None) -> str:
-    """What a server is told to call an adapter, or the model itself."""
+    """The name under which a server offers an adapter, or the model itself."""
     return "policy" if adapter in (None, ".") else str(adapter).rpartition("/")[2]
 
 

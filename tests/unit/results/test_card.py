@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fastslow.policy.model_store import ResolvedModel
-from fastslow.results.deploy.exported import Exported, ExportedTask, Shown
+from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.model_card import base_licence, card
 from fastslow.results.deploy.snippets import (
     VLLM_RANKS,
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs"))
 
 
-def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
+def exported(run: Path, row: int = 3, **changes: Any) -> Export:
     standing = read_standing(run, row)
     tasks = tuple(
         ExportedTask(
@@ -42,11 +42,12 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
             definition=replace(letters, source=HOSTILE),
             program=text_of(task.task),
             adapter=standing.folder,
-            shown=Shown(HOSTILE, HOSTILE),
+            question=HOSTILE,
+            completion=HOSTILE,
         )
         for task in standing.trained
     )
-    made = Exported(
+    made = Export(
         standing=standing,
         tasks=tasks,
         model_name="smollm2-135m-instruct",

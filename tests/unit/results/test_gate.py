@@ -190,7 +190,7 @@ def test_a_missing_score_refuses(
 
 def test_an_unfinished_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(write_run(tmp_path, GENTLE[:3])) == 2
-    assert "cannot be judged; go on with: fastslow resume" in capsys.readouterr().err
+    assert "cannot be judged; continue with: fastslow resume" in capsys.readouterr().err
 
 
 def test_an_example_that_was_not_scored_in_every_row_refuses(
