@@ -4,11 +4,9 @@
 bytes. Where the runs lie and how long they took is in `runs.csv`.
 """
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from fastslow.results.ablation.tables import tables
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import table_lines
-from fastslow.results.render.writing import write_figures, write_files
+from fastslow.results.render.writing import csv_text, write_figures, write_files
 from fastslow.results.report.write import rounded
 
 
@@ -205,58 +203,46 @@ def _run(record: RunRecord) -> dict[str, Json]:
 
 def arms_csv(result: Result) -> str:
     """One line per arm and metric."""
-    lines: list[Sequence[object]] = []
+    rows: list[Sequence[object]] = []
     for arm in result.arms:
         for name, estimate in (*arm.metrics.items(), ("kl_fst", arm.kl)):
-            lines.append([arm.arm, arm.runs, name, *_numbers(estimate)])
+            rows.append([arm.arm, arm.runs, name, *_numbers(estimate)])
         for name, rollouts in arm.rollouts.items():
-            lines.append([arm.arm, arm.runs, f"rollouts_{name}", _number(rollouts), "", "", ""])
-    return _csv(("arm", "runs", "metric", "mean", "sd", "low", "high"), lines)
+            rows.append([arm.arm, arm.runs, f"rollouts_{name}", float(rollouts), *[None] * 3])
+    return csv_text(("arm", "runs", "metric", "mean", "sd", "low", "high"), rows)
 
 
 def differences_csv(result: Result) -> str:
     """One line per paired difference."""
-    lines = []
+    rows: list[Sequence[object]] = []
     for difference in result.differences:
-        estimate, tail = difference.estimate, ["", "", ""]
+        estimate = difference.estimate
+        tail: list[float | None] = [None] * 3
         if not isinstance(estimate, str):
             p_value = estimate.test.p_value if estimate.test else None
-            tail = [_number(value) for value in (estimate.detectable, p_value, difference.holm)]
+            tail = [estimate.detectable, p_value, difference.holm]
         names = (difference.arm, difference.minus, difference.metric)
-        lines.append([*names, *_numbers(estimate), *tail])
+        rows.append([*names, *_numbers(estimate), *tail])
     header = ("arm", "minus", "metric", "mean", "sd", "low", "high", "detectable", "p", "holm")
-    return _csv(header, lines)
+    return csv_text(header, rows)
 
 
 def runs_csv(plan: Plan) -> str:
     """One line per planned run: its folder, its status, its seconds."""
-    lines = []
+    rows = []
     for run in plan.runs:
         status = plan.status_of(run)
-        folder = seconds = ""
+        folder = seconds = None
         if status.path is not None:
             folder = status.path.name
             events = read_events(status.path / "events.jsonl")
             if marks := [event.seconds for event in events if isinstance(event, RunEvent)]:
                 seconds = f"{max(marks):.1f}"
-        names = (run.arm, run.seed, run.order or "", run.hash)
-        lines.append([*names, status.state, folder, seconds])
-    return _csv(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), lines)
+        rows.append([run.arm, run.seed, run.order, run.hash, status.state, folder, seconds])
+    return csv_text(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), rows)
 
 
-def _numbers(estimate: SeedEstimate | str) -> list[str]:
+def _numbers(estimate: SeedEstimate | str) -> list[float | None]:
     if isinstance(estimate, str):
-        return ["", "", "", ""]
-    return [_number(value) for value in (estimate.mean, estimate.sd, estimate.low, estimate.high)]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return out.getvalue()
+        return [None] * 4
+    return [estimate.mean, estimate.sd, estimate.low, estimate.high]

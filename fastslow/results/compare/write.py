@@ -1,7 +1,5 @@
 """The files of a comparison: compare.html and compare.md for people, compare.json, scores.csv."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
+from fastslow.measure.stats.intervals import Interval
 from fastslow.results.compare.data import ArmRun, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.render.drawing import (
@@ -24,9 +23,9 @@ from fastslow.results.render.drawing import (
 )
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
-from fastslow.results.render.writing import write_figures, write_files
+from fastslow.results.render.writing import csv_text, write_figures, write_files
 from fastslow.results.report.cells import Cell
-from fastslow.results.report.write import DECIMALS, rounded
+from fastslow.results.report.write import rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,20 +84,18 @@ def markdown(comparison: RunComparison) -> str:
 
 def scores_csv(comparison: RunComparison) -> str:
     """The text of scores.csv: base, learned and final score of each task in each run."""
-    out = io.StringIO()
-    lines = csv.writer(out, lineterminator="\n")
-    lines.writerow(["arm", "run", "seed", "task", "phase", "score", "low", "high", "n"])
-    for arm in comparison.arms:
-        for run in arm.runs:
-            for task, phase, cell in _cells(run):
-                low, high = (
-                    (cell.interval.low, cell.interval.high) if cell.interval else (None,) * 2
-                )
-                numbers = [
-                    "" if x is None else f"{x:.{DECIMALS}f}" for x in (cell.score, low, high)
-                ]
-                lines.writerow([arm.name, run.run, run.seed, task, phase, *numbers, cell.n])
-    return out.getvalue()
+    rows = [
+        [arm.name, run.run, run.seed, task, phase, cell.score, *_ends(cell.interval), cell.n]
+        for arm in comparison.arms
+        for run in arm.runs
+        for task, phase, cell in _cells(run)
+    ]
+    header = ("arm", "run", "seed", "task", "phase", "score", "low", "high", "n")
+    return csv_text(header, rows)
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
