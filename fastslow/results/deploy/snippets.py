@@ -5,6 +5,11 @@ are those of its documentation.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from fastslow.results.render.markdown import code, inline
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of `max_lora_rank` that vLLM takes. Source: vllm/config/lora.py."""
@@ -45,79 +50,48 @@ def vllm_rank(rank: int) -> int | None:
 
 def transformers_snippet(use: Usage) -> str:
     """Ask one question with transformers, and PEFT where there is an adapter."""
-    peft = use.adapter is not None
-    source = "folder" if use.is_model else 'json.load(open(f"{folder}/export.json"))["base"]'
-    model = f'AutoModelForCausalLM.from_pretrained({source}, dtype="{use.dtype}")'
-    lines = [
-        "import json",
-        *(["from peft import PeftModel"] if peft else []),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
-        f'folder, question = ".", {use.question!a}',
-        f'prompt = json.load(open(f"{{folder}}/prompts/{use.task}.json"))',
-        f"model = PeftModel.from_pretrained({model}, f\"{{folder}}/{{prompt['adapter']}}\")"
-        if peft
-        else f"model = {model}",
-        "tokenizer, settings = AutoTokenizer.from_pretrained(folder), "
-        'GenerationConfig.from_pretrained(folder, max_new_tokens=prompt["max_tokens"])',
-        'chat = tokenizer.apply_chat_template([*prompt["messages"], {"role": "user", "content": '
-        'question}], add_generation_prompt=True, return_dict=True, return_tensors="pt")',
-        "ids = model.generate(**chat, generation_config=settings)",
-        'print(tokenizer.decode(ids[0, chat["input_ids"].shape[1]:], skip_special_tokens=True))',
-    ]
-    return "\n".join(lines)
+    return _filled("transformers.jinja", use)
 
 
 def vllm_snippet(use: Usage) -> str | None:
     """Ask one question with vLLM; None where its highest LoRA rank is too low."""
-    lora = use.adapter is not None and use.rank is not None
-    rank = vllm_rank(use.rank) if lora and use.rank is not None else None
-    if lora and rank is None:
-        return None
-    source = "folder" if use.is_model else 'json.load(open(f"{folder}/export.json"))["base"]'
-    options = f", enable_lora=True, max_lora_rank={rank}" if lora else ""
-    request = (
-        f', lora_request=LoRARequest("{served_name(use.adapter)}", 1, '
-        "f\"{folder}/{prompt['adapter']}\")"
-        if lora
-        else ""
-    )
-    lines = [
-        "import json",
-        "from vllm import LLM, SamplingParams",
-        *(["from vllm.lora.request import LoRARequest"] if lora else []),
-        f'folder, question = ".", {use.question!a}',
-        f'prompt = json.load(open(f"{{folder}}/prompts/{use.task}.json"))',
-        f"llm = LLM({source}, tokenizer=folder, generation_config=folder{options})",
-        'sampling = SamplingParams(temperature=0, max_tokens=prompt["max_tokens"], '
-        'stop_token_ids=prompt["stop_token_ids"])',
-        'chat = [*prompt["messages"], {"role": "user", "content": question}]',
-        f"print(llm.chat(chat, sampling{request})[0].outputs[0].text)",
-    ]
-    return "\n".join(lines)
+    if use.adapter is None or use.rank is None:
+        return _filled("vllm.jinja", use, rank=None)
+    rank = vllm_rank(use.rank)
+    return None if rank is None else _filled("vllm.jinja", use, rank=rank)
 
 
 def serve_command(use: Usage, base: str) -> str:
     """The command that serves the export for the lines of `dspy_snippet`."""
-    if use.is_model:
-        return "vllm serve . --served-model-name policy"
-    words = f"vllm serve {base} --tokenizer . --generation-config . --served-model-name base"
-    if use.rank is None or (rank := vllm_rank(use.rank)) is None:
-        return words.replace("name base", "name policy")
-    modules = " ".join(f"{served_name(adapter)}={adapter}" for adapter in use.adapters)
-    return f"{words} --enable-lora --max-lora-rank {rank} --lora-modules {modules}"
+    rank = None if use.rank is None else vllm_rank(use.rank)
+    return _filled("serve.jinja", use, base=base, rank=rank)
 
 
 def dspy_snippet(use: Usage) -> str:
     """Ask one question through the DSPy program, of any server that speaks OpenAI's chat API."""
-    return "\n".join(
-        [
-            "import dspy",
-            "from fastslow.channels.fast.dspy_programs import load_program",
-            f"question = {use.question!a}",
-            f'lm = dspy.LM("openai/{served_name(use.adapter)}", engine="lm15", api_key="none",',
-            f'             api_base="http://127.0.0.1:{PORT}/v1",',
-            f"             cache=False, temperature=0, max_tokens={use.max_tokens})",
-            "with dspy.context(lm=lm):",
-            f'    print(load_program("programs/{use.task}")(question=question).answer)',
-        ]
+    return _filled("dspy.jinja", use, port=PORT)
+
+
+def _filled(template: str, use: Usage, **values: object) -> str:
+    source = "folder" if use.is_model else 'json.load(open(f"{folder}/export.json"))["base"]'
+    return render(template, use=use, source=source, **values)
+
+
+def render(template: str, **values: object) -> str:
+    """A text from a template of this package, without the line break at its end.
+
+    Nothing is escaped but what goes through a filter: `code` and `inline` for Markdown, `ascii` for
+    a Python literal.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    filters = {"ascii": ascii, "code": code, "inline": inline, "served_name": served_name}
+    environment.filters |= filters
+    return environment.get_template(template).render(values)
