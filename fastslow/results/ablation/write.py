@@ -48,29 +48,21 @@ def verdict(result: Result) -> str:
     if not result.claims:
         arms = sum(1 for arm in result.arms if arm.runs)
         return f"{arms} arms over {len({run.seed for run in result.records})} seeds."
-    answers = Counter(claim.answer for claim in result.claims)
-    counts = ", ".join(f"{answers[a]} {a}" for a in ("yes", "no", "not decidable") if answers[a])
-    return f"{_difference(result)}{_transfer(result)}Claims put to the test: {counts}."
-
-
-def _difference(result: Result) -> str:
     claims = result.config.claims
     assert claims is not None
+    answers = Counter(claim.answer for claim in result.claims)
+    counts = ", ".join(f"{answers[a]} {a}" for a in ("yes", "no", "not decidable") if answers[a])
     accuracy = {d.minus: d.estimate for d in result.differences if d.metric == "average_accuracy"}
-    return "".join(
+    sentences = [
         _sentence(f"Average accuracy of {claims.fast_slow} minus {arm}", accuracy[arm])
         for arm in (claims.slow_only, claims.frozen_text)
         if arm in accuracy
-    )
-
-
-def _transfer(result: Result) -> str:
-    claims = result.config.claims
-    assert claims is not None
-    for arm in result.arms:
-        if arm.arm == claims.fast_slow and "bwt_gem" in arm.metrics:
-            return _sentence(f"Backward transfer of {claims.fast_slow}", arm.metrics["bwt_gem"])
-    return ""
+    ]
+    transfer = {arm.arm: arm.metrics["bwt_gem"] for arm in result.arms}
+    if claims.fast_slow in transfer:
+        subject = f"Backward transfer of {claims.fast_slow}"
+        sentences.append(_sentence(subject, transfer[claims.fast_slow]))
+    return f"{''.join(sentences)}Claims put to the test: {counts}."
 
 
 def _sentence(subject: str, estimate: SeedEstimate | str) -> str:

@@ -9,15 +9,7 @@ from pathlib import Path
 
 from fastslow.policy.model_store import MODELS
 from fastslow.results.deploy.export_data import Export
-from fastslow.results.deploy.snippets import (
-    VLLM_RANKS,
-    Usage,
-    dspy_snippet,
-    render,
-    serve_command,
-    transformers_snippet,
-    vllm_snippet,
-)
+from fastslow.results.deploy.snippets import VLLM_RANKS, render, snippets
 from fastslow.results.render.layout import Table, Text, brackets, difference, shown
 from fastslow.results.render.markdown import table_lines
 from fastslow.results.report.tables import HEADLINE
@@ -36,16 +28,6 @@ def card(export: Export, rank: int | None) -> str:
         Markdown with a YAML head that model hubs read; ends with a newline.
     """
     task = export.tasks[-1]
-    use = Usage(
-        task=task.name,
-        question=task.question,
-        max_tokens=task.task.max_tokens,
-        adapter=export.adapter_of(task),
-        rank=rank,
-        adapters=tuple(export.adapters),
-        is_model=export.is_merged,
-        dtype=export.dtype,
-    )
     model = MODELS.get(export.model_name)
     text = render(
         "card.jinja",
@@ -60,10 +42,7 @@ def card(export: Export, rank: int | None) -> str:
         metrics="\n".join(table_lines(_metrics(export))),
         texts="\n".join(table_lines(_texts(export))),
         data="\n".join(table_lines(_data(export))),
-        transformers=transformers_snippet(use),
-        vllm=vllm_snippet(use),
-        serve=serve_command(use, "BASE"),
-        dspy=dspy_snippet(use),
+        lines=snippets(export, task, rank),
     )
     return text + "\n"
 

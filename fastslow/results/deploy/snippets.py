@@ -1,41 +1,19 @@
 """How an export is used: a few lines for transformers, vLLM and DSPy, run in the export's folder.
 
-The lines for transformers and DSPy are executed by the tests. Those for vLLM are not: their names
-are those of its documentation.
+The lines are in `templates/`. Those for transformers and DSPy are executed by the tests. Those for
+vLLM are not: their names are those of its documentation.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.render.markdown import code, inline
 
 TEMPLATES = Path(__file__).parent / "templates"
-
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of `max_lora_rank` that vLLM takes. Source: vllm/config/lora.py."""
 PORT = 8000
 """Where `vllm serve` listens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """The values that the lines hold."""
-
-    task: str
-    question: str
-    """An example to ask; untrusted text."""
-    max_tokens: int
-    """Limit of a completion of this task."""
-    adapter: str | None
-    """Folder of the task's adapter, relative to the export; None where there is none to load."""
-    rank: int | None
-    """Highest rank of the export's adapters; None without any."""
-    adapters: tuple[str, ...]
-    """Folders of all adapters, relative to the export."""
-    is_model: bool
-    """Whether the export holds the whole model, so that no base is needed."""
-    dtype: str
-    """Number format of the weights in the run."""
 
 
 def served_name(adapter: str | None) -> str:
@@ -48,33 +26,34 @@ def vllm_rank(rank: int) -> int | None:
     return next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
 
 
-def transformers_snippet(use: Usage) -> str:
-    """Ask one question with transformers, and PEFT where there is an adapter."""
-    return _filled("transformers.jinja", use)
+def snippets(export: Export, task: ExportedTask, rank: int | None) -> dict[str, str]:
+    """Lines of use, by the name of their template; without `vllm` where the rank is too high.
 
+    `transformers` and `vllm` ask one question of a task; `serve` is the command that serves the
+    export, for the lines of `dspy`, which ask it of any server that speaks OpenAI's chat API.
 
-def vllm_snippet(use: Usage) -> str | None:
-    """Ask one question with vLLM; None where its highest LoRA rank is too low."""
-    if use.adapter is None or use.rank is None:
-        return _filled("vllm.jinja", use, rank=None)
-    rank = vllm_rank(use.rank)
-    return None if rank is None else _filled("vllm.jinja", use, rank=rank)
-
-
-def serve_command(use: Usage, base: str) -> str:
-    """The command that serves the export for the lines of `dspy_snippet`."""
-    rank = None if use.rank is None else vllm_rank(use.rank)
-    return _filled("serve.jinja", use, base=base, rank=rank)
-
-
-def dspy_snippet(use: Usage) -> str:
-    """Ask one question through the DSPy program, of any server that speaks OpenAI's chat API."""
-    return _filled("dspy.jinja", use, port=PORT)
-
-
-def _filled(template: str, use: Usage, **values: object) -> str:
-    source = "folder" if use.is_model else 'json.load(open(f"{folder}/export.json"))["base"]'
-    return render(template, use=use, source=source, **values)
+    Args:
+        export: The export.
+        task: The task that is asked.
+        rank: Highest rank of the export's adapters; None without any.
+    """
+    adapter = export.adapter_of(task)
+    max_rank = vllm_rank(rank) if rank is not None and export.adapters else None
+    names = ["transformers", "vllm", "serve", "dspy"]
+    if adapter is not None and rank is not None and max_rank is None:
+        names.remove("vllm")
+    base = 'json.load(open(f"{folder}/export.json"))["base"]'
+    values = {
+        "export": export,
+        "task": task,
+        "adapter": adapter,
+        "source": "folder"
+        if export.is_merged
+        else 'json.load(open(f"{folder}/export.json"))["base"]',
+        "max_rank": max_rank,
+        "port": PORT,
+    }
+    return {name: render(f"{name}.jinja", **values) for name in names}
 
 
 def render(template: str, **values: object) -> str:
