@@ -4,10 +4,13 @@ The lines are in `templates/`. Those for transformers and DSPy are executed by t
 vLLM are not: their names are those of its documentation.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastslow.results.deploy.export_data import Export, ExportedTask
-from fastslow.results.render.markdown import code, inline
+from fastslow.results.render.layout import brackets, difference, shown
+from fastslow.results.render.markdown import code, code_cell, inline
+from fastslow.results.report.cells import Comparison
 
 TEMPLATES = Path(__file__).parent / "templates"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -47,9 +50,7 @@ def snippets(export: Export, task: ExportedTask, rank: int | None) -> dict[str, 
         "export": export,
         "task": task,
         "adapter": adapter,
-        "source": "folder"
-        if export.is_merged
-        else 'json.load(open(f"{folder}/export.json"))["base"]',
+        "source": "folder" if export.is_merged else base,
         "max_rank": max_rank,
         "port": PORT,
     }
@@ -71,6 +72,19 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"ascii": ascii, "code": code, "inline": inline, "served_name": served_name}
+    filters: dict[str, Callable[..., str]] = {
+        "ascii": ascii,
+        "code": code,
+        "code_cell": code_cell,
+        "inline": inline,
+        "score": lambda cell: shown(cell.score) + brackets(cell.interval),
+        "change": _change,
+        "served_name": served_name,
+    }
     environment.filters |= filters
     return environment.get_template(template).render(values)
+
+
+def _change(comparison: Comparison) -> str:
+    change = comparison.difference
+    return inline(difference(change) if change else comparison.reason or "-")

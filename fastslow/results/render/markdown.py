@@ -27,7 +27,7 @@ def _row(cells: list[str]) -> str:
 
 def _cell(text: Text) -> str:
     if text.is_code:
-        return code(text.text).replace("|", "\\|")
+        return code_cell(text.text)
     shown = inline(text.text)
     return f"**{shown}**" if text.style == "strong" else shown
 
@@ -39,6 +39,11 @@ def code(text: str) -> str:
     ticks = "`" * (longest + 1)
     pad = " " if shown.startswith("`") or shown.endswith("`") else ""
     return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def code_cell(text: str) -> str:
+    """The same inside a table."""
+    return code(text).replace("|", "\\|")
 
 
 def inline(text: str) -> str:
