@@ -98,13 +98,3 @@ def noise_floor(base_scores: Sequence[float]) -> Metric:
         return max(base_scores) - min(base_scores)
 
     return figure("noise_floor", "max - min over repeated base evaluations (ours)", value)
-
-
-def gate(threshold: float, floor: Metric) -> float:
-    """Limit that a change must exceed to count: the larger of threshold and noise floor.
-
-    Args:
-        threshold: In score units, >= 0.
-        floor: From `noise_floor`; one without a value leaves the threshold.
-    """
-    return threshold if floor.value is None else max(threshold, floor.value)

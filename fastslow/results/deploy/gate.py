@@ -7,7 +7,7 @@ Owns which losses are judged and when judging is impossible; `gate_rules.py` has
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.core.types import Metric
@@ -19,8 +19,7 @@ from fastslow.results.deploy.gate_rules import (
     RuleResult,
     judge_loss,
     judge_score,
-    loss_of,
-    mean_loss,
+    mean_change,
 )
 from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
 from fastslow.results.report.cells import Comparison
@@ -194,13 +193,13 @@ def _losses(
     of_mean, of_task = rules
     results = []
     if of_mean is not None and changes:
-        mean = mean_loss(list(changes.values()))
+        mean = mean_change(list(changes.values()))
         floor = _mean_floor([tasks[name] for name in changes])
         limits = (options.max_forgetting, floor)
         results.append(judge_loss(of_mean, None, mean, *limits, strict=options.strict))
     for name, change in changes.items():
         limits = (options.max_task_forgetting, tasks[name].floor)
-        results.append(judge_loss(of_task, name, loss_of(change), *limits, strict=options.strict))
+        results.append(judge_loss(of_task, name, change, *limits, strict=options.strict))
     return results
 
 
@@ -287,19 +286,17 @@ def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
     return tuple(scores)
 
 
-def options_from_json(data: Mapping[str, object]) -> GateOptions:
+def options_from_json(data: Mapping[str, Any]) -> GateOptions:
     """The options in a gate.json.
 
     Raises:
-        KeyError, TypeError, ValueError: They are not options.
+        AttributeError, KeyError, TypeError, ValueError: They are not options.
     """
-    against, scores = data["against"], data["min_scores"]
-    if not isinstance(scores, Mapping):
-        raise TypeError("min_scores is not a mapping")
+    against, scores = data["against"], data["min_scores"].items()
     return GateOptions(
-        max_forgetting=float(str(data["max_forgetting"])),
-        max_task_forgetting=float(str(data["max_task_forgetting"])),
-        min_scores=tuple((str(task), float(score)) for task, score in scores.items()),
+        max_forgetting=float(data["max_forgetting"]),
+        max_task_forgetting=float(data["max_task_forgetting"]),
+        min_scores=tuple((str(task), float(score)) for task, score in scores),
         strict=bool(data["strict"]),
         against=None if against is None else str(against),
     )

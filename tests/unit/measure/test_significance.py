@@ -8,7 +8,6 @@ from fastslow.measure.model.divergences import forgetting_on_kl
 from fastslow.measure.stats import intervals as un
 from fastslow.measure.stats.significance import (
     SignFlip,
-    gate,
     holm,
     noise_floor,
     sign_flip,
@@ -60,13 +59,9 @@ def test_holm_gives_the_hand_values() -> None:
     assert holm({}) == {}
 
 
-def test_the_noise_floor_is_a_range_and_gates_only_when_it_was_measured() -> None:
-    floor = noise_floor([0.5, 0.53, 0.49])
-    assert floor.value == pytest.approx(0.04)
-    assert gate(0.02, floor) == pytest.approx(0.04)
-    once = noise_floor([0.5])
-    assert once.reason == "needs two base evaluations at least, got 1"
-    assert gate(0.02, once) == 0.02
+def test_the_noise_floor_is_a_range_and_needs_two_evaluations() -> None:
+    assert noise_floor([0.5, 0.53, 0.49]).value == pytest.approx(0.04)
+    assert noise_floor([0.5]).reason == "needs two base evaluations at least, got 1"
 
 
 def test_examples_of_one_source_widen_the_standard_error() -> None:

@@ -21,7 +21,7 @@ from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import RecordWriter
 from fastslow.results.deploy.gate import MAX_FORGETTING, MAX_TASK_FORGETTING, GateOptions, judge
 from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
-from fastslow.results.deploy.gate_rules import judge_loss, judge_score, loss_of, mean_loss
+from fastslow.results.deploy.gate_rules import RuleResult, judge_loss, judge_score, mean_change
 from tests.support.paths import ROOT
 from tests.support.run_folder import OUTCOMES, score_row, write_run
 
@@ -304,18 +304,24 @@ def test_every_case_of_the_rule(
     strict: bool,
     passes: bool,
 ) -> None:
-    loss, metric = loss_of(change(before, after)), noise_floor(floor)
+    loss, metric = change(before, after), noise_floor(floor)
     result = judge_loss("task_against", "alpha", loss, threshold, metric, strict=strict)
     assert result.passed is passes
 
 
+def lost(changes: list[PairedDifference]) -> RuleResult:
+    mean = mean_change(changes)
+    return judge_loss("against", None, mean, 0.0, noise_floor(()), strict=False)
+
+
 def test_without_any_change_the_mean_still_admits_what_it_cannot_see() -> None:
     same = change("1111", "1111")
-    mean = mean_loss([same, same])
+    mean = lost([same, same])
     assert (mean.value, mean.low, mean.n) == (0.0, None, 8)
     assert mean.high == mean.smallest_detectable == wilson(0, 4).high
     moved = change("11110000", "11100001")
-    both = mean_loss([same, moved])
+    both = lost([same, moved])
+    assert both.high is not None
     assert moved.se is not None
     assert math.isclose(both.high, (1.96 * moved.se + wilson(0, 4).high) / 2)
     assert both.low is not None
