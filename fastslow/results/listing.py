@@ -33,11 +33,11 @@ class RunSummary:
     started: str | None
     """ISO 8601, UTC."""
     bytes: int
-    """What the folder takes on the disk."""
+    """Size of the folder on the disk."""
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
-    """Every run folder directly under `folder`, oldest first; what is no run is left out."""
+    """Every run folder directly under `folder`, oldest first; other folders are left out."""
     cards = sorted(folder.glob("*/run.json"), key=lambda card: card.stat().st_mtime)
     return [_summary(card.parent) for card in cards]
 

@@ -1,4 +1,4 @@
-"""Forgetting: what each task lost between its own stage and the end, in every published variant.
+"""Forgetting: the loss of each task between its own stage and the end, in every published variant.
 
 Letters as in `matrix.py`. Functions that end in `_of` give one task's value, which is task j of the
 mean that has their name.

@@ -127,9 +127,9 @@ def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
     def gained(means: Sequence[float]) -> float:
         return area([mean - means[0] for mean in means])
 
-    def ratio(above: float, below: float, least: float, what: str) -> float:
+    def ratio(above: float, below: float, least: float, name: str) -> float:
         if below <= least:
-            raise Undefined(f"the base's {what} is {below:.3g}, not above {least:.3g}")
+            raise Undefined(f"the base's {name} is {below:.3g}, not above {least:.3g}")
         return above / below
 
     def stalled(v: Sequence[float], b: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Transfer: what learning one task does to the scores of the tasks before and after it.
+"""Transfer: the effect of learning one task on the scores of the tasks before and after it.
 
 Letters as in `matrix.py`. Read backward transfer together with `intransigence.py`: a run that
 learns nothing has nothing to forget.

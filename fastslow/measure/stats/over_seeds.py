@@ -19,7 +19,7 @@ ByTask: TypeAlias = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class SeedEstimate:
-    """A mean with what is known of its uncertainty."""
+    """A mean and its uncertainty."""
 
     mean: float
     per_seed: Mapping[int, float]
@@ -44,8 +44,8 @@ def over_seeds_and_examples(by_seed: Mapping[int, ByTask]) -> SeedEstimate:
     """Mean over tasks and seeds of values known for each example, with a 95 % interval.
 
     SE^2 = SE_seeds^2 + SE_examples^2, where SE_seeds is that of the figures of the seeds and
-    SE_examples that of each example's mean over seeds, tasks fixed: sqrt(sum_j se_j^2) / m. What
-    seeds and examples do to each other is counted twice, so the interval is somewhat too wide.
+    SE_examples that of each example's mean over seeds, tasks fixed: sqrt(sum_j se_j^2) / m. The
+    interaction of seeds and examples is counted twice, so the interval is somewhat too wide.
     Student's t with Satterthwaite's degrees of freedom. With one seed it is over examples alone.
 
     Args:

@@ -1,4 +1,4 @@
-"""What several seeds, several claims and repeated measurements allow one to say.
+"""Conclusions from several seeds, several claims and repeated measurements.
 
 Pure functions on numbers. The intervals of single differences are in `intervals.py`.
 """

@@ -33,7 +33,7 @@ POLL_S = 0.2
 STOP_S = 60.0
 """A run that is told to stop ends the step in hand; after this long it is told again."""
 LOOK_S = 10.0
-"""Between two readings of what the runs under way have drawn."""
+"""Between two readings of the rollouts of the runs under way."""
 TRAINED_UNITS = 3
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
@@ -156,7 +156,7 @@ def show(doing: Execution) -> None:
 
 
 def look(doing: Execution) -> None:
-    """Read what the active runs have drawn, now and then."""
+    """Read the rollouts of the active runs, now and then."""
     now = time.monotonic()
     if now - doing.looked < LOOK_S:
         return

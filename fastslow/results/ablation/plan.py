@@ -98,7 +98,7 @@ class Plan:
 
 
 def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run folders of that name in `folder`, newest first, with what their run.json says."""
+    """Run folders of that name in `folder`, newest first, with the content of their run.json."""
     for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
         try:
             card = read_json(path)

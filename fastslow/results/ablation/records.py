@@ -24,9 +24,9 @@ class Point:
     slow: int
     """Rollouts of the slow channel in the stage until then."""
     total: int
-    """Of both channels; choosing the text to deploy, which follows, is not in it."""
+    """Of both channels; choosing the prompt to deploy, which follows, is not in it."""
     scores: ExampleScores
-    """Under the best text so far, by example."""
+    """Under the best prompt so far, by example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class RunRecord:
     rollouts: Mapping[str, int]
     """Completions of the whole run, by `fast` and `slow`."""
     kl: Mapping[tuple[int, str], float]
-    """`kl_fst` under the deployed text, by row and task."""
+    """`kl_fst` under the deployed prompt, by row and task."""
     probe: Probe | None
     """Of the last row's weights; None where none was made."""
 

@@ -78,7 +78,7 @@ SCHEMA_VERSION = 1
 
 
 def write_ablation(plan: Plan) -> Result:
-    """Compute what the finished runs say and write it into the ablation's folder.
+    """Compute the result of the finished runs and write it into the ablation's folder.
 
     Raises:
         CheckpointError: A record is damaged, or the folder cannot be written.

@@ -1,8 +1,8 @@
 """Differences between two arms: task by task, in the metrics, in drift and in cost.
 
-Pure functions on what `build.py` read. A pair is one run of the baseline and one of the other arm.
-Over two and more pairs the interval is over seeds and examples, as in an ablation; one pair has no
-seeds to estimate from, so its interval is over examples only.
+Pure functions on the runs that `build.py` read. A pair is one run of the baseline and one of the
+other arm. Over two and more pairs the interval is over seeds and examples, as in an ablation; one
+pair has no seeds to estimate from, so its interval is over examples only.
 """
 
 import json
@@ -281,7 +281,7 @@ def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
 
 
 def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
-    """Value and standard error after the last stage; under the deployed text where there is one."""
+    """Value and standard error after the last stage; under the deployed prompt where there is one."""
     events = [
         e for e in run.report.drift if e.name == name and e.task == task and e.row == run.last
     ]

@@ -86,7 +86,7 @@ class ArmRun:
 
     @property
     def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
-        """By row of the matrix and task, the score of each example under the deployed text."""
+        """By row of the matrix and task, the score of each example under the deployed prompt."""
         rows = range(self.last + 1)
         return {(r, t): self.table.deployed(r, t) for r in rows for t in self.report.tasks}
 

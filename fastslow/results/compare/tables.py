@@ -81,7 +81,7 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
         _contrasts(
             "Drift from the base at the end",
             [(arm.arm, row) for arm in arms for row in arm.drift],
-            "Nats per token, under the deployed text. Intervals of one seed are those of two "
+            "Nats per token, under the deployed prompt. Intervals of one seed are those of two "
             "independent means, from their standard errors; of several, over the seeds alone.",
             digits=4,
         ),

@@ -1,7 +1,7 @@
 """Export: a stage's policy as files that transformers, vLLM and DSPy load.
 
 An adapter folder of PEFT, or with `merge` a whole model; tokenizer with the chat template by which
-the run rendered, a generation config that ends completions as the run did, each task's texts as
+the run rendered, a generation config that ends completions as the run did, each task's prompt as
 chat messages and as a DSPy program, and a model card. What is exported was compared with what was
 scored. No pickle is read or written.
 """
@@ -116,8 +116,8 @@ def _task(
     if task.version != scored.version or program.text_hash != scored.text:
         raise CheckpointError(
             f"{standing.path}: task {name!r} is not what was scored any more, got {task.version} "
-            f"with text {program.text_hash}, expected {scored.version} with {scored.text}. Export "
-            "with the version of the task that the run used."
+            f"with prompt {program.text_hash}, expected {scored.version} with {scored.text}. "
+            "Export with the version of the task that the run used."
         )
     evaluator = Evaluator(loaded.config.evaluation.test_examples, 1)
     questions = {e.id: e.question for e in evaluator.test_sample(task) if e.id in scored.scores}

@@ -18,7 +18,7 @@ class ExportedTask:
     task: Task
     definition: TaskDefinition
     program: PromptProgram
-    """The text it is deployed with."""
+    """The prompt it is deployed with."""
     adapter: Path | None
     """The stage's folder of its adapter; None where it is deployed with the bare base."""
     question: str

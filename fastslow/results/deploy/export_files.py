@@ -108,7 +108,7 @@ def write_model(export: Export, folder: Path, settings: Any) -> None:
 
 
 def write_texts(export: Export, folder: Path, settings: Any) -> None:
-    """Write each task's text as chat messages and as a DSPy program.
+    """Write each task's prompt as chat messages and as a DSPy program.
 
     Raises:
         CheckpointError: A saved program does not read back equal.
@@ -133,8 +133,8 @@ def write_texts(export: Export, folder: Path, settings: Any) -> None:
         save_deployed(task.program, program)
         if (saved := load_program(program).program().text_hash) != task.program.text_hash:
             raise CheckpointError(
-                f"{program}: the saved program of task {task.name!r} holds text {saved}, expected "
-                f"{task.program.text_hash}. DSPy changed the text (it takes common indentation "
+                f"{program}: the saved program of task {task.name!r} holds prompt {saved}, "
+                f"expected {task.program.text_hash}. DSPy changed the prompt (it takes common indentation "
                 "away), so the program would not ask as the run did."
             )
 

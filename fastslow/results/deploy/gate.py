@@ -73,7 +73,7 @@ class GateVerdict:
     notes: tuple[str, ...]
     """Limits that a reader must know; may hold names from outside."""
     weights_seen: Literal["verified", "not in this folder"]
-    """Whether the adapter and texts in the folder were compared with the records."""
+    """Whether the adapter and prompts in the folder were compared with the records."""
 
     @property
     def passed(self) -> bool:

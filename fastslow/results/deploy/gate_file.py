@@ -143,7 +143,7 @@ def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
         )
     for note in verdict.notes:
         yield f"  note: {shorten(note, 500)}"
-    yield f"  note: adapter and texts of the stage: {verdict.weights_seen}"
+    yield f"  note: adapter and prompts of the stage: {verdict.weights_seen}"
 
 
 def _may_exceed(rule: RuleResult) -> bool:

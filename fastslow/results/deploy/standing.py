@@ -44,7 +44,7 @@ class TaskStanding:
     weights: str | None
     """Fingerprint of the weights it was scored with; None when it was not."""
     text: str | None
-    """Hash of the text it was scored with; None when it was not."""
+    """Hash of the prompt it was scored with; None when it was not."""
     scores: ExampleScores
     """Score of each example."""
 
@@ -70,7 +70,7 @@ class Standing:
 
     @property
     def folder(self) -> Path:
-        """Where adapter and texts of that stage are kept."""
+        """Where adapter and prompts of that stage are kept."""
         return self.path / "stages" / f"{self.row - 1:03d}-{self.stages[self.row - 1]}"
 
     @property
@@ -164,7 +164,7 @@ def _weights(scores: Sequence[ScoreRow], row: int, task: str, text: str | None) 
 
 
 def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
-    """Make sure that the adapters and texts in a stage's folder are those that were scored.
+    """Make sure that the adapters and prompts in a stage's folder are those that were scored.
 
     Raises:
         CheckpointError: The row was not measured, or one of the files is another.
@@ -185,7 +185,7 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
         live = policy.live.get(task.task)
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
             raise CheckpointError(
-                f"{policy.folder}: the text of task {task.task!r} is not the one that was scored, "
-                f"got {live.text_hash}, expected {task.text}. The folder was changed: restore it "
+                f"{policy.folder}: the prompt of task {task.task!r} is not the one that was "
+                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: restore it "
                 "from a copy."
             )
