@@ -281,7 +281,7 @@ def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
 
 
 def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
-    """Value and standard error after the last stage; under the deployed prompt where there is one."""
+    """Value and standard error after the last stage; under the deployed prompt if there is one."""
     events = [
         e for e in run.report.drift if e.name == name and e.task == task and e.row == run.last
     ]

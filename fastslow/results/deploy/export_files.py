@@ -134,8 +134,8 @@ def write_texts(export: Export, folder: Path, settings: Any) -> None:
         if (saved := load_program(program).program().text_hash) != task.program.text_hash:
             raise CheckpointError(
                 f"{program}: the saved program of task {task.name!r} holds prompt {saved}, "
-                f"expected {task.program.text_hash}. DSPy changed the prompt (it takes common indentation "
-                "away), so the program would not ask as the run did."
+                f"expected {task.program.text_hash}. DSPy changed the prompt (it takes common "
+                "indentation away), so the program would not ask as the run did."
             )
 
 
