@@ -31,7 +31,7 @@ def records_jsonl(result: Result) -> str:
         "planned": {arm.arm: arm.planned for arm in result.arms},
         "missing": list(result.missing),
     }
-    lines = [head, *map(_plain, result.records)]
+    lines = [head, *map(plain_record, result.records)]
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
@@ -67,7 +67,8 @@ def _naming(path: Path, line: int) -> Iterator[None]:
         ) from error
 
 
-def _plain(run: RunRecord) -> dict[str, Any]:
+def plain_record(run: RunRecord) -> dict[str, Any]:
+    """A run as plain data: a line of records.jsonl."""
     return {
         "arm": run.arm,
         "seed": run.seed,

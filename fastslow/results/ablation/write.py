@@ -17,7 +17,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.plan import Plan
 from fastslow.results.ablation.records import RunRecord
-from fastslow.results.ablation.records_file import records_jsonl
+from fastslow.results.ablation.records_file import plain_record, records_jsonl
 from fastslow.results.ablation.result import Result, read_result
 from fastslow.results.ablation.tables import tables
 from fastslow.results.render.drawing import Drawing
@@ -178,19 +178,10 @@ def estimate_json(estimate: SeedEstimate | str) -> dict[str, Json]:
 
 
 def _run(record: RunRecord) -> dict[str, Json]:
-    return {
-        "arm": record.arm,
-        "seed": record.seed,
-        "order": record.order,
-        "config_hash": record.config_hash,
-        "tasks": list(record.matrix.tasks),
-        "stages": list(record.matrix.stages),
-        "scores": [list(row) for row in record.matrix.rows],
-        "rollouts": record.rollouts,
-        "kl_fst": [
-            {"row": row, "task": task, "value": value} for (row, task), value in record.kl.items()
-        ],
-    }
+    keys = ("arm", "seed", "order", "config_hash", "tasks", "stages", "scores", "rollouts")
+    plain = plain_record(record)
+    kl = [{"row": row, "task": task, "value": value} for (row, task), value in record.kl.items()]
+    return {key: plain[key] for key in keys} | {"kl_fst": kl}
 
 
 def arms_csv(result: Result) -> str:

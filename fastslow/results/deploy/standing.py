@@ -186,6 +186,6 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
             raise CheckpointError(
                 f"{policy.folder}: the prompt of task {task.task!r} is not the one that was "
-                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: restore "
-                "it from a copy."
+                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: "
+                "restore it from a copy."
             )
