@@ -15,13 +15,11 @@ from fastslow.measure.scores import channel_split as split
 from fastslow.measure.scores.all_metrics import final_metrics, task_metrics
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.forgetting import (
-    forgetting_any_of,
     forgetting_chaudhry,
     forgetting_chaudhry_any,
-    forgetting_of,
-    retention_of,
+    retention_gain,
 )
-from fastslow.measure.scores.intransigence import Reference, intransigence, intransigence_of
+from fastslow.measure.scores.intransigence import Reference, intransigence
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe, probe_metrics
 from fastslow.measure.stats import intervals as un
@@ -89,11 +87,11 @@ def test_the_decimals_printed_in_the_specification_are_met() -> None:
 
 def test_per_task_vectors_are_met() -> None:
     reference = Reference("joint", dict(zip(NAMES, (0.82, 0.78, 0.88, 0.70), strict=True)))
-    assert [forgetting_of(R, j) for j in (1, 2, 3)] == pytest.approx([0.20, 0.25, -0.05])
-    assert [retention_of(R, j) for j in (1, 2, 3, 4)] == pytest.approx(
+    assert [forgetting_chaudhry.term(R, j) for j in (1, 2, 3)] == pytest.approx([0.20, 0.25, -0.05])
+    assert [retention_gain.term(R, j) for j in (1, 2, 3, 4)] == pytest.approx(
         [0.727273, 0.60, 1.0625, 1.0], abs=1e-6
     )
-    assert [intransigence_of(R, j, reference) for j in (1, 2, 3, 4)] == pytest.approx(
+    assert [intransigence.term(R, j, reference) for j in (1, 2, 3, 4)] == pytest.approx(
         [0.02, 0.08, -0.02, 0.10]
     )
     assert intransigence(R, reference).value == pytest.approx(0.045)
@@ -105,8 +103,8 @@ def test_forgetting_after_each_stage_is_met() -> None:
 
 
 def test_a_score_from_before_the_tasks_own_stage_counts_only_in_the_any_variant() -> None:
-    assert [forgetting_of(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.05])
-    assert [forgetting_any_of(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.35])
+    assert [forgetting_chaudhry.term(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.05])
+    assert [forgetting_chaudhry_any.term(TRAP, j) for j in (1, 2)] == pytest.approx([0.20, 0.35])
     assert forgetting_chaudhry(TRAP).value == pytest.approx(0.125)
     assert forgetting_chaudhry_any(TRAP).value == pytest.approx((0.20 + 0.35) / 2)
 

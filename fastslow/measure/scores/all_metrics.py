@@ -29,7 +29,7 @@ def final_metrics(
         transfer.bwt_gem(R),
         transfer.fwt_gem(R),
         forgetting.forgetting_chaudhry(R),
-        intransigence.intransigence(R, reference),
+        intransigence.named_intransigence(R, reference),
         forgetting.retention_gain(R, noise_floor),
         intransigence.learning_gain(R),
         accuracy.average_incremental_accuracy(R),
@@ -65,41 +65,41 @@ def task_metrics(
         noise_floor: As in `retention_gain`.
         reference: As in `intransigence`.
     """
-    T, floor = R.num_stages, noise_floor or 0.0
+    T = R.num_stages
     end, best, gain = f"R[{T},{j}]", f"max_{{{j}<=l<{T}}} R[l,{j}]", f"(R[{j},{j}] - R[0,{j}])"
-    later: dict[str, tuple[str, Callable[[], float]]] = {
-        "min_acc": (f"min_{{l>{j}}} R[l,{j}]", lambda: accuracy.worst_of(R, j)),
-        "forgetting_chaudhry": (f"{best} - {end}", lambda: forgetting.forgetting_of(R, j)),
+    later: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
+        "min_acc": (f"min_{{l>{j}}} R[l,{j}]", accuracy.min_acc.term),
+        "forgetting_chaudhry": (f"{best} - {end}", forgetting.forgetting_chaudhry.term),
         "forgetting_chaudhry_any": (
             f"max_{{1<=l<{T}}} R[l,{j}] - {end}",
-            lambda: forgetting.forgetting_any_of(R, j),
+            forgetting.forgetting_chaudhry_any.term,
         ),
         "forgetting_incl_final": (
             f"max(0, {best} - {end})",
-            lambda: max(0.0, forgetting.forgetting_of(R, j)),
+            forgetting.forgetting_incl_final.term,
         ),
-        "forgetting_first_last": (f"R[{j},{j}] - {end}", lambda: R[j, j] - R[T, j]),
+        "forgetting_first_last": (f"R[{j},{j}] - {end}", forgetting.forgetting_first_last.term),
         "forgetting_relative": (
             f"({best} - {end}) / {best}",
-            lambda: forgetting.forgetting_relative_of(R, j),
+            forgetting.forgetting_relative.term,
         ),
     }
-    always: dict[str, tuple[str, Callable[[], float]]] = {
+    always: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
         "retention_gain": (
             f"({end} - R[0,{j}]) / {gain}",
-            lambda: forgetting.retention_of(R, j, floor),
+            partial(forgetting.retention_gain.term, noise_floor=noise_floor),
         ),
         "intransigence": (
             f"r_{j} - R[{j},{j}]",
-            lambda: intransigence.intransigence_of(R, j, reference),
+            partial(intransigence.intransigence.term, reference=reference),
         ),
     }
 
-    def term(name: str, compute: Callable[[], float]) -> float:
+    def term(name: str, compute: Callable[[ScoreMatrix, int], float]) -> float:
         each_task_once(R)
         if name in later and j == T:
             raise Undefined("learned in the last stage: nothing came after")
-        return compute()
+        return compute(R, j)
 
     return {
         name: figure(name, formula, partial(term, name, compute))

@@ -1,4 +1,4 @@
-"""The score matrix, and the decorator that turns a formula on it into a metric.
+"""The score matrix, and the decorators that turn a formula on it into a metric.
 
 In the formulas of `accuracy.py`, `transfer.py`, `forgetting.py` and `intransigence.py` stages and
 tasks count from 1, task j is the one stage j trains on, T is the last stage, row 0 is the untouched
@@ -10,7 +10,8 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec
+from statistics import fmean
+from typing import Concatenate, Generic, ParamSpec
 
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Metric, PromptPolicy
@@ -108,33 +109,63 @@ def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolic
 
 def metric(
     formula: str,
-) -> Callable[
-    [Callable[Concatenate[ScoreMatrix, P], float]], Callable[Concatenate[ScoreMatrix, P], Metric]
-]:
+) -> Callable[[Callable[[ScoreMatrix], float]], Callable[[ScoreMatrix], Metric]]:
     """Turn a function on the matrix into a metric of its name: a value, or None and a reason.
 
     Args:
         formula: The formula and its source, in one line.
     """
 
-    def declare(
-        function: Callable[Concatenate[ScoreMatrix, P], float],
-    ) -> Callable[Concatenate[ScoreMatrix, P], Metric]:
+    def declare(function: Callable[[ScoreMatrix], float]) -> Callable[[ScoreMatrix], Metric]:
         @functools.wraps(function)
-        def measure(R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
-            def value() -> float:
-                each_task_once(R)
-                return function(R, *args, **kwargs)
-
-            return figure(function.__name__, formula, value)
+        def measure(R: ScoreMatrix) -> Metric:
+            return figure(function.__name__, formula, lambda: function(each_task_once(R)))
 
         return measure
 
     return declare
 
 
-def each_task_once(R: ScoreMatrix) -> None:
-    """Check that the formulas, which know one stage per task, apply.
+class MeanMetric(Generic[P]):
+    """A metric that is the mean over tasks of a term.
+
+    Called, it gives the metric; `term` gives one task's part, or raises `Undefined`.
+    """
+
+    def __init__(
+        self,
+        term: Callable[Concatenate[ScoreMatrix, int, P], float],
+        over: Callable[[ScoreMatrix], range],
+        formula: str,
+    ) -> None:
+        """Declare a metric; see `mean_over`."""
+        self.term, self.over, self.formula = term, over, formula
+        self.__doc__ = term.__doc__
+
+    def __call__(self, R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
+        """The mean of the terms, or None and a reason."""
+
+        def value() -> float:
+            tasks = self.over(each_task_once(R))
+            return fmean(self.term(R, j, *args, **kwargs) for j in tasks)
+
+        return figure(self.term.__name__, self.formula, value)
+
+
+def mean_over(
+    over: Callable[[ScoreMatrix], range], formula: str
+) -> Callable[[Callable[Concatenate[ScoreMatrix, int, P], float]], MeanMetric[P]]:
+    """Turn a function of the matrix and a task's stage j into the metric that is its mean.
+
+    Args:
+        over: The tasks of the mean, `every_stage` or `earlier_tasks`.
+        formula: The formula and its source, in one line.
+    """
+    return lambda term: MeanMetric(term, over, formula)
+
+
+def each_task_once(R: ScoreMatrix) -> ScoreMatrix:
+    """The same matrix, if the formulas apply, which know one stage per task.
 
     Raises:
         Undefined: There is no stage, or two stages train on one task.
@@ -148,6 +179,7 @@ def each_task_once(R: ScoreMatrix) -> None:
                 f"task {task!r} is visited by stages {' and '.join(visits)}; "
                 "the formula needs one visit per task"
             )
+    return R
 
 
 def every_stage(R: ScoreMatrix) -> range:

@@ -9,6 +9,7 @@ from fastslow.measure.scores.intransigence import (
     fwt_isolated,
     intransigence,
     learning_gain,
+    named_intransigence,
     why_bwt_says_nothing,
 )
 from fastslow.measure.scores.matrix import ScoreMatrix, headline_policy
@@ -140,7 +141,7 @@ def test_the_terms_of_a_task_visited_twice_are_undefined() -> None:
 def test_intransigence_says_which_reference_it_is_against() -> None:
     whole = matrix([[0.1, 0.1], [0.8, 0.2], [0.5, 0.9]])
     scores = {"a": 0.9, "b": 0.9}
-    isolated = intransigence(whole, Reference("isolated", scores))
+    isolated = named_intransigence(whole, Reference("isolated", scores))
     assert isolated.value == pytest.approx(0.05)
     assert isolated.formula.endswith("ref=isolated")
     alone = fwt_isolated(whole, Reference("isolated", scores))
