@@ -7,7 +7,7 @@ Owns which losses are judged and when judging is impossible; `gate_rules.py` has
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.core.types import Metric
@@ -24,6 +24,7 @@ from fastslow.results.deploy.gate_rules import (
 from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
 from fastslow.results.report.cells import Comparison
 
+WeightsSeen: TypeAlias = Literal["verified", "not in this folder"]
 MAX_FORGETTING = 0.02
 """Default of the largest mean loss; ours."""
 MAX_TASK_FORGETTING = 0.05
@@ -72,7 +73,7 @@ class GateVerdict:
     """Every rule applied; at least one."""
     notes: tuple[str, ...]
     """Limits that a reader must know; may hold names from outside."""
-    weights_seen: Literal["verified", "not in this folder"]
+    weights_seen: WeightsSeen
     """Whether the adapter and prompts in the folder were compared with the records."""
 
     @property
@@ -108,7 +109,7 @@ def judge(run: Path, options: GateOptions) -> GateVerdict:
                 "Give the run whose policy is in use now."
             )
         baseline = _finished(Path(options.against))
-    seen: Literal["verified", "not in this folder"] = "not in this folder"
+    seen: WeightsSeen = "not in this folder"
     if standing.folder.is_dir():
         verify_kept(standing, read_kept(standing.folder))
         seen = "verified"
