@@ -335,19 +335,19 @@ def test_paired_differences_change_sign_when_before_and_after_are_swapped(
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_and_narrows_with_n(counts: tuple[int, int]) -> None:
     successes, n = counts
-    one, four = un.wilson(successes, n), un.wilson(4 * successes, 4 * n)
-    assert 0 <= one.low <= successes / n <= one.high <= 1
-    assert four.high - four.low < one.high - one.low
+    single, four = un.wilson(successes, n), un.wilson(4 * successes, 4 * n)
+    assert 0 <= single.low <= successes / n <= single.high <= 1
+    assert four.high - four.low < single.high - single.low
 
 
 @given(matrices(), st.data())
 def test_terms_of_the_tasks_average_to_the_metric(matrix: ScoreMatrix, data: st.DataObject) -> None:
-    whole = final_metrics(matrix)
+    metrics = final_metrics(matrix)
     names = ("forgetting_chaudhry", "forgetting_chaudhry_any", "forgetting_incl_final", "min_acc")
     terms = [task_metrics(matrix, j) for j in range(1, matrix.num_stages)]
     for name in names:
         mean = sum(value(term[name]) for term in terms) / len(terms)
-        assert value(whole[name]) == pytest.approx(mean), name
+        assert value(metrics[name]) == pytest.approx(mean), name
 
 
 @given(matrices())
@@ -416,9 +416,9 @@ def test_holm_never_lowers_a_p_value_and_keeps_the_order(p: dict[str, float]) ->
     assert list(adjusted) == list(p)
     for name in p:
         assert p[name] <= adjusted[name] <= 1
-        for other in p:
-            if p[name] <= p[other]:
-                assert adjusted[name] <= adjusted[other] + 1e-12
+        for second in p:
+            if p[name] <= p[second]:
+                assert adjusted[name] <= adjusted[second] + 1e-12
 
 
 @given(st.lists(st.integers(-8, 8), min_size=1, max_size=7))

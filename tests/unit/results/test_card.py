@@ -39,7 +39,7 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Export:
         )
         for task in standing.trained
     )
-    made = Export(
+    export = Export(
         standing=standing,
         tasks=tasks,
         model_name="smollm2-135m-instruct",
@@ -48,7 +48,7 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Export:
         packages={"peft": "0.21.2"},
         is_merged=False,
     )
-    return replace(made, **changes)
+    return replace(export, **changes)
 
 
 def lines(export: Export, adapter: str | None = "stage", rank: int | None = 8) -> dict[str, str]:
@@ -59,8 +59,8 @@ def lines(export: Export, adapter: str | None = "stage", rank: int | None = 8) -
 
 
 def head(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
-    return found
+    front: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return front
 
 
 def test_it_has_the_scores_as_they_stood_after_the_stage(run: Path) -> None:
@@ -73,8 +73,8 @@ def test_it_has_the_scores_as_they_stood_after_the_stage(run: Path) -> None:
     assert "| alpha | stage 1 | 8 | 0.12 [0.02, 0.47] | **0.50 [0.22, 0.78]** |" in earlier
     assert "| gamma | no stage |" in earlier
     metric = re.compile(r"`forgetting_chaudhry` \| (\S+) ")
-    found = [metric.search(one) for one in (text, earlier)]
-    assert [match and match[1] for match in found] == ["0.438", "0.500"]
+    matches = [metric.search(card_text) for card_text in (text, earlier)]
+    assert [match and match[1] for match in matches] == ["0.438", "0.500"]
 
 
 def test_it_names_data_base_licence_and_limits(run: Path) -> None:
@@ -128,9 +128,9 @@ def test_text_from_outside_is_shown_and_not_obeyed(run: Path) -> None:
     assert not re.search(r"^# Owned", text, re.MULTILINE)
     code = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(code) == 3
-    for one in code:
-        assert one.isascii()
-        constants = [n.value for n in ast.walk(ast.parse(one)) if isinstance(n, ast.Constant)]
+    for snippet in code:
+        assert snippet.isascii()
+        constants = [n.value for n in ast.walk(ast.parse(snippet)) if isinstance(n, ast.Constant)]
         assert HOSTILE in constants
 
 
@@ -165,9 +165,11 @@ def test_an_adapter_too_wide_for_vllm_is_said(run: Path) -> None:
 def test_every_adapter_is_served_under_its_own_name(run: Path) -> None:
     export = exported(run)
     tasks = (replace(export.tasks[0], adapter=Path("own")), *export.tasks[1:])
-    own = snippets(replace(export, tasks=tasks), tasks[0], 12)
-    assert own["serve"].endswith("--max-lora-rank 16 --lora-modules alpha=adapters/alpha policy=.")
-    assert '"openai/alpha"' in own["dspy"]
+    texts = snippets(replace(export, tasks=tasks), tasks[0], 12)
+    assert texts["serve"].endswith(
+        "--max-lora-rank 16 --lora-modules alpha=adapters/alpha policy=."
+    )
+    assert '"openai/alpha"' in texts["dspy"]
     bare = lines(export, None, None)
     assert bare["serve"].endswith("--served-model-name policy")
     assert lines(exported(run, is_merged=True))["serve"].startswith("vllm serve . ")
