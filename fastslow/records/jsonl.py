@@ -39,9 +39,9 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             value = value.to_json()
         elif field.name == "candidates":
             value = [candidate.to_json() for candidate in value]
-        elif field.name == "figures":
+        elif field.name == "figures" and not isinstance(value, Mapping):
             value = [asdict(metric) for metric in value]
-        elif field.name == "metrics":
+        elif field.name in ("metrics", "figures"):
             value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
         elif isinstance(value, Mapping):
             value = dict(value)
@@ -74,7 +74,22 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     kind = values.pop("event")
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
+    if kind == "shrink":
+        kind, values = "remedy", _remedy_of_shrink(values)
     return shaped(_EVENTS[kind], values)
+
+
+def _remedy_of_shrink(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `RemedyEvent`, from those that shrinking wrote before it was a remedy."""
+    scores = [f"validation_{name}" for name in ("start", "before", "after", "n")]
+    figures = {name: values[name] for name in ("factor", *scores, "kl_before", "kl_after")}
+    for moment in ("earlier_before", "earlier_after"):
+        figures |= {f"{moment}/{task}": score for task, score in {**values[moment]}.items()}
+    reason = values["reason"]
+    notes = [] if reason is None else [reason]
+    fields = {name: values[name] for name in ("stage", "task", "rollouts", "seconds")}
+    figures["keep_share"] = values["share"]
+    return fields | {"name": "shrink", "figures": figures, "notes": notes}
 
 
 class RecordWriter:

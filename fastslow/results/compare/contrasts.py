@@ -31,7 +31,10 @@ from fastslow.measure.stats.significance import holm
 from fastslow.records.events import NEUTRAL
 from fastslow.results.compare.data import ArmRun, Contrast, Quantity
 from fastslow.results.report.cells import ExampleScores
-from fastslow.results.report.data import Report
+from fastslow.results.report.sections.cost import Cost
+from fastslow.results.report.sections.drift import Drift
+from fastslow.results.report.sections.metrics import Metrics
+from fastslow.results.report.sections.tasks import Tasks
 
 Pair: TypeAlias = tuple[ArmRun, ArmRun]
 """A run of the baseline and one of the other arm."""
@@ -150,7 +153,7 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
         reason = _why_missing(run, task, quantity)
         if reason is not None:
             return f"{run.run}: {reason}"
-    versions = [_version(run.report, task) for run in pair]
+    versions = [_version(run, task) for run in pair]
     if versions[0] != versions[1]:
         return f"other versions of the task: {versions[0]}, {versions[1]}"
     configs = [run.config for run in pair]
@@ -180,8 +183,9 @@ def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
     return None if _scores(run, task, quantity) else "not measured"
 
 
-def _version(report: Report, task: str) -> str | None:
-    return next((s.version for s in report.summaries if s.task == task), None)
+def _version(run: ArmRun, task: str) -> str | None:
+    summaries = run.report.section(Tasks).summaries
+    return next((summary.version for summary in summaries if summary.task == task), None)
 
 
 METRICS: Mapping[str, Quantity | None] = {
@@ -208,7 +212,7 @@ def _metric(
     tasks: Mapping[Quantity, tuple[Contrast, ...]],
     why_not: str | None,
 ) -> Contrast:
-    values = [[run.report.metrics[name] for run in pair] for pair in pairs]
+    values = [[run.report.section(Metrics).metrics[name] for run in pair] for pair in pairs]
     before, after = (
         _mean([v for pair in values if (v := pair[i].value) is not None]) for i in (0, 1)
     )
@@ -283,29 +287,32 @@ def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
 def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
     """Value and standard error after the last stage; under the deployed prompt if there is one."""
     events = [
-        e for e in run.report.drift if e.name == name and e.task == task and e.row == run.last
+        e
+        for e in run.report.section(Drift).events
+        if e.name == name and e.task == task and e.row == run.last
     ]
     best = sorted(events, key=lambda e: e.text != "with_text")
     return (best[0].value, best[0].se) if best else (None, None)
 
 
-COSTS: Mapping[str, Callable[[Report], float]] = {
-    "rollouts, fast": lambda report: report.rollouts["fast"],
-    "rollouts, slow": lambda report: report.rollouts["slow"],
-    "rollouts, fast + slow": lambda r: r.rollouts["fast"] + r.rollouts["slow"],
-    "rollouts, evaluation": lambda report: report.rollouts["evaluation"],
-    "seconds, fast": lambda report: report.seconds_by["fast"],
-    "seconds, slow": lambda report: report.seconds_by["slow"],
-    "seconds, evaluation": lambda report: report.seconds_by["evaluation"],
-    "seconds, whole run": lambda report: report.seconds,
+COSTS: Mapping[str, Callable[[Cost], float]] = {
+    "rollouts, fast": lambda cost: cost.rollouts["fast"],
+    "rollouts, slow": lambda cost: cost.rollouts["slow"],
+    "rollouts, fast + slow": lambda cost: cost.rollouts["fast"] + cost.rollouts["slow"],
+    "rollouts, evaluation": lambda cost: cost.rollouts["evaluation"],
+    "seconds, fast": lambda cost: cost.seconds_by["fast"],
+    "seconds, slow": lambda cost: cost.seconds_by["slow"],
+    "seconds, evaluation": lambda cost: cost.seconds_by["evaluation"],
+    "seconds, whole run": lambda cost: cost.seconds,
 }
 
 
 def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast, ...]:
     """Rollouts and seconds of both, counted: no interval."""
     contrasts = []
-    for name, cost in COSTS.items():
-        before, after = (_mean([float(cost(pair[i].report)) for pair in pairs]) for i in (0, 1))
+    for name, amount in COSTS.items():
+        costs = [[float(amount(run.report.section(Cost))) for run in pair] for pair in pairs]
+        before, after = (_mean([pair[i] for pair in costs]) for i in (0, 1))
         step = None if before is None or after is None else after - before
         contrasts.append(Contrast(name, before, after, step, reason=why_not))
     return tuple(contrasts)

@@ -1,6 +1,5 @@
 """The files of a comparison: compare.html and compare.md for people, compare.json, scores.csv."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from fastslow.core.text import visible
 from fastslow.measure.stats.intervals import Interval
 from fastslow.results.compare.data import ArmRun, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
+from fastslow.results.render import encoding
 from fastslow.results.render.drawing import (
     LOSS,
     MAX_TASKS,
@@ -25,7 +25,7 @@ from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.writing import csv_text, write_figures, write_files
 from fastslow.results.report.cells import Cell
-from fastslow.results.report.write import rounded
+from fastslow.results.report.sections.tasks import Tasks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,11 +65,9 @@ def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...
 
 def json_text(comparison: RunComparison) -> str:
     """The text of compare.json."""
-    figures = rounded(comparison_json(comparison, verdicts(comparison)))
-    assert isinstance(figures, dict)
     settings = {key: list(values) for key, values in comparison.settings.items()}
-    data = figures | {"settings": settings}  # as they were given: 1e-9 is not 0
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    # settings as they were given: 1e-9 is not 0
+    return encoding.json_text(comparison_json(comparison, verdicts(comparison)), settings=settings)
 
 
 def markdown(comparison: RunComparison) -> str:
@@ -100,7 +98,7 @@ def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
 
 def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
     """Task, phase and cell of every score that the files show."""
-    for summary in run.report.summaries:
+    for summary in run.report.section(Tasks).summaries:
         phases = {"base": summary.base, "learned": summary.learned, "final": summary.final}
         for phase, cell in phases.items():
             if cell is not None:

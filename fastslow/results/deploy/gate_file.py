@@ -19,7 +19,7 @@ from fastslow.records.deployments import DEPLOYED_FILE
 from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge, options_from_json
 from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
-from fastslow.results.report.write import rounded
+from fastslow.results.render.encoding import json_text
 
 SCHEMA_VERSION = 1
 """Raised when a key of gate.json changes its meaning or goes."""
@@ -60,8 +60,7 @@ def verdict_json(verdict: GateVerdict) -> dict[str, Json]:
 
 def verdict_text(verdict: GateVerdict) -> str:
     """The text of gate.json."""
-    data = rounded(verdict_json(verdict))
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(verdict_json(verdict))
 
 
 def write_verdict(run: Path, verdict: GateVerdict) -> Path:

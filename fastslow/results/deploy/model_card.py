@@ -10,7 +10,7 @@ from pathlib import Path
 from fastslow.policy.model_store import MODELS
 from fastslow.results.deploy.export_data import Export
 from fastslow.results.deploy.snippets import VLLM_RANKS, render, snippets
-from fastslow.results.report.tables import HEADLINE
+from fastslow.results.report.sections.metrics import HEADLINE
 
 CARD_FILE = "README.md"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastslow.results.deploy.export_data import Export, ExportedTask
-from fastslow.results.render.layout import brackets, difference, shown
+from fastslow.results.render.layout import brackets, difference, score_or_dash
 from fastslow.results.render.markdown import code, code_cell, inline
 from fastslow.results.report.cells import Comparison
 
@@ -77,7 +77,7 @@ def render(template: str, **values: object) -> str:
         "code": code,
         "code_cell": code_cell,
         "inline": inline,
-        "score": lambda cell: shown(cell.score) + brackets(cell.interval),
+        "score": lambda cell: score_or_dash(cell.score) + brackets(cell.interval),
         "change": _change,
         "served_name": served_name,
     }

@@ -15,7 +15,7 @@ from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.policy import pick_device
-from fastslow.records.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
 from tests.support.runs import WIDER, start
@@ -86,8 +86,8 @@ def test_two_processes_give_the_adapter_of_one(
     cycles = [events(run, CycleEvent) for run in (alone, both)]
     assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
     assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
-    [shrunk] = events(alone, ShrinkEvent)
-    assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
+    [shrunk] = events(alone, RemedyEvent)
+    assert [e.figures["factor"] for e in events(both, RemedyEvent)] == [shrunk.figures["factor"]]
 
 
 LEADER_ALONE = """
