@@ -67,10 +67,10 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     """
     values = dict(data)
     kind = values.pop("event")
-    if kind not in _EVENTS:
-        raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
     if kind == "shrink":
         kind, values = "remedy", _remedy_of_shrink(values)
+    if kind not in _EVENTS:
+        raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
     return shaped(_EVENTS[kind], values)
 
 

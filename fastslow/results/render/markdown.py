@@ -27,7 +27,7 @@ def _row(cells: list[str]) -> str:
 
 def _cell(text: Text) -> str:
     if text.is_code:
-        return code(text.text).replace("|", "\\|")
+        return code_cell(text.text)
     content = inline(text.text)
     return f"**{content}**" if text.style == "strong" else content
 
@@ -39,6 +39,11 @@ def code(text: str) -> str:
     ticks = "`" * (longest + 1)
     pad = " " if content.startswith("`") or content.endswith("`") else ""
     return f"{ticks}{pad}{content}{pad}{ticks}"
+
+
+def code_cell(text: str) -> str:
+    """The same inside a table."""
+    return code(text).replace("|", "\\|")
 
 
 def inline(text: str) -> str:

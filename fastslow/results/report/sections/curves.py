@@ -121,7 +121,7 @@ def _curve_json(stage: StageCurve) -> dict[str, object]:
         "task": stage.task,
         "reason": stage.reason,
         "unit": curve.unit if curve else None,
-        "at": curve.at if curve else [],
+        "at": curve.counts if curve else [],
         "scores": curve.means() if curve else [],
         "n": curve.num_examples if curve else 0,
         "threshold": stage.to_threshold,
@@ -133,7 +133,7 @@ def _row(stage: StageCurve) -> tuple[Text, ...]:
     name, curve = Text(stage_label(stage.stage, stage.task)), stage.curve
     if curve is None or stage.to_threshold is None:
         return (name, Text(stage.reason or "", "dim"), Text("-"), Text("-"), Text("-"))
-    points = zip(curve.at, curve.means(), strict=True)
+    points = zip(curve.counts, curve.means(), strict=True)
     asymptote = stage.sigmoid["sigmoid_asymptote"]
     asymptote_text = metric_text(asymptote.metric)
     if asymptote.interval is not None:

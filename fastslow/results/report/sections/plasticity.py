@@ -99,10 +99,10 @@ def _paint_probe(axes: drawing.Axes, probe: TaskProbe, *, is_first: bool) -> Non
     for name, curves, colour, marker in sides:
         means = [curve.means() for curve in curves]
         for values in means if len(means) > 1 else ():
-            axes.plot(curves[0].at, values, color=colour, lw=0.7, alpha=0.5)
+            axes.plot(curves[0].counts, values, color=colour, lw=0.7, alpha=0.5)
         middle = [fmean(values) for values in zip(*means, strict=True)]
         legend_name = name if is_first else None
-        axes.plot(curves[0].at, middle, marker, ls="-", color=colour, label=legend_name)
+        axes.plot(curves[0].counts, middle, marker, ls="-", color=colour, label=legend_name)
     axes.set_title(
         f"{drawing.label(probe.task)}, after stage {probe.row}", pad=22 if is_first else 6
     )
@@ -123,7 +123,7 @@ def _probe_json(probe: TaskProbe) -> dict[str, object]:
         "row": probe.row,
         "settings": probe.settings,
         "seeds": len(base),
-        "at": base[0].at,
+        "at": base[0].counts,
         "n": base[0].num_examples,
         "tuned": [curve.means() for curve in probe.probe.tuned],
         "base": [curve.means() for curve in base],
@@ -150,7 +150,7 @@ def _table(probe: TaskProbe) -> Table:
         tuple(rows),
         f"Fresh runs ({probe.settings['kind']}, {len(base)} seed(s)) on a task of no stage; "
         f"validation score of {base[0].num_examples} examples after "
-        f"{', '.join(map(str, base[0].at))} updates from these weights: {_means(tuned)}; "
+        f"{', '.join(map(str, base[0].counts))} updates from these weights: {_means(tuned)}; "
         f"from the base: {_means(base)}. A high start without a gain is retention or transfer, "
         f"not plasticity. 95 % bootstrap intervals over {resampled}.",
     )

@@ -154,8 +154,8 @@ class ScoresOverStages(Section):
         """The points within each stage; its ends are points of the matrix."""
         for stage in self.curves:
             curve = stage.curve
-            if curve is not None and stage.task in self.tasks and curve.at[-1]:
-                x = [stage.stage + count / curve.at[-1] for count in curve.at]
+            if curve is not None and stage.task in self.tasks and curve.counts[-1]:
+                x = [stage.stage + count / curve.counts[-1] for count in curve.counts]
                 look = drawing.series(self.tasks.index(stage.task))
                 look |= {"mfc": drawing.PAPER, "lw": 0.9, "ls": ":"}
                 axes.plot(x[1:-1], curve.means()[1:-1], **look)
