@@ -143,7 +143,7 @@ def test_against_a_baseline_losses_are_paired_on_examples(gentle: Path, destruct
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("missing", "no run folder"),
+        ("missing", "not a run folder"),
         ("unfinished", "the run is running, expected finished"),
         ("other task", "task 'delta' of the baseline"),
         ("other examples", "they are not the same ones"),
