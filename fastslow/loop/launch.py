@@ -240,7 +240,7 @@ def _run_in(
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(Effort(config, tasks).left(state), console) as progress,
+        Progress(Effort(config, tasks).remaining(state), console) as progress,
         tracker.run(run_dir.path.name, config.model_dump(mode="json")),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):

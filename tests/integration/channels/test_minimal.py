@@ -12,7 +12,7 @@ from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.minimal import FACTORS, KlBudget, shrink
 from fastslow.channels.slow.sft import GoldTrainer
-from fastslow.config import cost
+from fastslow.config import ledger
 from fastslow.core.errors import ChannelError, CheckpointError, ModelError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor
@@ -254,7 +254,7 @@ def test_scaling_b_scales_the_update_of_the_weights_and_its_kl(moved: Policy) ->
 
 
 def test_the_estimate_knows_how_many_factors_there_are() -> None:
-    assert len(FACTORS) == cost.SHRINK_FACTORS
+    assert len(FACTORS) == ledger.SHRINK_FACTORS
 
 
 @pytest.mark.parametrize("stages", [1, 2])

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from fastslow.config.cost import (
-    GRPO_GROUP,
     KNOWN_SHAPES,
     Cost,
     ModelShape,
     estimate_cost,
     model_shape,
 )
+from fastslow.config.ledger import GRPO_GROUP
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from fastslow.config.ledger import DRIFT_UNITS, GEOMETRY_UNITS, NEUTRAL_UNITS, PROXIES_UNITS
 from fastslow.config.models import RunConfig
-from fastslow.loop.effort import DRIFT_UNITS, GEOMETRY_UNITS, NEUTRAL_UNITS, PROXIES_UNITS, Effort
+from fastslow.loop.effort import Effort
 from fastslow.records.state import RunState
 from tests.support.toy_tasks import letters
 
@@ -35,13 +36,13 @@ def test_what_is_left_shrinks_by_what_was_done() -> None:
     found = effort(
         tasks={"c": {}}, probe={"task": "c", "updates": 4, "score_every": 2}, slow={"kind": "sft"}
     )
-    whole = found.left(RunState())
+    whole = found.remaining(RunState())
     row_0 = 20 + NEUTRAL_UNITS + PROXIES_UNITS
-    assert whole - found.left(RunState(base_done=True)) == row_0
+    assert whole - found.remaining(RunState(base_done=True)) == row_0
     cycle = found.channel("fast") + found.channel("slow")
-    after_one = found.left(RunState(base_done=True, next_cycle=1))
+    after_one = found.remaining(RunState(base_done=True, next_cycle=1))
     assert whole - row_0 - after_one == cycle + found.part(1, "curves")
-    over = found.left(RunState(base_done=True, next_stage=2))
+    over = found.remaining(RunState(base_done=True, next_stage=2))
     assert over == 2 * found.curve(found.config.probe) == 2 * (3 * 32 + 4 * 8 * 2)  # type: ignore[arg-type]  # it has one
     one = found.part(1, "matrix") + GEOMETRY_UNITS + found.part(1, "drift")
-    assert found.left(RunState(base_done=True, next_stage=1)) < after_one - one
+    assert found.remaining(RunState(base_done=True, next_stage=1)) < after_one - one
