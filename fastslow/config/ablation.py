@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, NonNegativeInt
 
 from fastslow.config.models import NAME, TaskName
 from fastslow.core.errors import nearest
-from fastslow.core.keys import OURS, Model, key
+from fastslow.core.keys import OURS, Model, RuledModel, key
 
 ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 """Names of arms and orders; they become part of a run's name."""
@@ -48,7 +47,7 @@ class ClaimsConfig(Model):
     too, since the slow channel alone may never see a reward."""
 
 
-class AblationConfig(Model):
+class AblationConfig(RuledModel):
     """An experiment run in several arms over several seeds."""
 
     name: str = key(..., "name", "required", pattern=NAME)
@@ -123,12 +122,3 @@ class AblationConfig(Model):
             yield "claims.slow_only", self.claims.slow_only
             if self.claims.frozen_text is not None:
                 yield "claims.frozen_text", self.claims.frozen_text
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> "AblationConfig":
-        broken = dict(self.broken_rules())
-        if broken:
-            raise PydanticCustomError(
-                "broken_rules", "{text}", {"text": "; ".join(broken.values()), "rules": broken}
-            )
-        return self

@@ -1,7 +1,7 @@
 """What a run is made of: every configuration key, with its unit, default and source.
 
-One model per noun, frozen, unknown keys refused. `config/loading/load.py` reads the files;
-nothing below the surface layer receives these objects whole.
+One model per noun, frozen, unknown keys refused; those that a channel receives stand next to its
+code. `config/loading/load.py` reads the files.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from fastslow.channels.fast.settings import (
     DemosConfig,
@@ -27,7 +25,7 @@ from fastslow.channels.fast.settings import (
 )
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.slow import GrpoConfig, SlowConfig
-from fastslow.core.keys import FST, OURS, Model, key
+from fastslow.core.keys import FST, OURS, Model, RuledModel, key
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
@@ -108,7 +106,7 @@ class GradersConfig(Model):
     """A stage stops when more than this share of its answers could not be graded."""
 
 
-class RunConfig(Model):
+class RunConfig(RuledModel):
     """One run: a policy taken through a sequence of stages, with a report at the end."""
 
     name: str = key(..., "name", "required", pattern=NAME)
@@ -251,15 +249,6 @@ class RunConfig(Model):
                     f"{path}.batch ({step.batch}) must not exceed fast.pool ({self.fast.pool}), "
                     "the examples it is drawn from. Lower it, or raise fast.pool.",
                 )
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> "RunConfig":
-        broken = dict(self.broken_rules())
-        if broken:
-            raise PydanticCustomError(
-                "broken_rules", "{text}", {"text": "; ".join(broken.values()), "rules": broken}
-            )
-        return self
 
 
 def _divisors(number: int) -> list[int]:
