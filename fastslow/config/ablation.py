@@ -21,7 +21,7 @@ GIVEN = {
     "seed": "every arm runs under each of `seeds`. Name seeds there.",
 }
 """Keys of a run that the ablation itself gives, with what to do instead."""
-ONE_FOLDER = "all runs of an ablation lie in one folder. Say it in `common`, or as an override."
+ONE_FOLDER = "all runs of an ablation lie in one folder. Set it in `common`, or as an override."
 """Why an arm has no `runs_dir`."""
 
 
@@ -43,7 +43,7 @@ class ClaimsConfig(Model):
     slow_only: str = key(..., "name", "required", min_length=1)
     """The arm with the slow channel alone, at the same budget."""
     frozen_text: str | None = key(None, "name", "none")
-    """An arm whose weights learn under one frozen text: the claims are put to the test against it
+    """An arm whose weights learn under one frozen prompt: the claims are put to the test against it
     too, since the slow channel alone may never see a reward."""
 
 
@@ -95,16 +95,12 @@ class AblationConfig(RuledModel):
                 )
 
     def _given_keys(self) -> Iterator[tuple[str, str]]:
-        """Every key that no arm may say, with the reason."""
-        for part, said in (
-            ("common", self.common),
-            *((f"arms.{arm}", said) for arm, said in self.arms.items()),
-        ):
-            for given, why in GIVEN.items():
-                if given in said:
-                    yield f"{part}.{given}", why
-            if "runs_dir" in said and part != "common":
-                yield f"{part}.runs_dir", ONE_FOLDER
+        """Every key that no arm may set, with the reason."""
+        arms = ((f"arms.{name}", keys) for name, keys in self.arms.items())
+        for section, keys in (("common", self.common), *arms):
+            yield from ((f"{section}.{name}", why) for name, why in GIVEN.items() if name in keys)
+            if "runs_dir" in keys and section != "common":
+                yield f"{section}.runs_dir", ONE_FOLDER
 
     def _named_arms(self) -> Iterable[tuple[str, str]]:
         """Every place where an arm is named, with the name."""

@@ -29,7 +29,7 @@ TRAINED_TOKENS_PER_S = 125.0
 SAMPLED_TOKENS_PER_ROLLOUT = 6.0
 """Answer of a word-level task with its stop token. Source: design assumption."""
 TRAINED_TOKENS_PER_ROW = 11.0
-"""Tokens of a training batch per row (a rollout, or a gold answer under one text), shared prefixes
+"""Tokens of a training batch per row (a rollout, or a gold answer under a prompt), shared prefixes
 counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes the 8 s it was
 measured to take."""
 START_S = 30.0
@@ -64,15 +64,15 @@ class Cost:
     """Rollouts that weight updates are made from, 0 for a slow channel that draws none; and at
     most those that shrinking is scored on."""
     fast_rollouts: int
-    """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
+    """Rollouts the fast channel scores prompts with, the choice of that to deploy included."""
     fast_proposals: int | None
-    """New texts that a fast phase pays for at least; None without a fast channel."""
+    """New prompts that a fast phase pays for at least; None without a fast channel."""
     optimizer_steps: int
     """Weight updates."""
     evaluation_cells: int
     """Cells of the score matrix: (stages + 1) x tasks."""
     evaluation_rollouts: int | None
-    """Completions scored or measured at most: what changed neither weights nor text is not drawn
+    """Completions scored or measured at most: what changed neither weights nor prompt is not drawn
     again. None when whole test splits are taken."""
     minutes: float | None
     """Estimate for 2 CPU cores; None when the model's size is unknown."""
@@ -94,7 +94,7 @@ class Cost:
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
-            f"new texts a cycle    {self._proposals}",
+            f"new prompts a cycle  {self._proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",

@@ -1,4 +1,4 @@
-"""What a run draws and trains on, part by part; the one account behind costs and progress.
+"""The ledger of a run: rollouts and trained rows of every part, behind costs and progress.
 
 Counts follow from the cycle: T updates of Q problems with G rollouts each. They are upper bounds
 where a fast channel, shrinking or a spent KL budget stops early, and where cells that changed
@@ -47,13 +47,13 @@ class Entry:
     """Completions drawn."""
     trained: int = 0
     """Rows trained on."""
-    other: int = 0
+    extra: int = 0
     """Work of anything else, in rollouts that take about as long."""
 
     @property
     def units(self) -> float:
         """All of its work, in rollouts that take about as long."""
-        return float(self.rollouts + TRAINED_UNITS * self.trained + self.other)
+        return float(self.rollouts + TRAINED_UNITS * self.trained + self.extra)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Ledger:
         points = 1 + math.ceil(probe.updates / probe.score_every)
         problems = probe.updates * config.cycle.problems
         group = (config.slow and config.slow.rollouts_per_problem) or GRPO_GROUP
-        drawn = problems * group if probe.kind == "grpo" else 0
+        rollouts = problems * group if probe.kind == "grpo" else 0
         scored = points * config.evaluation.validation_examples
-        return Entry("probe", len(config.stages), None, scored + drawn, drawn or problems)
+        return Entry("probe", len(config.stages), None, scored + rollouts, rollouts or problems)
 
     def _base(self) -> Iterator[Entry]:
         matrix = sum(map(self.cell, self.config.task_names))
@@ -97,8 +97,8 @@ class Ledger:
 
     def _any_row(self, row: int) -> Iterator[Entry]:
         evaluation = self.config.evaluation
-        yield Entry("neutral", row, other=NEUTRAL_UNITS * evaluation.neutral)
-        yield Entry("proxies", row, other=PROXIES_UNITS * evaluation.proxies)
+        yield Entry("neutral", row, extra=NEUTRAL_UNITS * evaluation.neutral)
+        yield Entry("proxies", row, extra=PROXIES_UNITS * evaluation.proxies)
 
     def _stage(self, row: int) -> Iterator[Entry]:
         """The cycles of a stage, then the row of the matrix after it."""
@@ -121,7 +121,7 @@ class Ledger:
         yield Entry("reoptimize", row, rollouts=self._reoptimizing(row))
         yield from self._any_row(row)
         has_geometry = evaluation.geometry and config.slow is not None
-        yield Entry("geometry", row, other=GEOMETRY_UNITS * has_geometry)
+        yield Entry("geometry", row, extra=GEOMETRY_UNITS * has_geometry)
         yield self._drift(row)
 
     def _phase(self, channel: str, row: int, cycle: int) -> Entry:
@@ -178,6 +178,6 @@ class Ledger:
         is_new = tasks.count(tasks[-1]) == 1
         base = (1 + is_new) * min(self.cell(tasks[-1]), most)
         neutral = min(NEUTRAL_PASSAGES, most) * evaluation.neutral
-        drawn = tuned + base + neutral * (2 if row == 1 else 1)  # once by the base
-        other = DRIFT_UNITS * (tuned + neutral) - drawn
-        return Entry("drift", row, rollouts=drawn, other=other)
+        rollouts = tuned + base + neutral * (2 if row == 1 else 1)  # once by the base
+        extra = DRIFT_UNITS * (tuned + neutral) - rollouts
+        return Entry("drift", row, rollouts=rollouts, extra=extra)

@@ -151,7 +151,7 @@ class RunConfig(RuledModel):
 
     @property
     def num_texts(self) -> int:
-        """K: texts of a full population; 1, the seed text, without a fast channel."""
+        """K: prompts of a full population; 1, the seed prompt, without a fast channel."""
         return self.fast.population if self.fast else 1
 
     def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
@@ -182,7 +182,7 @@ class RunConfig(RuledModel):
             yield (
                 "fast.population",
                 f"fast.population (K = {self.num_texts}) must divide slow.group "
-                f"(G = {group}), so that every text gets the same number of rollouts. "
+                f"(G = {group}), so that every prompt gets the same number of rollouts. "
                 f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
@@ -192,9 +192,9 @@ class RunConfig(RuledModel):
             yield (
                 "fast.metric_calls",
                 f"fast.metric_calls ({self.fast.metric_calls}) is too small: re-scoring "
-                f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
+                f"{self.fast.population} old prompts (fast.population) on {anchor} anchor problems "
                 "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
-                f"texts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
+                f"prompts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
             )
         if self.fast and self.fast.reuse_slow_rollouts and not group:
             yield (
@@ -223,11 +223,11 @@ class RunConfig(RuledModel):
             return
         visited = {stage.task for stage in self.stages}
         if self.probe.task in visited or self.probe.task not in self.tasks:
-            known = ", ".join(name for name in self.tasks if name not in visited) or "none"
+            names = ", ".join(name for name in self.tasks if name not in visited) or "none"
             yield (
                 "probe.task",
                 f"probe.task ({self.probe.task!r}) must be a key of `tasks` that no stage visits. "
-                f"Known: {known}. Add it to `tasks`.",
+                f"Known: {names}. Add it to `tasks`.",
             )
         if self.slow is None:
             yield (

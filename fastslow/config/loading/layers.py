@@ -19,8 +19,8 @@ from fastslow.config.loading.yaml_nodes import (
     check_text,
     compose,
     plain_scalar,
+    printable,
     refuse,
-    shown,
 )
 from fastslow.core.errors import nearest
 from fastslow.core.files import open_regular
@@ -150,7 +150,7 @@ class _Reader:
     def _read(self, path: Path, asker: Origin | None, chain: tuple[Path, ...]) -> Node:
         if not _is_name(path):
             text = "no file can have this name. Remove the NUL or half surrogate pair from it."
-            raise Unreadable(Mistake(asker or Origin(shown(str(path))), (), text))
+            raise Unreadable(Mistake(asker or Origin(printable(str(path))), (), text))
         path = _shipped(path)
         name, identity = _display(path), Path(os.path.realpath(path))
         if identity in self._merged:
@@ -211,7 +211,7 @@ def _is_name(path: Path) -> bool:
 
 
 def _display(path: Path) -> str:
-    return shown(os.path.normpath(path))
+    return printable(os.path.normpath(path))
 
 
 def _read_text(path: Path, name: str) -> str:

@@ -79,9 +79,9 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], kinds: Container[Any]) -
         return f"unknown key here, got {name!r}. It needs kind: {' or '.join(others)}."
     if "." in name:
         return "unknown key. Dots belong to overrides; in a file, nest the keys."
-    known = [key.pattern[-1] for key in find_keys(model, (*path[:-1], None), kinds)]
+    names = [key.pattern[-1] for key in find_keys(model, (*path[:-1], None), kinds)]
     elsewhere = dict.fromkeys(k.name for k in model_keys(model) if k.pattern[-1] == name)
-    suggestion = nearest(name, known)
+    suggestion = nearest(name, names)
     if "Did you mean" not in suggestion and elsewhere:
         suggestion = f" It belongs at {' or '.join(list(elsewhere)[:3])}."
     return f"unknown key, got {name!r}.{suggestion}"

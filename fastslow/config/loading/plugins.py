@@ -89,8 +89,8 @@ def check_plugins(config: RunConfig, root: Node, mistakes: list[Mistake]) -> Plu
                 text = definition.asks_for_code
                 mistakes.append(Mistake(root.origin_of(use.named_at), use.named_at, text))
             if data and "data" in definition.config_class.model_fields:
-                own = root.find((*path, "data"))
-                if own is None or own.value is None:
+                stated = root.find((*path, "data"))
+                if stated is None or stated.value is None:
                     takes_data = True
                     root = place(root, (*path, "data"), data, origin)
         written = root.find(path) or Node({}, origin)
@@ -122,8 +122,8 @@ def _custom(root: Node) -> Iterator[_Use]:
 
 def _without_effect(data: Node, root: Node, sections: Iterable[KeyPath]) -> Mistake:
     """Say that no task of the run reads the `data` that an override sets."""
-    own = [path for section in sections if root.find(path := (*section, "params", "data"))]
-    advice = f"Override {', '.join(map(shown_path, own))} instead." if own else "Leave it out."
+    paths = [path for section in sections if root.find(path := (*section, "params", "data"))]
+    advice = f"Override {', '.join(map(shown_path, paths))} instead." if paths else "Leave it out."
     text = f"no task of this run would read it, got {got(data)}. {advice}"
     return Mistake(data.origin, ("data",), text)
 

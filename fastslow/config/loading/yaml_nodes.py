@@ -121,14 +121,14 @@ def cut(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 40]}...{text[-37:]}"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """The text itself if it is safe to print on one line, otherwise quoted with escapes."""
     return text if text.isprintable() and text else repr(text)
 
 
 def shown_path(path: KeyPath) -> str:
     """A key path in dotted form, as overrides write it."""
-    return ".".join(shown(str(part)) for part in path)
+    return ".".join(printable(str(part)) for part in path)
 
 
 def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:

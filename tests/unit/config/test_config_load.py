@@ -95,7 +95,7 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
     broken = "slow:\n  group: 6\n"
     assert refusal(RUN + broken) == [
         "run.yaml:5: slow.group: fast.population (K = 4) must divide slow.group (G = 6), so that "
-        "every text gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
+        "every prompt gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
     ]
     (line,) = refusal(RUN + broken + "seed: first\n")
     assert line.startswith("run.yaml:6: seed: wrong type")
@@ -225,7 +225,7 @@ def test_a_rule_is_not_blamed_on_a_value_that_was_wrong_itself(refusal: Refusal)
     lines = refusal(RUN + "slow: {group: 6}\nfast: {population: three}\n")
     assert lines == [
         "run.yaml:5: fast.population: wrong type, got 'three' (text). "
-        "Expected a whole number > 0 (texts)."
+        "Expected a whole number > 0 (prompts)."
     ]
 
 

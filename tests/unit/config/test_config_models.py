@@ -57,9 +57,9 @@ def test_the_fast_budget_must_allow_two_new_texts() -> None:
     enough = {"population": 4, "metric_calls": 240}
     run_config(fast=enough, cycle={"optimizer_steps": 5, "problems": 8})
     assert broken(fast=enough | {"metric_calls": 239}) == {
-        "fast.metric_calls": "fast.metric_calls (239) is too small: re-scoring 4 old texts "
+        "fast.metric_calls": "fast.metric_calls (239) is too small: re-scoring 4 old prompts "
         "(fast.population) on 40 anchor problems (cycle.optimizer_steps x cycle.problems) leaves "
-        "room for fewer than 2 new texts. Use at least 240."
+        "room for fewer than 2 new prompts. Use at least 240."
     }
 
 
@@ -79,7 +79,7 @@ def test_each_step_of_a_sequence_must_be_worth_taking() -> None:
     run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
     rules = broken(fast=fast | {"metric_calls": 379})
     assert (
-        "fewer than 2 new texts in each of fast.steps. Use at least 380."
+        "fewer than 2 new prompts in each of fast.steps. Use at least 380."
         in (rules["fast.metric_calls"])
     )
 
