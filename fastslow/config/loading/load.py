@@ -86,7 +86,7 @@ def check_fragment(file: Path) -> None:
         ConfigError: As in `load_config`.
     """
     root = read_layers((file,), ()).root
-    stand_ins, _ = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
+    stand_ins = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
     config = _checked(merge(stand_ins, root))
     if not root.find(("stages",)):
         config = config.model_copy(update={"stages": ()})
