@@ -37,7 +37,7 @@ class Spent:
 def accounted(parts: Run, row: int, part: str) -> Iterator[Spent]:
     """Write down what the evaluation within it cost, and count it as done."""
     started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    spent, units = Spent(), parts.effort.part(row, part)
+    spent, units = Spent(), parts.ledger.units(part, row)
     if units:
         parts.progress.show(f"evaluation {row}/{len(parts.config.stages)}, {part}", "", 0, {})
     yield spent
@@ -59,7 +59,7 @@ def score_all(parts: Run, row: int) -> None:
             role = headline_policy(visits, row, task.name)
             program = parts.policy.live_program(task)
             scores[task.name] = mean_score(score_cell(parts, spent, task, row, role, program))
-            done += parts.effort.cell(task.name)
+            done += parts.ledger.cell(task.name)
             parts.progress.show(phase, "done", done, {"score": scores[task.name]})
         if row == 0:
             _repeat_base(parts)

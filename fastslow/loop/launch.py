@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fastslow.channels.base import Channel
 from fastslow.config.evaluation import ProbeConfig
+from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
@@ -26,7 +27,6 @@ from fastslow.loop.build import (
     build_tasks,
     locate_model,
 )
-from fastslow.loop.effort import Effort
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeParts
 from fastslow.loop.probe import probe as run_probe
@@ -237,10 +237,11 @@ def _run_in(
     tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
+    units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(Effort(config, tasks).remaining(state), console) as progress,
+        Progress(units, console) as progress,
         tracker.run(run_dir.path.name, config.model_dump(mode="json")),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
@@ -287,7 +288,7 @@ def _probe_last_stage(parts: Run, settings: ProbeConfig, task: Task) -> float:
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            parts.progress.finish(parts.effort.curve(settings))
+            parts.progress.finish(parts.ledger.curve(settings).units)
         parts.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
     ready = probe_parts(parts.config, place, parts.policy, task, settings)

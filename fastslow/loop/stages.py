@@ -228,7 +228,7 @@ def record_adaptation(
     if adaptation.samples:
         parts.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     parts.tracker.log(metrics, step=anchor.cycle)
-    parts.progress.finish(parts.effort.channel(channel))
+    parts.progress.finish(parts.ledger.units(channel))
 
 
 def channel_log(
@@ -243,7 +243,7 @@ def channel_log(
 
     def log(done: int, total: int, figures: Mapping[str, float]) -> None:
         shown = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = parts.effort.channel(channel) * done / total
+        units = parts.ledger.units(channel) * done / total
         parts.progress.show(where, f"{done}/{total}", units, shown)
         if channel == "slow":
             step = anchor.cycle * total + done

@@ -168,7 +168,7 @@ def _load_arms(
 
 
 def _base(config: AblationConfig, tree: Node, overrides: Sequence[str]) -> Layers:
-    """What every arm is laid over: base, common part and overrides, later ones over earlier ones."""
+    """What every arm is laid over: the base, `common` and the overrides, in this order."""
     origin = tree.origin_of(("base",))
     folder = Path() if origin.is_override else Path(origin.file).parent
     layers = read_layers((folder / config.base,), ())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fastslow.channels.fast.settings import ReflectionSettings, SequenceConfig
+from fastslow.channels.fast.settings import SequenceConfig
 from fastslow.config.loading.reference import model_keys, reference
 from fastslow.config.models import RunConfig
 from fastslow.config.slow import GrpoConfig, SftConfig
@@ -144,33 +144,6 @@ def test_reusing_rollouts_needs_a_slow_channel_that_draws_them() -> None:
         assert list(broken(fast={"reuse_slow_rollouts": True}, slow=slow)) == [
             "fast.reuse_slow_rollouts"
         ]
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        {"model": "openai/x", "api_key_env": "sk-0123456789abcdef"},
-        {"model": "openai/x", "api_base": "https://me:hunter2@example.org/v1"},
-        {"model": "openai/x", "api_base": "https://example.org/v1?api_key=hunter2"},
-        {"model": "openai/x", "api_key": "sk-0123456789abcdef"},
-        {"model": "openai/x", "api_key_env": "hunter2"},
-    ],
-)
-def test_a_section_with_a_key_in_it_is_refused_and_the_key_not_repeated(
-    written: dict[str, str],
-) -> None:
-    with pytest.raises(ValidationError) as caught:
-        ReflectionSettings.model_validate(written)
-    assert "hunter2" not in str(caught.value)
-    assert "0123456789abcdef" not in str(caught.value)
-
-
-def test_the_reflection_lm_is_the_policy_itself_unless_another_is_named() -> None:
-    assert ReflectionSettings().model == "self"
-    local = {"model": "openai//models/tiny", "api_base": "http://127.0.0.1:8000/v1"}
-    assert ReflectionSettings.model_validate(local).api_base == local["api_base"]
-    with pytest.raises(ValidationError, match="not an address"):
-        ReflectionSettings.model_validate({"api_base": "localhost:8000"})
 
 
 def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:
