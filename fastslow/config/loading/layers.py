@@ -77,13 +77,15 @@ def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
 def merge(base: Node, top: Node) -> Node:
     """Lay `top` over `base`: mappings merge key by key, anything else replaces.
 
-    Two mappings that state different `kind`s are different things, so the upper one replaces.
+    Two mappings that state different `kind`s are different things, so the upper one replaces; as
+    are two of `kind: custom` that `use` different plug-ins.
     """
     if not (isinstance(base.value, dict) and isinstance(top.value, dict)):
         return top
-    kinds = [entries["kind"].value for entries in (base.value, top.value) if "kind" in entries]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return top
+    if "kind" in base.value and "kind" in top.value:
+        for tag in {"kind", "use"} & base.value.keys() & top.value.keys():
+            if base.value[tag].value != top.value[tag].value:
+                return top
     merged = dict(base.value)
     for name, node in top.value.items():
         merged[name] = merge(merged[name], node) if name in merged else node

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config.loading.layers import Layers, merge, read_layers
-from fastslow.config.loading.plugins import Plugins, check_plugins
+from fastslow.config.loading.plugins import check_plugins
 from fastslow.config.loading.reference import find_keys
-from fastslow.config.loading.validate import validate
+from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import (
     KeyPath,
-    Mistake,
     Node,
     compose,
-    refuse,
     shown_path,
 )
 from fastslow.config.models import RunConfig
@@ -67,8 +65,8 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
     Raises:
         ConfigError: As in `load_config`.
     """
-    config = _checked(layers.root)
-    plugins = _plugins(config, layers.root)
+    config = require(RunConfig, layers.root)
+    plugins = check_plugins(config, layers.root)
     complete = plugins.complete(config)
     return LoadedConfig(
         config=complete,
@@ -87,10 +85,10 @@ def check_fragment(file: Path) -> None:
     """
     root = read_layers((file,), ()).root
     stand_ins = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
-    config = _checked(merge(stand_ins, root))
+    config = require(RunConfig, merge(stand_ins, root))
     if not root.find(("stages",)):
         config = config.model_copy(update={"stages": ()})
-    _plugins(config, root)
+    check_plugins(config, root)
 
 
 def load_resolved(path: Path) -> LoadedConfig:
@@ -120,21 +118,6 @@ def config_hash(config: RunConfig) -> str:
 def leaves(config: RunConfig) -> dict[str, Json]:
     """Every value of a run by its dotted key path; the keys of `LoadedConfig.sources`."""
     return {shown_path(path): value for path, value, _ in _leaves(config.model_dump(mode="json"))}
-
-
-def _checked(root: Node) -> RunConfig:
-    mistakes: list[Mistake] = []
-    config = validate(RunConfig, root, mistakes)
-    refuse(mistakes)
-    assert config is not None, "a configuration without mistakes is valid"
-    return config
-
-
-def _plugins(config: RunConfig, root: Node) -> Plugins:
-    mistakes: list[Mistake] = []
-    plugins = check_plugins(config, root, mistakes)
-    refuse(mistakes)
-    return plugins
 
 
 def _leaves(

@@ -13,7 +13,7 @@ from typing import Any
 from fastslow.config.loading.layers import place
 from fastslow.config.loading.messages import got, one_line
 from fastslow.config.loading.validate import validate
-from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, shown_path
+from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, refuse, shown_path
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import FastSlowError
 from fastslow.core.plugins import Definition, PluginConfig, find
@@ -63,15 +63,18 @@ class _Use:
     """Where the name is written, for what is wrong with it."""
 
 
-def check_plugins(config: RunConfig, root: Node, mistakes: list[Mistake]) -> Plugins:
+def check_plugins(config: RunConfig, root: Node) -> Plugins:
     """Find every plug-in of the run and check its parameters.
 
     Args:
         config: The run; its own keys are right.
         root: The same as written.
-        mistakes: Receives plug-ins that are not found, wrong parameters, and a `data` override
-            without effect.
+
+    Raises:
+        ConfigError: One line for every plug-in that is not found, every wrong parameter, and a
+            `data` override without effect.
     """
+    mistakes: list[Mistake] = []
     checked: dict[KeyPath, tuple[str, PluginConfig]] = {}
     data = root.find(("data",)) if config.data is not None else None
     takes_data = False
@@ -99,6 +102,7 @@ def check_plugins(config: RunConfig, root: Node, mistakes: list[Mistake]) -> Plu
             checked[use.section] = use.name, params
     if data and data.origin.is_override and not (mistakes or takes_data):
         mistakes.append(_without_effect(data, root, checked))
+    refuse(mistakes)
     return Plugins(root, checked)
 
 

@@ -14,8 +14,8 @@ from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
 from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
-from fastslow.config.loading.validate import validate
-from fastslow.config.loading.yaml_nodes import Mistake, Node, refuse
+from fastslow.config.loading.validate import require
+from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
@@ -133,10 +133,7 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
         if _first_key(text) in GIVEN:
             raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
     tree = read_layers((file,), own).root
-    mistakes: list[Mistake] = []
-    config = validate(AblationConfig, tree, mistakes)
-    refuse(mistakes)
-    assert config is not None, "a file without mistakes is valid"
+    config = require(AblationConfig, tree)
     base = _base(config, tree, others)
     loaded = _load_arms(config, tree, base, others)
     _check_orders(config, tree, load_layers(base, others).config)

@@ -379,6 +379,12 @@ def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
     assert merge(base, node("slow: {kind: grpo, lora: {alpha: 1}}")).plain() == {
         "slow": {"kind": "grpo", "lr": 1, "lora": {"rank": 8, "alpha": 1}}
     }
+    mine = node("a: {kind: custom, use: 'm:f', params: {x: 1}}")
+    other = node("a: {kind: custom, use: 'm:g'}")
+    assert merge(mine, other).plain() == other.plain()
+    assert merge(mine, node("a: {params: {y: 2}}")).plain() == {
+        "a": {"kind": "custom", "use": "m:f", "params": {"x": 1, "y": 2}}
+    }
 
 
 def test_the_source_of_a_default_is_that_of_its_kind(load: Load) -> None:
