@@ -1,9 +1,9 @@
-"""What every configuration model is made of: the base class, and keys with unit and source."""
+"""What configuration models are made of: base classes, keys with unit and source, unions."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 FST = "Fast-Slow Training, arXiv 2605.12484"
@@ -41,6 +41,16 @@ def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
         constraints: Passed on to `pydantic.Field`.
     """
     return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
+
+
+def kind_among(*kinds: str) -> Discriminator:
+    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
+
+    def kind_of(written: Any) -> str:
+        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+        return kind if kind in kinds else kinds[0]
+
+    return Discriminator(kind_of)
 
 
 Rate = Annotated[float, Field(gt=0, le=1)]

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,7 +17,7 @@ from pydantic import (
 
 from fastslow.channels.fast import budgets
 from fastslow.core.credentials import looks_like_key
-from fastslow.core.keys import FST, OURS, Model, key
+from fastslow.core.keys import FST, OURS, Model, key, kind_among
 
 SELF = "self"
 """Name of the policy's base as its own reflection LM."""
@@ -228,22 +227,12 @@ class MiproStep(StepKeys, MiproKeys):
     """A step of a sequence: instructions and demonstrations, combined."""
 
 
-def _kind_among(*names: str) -> Discriminator:
-    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
-
-    def kind_of(written: Any) -> str:
-        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
-        return kind if kind in names else names[0]
-
-    return Discriminator(kind_of)
-
-
 StepConfig = Annotated[
     Annotated[DemosStep, Tag("demos")]
     | Annotated[GepaStep, Tag("gepa")]
     | Annotated[SimbaStep, Tag("simba")]
     | Annotated[MiproStep, Tag("mipro")],
-    _kind_among("demos", "gepa", "simba", "mipro"),
+    kind_among("demos", "gepa", "simba", "mipro"),
 ]
 """A step of a sequence: one model per `kind`."""
 
@@ -269,7 +258,7 @@ FastConfig = Annotated[
     | Annotated[SimbaConfig, Tag("simba")]
     | Annotated[MiproConfig, Tag("mipro")]
     | Annotated[SequenceConfig, Tag("sequence")],
-    _kind_among("demos", "gepa", "simba", "mipro", "sequence"),
+    kind_among("demos", "gepa", "simba", "mipro", "sequence"),
 ]
 """The fast channel's section: one model per `kind`."""
 
