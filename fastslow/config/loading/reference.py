@@ -153,7 +153,7 @@ def _keys(schema: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[Key]:
             source=field.get("source", ""),
             meaning=" ".join(field.get("description", "").split()),
             is_section=bool(sections),
-            words=tuple(word for form in forms for word in _words(form)),
+            words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
         )
         variants = [_keys(model, path) for path, model in sections]
         keys += [key, *(_merged(variants) if len(variants) > 1 else chain(*variants))]

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,6 +44,8 @@ class Shelf(TaskConfig):
     """Books on it."""
     labels: tuple[str, ...] = ()
     """What the spines say."""
+    boards: Literal[2, 3] = 2
+    """Boards it has."""
 
 
 @task(name="shelf", version=1, source="made here")
@@ -168,6 +170,10 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
         (
             f"tasks:\n  {SHELF}:\n    params: {{bocks: 1}}",
             "6: tasks.{}.params.bocks: unknown key, got 'bocks'. Did you mean 'books'?",
+        ),
+        (
+            f"tasks:\n  {SHELF}:\n    params: {{boards: two}}",
+            "6: tasks.{}.params.boards: unknown word, got 'two' (text). Expected 2 or 3.",
         ),
         ("a: &x 3", "4: a: anchors are refused, got '&x'. Write the value where it is used."),
         ("a: *x", "4: a: aliases are refused, got '*x'. Write the value out."),
@@ -510,7 +516,8 @@ def test_the_data_of_the_run_reaches_tasks_that_read_files_and_set_none(load: Lo
     loaded = load(RUN + text, "data=shared")
     assert loaded.task_params[SHELF] == Shelf(data="shared")
     assert loaded.task_params["own"] == Shelf(data="mine")
-    assert loaded.config.tasks["own"].params == {"data": "mine", "books": 3, "labels": []}
+    params = {"data": "mine", "books": 3, "labels": [], "boards": 2}
+    assert loaded.config.tasks["own"].params == params
     assert loaded.config.task_names == (SHELF, "own")
 
 
