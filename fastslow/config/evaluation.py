@@ -1,10 +1,15 @@
 """How a run measures itself: examples, prompts and diagnostics, each with what it is worth."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
+from fastslow.core.plugins import CustomUse
+from fastslow.policy.signals import ShippedSignal
+
+SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
+"""One signal of difficulty: a shipped one by its kind, or one of the user's own."""
 
 
 class EvaluationConfig(Model):
@@ -37,6 +42,11 @@ class EvaluationConfig(Model):
     geometry: bool = key(True, "switch", "arXiv 2505.11711 and 2509.04259")
     """Whether size, concentration and ranks of each stage's change of the weights are measured, and
     at the end what the stages' changes share."""
+    signals: tuple[SignalUse, ...] = key((), "list", "none")
+    """Signals of difficulty, read off every task's test problems after every stage, with how well
+    each tells wrong answers from right ones."""
+    measures: tuple[CustomUse, ...] = key((), "list", "none")
+    """Measures of the user's own, made of the base and after every stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""

@@ -15,7 +15,7 @@ from fastslow.config.models import RunConfig
 from fastslow.task.definition import Task
 
 SHRINK_FACTORS = 9
-"""Factors that shrinking tries at most. Source: `slow.minimal.FACTORS`; a test compares."""
+"""Factors that shrinking tries at most. Source: `remedies.shrink.FACTORS`; a test compares."""
 GRPO_GROUP = 8
 """Rollouts of a problem in a probe whose run draws none. Source: the default of slow.group; a test
 compares."""

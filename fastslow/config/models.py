@@ -14,6 +14,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
 )
 
 from fastslow.channels.fast.settings import (
@@ -23,9 +24,10 @@ from fastslow.channels.fast.settings import (
     SimbaKeys,
     fewest_metric_calls,
 )
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.config.slow import GrpoConfig, SlowConfig
-from fastslow.core.keys import FST, OURS, Model, RuledModel, key
+from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
+from fastslow.core.plugins import CustomUse
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
@@ -85,10 +87,10 @@ class CycleConfig(Model):
     ones, or after them; `cycles` of each either way. The other two are baselines."""
 
 
-class TrackingConfig(Model):
-    """Where metrics, texts and adapters go beside the run folder."""
+class MlflowConfig(Model):
+    """Tracker: MLflow, which gets metrics, prompts and adapters as well as the run folder."""
 
-    kind: Literal["mlflow"] = key("mlflow", "name", "the one tracker there is")
+    kind: Literal["mlflow"] = key("mlflow", "name", OURS)
     """Which tracker."""
     uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
     """MLflow tracking address."""
@@ -96,12 +98,19 @@ class TrackingConfig(Model):
     """MLflow experiment; runs that belong together share one."""
 
 
+TrackingConfig = Annotated[
+    Annotated[MlflowConfig, Tag("mlflow")] | Annotated[CustomUse, Tag("custom")],
+    kind_among("mlflow", "custom"),
+]
+"""The tracker's section: one model per `kind`."""
+
+
 class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
     timeout_s: PositiveFloat = key(10.0, "seconds", OURS)
-    """An answer that is not graded within this gets score 0. Ends Python code and, in the main
-    thread, regular expressions, but not a call of a C library."""
+    """An answer that is not graded within this gets score 0. Graders run in a process of their own,
+    which is ended then."""
     max_failures_frac: NonNegativeFloat = key(0.1, "share", OURS, le=1)
     """A stage stops when more than this share of its answers could not be graded."""
 
@@ -137,7 +146,7 @@ class RunConfig(RuledModel):
     """What is done about graders that fail."""
     probe: ProbeConfig | None = key(None, "section", "off")
     """The plasticity probe after the last stage; null makes none."""
-    tracking: TrackingConfig | None = Field(default_factory=TrackingConfig)
+    tracking: TrackingConfig | None = Field(default_factory=MlflowConfig)
     """The tracker; null keeps everything in the run folder alone."""
 
     @property
@@ -154,18 +163,22 @@ class RunConfig(RuledModel):
         """K: prompts of a full population; 1, the seed prompt, without a fast channel."""
         return self.fast.population if self.fast else 1
 
+    def channel_names(self, index: int) -> tuple[str, ...]:
+        """Names of the channels that take part in the stage with this index, fast first."""
+        stage = self.stages[index]
+        takes_part = {
+            "fast": self.fast is not None and stage.fast,
+            "slow": self.slow is not None and stage.slow,
+        }
+        return tuple(name for name, does in takes_part.items() if does)
+
     def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
         """Names of the channels that adapt in each cycle of the stage with this index, in order.
 
         Under `cycle.schedule: interleaved` every cycle has both; else the stage has twice as many
         cycles with one each.
         """
-        stage = self.stages[index]
-        takes_part = {
-            "fast": self.fast is not None and stage.fast,
-            "slow": self.slow is not None and stage.slow,
-        }
-        names = tuple(name for name, does in takes_part.items() if does)
+        stage, names = self.stages[index], self.channel_names(index)
         if len(names) < 2 or self.cycle.schedule == "interleaved":
             return (names,) * stage.cycles
         first, second = names if self.cycle.schedule == "fast_first" else reversed(names)
@@ -203,6 +216,7 @@ class RunConfig(RuledModel):
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         yield from self._broken_probe()
+        yield from self._broken_remedies()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -216,6 +230,25 @@ class RunConfig(RuledModel):
                     f"`lr` of this stage is {stage.lr}, but the slow channel takes no part in it. "
                     "Remove `lr`, or turn the slow channel on.",
                 )
+
+    def _broken_remedies(self) -> Iterator[tuple[str, str]]:
+        """Rules of remedies: something earlier to protect, and weights they make sense for."""
+        if self.slow is None or not self.slow.remedies:
+            return
+        if len({stage.task for stage in self.stages if stage.slow}) < 2:
+            yield (
+                "slow.remedies",
+                "slow.remedies protect tasks of earlier stages, but fewer than two tasks of "
+                "`stages` train weights. Add a stage, or remove slow.remedies.",
+            )
+        kinds = [remedy.kind for remedy in self.slow.remedies]
+        if "ewc" in kinds and self.slow.adapter_policy != "continue":
+            yield (
+                f"slow.remedies.{kinds.index('ewc')}.kind",
+                "ewc holds the same weights from stage to stage, but slow.adapter_policy "
+                f"({self.slow.adapter_policy}) starts a fresh adapter. Set it to continue, or "
+                "remove ewc.",
+            )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""

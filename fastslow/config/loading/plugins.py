@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fastslow.channels.slow.remedies.base import RemedyDefinition
 from fastslow.config.loading.layers import place
 from fastslow.config.loading.messages import got, one_line
 from fastslow.config.loading.validate import validate
@@ -17,12 +18,20 @@ from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, refuse, s
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import FastSlowError
 from fastslow.core.plugins import Definition, PluginConfig, find
+from fastslow.core.tracker import TrackerDefinition
+from fastslow.measure.base import MeasureDefinition
+from fastslow.policy.signals import SignalDefinition
 from fastslow.task.definition import TaskConfig, TaskDefinition
 from fastslow.task.registry import find_task
 
-PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {}
+PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {
+    ("slow", "remedies", "*"): RemedyDefinition,
+    ("evaluation", "signals", "*"): SignalDefinition,
+    ("evaluation", "measures", "*"): MeasureDefinition,
+    ("tracking",): TrackerDefinition,
+}
 """Where a configuration takes `kind: custom`, `*` standing for any position in a list, and the
-kind of plug-in expected there, e.g. `("slow", "remedies", "*"): RemedyDefinition`."""
+kind of plug-in expected there."""
 
 
 @dataclass(frozen=True)

@@ -185,9 +185,13 @@ def _fits(pattern: tuple[str, ...], path: tuple[str | int | None, ...]) -> bool:
 
 
 def _forms(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The alternatives of a schema."""
-    alternatives = schema.get("anyOf") or schema.get("oneOf")
-    yield from (form for s in alternatives for form in _forms(s)) if alternatives else (schema,)
+    """The alternatives of a schema; where a key tells them apart, each requires it."""
+    if alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        tag = [schema["discriminator"]["propertyName"]] if "discriminator" in schema else []
+        for form in (form for alternative in alternatives for form in _forms(alternative)):
+            yield {**form, "required": [*form.get("required", ()), *tag]}
+    else:
+        yield schema
 
 
 def _sections(

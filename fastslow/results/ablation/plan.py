@@ -16,7 +16,7 @@ from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_la
 from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
 from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import Mistake, Node
-from fastslow.config.models import RunConfig
+from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
@@ -217,7 +217,7 @@ def _finished(
         by_task = {stage.task: stage for stage in run.stages}
         stages = tuple(by_task[task] for task in tasks)
     tracking = run.tracking
-    if tracking is not None:
+    if isinstance(tracking, MlflowConfig):
         tracking = tracking.model_copy(update={"experiment": tracking.experiment or config.name})
     return run.model_copy(
         update={

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.loading import layers
 from fastslow.config.loading.layers import MAX_BYTES, merge, read_layers
 from fastslow.config.loading.load import (
@@ -24,7 +25,6 @@ from fastslow.config.loading.load import (
     load_resolved,
 )
 from fastslow.config.loading.yaml_nodes import Node, Origin, compose
-from fastslow.config.slow import GrpoConfig
 from fastslow.core.errors import ConfigError
 from fastslow.core.files import open_regular
 from fastslow.results.ablation import is_ablation, read_plan

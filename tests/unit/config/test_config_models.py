@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from fastslow.channels.fast.settings import SequenceConfig
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig
 from fastslow.config.loading.reference import model_keys, reference
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig, SftConfig
 from tests.support.paths import ROOT
 
 REPOSITORY = ROOT

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.cost import (
     KNOWN_SHAPES,
     Cost,
@@ -16,7 +17,6 @@ from fastslow.config.cost import (
 )
 from fastslow.config.ledger import GRPO_GROUP
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig
 
 
 def cost_of(**keys: Any) -> Cost:
