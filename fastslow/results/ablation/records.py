@@ -10,7 +10,7 @@ from pathlib import Path
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
-from fastslow.records.events import CycleEvent, DriftEvent, Event, ScoreRow, ShrinkEvent, TextEvent
+from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
@@ -147,7 +147,7 @@ def _rollouts(events: Sequence[Event]) -> dict[str, int]:
                 total[channel] += count
         elif isinstance(event, TextEvent):
             total["fast"] += event.rollouts
-        elif isinstance(event, ShrinkEvent):
+        elif isinstance(event, RemedyEvent):
             total["slow"] += event.rollouts
     return total
 

@@ -6,7 +6,6 @@ bytes. Where the runs lie and how long they took is in `runs.csv`.
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -22,11 +21,11 @@ from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import records_jsonl
 from fastslow.results.ablation.result import Result, read_result
 from fastslow.results.ablation.tables import tables
+from fastslow.results.render import encoding
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import table_lines
 from fastslow.results.render.writing import write_figures, write_files
-from fastslow.results.report.write import rounded
 
 
 def page(result: Result, drawings: Sequence[Drawing]) -> str:
@@ -130,8 +129,7 @@ def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
 
 def json_text(result: Result) -> str:
     """The text of ablation.json."""
-    data = rounded(result_json(result))
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return encoding.json_text(result_json(result))
 
 
 def result_json(result: Result) -> dict[str, Json]:

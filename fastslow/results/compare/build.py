@@ -28,6 +28,7 @@ from fastslow.results.compare.data import (
 )
 from fastslow.results.report.build import build_report
 from fastslow.results.report.cells import Cell, CellTable
+from fastslow.results.report.sections.tasks import Tasks
 
 PLACES = frozenset({"name", "runs_dir", "tracking", "seed"})
 """Top-level keys that say where things go, and the seed; runs that share all others are an arm."""
@@ -195,7 +196,7 @@ def _compare(
 
 
 def _lines(arm: str, side: Side) -> Iterator[ScoreLine]:
-    for summary in side.run.report.summaries:
+    for summary in side.run.report.section(Tasks).summaries:
         cells: Mapping[Any, Cell | None] = {
             "base": summary.base,
             "learned": summary.learned,

@@ -24,6 +24,10 @@ from fastslow.records.events import NEUTRAL
 from fastslow.results.compare.data import ArmRun, Contrast, Quantity
 from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.data import Report
+from fastslow.results.report.sections.cost import Cost
+from fastslow.results.report.sections.drift import Drift
+from fastslow.results.report.sections.metrics import Metrics
+from fastslow.results.report.sections.tasks import Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,7 @@ def _why_missing(side: Side, task: str, quantity: Quantity) -> str | None:
 
 
 def _version(report: Report, task: str) -> str | None:
-    return next((s.version for s in report.summaries if s.task == task), None)
+    return next((s.version for s in report.section(Tasks).summaries if s.task == task), None)
 
 
 METRICS: Mapping[str, Quantity | None] = {
@@ -237,7 +241,9 @@ def metric_contrasts(
     """Differences of the headline metrics, with intervals where they are means over tasks."""
     made = []
     for name, quantity in METRICS.items():
-        found = [[side.run.report.metrics[name] for side in pair] for pair in pairs]
+        found = [
+            [side.run.report.section(Metrics).metrics[name] for side in pair] for pair in pairs
+        ]
         before, after = (
             mean_of([v for pair in found if (v := pair[i].value) is not None]) for i in (0, 1)
         )
@@ -314,7 +320,9 @@ def drift_contrasts(
 def _drift(side: Side, name: str, task: str) -> tuple[float | None, float | None]:
     """Value and standard error after the last stage; under the deployed text where there is one."""
     events = [
-        e for e in side.run.report.drift if e.name == name and e.task == task and e.row == side.last
+        e
+        for e in side.run.report.section(Drift).events
+        if e.name == name and e.task == task and e.row == side.last
     ]
     best = sorted(events, key=lambda e: e.text != "with_text")
     return (best[0].value, best[0].se) if best else (None, None)
@@ -322,20 +330,21 @@ def _drift(side: Side, name: str, task: str) -> tuple[float | None, float | None
 
 def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast, ...]:
     """What both spent, counted: no interval."""
-    kinds: Mapping[str, Callable[[Report], float]] = {
-        "rollouts, fast": lambda report: report.rollouts["fast"],
-        "rollouts, slow": lambda report: report.rollouts["slow"],
-        "rollouts, fast + slow": lambda r: r.rollouts["fast"] + r.rollouts["slow"],
-        "rollouts, evaluation": lambda report: report.rollouts["evaluation"],
-        "seconds, fast": lambda report: report.seconds_by["fast"],
-        "seconds, slow": lambda report: report.seconds_by["slow"],
-        "seconds, evaluation": lambda report: report.seconds_by["evaluation"],
-        "seconds, whole run": lambda report: report.seconds,
+    kinds: Mapping[str, Callable[[Cost], float]] = {
+        "rollouts, fast": lambda cost: cost.rollouts["fast"],
+        "rollouts, slow": lambda cost: cost.rollouts["slow"],
+        "rollouts, fast + slow": lambda cost: cost.rollouts["fast"] + cost.rollouts["slow"],
+        "rollouts, evaluation": lambda cost: cost.rollouts["evaluation"],
+        "seconds, fast": lambda cost: cost.seconds_by["fast"],
+        "seconds, slow": lambda cost: cost.seconds_by["slow"],
+        "seconds, evaluation": lambda cost: cost.seconds_by["evaluation"],
+        "seconds, whole run": lambda cost: cost.seconds,
     }
     made = []
     for name, spent in kinds.items():
         before, after = (
-            mean_of([float(spent(pair[i].run.report)) for pair in pairs]) for i in (0, 1)
+            mean_of([float(spent(pair[i].run.report.section(Cost))) for pair in pairs])
+            for i in (0, 1)
         )
         difference = None if before is None or after is None else after - before
         made.append(without_examples(name, before, after, why_not, difference=difference))

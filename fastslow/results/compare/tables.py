@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastslow.core.types import Json
 from fastslow.results.compare.data import QUANTITIES, ArmComparison, Comparison, Contrast
-from fastslow.results.render.layout import Table, Text, shown
+from fastslow.results.render.layout import Table, Text, score_or_dash
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
@@ -125,7 +125,7 @@ def _contrasts(
             last = (
                 Text(_p_value(row.p_holm)),
                 Text(str(row.n) if row.n else "-"),
-                Text(shown(row.smallest_detectable)),
+                Text(score_or_dash(row.smallest_detectable)),
             )
         made.append((Text(row.name), Text(arm), *figures, _difference(row, digits), *last))
     header = ("of", "arm", "baseline", "value", "value - baseline", *tests)

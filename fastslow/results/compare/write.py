@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 from fastslow.results.compare.data import Comparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
+from fastslow.results.render import encoding
 from fastslow.results.render.drawing import (
     LOSS,
     MAX_TASKS,
@@ -25,7 +25,6 @@ from fastslow.results.render.drawing import (
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.writing import write_figures, write_files
-from fastslow.results.report.write import DECIMALS, rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,11 +64,9 @@ def write_comparison(found: Comparison, folder: Path) -> tuple[Path, ...]:
 
 def json_text(found: Comparison) -> str:
     """The text of compare.json."""
-    figures = rounded(comparison_json(found, verdicts(found)))
-    assert isinstance(figures, dict)
     settings = {key: list(values) for key, values in found.settings.items()}
-    data = figures | {"settings": settings}  # as they were given: 1e-9 is not 0
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    # settings as they were given: 1e-9 is not 0
+    return encoding.json_text(comparison_json(found, verdicts(found)), settings=settings)
 
 
 def markdown(found: Comparison) -> str:
@@ -89,7 +86,9 @@ def scores_csv(found: Comparison) -> str:
     lines.writerow(["arm", "run", "seed", "task", "phase", "score", "low", "high", "n"])
     for line in found.scores:
         low, high = (line.interval.low, line.interval.high) if line.interval else (None, None)
-        numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (line.score, low, high)]
+        numbers = [
+            "" if x is None else f"{x:.{encoding.DECIMALS}f}" for x in (line.score, low, high)
+        ]
         lines.writerow([line.arm, line.run, line.seed, line.task, line.phase, *numbers, line.n])
     return out.getvalue()
 

@@ -20,11 +20,10 @@ from fastslow.records.deployments import DEPLOYED_FILE
 from fastslow.results.deploy.gate import GateOptions, Verdict, judge, options_from_json
 from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
+from fastslow.results.render.encoding import json_text
 
 SCHEMA_VERSION = 1
 """Raised when a key of gate.json changes its meaning or goes."""
-DECIMALS = 6
-"""Digits after the point of every number written."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
 """What a verdict is computed from."""
 MEANINGS = {
@@ -68,8 +67,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Json]:
 
 def verdict_text(verdict: Verdict) -> str:
     """The text of gate.json."""
-    data = _rounded(verdict_json(verdict))
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(verdict_json(verdict))
 
 
 def write_verdict(run: Path, verdict: Verdict) -> Path:
@@ -174,11 +172,3 @@ def _standing(standing: Standing) -> dict[str, Json]:
         "scores": {task.task: task.now.score for task in standing.tasks},
         "files": {file.name: sha256_of(file) for file in files if file.is_file()},
     }
-
-
-def _rounded(data: Any) -> Any:
-    if isinstance(data, float):
-        return round(data, DECIMALS) + 0.0
-    if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in data.items()}
-    return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data

@@ -17,9 +17,9 @@ from fastslow.results.deploy.snippets import (
     transformers_snippet,
     vllm_snippet,
 )
-from fastslow.results.render.layout import Table, Text, brackets, difference, shown
+from fastslow.results.render.layout import Table, Text, brackets, difference, score_or_dash
 from fastslow.results.render.markdown import code, inline, table_lines
-from fastslow.results.report.tables import HEADLINE
+from fastslow.results.report.sections.metrics import HEADLINE
 
 CARD_FILE = "README.md"
 LIMITS = (
@@ -128,8 +128,8 @@ def _scores(made: Exported) -> Table:
                 Text(task.task),
                 Text("no stage" if task.learned_row is None else f"stage {task.learned_row}"),
                 Text(str(task.now.n)),
-                Text(shown(task.base.score) + brackets(task.base.interval)),
-                Text(shown(task.now.score) + brackets(task.now.interval), "strong"),
+                Text(score_or_dash(task.base.score) + brackets(task.base.interval)),
+                Text(score_or_dash(task.now.score) + brackets(task.now.interval), "strong"),
                 Text(difference(net.difference) if net.difference else net.reason or "-"),
                 Text(difference(since) if since else change.reason or "-"),
                 Text("-" if since is None else f"{since.smallest_detectable:.2f}"),

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,9 +68,8 @@ class Remedies:
         """Make an update within all those that may take it back; the first is the outermost."""
         for name, remedy in reversed(self._remedies.items()):
             if remedy.attempt:
-                make = _bound(
-                    remedy.attempt, _of(update, name), self._memories[name], optimizer, make
-                )
+                memory = self._memories[name]
+                make = partial(remedy.attempt, _of(update, name), memory, optimizer, make)
         return make()
 
     def standing(self) -> Figures:
@@ -225,16 +225,6 @@ def _of(update: Update, name: str) -> Update:
     """The update with the random streams of one remedy."""
     seed = derive_seed(update.seed, "remedy", name)
     return replace(update, stage=_own(update.stage, name), seed=seed)
-
-
-def _bound(
-    attempt: Callable[[Update, Memory, Optimizer, Callable[[], Figures]], Figures],
-    update: Update,
-    memory: Memory,
-    optimizer: Optimizer,
-    make: Callable[[], Figures],
-) -> Callable[[], Figures]:
-    return lambda: attempt(update, memory, optimizer, make)
 
 
 def _free_name(name: str, taken: Mapping[str, Remedy]) -> str:
