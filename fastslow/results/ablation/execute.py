@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.config.cost import estimate_cost
+from fastslow.config.ledger import TRAINED_UNITS
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import append_to, disk_errors, make_folder, read_json, write_file
@@ -34,7 +35,7 @@ STOP_S = 60.0
 """A run that is told to stop ends the step in hand; after this long it is told again."""
 LOOK_S = 10.0
 """Between two readings of the rollouts of the runs under way."""
-TRAINED_UNITS = 3
+SLOW_UNITS = 1 + TRAINED_UNITS
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
 
@@ -219,7 +220,7 @@ def units(run: PlannedRun) -> float:
     """Work of a whole run, in rollouts drawn."""
     cost = estimate_cost(run.config)
     sampled = cost.fast_rollouts + (cost.evaluation_rollouts or 0)
-    return float(sampled + TRAINED_UNITS * cost.slow_rollouts)
+    return float(sampled + SLOW_UNITS * cost.slow_rollouts)
 
 
 def units_drawn(path: Path) -> float:
@@ -231,7 +232,7 @@ def units_drawn(path: Path) -> float:
     work = 0.0
     for event in events:
         if isinstance(event, CycleEvent):
-            work += event.rollouts.get("fast", 0) + TRAINED_UNITS * event.rollouts.get("slow", 0)
+            work += event.rollouts.get("fast", 0) + SLOW_UNITS * event.rollouts.get("slow", 0)
         elif isinstance(event, EvaluationEvent | TextEvent):
             work += event.rollouts
     return work

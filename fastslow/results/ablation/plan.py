@@ -14,8 +14,8 @@ from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
 from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
-from fastslow.config.loading.validate import validate
-from fastslow.config.loading.yaml_nodes import Mistake, Node, refuse
+from fastslow.config.loading.validate import require
+from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
@@ -134,25 +134,25 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
         if _first_key(text) in GIVEN:
             raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
     tree = read_layers((file,), of_ablation).root
-    mistakes: list[Mistake] = []
-    config = validate(AblationConfig, tree, mistakes)
-    refuse(mistakes)
-    assert config is not None, "a file without mistakes is valid"
-    loaded = _load_arms(config, tree, others)
-    base = load_layers(_laid(config, tree, others, None), others)
-    _check_orders(config, tree, base.config)
+    config = require(AblationConfig, tree)
+    base = _base(config, tree, others)
+    loaded = _load_arms(config, tree, base, others)
+    _check_orders(config, tree, load_layers(base, others).config)
     return Plan(config, tuple(_runs(config, tree, {n: a.config for n, a in loaded.items()})))
 
 
 def _load_arms(
-    config: AblationConfig, tree: Node, overrides: Sequence[str]
+    config: AblationConfig, tree: Node, base: Layers, overrides: Sequence[str]
 ) -> dict[str, LoadedConfig]:
     """Check every arm; a mistake that only some arms make names them."""
     loaded: dict[str, LoadedConfig] = {}
     wrong: dict[str, list[str]] = defaultdict(list)
     for arm in config.arms:
+        over = tree.find(("arms", arm))
+        assert over is not None, "the arms are what is written"
         try:
-            loaded[arm] = load_layers(_laid(config, tree, overrides, arm), overrides)
+            layers = Layers(merge(base.root, over), base.texts)
+            loaded[arm] = load_layers(layers, overrides)
         except ConfigError as error:
             for line in str(error).splitlines():
                 wrong[line].append(arm)
@@ -165,18 +165,13 @@ def _load_arms(
     return loaded
 
 
-def _laid(config: AblationConfig, tree: Node, overrides: Sequence[str], arm: str | None) -> Layers:
-    """Base, common part, overrides and arm, later ones over earlier ones."""
+def _base(config: AblationConfig, tree: Node, overrides: Sequence[str]) -> Layers:
+    """What every arm is laid over: the base, `common` and the overrides, in this order."""
     origin = tree.origin_of(("base",))
     folder = Path() if origin.is_override else Path(origin.file).parent
     layers = read_layers((folder / config.base,), ())
     root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
-    root = lay_overrides(root, overrides)
-    if arm is not None:
-        over = tree.find(("arms", arm))
-        assert over is not None
-        root = merge(root, over)
-    return Layers(root, layers.texts)
+    return Layers(lay_overrides(root, overrides), layers.texts)
 
 
 def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
