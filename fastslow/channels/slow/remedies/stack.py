@@ -131,12 +131,10 @@ class Remedies:
         """What each did at the end of a stage, and what that cost."""
         reports = []
         for name, remedy in self._remedies.items():
-            if remedy.end is None:
-                continue
             sampler, started = ended.stage.policy.sampler, time.monotonic()
             before = sampler.num_rollouts
             named = replace(ended, stage=_own(ended.stage, name))
-            report = remedy.end(named, self._memories[name])
+            report = remedy.end(named, self._memories[name]) if remedy.end else {}
             if not isinstance(report, EndReport):
                 report = EndReport(report)
             reports.append(

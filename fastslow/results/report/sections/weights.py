@@ -42,8 +42,20 @@ class Measured(Section):
     def tables(self) -> Iterator[Table]:
         for kind in dict.fromkeys(event.kind for event in self.events):
             if kind not in WITH_SECTION:
-                events = self.of_kind(kind)
-                yield _table(kind, [f"{event.of}, row {event.row}" for event in events], events)
+                yield _plain_table(kind, self.of_kind(kind))
+
+
+def _plain_table(title: str, events: Sequence[FiguresEvent]) -> Table:
+    """One row per event, one column per figure; the note has the formulas."""
+    formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
+    names = tuple(dict.fromkeys(metric.name for event in events for metric in event.figures))
+    rows = []
+    for event in events:
+        metrics = {metric.name: metric for metric in event.figures}
+        cells = (metric_text(metrics.get(name), 4) for name in names)
+        rows.append((Text(str(event.row)), Text(event.of), *cells))
+    note = " ".join(f"{name}: {formulas[name]}." for name in names)
+    return Table(title, ("row", "measured on", *names), tuple(rows), note)
 
 
 def _table(
