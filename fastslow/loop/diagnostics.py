@@ -214,7 +214,7 @@ def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
     before = policy.weights_fingerprint(), policy.texts_fingerprint()
     for measured in measure(snapshot):
         run.run_dir.events.append(
-            FiguresEvent(row, name, measured.of, measured.figures, measured.numbers)
+            FiguresEvent(row, name, measured.subject, measured.figures, measured.numbers)
         )
     if before != (policy.weights_fingerprint(), policy.texts_fingerprint()):
         raise EvaluationError(

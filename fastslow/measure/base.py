@@ -38,7 +38,7 @@ class Snapshot:
 class Measured:
     """Figures on one thing."""
 
-    of: str
+    subject: str
     """What was measured: a task, a stage, some inputs."""
     figures: tuple[Metric, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)

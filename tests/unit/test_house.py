@@ -18,6 +18,12 @@ EMPTY_NAMES = (
     "here whole beside parts"
 )
 """Names that do not say what they hold."""
+KEYS_OF_FILES = {
+    "fastslow/records/events.py": {"of", "at"},
+    "fastslow/records/state.py": {"done"},
+    "fastslow/results/report/sections/plasticity.py": {"at"},
+}
+"""Fields that are keys of files made by earlier versions: a report still reads them."""
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -70,7 +76,7 @@ def test_names_say_what_they_hold() -> None:
         f"{module}:{line} {name}"
         for module, tree in trees()
         for line, name in bound_names(tree)
-        if name in EMPTY_NAMES.split()
+        if name in EMPTY_NAMES.split() and name not in KEYS_OF_FILES.get(module, ())
     ]
     assert empty == []
 

@@ -137,9 +137,10 @@ def test_a_measure_of_the_users_own_is_a_table_under_its_name(tmp_path: Path) ->
     assert [(m["row"], m["figures"]["share"]["value"]) for m in own] == [(1, 0.5), (2, None)]
     assert {m["kind"] for m in data["measured"]} >= {hostile, "signals", "nothing"}
     text = (run / "report.md").read_text()
-    assert "## my_measure\n\n| figure | test inputs, row 1 | test inputs, row 2 | formula |" in text
-    assert "| `share` | 0.5000 | b is 0 | `a / b` |" in text
-    assert "| `rank` | - | 0.5000 | `a / b` |" in text
+    assert "## my_measure\n\n| row | measured on | share | rank |" in text
+    assert "| 1 | test inputs | 0.5000 | - |" in text
+    assert "| 2 | test inputs | b is 0 | 0.5000 |" in text
+    assert "share: a / b. rank: a / b." in text
     assert "## signals" in text
     assert "## nothing" not in text
     assert "| no figures | - | - |" in text

@@ -41,7 +41,7 @@ class Measured(Section):
 
     def tables(self) -> Iterator[Table]:
         for kind in dict.fromkeys(event.kind for event in self.events):
-            if kind not in WITH_SECTION:
+            if kind not in WITH_SECTION and any(event.figures for event in self.of_kind(kind)):
                 yield _plain_table(kind, self.of_kind(kind))
 
 
