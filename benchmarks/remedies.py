@@ -1,7 +1,7 @@
 """Remedies where the second stage destroys the first task on purpose: a table for results.md.
 
-    fastslow ablate configs/ablations/planted-remedies.yaml
-    python -m benchmarks.results --keep-ablation runs/ablations/planted-remedies
+fastslow ablate configs/ablations/planted-remedies.yaml
+python -m benchmarks.results --keep-ablation runs/ablations/planted-remedies
 """
 
 from fastslow.plugins import Memory, Remedy, RemedyConfig, Stage, remedy
