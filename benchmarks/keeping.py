@@ -52,7 +52,7 @@ def withheld(data: Any) -> Any:
     Questions are in texts, completions in scores and, as token ids, in what the base drew; the
     reason of a score quotes its completion. The reason of a figure is ours and stays.
     """
-    if isinstance(data, list):
+    if isinstance(data, list | tuple):
         return [withheld(item) for item in data]
     if not isinstance(data, dict):
         return data

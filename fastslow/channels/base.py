@@ -10,7 +10,7 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
-"""Takes steps done, steps in all, and figures by name; called as the work goes on."""
+"""Takes steps done, steps in all, and figures by name; called during the work."""
 
 
 @dataclass(frozen=True)

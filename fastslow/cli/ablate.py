@@ -20,7 +20,8 @@ def ablate(
 ) -> None:
     """Run every arm of FILE under every seed, then compare.
 
-    Finished runs are skipped and broken ones resumed, so the same command goes on where it stopped.
+    Finished runs are skipped and broken ones resumed, so the same command continues where it
+    stopped.
     """
     from fastslow.results.ablation import is_ablation, read_plan
     from fastslow.results.ablation.plan import plan_table
@@ -28,12 +29,11 @@ def ablate(
 
     files, overrides = split_words(words)
     if len(files) != 1:
-        raise ConfigError(f"ablate: one ablation file, got {len(files)}. Give one at a time.")
+        raise ConfigError(f"ablate: expected one ablation file, got {len(files)}.")
     file = visible(str(files[0]))
     if not is_ablation(files[0]):
         raise ConfigError(
-            f"{file}: arms: missing, got no ablation file. To run one experiment: "
-            f"fastslow train {file}"
+            f"{file}: not an ablation file (no arms). To run one experiment: fastslow train {file}"
         )
     plan = read_plan(files[0], overrides)
     output().print(render_tables((), [plan_table(plan)]))

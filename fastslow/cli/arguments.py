@@ -1,4 +1,4 @@
-"""What commands share: kinds of arguments, and what is printed alike."""
+"""Shared by commands: kinds of arguments, and output."""
 
 import os
 import sys
@@ -30,16 +30,16 @@ def run_folder(path: Path) -> Path:
     """The run folder that `path` names.
 
     Raises:
-        CheckpointError: There is none; names the nearest ones in it, beside it and in `runs`.
+        CheckpointError: There is none; names the nearest ones in it, next to it and in `runs`.
     """
     if os.path.lexists(path / "run.json"):
         return path
     folders = [folder for folder in (path, path.parent, Path("runs")) if is_folder(folder)]
-    known = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
-    alike = {name for name in known if path.name and path.name in Path(name).name}
+    runs = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
+    alike = {name for name in runs if path.name and path.name in Path(name).name}
     raise CheckpointError(
-        f"{visible(str(path))}: no run folder, got no run.json in it."
-        f"{nearest(str(path), alike or known)} Give the folder of a run; "
+        f"{visible(str(path))}: not a run folder (no run.json)."
+        f"{nearest(str(path), alike or runs)} Give the folder of a run; "
         "`fastslow runs FOLDER` lists those in a folder."
     )
 
@@ -74,7 +74,7 @@ def output() -> "Console":
 
 @contextmanager
 def resume_hint(command: str | None = None) -> Iterator[None]:
-    """Say how to go on when a signal stops what is inside.
+    """Say how to continue when a signal stops the block.
 
     Args:
         command: How; None where the exception's notes know, if anything does.
@@ -84,7 +84,7 @@ def resume_hint(command: str | None = None) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         notes: Sequence[str] = [command] if command else getattr(stop, "__notes__", ())
         for note in notes:
-            print(f"\nTo go on: {visible(note)}", file=sys.stderr)
+            print(f"\nTo continue: {visible(note)}", file=sys.stderr)
         if isinstance(stop, Stopped):
             raise typer.Exit(stop.exit_code) from stop
         raise

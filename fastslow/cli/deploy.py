@@ -61,8 +61,8 @@ def gate(
     )
     if recompute and options != GateOptions():
         raise ConfigError(
-            "gate --recompute: takes its options from gate.json, got others beside it. Leave them "
-            "out, or judge anew without --recompute."
+            "gate --recompute: takes its options from gate.json, got others as well. Leave them "
+            "out, or judge again without --recompute."
         )
     if recompute:
         verdict = recompute_verdict(run)
@@ -79,9 +79,7 @@ def gate(
 
 def rollback(
     run: Run,
-    to: Annotated[
-        int, typer.Option(metavar="STAGE", help="Number of a finished stage, from 1; later too.")
-    ],
+    to: Annotated[int, typer.Option(metavar="STAGE", help="Stage number, from 1.")],
 ) -> None:
     """Put the adapter and texts that a stage left in use.
 
@@ -110,14 +108,14 @@ def export(
     run: Run,
     stage: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Number of a finished stage; the deployed one if left."),
+        typer.Option(metavar="N", help="Stage number, from 1 (default: the deployed one)."),
     ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the whole model with the adapter folded in.")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A new folder; export/NNN-TASK in RUN if left."),
+        typer.Option(metavar="FOLDER", help="A new folder (default: export/NNN-TASK in RUN)."),
     ] = None,
 ) -> None:
     """Write a run's policy as files for transformers, vLLM and DSPy.

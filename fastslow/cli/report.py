@@ -1,4 +1,4 @@
-"""`report`, `probe` and `prompts`: what is done with a run folder."""
+"""`report`, `probe`, `track` and `prompts`: commands on a run folder."""
 
 import sys
 from collections import Counter
@@ -9,7 +9,7 @@ import typer
 
 from fastslow.cli.arguments import Run, output, print_report, run_folder
 from fastslow.core.distributed import is_leader
-from fastslow.core.errors import CheckpointError
+from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
 from fastslow.core.text import visible
 
@@ -20,8 +20,8 @@ def runs(folder: Folder = Path("runs")) -> None:
     """List runs: state, stages done, score so far, start, size.
 
     Runs of an ablation lie a folder deeper and are only counted; give that folder to list them.
-    States: running, finished, failed, interrupted (a signal; resume goes on), died (killed; resume
-    goes on). The score is the mean over all tasks in the last whole row of the matrix.
+    States: running, finished, failed, interrupted (by a signal) and died (killed); the last two can
+    be resumed. The score is the mean over all tasks in the last whole row of the matrix.
     """
     from fastslow.results.listing import list_runs, listing_lines
 
@@ -30,15 +30,15 @@ def runs(folder: Folder = Path("runs")) -> None:
             f"{folder}: no such folder. Give the one that holds runs: `runs_dir` of their "
             "configuration."
         )
-    found = list_runs(folder)
+    listed = list_runs(folder)
     deeper = Counter(card.parent.parent for card in folder.glob("*/*/run.json"))
-    if not found and not deeper:
+    if not listed and not deeper:
         print(f"{visible(str(folder))}: no runs")
-    for line in listing_lines(found) if found else ():
+    for line in listing_lines(listed) if listed else ():
         print(line)
     for inner, count in sorted(deeper.items()):
         print(f"in {visible(str(inner))}: {count} run{'s' * (count > 1)}")
-    for run in found:
+    for run in listed:
         if run.reason:
             print(f"{visible(run.path.name)}: {visible(run.reason)}", file=sys.stderr)
 
@@ -67,9 +67,9 @@ def compare(
     from fastslow.results.compare.write import write_comparison
     from fastslow.results.report.terminal import render_tables
 
-    found = compare_runs([run_folder(run) for run in runs])
-    written = () if out is None else write_comparison(found, out)
-    output().print(render_tables(verdicts(found), comparison_tables(found)))
+    comparison = compare_runs([run_folder(run) for run in runs])
+    written = () if out is None else write_comparison(comparison, out)
+    output().print(render_tables(verdicts(comparison), comparison_tables(comparison)))
     for path in written:
         print(f"written: {visible(str(path))}")
 
@@ -93,7 +93,7 @@ def report(
             raise CheckpointError(
                 f"{run / 'report.json'}: not what the records say, got {len(differences)} "
                 f"differences, report.json -> recomputed: {visible('; '.join(differences[:5]))}. "
-                "Records or report were edited, or another version wrote it; write it anew with: "
+                "Records or report were edited, or another version wrote it; write it again with: "
                 f"fastslow report {run}"
             )
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
@@ -108,7 +108,7 @@ def probe(
         str, typer.Option(metavar="NAME", help="A task that no stage of the run visits.")
     ],
     stage: Annotated[
-        int | None, typer.Option(metavar="N", help="Whose weights, from 1; the last one's if left.")
+        int | None, typer.Option(metavar="N", help="Stage number, from 1 (default: last).")
     ] = None,
 ) -> None:
     """Measure whether a run's weights can still learn.
@@ -123,6 +123,23 @@ def probe(
     if is_leader():
         write_report(run)
     print_report(run)
+
+
+def track(run: Run) -> None:
+    """Send a run's records to its tracker again.
+
+    For what the tracker missed while it was away or locked. Nothing is in MLflow twice.
+    """
+    from fastslow.config.loading.load import load_resolved
+    from fastslow.records.run_folder import RunDir
+    from fastslow.records.tracking.live import build_tracking, tracker_name
+
+    config = load_resolved(run / "config.json").config
+    if config.tracking is None:
+        raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
+    with RunDir.open(run):
+        build_tracking(config, run).send_run()
+    print(f"sent to {visible(str(tracker_name(config)))}: {visible(str(run))}")
 
 
 def prompts(

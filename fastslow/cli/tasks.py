@@ -39,8 +39,6 @@ def tasks_list() -> None:
 @app.command("show")
 def tasks_show(name: TaskName, params: TaskParams = None) -> None:
     """Show a task: parameters, seed instruction, sizes, three examples."""
-    from pydantic_core import PydanticUndefined
-
     from fastslow.config.loading.reference import model_keys
     from fastslow.task.registry import find_task
 
@@ -53,7 +51,7 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
             print(f"  {visible(line)}")
     print("\nparameters")
     for key in model_keys(definition.config_class):
-        default = "required" if key.default is PydanticUndefined else f"= {key.default!r}"
+        default = "required" if key.default is None else f"= {key.default}"
         print(f"  {key.name} ({key.type}) {visible(default)}: {visible(key.meaning)}")
     task = _build(name, params or [], allow_code=True)  # nothing is graded here
     print(f"\nseed instruction: {visible(task.instruction)}")

@@ -29,9 +29,7 @@ def check(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="FILE… [key=value]…", show_default=False)
     ] = None,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="List every key there is, with its meaning.")
-    ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
 ) -> None:
     """Validate configurations; show every value, its source, the cost.
 
@@ -45,7 +43,8 @@ def check(
     files, overrides = split_words(words or [])
     if not files:
         raise ConfigError(
-            "check: no file, got none. Name one: fastslow check configs/experiments/demo.yaml"
+            "check: no configuration file given. Example: "
+            "fastslow check configs/experiments/demo.yaml"
         )
     wrong = []
     for file in files:
@@ -68,12 +67,14 @@ def train(words: FilesAndOverrides) -> None:
     files, overrides = split_words(words)
     if len(files) != 1:
         raise ConfigError(
-            f"train: one configuration file, got {len(files)}. Combine files with `extends`, or "
-            "give key=value overrides."
+            f"train: expected one configuration file, got {len(files)}. Combine files with "
+            "`extends`, or give key=value overrides."
         )
     if is_ablation(files[0]):
         file = visible(str(files[0]))
-        raise ConfigError(f"{file}: arms: got an ablation file. To run it: fastslow ablate {file}")
+        raise ConfigError(
+            f"{file}: an ablation file (it has arms). To run it: fastslow ablate {file}"
+        )
     loaded = load_config(files, overrides)
     with resume_hint():
         from fastslow.loop.launch import train as start
@@ -84,12 +85,12 @@ def train(words: FilesAndOverrides) -> None:
 
 
 def resume(run: Run) -> None:
-    """Go on with a run from its last resume point, then report."""
+    """Continue a run from its last resume point, then report."""
     with resume_hint():
-        from fastslow.loop.launch import resume as go_on
+        from fastslow.loop.launch import resume as continue_run
         from fastslow.results.report import write_report
 
-        folder = go_on(run, write_report)
+        folder = continue_run(run, write_report)
     print_report(folder)
 
 

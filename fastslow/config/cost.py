@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.config.fast import fitting_proposals
+from fastslow.channels.fast.settings import fitting_proposals
 from fastslow.config.models import RunConfig, StageConfig
 from fastslow.core.text import shorten
 

@@ -14,20 +14,23 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
-from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.config.fast import (
+from fastslow.channels.fast.settings import (
     DemosConfig,
     FastConfig,
     SequenceConfig,
     SimbaKeys,
+    _kind_among,
     fewest_metric_calls,
 )
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
+from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.core.keys import FST, OURS, Model, key
+from fastslow.core.plugins import CustomUse
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
@@ -87,10 +90,10 @@ class CycleConfig(Model):
     ones, or after them; `cycles` of each either way. The other two are baselines."""
 
 
-class TrackingConfig(Model):
-    """Where metrics, texts and adapters go beside the run folder."""
+class MlflowConfig(Model):
+    """Tracker: MLflow, which gets metrics, prompts and adapters as well as the run folder."""
 
-    kind: Literal["mlflow"] = key("mlflow", "name", "the one tracker there is")
+    kind: Literal["mlflow"] = key("mlflow", "name", OURS)
     """Which tracker."""
     uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
     """MLflow tracking address."""
@@ -98,12 +101,19 @@ class TrackingConfig(Model):
     """MLflow experiment; runs that belong together share one."""
 
 
+TrackingConfig = Annotated[
+    Annotated[MlflowConfig, Tag("mlflow")] | Annotated[CustomUse, Tag("custom")],
+    _kind_among("mlflow", "custom"),
+]
+"""The tracker's section: one model per `kind`."""
+
+
 class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
     timeout_s: PositiveFloat = key(10.0, "seconds", OURS)
-    """An answer that is not graded within this gets score 0. Ends Python code and, in the main
-    thread, regular expressions, but not a call of a C library."""
+    """An answer that is not graded within this gets score 0. Graders run in a process of their own,
+    which is ended then."""
     max_failures_frac: NonNegativeFloat = key(0.1, "share", OURS, le=1)
     """A stage stops when more than this share of its answers could not be graded."""
 
@@ -139,7 +149,7 @@ class RunConfig(Model):
     """What is done about graders that fail."""
     probe: ProbeConfig | None = key(None, "section", "off")
     """The plasticity probe after the last stage; null makes none."""
-    tracking: TrackingConfig | None = Field(default_factory=TrackingConfig)
+    tracking: TrackingConfig | None = Field(default_factory=MlflowConfig)
     """The tracker; null keeps everything in the run folder alone."""
 
     @property
@@ -209,6 +219,7 @@ class RunConfig(Model):
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         yield from self._broken_probe()
+        yield from self._broken_remedies()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -222,6 +233,25 @@ class RunConfig(Model):
                     f"`lr` of this stage is {stage.lr}, but the slow channel takes no part in it. "
                     "Remove `lr`, or turn the slow channel on.",
                 )
+
+    def _broken_remedies(self) -> Iterator[tuple[str, str]]:
+        """Rules of remedies: something earlier to protect, and weights they make sense for."""
+        if self.slow is None or not self.slow.remedies:
+            return
+        if len({stage.task for stage in self.stages if stage.slow}) < 2:
+            yield (
+                "slow.remedies",
+                "slow.remedies protect tasks of earlier stages, but fewer than two tasks of "
+                "`stages` train weights. Add a stage, or remove slow.remedies.",
+            )
+        kinds = [remedy.kind for remedy in self.slow.remedies]
+        if "ewc" in kinds and self.slow.adapter_policy != "continue":
+            yield (
+                f"slow.remedies.{kinds.index('ewc')}.kind",
+                "ewc holds the same weights from stage to stage, but slow.adapter_policy "
+                f"({self.slow.adapter_policy}) starts a fresh adapter. Set it to continue, or "
+                "remove ewc.",
+            )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""

@@ -1,7 +1,7 @@
 """Keys of services, kept out of configurations, files, logs and messages.
 
-Called by the configuration, which refuses what looks like a key, and by whatever repeats the words
-of a service. Keys themselves come from the environment alone.
+The configuration refuses values that look like a key; whatever repeats the words of a service
+removes them. Keys themselves come from the environment alone.
 """
 
 import re
@@ -31,15 +31,15 @@ def looks_like_key(text: str) -> bool:
     return any(_is_key(match) for match in _KEY.finditer(text))
 
 
-def without_keys(text: str, known: Iterable[str] = ()) -> str:
+def without_keys(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` with keys replaced by `[removed]`.
 
     Args:
         text: Words of a service or a library, e.g. an error that quotes the request.
-        known: Keys in use, removed wherever they stand; short ones are left alone, since removing
+        secrets: Keys in use, removed wherever they stand; short ones are left alone, since removing
             them would tear words apart.
     """
-    for key in known:
+    for key in secrets:
         if len(key) >= 8:
             text = text.replace(key, REMOVED)
     return _KEY.sub(lambda match: REMOVED if _is_key(match) else match[0], text)
@@ -48,7 +48,7 @@ def without_keys(text: str, known: Iterable[str] = ()) -> str:
 def _is_key(match: re.Match[str]) -> bool:
     """Long runs of letters and digits are keys only with capitals, small letters and digits.
 
-    A commit hash in the path of a model is none.
+    A commit hash in the path of a model is not a key.
     """
-    found = match[0]
-    return bool(_MIXED.match(found)) if re.fullmatch(r"[A-Za-z0-9]{40,}", found) else True
+    text = match[0]
+    return bool(_MIXED.match(text)) if re.fullmatch(r"[A-Za-z0-9]{40,}", text) else True

@@ -1,20 +1,23 @@
 """Dataclasses out of JSON's plain data, every field of the type it is declared with.
 
-Files of a run may come from anywhere; what is read from them is checked here before anything counts
-with it. Unlike pydantic it takes text with half surrogate pairs, which completions may hold.
+Files of a run may come from anywhere; their data is checked here before anything counts with it.
+The check is pydantic's, of a schema made from the fields: unlike a `TypeAdapter` it takes text with
+half surrogate pairs, which completions may hold, and keeps whole numbers whole.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
 T = TypeVar("T")
 
 
 def shaped(kind: type[T], data: object) -> T:
-    """Make a `kind` of what a JSON object holds.
+    """Make a `kind` of a JSON object.
 
     Args:
         kind: A dataclass of numbers, texts, switches, null, literals, mappings, sequences and
@@ -24,67 +27,93 @@ def shaped(kind: type[T], data: object) -> T:
     Raises:
         ValueError: A field is missing, unknown, of another type, or a count below 0; names it.
     """
-    if not isinstance(data, Mapping):
-        raise ValueError(f"expected an object, got {_got(data)}")
-    hints, required = _fields(kind)  # type: ignore[arg-type]  # classes are hashable
-    if unknown := [name for name in data if name not in hints]:
-        raise ValueError(f"unknown key {unknown[0]!r:.60}")
-    if missing := [name for name in required if name not in data]:
-        raise ValueError(f"missing {', '.join(missing)}")
-    return kind(**{name: _value(hints[name], value, name) for name, value in data.items()})
+    try:
+        return cast(T, _validator(cast(Hashable, kind)).validate_python(data))
+    except ValidationError as error:
+        raise ValueError(_message(error)) from error
 
 
 @cache
-def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Types of a dataclass's fields by name, and the names of those that have no default."""
-    hints = get_type_hints(kind)
-    found = fields(kind)
-    required = [f.name for f in found if f.default is MISSING and f.default_factory is MISSING]
-    return {field.name: hints[field.name] for field in found}, tuple(required)
+def _validator(kind: Any) -> SchemaValidator:
+    return SchemaValidator(_dataclass(kind))
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as `hint` says."""
+def _dataclass(kind: type) -> CoreSchema:
+    hints, members = get_type_hints(kind), fields(kind)
+    checks = [core_schema.dataclass_field(f.name, _field(f, hints[f.name])) for f in members]
+    return core_schema.dataclass_schema(
+        kind,
+        core_schema.dataclass_args_schema(kind.__name__, checks, extra_behavior="forbid"),
+        [member.name for member in members],
+        slots=hasattr(kind, "__slots__"),
+        post_init=hasattr(kind, "__post_init__"),
+    )
+
+
+def _field(field: Field[Any], hint: Any) -> CoreSchema:
+    schema = _schema(hint)
+    if field.default_factory is not MISSING:
+        return core_schema.with_default_schema(schema, default_factory=field.default_factory)
+    if field.default is not MISSING:
+        return core_schema.with_default_schema(schema, default=field.default)
+    return schema
+
+
+_PLAIN: dict[Any, CoreSchema] = {
+    str: core_schema.is_instance_schema(str),  # str_schema refuses half surrogate pairs
+    bool: core_schema.bool_schema(strict=True),
+    int: core_schema.int_schema(strict=True, ge=0),
+    float: core_schema.union_schema(  # float_schema alone makes 1.0 of 1
+        [core_schema.int_schema(strict=True), core_schema.float_schema(strict=True)],
+        custom_error_type="number",
+        custom_error_message="a number",
+    ),
+}
+
+
+def _schema(hint: Any) -> CoreSchema:
+    """The check of one type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        options = [option for option in inner if option is not NoneType]
-        if value is None and len(options) < len(inner):
-            return None
-        assert len(options) == 1, f"{where}: one type beside None is supported"
-        return _value(options[0], value, where)
+        [option] = [option for option in inner if option is not NoneType]
+        return core_schema.nullable_schema(_schema(option))
     if origin is Literal:
-        return _held(value in inner, value, where, " or ".join(map(repr, inner)))
-    if origin in (tuple, list, Sequence):
-        _held(isinstance(value, list | tuple), value, where, "a list")
-        items = [_value(inner[0], item, f"{where}.{i}") for i, item in enumerate(value)]
-        return items if origin is list else tuple(items)
+        return core_schema.literal_schema(list(inner))
+    if origin in (tuple, Sequence):
+        return core_schema.tuple_schema([_schema(inner[0])], variadic_item_index=0)
+    if origin is list:
+        return core_schema.list_schema(_schema(inner[0]))
     if origin in (dict, Mapping):
-        _held(isinstance(value, Mapping), value, where, "an object")
-        return {name: _value(inner[1], item, f"{where}.{name}") for name, item in value.items()}
-    if is_dataclass(hint) and isinstance(hint, type):
-        try:
-            return shaped(hint, value)
-        except ValueError as err:
-            raise ValueError(f"{where}: {err}") from err
-    return _plain(hint, value, where)
+        return core_schema.dict_schema(_PLAIN[str], _schema(inner[1]))
+    return _dataclass(cast(type, hint)) if is_dataclass(hint) else _PLAIN[hint]
 
 
-def _plain(hint: Any, value: Any, where: str) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float:
-        return _held(is_number, value, where, "a number")
-    if hint is int:
-        is_count = is_number and isinstance(value, int) and value >= 0
-        return _held(is_count, value, where, "a whole number from 0")
-    assert hint in (str, bool), f"{where}: {hint} is not supported"
-    return _held(isinstance(value, hint), value, where, "text" if hint is str else "true or false")
+_EXPECTED = {
+    "is_instance_of": "text",
+    "bool_type": "true or false",
+    "number": "a number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "dataclass_type": "an object",
+}
 
 
-def _held(holds: bool, value: T, where: str, expected: str) -> T:
-    if not holds:
-        raise ValueError(f"{where[:80]}: expected {expected}, got {_got(value)}")
-    return value
-
-
-def _got(value: object) -> str:
-    return f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
+def _message(error: ValidationError) -> str:
+    """The most telling of the errors: keys that are unknown, keys that are missing, the first."""
+    errors = error.errors(include_url=False)
+    for kind, words in (("unexpected_keyword_argument", "unknown key"), ("missing", "missing")):
+        places = [entry["loc"] for entry in errors if entry["type"] == kind]
+        if places:
+            section = places[0][:-1]
+            names = [str(place[-1]) for place in places if place[:-1] == section]
+            keys = f"{names[0]!r:.60}" if words == "unknown key" else ", ".join(names)
+            return f"{'.'.join(map(str, section))[:80]}: {words} {keys}".removeprefix(": ")
+    first = errors[0]
+    expected = _EXPECTED.get(first["type"], "a whole number from 0")
+    if first["type"] == "literal_error":
+        expected = first["ctx"]["expected"]
+    value = first["input"]
+    got = f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
+    place = ".".join(map(str, first["loc"]))[:80]
+    return f"{place}: expected {expected}, got {got}".removeprefix(": ")

@@ -47,7 +47,7 @@ def connect(device: str) -> None:
     if dist.is_initialized():
         return
     on_gpu = device.startswith("cuda")
-    if on_gpu:  # NCCL sends what is no tensor through the present device: each its own
+    if on_gpu:  # NCCL sends objects through the present device: each process needs its own
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
 
@@ -73,23 +73,23 @@ def from_leader(value: T) -> T:
 
 
 def by_leader(work: Callable[[], T]) -> T:
-    """What `work` gives in the leader, in every process; the others wait and do nothing.
+    """The result of `work` in the leader, in every process; the others wait and do nothing.
 
     Raises:
-        Exception: What `work` raised, in every process; a RuntimeError with its words in the others
-            where it cannot be sent as it is.
+        Exception: The one that `work` raised, in every process; a RuntimeError with its words in
+            the others where it cannot be sent as it is.
     """
-    made: list[T] = []
+    results: list[T] = []
     failure: Exception | None = None
     if is_leader():
         try:
-            made.append(work())
+            results.append(work())
         except Exception as err:  # whoever waits must hear of it, whatever it is
             failure = err
-    made, heard = from_leader((made, None if failure is None else _sendable(failure)))
+    results, heard = from_leader((results, None if failure is None else _sendable(failure)))
     if (error := failure or heard) is not None:
         raise error
-    [result] = made
+    [result] = results
     return result
 
 

@@ -16,7 +16,7 @@ class FastSlowError(Exception):
     """Base of every error that is the user's or the run's, not a bug of ours."""
 
     exit_code: ClassVar[int] = 1
-    """Exit code of the process: 1 the run failed, 2 what was given is wrong, 3 the gate says no."""
+    """Exit code of the process: 1 the run failed, 2 the input is wrong, 3 the gate says no."""
 
 
 class ConfigError(FastSlowError, ValueError):
@@ -57,6 +57,10 @@ class GateError(FastSlowError):
     exit_code = 2
 
 
+class TrackerError(FastSlowError):
+    """A tracker did not take all that a run recorded. The run folder is complete all the same."""
+
+
 class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 
@@ -65,19 +69,19 @@ class AblationError(FastSlowError):
     """Runs of an ablation failed; names them. Those that ended are kept and compared."""
 
 
-def nearest(got: str, known: Iterable[str]) -> str:
-    """Suggest the closest known name, as ` Did you mean 'x'?`, or list what is known.
+def nearest(got: str, names: Iterable[str]) -> str:
+    """Suggest the closest name, as ` Did you mean 'x'?`, or list the known ones.
 
     Args:
         got: The name that was not found.
-        known: Every name that would have been accepted.
+        names: Every name that would have been accepted.
 
     Returns:
         A sentence that starts with a space, ready to be appended to an error message.
     """
-    names = sorted(name[:_LONGEST] for name in known)
-    close = difflib.get_close_matches(got[:_LONGEST], names, n=1, cutoff=0.6)
+    shortened = sorted(name[:_LONGEST] for name in names)
+    close = difflib.get_close_matches(got[:_LONGEST], shortened, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f" Known: {', '.join(names[:_MOST])}{more}." if names else " None are known."
+    more = f" and {len(shortened) - _MOST} more" if len(shortened) > _MOST else ""
+    return f" Known: {', '.join(shortened[:_MOST])}{more}." if shortened else " None are known."

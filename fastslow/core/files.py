@@ -1,7 +1,8 @@
-"""Reading files that others may have made: regular ones only, and JSON without surprises.
+"""Reading files that others may have made, and writing files and folders whole or not at all.
 
-A name in a data, run or model folder can be a pipe that never ends or a device, and JSON can hold
-numbers that no file should. Both become errors that readers of files expect anyway.
+A name in a data, run or model folder can be a pipe that never ends, a device or a link to a file
+elsewhere, and JSON can hold numbers that no file should. Reading makes errors of them that readers
+of files expect anyway; writing replaces a link or refuses it, and never writes through one.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import io
 import json
 import math
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -44,7 +46,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file, or a link to one; a name too long for any is none."""
+    """Whether there is a file, or a link to one; False for a name too long for any."""
     try:
         return path.is_file()
     except OSError:
@@ -52,7 +54,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder, or a link to one; a name too long for any is none."""
+    """Whether there is a folder, or a link to one; False for a name too long for any."""
     try:
         return path.is_dir()
     except OSError:
@@ -66,10 +68,10 @@ def read_regular(path: Path) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds.
+    """The content of a JSON text.
 
     Raises:
-        ValueError: It is no JSON, holds NaN or a number too large, or is nested too deeply.
+        ValueError: It is not JSON, holds NaN or a number too large, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
@@ -78,7 +80,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         OSError: See `open_regular`.
@@ -88,7 +90,7 @@ def read_json(path: Path) -> Any:
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a number of JSON")
 
 
 def _whole(text: str) -> int:
@@ -106,16 +108,18 @@ def _finite(text: str) -> float:
 
 CHECKSUMS = "checksums.json"
 UNFINISHED = "tmp-"
-"""What names of folders begin with that are still being written."""
+"""Begins the names of folders, and after a dot of files, that are still being written."""
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, what: str) -> Iterator[None]:
+def disk_errors(path: Path, failure: str, then: str = "resume or start again") -> Iterator[None]:
     """Say where and what failed when the disk refuses something within it.
 
     Args:
         path: Where.
-        what: The first half of a sentence, e.g. `the resume point could not be saved`.
+        failure: The first half of a sentence, e.g. `the resume point could not be saved`.
+        then: What to do once there is room.
 
     Raises:
         CheckpointError: The disk is full, read-only, gone.
@@ -125,77 +129,132 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:  # safetensors has errors of its own for both
         words = error.strerror if isinstance(error, OSError) else None
         raise CheckpointError(
-            f"{path}: {what}, got {words or error}. "
-            "Check free space and permissions, then resume or start again."
+            f"{path}: {failure}, got {words or error}. "
+            f"Check free space and permissions, then {then}."
         ) from error
 
 
-def replace_text(path: Path, text: str, in_place: bool = False) -> None:
-    """Replace `path` by `text`, flushed to the disk before the old content is let go.
+def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = False) -> Path:
+    """Replace the file `name` in `folder`, flushed to the disk before the old one is let go.
+
+    A link at the name itself is replaced. The temporary file has a name that nobody can foresee.
 
     Args:
-        path: The file.
-        text: What it will hold.
-        in_place: Whether to write over the old content where a full disk has no room beside it.
+        folder: Made if it is not there; links that lead to it are followed.
+        name: The file's path under `folder`; folders in it are made, and must not be links.
+        content: What the file will hold; text is written as UTF-8.
+        in_place: Whether to write over the old content where a full disk has no room for both.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        OSError: The disk refused, or a folder in `name` is a link; the old file stands.
     """
-    beside = path.with_name(path.name + ".tmp")
+    path = folder / name
+    data = content.encode() if isinstance(content, str) else content
+    parent = make_folder(folder, Path(name).parent)
+    temporary = parent / f".{UNFINISHED}{secrets.token_hex(8)}"
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if not in_place or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _write_over(path, text.encode())
+        _write_over(path, data)
+    return path
+
+
+def make_folder(folder: Path, name: str | Path) -> Path:
+    """Make the folder `name` under `folder`, unless it is there.
+
+    Args:
+        folder: Made too; links that lead to it are followed.
+        name: Path relative to `folder`.
+
+    Raises:
+        OSError: A part of `name` is a link or a file, or cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in Path(name).parts:
+        folder = folder / part
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{folder} is a link to another place")
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+def append_to(path: Path) -> io.FileIO:
+    """Open a file for reading and appending, unbuffered; made if it is not there.
+
+    Raises:
+        OSError: It is a link, or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | _NO_LINK
+    return io.FileIO(os.open(path, flags, 0o666), "r+")
 
 
 def _write_over(path: Path, content: bytes) -> None:
-    with path.open("r+b") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | _NO_LINK), "wb") as file:
         file.write(content)
         file.truncate()
 
 
-def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Replace the folder `path` by what `write` puts into the folder it is given.
-
-    When that fails, what was written is removed again, so that a full disk has room for an error,
-    and the old folder stays.
-    """
-    beside = path.with_name(UNFINISHED + path.name)
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        write(beside)
-        _sync_tree(beside)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    if path.exists():
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    beside.rename(path)
-    _sync(path.parent)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Replace the folder `name` under `folder` by what `write` puts into the folder it is given.
+
+    When that fails, the new content is removed again, so that a full disk has room for an error,
+    and the old folder stays.
+
+    Raises:
+        OSError: The disk refused, or a folder in `name` is a link; one at its end is replaced.
+    """
+    path = folder / name
+    parent = make_folder(folder, Path(name).parent)
+    staging = parent / (UNFINISHED + path.name)
+    remove(staging)
+    try:
+        staging.mkdir()
+        write(staging)
+        _sync_tree(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    remove(path)
+    staging.rename(path)
+    sync(parent)
 
 
 def write_checksums(folder: Path) -> None:
     """Write down the SHA-256 of every file under `folder`, in it."""
-    replace_text(folder / CHECKSUMS, json.dumps(checksums(folder), indent=2) + "\n")
+    write_file(folder, CHECKSUMS, json.dumps(checksums(folder), indent=2) + "\n")
 
 
 def damage(folder: Path) -> str | None:
-    """What is not as `write_checksums` found it, in a few words; None if nothing."""
+    """The first difference from what `write_checksums` recorded, in a few words; None if none."""
     try:
         expected = read_json(folder / CHECKSUMS)
-        found = checksums(folder)
+        sums = checksums(folder)
         if not isinstance(expected, dict):
-            raise ValueError("no object of names and sums")
+            raise ValueError("not an object of names and sums")
     except (OSError, ValueError) as error:
         return f"{CHECKSUMS} cannot be read: {shorten(str(error), 200)}"
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            return f"{name} is {'missing' if name not in found else 'not what was written'}"
+    for name in sorted({*expected, *sums}):
+        if expected.get(name) != sums.get(name):
+            return f"{name} is {'missing' if name not in sums else 'not what was written'}"
     return None
 
 
@@ -210,7 +269,8 @@ def checksums(folder: Path) -> dict[str, Json]:
     return sums
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file, or the list of files of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -220,4 +280,4 @@ def _sync(path: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
+        sync(path)

@@ -1,4 +1,4 @@
-"""What a long run shows while it works: where it is, how well it does, how long it will take."""
+"""The progress of a long run: where it is, how well it does, how long it will take."""
 
 import time
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ class Progress:
             self._status.stop()
 
     def show(self, phase: str, step: str, units: float, figures: Mapping[str, float]) -> None:
-        """Say what is being done now.
+        """Show the current work.
 
         Args:
             phase: E.g. `stage 1/3 colours, cycle 2/2, slow`.
             step: Where in the phase, e.g. `3/5`; may be empty.
             units: Units done of the present phase.
-            figures: What to show beside it, e.g. `{"reward": 0.4}`.
+            figures: Figures to show next to it, e.g. `{"reward": 0.4}`.
         """
         line = f"{phase} {step}{_figures(figures)}  {self._clock(self._done + units)}"
         now = time.monotonic()
@@ -62,11 +62,11 @@ class Progress:
         """Count a whole phase as done."""
         self._done += units
 
-    def _clock(self, done: float) -> str:
+    def _clock(self, units: float) -> str:
         elapsed = time.monotonic() - self._started
-        if done <= 0:
+        if units <= 0:
             return f"[{minutes(elapsed)}]"
-        remaining = elapsed / done * max(0.0, self.total - done)
+        remaining = elapsed / units * max(0.0, self.total - units)
         return f"[{minutes(elapsed)} elapsed, about {minutes(remaining)} remaining]"
 
 

@@ -9,19 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from fastslow.channels.base import Channel
-from fastslow.channels.slow.remedies.base import Remedy, RemedyDefinition
-from fastslow.channels.slow.settings import SHIPPED_REMEDIES, GrpoConfig, MinimalConfig, SlowConfig
-from fastslow.config.evaluation import EvaluationConfig
-from fastslow.config.fast import (
+from fastslow.channels.fast.settings import (
     DemosKeys,
     FastConfig,
     GepaKeys,
     MiproKeys,
-    ReflectionConfig,
-    ReflectiveBase,
+    ReflectiveSettings,
     SequenceConfig,
     SimbaKeys,
 )
+from fastslow.channels.slow.remedies.base import Remedy, RemedyDefinition
+from fastslow.channels.slow.settings import SHIPPED_REMEDIES, GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError
@@ -39,7 +38,6 @@ from fastslow.task.registry import build_task
 if TYPE_CHECKING:
     from fastslow.channels.fast.optimizers.base import Optimizer
     from fastslow.channels.fast.reflection.lm import Reflection
-    from fastslow.channels.fast.scorer import FastSettings
     from fastslow.channels.slow.remedies.stack import Remedies
     from fastslow.channels.slow.trainer import MakeUpdates
 
@@ -221,23 +219,21 @@ def build_fast(fast: FastConfig) -> Channel:
             not in the environment.
     """
     from fastslow.channels.fast.channel import FastChannel
-    from fastslow.channels.fast.scorer import FastSettings
+    from fastslow.channels.fast.optimizers.base import SequenceSearch
+    from fastslow.channels.fast.reflection.lm import Reflection
 
     require_optuna(fast)
-    settings = FastSettings(**{n: getattr(fast, n) for n in FastSettings.__dataclass_fields__})
-    reflection = build_reflection(fast.reflection) if isinstance(fast, ReflectiveBase) else None
+    reflection = Reflection(fast.reflection) if isinstance(fast, ReflectiveSettings) else None
     if not isinstance(fast, SequenceConfig):
-        return FastChannel(settings, build_optimizer(fast, settings, reflection), reflection)
-    from fastslow.channels.fast.optimizers.base import SequenceSearch
-
-    steps = [build_optimizer(step, settings, reflection) for step in fast.steps]
+        return FastChannel(fast, build_optimizer(fast, fast.population, reflection), reflection)
+    steps = [build_optimizer(step, fast.population, reflection) for step in fast.steps]
     shared = zip(fast.shares, steps, strict=True)
-    return FastChannel(settings, SequenceSearch(list(shared)), reflection)
+    return FastChannel(fast, SequenceSearch(list(shared)), reflection)
 
 
 def build_optimizer(
     keys: DemosKeys | GepaKeys | SimbaKeys | MiproKeys,
-    settings: "FastSettings",
+    population: int,
     reflection: "Reflection | None",
 ) -> "Optimizer":
     """One optimizer of texts."""
@@ -250,7 +246,7 @@ def build_optimizer(
         case GepaKeys():
             from fastslow.channels.fast.optimizers.gepa import GepaSearch
 
-            return GepaSearch(keys.minibatch, settings.population, reflection)
+            return GepaSearch(keys.minibatch, population, reflection)
         case SimbaKeys():
             from fastslow.channels.fast.optimizers.simba import SimbaSearch
 
@@ -259,15 +255,3 @@ def build_optimizer(
             from fastslow.channels.fast.optimizers.mipro import MiproSearch
 
             return MiproSearch(keys.demonstrations, keys.candidates, reflection)
-
-
-def build_reflection(config: ReflectionConfig) -> "Reflection":
-    """The second language model of the fast channel.
-
-    Raises:
-        ConfigError: Its key is not in the environment.
-    """
-    from fastslow.channels.fast.reflection.lm import Reflection, ReflectionSettings
-
-    names = ReflectionSettings.__dataclass_fields__
-    return Reflection(ReflectionSettings(**{name: getattr(config, name) for name in names}))

@@ -1,4 +1,4 @@
-"""What else is measured beside scores after every stage: how far the policy moved, and how.
+"""Measures other than scores, taken after every stage: how far the policy moved, and how.
 
 Each function measures one thing on the present policy, which it leaves as it is, and records it.
 """
@@ -12,7 +12,7 @@ from fastslow.core.errors import EvaluationError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import TokenIds
-from fastslow.loop.evaluation import Spent, accounted
+from fastslow.loop.evaluation import EvaluationCost, accounted
 from fastslow.loop.run import Run, stage_folder
 from fastslow.measure.base import Measure, Snapshot
 from fastslow.measure.model.drift import (
@@ -53,7 +53,7 @@ class DriftCell:
     inputs: DriftInputs
 
 
-def measure_drift(run: Run, spent: Spent, row: int) -> None:
+def measure_drift(run: Run, cost: EvaluationCost, row: int) -> None:
     """Record KL in both directions, both entropies, and KL between what would be deployed.
 
     Under the deployed text and, where that is another one, under the seed text.
@@ -67,14 +67,14 @@ def measure_drift(run: Run, spent: Spent, row: int) -> None:
             run.run_dir.events.append(DriftEvent(row, name, "kl_fst", None, reason, 0, text))
         return
     for name in filter(adapters.is_aside, visited):
-        with adapters.of(name):
-            _measure(run, spent, row, task_cells(run, name))
+        with adapters.serving(name):
+            _measure(run, cost, row, task_cells(run, name))
     present = [name for name in visited if not adapters.is_aside(name)]
     cells = [cell for name in present for cell in task_cells(run, name)]
     if config.evaluation.neutral:
         prose = neutral_inputs(run.policy, config.evaluation.kl_examples)
         cells.append(DriftCell(NEUTRAL, "", ("without_text",), prose))
-    _measure(run, spent, row, cells)
+    _measure(run, cost, row, cells)
 
 
 def task_cells(run: Run, name: str) -> list[DriftCell]:
@@ -96,38 +96,40 @@ def task_cells(run: Run, name: str) -> list[DriftCell]:
     ]
 
 
-def _measure(run: Run, spent: Spent, row: int, cells: Sequence[DriftCell]) -> None:
+def _measure(run: Run, cost: EvaluationCost, row: int, cells: Sequence[DriftCell]) -> None:
     """Draw, compare and record; every cell under the same adapter."""
     if not cells:
         return
     policy, inputs = run.policy, [cell.inputs for cell in cells]
     seeds = [derive_seed(run.config.seed, "drift", row, cell.task) for cell in cells]
     tuned = draw(policy.sampler, inputs, seeds, adapter=True)
-    base = base_draws(run, spent, cells)
-    drawn = [[completion.token_ids for completion in found] for found in tuned]
-    for cell, pair in zip(cells, drift_on(policy.scorer, inputs, drawn, base), strict=True):
+    base = base_draws(run, cost, cells)
+    tuned_tokens = [[completion.token_ids for completion in completions] for completions in tuned]
+    for cell, pair in zip(cells, drift_on(policy.scorer, inputs, tuned_tokens, base), strict=True):
         for text in cell.texts:
             record_drift(run, row, cell.task, cell.text_hash, text, _figures(pair))
         if "with_text" in cell.texts:
             figures = {"kl_fst": pair.kl_fst.value, "kl_razor": pair.kl_razor.value}
             logged = {f"{name}/{cell.task}": value for name, value in figures.items()}
             run.tracker.log(logged, step=row)
-    deployed = [at for at, cell in enumerate(cells) if "with_text" in cell.texts]
+    deployed = [index for index, cell in enumerate(cells) if "with_text" in cell.texts]
     seed_inputs = {cell.task: cell.inputs for cell in cells if "without_text" in cell.texts}
-    theirs = [seed_inputs[cells[at].task] for at in deployed]
-    systems = kl_system(policy.scorer, [tuned[at] for at in deployed], theirs)
-    for at, found in zip(deployed, systems, strict=True):
-        cell = cells[at]
-        record_drift(run, row, cell.task, cell.text_hash, "with_text", {"kl_system": found})
+    theirs = [seed_inputs[cells[index].task] for index in deployed]
+    systems = kl_system(policy.scorer, [tuned[index] for index in deployed], theirs)
+    for index, completions in zip(deployed, systems, strict=True):
+        cell = cells[index]
+        record_drift(run, row, cell.task, cell.text_hash, "with_text", {"kl_system": completions})
 
 
-def base_draws(run: Run, spent: Spent, cells: Sequence[DriftCell]) -> list[tuple[TokenIds, ...]]:
+def base_draws(
+    run: Run, cost: EvaluationCost, cells: Sequence[DriftCell]
+) -> list[tuple[TokenIds, ...]]:
     """What the base draws on each cell: known from an earlier row, or drawn and recorded now."""
     missing = [cell for cell in cells if (cell.task, cell.text_hash) not in run.base_draws]
     seeds = [derive_seed(run.config.seed, "drift base", c.task, c.text_hash) for c in missing]
-    found = draw(run.policy.sampler, [cell.inputs for cell in missing], seeds, adapter=False)
-    for cell, completions in zip(missing, found, strict=True):
-        spent.base_draws += len(completions)
+    draws = draw(run.policy.sampler, [cell.inputs for cell in missing], seeds, adapter=False)
+    for cell, completions in zip(missing, draws, strict=True):
+        cost.base_draws += len(completions)
         tokens = tuple(completion.token_ids for completion in completions)
         run.base_draws[cell.task, cell.text_hash] = tokens
         run.run_dir.events.append(BaseDrawsEvent(cell.task, cell.text_hash, tokens))
@@ -188,8 +190,8 @@ def diagnose(run: Run, row: int) -> None:
     if config.geometry and run.config.slow is not None and is_leader():
         with accounted(run, row, "geometry"):
             measure_stage_geometry(run, row)
-    with accounted(run, row, "drift") as spent:
-        measure_drift(run, spent, row)
+    with accounted(run, row, "drift") as cost:
+        measure_drift(run, cost, row)
 
 
 def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
@@ -201,7 +203,7 @@ def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
     policy = run.policy
 
     def scores(task: Task) -> dict[str, float]:
-        with policy.adapters.of(task.name):
+        with policy.adapters.serving(task.name):
             weights = policy.weights_fingerprint()
         text, examples = policy.live_program(task).text_hash, run.evaluator.test_sample(task)
         samples = run.score_cache.look_up(weights, text, task.name, examples, "live")
@@ -224,21 +226,21 @@ def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
 def measure_neutral(run: Run, row: int, prose: NeutralPass) -> None:
     """Record cross-entropy of neutral prose with the adapter on and off.
 
-    Row 0 is the base; a run that goes on from a later row reads with it once more.
+    Row 0 is the base; a run that resumes from a later row reads with it once more.
     """
     if row == 0:
         run.neutral_base = prose.logprobs  # a fresh adapter computes what the base computes
         return
     if run.neutral_base is None:
         run.neutral_base = read_neutral(run.policy, adapter=False).logprobs
-    found = neutral_cross_entropy(prose.logprobs, run.neutral_base)
+    prose_figures = neutral_cross_entropy(prose.logprobs, run.neutral_base)
     figures = {
-        "neutral_ce_tuned": found.tuned,
-        "neutral_ce_base": found.base,
-        "neutral_ce_delta": found.delta,
+        "neutral_ce_tuned": prose_figures.tuned,
+        "neutral_ce_base": prose_figures.base,
+        "neutral_ce_delta": prose_figures.delta,
     }
     record_drift(run, row, NEUTRAL, "", "without_text", figures)
-    run.tracker.log({"neutral_ce_delta": found.delta.value}, step=row)
+    run.tracker.log({"neutral_ce_delta": prose_figures.delta.value}, step=row)
 
 
 def measure_proxies(run: Run, row: int, prose: NeutralPass) -> None:
@@ -253,13 +255,18 @@ def measure_proxies(run: Run, row: int, prose: NeutralPass) -> None:
         for task in run.tasks.values()
         for example in run.evaluator.test_sample(task)[:PROXY_EXAMPLES]
     ]
-    found = prose.activations.joined(policy.activations(rows))
+    activations = prose.activations.joined(policy.activations(rows))
     proxies = plasticity_proxies(
-        found.singular_values(), found.mean_abs, found.active_share, found.samples
+        activations.singular_values(),
+        activations.mean_abs,
+        activations.active_share,
+        activations.samples,
     )
     inputs = f"test inputs of {', '.join(run.tasks)} under their seed texts, and neutral prose"
     run.run_dir.events.append(
-        FiguresEvent(row, "proxies", inputs, tuple(proxies.values()), {"samples": found.samples})
+        FiguresEvent(
+            row, "proxies", inputs, tuple(proxies.values()), {"samples": activations.samples}
+        )
     )
 
 
@@ -269,7 +276,7 @@ def measure_stage_geometry(run: Run, row: int) -> None:
     if not stages[index].slow:
         return
     geometry = measure_geometry(_stage_deltas(run, index))
-    numbers = {f"threshold_{share}": found for share, found in geometry.thresholds.items()}
+    numbers = {f"threshold_{share}": threshold for share, threshold in geometry.thresholds.items()}
     numbers["num_weights"] = geometry.num_weights
     figures = tuple(geometry.metrics.values())
     name = stage_name(index, stages[index].task)
@@ -282,14 +289,14 @@ def measure_stage_geometry(run: Run, row: int) -> None:
         if isinstance(event, FiguresEvent) and event.kind == "geometry"
     }
     deltas = {
-        stage_name(at, stage.task): _stage_deltas(run, at)
-        for at, stage in enumerate(stages)
-        if stage_name(at, stage.task) in thresholds
+        stage_name(position, stage.task): _stage_deltas(run, position)
+        for position, stage in enumerate(stages)
+        if stage_name(position, stage.task) in thresholds
     }
     for pair in top_overlaps(deltas, thresholds, OVERLAP_SHARE):
-        of = f"{pair.first} and {pair.second}"
+        pair_name = f"{pair.first} and {pair.second}"
         chance = {"chance": pair.chance}
-        run.run_dir.events.append(FiguresEvent(row, "overlap", of, (pair.jaccard,), chance))
+        run.run_dir.events.append(FiguresEvent(row, "overlap", pair_name, (pair.jaccard,), chance))
 
 
 def stage_name(index: int, task: str) -> str:

@@ -24,8 +24,8 @@ from fastslow.task.definition import Task
 
 
 @dataclass
-class Spent:
-    """What a part of the evaluation has cost beside the tuned policy's rollouts."""
+class EvaluationCost:
+    """The cost of a part of the evaluation other than the tuned policy's rollouts."""
 
     base_draws: int = 0
     """Completions drawn from the base."""
@@ -34,51 +34,53 @@ class Spent:
 
 
 @contextmanager
-def accounted(run: Run, row: int, part: str) -> Iterator[Spent]:
+def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
     """Write down what the evaluation within it cost, and count it as done."""
     started, before = time.monotonic(), run.policy.sampler.num_rollouts
-    spent, units = Spent(), run.effort.part(row, part)
+    cost, units = EvaluationCost(), run.effort.part(row, part)
     if units:
         run.progress.show(f"evaluation {row}/{len(run.config.stages)}, {part}", "", 0, {})
-    yield spent
+    yield cost
     run.progress.finish(units)
-    rollouts = run.policy.sampler.num_rollouts - before + spent.base_draws
+    rollouts = run.policy.sampler.num_rollouts - before + cost.base_draws
     seconds = time.monotonic() - started
-    run.run_dir.events.append(EvaluationEvent(row, rollouts, seconds, part, spent.reused))
+    run.run_dir.events.append(
+        EvaluationEvent(row, rollouts, seconds, part, cost.reused, time.time())
+    )
 
 
 def score_all(run: Run, row: int) -> None:
     """Measure one row of the score matrix, and what else is replayed with it."""
     visits = tuple(stage.task for stage in run.config.stages)
     scores: dict[str, float] = {}
-    with accounted(run, row, "matrix") as spent:
-        done = 0.0
+    with accounted(run, row, "matrix") as cost:
+        units = 0.0
         for task in run.tasks.values():
             phase = f"evaluation {row}/{len(visits)}, {task.name}"
-            run.progress.show(phase, "", done, {})
+            run.progress.show(phase, "", units, {})
             role = headline_policy(visits, row, task.name)
             program = run.policy.live_program(task)
-            scores[task.name] = mean_score(score_cell(run, spent, task, row, role, program))
-            done += run.effort.cell(task.name)
-            run.progress.show(phase, "done", done, {"score": scores[task.name]})
+            scores[task.name] = mean_score(score_cell(run, cost, task, row, role, program))
+            units += run.effort.cell(task.name)
+            run.progress.show(phase, "done", units, {"score": scores[task.name]})
         if row == 0:
             _repeat_base(run)
     run.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
     if row == 0:
         return
-    with accounted(run, row, "texts") as spent:
-        _score_texts(run, spent, row)
+    with accounted(run, row, "texts") as cost:
+        _score_texts(run, cost, row)
     if run.config.evaluation.channel_split:
-        with accounted(run, row, "channel_split") as spent:
-            _split_channels(run, spent, row)
+        with accounted(run, row, "channel_split") as cost:
+            _split_channels(run, cost, row)
     if run.config.evaluation.reoptimize and row == len(visits):
-        with accounted(run, row, "reoptimize") as spent:
-            _reoptimize(run, spent, row)
+        with accounted(run, row, "reoptimize") as cost:
+            _reoptimize(run, cost, row)
 
 
 def score_cell(
     run: Run,
-    spent: Spent,
+    cost: EvaluationCost,
     task: Task,
     row: int,
     role: PromptPolicy,
@@ -92,7 +94,7 @@ def score_cell(
 
     Args:
         run: The run.
-        spent: Counts what is reused and what is drawn from the base.
+        cost: Counts what is reused and what is drawn from the base.
         task: The column.
         row: The row whose weights these are.
         role: Which text `program` is.
@@ -102,16 +104,16 @@ def score_cell(
         examples: Of the test sample; None takes all.
     """
     examples = run.evaluator.test_sample(task) if examples is None else examples
-    with run.policy.adapters.of(task.name):
+    with run.policy.adapters.serving(task.name):
         weights = BASE if base else run.policy.weights_fingerprint()
         old = run.score_cache.look_up(weights, program.text_hash, task.name, examples, role)
         missing = [example for example in examples if example.id not in old]
         new = {}
         if missing:
-            drawn = run.evaluator.score(
+            samples = run.evaluator.score(
                 run.policy, task, program, role, examples=missing, adapter=not base
             )
-            new = {sample.example: sample for sample in drawn}
+            new = {sample.example: sample for sample in samples}
     rows = [
         ScoreRow(
             run.run_dir.path.name,
@@ -123,11 +125,11 @@ def score_cell(
         for example in examples
     ]
     run.run_dir.scores.append(*rows)
-    for one in rows:
-        run.score_cache.add(one)
-    spent.reused += len(old)
-    spent.base_draws += len(missing) if base else 0
-    return [one.sample for one in rows]
+    for score_row in rows:
+        run.score_cache.add(score_row)
+    cost.reused += len(old)
+    cost.base_draws += len(missing) if base else 0
+    return [score_row.sample for score_row in rows]
 
 
 def score_cycle(run: Run, task: Task, stage: int, cycle: int) -> None:
@@ -138,23 +140,23 @@ def score_cycle(run: Run, task: Task, stage: int, cycle: int) -> None:
     size = run.config.evaluation.curve_examples
     if not size or cycle + 1 == len(run.config.phases(stage)):
         return
-    with accounted(run, stage + 1, "curves") as spent:
+    with accounted(run, stage + 1, "curves") as cost:
         examples = run.evaluator.test_sample(task)[:size]
         program = run.policy.population(task)[0].program
-        score_cell(run, spent, task, stage + 1, "live", program, cycle=cycle, examples=examples)
+        score_cell(run, cost, task, stage + 1, "live", program, cycle=cycle, examples=examples)
 
 
 def _repeat_base(run: Run) -> None:
     """Score the base again, as samples 1, 2, ... of every example: the noise floor."""
     for sample in range(1, run.config.evaluation.base_repeats):
         for task in run.tasks.values():
-            drawn = run.evaluator.score(run.policy, task, seed_program(task), "seed")
-            again = (replace(score, sample=sample) for score in drawn)
+            samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
+            again = (replace(score, sample=sample) for score in samples)
             name = run.run_dir.path.name
             run.run_dir.scores.append(*(ScoreRow(name, 0, None, score) for score in again))
 
 
-def _score_texts(run: Run, spent: Spent, row: int) -> None:
+def _score_texts(run: Run, cost: EvaluationCost, row: int) -> None:
     """Every visited task under the other texts that are wanted.
 
     `own` and `live` are one text as long as only a task's own stage chooses its text.
@@ -165,24 +167,24 @@ def _score_texts(run: Run, spent: Spent, row: int) -> None:
         task = run.tasks[name]
         for role in dict.fromkeys(roles):
             program = seed_program(task) if role == "seed" else run.policy.live_program(task)
-            score_cell(run, spent, task, row, role, program)
+            score_cell(run, cost, task, row, role, program)
 
 
-def _split_channels(run: Run, spent: Spent, row: int) -> None:
+def _split_channels(run: Run, cost: EvaluationCost, row: int) -> None:
     """The other cells of {base, tuned} x {seed, evolved} for the stage's task; at the end `own`."""
-    wanted = run.config.evaluation.prompt_policies
+    prompt_policies = run.config.evaluation.prompt_policies
     stages = run.config.stages
     task = run.tasks[stages[row - 1].task]
-    score_cell(run, spent, task, 0, "own", run.policy.live_program(task), base=True)
-    if "seed" not in wanted:
-        score_cell(run, spent, task, row, "seed", seed_program(task))
+    score_cell(run, cost, task, 0, "own", run.policy.live_program(task), base=True)
+    if "seed" not in prompt_policies:
+        score_cell(run, cost, task, row, "seed", seed_program(task))
     last = dict.fromkeys(stage.task for stage in stages) if row == len(stages) else {}
-    for name in {task.name: None} | last if "own" not in wanted else {}:
-        own = run.policy.live_program(run.tasks[name])
-        score_cell(run, spent, run.tasks[name], row, "own", own)
+    for name in {task.name: None} | last if "own" not in prompt_policies else {}:
+        program = run.policy.live_program(run.tasks[name])
+        score_cell(run, cost, run.tasks[name], row, "own", program)
 
 
-def _reoptimize(run: Run, spent: Spent, row: int) -> None:
+def _reoptimize(run: Run, cost: EvaluationCost, row: int) -> None:
     """What a new text brings back of each earlier task: one fast phase, then a test under it.
 
     The text is chosen on validation and is not deployed; policy and texts are as before after.
@@ -194,15 +196,15 @@ def _reoptimize(run: Run, spent: Spent, row: int) -> None:
         assert fast is not None
         task, policy = run.tasks[name], run.policy
         before = policy.sampler.num_rollouts
-        kept = policy.populations.get(name)
+        population = policy.populations.get(name)
         seed = derive_seed(run.config.seed, "reoptimize", name)
-        with policy.adapters.of(name):
+        with policy.adapters.serving(name):
             anchor = reopt_stream(run.config, task).anchor(0)
             fast.adapt(policy, task, anchor, seed, lambda *_: None)
             best = best_by_mean(run.evaluator.validate(policy, task))
         del policy.populations[name]
-        if kept is not None:
-            policy.populations[name] = kept
+        if population is not None:
+            policy.populations[name] = population
         run.run_dir.events.append(
             ReoptimizedEvent(
                 name,
@@ -212,7 +214,7 @@ def _reoptimize(run: Run, spent: Spent, row: int) -> None:
                 policy.sampler.num_rollouts - before,
             )
         )
-        score_cell(run, spent, task, row, "reopt", best.program)
+        score_cell(run, cost, task, row, "reopt", best.program)
 
 
 def reopt_stream(config: RunConfig, task: Task) -> Stream:

@@ -41,7 +41,7 @@ from fastslow.records.events import RunEvent
 from fastslow.records.lock import State
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.tracker import NullTracker, build_tracker
+from fastslow.records.tracking.live import build_tracking
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -79,10 +79,10 @@ def train(
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
-    """Go on with a run from its last resume point; see `train`.
+    """Continue a run from its last resume point; see `train`.
 
     Raises:
-        CheckpointError: The folder is no run, is being written, or has no usable resume point.
+        CheckpointError: It is not a run folder, is being written, or has no usable resume point.
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
@@ -108,13 +108,13 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         stage: Which stage's weights, from 1; None takes the last one.
 
     Raises:
-        CheckpointError: It is no run folder, is being written, or did not keep that stage.
+        CheckpointError: It is not a run folder, is being written, or did not keep that stage.
         ConfigError: A stage visits the task, or the run has no weights that learn.
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
     config = loaded.config
-    visited = [one.task for one in config.stages]
+    visited = [stage_config.task for stage_config in config.stages]
     if name in visited or config.slow is None:
         why = "a stage of this run trains on it" if name in visited else "slow is null in this run"
         raise ConfigError(
@@ -124,9 +124,9 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
     use, params = config.task_use(name).use, loaded.task_params.get(name)
-    made = build_task(name, use, params, allow_code=config.allow_code)
+    probe_task = build_task(name, use, params, allow_code=config.allow_code)
     limits = config.graders
-    task = guard_graders({name: made}, limits.timeout_s, limits.max_failures_frac)[name]
+    task = guard_graders({name: probe_task}, limits.timeout_s, limits.max_failures_frac)[name]
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
@@ -157,8 +157,8 @@ def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
     """The run's own slow channel where the probe is of that kind, else one with its defaults."""
     assert config.slow is not None
     kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
-    own = config.slow.kind == settings.kind
-    learner = config.slow if own else kinds[settings.kind](lora=config.slow.lora)
+    is_own_kind = config.slow.kind == settings.kind
+    learner = config.slow if is_own_kind else kinds[settings.kind](lora=config.slow.lora)
     without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
     return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
 
@@ -237,14 +237,14 @@ def _run_in(
     state = restore(run_dir, policy, channels)
     evaluation = config.evaluation
     evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
-    tracker = build_tracker(config, run_dir.path) if is_leader() else NullTracker()
+    tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
     run_dir.mark("running")
     outcome: State = "failed"
     with (
         Progress(Effort(config, tasks).left(state), console) as progress,
-        tracker.run(run_dir.path.name, config.model_dump(mode="json")),
+        tracker.run(),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from fastslow.channels.base import Channel
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.core.distributed import from_leader, is_leader
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import disk_errors, write_file
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Json
 from fastslow.loop.stream import Stream
@@ -26,7 +27,7 @@ from fastslow.task.definition import Task
 
 @dataclass(frozen=True)
 class ProbeSetup:
-    """What a probe needs beside its settings."""
+    """What a probe needs in addition to its settings."""
 
     run: Path
     """The run folder, the same in every process."""
@@ -70,20 +71,20 @@ def probe(
     row = int(stage.name.partition("-")[0]) + 1
     seconds = 0.0
     for seed in range(settings.seeds):
-        for at, start in enumerate((0, row), start=1):
-            begin(2 * seed + at, 2 * settings.seeds)
-            path = setup.run / "probe" / setup.task.name / f"row-{start:03d}-seed-{seed}.json"
-            wanted = _wanted(setup, settings, start, seed)
-            found = from_leader(_found(path, wanted))
-            if found is None:
-                found = {**wanted, **_curve(setup, settings, stage if start else None, seed)}
+        for number, start in enumerate((0, row), start=1):
+            begin(2 * seed + number, 2 * settings.seeds)
+            name = f"probe/{setup.task.name}/row-{start:03d}-seed-{seed}.json"
+            identity = _identity(setup, settings, start, seed)
+            curve = from_leader(_kept_curve(setup.run / name, identity))
+            if curve is None:
+                curve = {**identity, **_curve(setup, settings, stage if start else None, seed)}
                 if is_leader():
-                    _write(path, found)
-            seconds += float(found["seconds"])
+                    _write(setup.run, name, curve)
+            seconds += float(curve["seconds"])
     return seconds
 
 
-def _wanted(setup: ProbeSetup, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
+def _identity(setup: ProbeSetup, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
     """What determines a curve."""
     return {
         "task": setup.task.name,
@@ -95,13 +96,13 @@ def _wanted(setup: ProbeSetup, settings: ProbeConfig, row: int, seed: int) -> di
     }
 
 
-def _found(path: Path, wanted: Mapping[str, Json]) -> dict[str, Any] | None:
+def _kept_curve(path: Path, identity: Mapping[str, Json]) -> dict[str, Any] | None:
     """The curve kept in `path` if it was made with the same settings."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_bytes())
+        curve: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None  # not there, or cut off by a crash: it is made again
-    return kept if all(kept.get(name) == value for name, value in wanted.items()) else None
+    return curve if all(curve.get(name) == value for name, value in identity.items()) else None
 
 
 def _curve(
@@ -109,24 +110,24 @@ def _curve(
 ) -> dict[str, Json]:
     """One fresh run: validation scores at its start, in between and at its end."""
     started, before = time.monotonic(), setup.policy.sampler.num_rollouts
-    own = derive_seed(setup.seed, "probe", setup.task.name, seed)
-    _take_start(setup.policy, settings, stage, derive_seed(own, "adapter"))
+    curve_seed = derive_seed(setup.seed, "probe", setup.task.name, seed)
+    _take_start(setup.policy, settings, stage, derive_seed(curve_seed, "adapter"))
     weights = setup.policy.weights_fingerprint()
     channel = setup.make_channel()
     text = seed_program(setup.task)
     points = [setup.evaluator.validation_scores(setup.policy, setup.task, text)]
-    at = [0]
-    while at[-1] < settings.updates:
-        steps = min(settings.score_every, settings.updates - at[-1])
-        anchor = _anchor(setup, settings, own, at[-1], steps)
-        seed_now = derive_seed(own, "updates", at[-1])
+    updates = [0]
+    while updates[-1] < settings.updates:
+        steps = min(settings.score_every, settings.updates - updates[-1])
+        anchor = _anchor(setup, settings, curve_seed, updates[-1], steps)
+        seed_now = derive_seed(curve_seed, "updates", updates[-1])
         channel.adapt(setup.policy, setup.task, anchor, seed_now, lambda *_: None)
-        at.append(at[-1] + steps)
+        updates.append(updates[-1] + steps)
         points.append(setup.evaluator.validation_scores(setup.policy, setup.task, text))
     return {
         "weights": weights,
         "examples": sorted(points[0]),
-        "at": at,
+        "at": updates,
         "scores": [[point[example] for example in sorted(point)] for point in points],
         "rollouts": setup.policy.sampler.num_rollouts - before,
         "seconds": time.monotonic() - started,
@@ -147,7 +148,7 @@ def _take_start(policy: Policy, settings: ProbeConfig, stage: Path | None, seed:
         policy.adapters.freeze(seed)
 
 
-def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, done: int, steps: int) -> Anchor:
+def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, first: int, steps: int) -> Anchor:
     """The next batches; both starts meet the same ones in the same order."""
     stream = Stream(
         setup.task.name,
@@ -159,18 +160,10 @@ def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, done: int, step
         problems=setup.problems,
         pool=0,
     )
-    batches = stream.anchor(0).batches[done : done + steps]
+    batches = stream.anchor(0).batches[first : first + steps]
     return Anchor(0, 0, 1, batches, ())
 
 
-def _write(path: Path, curve: Mapping[str, Json]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(curve, indent=1, allow_nan=False) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written, got {error.strerror}. Check free space and permissions, "
-            "then probe again."
-        ) from error
+def _write(run: Path, name: str, curve: Mapping[str, Json]) -> None:
+    with disk_errors(run / name, "cannot be written", "probe again"):
+        write_file(run, name, json.dumps(curve, indent=1, allow_nan=False) + "\n")

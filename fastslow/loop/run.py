@@ -21,7 +21,7 @@ from fastslow.records.events import BaseDrawsEvent, GraderEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.tracker import Tracker
+from fastslow.records.tracking.live import Tracking
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guards
 
@@ -41,7 +41,7 @@ class Run:
     """In the order they run within a cycle; the fast channel comes first."""
     evaluator: Evaluator
     """Must leave `policy` bit-identical."""
-    tracker: Tracker
+    tracker: Tracking
     """Receives metrics as they are made; never decides anything."""
     run_dir: RunDir
     """Where records and resume points go."""
@@ -112,7 +112,7 @@ class Run:
             Stopped: A signal asked for it.
         """
         self.state.progress += 1
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             self.save()
             raise Stopped(number)
 
@@ -124,7 +124,7 @@ class Run:
         """
         self.state.done, self.state.progress = [], 0
         self.save()
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             raise Stopped(number)
 
     def save(self) -> None:

@@ -165,16 +165,16 @@ def record_adaptation(
     if channel == "slow" and run.config.fast and run.config.fast.reuse_slow_rollouts:
         run.state.evidence = list(adaptation.evidence)
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
-    run.run_dir.events.append(
-        CycleEvent(
-            anchor.stage,
-            anchor.cycle,
-            {channel: adaptation.rollouts},
-            {channel: adaptation.seconds},
-            metrics,
-            adaptation.notes,
-        )
+    event = CycleEvent(
+        anchor.stage,
+        anchor.cycle,
+        {channel: adaptation.rollouts},
+        {channel: adaptation.seconds},
+        metrics,
+        adaptation.notes,
+        time.time(),
     )
+    run.run_dir.events.append(event)
     if channel == "fast":
         population = run.policy.population(task)
         run.run_dir.events.append(
@@ -184,7 +184,7 @@ def record_adaptation(
         run.progress.console.print(f"{channel}: {visible(note)}", markup=False, soft_wrap=True)
     if adaptation.samples:
         run.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
-    run.tracker.log(metrics, step=anchor.cycle)
+    run.tracker.log(metrics, step=anchor.cycle, time=event.time)
     run.progress.finish(run.effort.channel(channel))
 
 
@@ -198,16 +198,17 @@ def channel_log(
         f"cycle {anchor.cycle + 1}/{anchor.num_cycles}, {channel}"
     )
 
-    def log(done: int, total: int, figures: Mapping[str, float]) -> None:
-        shown = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = run.effort.channel(channel) * done / total
-        run.progress.show(where, f"{done}/{total}", units, shown)
+    def log(finished: int, total: int, figures: Mapping[str, float]) -> None:
+        visible_figures = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
+        units = run.effort.channel(channel) * finished / total
+        run.progress.show(where, f"{finished}/{total}", units, visible_figures)
         if channel == "slow":
-            step = anchor.cycle * total + done
+            step = anchor.cycle * total + finished
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
-            run.run_dir.metrics.append(StepEvent(anchor.stage, anchor.cycle, step, metrics))
-            run.tracker.log(metrics, step=step)
-            if done < total:  # else the phase ends, and with it the step
+            event = StepEvent(anchor.stage, anchor.cycle, step, metrics, time.time())
+            run.run_dir.metrics.append(event)
+            run.tracker.log(metrics, step=step, time=event.time)
+            if finished < total:  # else the phase ends, and with it the step
                 run.stop_if_asked()
 
     return log
@@ -217,12 +218,12 @@ def keep_policy(run: Run, stage: int) -> None:
     """Keep adapter and texts as they are after this stage, for use and for going back."""
     folder = stage_folder(run, stage)
 
-    def write(beside: Path) -> None:
-        run.policy.save(beside)
+    def write(fresh_folder: Path) -> None:
+        run.policy.save(fresh_folder)
         if run.policy.populations:
             from fastslow.channels.fast.dspy_programs import save_programs  # imports dspy
 
-            save_programs(run.policy, beside / "programs")
+            save_programs(run.policy, fresh_folder / "programs")
 
     run.run_dir.keep_folder(folder, write)
     run.tracker.artifact(folder)
@@ -251,22 +252,22 @@ def chosen(names: Sequence[str], channels: Sequence[Channel]) -> list[Channel]:
 
 @contextlib.contextmanager
 def named_failure(run: Run, index: int) -> Iterator[None]:
-    """Say which stage failed and how to go on; the last resume point is untouched."""
+    """Say which stage failed and how to continue; the last resume point is untouched."""
     try:
         yield
     except (ChannelError, EvaluationError, CheckpointError) as err:
         raise stage_error(run, index, str(err)) from err
     except (RuntimeError, MemoryError) as err:
-        if (said := out_of_memory(err)) is None:
+        if (refusal := out_of_memory(err)) is None:
             raise
         advice = "Lower evaluation.kl_examples or the tasks' lengths, or use another device."
-        raise stage_error(run, index, f"out of memory: {said} {advice}") from err
+        raise stage_error(run, index, f"out of memory: {refusal} {advice}") from err
 
 
 def stage_error(run: Run, index: int, words: str) -> StageError:
-    """The failure of a stage in one line, with the command that goes on."""
+    """The failure of a stage in one line, with the command that continues."""
     stage = run.config.stages[index]
     return StageError(
         f"stage {index + 1}/{len(run.config.stages)} ({stage.task}): {words} The run is kept "
-        f"up to its last resume point; go on with: fastslow resume {run.run_dir.path}"
+        f"up to its last resume point; continue with: fastslow resume {run.run_dir.path}"
     )

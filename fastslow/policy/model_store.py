@@ -69,11 +69,6 @@ MODELS: Mapping[str, WheelModel] = {
 }
 
 
-def known_models() -> tuple[str, ...]:
-    """Names that `fetch` accepts, in alphabetical order."""
-    return tuple(sorted(MODELS))
-
-
 def cache_home() -> Path:
     """Folder of everything kept between runs: `FASTSLOW_HOME`, else the user's cache folder."""
     if home := os.environ.get("FASTSLOW_HOME"):
@@ -111,7 +106,7 @@ def resolve(
     A hub id is returned as it is, without asking the hub.
 
     Args:
-        name: A name of `known_models`, a folder, or `organisation/model`.
+        name: A key of `models`, a folder, or `organisation/model`.
         revision: Commit, tag or branch of a hub id; ignored for local folders.
         models: The named models there are.
 
@@ -129,7 +124,7 @@ def resolve(
         return ResolvedModel(str(folder.resolve()), local=True)
     if _HUB_ID.fullmatch(name) and ".." not in name:
         return ResolvedModel(name, local=False, revision=revision)
-    near = [*models, *_folders_beside(Path(name))]
+    near = [*models, *_folders_next_to(Path(name))]
     raise ModelError(
         f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
         "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
@@ -148,12 +143,13 @@ def hub_unreachable(name: str, error: BaseException) -> ModelError:
         The error to raise from `error`.
     """
     first = next(iter(str(error).strip().splitlines()), "")
-    said = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
+    reason = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
     return ModelError(
-        f"model.name: {visible(name)!r} is no folder here and could not be loaded from the hub "
-        f"({said}). Where there is a network, run: hf download {visible(name)} --local-dir FOLDER; "
+        f"model.name: {visible(name)!r} is not a folder here and could not be loaded from the hub "
+        f"({reason}). Where there is a network, run: "
+        f"hf download {visible(name)} --local-dir FOLDER; "
         "bring that folder here and set model.name=FOLDER. Or use the embedded model: "
-        f"model.name={known_models()[0]}."
+        f"model.name={min(MODELS)}."
     )
 
 
@@ -200,7 +196,7 @@ def require_safetensors(folder: Path) -> None:
     Raises:
         ModelError: It holds an adapter, pickled weights only, or no model at all.
     """
-    found = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir())
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         return
     if (folder / "adapter_config.json").is_file():
@@ -216,7 +212,7 @@ def require_safetensors(folder: Path) -> None:
             "them with model.save_pretrained(FOLDER), which writes safetensors."
         )
     missing = "*.safetensors" if (folder / "config.json").is_file() else "config.json"
-    listed = ", ".join(visible(name) for name in found[:8]) or "nothing"
+    listed = ", ".join(visible(name) for name in names[:8]) or "nothing"
     raise ModelError(
         f"model.name: {folder} has no {missing}, got {listed}. Give the folder that "
         "model.save_pretrained wrote: config.json, *.safetensors and the tokenizer."
@@ -232,7 +228,7 @@ def _folder(name: str) -> Path | None:
         return None
 
 
-def _folders_beside(path: Path) -> list[str]:
+def _folders_next_to(path: Path) -> list[str]:
     parent = _folder(str(path.parent))
     if parent is None:
         return []

@@ -222,7 +222,7 @@ def load_policy(
     options = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, **options)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             path_or_id,
             **options,
             use_safetensors=True,
@@ -230,7 +230,7 @@ def load_policy(
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-        if missing := sorted(found["missing_keys"]):
+        if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"{len(missing)} weights are not in the files, e.g. {missing[0]}.")
     except Exception as err:  # files that transformers did not write make it raise anything
         if not Path(path_or_id).is_dir() and isinstance(err, OSError | ValueError):
@@ -256,10 +256,10 @@ def load_policy(
 
 
 def _unloadable(path_or_id: str, err: Exception) -> ModelError:
-    said = shorten(next(iter(str(err).strip().splitlines()), ""), 300)
+    first_line = shorten(next(iter(str(err).strip().splitlines()), ""), 300)
     return ModelError(
-        f"model.name: cannot load {path_or_id!r}: {type(err).__name__}: {said} Give a folder with "
-        "config.json, tokenizer files and *.safetensors, as model.save_pretrained writes it."
+        f"model.name: cannot load {path_or_id!r}: {type(err).__name__}: {first_line} Give a folder "
+        "with config.json, tokenizer files and *.safetensors, as model.save_pretrained writes it."
     )
 
 
@@ -284,7 +284,7 @@ def with_adapter(
     return Policy(model, policy.tokenizer)
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(device: str) -> str:
     """The device of this process: `cuda` is its own one of several, `auto` that one or the CPU.
 
     Raises:
@@ -292,7 +292,7 @@ def pick_device(wanted: str) -> str:
     """
     import torch
 
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")

@@ -1,15 +1,14 @@
-"""Which stage's policy a run is deployed with: the last one, or what a rollback chose.
+"""Which stage's policy a run is deployed with: the last one, or the choice of a rollback.
 
 The file `deployed.jsonl` has a line for every change and nothing else is moved or copied, so every
-earlier choice can be made again. A run that was never rolled back has no such file. It is no part
-of what a resumed run cuts back. `results/deploy/rollback.py` writes it; report, gate and export
-read it.
+earlier choice can be made again. A run that was never rolled back has no such file. A resumed
+run does not cut it back. `results/deploy/rollback.py` writes it; report, gate and export read it.
 """
 
-import os
 from pathlib import Path
 
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import sync
 from fastslow.records.events import DeployEvent
 from fastslow.records.jsonl import RecordWriter, read_events
 
@@ -17,7 +16,7 @@ DEPLOYED_FILE = "deployed.jsonl"
 
 
 def deployments(run: Path) -> tuple[DeployEvent, ...]:
-    """Every change of what is deployed, oldest first; the last one counts.
+    """Every change of what is deployed, oldest first; the last counts.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -60,8 +59,4 @@ def deploy(run: Path, event: DeployEvent) -> None:
     with RecordWriter(run / DEPLOYED_FILE) as writer:
         writer.append(event)
         writer.sync()
-    handle = os.open(run, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(run)

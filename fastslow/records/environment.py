@@ -1,6 +1,6 @@
-"""What a run ran on: versions, machine, commit. Written once per run folder, read by people.
+"""The environment of a run: versions, machine, commit. Written once, read by people.
 
-Never reads environment variables, so no key or token can reach a record. Called by `run_folder.py`.
+Never reads environment variables, so no key or token can reach a record.
 """
 
 import os
@@ -69,11 +69,11 @@ def _git_commit(folder: Path) -> Json:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         ["git", "-C", str(folder), *arguments],
         capture_output=True,
         text=True,
         timeout=10,
         check=True,
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,7 +1,7 @@
-"""What a run measured: one class for every kind of line in its record files.
+"""The measurements of a run: one class for every kind of line in its record files.
 
-`jsonl.py` writes and reads them. Every table and metric of a report is computed from them; what
-they mean together is in `report/`.
+`jsonl.py` writes and reads them. Every table and metric of a report is computed from them, in
+`report/`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +48,8 @@ class CycleEvent:
     """What the channels reported, by `channel/name`; None where not finite."""
     notes: Sequence[str] = ()
     """What a reader must know; may quote untrusted text."""
+    time: float | None = None
+    """When it was recorded, in seconds since 1970; None where an older version did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class StepEvent:
     """Optimizer updates since the start of the stage, from 1."""
     metrics: Mapping[str, float | None]
     """By `channel/name`; None where not finite."""
+    time: float | None = None
+    """As in `CycleEvent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,7 @@ class FiguresEvent:
     """What was measured: a stage, a pair of stages, or inputs."""
     figures: tuple[Metric, ...]
     numbers: Mapping[str, float]
-    """What later measurements and readers need beside the figures."""
+    """Numbers that later measurements and readers need as well as the figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,8 @@ class EvaluationEvent:
     """`matrix` is the cells of the headline matrix; the others are named where they are made."""
     reused: int = 0
     """Score rows that repeat earlier ones; nothing was sampled for them."""
+    time: float | None = None
+    """As in `CycleEvent`."""
 
 
 @dataclass(frozen=True, slots=True)

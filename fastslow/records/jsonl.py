@@ -1,23 +1,22 @@
 """The record files of a run: one JSON line per fact, append-only and readable after a crash.
 
-Owns how the lines of `scores.jsonl`, `events.jsonl` and `metrics.jsonl` are written and read; what
-is in them is in `events.py`, where they lie in `run_folder.py`.
+Owns how the lines of `scores.jsonl`, `events.jsonl` and `metrics.jsonl` are written and read;
+their content is in `events.py`, their place in `run_folder.py`.
 """
 
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import open_regular, parse_json
-from fastslow.core.prompts import PromptProgram
+from fastslow.core.files import append_to, open_regular, parse_json
 from fastslow.core.types import Json
-from fastslow.records.events import Event, ScoreRow
+from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, StepEvent
 
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
 
@@ -32,21 +31,17 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
             "reused": record.reused,
             **asdict(record.sample),
         }
-    data: dict[str, Json] = {"event": record.event}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, PromptProgram):
-            value = value.to_json()
-        elif field.name == "candidates":
-            value = [candidate.to_json() for candidate in value]
-        elif field.name == "figures" and not isinstance(value, Mapping):
-            value = [asdict(metric) for metric in value]
-        elif field.name in {"figures", "metrics"}:
-            value = {k: v if v is not None and math.isfinite(v) else None for k, v in value.items()}
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        data[field.name] = value
+    data: dict[str, Json] = {"event": record.event, **asdict(record)}
+    if isinstance(record, StepEvent | CycleEvent):
+        data["metrics"] = _finite(record.metrics)
+    if isinstance(record, RemedyEvent):
+        data["figures"] = _finite(record.figures)
     return data
+
+
+def _finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The figures with None in the place of what JSON cannot hold."""
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in figures.items()}
 
 
 def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
@@ -88,8 +83,7 @@ class RecordWriter:
         """
         self.path = path
         try:
-            path.touch()
-            self._file = path.open("r+b", buffering=0)
+            self._file = append_to(path)
             os.ftruncate(self._file.fileno(), _end_of_last_line(path))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
@@ -182,7 +176,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         path: A file that a `RecordWriter` wrote.
 
     Raises:
-        CheckpointError: The file is missing, or a complete line is no record; names file:line.
+        CheckpointError: The file is missing, or a complete line is not a record; names file:line.
     """
     try:
         file = open_regular(path)

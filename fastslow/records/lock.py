@@ -5,19 +5,21 @@ that is working from one that was killed.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
+
+from filelock import FileLock, Timeout
 
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import disk_errors, read_json
+from fastslow.core.files import append_to, disk_errors, read_json
 
 State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
 STATES: tuple[str, ...] = get_args(State)
-"""What a run says of itself. One that was killed stays "running", but nobody holds its lock."""
+"""The state of a run in its run.json. One that was killed stays "running", but nobody holds its
+lock."""
 LOCK_FILE = "lock"
 
 
@@ -28,22 +30,23 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         CheckpointError: Another process is; names it.
     """
+    file = path / LOCK_FILE
+    lock = FileLock(file)  # follows no link
     with disk_errors(path, "the folder cannot be locked"):
-        file: IO[str] = (path / LOCK_FILE).open("a+")
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            owner = file.read_text(errors="replace").strip() or "?"
             raise CheckpointError(
-                f"{path}: another process writes to this run, got lock of process "
-                f"{file.read().strip() or '?'}. One writer at a time: wait for it or end it."
+                f"{path}: another process writes to this run, got lock of process {owner}. One "
+                "writer at a time: wait for it or end it."
             ) from error
-        with disk_errors(path, "the folder cannot be locked"):
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+    try:
+        with disk_errors(path, "the folder cannot be locked"), append_to(file) as card:
+            card.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
         yield
+    finally:
+        lock.release()
 
 
 def read_state(path: Path) -> str:
@@ -55,18 +58,13 @@ def read_state(path: Path) -> str:
     Raises:
         OSError, ValueError: There is no run.json, or it is damaged.
     """
-    said = str(read_json(path / "run.json")["state"])
-    if _has_writer(path):
-        return "running"
-    return "died" if said == "running" else said
-
-
-def _has_writer(path: Path) -> bool:
+    state = str(read_json(path / "run.json")["state"])
     try:
-        with (path / LOCK_FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:  # a copy, or one that was made by hand
-        return False
-    except OSError:
-        return True
-    return False
+        if os.path.lexists(path / LOCK_FILE):  # else it is a copy
+            with FileLock(path / LOCK_FILE, timeout=0):
+                pass
+    except Timeout:
+        return "running"
+    except OSError:  # we may not open the lock: run.json is all there is to go by
+        return state
+    return "died" if state == "running" else state

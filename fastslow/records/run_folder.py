@@ -1,4 +1,4 @@
-"""One folder per run: what it was made from, what it measured, where it can be resumed.
+"""One folder per run: its configuration, its records, its resume points.
 
 Owns the names in the folder, the lock, the run's state and the resume points. The content of the
 records is up to `jsonl.py`, that of the parts of a resume point up to the loop. Reports read the
@@ -26,8 +26,8 @@ from fastslow.core.files import (
     is_file,
     read_json,
     replace_folder,
-    replace_text,
     write_checksums,
+    write_file,
 )
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Json
@@ -35,6 +35,7 @@ from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
 from fastslow.records.state import RunState
+from fastslow.records.tracking.live import tracker_name
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -66,10 +67,10 @@ def require_no_links(path: Path) -> None:
     """
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            found = Path(folder) / name
-            if found.is_symlink():
+            place = Path(folder) / name
+            if place.is_symlink():
                 raise CheckpointError(
-                    f"{found}: a link, got one to {shorten(str(found.readlink()), 100)!r}. Runs "
+                    f"{place}: a link, got one to {shorten(str(place.readlink()), 100)!r}. Runs "
                     "write to their own folder alone; put the file itself there."
                 )
 
@@ -98,7 +99,7 @@ class RunDir:
         """
         self.path = path
         self.warnings: list[str] = []
-        """What `load_state` had to pass over, one sentence each."""
+        """Damaged resume points that `load_state` passed over, one sentence each."""
         require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
@@ -121,19 +122,18 @@ class RunDir:
             config: The run; written fully resolved to `config.json`.
             layers: Text of every file it was read from, by path; copied to `layers/`.
             command: The command line that started it, for the report.
-            device: Where the model runs; None writes what the configuration says.
+            device: Where the model runs; None writes the configured one.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
         """
         with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
             path = new_folder(config)
-            replace_text(path / "config.json", dump_resolved(config))
+            write_file(path, "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
-                (path / "layers").mkdir(exist_ok=True)
-                replace_text(path / "layers" / f"{index:02d}-{file_name(Path(name).name)}", text)
+                write_file(path, f"layers/{index:02d}-{file_name(Path(name).name)}", text)
             environment = describe_environment(device or config.model.device)
-            replace_text(path / "environment.json", _json(environment))
+            write_file(path, "environment.json", _json(environment))
             card: dict[str, Json] = {
                 "run": path.name,
                 "name": config.name,
@@ -141,11 +141,12 @@ class RunDir:
                 "config_hash": config_hash(config),
                 "tasks": list(config.task_names),
                 "stages": [stage.task for stage in config.stages],
+                "tracker": tracker_name(config),
                 "state": "running",
                 "started": _now(),
                 "ended": None,
             }
-            replace_text(path / "run.json", _json(card))
+            write_file(path, "run.json", _json(card))
         return cls(path)
 
     @classmethod
@@ -153,7 +154,7 @@ class RunDir:
         """Open an existing run folder for writing, as a resumed run does.
 
         Raises:
-            CheckpointError: It is no run folder, or another process writes to it.
+            CheckpointError: It is not a run folder, or another process writes to it.
         """
         cls.require(path)
         return cls(path)
@@ -163,12 +164,12 @@ class RunDir:
         """Make sure that a run was made in `path`, without opening it.
 
         Raises:
-            CheckpointError: It is no run folder.
+            CheckpointError: It is not a run folder.
         """
         if not is_file(path / "run.json"):
             raise CheckpointError(
-                f"{path}: no run folder, got no run.json in it. Known: folders that "
-                "`fastslow train` made. Give the path of one of those."
+                f"{path}: not a run folder (no run.json). Give the path of a folder that "
+                "`fastslow train` made."
             )
 
     def __enter__(self) -> Self:
@@ -197,12 +198,12 @@ class RunDir:
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
             text = _json(card | {"state": state, "ended": ended})
-            replace_text(self.path / "run.json", text, in_place=True)
+            write_file(self.path, "run.json", text, in_place=True)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.
 
-        Written to a folder beside, flushed to the disk, checksummed, then renamed to
+        Written to a folder next to it, flushed to the disk, checksummed, then renamed to
         `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
         kept.
 
@@ -220,16 +221,16 @@ class RunDir:
         within = f"-{state.progress:03d}" if state.progress else ""
         point = root / f"{state.next_stage:03d}-{state.next_cycle:03d}{within}"
 
-        def write(beside: Path) -> None:
-            write_parts(beside)
-            replace_text(beside / "state.json", _json(asdict(state)))
-            write_checksums(beside)
+        def write(folder: Path) -> None:
+            write_parts(folder)
+            write_file(folder, "state.json", _json(asdict(state)))
+            write_checksums(folder)
 
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self.writers.values():
                 writer.sync()
             state.positions = {stem: writer.position() for stem, writer in self.writers.items()}
-            replace_folder(point, write)
+            replace_folder(self.path, f"resume/{point.name}", write)
             for old in _points(root)[KEPT_POINTS:]:
                 shutil.rmtree(old)
         return point
@@ -237,8 +238,8 @@ class RunDir:
     def load_state(self) -> tuple[RunState, Path] | None:
         """Go back to the newest resume point that is whole.
 
-        Record files are cut to the length they had then, so that what the interrupted part wrote
-        is not counted twice. Damaged points are passed over and named in `warnings`.
+        Record files are cut to the length they had then, so that the rows of the interrupted part
+        are not counted twice. Damaged points are passed over and named in `warnings`.
 
         Returns:
             The state and the folder of its parts; None, with empty record files, if the run never
@@ -249,14 +250,14 @@ class RunDir:
         """
         points = _points(self.path / "resume")
         for point in points:
-            found, state = damage(point), None
-            if found is None:
-                state, found = _read_state(point / "state.json")
+            problem, state = damage(point), None
+            if problem is None:
+                state, problem = _read_state(point / "state.json")
             if state is not None:
                 for stem, writer in self.writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
-            self.warnings.append(f"{point}: damaged ({found}); the resume point before is used.")
+            self.warnings.append(f"{point}: damaged ({problem}); the resume point before is used.")
         if points:
             raise CheckpointError(
                 f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
@@ -277,7 +278,7 @@ class RunDir:
             CheckpointError: The disk refused; what was there stays.
         """
         with disk_errors(path, "this folder could not be written"):
-            replace_folder(path, write)
+            replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
 
     def write_samples(
         self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
@@ -287,20 +288,17 @@ class RunDir:
         Args:
             stage: Index of the stage.
             task: The task's name.
-            lines: What to show; written one after the other, replacing an earlier file.
+            lines: The text; written one after the other, replacing an earlier file.
             cycle: Index of the cycle, if these are from one.
 
         Raises:
             CheckpointError: The disk refused.
         """
         when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
-        path = self.path / "rollouts" / f"{when}-{file_name(task)}.txt"
-        with disk_errors(path, "sampled rollouts cannot be written"):
-            path.parent.mkdir(exist_ok=True)
-            text = "\n".join(lines)
-            shown = "\n".join(visible(line) for line in text.split("\n"))
-            path.write_text(shown + "\n", encoding="utf-8")
-        return path
+        name = f"rollouts/{when}-{file_name(task)}.txt"
+        printable = "\n".join(visible(line) for line in "\n".join(lines).split("\n"))
+        with disk_errors(self.path / name, "sampled rollouts cannot be written"):
+            return write_file(self.path, name, printable + "\n")
 
 
 def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
@@ -310,7 +308,7 @@ def _read_state(path: Path) -> tuple[RunState, None] | tuple[None, str]:
         if {*state.positions} != {*RECORD_FILES}:
             raise ValueError(f"positions of {', '.join(RECORD_FILES)} were expected")
     except (OSError, ValueError) as error:
-        return None, f"state.json says nothing usable: {shorten(str(error), 200)}"
+        return None, f"state.json is not usable: {shorten(str(error), 200)}"
     return state, None
 
 

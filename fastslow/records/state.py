@@ -1,4 +1,4 @@
-"""How far a run has come: what the loop changes, and every resume point holds as JSON."""
+"""How far a run has come: changed by the loop, held as JSON by every resume point."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ class RunState:
     """How far a run has come; changed by the loop, saved with every resume point."""
 
     next_stage: int = 0
-    """Index of the stage to go on with; the number of stages when all are done."""
+    """Index of the stage to continue with; the number of stages when all are done."""
     next_cycle: int = 0
     """Index of the cycle within it."""
     base_done: bool = False

@@ -1,7 +1,6 @@
-"""What every task promises beyond its splits, checked on its own examples.
+"""The promises of every task beyond its splits, checked on its own examples.
 
-`Task` itself refuses empty and overlapping splits when it is built; this asks its grader. Called by
-`fastslow tasks check` and by the contract tests.
+`Task` itself refuses empty and overlapping splits when it is built; this asks its grader.
 """
 
 import hashlib
@@ -54,7 +53,7 @@ def card_problems(card: Path, task: Task) -> Iterator[str]:
     """Yield what is wrong with a card: a section missing, or no line for this version's content.
 
     Args:
-        card: The README.md beside the task's task.py.
+        card: The README.md next to the task's task.py.
         task: Built with the parameters its card states the hash for.
     """
     text = card.read_text(encoding="utf-8")
@@ -130,11 +129,11 @@ def _wrong_score(
     task: Task, split: str, example: Example, completion: str, expected: float
 ) -> str | None:
     kind = "the gold answer" if expected else "junk"
-    said = f"{split} example {shorten(example.id, 60)!r}: {kind} {shorten(completion, 60)!r}"
+    where = f"{split} example {shorten(example.id, 60)!r}: {kind} {shorten(completion, 60)!r}"
     try:
         grade = task.grade(example, completion)
     except Exception as err:  # a task's own code: whatever it raises is its failure
-        return f"{said} made the grader raise {type(err).__name__}: {shorten(str(err), 120)}"
+        return f"{where} made the grader raise {type(err).__name__}: {shorten(str(err), 120)}"
     if grade.score == expected:
         return None
-    return f"{said} scored {grade.score}, expected {expected} ({shorten(grade.reason, 120)})"
+    return f"{where} scored {grade.score}, expected {expected} ({shorten(grade.reason, 120)})"

@@ -46,9 +46,9 @@ class Row:
             TaskError: There is no such column; names where, and the nearest one.
         """
         if column not in self.values:
-            known = [shorten(str(name), 60) for name in list(self.values)[:40]]
+            names = [shorten(str(name), 60) for name in list(self.values)[:40]]
             raise TaskError(
-                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, known)} "
+                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, names)} "
                 f"Set {key}, or add the column."
             )
         return self.values[column]
@@ -92,13 +92,13 @@ def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
         return {"train": read_table(path)}
     folder = path / subset if subset else path
     if not folder.is_dir():
-        known = [child.name for child in path.iterdir() if child.is_dir()]
-        raise TaskError(f"subset: no folder {subset!r} in {path}.{nearest(subset or '', known)}")
+        names = [child.name for child in path.iterdir() if child.is_dir()]
+        raise TaskError(f"subset: no folder {subset!r} in {path}.{nearest(subset or '', names)}")
     files = {split: _split_file(folder, split) for split in SPLITS}
     if files["train"] is None:
-        names = ", ".join(sorted(child.name for child in folder.iterdir())[:12]) or "nothing"
+        listed = ", ".join(sorted(child.name for child in folder.iterdir())[:12]) or "nothing"
         raise TaskError(
-            f"data: no train file in {folder}, which holds {names}. Expected train.jsonl, "
+            f"data: no train file in {folder}, which holds {listed}. Expected train.jsonl, "
             "train.csv or train.parquet; to use a sub-folder, name it in subset."
         )
     return {split: read_table(file) for split, file in files.items() if file is not None}
@@ -128,11 +128,11 @@ def read_table(path: Path) -> list[Row]:
 
 def _split_file(folder: Path, split: str) -> Path | None:
     files = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-    found = [file for file in files if os.path.lexists(file)]
-    if len(found) > 1:
-        names = " and ".join(file.name for file in found)
+    present = [file for file in files if os.path.lexists(file)]
+    if len(present) > 1:
+        names = " and ".join(file.name for file in present)
         raise TaskError(f"{folder}: holds {names}. Which one is meant? Keep one file per split.")
-    return found[0] if found else None
+    return present[0] if present else None
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -153,14 +153,16 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
     """One line of JSONL. Half a surrogate pair, which no tokenizer takes, is refused."""
     try:
         values = parse_json(text)
-        for found in values.values() if isinstance(values, dict) else ():
-            if isinstance(found, str):
-                found.encode()
+        for value in values.values() if isinstance(values, dict) else ():
+            if isinstance(value, str):
+                value.encode()
     except ValueError as error:
-        what = shorten(str(error), 120)
+        problem = shorten(str(error), 120)
         if isinstance(error, json.JSONDecodeError):
-            what = f"{error.msg} at column {error.colno}"
-        raise TaskError(f"{where}: not JSON: {what}. Each line must be one JSON object.") from error
+            problem = f"{error.msg} at column {error.colno}"
+        raise TaskError(
+            f"{where}: not JSON: {problem}. Each line must be one JSON object."
+        ) from error
     if not isinstance(values, dict):
         raise TaskError(f"{where}: expected a JSON object, got {type(values).__name__}.")
     return values
@@ -203,7 +205,7 @@ def _read_hub(name: str, subset: str | None) -> dict[str, list[Row]]:
         splits = load_dataset(name, subset)
     except (DatasetNotFoundError, OSError, RuntimeError, ValueError) as error:
         raise TaskError(
-            f"data: {name!r} is no file or folder here, and the hub gave no dataset of that id: "
+            f"data: {name!r} is not a file or folder here, and the hub gave no dataset of that id: "
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}. Check the id and the "
             "connection, or download it elsewhere and give the folder."
         ) from error

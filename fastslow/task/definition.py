@@ -1,4 +1,4 @@
-"""What a task is: three disjoint splits, a seed instruction and a grader, declared in Python.
+"""A task: three disjoint splits, a seed instruction and a grader, declared in Python.
 
 A task lives in `tasks/<name>/task.py` (or any importable module) as one function decorated with
 `@task`, whose only argument is its `TaskConfig`. YAML names the task and sets its parameters.
@@ -65,10 +65,10 @@ class Task:
                         f"{seen_ids[example.id]} and again in {split}. Ids must be unique."
                     )
                 seen_ids[example.id] = split
-                other = seen_questions.setdefault(example.question, split)
-                if other != split:
+                earlier = seen_questions.setdefault(example.question, split)
+                if earlier != split:
                     raise TaskError(
-                        f"task {self.name or '?'}: the question of {example.id!r} is in {other} "
+                        f"task {self.name or '?'}: the question of {example.id!r} is in {earlier} "
                         f"and in {split}: {example.question[:80]!r}. Scores would measure memory; "
                         "remove it from one of the two."
                     )

@@ -20,6 +20,8 @@ from fastslow.core.plugins import REFERENCE, find
 from fastslow.task.definition import Task, TaskConfig, TaskDefinition
 
 _TASK_NAME = re.compile(r"[a-z0-9_]+")
+MODULE_PATHS: dict[str, str] = {}
+"""Path of every task.py that was loaded, by the name of its module."""
 _PACKAGE = Path(fastslow.__file__).resolve().parent
 
 
@@ -121,17 +123,18 @@ def _loaded(path: Path) -> TaskDefinition:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    MODULE_PATHS[module_name] = str(path)
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[module_name]
+        del sys.modules[module_name], MODULE_PATHS[module_name]
         error.add_note(f"while loading task {name!r} from {path}")
         raise
-    found = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
-    if len(found) != 1 or found[0].name != name:
-        names = [definition.name for definition in found]
+    definitions = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
+    if len(definitions) != 1 or definitions[0].name != name:
+        names = [definition.name for definition in definitions]
         raise TaskError(
             f"{path}: expected exactly one @task, named {name!r} like its folder, got {names}. "
             "Rename the task or the folder, and keep one task in a file."
         )
-    return found[0]
+    return definitions[0]

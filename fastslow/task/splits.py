@@ -81,9 +81,9 @@ def facts_to_splits(facts: Mapping[str, str], *, validation: int, test: int, see
 
 def without_repeats(examples: Sequence[Example], taken: set[str]) -> list[Example]:
     """The examples whose question is not in `taken`, each question once; adds them to `taken`."""
-    kept = []
+    unique = []
     for example in examples:
         if example.question not in taken:
             taken.add(example.question)
-            kept.append(example)
-    return kept
+            unique.append(example)
+    return unique

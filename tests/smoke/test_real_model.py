@@ -2,12 +2,12 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fastslow.channels.fast.reflection.lm import Reflection, ReflectionSettings
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.settings import ReflectionSettings
 from fastslow.config.loading.load import load_config
 from fastslow.core.errors import ModelError
 from fastslow.loop import launch
@@ -67,7 +67,7 @@ def test_a_real_server_with_real_weights_answers_as_the_policys_own_base(
     with own.phase(policy, seed=1):
         [expected] = own.lm(ask)
     with real_server(Path(model).resolve(), tmp_path / "serve.log") as server:
-        named = replace(settings, model=server.model, api_base=server.api_base)
+        named = settings.model_copy(update={"model": server.model, "api_base": server.api_base})
         reflection = Reflection(named)
         with reflection.phase(policy, seed=1):
             assert reflection.lm(ask) == [expected]

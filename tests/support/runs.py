@@ -12,7 +12,15 @@ import pytest
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.config.loading.load import load_config
 from fastslow.loop import launch
-from fastslow.records.events import CycleEvent, Event, RunEvent, ScoreRow, TextEvent
+from fastslow.records.events import (
+    CycleEvent,
+    EvaluationEvent,
+    Event,
+    RunEvent,
+    ScoreRow,
+    StepEvent,
+    TextEvent,
+)
 from fastslow.records.jsonl import read_events, read_scores
 
 TOY = """
@@ -99,7 +107,7 @@ def outcome(run: Path) -> dict[str, Any]:
     return {
         "scores": [replace(row, run="") for row in read_scores(run / "scores.jsonl")],
         "events": [_timeless(event) for event in read_events(run / "events.jsonl")],
-        "metrics": read_events(run / "metrics.jsonl"),
+        "metrics": [_timeless(event) for event in read_events(run / "metrics.jsonl")],
         "files": {
             path.relative_to(run).as_posix(): path.read_bytes()
             for path in files
@@ -111,6 +119,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def _timeless(event: Event | ScoreRow) -> Any:
+    if isinstance(event, StepEvent | CycleEvent | EvaluationEvent):
+        event = replace(event, time=None)
     if isinstance(event, CycleEvent):
         return replace(event, seconds={})
     if isinstance(event, TextEvent):

@@ -1,7 +1,7 @@
 """A fast phase's access to the policy: scores, DSPy's language model, and the account.
 
-What every optimizer shares. Whether DSPy asks or we do, the same completion is drawn once.
-`channel.py` makes one scorer per phase.
+Every optimizer shares it, one scorer per phase. Whether DSPy asks or we do, the same completion is
+drawn once.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import io
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -22,6 +21,7 @@ from fastslow.channels.fast.dspy_bridge import (
     language_model,
     to_dspy,
 )
+from fastslow.channels.fast.settings import FastSettings
 from fastslow.channels.fast.text_guards import Guard
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
@@ -30,29 +30,13 @@ from fastslow.policy.render import Renderer
 from fastslow.task.definition import Task
 
 
-@dataclass(frozen=True)
-class FastSettings:
-    """What every fast channel has; see `config.models.FastConfig`."""
-
-    population: int
-    """K: texts kept after each fast phase."""
-    metric_calls: int
-    """Most rollouts of one fast phase."""
-    threads: int
-    """Requests in flight."""
-    max_instruction_chars: int = 4000
-    """Longest new instruction, in characters."""
-    max_prompt_tokens: int | None = None
-    """Longest prompt with its answer, in tokens; None takes the model's limit."""
-
-
 class TextScorer:
     """A fast phase's access to the policy. A context manager.
 
     Args:
         policy: Answers; not changed.
         task: Gives instruction, grader and limits.
-        anchor: Texts are scored on its examples; optimizers may show those of its pool.
+        anchor: Prompts are scored on its examples; optimizers may show those of its pool.
         settings: Sizes.
         seed: Of draws at a temperature above 0.
     """
@@ -82,7 +66,7 @@ class TextScorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
+        """Stop; raises the first error of the engine (see `PolicyEngine.__exit__`)."""
         self.engine.__exit__(kind, error, trace)
 
     @property
@@ -91,18 +75,18 @@ class TextScorer:
         return self._policy.sampler.num_rollouts - self._before
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Rollouts that may still be drawn."""
         return self.limit - self.spent
 
     def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
-        """Score of each text on each anchor example, by id; known answers draw no rollout."""
+        """Score of each prompt on each anchor example, by id; cached answers draw no rollout."""
         return self.score_on(self.anchor.examples, *programs)
 
     def score_on(
         self, examples: Sequence[Example], *programs: PromptProgram
     ) -> list[dict[str, float]]:
-        """Score of each text on each of `examples`, by id."""
+        """Score of each prompt on each of `examples`, by id."""
         return score_programs(self._policy, self.task, programs, examples, self.cache)
 
     @contextlib.contextmanager
@@ -113,7 +97,7 @@ class TextScorer:
 
 
 def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettings) -> Guard:
-    """The limits of new texts for this model, task and anchor set."""
+    """The limits of new prompts for this model, task and anchor set."""
     everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
     longest = max((example.question for example in everything), key=len)
     renderer: Renderer = policy.renderer

@@ -56,7 +56,7 @@ class Phase:
         Raises:
             KeyError, TypeError: It is not such data.
         """
-        evidence = [Evidence(**found) for found in data["evidence"]]
+        evidence = [Evidence(**item) for item in data["evidence"]]
         return cls(**{**data, "evidence": evidence})
 
 
@@ -247,8 +247,8 @@ class SlowChannel:
     @property
     def _peak_lr(self) -> float:
         """Of the present stage."""
-        own = None if self._stage is None else self._stage_lrs.get(self._stage)
-        return self.settings.lr if own is None else own
+        stage_lr = None if self._stage is None else self._stage_lrs.get(self._stage)
+        return self.settings.lr if stage_lr is None else stage_lr
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
@@ -265,7 +265,7 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer anew
+            with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer again
                 self._trainer = self._make_trainer(
                     policy, self._tasks_of(anchor, task), len(anchor.batches[0].rows), self.settings
                 )
@@ -337,12 +337,12 @@ def _moments(optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
 
 
 def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor]) -> None:
-    whole = optimizer.state_dict()
-    whole["state"] = {}
+    state = optimizer.state_dict()
+    state["state"] = {}
     for key, value in saved.items():
         index, name = key.split(".", 1)
-        whole["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(whole)
+        state["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(state)
 
 
 def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:

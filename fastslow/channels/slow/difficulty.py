@@ -43,7 +43,7 @@ class Group:
 class Verdict:
     """What the gate says of one batch."""
 
-    kept: tuple[bool, ...]
+    trained: tuple[bool, ...]
     """For each group, whether it is learned from."""
     lucky: tuple[bool, ...]
     """For each group, whether exactly one of its rollouts succeeded."""
@@ -68,10 +68,10 @@ class PassRates:
         Returns:
             The problem's rate now.
         """
-        known = self.rates.setdefault(task, {})
-        old = known.get(problem, rate)
-        known[problem] = old + self.newest_weight * (rate - old)
-        return known[problem]
+        rates = self.rates.setdefault(task, {})
+        old = rates.get(problem, rate)
+        rates[problem] = old + self.newest_weight * (rate - old)
+        return rates[problem]
 
 
 class DifficultyGate:
@@ -109,17 +109,17 @@ class DifficultyGate:
             for group, successes in zip(groups, passed, strict=True)
         ]
         signal = [group.has_signal for group in groups]
-        kept = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
+        trained = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
         lucky = [sum(successes) == 1 for successes in passed]
         figures = {f"band_{band}_frac": bands.count(band) / len(bands) for band in BANDS}
         figures |= {
             "zero_variance_frac": signal.count(False) / len(signal),
-            "effective_groups": float(sum(kept)),
+            "effective_groups": float(sum(trained)),
             "lucky_groups": float(sum(lucky)),
         }
         alarms = self._watch([c for g in groups for c in g.completions], figures)
         figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
-        return Verdict(tuple(kept), tuple(lucky), figures, alarms)
+        return Verdict(tuple(trained), tuple(lucky), figures, alarms)
 
     def _watch(self, completions: Sequence[TokenIds], figures: dict[str, float]) -> tuple[str, ...]:
         """Add the alarms to `figures` as 0 or 1, and say what set them off."""

@@ -125,7 +125,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
-        if not any(self.verdict.kept):
+        if not any(self.verdict.trained):
             return self._figures([]) | {"skipped_updates": 1.0}
         loss, passes = self._backward(rows, placeholders)
         ending = finish() | {"skipped_updates": 0.0, "loss": loss}
@@ -242,15 +242,15 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         gather = self.accelerator.gather  # groups are whole only over all processes
         advantages = gather(rows["advantages"]).view(shape)
         tokens = gather(mask.sum(dim=1)).float().view(shape)
-        kept = torch.tensor(self.verdict.kept, device=advantages.device)
+        trained = torch.tensor(self.verdict.trained, device=advantages.device)
         lucky = torch.tensor(self.verdict.lucky, device=advantages.device)
-        if kept.any() and not tokens[kept].any():
+        if trained.any() and not tokens[trained].any():
             raise ChannelError(NO_LOSS_TOKENS)
         cap = self.settings.difficulty.lucky_cap
-        gated = gated_advantages(advantages, kept, lucky, cap)
+        gated = gated_advantages(advantages, trained, lucky, cap)
         rows["advantages"] = gated.flatten()[self._local]
         if self.settings.loss == "cispo":
-            weights = loss_weights(tokens, kept, self.settings.averaging).flatten()[self._local]
+            weights = loss_weights(tokens, trained, self.settings.averaging).flatten()[self._local]
             rows[WEIGHT] = weights[:, None].expand(mask.shape)
         return rows
 
@@ -299,7 +299,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             raise ChannelError(NO_LOSS_TOKENS)
         scored = RowScores(model, prompts, completions, logits_to_keep, self.settings.temperature)
         if torch.is_grad_enabled():  # one of the passes of `_backward`
-            return *scored.of(slice(None)), None
+            return *scored.score(slice(None)), None
         # the reference's, asked for all rows at once
         return *self.pass_size.fit(scored.in_passes, undo=lambda: None), None
 

@@ -94,8 +94,8 @@ def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:
     """Of each problem the first full success and the first failure."""
     firsts: dict[tuple[str, bool], Evidence] = {}
     for r in rollouts:
-        found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
+        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
     return list(firsts.values())
 
 

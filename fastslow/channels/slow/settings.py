@@ -70,7 +70,7 @@ class MinimalConfig(Model):
     adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
         "continue", "name", FST + ": one run of training"
     )
-    """At the start of a later stage the adapter goes on, or is frozen under a new one whose rank
+    """At the start of a later stage the adapter continues, or is frozen under a new one whose rank
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
 

@@ -1,16 +1,17 @@
 """From files and overrides to one merged tree: finding, reading, `extends`, merging.
 
-Owns the rules of layering (style.md's in short: depth-first, later wins, mappings merge, lists
-replace). Does not know which keys exist. Called by `load.py`.
+Owns the rules of layering: depth-first, later wins, mappings merge, lists replace. Does not know
+which keys exist.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.config.loading.yaml_nodes import (
     MAX_DEPTH,
+    KeyPath,
     Mistake,
     Node,
     Origin,
@@ -18,6 +19,7 @@ from fastslow.config.loading.yaml_nodes import (
     check_text,
     compose,
     plain_scalar,
+    refuse,
     shown,
 )
 from fastslow.core.errors import nearest
@@ -27,34 +29,50 @@ from fastslow.task.registry import shipped_root
 MAX_BYTES = 1_000_000
 """Size a file may have."""
 MAX_LAYERS = 64
-"""Files one run may be made of, counting a file again each time it is extended."""
+"""Files one run may be made of."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layers:
-    """What was read, and what was wrong with it."""
+    """What was read and merged."""
 
     root: Node
     """The merged tree; a mapping."""
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str]
     """Path as shown to the user to the file's text."""
-    mistakes: list[Mistake] = field(default_factory=list)
-    visits: int = 0
-    """Files read so far, a file counting again each time it is extended."""
-    usable: bool = True
-    """False when a file is missing or unreadable, so that judging the rest would mislead."""
 
 
 def read_layers(files: Sequence[Path], overrides: Sequence[str]) -> Layers:
-    """Read `files` in order, each after what it extends, then apply `overrides` left to right."""
-    first = Origin(_display(files[0]), 1) if files else Origin("command line")
-    layers = Layers(Node({}, first))
+    """Read `files` in order, each after what it extends, then apply `overrides` left to right.
+
+    Raises:
+        ConfigError: A file cannot be read or is not of the dialect, or an override is malformed.
+    """
+    root = Node({}, Origin(_display(files[0]), 1) if files else Origin("command line"))
+    reader = _Reader()
     for path in files:
-        layer = _read_file(layers, path, None, ())
-        layers.root = merge(layers.root, layer) if layer else layers.root
+        root = merge(root, reader.layer(path, None, ()))
+    refuse(reader.mistakes)
+    return Layers(lay_overrides(root, overrides), reader.texts)
+
+
+def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
+    """`root` with every `key=value` laid over it, from left to right.
+
+    Raises:
+        ConfigError: One is malformed.
+    """
+    mistakes: list[Mistake] = []
     for text in overrides:
-        override(layers, text)
-    return layers
+        origin = Origin(f"override {text!r}")
+        try:
+            root = _lay_override(root, text, origin, mistakes)
+        except ValueError as err:
+            mistakes.append(Mistake(origin, (), f"{err}."))
+        except Unreadable as err:
+            mistakes.append(err.mistake)
+    refuse(mistakes)
+    return root
 
 
 def merge(base: Node, top: Node) -> Node:
@@ -73,12 +91,115 @@ def merge(base: Node, top: Node) -> Node:
     return Node(merged, top.origin)
 
 
-def _find(path: Path) -> Path:
+def place(root: Node, path: KeyPath, value: Node, origin: Origin) -> Node:
+    """`root` with `value` merged in at `path`; sections that this makes are of `origin`.
+
+    Raises:
+        ValueError: The path names a position that a list does not have.
+    """
+    if not path:
+        return merge(root, value)
+    part, rest = path[0], path[1:]
+    if isinstance(root.value, list):
+        size = len(root.value)
+        word = str(part)
+        if not (word.isascii() and word.isdigit() and int(word[:9]) < size):
+            raise ValueError(f"expected a position from 0 to {size - 1} in the list, got {word!r}")
+        items = list(root.value)
+        items[int(word)] = place(items[int(word)], rest, value, origin)
+        return Node(items, root.origin)
+    section = root if isinstance(root.value, dict) else Node({}, origin)
+    inner = section.find((part,)) or Node({}, origin)
+    entry = place(inner, rest, value, origin) if rest else value
+    merged = merge(section, Node({str(part): entry}, origin))
+    return Node(merged.value, section.origin)
+
+
+def _lay_override(root: Node, text: str, origin: Origin, mistakes: list[Mistake]) -> Node:
+    name, equals, written = text.partition("=")
+    path, written = tuple(name.strip().split(".")), written.strip()
+    if not equals or not all(path) or len(path) > MAX_DEPTH:
+        raise ValueError("expected key=value, as in slow.lr=1e-4")
+    if not written:
+        raise ValueError("no value. Write null for none, or '\"\"' for empty text")
+    if written[0] in "[{\"'":  # else one plain word: paths and sentences stay whole
+        value, refused = compose(written, origin)
+        mistakes += refused
+    else:
+        value = Node(plain_scalar(check_text(written)), origin)
+    return place(root, path, value, origin)
+
+
+class _Reader:
+    """Reads files with those they extend, each once."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.mistakes: list[Mistake] = []
+        self._merged: dict[Path, Node] = {}
+        """Every file read, over what it extends."""
+
+    def layer(self, path: Path, asker: Origin | None, chain: tuple[Path, ...]) -> Node:
+        """One file over what it extends; an empty mapping after noting why it cannot be used."""
+        try:
+            return self._read(path, asker, chain)
+        except Unreadable as err:
+            self.mistakes.append(err.mistake)
+            return Node({}, err.mistake.origin)
+
+    def _read(self, path: Path, asker: Origin | None, chain: tuple[Path, ...]) -> Node:
+        if not _is_name(path):
+            text = "no file can have this name. Remove the NUL or half surrogate pair from it."
+            raise Unreadable(Mistake(asker or Origin(shown(str(path))), (), text))
+        path = _shipped(path)
+        name, identity = _display(path), Path(os.path.realpath(path))
+        if identity in self._merged:
+            return self._merged[identity]
+        where: tuple[Origin, KeyPath] = (asker, ("extends",)) if asker else (Origin(name), ())
+        if identity in chain:
+            names = " -> ".join(_display(Path(os.path.relpath(p))) for p in (*chain, identity))
+            raise Unreadable(Mistake(*where, f"a cycle, got {names}. Break it at one of them."))
+        if len(self.texts) == MAX_LAYERS:
+            text = f"more than {MAX_LAYERS} files are extended. Use fewer."
+            raise Unreadable(Mistake(*where, text))
+        try:
+            text = self.texts[name] = _read_text(path, name)
+        except OSError as err:
+            shown_name = f" {name}" if asker else ""
+            text = f"cannot read{shown_name}: {_reason(err, path)}"
+            raise Unreadable(Mistake(*where, text)) from err
+        root, mistakes = compose(text, Origin(name, 1))
+        self.mistakes += mistakes
+        entries = {} if root.value is None else root.value
+        if not isinstance(entries, dict):
+            text = "expected a mapping of keys at the top, as in 'name: my-run'."
+            raise Unreadable(Mistake(root.origin, (), text))
+        below = Node({}, root.origin)
+        for lower, origin in self._extended(entries.get("extends")):
+            below = merge(below, self.layer(path.parent / lower, origin, (*chain, identity)))
+        top = {key: node for key, node in entries.items() if key != "extends"}
+        self._merged[identity] = merge(below, Node(top, root.origin))
+        return self._merged[identity]
+
+    def _extended(self, node: Node | None) -> list[tuple[str, Origin]]:
+        """The paths that `extends` names, with their origins."""
+        if node is None or node.value is None:
+            return []
+        items = node.value if isinstance(node.value, list) else [node]
+        paths = [(item.value, item.origin) for item in items if isinstance(item.value, str)]
+        if len(paths) != len(items) or any(not path for path, _ in paths):
+            text = "expected a path or a list of paths, relative to this file."
+            self.mistakes.append(Mistake(node.origin, ("extends",), text))
+            return []
+        return paths
+
+
+def _shipped(path: Path) -> Path:
     """The file itself; for a missing `configs/...`, the copy shipped with the package."""
-    parts = Path(os.path.normpath(path)).parts
-    if parts[:1] != ("configs",) or path.exists():
+    names = Path(os.path.normpath(path)).parts
+    if names[:1] != ("configs",) or path.exists():
         return path
-    return shipped_root().joinpath(*parts)
+    return shipped_root().joinpath(*names)
 
 
 def _is_name(path: Path) -> bool:
@@ -91,78 +212,6 @@ def _is_name(path: Path) -> bool:
 
 def _display(path: Path) -> str:
     return shown(os.path.normpath(path))
-
-
-def _fail(layers: Layers, mistake: Mistake) -> None:
-    layers.mistakes.append(mistake)
-    layers.usable = False
-
-
-def _read_file(
-    layers: Layers, path: Path, asked_by: Origin | None, chain: tuple[Path, ...]
-) -> Node | None:
-    """Read one file and what it extends; None after noting why it cannot be used."""
-    if not _is_name(path):
-        text = "no file can have this name. Remove the NUL or half surrogate pair from it."
-        _fail(layers, Mistake(asked_by or Origin(shown(str(path))), (), text))
-        return None
-    found = _find(path)
-    name = _display(found)
-    identity = Path(os.path.realpath(found))
-    here = asked_by or Origin(name, 1)
-    if identity in chain:
-        names = " -> ".join(_display(p) for p in _relative([*chain, identity]))
-        _fail(
-            layers, Mistake(here, ("extends",), f"a cycle, got {names}. Break it at one of them.")
-        )
-        return None
-    layers.visits += 1
-    if layers.visits > MAX_LAYERS:
-        text = f"more than {MAX_LAYERS} files are extended. Use fewer."
-        _fail(layers, Mistake(here, ("extends",), text))
-        return None
-    try:
-        text = _read_text(found, name)
-        root, mistakes = compose(text, Origin(name, 1))
-    except Unreadable as err:
-        _fail(layers, err.mistake)
-        return None
-    except OSError as err:
-        place = ("extends",) if asked_by else ()
-        shown_name = f" {name}" if asked_by else ""
-        asked = asked_by or Origin(name)
-        _fail(layers, Mistake(asked, place, f"cannot read{shown_name}: {_reason(err, found)}"))
-        return None
-    layers.texts[name] = text
-    layers.mistakes += mistakes
-    if root.refused:
-        layers.usable = False
-        return None
-    if root.value is None:
-        root = Node({}, root.origin)
-    if not isinstance(root.value, dict):
-        text = "expected a mapping of keys at the top, as in 'name: my-run'."
-        _fail(layers, Mistake(Origin(name, 1), (), text))
-        return None
-    own = Node({k: v for k, v in root.value.items() if k != "extends"}, root.origin)
-    below = Node({}, root.origin)
-    for extended, origin in _extends(layers, root.value.get("extends")):
-        layer = _read_file(layers, found.parent / extended, origin, (*chain, identity))
-        below = merge(below, layer) if layer else below
-    return merge(below, own)
-
-
-def _extends(layers: Layers, node: Node | None) -> list[tuple[str, Origin]]:
-    """The paths a file's `extends` names, with their origins."""
-    if node is None or node.refused:
-        return []
-    items = node.value if isinstance(node.value, list) else [node]
-    paths = [(item.value, item.origin) for item in items if isinstance(item.value, str)]
-    if len(paths) != len(items) or any(not path for path, _ in paths):
-        text = "expected a path or a list of paths, relative to this file."
-        _fail(layers, Mistake(node.origin, ("extends",), text))
-        return []
-    return paths
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -187,60 +236,3 @@ def _reason(err: OSError, path: Path) -> str:
             return "no such file, and no such folder."
         return f"no such file.{nearest(path.name, siblings)}"
     return f"{err.strerror}."
-
-
-def _relative(paths: list[Path]) -> list[Path]:
-    return [Path(os.path.relpath(path)) for path in paths]
-
-
-def override(layers: Layers, text: str) -> None:
-    """Lay one `key=value` over the tree, or note why that cannot be done."""
-    origin = Origin(f"override {text!r}")
-    name, equals, written = text.partition("=")
-    parts = name.strip().split(".")
-    written = written.strip()
-    problem = None
-    if not equals or not all(parts) or len(parts) > MAX_DEPTH:
-        problem = "expected key=value, as in slow.lr=1e-4."
-    elif not written:
-        problem = "no value. Write null for none, or '\"\"' for empty text."
-    if problem:
-        layers.mistakes.append(Mistake(origin, (), problem))
-        return
-    try:
-        value = _override_value(layers, written, origin)
-        layers.root = _placed(layers.root, parts, value, origin)
-    except (ValueError, Unreadable) as err:
-        mistake = err.mistake if isinstance(err, Unreadable) else Mistake(origin, (), f"{err}.")
-        layers.mistakes.append(mistake)
-
-
-def _override_value(layers: Layers, written: str, origin: Origin) -> Node:
-    """Flow YAML if it opens like it, otherwise one plain word: paths and sentences stay whole."""
-    if written[0] not in "[{\"'":
-        return Node(plain_scalar(check_text(written)), origin)
-    node, mistakes = compose(written, origin)
-    layers.mistakes += mistakes
-    return node
-
-
-def _placed(node: Node, parts: Sequence[str], value: Node, origin: Origin) -> Node:
-    """`node` with `value` merged in at the dotted path `parts`."""
-    if not parts:
-        return merge(node, value)
-    part, rest = parts[0], parts[1:]
-    if isinstance(node.value, list):
-        size = len(node.value)
-        if not (part.isascii() and part.isdigit() and int(part[:9]) < size):
-            raise ValueError(f"expected a position from 0 to {size - 1} in the list, got {part!r}")
-        items = list(node.value)
-        items[int(part)] = _placed(items[int(part)], rest, value, origin)
-        return Node(items, node.origin)
-    is_mapping = isinstance(node.value, dict)
-    if not rest:
-        inner = value
-    else:
-        below = node.value.get(part) if isinstance(node.value, dict) else None
-        inner = _placed(below or Node({}, origin), rest, value, origin)
-    merged = merge(node, Node({part: inner}, origin))
-    return Node(merged.value, node.origin if is_mapping else origin)

@@ -1,8 +1,6 @@
 """From files and overrides to a complete, checked run; and back from a run folder's config.json.
 
-Owns the order of the steps and the provenance of every value. Reading is `layers.py`'s, checking
-`validate.py`'s and `task_params.py`'s. Called by the command line, before anything heavy is
-imported.
+Owns the order of the steps and the provenance of every value.
 """
 
 import hashlib
@@ -12,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from fastslow.config.loading.layers import Layers, read_layers
+from fastslow.config.loading.layers import Layers, merge, read_layers
+from fastslow.config.loading.plugins import Plugins, check_plugins
 from fastslow.config.loading.reference import find_key
-from fastslow.config.loading.task_params import CheckedTask, check_tasks
-from fastslow.config.loading.validate import STAND_INS, Tree, validate
-from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, shown_path
-from fastslow.config.models import RunConfig, TaskUse
-from fastslow.core.errors import ConfigError
+from fastslow.config.loading.validate import validate
+from fastslow.config.loading.yaml_nodes import (
+    KeyPath,
+    Mistake,
+    Node,
+    compose,
+    refuse,
+    shown_path,
+)
+from fastslow.config.models import RunConfig
 from fastslow.core.types import Json
 from fastslow.task.definition import TaskConfig
 
@@ -65,14 +67,14 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
     Raises:
         ConfigError: As in `load_config`.
     """
-    tree, tasks, config = _checked(layers, {})
-    uses = {t.name: TaskUse(use=t.use, params=t.params.model_dump(mode="json")) for t in tasks}
-    complete = config.model_copy(update={"tasks": uses})
+    config = _checked(layers.root)
+    plugins = _plugins(config, layers.root)
+    complete = plugins.complete(config)
     return LoadedConfig(
         config=complete,
-        sources=dict(_sources(complete, tree, tasks)),
+        sources=dict(_sources(complete, plugins.root)),
         layers=layers.texts,
-        task_params={task.name: task.params for task in tasks},
+        task_params=plugins.task_params,
         overrides=tuple(overrides),
     )
 
@@ -83,10 +85,12 @@ def check_fragment(file: Path) -> None:
     Raises:
         ConfigError: As in `load_config`.
     """
-    layers = read_layers((file,), ())
-    assert isinstance(layers.root.value, dict)
-    lacking = {(name,): STAND_INS[name] for name in ("name", "stages")}
-    _checked(layers, {p: v for p, v in lacking.items() if p[0] not in layers.root.value})
+    root = read_layers((file,), ()).root
+    stand_ins, _ = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
+    config = _checked(merge(stand_ins, root))
+    if not root.find(("stages",)):
+        config = config.model_copy(update={"stages": ()})
+    _plugins(config, root)
 
 
 def load_resolved(path: Path) -> LoadedConfig:
@@ -118,20 +122,19 @@ def leaves(config: RunConfig) -> dict[str, Json]:
     return {shown_path(path): value for path, value in _leaves(config.model_dump(mode="json"))}
 
 
-def _checked(
-    layers: Layers, put_in: dict[KeyPath, Any]
-) -> tuple[Tree, list[CheckedTask], RunConfig]:
-    """Check what was read; raises ConfigError with every mistake if there is one."""
-    mistakes = list(layers.mistakes)
-    if not layers.usable:
-        raise ConfigError(_report(mistakes))
-    tree = Tree(layers.root, put_in=put_in)
-    config = validate(RunConfig, tree, mistakes)
-    tasks = check_tasks(tree, mistakes)
-    if mistakes:
-        raise ConfigError(_report(mistakes))
+def _checked(root: Node) -> RunConfig:
+    mistakes: list[Mistake] = []
+    config = validate(RunConfig, root, mistakes)
+    refuse(mistakes)
     assert config is not None, "a configuration without mistakes is valid"
-    return tree, tasks, config
+    return config
+
+
+def _plugins(config: RunConfig, root: Node) -> Plugins:
+    mistakes: list[Mistake] = []
+    plugins = check_plugins(config, root, mistakes)
+    refuse(mistakes)
+    return plugins
 
 
 def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -143,19 +146,21 @@ def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
 
 
-def _sources(
-    config: RunConfig, run: Tree, tasks: Sequence[CheckedTask]
-) -> Iterator[tuple[str, str]]:
-    by_name = {task.name: task for task in tasks}
+def _sources(config: RunConfig, root: Node) -> Iterator[tuple[str, str]]:
+    """Every key path with where its value was written, or where its default is from."""
     values = config.model_dump(mode="json")
     for path, _ in _leaves(values):
-        if path[0] == "tasks" and len(path) > 3:
-            task = by_name[str(path[1])]
-            source = _source(path[3:], task.written, type(task.params), "the task's card")
-        else:
-            kinds = _kinds(values, path)
-            source = _source(path, run, RunConfig, "fastslow/config/models.py", kinds)
-        yield shown_path(path), source
+        around = [path[:size] for size in range(len(path), 0, -1)]
+        nodes = [(p, node) for p in around if (node := root.find(p))]
+        # a validator may have made several values of one that is written
+        written = [n for p, n in nodes if p == path or not isinstance(n.value, dict | list)]
+        if written:
+            origin = written[0].origin
+            yield shown_path(path), "override" if origin.is_override else str(origin)
+            continue
+        keys = (find_key(RunConfig, p, _kinds(values, path)) for p in around)
+        stated = (key.source for key in keys if key and key.source)
+        yield shown_path(path), f"default: {next(stated, 'fastslow/config/models.py')}"
 
 
 def _kinds(values: Any, path: KeyPath) -> list[str]:
@@ -166,26 +171,3 @@ def _kinds(values: Any, path: KeyPath) -> list[str]:
             kinds.append(values["kind"])
         values = values[part]
     return kinds
-
-
-def _source(
-    path: KeyPath,
-    tree: Tree,
-    model: type[BaseModel],
-    unstated: str,
-    kinds: Sequence[str] = (),
-) -> str:
-    """Origin of a leaf, or of the written value that a validator made it from."""
-    for size in range(len(path), 0, -1):
-        node = tree.find(path[:size])
-        if node and (size == len(path) or not isinstance(node.value, dict | list)):
-            return "override" if node.origin.is_override else str(node.origin)
-    keys = (find_key(model, path[:size], kinds) for size in range(len(path), 0, -1))
-    stated = next((key.source for key in keys if key and key.source), unstated)
-    return f"default: {stated}"
-
-
-def _report(mistakes: Sequence[Mistake]) -> str:
-    """All mistakes, one a line: by file and line, overrides last."""
-    ordered = sorted(mistakes, key=lambda m: (m.origin.is_override, m.origin))
-    return "\n".join(str(mistake) for mistake in ordered)

@@ -1,30 +1,52 @@
-"""Every configuration key with its type, unit, default and source, read off the models.
+"""Every configuration key with its type, unit, default and source, from the models' JSON schemas.
 
-The one place that walks models as schemas: error messages look keys up here, and `docs/config.md`
-is `reference()` word for word. Called by `messages.py`, `load.py` and `fastslow check --keys`.
+Error messages look keys up here, and `docs/config.md` is `reference()` word for word.
 """
 
 import json
-import types
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from fastslow.config.ablation import AblationConfig
 from fastslow.config.loading.yaml_nodes import KeyPath
 from fastslow.config.models import NAME, TASK_NAME, RunConfig
+from fastslow.core.plugins import REFERENCE
 
 _PATTERNS = {
     NAME: "lower-case letters, digits, - and _; first a letter or digit; at most 64",
     TASK_NAME: "letters, digits, and - _ . : inside, at most 100",
+    REFERENCE.pattern: "package.module:function",
 }
-_PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_PLAIN = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping of keys",
+}
+_BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+_INTRODUCTION = """\
+# Configuration keys
+
+Made by `fastslow check --keys`; a test compares the two. A key without default is
+required. Sections may be `null` where it says so, which turns the thing off. A word in
+brackets after a key: only a section of that `kind` has it, or has it so.
+
+`kind: custom` is a plug-in of your own, wherever a section takes it: `use` names its function as
+`package.module:function`, and `params` are checked against the class that the function's argument
+is annotated with, as the parameters of a task are, with file and line.
+"""
+_ABLATION_FILES = """
+## Ablation files
+
+What `fastslow ablate` and `fastslow check` read where there are `arms`. Under `common`
+and in every arm stand keys of a run, as above.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +59,8 @@ class Key:
     """What may stand there, in plain words."""
     unit: str | None
     """What one of it is; None for sections and for keys that state none."""
-    default: Any
-    """Its default; `PydanticUndefined` when required, None also for sections."""
+    default: str | None
+    """Its default, as JSON; empty for sections, None when required."""
     source: str
     """Where the default comes from."""
     meaning: str
@@ -59,7 +81,8 @@ class Key:
 @lru_cache(maxsize=64)
 def model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
     """Every key of `model` and of the models in it, each section before its keys."""
-    return tuple(_walk(model, ()))
+    schema = model.model_json_schema()
+    return tuple(_keys(schema, (), schema.get("$defs", {})))
 
 
 def find_key(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> Key | None:
@@ -70,8 +93,8 @@ def find_key(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) 
         path: Where a value stands.
         kinds: The `kind`s of the sections around it, as far as they are known.
     """
-    found = [key for key in model_keys(model) if _fits(key.pattern, path)]
-    return next((key for key in found if _is_of(key, kinds)), found[0] if found else None)
+    matches = [key for key in model_keys(model) if _fits(key.pattern, path)]
+    return next((key for key in matches if _is_of(key, kinds)), matches[0] if matches else None)
 
 
 def names_at(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> list[str]:
@@ -86,170 +109,133 @@ def names_at(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) 
 
 def reference() -> str:
     """The text of docs/config.md: all keys of a run, then of an ablation."""
-    lines = [
-        "# Configuration keys",
-        "",
-        "Made by `fastslow check --keys`; a test compares the two. A key without default is",
-        "required. Sections may be `null` where it says so, which turns the thing off. A word in",
-        "brackets after a key: only a section of that `kind` has it, or has it so.",
-        "",
-        *_key_table(RunConfig),
-        "",
-        "## Ablation files",
-        "",
-        "What `fastslow ablate` and `fastslow check` read where there are `arms`. Under `common`",
-        "and in every arm stand keys of a run, as above.",
-        "",
-        *_key_table(AblationConfig),
-    ]
-    return "\n".join(lines) + "\n"
+    tables = ("\n".join(_key_table(model)) for model in (RunConfig, AblationConfig))
+    return "\n".join([_INTRODUCTION, next(tables), _ABLATION_FILES, next(tables)]) + "\n"
 
 
-def _key_table(model: type[BaseModel]) -> list[str]:
-    lines = [
-        "| key | type | unit | default | where the default comes from | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def _key_table(model: type[BaseModel]) -> Iterator[str]:
+    yield "| key | type | unit | default | where the default comes from | meaning |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for key in model_keys(model):
-        default = "" if key.is_section else _default_text(key.default)
+        default = f"`{key.default}`" if key.default else ""
         name = f"`{key.name}`" + (f" ({', '.join(key.kinds)})" if key.kinds else "")
         cells = [name, key.type, key.unit or "", default, key.source, key.meaning]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return lines
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> list[Key]:
+def _keys(
+    schema: Mapping[str, Any], prefix: tuple[str, ...], models: Mapping[str, Any]
+) -> list[Key]:
+    """The keys of an object's schema; `models` are the schemas that a `$ref` may name."""
     keys: list[Key] = []
-    for name, field in model.model_fields.items():
+    for name, field in schema["properties"].items():
         pattern = (*prefix, name)
-        inner = _models_in(field.annotation)
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        forms = list(_forms(field, models))
+        sections = [item for form in forms for item in _sections(form, models)]
+        is_required = name in schema.get("required", ())
+        stated = "" if sections or "default" not in field else json.dumps(field["default"])
         keys.append(
             Key(
                 pattern=pattern,
-                type=_type_text(field.annotation, field.metadata),
-                unit=str(extra["unit"]) if "unit" in extra else None,
-                default=_default(field),
-                source=str(extra.get("source", "")),
-                meaning=" ".join((field.description or "").split()),
-                is_section=bool(inner),
-                words=_words(field.annotation),
+                type=_type_text(forms),
+                unit=field.get("unit"),
+                default=None if is_required else stated,
+                source=field.get("source", ""),
+                meaning=" ".join(field.get("description", "").split()),
+                is_section=bool(sections),
+                words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
             )
         )
-        sections = [(_kind(section), _walk(section, pattern + suffix)) for suffix, section in inner]
-        keys += _merged(sections) if len(sections) > 1 else [k for _, w in sections for k in w]
+        variants = [
+            (
+                "".join(_words(model["properties"].get("kind", {}))),
+                _keys(model, pattern + step, models),
+            )
+            for step, model in sections
+        ]
+        keys += (
+            _merged(variants) if len(variants) > 1 else [k for _, inner in variants for k in inner]
+        )
     return keys
 
 
-def _merged(sections: Sequence[tuple[str, list[Key]]]) -> list[Key]:
+def _merged(variants: Sequence[tuple[str, list[Key]]]) -> list[Key]:
     """Keys of the variants of a section: one for all that agree, else each with its kinds."""
-    forms: list[Key] = []
-    for _, keys in sections:
-        forms += [key for key in keys if key not in forms]
+    forms = list(dict.fromkeys(key for _, keys in variants for key in keys))
     depth = min(len(key.pattern) for key in forms)
-    is_tag = {key: len(key.pattern) == depth and key.pattern[-1] == "kind" for key in forms}
-    (tag, *others) = [key for key in forms if is_tag[key]]
-    words = tuple(word for key in (tag, *others) for word in key.words)
-    merged = [replace(tag, type=_words_text(words), words=words)]
+    tags = [key for key in forms if len(key.pattern) == depth and key.pattern[-1] == "kind"]
+    words = tuple(word for tag in tags for word in tag.words)
+    merged = [replace(tag, type=_words_text(words), words=words) for tag in tags[:1]]
     for key in forms:
-        kinds = tuple(kind for kind, keys in sections if key in keys)
-        if not is_tag[key]:
-            own = () if len(kinds) == len(sections) else kinds
-            merged.append(replace(key, kinds=key.kinds or own))
+        kinds = tuple(kind for kind, keys in variants if key in keys)
+        if key not in tags:
+            merged.append(replace(key, kinds=key.kinds or kinds[: len(kinds) % len(variants)]))
     return merged
-
-
-def _kind(model: type[BaseModel]) -> str:
-    """The word that `kind` says in a section of this model; empty without one."""
-    field = model.model_fields.get("kind")
-    return "".join(_words(field.annotation)) if field else ""
 
 
 def _is_of(key: Key, kinds: Container[Any]) -> bool:
     return not key.kinds or any(kind in kinds for kind in key.kinds)
 
 
-def _default(field: FieldInfo) -> Any:
-    if field.default_factory is not None:
-        return None
-    return field.default
-
-
-def _default_text(value: Any) -> str:
-    return "" if value is PydanticUndefined else f"`{json.dumps(value)}`"
-
-
 def _fits(pattern: tuple[str, ...], path: KeyPath) -> bool:
     return len(pattern) == len(path) and all(
-        part == wanted
-        or (wanted == "<i>" and isinstance(part, int))
-        or (wanted == "<name>" and isinstance(part, str))
-        for wanted, part in zip(pattern, path, strict=True)
+        part == name
+        or (name == "<i>" and isinstance(part, int))
+        or (name == "<name>" and isinstance(part, str))
+        for name, part in zip(pattern, path, strict=True)
     )
 
 
-def _models_in(annotation: Any) -> list[tuple[tuple[str, ...], type[BaseModel]]]:
-    """Models an annotation leads to, each with the path parts between."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [((), annotation)]
-    origin = get_origin(annotation)
-    step = ("<name>",) if origin is dict else ("<i>",) if origin in (tuple, list) else ()
-    return [
-        (step + suffix, model)
-        for argument in get_args(annotation)
-        for suffix, model in _models_in(argument)
-    ]
+def _forms(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The alternatives of a schema, references followed."""
+    if "$ref" in schema:
+        yield from _forms(models[schema["$ref"].rpartition("/")[2]], models)
+    elif alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        for alternative in alternatives:
+            yield from _forms(alternative, models)
+    else:
+        yield schema
 
 
-def _words(annotation: Any) -> tuple[str, ...]:
-    if get_origin(annotation) is Literal:
-        return tuple(word for word in get_args(annotation) if isinstance(word, str))
-    if _is_union(annotation) or hasattr(annotation, "__metadata__"):
-        return tuple(word for part in get_args(annotation) for word in _words(part))
-    return ()
+def _sections(
+    form: Mapping[str, Any], models: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Objects with keys of their own that a form leads to, each with the path between."""
+    if "properties" in form:
+        yield (), form
+    values = form.get("patternProperties", {}).values()
+    inner = [("<i>", form.get("items")), ("<name>", form.get("additionalProperties"))]
+    for step, schema in [*inner, *(("<name>", value) for value in values)]:
+        for item in _forms(schema, models) if isinstance(schema, dict) else ():
+            yield from (((step, *rest), model) for rest, model in _sections(item, models))
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, types.UnionType)
+def _words(form: Mapping[str, Any]) -> Sequence[Any]:
+    return [form["const"]] if "const" in form else form.get("enum", ())
 
 
-def _type_text(annotation: Any, metadata: Any = ()) -> str:
-    """What an annotation accepts, in plain words."""
-    if hasattr(annotation, "__metadata__"):
-        return _type_text(annotation.__origin__, (*annotation.__metadata__, *metadata))
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if _is_union(annotation):
-        parts = [_type_text(part, metadata) for part in arguments if part is not type(None)]
-        distinct = list(dict.fromkeys(parts))
-        return " or ".join([*distinct, "null"] if type(None) in arguments else distinct)
-    if origin is Literal:
-        return _words_text(arguments)
-    if origin in (tuple, list, set, frozenset):
-        of = " of text" if arguments[:1] == (str,) else ""
-        return f"a list{of}" + _bounds_text(metadata)
-    if origin is dict or annotation is dict or _models_in(annotation):
-        return "a mapping of keys"
-    return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation))) + _bounds_text(
-        metadata
-    )
+def _type_text(forms: Sequence[Mapping[str, Any]]) -> str:
+    """What the forms accept, in plain words."""
+    texts = [_form_text(form) for form in forms if form.get("type") != "null"]
+    null = ["null"] * any(form.get("type") == "null" for form in forms)
+    return " or ".join([*dict.fromkeys(texts), *null])
+
+
+def _form_text(form: Mapping[str, Any]) -> str:
+    if words := _words(form):
+        return _words_text(words)
+    text = _PLAIN.get(form.get("type", ""), "anything")
+    items = form.get("items", {})
+    if items.get("type") == "string" and not _words(items):
+        text += " of text"
+    bounds = [f"{sign} {form[name]}" for name, sign in _BOUNDS.items() if name in form]
+    text += f" {' and '.join(bounds)}" if bounds else ""
+    if pattern := form.get("pattern"):
+        text += f" ({_PATTERNS.get(pattern, f'matching {pattern}')})"
+    is_bounded = form.get("minLength") or (items and form.get("minItems"))
+    return text + (", not empty" if is_bounded else "")
 
 
 def _words_text(words: Sequence[Any]) -> str:
     names = [repr(word) for word in words]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _bounds_text(metadata: Any) -> str:
-    bounds = [
-        f"{sign} {getattr(item, name)}"
-        for item in metadata
-        for name, sign in _BOUNDS.items()
-        if getattr(item, name, None) is not None
-    ]
-    text = f" {' and '.join(bounds)}" if bounds else ""
-    for item in metadata:
-        pattern = getattr(item, "pattern", None)
-        shortest = getattr(item, "min_length", None)
-        text += f" ({_PATTERNS.get(pattern, f'matching {pattern}')})" if pattern else ""
-        text += ", not empty" if shortest else ""
-    return text

@@ -1,16 +1,18 @@
 """YAML text to a tree in which every value knows where it was written.
 
 Owns the dialect: YAML 1.2 words and numbers, one document, no anchors, aliases, tags, merge keys
-or duplicate keys. Does not know what the keys mean. Called by `layers.py`.
+or duplicate keys. Does not know what the keys mean.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
+
+from fastslow.core.errors import ConfigError
 
 MAX_DEPTH = 32
 """Levels of nesting a file may have."""
@@ -42,6 +44,10 @@ class Origin:
         """Whether it came from the command line."""
         return self.line == 0
 
+    def at_line(self, line: int) -> "Origin":
+        """The same file at another line; overrides have none."""
+        return self if self.is_override else Origin(self.file, line)
+
     def __str__(self) -> str:
         return self.file if self.is_override else f"{self.file}:{self.line}"
 
@@ -52,8 +58,30 @@ class Node:
 
     value: "Scalar | dict[str, Node] | list[Node]"
     origin: Origin
-    refused: bool = False
-    """Whether the value was reported as a mistake already, so that nothing follows from it."""
+
+    def find(self, path: KeyPath) -> "Node | None":
+        """The value written at `path`."""
+        node = self
+        for part in path:
+            if isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+            elif isinstance(node.value, dict) and part in node.value:
+                node = node.value[str(part)]
+            else:
+                return None
+        return node
+
+    def origin_of(self, path: KeyPath) -> Origin:
+        """Where `path` is written, or the nearest section around it that is."""
+        while (node := self.find(path)) is None:
+            path = path[:-1]
+        return node.origin
+
+    def plain(self) -> Any:
+        """The values alone, as lists, mappings and scalars."""
+        if isinstance(self.value, dict):
+            return {name: node.plain() for name, node in self.value.items()}
+        return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +103,17 @@ class Unreadable(Exception):
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(str(mistake))
         self.mistake = mistake
+
+
+def refuse(mistakes: Sequence[Mistake]) -> None:
+    """Say what is wrong, if anything is.
+
+    Raises:
+        ConfigError: One line for every mistake: by file and line, overrides last.
+    """
+    if mistakes:
+        ordered = sorted(mistakes, key=lambda m: (m.origin.is_override, m.origin))
+        raise ConfigError("\n".join(map(str, ordered)))
 
 
 def cut(text: str, limit: int = 200) -> str:
@@ -100,7 +139,7 @@ def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:
         origin: Of its first line, or the override it is the value of.
 
     Returns:
-        The tree, and the mistakes that leave the rest of it usable.
+        The tree, and what the dialect refuses in it.
 
     Raises:
         Unreadable: It is not YAML, or holds several documents, or nests deeper than MAX_DEPTH.
@@ -109,23 +148,15 @@ def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:
     try:
         return composer.document(), composer.mistakes
     except yaml.MarkedYAMLError as err:
-        place = composer.at(err.problem_mark) if err.problem_mark else origin
-        problem = " ".join(f"{err.context or ''} {err.problem or ''}".split())
-        raise Unreadable(
-            Mistake(place, (), f"not valid YAML: {problem}. Correct this line.")
-        ) from err
+        place = composer.place(err.problem_mark) if err.problem_mark else origin
+        words = f"{err.context or ''} {err.problem or ''}".split()
+        problem = f"{' '.join(words)}. Correct this line"
     except yaml.reader.ReaderError as err:
-        line = text.count("\n", 0, err.position) + 1
-        place = origin if origin.is_override else Origin(origin.file, line)
-        raise Unreadable(
-            Mistake(
-                place,
-                (),
-                f"not valid YAML: the character {chr(err.character)!r} is not allowed. Remove it.",
-            )
-        ) from err
+        place = origin.at_line(text.count("\n", 0, err.position) + 1)
+        problem = f"the character {chr(err.character)!r} is not allowed. Remove it"
     except (ValueError, OverflowError) as err:  # PyYAML lets escapes such as "\UFFFFFFFF" through
-        raise Unreadable(Mistake(origin, (), f"not valid YAML: {err}.")) from err
+        place, problem = origin, str(err)
+    raise Unreadable(Mistake(place, (), f"not valid YAML: {problem}."))
 
 
 def plain_scalar(text: str) -> Scalar:
@@ -171,71 +202,64 @@ class _Composer:
         self.origin = origin
         self.mistakes: list[Mistake] = []
 
-    def at(self, mark: Any) -> Origin:
+    def place(self, mark: Any) -> Origin:
         """Origin of a place in the text; PyYAML counts lines from 0."""
-        return self.origin if self.origin.is_override else Origin(self.origin.file, mark.line + 1)
+        return self.origin.at_line(mark.line + 1)
 
     def document(self) -> Node:
-        root = Node(None, self.origin)
-        documents = 0
+        root = None
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    raise Unreadable(
-                        Mistake(
-                            self.at(event.start_mark),
-                            (),
-                            "a second document starts here, expected one. Remove the '---' line.",
-                        )
-                    )
+                if root is not None:
+                    text = "a second document starts here, expected one. Remove the '---' line."
+                    raise Unreadable(Mistake(self.place(event.start_mark), (), text))
                 root = self.node(next(self.events), self.origin, ())
-        return root
+        return root or Node(None, self.origin)
 
     def node(self, event: Any, origin: Origin, path: KeyPath) -> Node:
+        """The value that begins with `event`; null after noting why it is refused."""
         if len(path) > MAX_DEPTH:
-            raise Unreadable(
-                Mistake(origin, (), f"nested deeper than {MAX_DEPTH} levels. Flatten it.")
-            )
+            text = f"nested deeper than {MAX_DEPTH} levels. Flatten it."
+            raise Unreadable(Mistake(origin, (), text))
         refusal = _refusal(event)
+        value: Any = None
         if isinstance(event, yaml.MappingStartEvent):
-            node = Node(self.mapping(path), origin)
+            value = self.mapping(path)
         elif isinstance(event, yaml.SequenceStartEvent):
-            node = Node(self.sequence(path), origin)
+            value = self.sequence(path)
         elif isinstance(event, yaml.ScalarEvent):
             try:
-                text = check_text(event.value)
-                node = Node(plain_scalar(text) if event.style is None else text, origin)
+                value = check_text(event.value)
+                value = plain_scalar(value) if event.style is None else value
             except ValueError as err:
                 refusal = refusal or f"{err}."
         if refusal:
             self.mistakes.append(Mistake(origin, path, refusal))
-            return Node(None, origin, refused=True)
-        return node
+            value = None
+        return Node(value, origin)
 
     def sequence(self, path: KeyPath) -> list[Node]:
         items: list[Node] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self.node(event, self.at(event.start_mark), (*path, len(items))))
+            items.append(self.node(event, self.place(event.start_mark), (*path, len(items))))
         return items
 
     def mapping(self, path: KeyPath) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            origin = self.at(event.start_mark)
-            key = self.key(event, origin, path)
-            value = self.node(next(self.events), origin, (*path, key or "?"))
-            if key in entries:
-                first = entries[key].origin
-                place = "" if first.is_override else f" on line {first.line}"
+            origin = self.place(event.start_mark)
+            name = self.key(event, origin, path)
+            value = self.node(next(self.events), origin, (*path, name))
+            if name in entries and name != "?":
+                line = entries[name].origin.line
+                place = f" on line {line}" if line else ""
                 text = f"duplicate key, it is set already{place}. Keep one of the two."
-                self.mistakes.append(Mistake(origin, (*path, key), text))
-            elif key is not None:
-                entries[key] = value
+                self.mistakes.append(Mistake(origin, (*path, name), text))
+            entries[name] = value
         return entries
 
-    def key(self, event: Any, origin: Origin, path: KeyPath) -> str | None:
-        """The key's text, or None after noting what is wrong with it."""
+    def key(self, event: Any, origin: Origin, path: KeyPath) -> str:
+        """The key's text, or "?" after noting what is wrong with it."""
         refusal = _refusal(event)
         if not isinstance(event, yaml.ScalarEvent):
             self.node(event, origin, (*path, "?"))
@@ -251,7 +275,7 @@ class _Composer:
                 refusal = refusal or f"{err}."
         if refusal:
             self.mistakes.append(Mistake(origin, path, refusal))
-            return None
+            return "?"
         return text
 
 

@@ -1,6 +1,6 @@
 """Plain prose that belongs to no task, and how well the policy predicts it.
 
-What a model loses on it was lost by training on something else. The passages were written for this
+A loss on it comes from training on something else. The passages were written for this
 project and are free under its licence.
 """
 
@@ -11,9 +11,6 @@ from fastslow.core.types import TokenIds
 from fastslow.measure.model.drift import Drift, DriftInputs, token_mean
 from fastslow.policy.activations import Activations
 from fastslow.policy.policy import Policy
-
-NEUTRAL_VERSION = 1
-"""Goes up with every change of a passage, which changes all figures measured on them."""
 
 NEUTRAL_TOKENS = 8
 """Limit of a continuation of neutral prose. Source: ours, that of word-level tasks: inputs with the
@@ -73,7 +70,7 @@ NEUTRAL_PASSAGES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class NeutralPass:
-    """One pass over the passages: how well they are predicted, and what the units did meanwhile."""
+    """One pass over the passages: how well they are predicted, and what the units did in it."""
 
     logprobs: list[tuple[float, ...]]
     """Log-probability of each token of each passage but the first, in nats."""

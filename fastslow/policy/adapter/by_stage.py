@@ -127,7 +127,7 @@ class StageAdapters:
             self.owner = task
 
     @contextmanager
-    def of(self, task: str) -> Iterator[None]:
+    def serving(self, task: str) -> Iterator[None]:
         """Within it the adapter is the one `task` is scored with and deployed with.
 
         That is the adapter of the task's own last stage where it was put aside, else the present
@@ -144,7 +144,7 @@ class StageAdapters:
             self.put(present)
 
     def is_aside(self, task: str) -> bool:
-        """Whether `of` gives this task an adapter of its own; all others share the present one."""
+        """Whether the task has an adapter put aside; all others share the present one."""
         return task in self._aside
 
     def save(self, folder: Path) -> None:
@@ -158,7 +158,7 @@ class StageAdapters:
         if self.owner is None:
             return
         for task in self._aside:
-            with self.of(task):
+            with self.serving(task):
                 save_adapter(self.model, folder / KEPT_FOLDER / task)
         state = {"owner": self.owner, "aside": sorted(self._aside)}
         (folder / STATE_FILE).write_text(json.dumps(state))

@@ -1,1 +1,1 @@
-"""What experiment trackers are told."""
+"""Trackers: metrics, texts and files of a run somewhere else as well as in its folder."""

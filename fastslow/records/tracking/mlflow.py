@@ -1,70 +1,170 @@
-"""MLflow as `tracker.py` sees it: takes messages, each of which may come twice.
+"""The tracker MLflow: one run per sequence, one nested run per stage; numeric metrics only.
 
 The only module that imports mlflow. Every MLflow run it makes carries a tag by which it is found
-again, so that a crash between making it and writing down its id makes no second one.
+again, so that a resumed run continues in the same MLflow runs; points, parameters and texts that
+are there already are not sent twice.
 """
 
 import contextlib
 import logging
 import os
+import re
 import sqlite3
-import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastslow.records.tracking.outbox import Message, Outbox
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.tracker import Status, TrackedRun, Tracker
+from fastslow.core.types import Json
+from fastslow.policy.render import chat_messages
 
 _PARAMS_A_CALL = 100
 """Parameters MLflow takes in one request."""
+_MAX_PARAM = 6000
+"""Characters MLflow keeps of a parameter's value."""
 LOCK_PATIENCE_S = 1.0
 """How long another program may hold a SQLite file before it counts as locked."""
 _TAG = "fastslow.id"
-_REFUSALS = {
-    "BAD_REQUEST",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "PERMISSION_DENIED",
-    "RESOURCE_DOES_NOT_EXIST",
+_REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
+"""Error codes of MLflow that say nothing about the connection."""
+_STATUSES: Mapping[Status, str] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
 }
-"""Error codes of MLflow after which the same message would be refused again."""
+_RAW, _END_RAW = "{% raw %}", "{% endraw %}"
+_SPLIT = _END_RAW + "{{ '{%' }}" + _RAW
+"""Stands for `{%` inside a raw block, which it could end."""
 
 
-class Refused(Exception):
-    """MLflow will never take this message."""
-
-
-class Unavailable(Exception):
-    """MLflow cannot be reached, or its database is locked, broken or gone; it may come back."""
-
-
-class MlflowStore:
-    """A connection to MLflow, made when the first message comes and made again after it broke.
+class MlflowTracker(Tracker):
+    """Tracks in MLflow, by default in a SQLite file that needs no server.
 
     Args:
-        uri: Tracking address.
+        folder: Where `mlflow.db` and `mlflow-artifacts/` lie when `uri` is None.
+        uri: An MLflow tracking address; None is the SQLite file in `folder`.
         experiment: The MLflow experiment, made if it is not there.
-        artifacts: Where artifacts of a SQLite store lie.
-        root: Folder that paths of messages are relative to.
-        outbox: Keeps the ids.
     """
 
-    def __init__(
-        self, uri: str, experiment: str, artifacts: Path, root: Path, outbox: Outbox
-    ) -> None:
-        self._uri, self._experiment, self._artifacts, self._root = uri, experiment, artifacts, root
-        self._outbox = outbox
-        self._client: Any = None
+    def __init__(self, folder: Path, uri: str | None = None, experiment: str = "fastslow") -> None:
+        place = folder.resolve()
+        self._uri = uri or f"sqlite:///{place / 'mlflow.db'}"
+        self._artifacts = place / "mlflow-artifacts"
+        self._experiment = experiment
         self._experiment_id = ""
+        self._connection: Any = None
+        self._run: TrackedRun | None = None
+        self._tasks: dict[int, str] = {}
+        self._ids: dict[int | None, str] = {}
+        """Ids of MLflow runs by stage; None for the whole sequence's."""
+        self._points: dict[str, set[tuple[str, int, float]]] = {}
+        """Name, step and value of what an MLflow run had when it was found."""
 
-    def take(self, message: Message) -> None:
-        """Do what a message says.
+    def prepare(self) -> None:
+        """Make store and experiment: processes that make one SQLite file disturb each other."""
+        with self._client():
+            pass
 
-        Raises:
-            Refused: It never will be done.
-            Unavailable: It may be later.
+    def begin(self, run: TrackedRun) -> None:
+        """Open the run's MLflow run, or the one made for it before, with its parameters."""
+        from mlflow.entities import Param
+
+        self._run = run
+        flat = {_name(key): str(value)[:_MAX_PARAM] for key, value in _flatten(run.config)}
+        with self._client() as client:
+            run_id = self._run_id(client, None)
+            there = client.get_run(run_id).data.params  # a resumed run keeps those it began with
+            params = [Param(name, value) for name, value in flat.items() if name not in there]
+            for start in range(0, len(params), _PARAMS_A_CALL):
+                client.log_batch(run_id, params=params[start : start + _PARAMS_A_CALL])
+
+    def begin_stage(self, stage: int, task: str) -> None:
+        """Open the nested run of a stage, or the one made for it before."""
+        self._tasks[stage] = task
+        with self._client() as client:
+            self._run_id(client, stage)
+
+    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
+        """Keep values in the run of the stage, but for those it has."""
+        from mlflow.entities import Metric
+
+        with self._client() as client:
+            run_id = self._run_id(client, stage)
+            there = self._points.get(run_id, set())
+            points = [
+                Metric(name, value, int(time * 1000), step)
+                for name, value in ((_name(key), value) for key, value in metrics.items())
+                if (name, step, value) not in there
+            ]
+            client.log_batch(run_id, metrics=points)
+
+    def artifact(self, path: Path, stage: int | None) -> None:
+        """Keep a copy of a file or folder in the run of the stage."""
+        with self._client() as client:
+            run_id = self._run_id(client, stage)
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), path.name)
+            else:
+                client.log_artifact(run_id, str(path))
+
+    def prompts(
+        self, stage: int, task: str, prompts: Sequence[PromptProgram], live: PromptProgram
+    ) -> None:
+        """Keep each text as one version of the prompt `<run>.<task>`; none twice.
+
+        The alias `stage-<number>`, counted from 1, goes to the text that is deployed after it.
         """
+        from mlflow.exceptions import MlflowException
+
+        assert self._run is not None
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self._run.name}.{task}")
+        programs = {program.text_hash: program for program in (*prompts, live)}
+        refusal: Exception | None = None
+        with self._client() as client:
+            is_new = all(entry.name != name for entry in client.search_prompts(f"name = '{name}'"))
+            versions = [] if is_new else client.search_prompt_versions(name)
+            numbers = {version.tags.get("text_hash"): version.version for version in versions}
+            for text_hash, program in programs.items():
+                if text_hash in numbers:
+                    continue
+                lineage = {k: str(v) for k, v in asdict(program.lineage).items() if v is not None}
+                words = f"{program.lineage.optimizer}, {len(program.demonstrations)} examples"
+                tags = {**lineage, "text_hash": text_hash}
+                template = prompt_template(program)
+                try:
+                    version = client.register_prompt(name, template, words, tags)
+                except MlflowException as error:  # too long, say; the others are kept all the same
+                    if error.error_code not in _REFUSALS:
+                        raise
+                    refusal = error
+                else:
+                    numbers[text_hash] = version.version
+            if live.text_hash in numbers:
+                number = int(numbers[live.text_hash])
+                client.set_prompt_alias(name, f"stage-{stage + 1}", number)
+        if refusal is not None:
+            raise refusal
+
+    def end_stage(self, stage: int, status: Status) -> None:
+        """Close the nested run."""
+        with self._client() as client:
+            client.set_terminated(self._run_id(client, stage), _STATUSES[status])
+
+    def end(self, status: Status) -> None:
+        """Close the run, and nested ones that a kill left open."""
+        with self._client() as client:
+            run_id = self._run_id(client, None)
+            nested = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+            for run in client.search_runs([self._experiment_id], nested):
+                client.set_terminated(run.info.run_id, "FINISHED")
+            client.set_terminated(run_id, _STATUSES[status])
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        """The connection to MLflow, made again after it broke."""
         # else a server that is gone would hold the run up for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -72,26 +172,19 @@ class MlflowStore:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            if self._client is None:
-                self._connect()
-            getattr(self, f"_{message['kind']}")(message)
+            if self._connection is None:
+                self._connection = self._connect()
+            yield self._connection
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            words = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-            if getattr(error, "error_code", None) in _REFUSALS or isinstance(
-                error, FileNotFoundError
-            ):
-                raise Refused(words) from error
-            self._client = None
-            raise Unavailable(words) from error
+            if getattr(error, "error_code", None) not in _REFUSALS:
+                self._connection = None
+                self._ids.clear()
+            raise
 
-    def _prepare(self, message: Message) -> None:
-        """Nothing: whatever comes first makes the store and the experiment."""
-
-    def _connect(self) -> None:
+    def _connect(self) -> Any:
         from mlflow import MlflowClient
 
         self._require_sqlite()
-
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         with warnings.catch_warnings():  # MLflow's tables use what SQLAlchemy 2.1 deprecates
@@ -103,7 +196,7 @@ class MlflowStore:
             self._experiment_id = client.create_experiment(self._experiment, place)
         else:
             self._experiment_id = experiment.experiment_id
-        self._client = client
+        return client
 
     def _require_sqlite(self) -> None:
         """Fail at once where a SQLite file is locked or broken: MLflow would try for minutes."""
@@ -117,113 +210,55 @@ class MlflowStore:
         except sqlite3.Error as error:
             raise OSError(f"{path}: {error}") from error
 
-    def _begin(self, message: Message) -> None:
-        """Open the run called `key`: the one that is there, else a new one."""
-        ids, key = self._outbox.ids, str(message["key"])
-        if key in ids and not self._exists(ids[key]):
-            if key == "run":
-                self._outbox.start_over()  # another database: this one gets everything
+    def _run_id(self, client: Any, stage: int | None) -> str:
+        """The MLflow run of a stage: the one found by its tag, or a new one."""
+        if stage not in self._ids:
+            assert self._run is not None
+            tag = f"{self._run.identity}/{'run' if stage is None else f'stage-{stage}'}"
+            runs = client.search_runs([self._experiment_id], f"tags.`{_TAG}` = '{tag}'")
+            if runs:
+                run_id = runs[0].info.run_id
+                self._points[run_id] = {
+                    (point.key, point.step, point.value)
+                    for name in runs[0].data.metrics
+                    for point in client.get_metric_history(run_id, name)
+                }
+                client.update_run(run_id, status="RUNNING")
             else:
-                del ids[key]
-            ids = self._outbox.ids
-        if key not in ids:
-            ids.setdefault("identity", uuid.uuid4().hex)
-            self._outbox.save()  # before the run is made: by its tag it is found again
-            ids[key] = self._found(f"{ids['identity']}/{key}") or self._made(message)
-            self._outbox.save()
-        self._client.update_run(ids[key], status="RUNNING")
+                name, tags = self._run.name, {_TAG: tag}
+                if stage is not None:
+                    task = self._tasks[stage]
+                    name = f"{stage}-{task}"
+                    tags |= {"task": task, "stage": str(stage)}
+                    tags["mlflow.parentRunId"] = self._run_id(client, None)
+                run = client.create_run(self._experiment_id, run_name=name, tags=tags)
+                run_id = run.info.run_id
+            self._ids[stage] = run_id
+        return self._ids[stage]
 
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
 
-        try:
-            self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        return True
+def prompt_template(program: PromptProgram) -> list[dict[str, str]]:
+    """A text as MLflow's chat template, with one variable: `question`.
 
-    def _found(self, tag: str) -> str | None:
-        found = self._client.search_runs([self._experiment_id], f"tags.`{_TAG}` = '{tag}'")
-        return found[0].info.run_id if found else None
+    Braces that MLflow would take for a variable or for Jinja are kept from it by writing the whole
+    as Jinja with raw blocks, so that `format(question=…)` gives the messages we render.
+    """
+    *turns, _ = chat_messages(program, "")
+    has_braces = any(mark in m["content"] for m in turns for mark in ("{{", "{%", "{#"))
+    if not has_braces:
+        return [*turns, {"role": "user", "content": "{{question}}"}]
+    raw = [{**m, "content": f"{_RAW}{m['content'].replace('{%', _SPLIT)}{_END_RAW}"} for m in turns]
+    return [*raw, {"role": "user", "content": "{{question}}"}]
 
-    def _made(self, message: Message) -> str:
-        ids, key = self._outbox.ids, message["key"]
-        tags: dict[str, str] = {_TAG: f"{ids['identity']}/{key}"}
-        if key != "run":
-            tags["mlflow.parentRunId"] = ids["run"]
-        assert isinstance(message["tags"], Mapping)
-        tags |= {name: str(value) for name, value in message["tags"].items()}
-        run = self._client.create_run(self._experiment_id, run_name=message["name"], tags=tags)
-        return str(run.info.run_id)
 
-    def _end(self, message: Message) -> None:
-        self._client.set_terminated(self._run(message), message["status"])
-
-    def _params(self, message: Message) -> None:
-        from mlflow.entities import Param
-
-        assert isinstance(message["params"], Mapping)
-        flat = [Param(name, str(value)) for name, value in message["params"].items()]
-        for start in range(0, len(flat), _PARAMS_A_CALL):
-            batch = flat[start : start + _PARAMS_A_CALL]
-            self._client.log_batch(self._run(message), params=batch)
-
-    def _metrics(self, message: Message) -> None:
-        """The same metric at the same time is one point, however often it comes."""
-        from mlflow.entities import Metric
-
-        assert isinstance(message["metrics"], Mapping)
-        values = [
-            Metric(name, value, message["time"], message["step"])
-            for name, value in message["metrics"].items()
-        ]
-        self._client.log_batch(self._run(message), metrics=values)
-
-    def _artifact(self, message: Message) -> None:
-        path = self._root / str(message["path"])
-        if path.is_dir():
-            self._client.log_artifacts(self._run(message), str(path), path.name)
+def _flatten(params: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            self._client.log_artifact(self._run(message), str(path))
-
-    def _text(self, message: Message) -> None:
-        self._client.log_text(self._run(message), message["text"], message["name"])
-
-    def _prompt(self, message: Message) -> None:
-        """Register a text as a version of its prompt, unless it is one already."""
-        ids, key, name = self._outbox.ids, _text_key(message), message["name"]
-        if key in ids:
-            return
-        assert isinstance(message["tags"], Mapping)
-        versions = self._client.search_prompt_versions(name) if self._has_prompt(name) else []
-        known = {version.tags.get("text_hash"): version.version for version in versions}
-        version = known.get(message["text_hash"])
-        if version is None:
-            version = self._client.register_prompt(
-                name,
-                message["template"],
-                commit_message=message["words"],
-                tags={**message["tags"], "text_hash": message["text_hash"]},
-            ).version
-        ids[key] = str(version)
-        self._outbox.save()
-
-    def _alias(self, message: Message) -> None:
-        version = self._outbox.ids.get(_text_key(message))
-        if version is not None:  # else its loss was counted
-            self._client.set_prompt_alias(message["name"], message["alias"], int(version))
-
-    def _has_prompt(self, name: Any) -> bool:
-        return any(found.name == name for found in self._client.search_prompts(f"name = '{name}'"))
-
-    def _run(self, message: Message) -> str:
-        run = self._outbox.ids.get(str(message["key"]))
-        if run is None:
-            raise Refused(f"no MLflow run was opened for {message['key']}")
-        return str(run)
+            yield prefix + key, value
 
 
-def _text_key(message: Message) -> str:
-    return f"text-{message['task']}-{message['text_hash']}"
+def _name(text: str) -> str:
+    """A name that MLflow accepts."""
+    return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)[:250]

@@ -19,13 +19,13 @@ from pathlib import Path
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json
+from fastslow.core.files import append_to, disk_errors, make_folder, read_json, write_file
 from fastslow.core.progress import Progress
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import locked
-from fastslow.records.tracking.tracker import MlflowTracker, build_tracker
+from fastslow.records.tracking.live import prepare_tracking
 from fastslow.results.ablation.plan import Plan, PlannedRun
 
 POLL_S = 0.2
@@ -84,7 +84,7 @@ def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
         if todo:
-            prepare_tracking(todo[0])
+            prepare_tracking(todo[0].config)
         doing = Execution(plan, progress, list(todo))
         try:
             while doing.todo or doing.active:
@@ -183,10 +183,12 @@ def start(words: list[str], log: Path, workers: int) -> subprocess.Popen[bytes]:
     It is a process group of its own, so that Ctrl-C reaches it once, through us; where the system
     can, it is told to stop when we die.
     """
-    log.parent.mkdir(exist_ok=True)
+    with disk_errors(log, "cannot be written", "run the command again"):
+        make_folder(log.parent.parent, log.parent.name)
+        file = append_to(log)
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    with log.open("ab") as file:
+    with file:
         return subprocess.Popen(
             [sys.executable, "-m", "fastslow", *words],
             stdin=subprocess.DEVNULL,
@@ -206,17 +208,10 @@ def _end_with_parent() -> None:
 
 def write_config(run: PlannedRun) -> Path:
     """The run's configuration as a file that `fastslow train` takes."""
-    path = Path(run.config.runs_dir) / "configs" / f"{run.name}-{run.hash}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_resolved(run.config), encoding="utf-8")
-    return path
-
-
-def prepare_tracking(run: PlannedRun) -> None:
-    """Make the store and the experiment once, before several processes would at the same time."""
-    tracker = build_tracker(run.config, Path(run.config.runs_dir))
-    if isinstance(tracker, MlflowTracker):
-        tracker.prepare()
+    name = f"configs/{run.name}-{run.hash}.json"
+    folder = Path(run.config.runs_dir)
+    with disk_errors(folder / name, "cannot be written", "run the command again"):
+        return write_file(folder, name, dump_resolved(run.config))
 
 
 def units(run: PlannedRun) -> float:

@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeAlias
 
 from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
-from fastslow.config.loading.layers import Layers, merge, override, read_layers
+from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
 from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
-from fastslow.config.loading.validate import Tree, validate
-from fastslow.config.loading.yaml_nodes import Mistake, Node
-from fastslow.config.models import RunConfig
+from fastslow.config.loading.validate import validate
+from fastslow.config.loading.yaml_nodes import Mistake, Node, refuse
+from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
@@ -113,8 +113,7 @@ def is_ablation(file: Path) -> bool:
     Raises:
         ConfigError: It cannot be read.
     """
-    root = _read(file, ()).root
-    return isinstance(root.value, dict) and "arms" in root.value
+    return read_layers((file,), ()).root.find(("arms",)) is not None
 
 
 def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -133,27 +132,19 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     for text in others:
         if _first_key(text) in GIVEN:
             raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
-    layers = _read(file, own)
-    mistakes = list(layers.mistakes)
-    tree = Tree(layers.root)
+    tree = read_layers((file,), own).root
+    mistakes: list[Mistake] = []
     config = validate(AblationConfig, tree, mistakes)
-    if mistakes or config is None:
-        raise ConfigError("\n".join(map(str, sorted(mistakes, key=lambda m: m.origin))))
+    refuse(mistakes)
+    assert config is not None, "a file without mistakes is valid"
     loaded = _load_arms(config, tree, others)
     base = load_layers(_laid(config, tree, others, None), others)
     _check_orders(config, tree, base.config)
     return Plan(config, tuple(_runs(config, tree, {n: a.config for n, a in loaded.items()})))
 
 
-def _read(file: Path, overrides: Sequence[str]) -> Layers:
-    layers = read_layers((file,), overrides)
-    if not layers.usable:
-        raise ConfigError("\n".join(map(str, layers.mistakes)))
-    return layers
-
-
 def _load_arms(
-    config: AblationConfig, tree: Tree, overrides: Sequence[str]
+    config: AblationConfig, tree: Node, overrides: Sequence[str]
 ) -> dict[str, LoadedConfig]:
     """Check every arm; a mistake that only some arms make names them."""
     loaded: dict[str, LoadedConfig] = {}
@@ -173,25 +164,21 @@ def _load_arms(
     return loaded
 
 
-def _laid(config: AblationConfig, tree: Tree, overrides: Sequence[str], arm: str | None) -> Layers:
+def _laid(config: AblationConfig, tree: Node, overrides: Sequence[str], arm: str | None) -> Layers:
     """Base, common part, overrides and arm, later ones over earlier ones."""
-    written = tree.find(("base",))
-    assert written is not None
-    place = Path() if written.origin.is_override else Path(written.origin.file).parent
-    layers = read_layers((place / config.base,), ())
-    if not layers.usable:
-        raise ConfigError("\n".join(map(str, layers.mistakes)))
-    layers.root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
-    for text in overrides:
-        override(layers, text)
+    origin = tree.origin_of(("base",))
+    folder = Path() if origin.is_override else Path(origin.file).parent
+    layers = read_layers((folder / config.base,), ())
+    root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
+    root = lay_overrides(root, overrides)
     if arm is not None:
         over = tree.find(("arms", arm))
         assert over is not None
-        layers.root = merge(layers.root, over)
-    return layers
+        root = merge(root, over)
+    return Layers(root, layers.texts)
 
 
-def _check_orders(config: AblationConfig, tree: Tree, base: RunConfig) -> None:
+def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
     """Every order has every stage of the base once.
 
     Raises:
@@ -203,7 +190,7 @@ def _check_orders(config: AblationConfig, tree: Tree, base: RunConfig) -> None:
             strange = [task for task in order if task not in tasks]
             hint = nearest(strange[0], tasks) if strange else ""
             mistake = Mistake(
-                tree.origin(("orders", name)),
+                tree.origin_of(("orders", name)),
                 ("orders", name),
                 f"not an order of the base's stages, got {', '.join(order)}. Expected each of "
                 f"{', '.join(tasks)} once.{hint}",
@@ -211,7 +198,7 @@ def _check_orders(config: AblationConfig, tree: Tree, base: RunConfig) -> None:
             raise ConfigError(str(mistake))
 
 
-def _runs(config: AblationConfig, tree: Tree, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
+def _runs(config: AblationConfig, tree: Node, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
     for seed in config.seeds:
         for arm, run in arms.items():
             has_own = tree.find(("arms", arm, "stages")) is not None
@@ -235,7 +222,7 @@ def _finished(
         by_task = {stage.task: stage for stage in run.stages}
         stages = tuple(by_task[task] for task in tasks)
     tracking = run.tracking
-    if tracking is not None:
+    if isinstance(tracking, MlflowConfig):
         tracking = tracking.model_copy(update={"experiment": tracking.experiment or config.name})
     return run.model_copy(
         update={

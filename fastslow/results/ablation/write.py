@@ -115,7 +115,7 @@ def write_result(result: Result, folder: Path) -> None:
         "differences.csv": differences_csv(result),
     }
     write_files(folder, {name: text.encode() for name, text in texts.items()})
-    write_figures(folder / "figures", figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
+    write_figures(folder, figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

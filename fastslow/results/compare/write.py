@@ -59,7 +59,7 @@ def write_comparison(found: Comparison, folder: Path) -> tuple[Path, ...]:
         "compare.json": json_text(found),
         "scores.csv": scores_csv(found),
     }
-    write_figures(folder / "figures", drawings, NAMES)
+    write_figures(folder, drawings, NAMES)
     return write_files(folder, {name: text.encode() for name, text in texts.items()})
 
 

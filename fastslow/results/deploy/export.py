@@ -7,6 +7,7 @@ scored. No pickle is read or written.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.files import make_folder
 from fastslow.core.text import visible
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy import model_store
@@ -59,8 +61,8 @@ def export(
     """
     made = _read(run, stage, merge)
     name = made.standing.folder.name + ("-merged" if merge else "")
-    target = run / "export" / name if out is None else out
-    with _new_folder(target) as folder:
+    root, inner = (run, f"export/{name}") if out is None else (out.parent, out.name)
+    with _new_folder(root, inner) as folder:
         write_adapters(made, folder)
         settings = write_tokenizer(made, folder)
         if merge:
@@ -69,7 +71,7 @@ def export(
         rank = max(lora_ranks(made), default=None)
         (folder / CARD_FILE).write_text(card(made, rank), encoding="utf-8")
         write_index(made, folder)
-    return target
+    return root / inner
 
 
 def _read(run: Path, stage: int | None, merge: bool) -> Exported:
@@ -145,25 +147,26 @@ def _task(
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that becomes it when everything in it was written."""
-    if target.exists():
+def _new_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder that becomes `name` under `root` when everything in it was written."""
+    target = root / name
+    if os.path.lexists(target):
         raise CheckpointError(
             f"{target}: exists already, and an export overwrites nothing. Remove it, or name "
             "another folder with --out."
         )
-    beside = None
+    staging = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        beside.chmod(0o755)
-        yield beside
-        beside.rename(target)
+        parent = make_folder(root, Path(name).parent)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
+        staging.chmod(0o755)
+        yield staging
+        staging.rename(target)
     except OSError as error:
         raise CheckpointError(
             f"{target}: the export cannot be written, got {error}. Check free space and "
             "permissions; nothing was left behind."
         ) from error
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import disk_errors, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
@@ -78,17 +79,9 @@ def write_verdict(run: Path, verdict: Verdict) -> Path:
         CheckpointError: It cannot be written.
     """
     path = verdict_path(run)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_bytes(verdict_text(verdict).encode())
-        beside.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written, got {error.strerror}. Without the file a verdict cannot "
-            "be checked later; check free space and permissions, then judge again."
-        ) from error
-    return path
+    failure = "cannot be written, and without the file a verdict cannot be checked later"
+    with disk_errors(path, failure, "judge again"):
+        return write_file(run, path.relative_to(run).as_posix(), verdict_text(verdict))
 
 
 def recompute_verdict(run: Path) -> Verdict:

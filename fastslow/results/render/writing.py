@@ -3,22 +3,26 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fastslow.core.errors import CheckpointError
+from fastslow.core.files import disk_errors, make_folder, write_file
 from fastslow.results.render.drawing import Drawing
+
+FIGURES = "figures"
 
 
 def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
-    """Write figures as PNG and SVG; of `names`, those no longer drawn are removed.
+    """Write figures as PNG and SVG to `figures/`; of `names`, those no longer drawn are removed.
 
     Raises:
         CheckpointError: They cannot be written.
     """
-    files = {f"{drawing.name}.svg": drawing.svg.encode() for drawing in drawings}
-    write_files(folder, files | {f"{drawing.name}.png": drawing.png for drawing in drawings})
-    for name in names:
-        for kind in ("svg", "png"):
-            if f"{name}.svg" not in files:
-                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+    with disk_errors(folder / FIGURES, "cannot be written", "run the command again"):
+        make_folder(folder, FIGURES)
+        for name in {*names} - {drawing.name for drawing in drawings}:
+            for kind in ("svg", "png"):
+                (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)
+    files = {f"{FIGURES}/{drawing.name}.svg": drawing.svg.encode() for drawing in drawings}
+    pictures = {f"{FIGURES}/{drawing.name}.png": drawing.png for drawing in drawings}
+    write_files(folder, files | pictures)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
@@ -29,17 +33,6 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
     """
     written = []
     for name, content in files.items():
-        path = folder / name
-        beside = folder / f"{name}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)  # it may be a link to somewhere else
-            beside.write_bytes(content)
-            beside.replace(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be written, got {error.strerror}. "
-                "Check free space and permissions, then run the command again."
-            ) from error
-        written.append(path)
+        with disk_errors(folder / name, "cannot be written", "run the command again"):
+            written.append(write_file(folder, name, content))
     return tuple(written)

@@ -58,7 +58,7 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
         "report.html": page(report, rows, read_prompts(run_path), drawings),
         "scores.csv": scores_csv(report),
     }
-    write_figures(run_path / "figures", drawings, NAMES)
+    write_figures(run_path, drawings, NAMES)
     return write_files(run_path, {name: text.encode() for name, text in texts.items()})
 
 

@@ -1,7 +1,7 @@
 """A grader for answers that are programs: runs them, and compares what they print.
 
-Programs run in the closed room of `run.py`; what is right is known here and not in there, so a
-program can only be right by printing it. For tasks declared with `runs_code=True`.
+Programs run in the closed room of `run.py`; the right answer is known here and not in there, so
+a program can only be right by printing it. For tasks declared with `runs_code=True`.
 """
 
 import re
@@ -12,7 +12,7 @@ from functools import lru_cache
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Example, Grade
 from fastslow.task.graders import CORRECT, quote
-from fastslow.task.sandbox.run import Limits, Ran, run_program
+from fastslow.task.sandbox.run import Limits, ProgramResult, run_program
 
 _FENCED = re.compile(r"```[a-z0-9]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 MAX_SOURCE_CHARS = 20_000
@@ -23,9 +23,9 @@ REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a program is given and what it should print."""
+    """The input of a program and the output it should print."""
 
-    given: str
+    stdin: str
     """Standard input."""
     expected: str
     """Standard output; white space at both ends does not count."""
@@ -47,9 +47,9 @@ def program_grader(
     """
 
     @lru_cache(REMEMBERED)
-    def ran(source: str, given: str) -> Ran:
+    def run(source: str, stdin: str) -> ProgramResult:
         try:
-            return run_program(source, given, limits)
+            return run_program(source, stdin, limits)
         except OSError as err:
             raise EvaluationError(f"grader: a program could not be run: {err}") from err
 
@@ -60,12 +60,12 @@ def program_grader(
         if len(source) > MAX_SOURCE_CHARS:
             return Grade(0.0, f"The program is longer than {MAX_SOURCE_CHARS} characters.")
         for case in cases(example):
-            done = ran(source, case.given)
-            when = f"given {quote(case.given.strip())}"
-            if done.ending != "done":
-                return Grade(0.0, f"The program, {when}, was {done.ending}: {done.complaint}")
-            if done.output.strip() != case.expected.strip():
-                wrote = f"wrote {quote(done.output.strip())}, not {quote(case.expected.strip())}"
+            result = run(source, case.stdin)
+            when = f"given {quote(case.stdin.strip())}"
+            if result.ending != "done":
+                return Grade(0.0, f"The program, {when}, was {result.ending}: {result.complaint}")
+            if result.output.strip() != case.expected.strip():
+                wrote = f"wrote {quote(result.output.strip())}, not {quote(case.expected.strip())}"
                 return Grade(0.0, f"The program, {when}, {wrote}.")
         return Grade(1.0, CORRECT)
 

@@ -43,7 +43,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main() -> NoReturn:
     """Build the room, run the program in it, and leave as it left."""
     settings = json.loads(sys.argv[1])
-    program, _, given = sys.stdin.buffer.read().partition(b"\0")
+    program, _, stdin = sys.stdin.buffer.read().partition(b"\0")
     try:
         _die_with_parent()
         user, group = os.geteuid(), os.getegid()
@@ -53,7 +53,7 @@ def main() -> NoReturn:
         _write("/proc/self/gid_map", f"{_INSIDE_ID} {group} 1")
         _build_root(settings)
         (Path("/work") / "program.py").write_bytes(program)
-        (Path("/work") / "given").write_bytes(given)
+        (Path("/work") / "given").write_bytes(stdin)
     except OSError as err:
         sys.stderr.write(f"{err}\n")
         os._exit(1)

@@ -44,8 +44,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of a program."""
+class ProgramResult:
+    """How a program ended, and its output."""
 
     ending: Ending
     output: str
@@ -54,12 +54,12 @@ class Ran:
     """The last line of its standard error, shortened and visible; empty if there was none."""
 
 
-def run_program(source: str, given: str = "", limits: Limits | None = None) -> Ran:
+def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> ProgramResult:
     """Run Python source, the standard library at hand, and wait for its end.
 
     Args:
         source: Untrusted text.
-        given: What it can read from standard input.
+        stdin: What it can read from standard input.
         limits: What it may use; None takes the defaults.
 
     Raises:
@@ -82,7 +82,7 @@ def run_program(source: str, given: str = "", limits: Limits | None = None) -> R
         )
         os.close(ready)
         try:
-            ending, output, said = _watch(process, body + b"\0" + given.encode(), limits)
+            ending, output, errors = _watch(process, body + b"\0" + stdin.encode(), limits)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -93,7 +93,7 @@ def run_program(source: str, given: str = "", limits: Limits | None = None) -> R
                     pipe.close()
         was_run = os.read(listen, len(jail.READY)) == jail.READY
         os.close(listen)
-    lines = said.decode(errors="replace").strip().splitlines()
+    lines = errors.decode(errors="replace").strip().splitlines()
     complaint = shorten(lines[-1], 200) if lines else ""
     if not was_run:
         raise OSError(f"no closed room for programs can be built here: {complaint}")
@@ -101,7 +101,7 @@ def run_program(source: str, given: str = "", limits: Limits | None = None) -> R
         ending = "ended by an error"
         if process.returncode == 128 + signal.SIGKILL:
             ending = "too slow"
-    return Ran(ending, output.decode(errors="replace"), complaint)
+    return ProgramResult(ending, output.decode(errors="replace"), complaint)
 
 
 @cache
@@ -113,10 +113,10 @@ def why_unavailable() -> str | None:
     if not sys.platform.startswith("linux"):
         return f"closed rooms for programs are made of Linux namespaces, this is {sys.platform}"
     try:
-        ran = run_program("print(6 * 7)")
+        trial = run_program("print(6 * 7)")
     except OSError as err:
         return str(err)
-    return None if ran.output == "42\n" else f"a trial program {ran.ending}: {ran.complaint}"
+    return None if trial.output == "42\n" else f"a trial program {trial.ending}: {trial.complaint}"
 
 
 def _watch(
@@ -147,14 +147,14 @@ def _watch(
                 written[pipe] += data
                 if not data:
                     waiting.unregister(pipe)
-            if any(len(found) > limits.output_bytes for found in written.values()):
+            if any(len(output) > limits.output_bytes for output in written.values()):
                 ending = "too talkative"
             elif time.monotonic() > deadline:
                 ending = "too slow"
     if ending == "done":
         process.wait()
-    found = [bytes(part[: limits.output_bytes]) for part in written.values()]
-    return ending, found[0], found[1]
+    outputs = [bytes(part[: limits.output_bytes]) for part in written.values()]
+    return ending, outputs[0], outputs[1]
 
 
 def _feed(handle: int, body: bytes) -> bytes:
@@ -194,5 +194,5 @@ def _visible() -> list[str]:
     standard = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
     libraries = [str(sysconfig.get_config_var("LIBDIR") or "")]
     system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
-    wanted = dict.fromkeys([*system, *libraries, *standard, _python()])
-    return [path for path in wanted if path and Path(path).exists()]
+    paths = dict.fromkeys([*system, *libraries, *standard, _python()])
+    return [path for path in paths if path and Path(path).exists()]

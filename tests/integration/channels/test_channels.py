@@ -15,7 +15,8 @@ from fastslow.channels.fast.channel import FastChannel
 from fastslow.channels.fast.dspy_bridge import Metric, PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast.dspy_programs import load_program, save_programs
 from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, spread_answers
-from fastslow.channels.fast.scorer import FastSettings, TextScorer
+from fastslow.channels.fast.scorer import TextScorer
+from fastslow.channels.fast.settings import FastSettings
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.remedies.kl_budget import kl_budget
@@ -301,7 +302,7 @@ def test_fast_phase_is_the_same_with_other_thread_counts(
     found = []
     for threads in (1, 4):
         moved.populations.clear()
-        channel = FastChannel(replace(FAST, threads=threads), DEMOS)
+        channel = FastChannel(FAST.model_copy(update={"threads": threads}), DEMOS)
         channel.adapt(moved, uneven(task), anchors[0], 1, silent)
         found.append(moved.populations[task.name])
     assert found[0] == found[1]

@@ -27,7 +27,8 @@ from fastslow.channels.fast.dspy_bridge import (
     language_model,
 )
 from fastslow.channels.fast.optimizers.demos import DemosSearch
-from fastslow.channels.fast.scorer import FastSettings, TextScorer, isolated, scores_by_id
+from fastslow.channels.fast.scorer import TextScorer, isolated, scores_by_id
+from fastslow.channels.fast.settings import FastSettings
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Completion, Grade, Sampling, TokenIds
@@ -229,7 +230,7 @@ def test_demonstrations_are_scored_and_kept_in_the_order_asked_for(moved: Policy
 def test_every_order_keeps_to_the_budget_and_repeats_itself(
     moved: Policy, task: Task, anchors: list[Anchor], order: Any
 ) -> None:
-    settings = replace(SETTINGS, metric_calls=32)
+    settings = SETTINGS.model_copy(update={"metric_calls": 32})
     channel = FastChannel(settings, DemosSearch(demonstrations=2, order=order))
     found = []
     for _ in range(2):

@@ -18,8 +18,9 @@ from fastslow.channels.fast.optimizers.gepa import REFUSED_IN_A_ROW, GepaSearch
 from fastslow.channels.fast.optimizers.mipro import MiproSearch
 from fastslow.channels.fast.optimizers.simba import SimbaSearch
 from fastslow.channels.fast.reflection.endpoint import Answer, NoAnswer
-from fastslow.channels.fast.reflection.lm import Reflection, ReflectionSettings
-from fastslow.channels.fast.scorer import FastSettings, TextScorer
+from fastslow.channels.fast.reflection.lm import Reflection
+from fastslow.channels.fast.scorer import TextScorer
+from fastslow.channels.fast.settings import FastSettings, ReflectionSettings
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
@@ -146,7 +147,7 @@ def obedient(policy: Policy) -> Policy:
 
 def adapt(policy: Policy, task: Task, anchor: Anchor, optimizer: Optimizer, **settings: Any) -> Any:
     reflection = getattr(optimizer, "reflection", None)
-    channel = FastChannel(replace(FAST, **settings), optimizer, reflection)
+    channel = FastChannel(FAST.model_copy(update=settings), optimizer, reflection)
     return channel.adapt(policy, task, anchor, 1, silent)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from fastslow.channels.fast.dspy_bridge import (
 )
 from fastslow.channels.fast.feedback import feedback
 from fastslow.channels.fast.reflection.endpoint import NO_KEY, find_key, is_local
-from fastslow.channels.fast.reflection.lm import Reflection, ReflectionSettings
+from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import isolated
+from fastslow.channels.fast.settings import ReflectionSettings
 from fastslow.core.errors import ChannelError, ConfigError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Sampling
@@ -46,7 +46,7 @@ def asked(reflection: Reflection, text: str = "Write.") -> str:
 
 
 def test_self_answers_with_the_base_and_draws_no_rollout(moved: Policy) -> None:
-    reflection = Reflection(replace(OWN, temperature=0.0))
+    reflection = Reflection(OWN.model_copy(update={"temperature": 0.0}))
     with reflection.phase(moved, seed=1):
         answer = asked(reflection)
     ids = moved.renderer.message_ids([{"role": "user", "content": "Write."}])

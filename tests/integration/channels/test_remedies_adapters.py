@@ -115,7 +115,7 @@ def test_each_stage_has_its_own_adapter_and_each_task_is_given_its_own(
     for policy in (moved, again):
         found = {}
         for task in ("first", "second", "unseen"):
-            with policy.adapters.of(task):
+            with policy.adapters.serving(task):
                 found[task] = policy.weights_fingerprint()
         assert found == {"first": first, "second": second, "unseen": second}
         assert policy.weights_fingerprint() == second

@@ -149,7 +149,7 @@ def test_a_resume_point_with_right_checksums_and_wrong_content_is_passed_over(
         found = run_dir.load_state()
         assert found is not None
         assert found[1].name == "000-000"
-        assert "state.json says nothing usable" in run_dir.warnings[0]
+        assert "state.json is not usable" in run_dir.warnings[0]
 
 
 @pytest.mark.parametrize("word", ["x" * 5000, "a=" + "b" * 5000, "\x1b[2J", "~nobody/x", "a\udc80"])

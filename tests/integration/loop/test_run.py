@@ -387,7 +387,7 @@ def test_fast_only_never_changes_a_weight(tmp_path: Path, toy: list[str]) -> Non
     assert {r.sample.weights for r in rows} == {"base"}
     cycles = [e for e in read_events(run / "events.jsonl") if isinstance(e, CycleEvent)]
     assert all((e.metrics["fast/proposals"] or 0) >= 2 for e in cycles)
-    assert all("every text scores 0" in e.notes[0] for e in cycles)  # this model writes no letter
+    assert all("every prompt scores 0" in e.notes[0] for e in cycles)  # this model writes no letter
     assert (run / "stages").is_dir()
 
 

@@ -22,8 +22,7 @@ from fastslow.core.types import Example, Grade
 from fastslow.loop import evaluation, launch
 from fastslow.loop.signals import Stopped
 from fastslow.measure.evaluator import Evaluator
-from fastslow.records.events import CycleEvent
-from fastslow.records.jsonl import read_events
+from fastslow.records.jsonl import read_scores
 from fastslow.task.definition import Task, TaskConfig, task
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, newest, newest_point, no_report, outcome, start
@@ -136,7 +135,7 @@ class Restless(TaskConfig):
 
 @task(name="restless", version=1, source="made here")
 def restless(config: Restless) -> Task:
-    """Scores that depend on every global generator there is."""
+    """Scores that depend on every global generator there is: the same for the same answer."""
 
     def examples(split: str, count: int) -> tuple[Example, ...]:
         return tuple(Example(f"{split}-{i}", f"{split} {i}", "a") for i in range(count))
@@ -155,7 +154,7 @@ def restless(config: Restless) -> Task:
     )
 
 
-def test_generators_that_a_grader_draws_from_go_on_where_they_were(
+def test_a_grader_that_draws_gives_an_answer_the_same_grade_also_after_a_resume(
     tmp_path: Path, model: str, signalled: Callable[..., None]
 ) -> None:
     graded = TOY.replace("tests.support.toy_tasks:letters", f"{__name__}:restless")
@@ -166,10 +165,10 @@ def test_generators_that_a_grader_draws_from_go_on_where_they_were(
         start(tmp_path, [model, "fast=null"], graded)
     resumed = launch.resume(newest(tmp_path), no_report)
     assert outcome(resumed) == outcome(undisturbed)
-    events = read_events(resumed / "events.jsonl")
-    assert (
-        len({event.metrics["slow/reward"] for event in events if isinstance(event, CycleEvent)}) > 1
-    )
+    rows = [row.sample for row in read_scores(resumed / "scores.jsonl")]
+    by_answer = {(row.example, row.completion): row.score for row in rows}
+    assert [by_answer[row.example, row.completion] for row in rows] == [row.score for row in rows]
+    assert len(set(by_answer.values())) > 1
 
 
 def test_sigterm_to_the_command_line_ends_with_143_and_says_how_to_go_on(
@@ -191,6 +190,6 @@ def test_sigterm_to_the_command_line_ends_with_143_and_says_how_to_go_on(
         said = "".join(lines)
     assert process.returncode == 143
     assert "Stopping after the step in hand." in said
-    assert "To go on: fastslow resume runs/" in said
+    assert "To continue: fastslow resume runs/" in said
     assert said.endswith("Terminated.\n")
     assert json.loads((newest(tmp_path) / "run.json").read_text())["state"] == "interrupted"

@@ -3,7 +3,7 @@
 import random
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from fastslow.core.types import Sampling, TokenIds
 from fastslow.policy.adapter.lora import adapter_fingerprint, load_adapter, save_adapter
 from fastslow.policy.adapter.parts import FROZEN, TRAINED, concatenated, freeze_trained
 from fastslow.policy.engine import onednn, torch_engine
-from fastslow.policy.engine.layouts import LAYOUTS, Layout, cheapest, score_completions
+from fastslow.policy.engine.layouts import Layout, cheapest, score_completions
 from fastslow.policy.engine.onednn import EXACT, allow_onednn
 from fastslow.policy.engine.prefixes import shared_prefixes
 from fastslow.policy.engine.torch_engine import TorchEngine
-from fastslow.policy.engine.trie import lay_out, merge
+from fastslow.policy.engine.trie import merge, pack
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.policy.render import Renderer, chat_messages
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -69,7 +69,7 @@ def test_an_answer_ends_with_the_token_the_template_ends_a_turn_with() -> None:
     assert Renderer(tokenizer).stop_id == vocabulary["<|endoftext|>"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])
 def test_every_layout_gives_the_loss_and_gradient_of_single_rows(
     family: str, layout: Layout
@@ -153,7 +153,7 @@ def test_layouts_agree_in_bfloat16_and_with_gradient_checkpointing(moved: Policy
 
     expected = score_completions(moved.model, *rows, layout="padded").logprobs
     half = moved.model.to(torch.bfloat16)
-    for layout in LAYOUTS:
+    for layout in get_args(Layout):
         scored = score_completions(half, *rows, layout=layout)
         torch.testing.assert_close(scored.logprobs, expected, atol=0.05, rtol=0)
 
@@ -162,7 +162,7 @@ def test_temperature_divides_the_logits_in_every_layout(moved: Policy) -> None:
     rows = rows_of(moved)
     single = moved.model(input_ids=torch.tensor([rows[0][0] + rows[1][0]])).logits[0]
     expected = torch.log_softmax(single[len(rows[0][0]) - 1] / 0.7, -1)[rows[1][0][0]]
-    for layout in LAYOUTS:
+    for layout in get_args(Layout):
         scored = score_completions(moved.model, *rows, temperature=0.7, layout=layout)
         torch.testing.assert_close(scored.logprobs[0, 0], expected, atol=1e-5, rtol=0)
 
@@ -222,17 +222,17 @@ def test_trie_holds_each_shared_token_once() -> None:
 def test_blocks_see_the_beginnings_of_their_rows_and_nothing_else(
     rows: list[list[int]], limit: int
 ) -> None:
-    laid_out = lay_out(merge([tuple(row) for row in rows]), limit)
-    size = len(laid_out.tokens)
+    packed = pack(merge([tuple(row) for row in rows]), limit)
+    size = len(packed.tokens)
     seen = torch.zeros(size, size, dtype=torch.bool)
-    for block in laid_out.blocks:
-        columns = [at for piece in block.seen for at in range(piece.start, piece.stop)]
-        assert block.own.stop - block.own.start <= limit
-        seen[block.own.start : block.own.stop, torch.tensor(columns)] = block.mask
+    for block in packed.blocks:
+        columns = [place for piece in block.keys for place in range(piece.start, piece.stop)]
+        assert block.queries.stop - block.queries.start <= limit
+        seen[block.queries.start : block.queries.stop, torch.tensor(columns)] = block.mask
     expected = torch.zeros_like(seen)
-    for row, path in zip(rows, laid_out.paths, strict=True):
-        assert laid_out.tokens[list(path)].tolist() == row
-        assert laid_out.depth[list(path)].tolist() == list(range(len(row)))
+    for row, path in zip(rows, packed.paths, strict=True):
+        assert packed.tokens[list(path)].tolist() == row
+        assert packed.depth[list(path)].tolist() == list(range(len(row)))
         for end, node in enumerate(path):
             expected[node, list(path[: end + 1])] = True
     assert torch.equal(seen, expected)
@@ -488,5 +488,5 @@ def test_a_hub_that_cannot_be_reached_gives_one_line_that_says_what_to_do() -> N
         load_policy("some-org/no-such-model")
     message = str(raised.value)
     assert "\n" not in message
-    assert "'some-org/no-such-model' is no folder here and could not be loaded" in message
+    assert "'some-org/no-such-model' is not a folder here and could not be loaded" in message
     assert "model.name=smollm2-135m-instruct" in message

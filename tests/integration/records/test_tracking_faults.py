@@ -1,24 +1,32 @@
-"""MLflow locked, gone or interrupted while a run goes on: nothing lost, nothing twice."""
+"""MLflow locked, gone or interrupted during a run: nothing lost, nothing twice."""
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.cli.main import main
+from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.loop import launch
 from fastslow.loop.signals import Stopped
-from fastslow.records.tracking.tracker import MlflowTracker
+from fastslow.records.tracking import live
+from fastslow.records.tracking.live import Tracking
+from fastslow.records.tracking.mlflow import MlflowTracker
+from fastslow.results.report import write_report
 from tests.support.paths import ROOT
-from tests.support.runs import TOY, newest, no_report, outcome, start
+from tests.support.runs import TOY, newest, outcome, start
 
 TRACKED = TOY.replace("tracking: null", "tracking: {kind: mlflow}")
 
@@ -49,113 +57,151 @@ def tracked(folder: Path, experiment: str) -> dict[str, Any]:
     }
 
 
-def tell(tracker: MlflowTracker, steps: range) -> None:
-    with tracker.run("demo", {"seed": 1}), tracker.stage(0, "continent"):
+def tell(tracker: Tracker, folder: Path, steps: range) -> Tracking:
+    live = Tracking(tracker, TrackedRun("demo", "0" * 32, folder, {"seed": 1}))
+    with live.run(), live.stage(0, "continent"):
         for step in steps:
-            tracker.log({"slow/reward": step / 8}, step)
+            live.log({"slow/reward": step / 8}, step)
+    return live
 
 
-def test_a_locked_database_does_not_hold_the_run_up_and_gets_everything_later(
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return start(folder, shape(tiny_folder, "undisturbed"), TRACKED, write_report)
+
+
+def shape(tiny_folder: Path, name: str) -> list[str]:
+    return [f"model.name={tiny_folder}", f"name={name}"]
+
+
+def in_mlflow(run: Path, name: str) -> dict[str, Any]:
+    """What MLflow knows of a run, but for its name."""
+    runs = tracked(run.parent, name)
+    assert runs["whole"][1].pop("name") == name
+    return runs
+
+
+@contextlib.contextmanager
+def locked_database(folder: Path) -> Iterator[None]:
+    """Another program holds MLflow's SQLite file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    MlflowTracker(folder).prepare()
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield
+        database.rollback()
+
+
+def test_a_locked_database_does_not_hold_the_run_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    tell(MlflowTracker(tmp_path, undisturbed, experiment="undisturbed"), range(4))
-    database = sqlite3.connect(tmp_path / "mlflow.db")
-    database.execute("BEGIN EXCLUSIVE")
-    tracker = MlflowTracker(tmp_path, tmp_path, experiment="locked")
     started = time.monotonic()
-    with caplog.at_level(logging.WARNING, logger="fastslow.records.tracking.tracker"):
-        tell(tracker, range(3))
+    with locked_database(tmp_path), caplog.at_level(logging.WARNING, logger=live.__name__):
+        tracking = tell(MlflowTracker(tmp_path, experiment="locked"), tmp_path, range(3))
     assert time.monotonic() - started < 10
-    assert tracker.num_pending == 8  # two runs opened and closed, parameters, three points
+    assert tracking.num_failures == 7  # two runs opened and closed, three points
     assert "database is locked" in caplog.text
-    assert f"To send them once it is back: fastslow resume {tmp_path}" in caplog.text
-    database.rollback()
-    database.close()
-
-    again = MlflowTracker(tmp_path, tmp_path, experiment="locked")
-    tell(again, range(1, 4))  # from its last resume point, so two points come again
-    assert (again.num_failures, again.num_pending) == (0, 0)
-    assert tracked(tmp_path, "locked") == tracked(tmp_path, "undisturbed")
+    assert f"To send what was missed: fastslow track {tmp_path}" in caplog.text
 
 
-def test_a_database_that_was_removed_gets_the_whole_run_again(tmp_path: Path) -> None:
-    tell(MlflowTracker(tmp_path, tmp_path, experiment="one"), range(3))
-    before = tracked(tmp_path, "one")
-    (tmp_path / "mlflow.db").rename(tmp_path / "lost.db")
-    tell(MlflowTracker(tmp_path, tmp_path, experiment="one"), range(3))
-    assert tracked(tmp_path, "one") == before
+@pytest.mark.parametrize("command", ["track", "resume"])
+def test_what_a_tracker_missed_is_sent_from_the_records(
+    undisturbed: Path, tmp_path: Path, tiny_folder: Path, command: str
+) -> None:
+    with locked_database(tmp_path / "runs"):
+        run = start(tmp_path, shape(tiny_folder, "missed"), TRACKED, write_report)
+    assert main([command, str(run)]) == 0
+    found, expected = in_mlflow(run, "missed"), in_mlflow(undisturbed, "undisturbed")
+    assert set(found) == {"whole", "0", "1"}
+    assert found == expected
+    assert json.loads((run / "tracker.json").read_text())["missed"] is False
+    assert main([command, str(run)]) == 0  # once more changes nothing
+    assert in_mlflow(run, "missed") == expected
+
+
+def test_sending_a_run_again_sends_nothing_twice(undisturbed: Path) -> None:
+    before = tracked(undisturbed.parent, "undisturbed")
+    assert main(["track", str(undisturbed)]) == 0
+    assert tracked(undisturbed.parent, "undisturbed") == before
+
+
+def test_sending_to_a_tracker_that_is_away_says_so(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "runs" / undisturbed.name)
+    config = json.loads((run / "config.json").read_text())
+    config["runs_dir"] = str(run.parent)
+    (run / "config.json").write_text(json.dumps(config))
+    with locked_database(run.parent):
+        assert main(["track", str(run)]) == 1
+    assert "calls of the tracker failed, got OSError:" in capsys.readouterr().err
+    assert main(["track", str(run)]) == 0
 
 
 @pytest.mark.network
 def test_a_server_that_is_gone_does_not_hold_the_run_up(tmp_path: Path) -> None:
-    tracker = MlflowTracker(tmp_path, tmp_path, uri="http://127.0.0.1:9")
     started = time.monotonic()
-    tell(tracker, range(3))
+    tracking = tell(MlflowTracker(tmp_path, uri="http://127.0.0.1:9"), tmp_path, range(3))
     assert time.monotonic() - started < 20
-    assert tracker.num_pending == 8
+    assert tracking.num_failures == 7
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fastslow.records.tracking.mlflow import MlflowStore
-from fastslow.records.tracking.outbox import Outbox
-from fastslow.records.tracking.tracker import MlflowTracker
+from mlflow import MlflowClient
+from fastslow.core.tracker import TrackedRun
+from fastslow.records.tracking.live import Tracking
+from fastslow.records.tracking.mlflow import MlflowTracker
 
-folder, before = Path(sys.argv[1]), sys.argv[2]
-owner = Outbox if before == "add" else MlflowStore
-inner = getattr(owner, before)
-
-
-def killed(self, message):
-    if before == "add" and message["kind"] != "end":
-        return inner(self, message)
-    if before != "add":
-        inner(self, message)
-    os.kill(os.getpid(), signal.SIGKILL)
+folder, call = Path(sys.argv[1]), sys.argv[2]
+inner, calls = getattr(MlflowClient, call), iter(range(9))
 
 
-setattr(owner, before, killed)
-tracker = MlflowTracker(folder, folder, experiment="killed")
-with tracker.run("demo", {"seed": 1}), tracker.stage(0, "continent"):
-    tracker.log({"slow/reward": 0.0}, 0)
+def killed(*args, **kwargs):
+    inner(*args, **kwargs)
+    if call != "log_batch" or next(calls):  # the first one has the parameters
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+setattr(MlflowClient, call, killed)
+live = Tracking(MlflowTracker(folder), TrackedRun("demo", "0" * 32, folder, {"seed": 1}))
+with live.run(), live.stage(0, "continent"):
+    live.log({"slow/reward": 0.0}, 0)
 """
 
 
 def kill_at(folder: Path, call: str) -> None:
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder), call],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False,
     )
-    assert done.returncode == -signal.SIGKILL
+    assert ended.returncode == -signal.SIGKILL
 
 
-def test_a_stage_that_was_done_when_its_run_was_killed_does_not_stay_open(tmp_path: Path) -> None:
-    kill_at(tmp_path, "add")
-    again = MlflowTracker(tmp_path, tmp_path, experiment="killed")
-    with again.run("demo", {"seed": 1}):
-        """Resumed from the stage's resume point: it is not opened any more."""
-    assert {status for status, *_ in tracked(tmp_path, "killed").values()} == {"FINISHED"}
-
-
-@pytest.mark.parametrize("delivering", ["_made", "_metrics"])
-def test_a_kill_between_delivering_and_writing_it_down_makes_nothing_twice(
-    tmp_path: Path, delivering: str
+def test_a_stage_that_was_complete_when_its_run_was_killed_does_not_stay_open(
+    tmp_path: Path,
 ) -> None:
-    kill_at(tmp_path, delivering)
-    again = MlflowTracker(tmp_path, tmp_path, experiment="killed")
-    tell(again, range(3))
-    assert (again.num_failures, again.num_pending) == (0, 0)
-    found = tracked(tmp_path, "killed")
+    kill_at(tmp_path, "log_batch")
+    live = Tracking(MlflowTracker(tmp_path), TrackedRun("demo", "0" * 32, tmp_path, {"seed": 1}))
+    with live.run():
+        """Resumed from the stage's resume point: it is not opened any more."""
+    assert {status for status, *_ in tracked(tmp_path, "fastslow").values()} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch"])
+def test_a_kill_right_after_a_call_of_mlflow_makes_nothing_twice(tmp_path: Path, call: str) -> None:
+    kill_at(tmp_path, call)
+    assert tell(MlflowTracker(tmp_path), tmp_path, range(3)).num_failures == 0
+    found = tracked(tmp_path, "fastslow")
     assert set(found) == {"whole", "0"}
     assert found["0"][2] == {"slow/reward": [(0, 0.0), (1, 0.125), (2, 0.25)]}
 
 
-def test_a_resumed_run_goes_on_in_its_mlflow_runs_and_says_nothing_twice(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_run_continues_in_its_mlflow_runs_and_says_nothing_twice(
+    tmp_path: Path, tiny_folder: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner, calls = FastSlowTrainer.update, iter(range(99))
 
@@ -164,15 +210,9 @@ def test_a_resumed_run_goes_on_in_its_mlflow_runs_and_says_nothing_twice(
             raise Stopped(signal.SIGINT)
         return inner(*args)
 
-    shape = [f"model.name={tiny_folder}", "fast=null"]
-    undisturbed = start(tmp_path, [*shape, "name=undisturbed"], TRACKED)
     monkeypatch.setattr(FastSlowTrainer, "update", interrupted)
     with pytest.raises(Stopped):
-        start(tmp_path, [*shape, "name=stopped"], TRACKED)
-    resumed = launch.resume(newest(tmp_path), no_report)
-    found, expected = (tracked(tmp_path / "runs", name) for name in ("stopped", "undisturbed"))
-    found["whole"][1]["name"] = expected["whole"][1]["name"]
-    assert found == expected
+        start(tmp_path, shape(tiny_folder, "stopped"), TRACKED, write_report)
+    resumed = launch.resume(newest(tmp_path), write_report)
+    assert in_mlflow(resumed, "stopped") == in_mlflow(undisturbed, "undisturbed")
     assert outcome(resumed) == outcome(undisturbed)
-    ids = json.loads((resumed / "tracker.json").read_text())
-    assert {"run", "stage-0", "stage-1", "identity"} <= set(ids)

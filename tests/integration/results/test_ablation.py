@@ -121,7 +121,7 @@ def test_an_interrupt_stops_the_runs_and_a_failing_run_does_not_stop_the_others(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "To go on: fastslow ablate" in errors
+    assert "To continue: fastslow ablate" in errors
     [card] = home.glob("*/run.json")
     assert json.loads(card.read_text())["state"] == "interrupted"
 

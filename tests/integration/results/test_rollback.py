@@ -71,7 +71,7 @@ def test_after_a_rollback_the_earlier_scores_come_back_exactly(run: Path) -> Non
     evaluator = Evaluator(loaded.config.evaluation.test_examples, 4)
     before = recorded(run, 1)
     for name, task in build_tasks(loaded).items():
-        with policy.adapters.of(name):
+        with policy.adapters.serving(name):
             drawn = evaluator.score(policy, task, policy.live_program(task), "live")
         for one in drawn:
             old = before[name, one.example]

@@ -10,7 +10,7 @@ from fastslow.core.errors import ConfigError, TaskError
 from fastslow.core.types import Example
 from fastslow.task.registry import build_task, find_task
 from fastslow.task.sandbox.grader import Case, program_grader
-from fastslow.task.sandbox.run import Limits, Ran, run_program, why_unavailable
+from fastslow.task.sandbox.run import Limits, ProgramResult, run_program, why_unavailable
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 NETWORK = """
@@ -38,7 +38,7 @@ for path in ("/x", "/usr/lib/x", "/etc/x", "/tmp/x"):
 """
 
 
-def run(source: str, **limits: float) -> Ran:
+def run(source: str, **limits: float) -> ProgramResult:
     return run_program(source, limits=Limits(**limits))  # type: ignore[arg-type]  # whole numbers
 
 

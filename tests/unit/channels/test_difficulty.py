@@ -55,7 +55,7 @@ def test_groups_without_variance_are_dropped_and_counted() -> None:
     gate = DifficultyGate(DifficultyConfig())
     almost = 0.1 + 0.1 + 0.1  # not 0.3 in binary
     verdict = gate.judge([group(0, 0), group(1, 1), group(0.3, almost), group(0, 1)])
-    assert verdict.kept == (False, False, False, True)
+    assert verdict.trained == (False, False, False, True)
     assert verdict.metrics["zero_variance_frac"] == 0.75
     assert verdict.metrics["effective_groups"] == 1
 
@@ -70,9 +70,9 @@ def test_every_problem_is_in_one_band_and_shares_add_up_to_one() -> None:
 def test_a_band_that_is_not_trained_on_is_dropped_by_the_running_rate() -> None:
     gate = DifficultyGate(DifficultyConfig(train_bands=("medium", "easy")))
     one_of_eight = group(1, 0, 0, 0, 0, 0, 0, 0)
-    assert gate.judge([one_of_eight]).kept == (False,)
-    assert gate.judge([group(1, 1, 1, 1, 0, 0, 0, 0)]).kept == (True,)  # rate 0.31
-    assert gate.judge([one_of_eight]).kept == (False,)  # rate 0.22
+    assert gate.judge([one_of_eight]).trained == (False,)
+    assert gate.judge([group(1, 1, 1, 1, 0, 0, 0, 0)]).trained == (True,)  # rate 0.31
+    assert gate.judge([one_of_eight]).trained == (False,)  # rate 0.22
 
 
 def test_lucky_is_exactly_one_success() -> None:
@@ -162,7 +162,7 @@ def trained(settings: DifficultyConfig, seed: int, passes: int) -> dict[str, lis
             rewards = tuple(float(answer == key) for answer in answers)
             drawn = Group("toy", f"{index}", rewards, tuple((answer,) for answer in answers))
             verdict = gate.judge([drawn])
-            if not verdict.kept[0]:
+            if not verdict.trained[0]:
                 continue
             mean = sum(rewards) / GROUP
             deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (GROUP - 1))

@@ -10,7 +10,7 @@ from fastslow.channels.fast.demo_order import (
     ngrams,
     overlap,
 )
-from fastslow.config.fast import DemosConfig
+from fastslow.channels.fast.settings import DemosConfig
 from fastslow.config.models import RunConfig, StageConfig
 from fastslow.core.prompts import Demonstration
 

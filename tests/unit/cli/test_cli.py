@@ -53,7 +53,7 @@ def task_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    runs = ("train", "resume", "runs", "report", "probe", "prompts", "compare")
+    runs = ("train", "resume", "runs", "report", "probe", "track", "prompts", "compare")
     for command in ("check", *runs, "ablate", "gate", "rollback", "export", "tasks", "models"):
         assert f"  {command} " in printed
     assert "..." not in printed.split("Commands:")[1]
@@ -285,7 +285,7 @@ def test_a_run_given_by_its_name_gets_its_path(
     for given in (run.name, run.name[:9], "runs"):
         assert main([command, given]) == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"{given}: no run folder, got no run.json in it. ")
+        assert said.startswith(f"{given}: not a run folder (no run.json). ")
         assert str(run) in said
         assert str(other) not in said
     assert main(["gate", str(run), "--against", run.name]) == 2
@@ -299,7 +299,10 @@ def test_an_ablation_is_no_experiment_and_the_other_way_round(
 ) -> None:
     ablation = "configs/ablations/channels-tiny.yaml"
     assert main(["train", ablation]) == 2
-    assert f"got an ablation file. To run it: fastslow ablate {ablation}" in capsys.readouterr().err
+    assert (
+        f"an ablation file (it has arms). To run it: fastslow ablate {ablation}"
+        in capsys.readouterr().err
+    )
     assert main(["ablate", DEMO]) == 2
     assert f"To run one experiment: fastslow train {DEMO}" in capsys.readouterr().err
 
@@ -309,4 +312,4 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     stop.add_note("fastslow resume runs/0412-demo")
     with pytest.raises(KeyboardInterrupt), resume_hint():
         raise stop
-    assert capsys.readouterr().err == "\nTo go on: fastslow resume runs/0412-demo\n"
+    assert capsys.readouterr().err == "\nTo continue: fastslow resume runs/0412-demo\n"

@@ -6,12 +6,14 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.config.loading import layers
 from fastslow.config.loading.layers import MAX_BYTES, merge, read_layers
 from fastslow.config.loading.load import (
     LoadedConfig,
@@ -24,6 +26,7 @@ from fastslow.config.loading.load import (
 )
 from fastslow.config.loading.yaml_nodes import Node, Origin, compose
 from fastslow.core.errors import ConfigError
+from fastslow.core.files import open_regular
 from fastslow.results.ablation import is_ablation, read_plan
 from fastslow.task.definition import Task, TaskConfig, task
 from tests.support.paths import ROOT
@@ -79,13 +82,23 @@ RUN = f"name: run\nstages:\n  - task: {SHELF}\n"
 
 
 def test_three_mistakes_are_three_lines_with_file_line_and_advice(refusal: Refusal) -> None:
-    text = RUN + "fast:\n  populaton: 2\nseed: first\nslow:\n  group: 6\n"
+    text = RUN + "fast:\n  populaton: 2\nseed: first\nslow:\n  group: 1\n"
     assert refusal(text) == [
         "run.yaml:5: fast.populaton: unknown key, got 'populaton'. Did you mean 'population'?",
         "run.yaml:6: seed: wrong type, got 'first' (text). Expected a whole number >= 0 (seed).",
-        "run.yaml:8: slow.group: fast.population (K = 4) must divide slow.group (G = 6), so that "
+        "run.yaml:8: slow.group: out of range, got 1. Expected a whole number >= 2 (rollouts per "
+        "problem).",
+    ]
+
+
+def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal) -> None:
+    broken = "slow:\n  group: 6\n"
+    assert refusal(RUN + broken) == [
+        "run.yaml:5: slow.group: fast.population (K = 4) must divide slow.group (G = 6), so that "
         "every text gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
     ]
+    (line,) = refusal(RUN + broken + "seed: first\n")
+    assert line.startswith("run.yaml:6: seed: wrong type")
 
 
 @pytest.mark.parametrize(
@@ -188,22 +201,23 @@ def test_a_mistake_is_explained_in_one_line(refusal: Refusal, text: str, line: s
     assert refusal(RUN + text + "\n")[0] == "run.yaml:" + line.replace("{}", SHELF)
 
 
-def test_an_unknown_task_is_reported_beside_other_mistakes(refusal: Refusal) -> None:
-    lines = refusal("name: run\nseed: x\nstages:\n  - {task: no_such_task}\n")
-    assert lines[0].startswith("run.yaml:2: seed: wrong type, got 'x' (text).")
-    assert lines[1].startswith("run.yaml:4: stages.0.task: ")
-    assert "no_such_task" in lines[1]
+def test_every_unknown_task_is_reported_where_it_is_named(refusal: Refusal) -> None:
+    text = "name: run\nstages:\n  - {task: no_such_task}\ntasks:\n  b: {use: 'no.such:task'}\n"
+    lines = refusal(text)
+    assert lines[0].startswith("run.yaml:3: stages.0.task: task: no task.py for 'no_such_task' in ")
+    assert lines[1] == (
+        "run.yaml:5: tasks.b.use: task: no.such:task: no module 'no'. It must be importable: "
+        "install it, or put its folder on PYTHONPATH."
+    )
     assert len(lines) == 2
 
 
 def test_required_keys_are_missed_at_the_section_that_lacks_them(refusal: Refusal) -> None:
-    assert refusal("seed: 1\nstages:\n  - {cycles: 1}\nslow: {group: 6}\n") == [
+    assert refusal("seed: 1\nstages:\n  - {cycles: 1}\n") == [
         "run.yaml:1: name: missing, and it has no default. Expected text (lower-case letters, "
         "digits, - and _; first a letter or digit; at most 64).",
         "run.yaml:3: stages.0.task: missing, and it has no default. Expected text (letters, "
         "digits, and - _ . : inside, at most 100).",
-        "run.yaml:4: slow.group: fast.population (K = 4) must divide slow.group (G = 6), so that "
-        "every text gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
     ]
 
 
@@ -216,11 +230,10 @@ def test_a_rule_is_not_blamed_on_a_value_that_was_wrong_itself(refusal: Refusal)
 
 
 def test_a_wrong_list_entry_does_not_shift_the_lines_of_the_others(refusal: Refusal) -> None:
-    text = f"name: run\nstages:\n  - 7\n  - {{task: {SHELF}, fast: false, slow: false}}\n"
+    text = f"name: run\nstages:\n  - 7\n  - {{task: {SHELF}, cycles: 0}}\n"
     assert refusal(text) == [
         "run.yaml:3: stages.0: wrong type, got 7. Expected a mapping of keys.",
-        "run.yaml:4: stages.1.slow: `fast` and `slow` of this stage are both false, so it would "
-        "do nothing. Set one of them to true, or remove the stage.",
+        "run.yaml:4: stages.1.cycles: out of range, got 0. Expected a whole number > 0 (cycles).",
     ]
 
 
@@ -306,12 +319,29 @@ def test_a_missing_extended_file_is_reported_where_it_is_named(refusal: Refusal)
     ]
 
 
-def test_files_that_extend_each_other_without_end_stop(refusal: Refusal) -> None:
-    for level in range(8):
+def test_a_run_is_made_of_no_more_than_64_files(refusal: Refusal) -> None:
+    for level in range(80):
+        Path(f"{level}.yaml").write_text(f"extends: [{level + 1}.yaml]\n")
+    assert refusal("extends: 0.yaml\n") == [
+        "62.yaml:1: extends: more than 64 files are extended. Use fewer."
+    ]
+
+
+def test_a_file_that_is_extended_again_and_again_is_read_once(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in range(40):
         Path(f"{level}.yaml").write_text(f"extends: [{level + 1}.yaml, {level + 1}.yaml]\n")
-    Path("8.yaml").write_text("")
-    lines = refusal("extends: 0.yaml\n")
-    assert lines[0].endswith("extends: more than 64 files are extended. Use fewer.")
+    Path("40.yaml").write_text("seed: 7\n")
+    opened: list[Path] = []
+
+    def note_and_open(path: Path) -> BinaryIO:
+        opened.append(path)
+        return open_regular(path)
+
+    monkeypatch.setattr(layers, "open_regular", note_and_open)
+    assert load(RUN + "extends: 0.yaml\n").config.seed == 7
+    assert len(opened) == len(set(opened)) == 42
 
 
 def test_a_file_that_is_no_text_or_too_large_is_refused(refusal: Refusal, tmp_path: Path) -> None:
@@ -336,10 +366,10 @@ def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
         return compose(text, Origin("file", 1))[0]
 
     base = node("slow: {kind: grpo, lr: 1, lora: {rank: 8}}")
-    assert as_data(merge(base, node("slow: {kind: sft, epochs: 2}"))) == {
+    assert merge(base, node("slow: {kind: sft, epochs: 2}")).plain() == {
         "slow": {"kind": "sft", "epochs": 2}
     }
-    assert as_data(merge(base, node("slow: {kind: grpo, lora: {alpha: 1}}"))) == {
+    assert merge(base, node("slow: {kind: grpo, lora: {alpha: 1}}")).plain() == {
         "slow": {"kind": "grpo", "lr": 1, "lora": {"rank": 8, "alpha": 1}}
     }
 
@@ -363,11 +393,8 @@ def test_a_resolved_config_of_either_kind_is_read_back(load: Load, tmp_path: Pat
 
 def test_an_override_of_the_kind_drops_the_keys_of_the_other(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("slow: {kind: grpo, lr: 1}")
-    layers = read_layers((tmp_path / "a.yaml",), ("slow.kind=sft", "slow.epochs=2"))
-    assert isinstance(layers.root.value, dict)
-    slow = layers.root.value["slow"].value
-    assert isinstance(slow, dict)
-    assert {name: entry.value for name, entry in slow.items()} == {"kind": "sft", "epochs": 2}
+    root = read_layers((tmp_path / "a.yaml",), ("slow.kind=sft", "slow.epochs=2")).root
+    assert root.plain() == {"slow": {"kind": "sft", "epochs": 2}}
 
 
 names = st.text("xyz", min_size=1, max_size=1)
@@ -396,23 +423,17 @@ def paths(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [p for name, inner in value.items() for p in paths(inner, (*path, name))]
 
 
-def as_data(node: Node) -> object:
-    if isinstance(node.value, dict):
-        return {name: as_data(inner) for name, inner in node.value.items()}
-    return [as_data(item) for item in node.value] if isinstance(node.value, list) else node.value
-
-
 @settings(max_examples=50, deadline=None)
 @given(mappings, mappings)
 def test_merging_keeps_all_of_the_top_and_what_it_does_not_name(
     base: dict[str, object], top: dict[str, object]
 ) -> None:
-    merged = as_data(merge(as_node(base), as_node(top)))
+    merged = merge(as_node(base), as_node(top)).plain()
     assert isinstance(merged, dict)
     assert set(merged) == set(base) | set(top)
     assert all(at(merged, path) == at(top, path) for path in paths(top) if at(top, path) != {})
     assert all(merged[name] == base[name] for name in set(base) - set(top))
-    assert as_data(merge(as_node(base), as_node(base))) == base
+    assert merge(as_node(base), as_node(base)).plain() == base
 
 
 def only_config_errors(path: Path, overrides: tuple[str, ...] = ()) -> None:
@@ -512,10 +533,17 @@ def test_every_config_file_loads(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_fragment_is_still_checked(tmp_path: Path) -> None:
     path = tmp_path / "part.yaml"
-    path.write_text("slow: {group: 6}\nseed: x\n")
-    with pytest.raises(ConfigError) as caught:
-        check_fragment(path)
-    assert len(str(caught.value).splitlines()) == 2
+    path.write_text(f"tasks: {{a: {{use: '{SHELF}'}}}}\n")
+    check_fragment(path)
+    for text, place in (
+        ("seed: x", "seed"),
+        ("slow: {group: 6}", "slow.group"),
+        ("stages: [{task: no_such_task}]", "stages.0.task"),
+        ("tasks: {a: {use: no_such_task}}", "tasks.a.use"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=f"part.yaml:1: {place}: "):
+            check_fragment(path)
 
 
 def test_shipped_configs_are_found_from_anywhere(

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fastslow.channels.fast.settings import ReflectionSettings, SequenceConfig
 from fastslow.channels.slow.settings import GrpoConfig, SftConfig
-from fastslow.config.fast import ReflectionConfig, SequenceConfig
 from fastslow.config.loading.reference import model_keys, reference
-from fastslow.config.loading.validate import STAND_INS
 from fastslow.config.models import RunConfig
 from tests.support.paths import ROOT
 
@@ -134,11 +133,6 @@ def test_every_key_states_unit_source_and_meaning() -> None:
         assert key.is_section or (key.unit and key.source), key.name
 
 
-def test_every_required_key_has_a_stand_in() -> None:
-    required = {k.pattern[-1] for k in model_keys(RunConfig) if k.source == "required"}
-    assert required | {"stages"} == set(STAND_INS)
-
-
 def test_the_written_reference_is_what_the_models_say() -> None:
     written = (REPOSITORY / "docs/config.md").read_text(encoding="utf-8")
     assert written == reference(), "run: fastslow check --keys > docs/config.md"
@@ -166,17 +160,17 @@ def test_a_section_with_a_key_in_it_is_refused_and_the_key_not_repeated(
     written: dict[str, str],
 ) -> None:
     with pytest.raises(ValidationError) as caught:
-        ReflectionConfig.model_validate(written)
+        ReflectionSettings.model_validate(written)
     assert "hunter2" not in str(caught.value)
     assert "0123456789abcdef" not in str(caught.value)
 
 
 def test_the_reflection_lm_is_the_policy_itself_unless_another_is_named() -> None:
-    assert ReflectionConfig().model == "self"
+    assert ReflectionSettings().model == "self"
     local = {"model": "openai//models/tiny", "api_base": "http://127.0.0.1:8000/v1"}
-    assert ReflectionConfig.model_validate(local).api_base == local["api_base"]
+    assert ReflectionSettings.model_validate(local).api_base == local["api_base"]
     with pytest.raises(ValidationError, match="not an address"):
-        ReflectionConfig.model_validate({"api_base": "localhost:8000"})
+        ReflectionSettings.model_validate({"api_base": "localhost:8000"})
 
 
 def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:

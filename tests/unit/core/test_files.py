@@ -137,8 +137,8 @@ class Outer:
         ({"name": 1, "share": 1}, "name: expected text, got 1"),
         ({"name": "a", "share": True}, "share: expected a number, got True"),
         ({"name": "a", "share": 1, "inner": {}}, "inner: expected a list, got dict"),
-        ({"name": "a", "share": 1, "inner": [{"count": -1}]}, "inner.0: count: expected a whole"),
-        ({"name": "a", "share": 1, "inner": [{"count": 1.0}]}, "inner.0: count: expected a whole"),
+        ({"name": "a", "share": 1, "inner": [{"count": -1}]}, "inner.0.count: expected a whole"),
+        ({"name": "a", "share": 1, "inner": [{"count": 1.0}]}, "inner.0.count: expected a whole"),
     ],
 )
 def test_data_of_another_shape_is_refused_by_name(data: Any, said: str) -> None:

@@ -132,7 +132,7 @@ def test_overlap_is_one_with_itself_and_near_chance_with_something_else() -> Non
 def test_stages_that_adapt_different_matrices_have_no_overlap() -> None:
     def renamed() -> Iterator[WeightDelta]:
         for delta in update(noise(4, 4))():
-            yield WeightDelta("elsewhere", delta.base, delta.left, delta.right)
+            yield WeightDelta("elsewhere", delta.base, delta.left_factor, delta.right_factor)
 
     stages = {"a": update(noise(4, 4)), "b": renamed}
     geometries = {name: measure_geometry(deltas) for name, deltas in stages.items()}

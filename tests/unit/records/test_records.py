@@ -15,6 +15,8 @@ from fastslow.core.prompts import Candidate, Demonstration, Lineage, PromptProgr
 from fastslow.core.types import Metric, SampleScore
 from fastslow.records import events as ev
 from fastslow.records import jsonl as rec
+from fastslow.records.run_folder import RECORD_FILES
+from tests.support.paths import ROOT
 
 TEXT = PromptProgram("Say it.", (Demonstration("q", "a"),), Lineage("demos", "0f", 1, 0, "w1"))
 EVENTS: tuple[ev.Event, ...] = (
@@ -176,3 +178,26 @@ def test_lines_are_on_disk_without_closing_the_writer(tmp_path: Path, open_write
     writer = open_writer(tmp_path / "r.jsonl")
     writer.append(row())
     assert (tmp_path / "r.jsonl").stat().st_size == writer.position() > 0
+
+
+KEPT = [
+    path for path in (ROOT / "runs" / "reference").rglob("*.jsonl") if path.stem in RECORD_FILES
+]
+
+
+def test_every_kept_record_is_read_as_it_was_written() -> None:
+    assert len(KEPT) > 10
+    for path in KEPT:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        read = list(rec.read_records(path))
+        assert len(read) == len(lines)
+        for line, record in zip(lines, read, strict=True):
+            data = json.loads(json.dumps(rec.to_json(record)))
+            assert {name: data[name] for name in line} == line
+            assert repr({name: data[name] for name in line}) == repr(line)  # 1 is not 1.0
+            assert {data[name] for name in {*data} - {*line}} <= {
+                None,
+                False,
+                "matrix",
+                "with_text",
+            }

@@ -102,7 +102,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(run_dir: RunDir) -> None:
 
 
 def test_opening_what_is_no_run_folder_says_what_would_be(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no run folder, got no run\.json"):
+    with pytest.raises(CheckpointError, match=r"not a run folder \(no run\.json\)"):
         RunDir.open(tmp_path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli.main import main
+from fastslow.config.models import MlflowConfig
 from fastslow.core.errors import ConfigError, EvaluationError
 from fastslow.records.run_folder import RunDir
 from fastslow.results.ablation import is_ablation, read_plan
@@ -62,7 +63,7 @@ def test_every_arm_runs_under_every_seed() -> None:
     slow_only = made.runs[1].config
     assert (slow_only.seed, slow_only.fast, slow_only.cycle.optimizer_steps) == (3, None, 5)
     assert slow_only.evaluation.test_examples == 8
-    assert slow_only.tracking is not None
+    assert isinstance(slow_only.tracking, MlflowConfig)
     assert slow_only.tracking.experiment == "channels"
     assert len({run.hash for run in made.runs}) == 6
 

@@ -1,21 +1,34 @@
 """Graders that raise, hang or return nonsense: a score of 0 with the reason, up to a share."""
 
+import os
+import random
+import re
+import signal
+import sys
 import threading
+import time
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fastslow.core.errors import EvaluationError
+from fastslow.core.errors import EvaluationError, TaskError
 from fastslow.core.types import Example, Grade
 from fastslow.task.guarded_grader import GuardedGrader, guard_graders, guards
+from fastslow.task.registry import build_task
 from tests.support.toy_tasks import letters
 
 EXAMPLE = Example("e\x1b1", "question", "answer")
 
 
+LIMIT_S = 0.5
+
+
 def guarded(grade: Callable[[Example, str], Any], most: float = 1.0) -> GuardedGrader:
-    return GuardedGrader("alpha", grade, 0.05, most)
+    return GuardedGrader("alpha", grade, LIMIT_S, most)
 
 
 def raising(example: Example, text: str) -> Grade:
@@ -35,24 +48,53 @@ def hanging(example: Example, text: str) -> Grade:
             continue
 
 
+def backtracking(example: Example, text: str) -> Grade:
+    re.fullmatch(r"(a+)+b", "a" * 40)  # within C, which holds the interpreter
+    raise AssertionError
+
+
+def alarming(example: Example, text: str) -> Grade:
+    signal.signal(signal.SIGALRM, lambda *_: 1 / 0)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    time.sleep(1)
+    raise AssertionError
+
+
+def crashing(example: Example, text: str) -> Grade:
+    os.abort()
+
+
+def printing(example: Example, text: str) -> Grade:
+    print("printed")
+    os.system("echo printed; echo printed >&2")
+    return Grade(1.0, "correct")
+
+
+def drawing(example: Example, text: str) -> Grade:
+    return Grade((random.random() + np.random.random()) / 2, str(hash("word")))
+
+
 @pytest.mark.parametrize(
     ("grade", "reason"),
     [
         (raising, "it raised ZeroDivisionError: no\\x1b[31m."),
         (leaving, "it raised SystemExit: 3."),
-        (hanging, "it took longer than 0.05 s."),
-        (lambda *_: 1.0, "it returned 1.0, no Grade in [0, 1]."),
-        (lambda *_: Grade(float("nan"), "x"), "no Grade in [0, 1]."),
-        (lambda *_: Grade(1.5, "x"), "no Grade in [0, 1]."),
-        (lambda *_: Grade("1", "x"), "no Grade in [0, 1]."),  # type: ignore[arg-type]  # as a task might
+        (hanging, "it took longer than 0.5 s."),
+        (backtracking, "it took longer than 0.5 s."),
+        (alarming, "it raised ZeroDivisionError: division by zero."),
+        (crashing, "it ended the process it ran in."),
+        (lambda *_: 1.0, "it returned 1.0, not a Grade in [0, 1]."),
+        (lambda *_: Grade(float("nan"), "x"), "not a Grade in [0, 1]."),
+        (lambda *_: Grade(1.5, "x"), "not a Grade in [0, 1]."),
+        (lambda *_: Grade("1", "x"), "not a Grade in [0, 1]."),  # type: ignore[arg-type]  # as a task might
     ],
 )
 def test_whatever_a_grader_does_is_a_zero_with_its_reason(grade: Any, reason: str) -> None:
     guard = guarded(grade)
-    given = guard(EXAMPLE, "text")
-    assert given.score == 0
-    assert given.reason.startswith("The grader failed: it ")
-    assert given.reason.endswith(reason)
+    failed = guard(EXAMPLE, "text")
+    assert failed.score == 0
+    assert failed.reason.startswith("The grader failed: it ")
+    assert failed.reason.endswith(reason)
     assert (guard.graded, guard.failures, guard.report(), guard.report()) == (1, 1, 1, 0)
     assert "'e\\x1b1'" in guard.last
 
@@ -93,3 +135,63 @@ def test_threads_are_counted_and_limited_alike() -> None:
     for thread in threads:
         thread.join(5)
     assert guard.counts == [4, 4, 0]
+
+
+def test_a_grader_prints_nothing_and_a_slow_one_is_ended_with_what_it_started(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert guarded(printing)(EXAMPLE, "").score == 1
+
+    def starting(example: Example, text: str) -> Grade:
+        os.system(f"sleep 1; touch {text}")
+        return Grade(1.0, "correct")
+
+    assert guarded(starting)(EXAMPLE, str(tmp_path / "late")).score == 0
+    time.sleep(0.8)
+    assert not (tmp_path / "late").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_grader_that_draws_gives_an_answer_the_same_grade_every_time() -> None:
+    first = {text: guarded(drawing)(EXAMPLE, text) for text in "abc"}
+    assert len({grade.score for grade in first.values()}) == 3
+    guarded(crashing)(EXAMPLE, "")  # so that another process grades
+    assert {text: guarded(drawing)(EXAMPLE, text) for text in "cba"} == first
+
+
+def test_a_grade_costs_little_more_than_the_grader_itself() -> None:
+    guard = guarded(lambda example, text: Grade(1.0, "correct"))
+    guard(EXAMPLE, "x")
+    before = time.process_time()
+    for _ in range(200):
+        guard(EXAMPLE, "x")
+    assert (time.process_time() - before) / 200 < 1e-3
+
+
+def test_a_grader_that_cannot_be_sent_is_refused_before_anything_is_graded() -> None:
+    lock = threading.Lock()
+
+    def grade(example: Example, text: str) -> Grade:
+        with lock:
+            return Grade(1.0, "correct")
+
+    with pytest.raises(TaskError, match=r"task alpha: its grader cannot be sent .*pickle.*lock"):
+        guarded(grade)
+
+
+def test_a_grader_whose_module_is_nowhere_is_refused_when_it_is_first_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("nowhere_at_all")
+    exec("def grade(example, text): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "nowhere_at_all", module)
+    with pytest.raises(TaskError, match="cannot be loaded in another process, got ModuleNotFound"):
+        guarded(module.grade)(EXAMPLE, "")
+
+
+def test_a_shipped_task_is_graded_as_its_own_grader_does() -> None:
+    task = build_task("country_continent", None, None)
+    guard = guarded(task.grade)
+    for example in task.test[:3]:
+        for text in (example.answer, "Atlantis"):
+            assert guard(example, text) == task.grade(example, text)

@@ -1,4 +1,4 @@
-"""Replay: right answers of earlier tasks are learned again beside the present task's problems.
+"""Replay: right answers of earlier tasks are learned again with the present task's problems.
 
 Own answers, drawn by the policy when its stage ended, keep it near what it was (arXiv 2510.18874,
 2403.01244); gold answers are the usual rehearsal. Training examples only.

@@ -135,8 +135,8 @@ class Remedies:
                 continue
             sampler, started = ended.stage.policy.sampler, time.monotonic()
             before = sampler.num_rollouts
-            own = replace(ended, stage=_own(ended.stage, name))
-            report = remedy.end(own, self._memories[name])
+            named = replace(ended, stage=_own(ended.stage, name))
+            report = remedy.end(named, self._memories[name])
             if not isinstance(report, EndReport):
                 report = EndReport(report)
             reports.append(

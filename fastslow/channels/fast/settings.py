@@ -1,4 +1,4 @@
-"""The fast channel's part of the configuration: optimizers of texts and their budgets."""
+"""Settings of the fast channel: optimizers of prompts, their budgets, the reflection LM."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -20,16 +20,19 @@ from fastslow.channels.fast import budgets
 from fastslow.core.credentials import looks_like_key
 from fastslow.core.keys import FST, OURS, Model, key
 
+SELF = "self"
+"""Name of the policy's base as its own reflection LM."""
 
-class ReflectionConfig(Model):
-    """The language model that reads how texts fared and writes better ones.
+
+class ReflectionSettings(Model):
+    """The reflection LM, which reads how prompts fared and writes better ones.
 
     Its key comes from the environment alone; a section that holds one is refused.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    model: str = key("self", "name", "P2O, arXiv 2603.21877, has self-reflection", min_length=1)
+    model: str = key(SELF, "name", "P2O, arXiv 2603.21877, has self-reflection", min_length=1)
     """`self`, the policy's base with the adapter off, or a model string of DSPy or LiteLLM, e.g.
     `openai/gpt-5-mini`; `openai/NAME` with `api_base` is any server that speaks OpenAI's chat
     completions."""
@@ -153,7 +156,7 @@ class MiproKeys(Model):
         return budgets.mipro_trials(rollouts, anchor, pool, self.candidates)
 
 
-class FastBase(Model):
+class FastSettings(Model):
     """What every fast channel has."""
 
     population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
@@ -179,26 +182,26 @@ class FastBase(Model):
     demonstrations, without drawing again. An ablation."""
 
 
-class ReflectiveBase(FastBase):
+class ReflectiveSettings(FastSettings):
     """What every fast channel with a second language model has."""
 
-    reflection: ReflectionConfig = Field(default_factory=ReflectionConfig)
+    reflection: ReflectionSettings = Field(default_factory=ReflectionSettings)
     """The second language model."""
 
 
-class DemosConfig(FastBase, DemosKeys):
+class DemosConfig(FastSettings, DemosKeys):
     """Fast channel: search over demonstrations; needs no second language model."""
 
 
-class GepaConfig(ReflectiveBase, GepaKeys):
+class GepaConfig(ReflectiveSettings, GepaKeys):
     """Fast channel: reflective evolution of the instruction."""
 
 
-class SimbaConfig(ReflectiveBase, SimbaKeys):
+class SimbaConfig(ReflectiveSettings, SimbaKeys):
     """Fast channel: rules and demonstrations from uneven answers."""
 
 
-class MiproConfig(ReflectiveBase, MiproKeys):
+class MiproConfig(ReflectiveSettings, MiproKeys):
     """Fast channel: instructions and demonstrations, combined."""
 
 
@@ -245,7 +248,7 @@ StepConfig = Annotated[
 """A step of a sequence: one model per `kind`."""
 
 
-class SequenceConfig(ReflectiveBase):
+class SequenceConfig(ReflectiveSettings):
     """Fast channel: one optimizer after another, each on what the earlier ones left."""
 
     kind: Literal["sequence"] = key("sequence", "name", OURS)

@@ -1,0 +1,106 @@
+"""What a tracker is: a class that receives what a run produces, declared in Python.
+
+Records in the run folder are the truth; a tracker decides nothing, and one that fails stops no run.
+A tracker of the user's own is one function in any importable module, named by
+`tracking: {kind: custom, use: "package.module:function"}`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from fastslow.core.plugins import Definition, PluginConfig, parameter_class
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.types import Json
+
+Status: TypeAlias = Literal["finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """The run that a tracker hears of."""
+
+    name: str
+    """Name of the run folder."""
+    identity: str
+    """Hex digits that no other run has, the same after every resume."""
+    folder: Path
+    """The run folder."""
+    config: Mapping[str, Json]
+    """The resolved configuration, nested as in config.json."""
+
+
+class Tracker:
+    """Receives what a run produces, as it is produced; every method does nothing unless overridden.
+
+    Whatever a method raises is counted, named once in a warning, and survived. After a resume, and
+    when `fastslow track` sends a run's records, the same things come again, with the same time:
+    twice should be once.
+    """
+
+    def prepare(self) -> None:
+        """Make what runs share, e.g. a database, before several of them start at the same time."""
+
+    def begin(self, run: TrackedRun) -> None:
+        """A run starts, or is resumed; comes before everything else."""
+
+    def begin_stage(self, stage: int, task: str) -> None:
+        """A stage starts, or is resumed, index from 0."""
+
+    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
+        """Finite values, by `channel/name`, `score/task` and the like.
+
+        Args:
+            metrics: Values by name.
+            step: Optimizer updates or cycles since the stage began; of what is measured after
+                a stage, and of the base, the row of the score matrix.
+            time: When, in seconds since 1970.
+            stage: Index of the stage they belong to; None for the base.
+        """
+
+    def artifact(self, path: Path, stage: int | None) -> None:
+        """A file or a folder of the run is complete; it may be replaced later."""
+
+    def prompts(
+        self, stage: int, task: str, prompts: Sequence[PromptProgram], live: PromptProgram
+    ) -> None:
+        """A task's prompts as they are after a stage, best first, and the one it is deployed with.
+
+        `live` is among `prompts` or an older one.
+        """
+
+    def end_stage(self, stage: int, status: Status) -> None:
+        """A stage ended."""
+
+    def end(self, status: Status) -> None:
+        """The run ended; nothing comes after, unless it is resumed."""
+
+
+class TrackerConfig(PluginConfig):
+    """Parameters of a tracker. Subclass it; its fields are the schema YAML is checked against."""
+
+
+@dataclass(frozen=True)
+class TrackerDefinition(Definition[Tracker]):
+    """A tracker's function with name, source and parameter schema; made by `@tracker`."""
+
+    noun: ClassVar[str] = "tracker"
+
+
+def tracker(*, name: str, source: str) -> Callable[[Callable[[Any], Tracker]], TrackerDefinition]:
+    """Declare a tracker: a function that takes its `TrackerConfig` and gives a `Tracker`.
+
+    Args:
+        name: Its name in records and reports.
+        source: The service, paper or person it comes from.
+
+    Raises:
+        TypeError: The function does not take exactly one argument annotated with a `TrackerConfig`.
+    """
+
+    def declare(function: Callable[[Any], Tracker]) -> TrackerDefinition:
+        config_class = parameter_class(function, "tracker", name, TrackerConfig)
+        return TrackerDefinition(function, name, source, config_class, function.__doc__ or "")
+
+    return declare

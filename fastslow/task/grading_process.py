@@ -1,0 +1,118 @@
+"""The process in which graders run: takes examples and completions, gives grades, prints nothing.
+
+Started by `workers.py`, which ends it when a grade takes too long. Python's and NumPy's generators,
+and torch's where it is loaded, are seeded before every grade from the example and the completion,
+so that a grader that draws gives the same grade for the same answer.
+"""
+
+import faulthandler
+import hashlib
+import importlib.util
+import math
+import os
+import pickle
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy
+
+from fastslow.core.text import shorten
+from fastslow.core.types import Example, Grade
+
+SPARE_S = 5.0
+"""So long after its limit a grade ends the process by itself, should nobody else be there to."""
+_QUOTED = 120
+
+
+class TaskModules(MetaPathFinder):
+    """Finds modules of tasks that were loaded from a path, under the name they were given."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, str] = {}
+        """Path by module name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module of that name, if it is one of them."""
+        if fullname not in self.paths:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.paths[fullname])
+
+
+def serve() -> None:
+    """Answer requests from standard input until it ends; graders see neither it nor the output."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    modules = TaskModules()
+    sys.meta_path.append(modules)
+    graders: dict[str, Callable[[Example, str], Any]] = {}
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        match request:
+            case ("load", key, grader, paths):
+                answer: object = load(graders, key, grader, modules, paths)
+            case ("grade", key, example, text, limit_s):
+                faulthandler.dump_traceback_later(limit_s + SPARE_S, exit=True, file=nothing)
+                answer = graded(graders[key], example, text)
+                faulthandler.cancel_dump_traceback_later()
+        send(answers, answer)
+
+
+def load(
+    graders: dict[str, Callable[[Example, str], Any]],
+    key: str,
+    grader: bytes,
+    modules: TaskModules,
+    paths: Mapping[str, str],
+) -> str | None:
+    """Take a grader in; returns what is wrong with it."""
+    modules.paths |= paths
+    try:
+        graders[key] = pickle.loads(grader)
+    except Exception as error:  # a task's own module may raise anything when it is imported
+        return f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
+    return None
+
+
+def graded(grade: Callable[[Example, str], Any], example: Example, text: str) -> Grade | str:
+    """The grade of one completion, or why there is none."""
+    seed_generators(example.id, text)
+    try:
+        result = grade(example, text)
+    except (Exception, SystemExit) as error:  # a task's own code may raise anything
+        return f"raised {type(error).__name__}: {shorten(str(error), _QUOTED)}"
+    if isinstance(result, Grade) and is_score(result.score):
+        return result
+    return f"returned {shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
+
+
+def seed_generators(*texts: str) -> None:
+    """Seed every global generator there is from some texts."""
+    digest = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).digest()
+    seed = int.from_bytes(digest[:4])
+    random.seed(seed)
+    numpy.random.seed(seed)  # the global generator is what graders draw from
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+
+
+def is_score(score: object) -> bool:
+    """Whether it is a number in [0, 1]."""
+    return isinstance(score, int | float) and math.isfinite(score) and 0 <= score <= 1
+
+
+def send(file: BinaryIO, message: object) -> None:
+    """Write one message."""
+    pickle.dump(message, file)
+    file.flush()

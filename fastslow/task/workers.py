@@ -1,0 +1,161 @@
+"""Processes that grade: started when the first answer is graded, ended with the program.
+
+A grader runs in a process of its own, so that one that hangs, in whatever code, can be ended, and
+what it prints or breaks stays there. A worker serves every task; each thread that grades has one to
+itself for as long as a grade takes.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]  # it ships no types
+
+from fastslow.core.types import Example, Grade
+
+START_S = 120.0
+"""How long a worker may take to start, and to import what a grader needs."""
+MAX_WORKERS = 8
+"""Threads that grade at the same time; more wait."""
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from fastslow.task.grading_process import serve; serve()"
+)
+
+
+class TimeOut(Exception):
+    """A grade took longer than it may."""
+
+
+class Crashed(Exception):
+    """The process ended under a grade."""
+
+
+class SentGrader:
+    """A grader as it is sent to a worker.
+
+    Args:
+        grade: The function.
+        paths: Path of each module of a task that is not found by its name.
+
+    Raises:
+        Exception: It holds something that cannot be sent to another process.
+    """
+
+    def __init__(self, grade: Any, paths: Mapping[str, str]) -> None:
+        self.content: bytes = cloudpickle.dumps(grade)
+        self.key = hashlib.sha256(self.content).hexdigest()
+        self.paths = dict(paths)
+
+
+class Worker:
+    """One process; for one thread at a time.
+
+    Args:
+        path: Its `sys.path`: it finds the modules that this process finds.
+    """
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self.path = path
+        self._graders: set[str] = set()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us alone, and what graders start ends with them
+            env=os.environ | {"PYTHONHASHSEED": "0"},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+
+    def load(self, grader: SentGrader) -> str | None:
+        """Take a grader in, once; returns what is wrong with it."""
+        if grader.key in self._graders:
+            return None
+        failure: str | None = self._ask(("load", grader.key, grader.content, grader.paths), START_S)
+        if failure is None:
+            self._graders.add(grader.key)
+        return failure
+
+    def grade(self, grader: SentGrader, example: Example, text: str, limit_s: float) -> Grade | str:
+        """The grade of a completion, or why there is none.
+
+        Raises:
+            TimeOut: It took longer than `limit_s` seconds.
+            Crashed: The process ended.
+        """
+        answer: Grade | str = self._ask(("grade", grader.key, example, text, limit_s), limit_s)
+        return answer
+
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """End the process, with what its graders started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _ask(self, request: object, limit_s: float) -> Any:
+        content = pickle.dumps(request)
+        try:
+            self._requests.write(content)
+            self._requests.flush()
+            if not select.select([self._answers], [], [], limit_s)[0]:
+                raise TimeOut
+            return pickle.load(self._answers)
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
+            raise Crashed from error
+
+
+_idle: list[Worker] = []
+_lock = threading.Lock()
+_slots = threading.BoundedSemaphore(MAX_WORKERS)
+
+
+@contextlib.contextmanager
+def borrowed() -> Iterator[Worker]:
+    """A worker for this thread alone; it is ended if what is inside raises."""
+    path = tuple(sys.path)
+    with _slots:
+        with _lock:
+            old = [worker for worker in _idle if worker.path != path]
+            _idle[:] = [worker for worker in _idle if worker.path == path]
+            worker = _idle.pop() if _idle else None
+        for stale in old:
+            stale.end()
+        if worker is None or not worker.is_alive():
+            worker = Worker(path)
+        try:
+            yield worker
+        except BaseException:
+            worker.end()
+            raise
+        with _lock:
+            _idle.append(worker)
+
+
+@atexit.register
+def _end_all() -> None:
+    for worker in _idle:
+        worker.end()
+
+
+if hasattr(os, "register_at_fork"):  # workers are their parent's alone
+    os.register_at_fork(after_in_child=_idle.clear)
