@@ -16,6 +16,7 @@ from fastslow.channels.slow.remedies.base import (
     Weights,
     remedy,
 )
+from fastslow.core.tracker import Tracker, TrackerConfig, tracker
 from fastslow.core.types import Example, Grade, Metric
 from fastslow.measure.base import Measure, MeasureConfig, Measured, Snapshot, measure
 from fastslow.policy.signals import Reading, Signal, SignalConfig, signal
@@ -41,10 +42,13 @@ __all__ = [
     "Task",
     "TaskConfig",
     "TaughtRow",
+    "Tracker",
+    "TrackerConfig",
     "Update",
     "Weights",
     "measure",
     "remedy",
     "signal",
     "task",
+    "tracker",
 ]

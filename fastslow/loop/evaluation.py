@@ -37,7 +37,7 @@ class EvaluationCost:
 def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
     """Write down what the evaluation within it cost, and count it as done."""
     started, before = time.monotonic(), run.policy.sampler.num_rollouts
-    cost, units = EvaluationCost(), run.effort.part(row, part)
+    cost, units = EvaluationCost(), run.ledger.units(part, row)
     if units:
         run.progress.show(f"evaluation {row}/{len(run.config.stages)}, {part}", "", 0, {})
     yield cost
@@ -61,7 +61,7 @@ def score_all(run: Run, row: int) -> None:
             role = headline_policy(visits, row, task.name)
             program = run.policy.live_program(task)
             scores[task.name] = mean_score(score_cell(run, cost, task, row, role, program))
-            units += run.effort.cell(task.name)
+            units += run.ledger.cell(task.name)
             run.progress.show(phase, "done", units, {"score": scores[task.name]})
         if row == 0:
             _repeat_base(run)

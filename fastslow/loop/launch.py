@@ -11,6 +11,7 @@ from rich.console import Console
 from fastslow.channels.base import Channel
 from fastslow.channels.slow.settings import GrpoConfig, SftConfig, SlowConfig
 from fastslow.config.evaluation import ProbeConfig
+from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
@@ -28,7 +29,6 @@ from fastslow.loop.build import (
     build_tasks,
     locate_model,
 )
-from fastslow.loop.effort import Effort
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
@@ -240,10 +240,11 @@ def _run_in(
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
+    units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(Effort(config, tasks).left(state), console) as progress,
+        Progress(units, console) as progress,
         tracker.run(),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
@@ -300,7 +301,7 @@ def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            run.progress.finish(run.effort.curve(settings))
+            run.progress.finish(run.ledger.curve(settings).units)
         run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
     ready = probe_setup(run.config, place, run.policy, task, settings)

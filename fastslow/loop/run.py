@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
+from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import save_generators
 from fastslow.core.types import TokenIds
-from fastslow.loop.effort import Effort
 from fastslow.loop.score_cache import ScoreCache
 from fastslow.loop.signals import Stopped, StopRequest
 from fastslow.measure.base import Measure
@@ -54,7 +54,7 @@ class Run:
     """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
-        self.effort = Effort(self.config, self.tasks)
+        self.ledger = Ledger(self.config, self.tasks)
         """What each part of the run counts for in the progress line."""
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):

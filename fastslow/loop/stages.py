@@ -185,7 +185,7 @@ def record_adaptation(
     if adaptation.samples:
         run.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     run.tracker.log(metrics, step=anchor.cycle, time=event.time)
-    run.progress.finish(run.effort.channel(channel))
+    run.progress.finish(run.ledger.units(channel))
 
 
 def channel_log(
@@ -200,7 +200,7 @@ def channel_log(
 
     def log(finished: int, total: int, figures: Mapping[str, float]) -> None:
         visible_figures = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = run.effort.channel(channel) * finished / total
+        units = run.ledger.units(channel) * finished / total
         run.progress.show(where, f"{finished}/{total}", units, visible_figures)
         if channel == "slow":
             step = anchor.cycle * total + finished

@@ -67,9 +67,24 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     """
     values = dict(data)
     kind = values.pop("event")
+    if kind == "shrink":
+        kind, values = "remedy", _remedy_of_shrink(values)
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
     return shaped(_EVENTS[kind], values)
+
+
+def _remedy_of_shrink(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `RemedyEvent`, from those that shrinking wrote before it was a remedy."""
+    scores = [f"validation_{name}" for name in ("start", "before", "after", "n")]
+    figures = {name: values[name] for name in ("factor", *scores, "kl_before", "kl_after")}
+    for moment in ("earlier_before", "earlier_after"):
+        figures |= {f"{moment}/{task}": score for task, score in {**values[moment]}.items()}
+    reason = values["reason"]
+    notes = [] if reason is None else [reason]
+    fields = {name: values[name] for name in ("stage", "task", "rollouts", "seconds")}
+    figures["keep_share"] = values["share"]
+    return fields | {"name": "shrink", "figures": figures, "notes": notes}
 
 
 class RecordWriter:

@@ -7,7 +7,7 @@ import torch
 
 from fastslow.channels.slow.remedies.kl_budget import measured_kl
 from fastslow.channels.slow.remedies.shrink import FACTORS, scale_down
-from fastslow.config import cost
+from fastslow.config import ledger
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.adapter.parts import copied_weights, scale_weights, trainable_weights
 from fastslow.policy.policy import Policy
@@ -65,4 +65,4 @@ def test_scaling_b_scales_the_update_of_the_weights_and_its_kl(moved: Policy) ->
 
 
 def test_the_estimate_knows_how_many_factors_there_are() -> None:
-    assert len(FACTORS) == cost.SHRINK_FACTORS
+    assert len(FACTORS) == ledger.SHRINK_FACTORS

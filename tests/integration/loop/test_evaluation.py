@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.config.cost import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
+from fastslow.config.ledger import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
 from fastslow.core.prompts import PromptProgram
 from fastslow.loop.diagnostics import diagnose
 from fastslow.loop.evaluation import score_all

@@ -248,6 +248,10 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_records_it(
     tmp_path: Path, toy: list[str]
 ) -> None:
     """With a high rate the tiny model learns its second task to the full and much beyond need."""
+    from fastslow.results.report import build_report, write_report
+    from fastslow.results.report.sections.cost import Cost
+    from fastslow.results.report.sections.remedies import Shrink
+
     shapes = ("fast=null", "slow.group=8", "cycle.problems=4", "stages.0.cycles=8")
     loops = (*shapes, "stages.1.cycles=8", "slow.lr=0.05", "slow.shrink=0.95")
     run = start(tmp_path, [*toy, *loops])
@@ -265,10 +269,12 @@ def test_a_run_is_scored_and_kept_with_the_shrunk_adapter_and_records_it(
 
     last = json.loads((newest_point(run) / "state.json").read_text())
     drawn = 2 * 8 * 2 * 4 * 8
-    events = read_events(run / "events.jsonl")
-    shrunk = sum(e.rollouts for e in events if isinstance(e, RemedyEvent))
+    report = build_report(run)
+    shrunk = sum(e.rollouts for e in report.section(Shrink).events)
     assert shrunk > 0
-    assert last["rollouts"]["slow"] == drawn + shrunk
+    assert last["rollouts"]["slow"] == drawn + shrunk == report.section(Cost).rollouts["slow"]
+    write_report(run)
+    assert "## Shrink" in (run / "report.md").read_text()
     kept = run / "stages" / "001-second"
     assert not (kept / "stage_start.safetensors").exists()
     assert (kept / "adapter_model.safetensors").read_bytes() == (

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,9 +68,8 @@ class Remedies:
         """Make an update within all those that may take it back; the first is the outermost."""
         for name, remedy in reversed(self._remedies.items()):
             if remedy.attempt:
-                make = _bound(
-                    remedy.attempt, _of(update, name), self._memories[name], optimizer, make
-                )
+                memory = self._memories[name]
+                make = partial(remedy.attempt, _of(update, name), memory, optimizer, make)
         return make()
 
     def standing(self) -> Figures:
@@ -131,12 +131,10 @@ class Remedies:
         """What each did at the end of a stage, and what that cost."""
         reports = []
         for name, remedy in self._remedies.items():
-            if remedy.end is None:
-                continue
             sampler, started = ended.stage.policy.sampler, time.monotonic()
             before = sampler.num_rollouts
             named = replace(ended, stage=_own(ended.stage, name))
-            report = remedy.end(named, self._memories[name])
+            report = remedy.end(named, self._memories[name]) if remedy.end else {}
             if not isinstance(report, EndReport):
                 report = EndReport(report)
             reports.append(
@@ -225,16 +223,6 @@ def _of(update: Update, name: str) -> Update:
     """The update with the random streams of one remedy."""
     seed = derive_seed(update.seed, "remedy", name)
     return replace(update, stage=_own(update.stage, name), seed=seed)
-
-
-def _bound(
-    attempt: Callable[[Update, Memory, Optimizer, Callable[[], Figures]], Figures],
-    update: Update,
-    memory: Memory,
-    optimizer: Optimizer,
-    make: Callable[[], Figures],
-) -> Callable[[], Figures]:
-    return lambda: attempt(update, memory, optimizer, make)
 
 
 def _free_name(name: str, taken: Mapping[str, Remedy]) -> str:
