@@ -117,6 +117,7 @@ class SlowChannel:
     ) -> Sequence[RemedyReport]:
         """Have every remedy finish the stage. See `Channel.end`."""
         visit = self._visit(policy, task, stage)
+        self._remedies.move_to(policy.device)  # loaded, if no update was made since
         reports = self._remedies.end(Ended(visit, assessor.score, assessor.kl))
         policy.adapters.start = None  # of no use once the stage has ended
         return reports
