@@ -299,7 +299,10 @@ def test_an_ablation_is_no_experiment_and_the_other_way_round(
 ) -> None:
     ablation = "configs/ablations/channels-tiny.yaml"
     assert main(["train", ablation]) == 2
-    assert f"an ablation file (it has arms). To run it: fastslow ablate {ablation}" in capsys.readouterr().err
+    assert (
+        f"an ablation file (it has arms). To run it: fastslow ablate {ablation}"
+        in capsys.readouterr().err
+    )
     assert main(["ablate", DEMO]) == 2
     assert f"To run one experiment: fastslow train {DEMO}" in capsys.readouterr().err
 

@@ -195,9 +195,5 @@ def test_every_kept_record_is_read_as_it_was_written() -> None:
             data = json.loads(json.dumps(rec.to_json(record)))
             assert {name: data[name] for name in line} == line
             assert repr({name: data[name] for name in line}) == repr(line)  # 1 is not 1.0
-            assert {data[name] for name in {*data} - {*line}} <= {
-                None,
-                False,
-                "matrix",
-                "with_text",
-            }
+            added = [data[name] for name in {*data} - {*line}]
+            assert all(value in (None, False, [], "matrix", "with_text") for value in added)
