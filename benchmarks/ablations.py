@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.keeping import REFERENCE, ROOT
-from fastslow.results.ablation.claim_measures import MISSED
 from fastslow.results.ablation.claims import Claim
 from fastslow.results.ablation.figures import claim_figures
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import Result
+from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.tables import tables
 from fastslow.results.ablation.write import verdict
 from fastslow.results.render.markdown import table_lines

@@ -42,6 +42,7 @@ from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example, Grade, Sampling, TokenIds
 from fastslow.policy import model_store
+from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy, load_policy
 from fastslow.task.definition import Task
 from fastslow.task.registry import find_task
@@ -126,13 +127,13 @@ def workload(policy: Policy, name: str, programs: int, examples: int, tokens: in
 
 def ours(work: Workload) -> Scores:
     """What the fast channel does: all pairs in one call; nothing kept from earlier turns."""
-    work.policy.engine = type(work.policy.engine)(work.policy.model, work.policy.renderer)
+    work.policy.sampler = TorchEngine(work.policy.model, work.policy.renderer)
     return score_programs(work.policy, work.task, work.programs, work.examples)
 
 
 def ours_through_dspy(work: Workload) -> Scores:
     """The same through `dspy.Evaluate`, text after text, as DSPy's optimizers ask for it."""
-    work.policy.engine = type(work.policy.engine)(work.policy.model, work.policy.renderer)
+    work.policy.sampler = TorchEngine(work.policy.model, work.policy.renderer)
     cache = CompletionCache(work.policy)
     sampling = Sampling(work.task.max_tokens)
     with PolicyEngine(cache, work.policy.renderer, sampling, threads=len(work.examples)) as engine:
@@ -217,7 +218,7 @@ def generated(policy: Policy, prompts: Sequence[TokenIds], max_tokens: int) -> l
         max_new_tokens=max_tokens,
         do_sample=False,
         pad_token_id=pad,
-        eos_token_id=sorted(policy.engine.stop_ids),
+        eos_token_id=sorted(TorchEngine(policy.model, policy.renderer).stop_ids),
     )
     return [policy.renderer.decode(row) for row in drawn[:, width:].tolist()]
 

@@ -50,6 +50,7 @@ from fastslow.records.events import (
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lock import read_state
 from fastslow.results.report.build import build_report
+from fastslow.results.report.sections.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -152,7 +153,9 @@ def leftovers(run: Path) -> dict[str, Any]:
         "events": [_timeless(event) for event in read_events(run / "events.jsonl")],
         "metrics": [_timeless(event) for event in read_events(run / "metrics.jsonl")],
         "matrix": [[cell.score for cell in row] for row in report.cells],
-        "measures": {name: metric.value for name, metric in report.metrics.items()},
+        "measures": {
+            name: metric.value for name, metric in report.section(Metrics).metrics.items()
+        },
         "probe": [
             {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
             for path in sorted((run / "probe").rglob("*.json"))

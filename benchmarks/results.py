@@ -23,7 +23,8 @@ from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
 from fastslow.results.render.markdown import table_lines
 from fastslow.results.report import Report, build_report
-from fastslow.results.report.tables import tables
+from fastslow.results.report.sections.cost import Cost
+from fastslow.results.report.sections.origin import Environment
 from fastslow.results.report.verdict import verdict
 
 QUESTIONS = {
@@ -59,7 +60,7 @@ def results() -> str:
         lines += [f"## {QUESTIONS[name]}", ""]
         lines += [f"Run `runs/reference/{name}`, made by `{shlex.join(report.command)}`.", ""]
         lines += [machine(report), "", f"**{verdict(report)}**", ""]
-        for table in islice(tables(report), SHOWN_TABLES):
+        for table in islice(report.tables(), SHOWN_TABLES):
             lines += [
                 f"##{line}" if line.startswith("## ") else line for line in table_lines(table)
             ]
@@ -101,17 +102,18 @@ def with_and_without(with_texts: Report, without: Report) -> list[str]:
     ]
     for label, report in (("with texts", with_texts), ("without texts", without)):
         base, after = report.cells[0][0].score, report.cells[1][0].score
-        rollouts = report.rollouts
+        cost = report.section(Cost)
+        rollouts = cost.rollouts
         lines.append(
             f"| {label} | {base:.2f} | {after:.2f} | {rollouts['slow']} | {rollouts['fast']} "
-            f"| {report.seconds / 60:.0f} |"
+            f"| {cost.seconds / 60:.0f} |"
         )
     return [*lines, ""]
 
 
 def readme_block(report: Report) -> str:
     """What the README's first screen shows: the ablation's figure, and the demonstration."""
-    matrix = next(iter(tables(report, headline_only=True)))
+    matrix = report.tables()[0]
     shown = [line for line in table_lines(matrix) if not line.startswith("## ")]
     ablation = ablations.headline(README_ABLATION)
     demonstration = ["What `make demo` ended with:", "", f"**{verdict(report)}**", *shown]
@@ -120,13 +122,13 @@ def readme_block(report: Report) -> str:
 
 def machine(report: Report) -> str:
     """One line about where a run was made."""
-    e = report.environment
+    e = report.section(Environment).environment
     packages = e["packages"]
     assert isinstance(packages, dict)
     versions = ", ".join(f"{p} {packages[p]}" for p in ("torch", "transformers", "trl", "dspy"))
     return (
         f"{e['cpus']} CPU cores ({e['machine']}), {e['device']}, Python {e['python']}, {versions}; "
-        f"{report.seconds / 60:.1f} minutes."
+        f"{report.section(Cost).seconds / 60:.1f} minutes."
     )
 
 

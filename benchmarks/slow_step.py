@@ -21,14 +21,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
 from benchmarks.figures import write_figures
-from fastslow.channels.slow.grpo import FastSlowTrainer, GrpoSettings
-from fastslow.core.prompts import PromptProgram
+from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.remedies.base import Stage, Update
+from fastslow.channels.slow.remedies.stack import Remedies
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.trainer import finish_update
+from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.types import Batch, Example, Grade, TokenIds
 from fastslow.policy import model_store
 from fastslow.policy.engine.layouts import cheapest, score_completions
@@ -378,11 +383,14 @@ def whole_step(policy: Policy, shape: Shape, repeats: int) -> float:
     task = Task(
         examples[:1], examples[1:2], examples[2:3], words, grade, answer, "bench", "bench@1"
     )
-    settings = GrpoSettings("cispo", rollouts, 1e-6, 0, 0.0, 1.0, 4.0, 0.001, 1.0, 4096)
-    trainer = FastSlowTrainer(policy, task, problems, settings)
-    optimizer = torch.optim.SGD([p for p in policy.model.parameters() if p.requires_grad], lr=0.0)
-    batch, slots = Batch(examples), [program] * rollouts
-    ours = Turn(lambda: _ignore(trainer.update(batch, slots, optimizer, 1)), [])
+    settings = GrpoConfig(group=rollouts, rows_per_forward=4096)
+    trainer = FastSlowTrainer(policy, {task.name: task}, problems, settings)
+    optimizer = torch.optim.SGD(policy.adapters.trainable().values(), lr=0.0)
+    batch = Batch(tuple((task.name, example) for example in examples))
+    policy.populations[task.name] = (Candidate(program, {}),)
+    update = Update(Stage(policy, task, 0, (), seed=0), batch, 0, 0, 0.0, trainer.scored_rows)
+    finish = partial(finish_update, settings.max_grad_norm, optimizer, Remedies(), update)
+    ours = Turn(lambda: _ignore(trainer.update(batch, 1, finish)), [])
 
     def rewards(completions: list[Any], **unused: Any) -> list[float]:
         return [float(len(c[0]["content"]) % 2) for c in completions]

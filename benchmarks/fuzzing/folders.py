@@ -71,7 +71,7 @@ def run_folder() -> Folder:
 def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """Resume points that were edited, checksums and all, and what `resume` does with them."""
     from fastslow.channels.fast.dspy_programs import load_program
-    from fastslow.config.slow import GrpoConfig
+    from fastslow.channels.slow.settings import GrpoConfig
     from fastslow.core.files import checksums
     from fastslow.loop.build import build_slow
     from fastslow.loop.launch import restore
@@ -95,7 +95,7 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 
     def act() -> None:
         with RunDir.open(path) as run_dir:
-            restore(run_dir, policy, [build_slow(GrpoConfig())])
+            restore(run_dir, policy, [build_slow(GrpoConfig(), seed=0)])
 
     return act
 
@@ -104,7 +104,7 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
 def resume_folder() -> Folder:
     """A run folder with two resume points of a policy that has texts."""
     from fastslow.channels.fast.dspy_programs import save_programs
-    from fastslow.config.slow import GrpoConfig
+    from fastslow.channels.slow.settings import GrpoConfig
     from fastslow.core.prompts import Candidate
     from fastslow.core.types import Evidence
     from fastslow.loop.build import build_slow
@@ -112,7 +112,7 @@ def resume_folder() -> Folder:
     from fastslow.records.state import RunState
     from tests.support.run_folder import text_of
 
-    policy, slow = _policy(), build_slow(GrpoConfig())
+    policy, slow = _policy(), build_slow(GrpoConfig(), seed=0)
     with tempfile.TemporaryDirectory() as folder:
         path = write_run(Path(folder))
         policy.populations = {"alpha": (Candidate(text_of("alpha"), {"e0": 1.0}),)}

@@ -1,6 +1,6 @@
 """What a channel is: something that adapts the policy on an anchor set, and can be resumed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -10,7 +10,7 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 StepLog: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
-"""Takes steps done, steps in all, and figures by name; called as the work goes on."""
+"""Takes steps done, steps in all, and figures by name; called during the work."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,34 @@ class Adaptation:
     """What a reader of the report must know, one sentence each; may quote untrusted text."""
     evidence: tuple[Evidence, ...] = ()
     """Graded completions that another channel may learn from."""
+
+
+@dataclass(frozen=True)
+class RemedyReport:
+    """What a remedy of a channel did at the end of a stage, and what that cost."""
+
+    name: str
+    """The remedy's name in the run."""
+    figures: Mapping[str, float | None]
+    """By name; None where a figure is not defined."""
+    notes: tuple[str, ...]
+    """What a reader of the report must know, a sentence each."""
+    rollouts: int
+    """Completions drawn for it."""
+    seconds: float
+    """Wall time."""
+
+
+class Assessor(Protocol):
+    """Scores the policy as it is at the end of a stage; the loop hands it to the channels."""
+
+    def score(self, task: Task) -> Mapping[str, float]:
+        """Validation score of each example by its id, greedy, under the deployed text."""
+        ...
+
+    def kl(self, task: Task) -> float | None:
+        """KL(tuned || base) on validation inputs in nats per token; None where turned off."""
+        ...
 
 
 class Channel(Protocol):
@@ -52,6 +80,16 @@ class Channel(Protocol):
         Raises:
             ChannelError: The policy could not be adapted; names the cause.
         """
+        ...
+
+    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
+        """Get the policy ready for a stage, whether or not the channel takes part in it."""
+        ...
+
+    def end(
+        self, policy: Policy, task: Task, stage: int, assessor: Assessor
+    ) -> Sequence[RemedyReport]:
+        """Finish a stage the channel took part in, its text chosen; may still change the policy."""
         ...
 
     def save(self, folder: Path) -> None:

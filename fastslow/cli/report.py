@@ -156,7 +156,7 @@ def prompts(
 
     Best first, after every fast phase; `*` marks the text that its stage deployed.
     """
-    from fastslow.results.report.sections.texts import (
+    from fastslow.results.report.prompt_history import (
         diff_lines,
         overview_lines,
         read_prompts,

@@ -1,1 +1,1 @@
-"""Typed configuration: `models` says what a run is made of, `load` reads it, `cost` prices it."""
+"""Typed configuration: `models` says what a run is made of, `loading` reads it, `cost` adds up."""

@@ -1,8 +1,7 @@
 """What a run will cost, from its configuration alone: counts that are exact, and estimates.
 
-Counts follow from the cycle (design: T updates of Q problems with G rollouts each); minutes and
-memory are estimates for two CPU cores, from the model's size. No model is loaded and no torch
-imported. Called by `fastslow check`.
+Counts are those of `ledger.py`; minutes and memory are estimates for two CPU cores, from the
+model's size. No model is loaded and no torch imported.
 
 Minutes take every input for short, since no data is read: a question of a few words, an answer of a
 word. Runs on news items take several times as long; see docs/decisions.md.
@@ -11,12 +10,14 @@ word. Runs on news items take several times as long; see docs/decisions.md.
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.channels.fast.settings import fitting_proposals
-from fastslow.config.models import RunConfig, StageConfig
+from fastslow.config.ledger import Ledger
+from fastslow.config.models import RunConfig
 from fastslow.core.text import shorten
 
 REFERENCE_PARAMETERS = 134.5e6
@@ -28,20 +29,13 @@ TRAINED_TOKENS_PER_S = 125.0
 SAMPLED_TOKENS_PER_ROLLOUT = 6.0
 """Answer of a word-level task with its stop token. Source: design assumption."""
 TRAINED_TOKENS_PER_ROW = 11.0
-"""Tokens of a training batch per row (a rollout, or a gold answer under one text), shared prefixes
+"""Tokens of a training batch per row (a rollout, or a gold answer under a prompt), shared prefixes
 counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes the 8 s it was
 measured to take."""
 START_S = 30.0
 """Imports, loading the model, reports. Source: our guess, on the high side."""
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
-SHRINK_FACTORS = 9
-"""Factors that shrinking tries at most. Source: `channels.minimal.FACTORS`; a test compares."""
-GRPO_GROUP = 8
-"""Rollouts of a problem in a probe whose run draws none. Source: the default of slow.group; a test
-compares."""
-NEUTRAL_PASSAGES = 16
-"""Passages of neutral prose. Source: `measure.neutral`; a test compares."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 MAX_HEADER_BYTES = 100_000_000
 """Longest header the safetensors format allows."""
@@ -70,15 +64,15 @@ class Cost:
     """Rollouts that weight updates are made from, 0 for a slow channel that draws none; and at
     most those that shrinking is scored on."""
     fast_rollouts: int
-    """Rollouts the fast channel scores texts with, the choice of the text to deploy included."""
+    """Rollouts the fast channel scores prompts with, the choice of that to deploy included."""
     fast_proposals: int | None
-    """New texts that a fast phase pays for at least; None without a fast channel."""
+    """New prompts that a fast phase pays for at least; None without a fast channel."""
     optimizer_steps: int
     """Weight updates."""
     evaluation_cells: int
     """Cells of the score matrix: (stages + 1) x tasks."""
     evaluation_rollouts: int | None
-    """Completions scored or measured at most: what changed neither weights nor text is not drawn
+    """Completions scored or measured at most: what changed neither weights nor prompt is not drawn
     again. None when whole test splits are taken."""
     minutes: float | None
     """Estimate for 2 CPU cores; None when the model's size is unknown."""
@@ -100,7 +94,7 @@ class Cost:
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
-            f"new texts a cycle    {self._proposals}",
+            f"new prompts a cycle  {self._proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",
@@ -120,26 +114,25 @@ def estimate_cost(config: RunConfig) -> Cost:
         The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
         whose KL budget is spent may stop early.
     """
-    slow_cycles = sum(stage.cycles for stage in config.stages if _is_slow(config, stage))
-    updates = slow_cycles * config.cycle.optimizer_steps
-    problems = updates * config.cycle.problems
-    slow_rollouts = problems * (config.slow.rollouts_per_problem if config.slow else 0)
-    trained_rows = problems * (config.slow.rows_per_problem(config.num_texts) if config.slow else 0)
-    slow_rollouts += sum(_shrink_rollouts(config, at) for at in range(len(config.stages)))
-    fast_rollouts = sum(_fast_rollouts(config, at) for at in range(len(config.stages)))
-    cells = (len(config.stages) + 1) * len(config.task_names)
-    evaluation_rollouts = _evaluation_rollouts(config, cells)
+    ledger = Ledger(config)
+    rollouts: Counter[str] = Counter()
+    for entry in ledger.entries:
+        rollouts[entry.part] += entry.rollouts
+    slow = rollouts.pop("slow", 0) + rollouts.pop("shrink", 0)
+    fast = rollouts.pop("fast", 0) + rollouts.pop("choice", 0)
+    if config.probe is not None:
+        rollouts["probe"] = 2 * config.probe.seeds * ledger.curve(config.probe).rollouts
+    evaluated = None if config.evaluation.test_examples is None else rollouts.total()
+    trained = [entry.trained for entry in ledger.entries if entry.part == "slow"]
     shape = model_shape(config.model.name)
-    drawn = slow_rollouts + fast_rollouts + (evaluation_rollouts or 0)
-    seconds = _seconds(drawn, trained_rows)
     return Cost(
-        slow_rollouts=slow_rollouts,
-        fast_rollouts=fast_rollouts,
+        slow_rollouts=slow,
+        fast_rollouts=fast,
         fast_proposals=_fast_proposals(config),
-        optimizer_steps=updates,
-        evaluation_cells=cells,
-        evaluation_rollouts=evaluation_rollouts,
-        minutes=_minutes(shape, seconds) if shape else None,
+        optimizer_steps=len(trained) * config.cycle.optimizer_steps,
+        evaluation_cells=(len(config.stages) + 1) * len(config.task_names),
+        evaluation_rollouts=evaluated,
+        minutes=_minutes(shape, slow + fast + (evaluated or 0), sum(trained)) if shape else None,
         memory_gb=_memory_gb(config, shape) if shape else None,
         note=_note(config, shape),
     )
@@ -180,33 +173,6 @@ def _count_parameters(path: Path) -> int:
     )
 
 
-def _is_slow(config: RunConfig, stage: StageConfig) -> bool:
-    return config.slow is not None and stage.slow
-
-
-def _shrink_rollouts(config: RunConfig, index: int) -> int:
-    """At most: start, before and every factor; KL and earlier tasks before and after."""
-    if config.slow is None or config.slow.shrink is None or not config.stages[index].slow:
-        return 0
-    evaluation, stages = config.evaluation, config.stages[:index]
-    earlier = {stage.task for stage in stages if stage.slow} - {config.stages[index].task}
-    others = len(earlier) if config.slow.adapter_policy == "continue" else 0
-    scored = 2 + SHRINK_FACTORS + 2 * others
-    kl_examples = min(evaluation.kl_examples, evaluation.validation_examples)
-    return scored * evaluation.validation_examples + 2 * kl_examples
-
-
-def _fast_rollouts(config: RunConfig, index: int) -> int:
-    """Evolving, and choosing among the texts that this stage or an earlier visit evolved."""
-    if config.fast is None:
-        return 0
-    stage = config.stages[index]
-    visits = [visit for visit in config.stages[: index + 1] if visit.task == stage.task]
-    evolving = stage.cycles * config.fast.metric_calls if stage.fast else 0
-    choosing = config.fast.population * config.evaluation.validation_examples
-    return evolving + choosing * any(visit.fast for visit in visits)
-
-
 def _fast_proposals(config: RunConfig) -> int | None:
     if config.fast is None:
         return None
@@ -214,75 +180,14 @@ def _fast_proposals(config: RunConfig) -> int | None:
     return sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
 
 
-def _evaluation_rollouts(config: RunConfig, cells: int) -> int | None:
-    evaluation = config.evaluation
-    per_cell = evaluation.test_examples
-    if per_cell is None:
-        return None
-    repeats = (evaluation.base_repeats - 1) * len(config.task_names)
-    split = 2 * len(config.stages) if evaluation.channel_split else 0
-    points = sum(len(config.phases(i)) - 1 for i in range(len(config.stages)))
-    return (
-        (cells + repeats + split) * per_cell
-        + _drift_draws(config, per_cell)
-        + points * min(per_cell, evaluation.curve_examples)
-        + _replayed_texts(config) * per_cell
-        + _reoptimizing(config, per_cell)
-        + _probing(config)
-    )
+def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:
+    """Every rollout is sampled, the slow channel's rows are trained on, at the reference's rates.
 
-
-def _probing(config: RunConfig) -> int:
-    """Validation at every point of every curve, from a stage and from the base; and rollouts."""
-    probe = config.probe
-    if probe is None:
-        return 0
-    points = 1 + math.ceil(probe.updates / probe.score_every)
-    group = config.slow.rollouts_per_problem if config.slow else 0
-    drawn = probe.updates * config.cycle.problems * (group or GRPO_GROUP)
-    trained = drawn if probe.kind == "grpo" else 0
-    return 2 * probe.seeds * (points * config.evaluation.validation_examples + trained)
-
-
-def _drift_draws(config: RunConfig, per_cell: int) -> int:
-    """At most: tuned, under two texts per task visited; the base, once per text; and neutral."""
-    stages = [stage.task for stage in config.stages]
-    tuned = 2 * sum(len(set(stages[: i + 1])) for i in range(len(stages)))
-    base = len(set(stages)) + len(stages)  # seed texts, and the one each stage deploys
-    drawn = (tuned + base) * min(per_cell, config.evaluation.kl_examples)
-    neutral = min(NEUTRAL_PASSAGES, config.evaluation.kl_examples)
-    return drawn + ((len(stages) + 1) * neutral if config.evaluation.neutral else 0)
-
-
-def _replayed_texts(config: RunConfig) -> int:
-    """Cells under the seed text of tasks visited before, where the channel split has none."""
-    evaluation = config.evaluation
-    if "seed" not in evaluation.prompt_policies:
-        return 0
-    tasks = [stage.task for stage in config.stages]
-    visited = sum(len(set(tasks[: row + 1])) for row in range(len(tasks)))
-    return visited - len(tasks) if evaluation.channel_split else visited
-
-
-def _reoptimizing(config: RunConfig, per_cell: int) -> int:
-    """One fast phase and the choice of a text for each earlier task, and a cell under it."""
-    if not config.evaluation.reoptimize or config.fast is None:
-        return 0
-    earlier = {stage.task for stage in config.stages} - {config.stages[-1].task}
-    choosing = config.fast.population * config.evaluation.validation_examples
-    return len(earlier) * (config.fast.metric_calls + choosing + per_cell)
-
-
-def _seconds(rollouts: int, trained_rows: int) -> float:
-    """Time at the reference size: every rollout is sampled, the slow channel's rows trained on."""
-    sampled = rollouts * SAMPLED_TOKENS_PER_ROLLOUT
-    trained = trained_rows * TRAINED_TOKENS_PER_ROW
-    return sampled / SAMPLED_TOKENS_PER_S + trained / TRAINED_TOKENS_PER_S
-
-
-def _minutes(shape: ModelShape, seconds: float) -> float:
-    """Of either number format: see "What the cost estimate rests on" in docs/decisions.md."""
-    return (START_S + seconds * shape.parameters / REFERENCE_PARAMETERS) / 60
+    Of either number format: see "What the cost estimate rests on" in docs/decisions.md.
+    """
+    sampled = rollouts * SAMPLED_TOKENS_PER_ROLLOUT / SAMPLED_TOKENS_PER_S
+    trained = trained_rows * TRAINED_TOKENS_PER_ROW / TRAINED_TOKENS_PER_S
+    return (START_S + (sampled + trained) * shape.parameters / REFERENCE_PARAMETERS) / 60
 
 
 def _memory_gb(config: RunConfig, shape: ModelShape) -> float:

@@ -1,10 +1,15 @@
-"""How a run measures itself: examples, texts and diagnostics, each with what it is worth."""
+"""How a run measures itself: examples, prompts and diagnostics, each with what it is worth."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
+from fastslow.core.plugins import CustomUse
+from fastslow.policy.signals import ShippedSignal
+
+SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
+"""One signal of difficulty: a shipped one by its kind, or one of the user's own."""
 
 
 class EvaluationConfig(Model):
@@ -15,14 +20,15 @@ class EvaluationConfig(Model):
     )
     """Size of the test sample, fixed for the whole run; null takes the whole split."""
     validation_examples: PositiveInt = key(32, "examples", OURS)
-    """Examples on which the text to deploy is chosen."""
+    """Examples on which the prompt to deploy is chosen."""
     prompt_policies: tuple[Literal["seed", "own", "live"], ...] = key((), "names", OURS)
-    """Texts under which every visited task is scored after every stage, beside the deployed one."""
+    """Prompts under which every visited task is scored after every stage, as well as the deployed
+    one."""
     channel_split: bool = key(True, "switch", "ours, extends the 2x2 of Fast-Slow Training")
-    """Whether each stage's task is also scored with the base under its text, and under its seed
-    text: what the weights and what the text brought."""
+    """Whether each stage's task is also scored with the base under its prompt, and under its seed
+    prompt: what the weights and what the prompt brought."""
     reoptimize: bool = key(False, "switch", "off: one fast phase per earlier task")
-    """Whether after the last stage the texts of earlier tasks are evolved again, to see what of a
+    """Whether after the last stage the prompts of earlier tasks are evolved again, to see what of a
     loss comes back; they are not deployed."""
     base_repeats: PositiveInt = key(1, "evaluations", "greedy decoding repeats itself")
     """How often the base is scored; from two on the report has a noise floor."""
@@ -30,12 +36,17 @@ class EvaluationConfig(Model):
     """Test examples of a stage's task scored after each of its cycles; 0 turns that off."""
     kl_examples: NonNegativeInt = key(8, "examples per task", "ours; four KL cost four times one")
     """Test inputs on which KL to the base is measured after every stage, in both directions, with
-    the deployed text and with the seed text; 0 turns it off."""
+    the deployed prompt and with the seed prompt; 0 turns it off."""
     neutral: bool = key(True, "switch", "TRACE, arXiv 2310.06762, measures general ability")
     """Whether cross-entropy and KL are also measured on prose of no task."""
     geometry: bool = key(True, "switch", "arXiv 2505.11711 and 2509.04259")
     """Whether size, concentration and ranks of each stage's change of the weights are measured, and
     at the end what the stages' changes share."""
+    signals: tuple[SignalUse, ...] = key((), "list", "none")
+    """Signals of difficulty, read off every task's test problems after every stage, with how well
+    each tells wrong answers from right ones."""
+    measures: tuple[CustomUse, ...] = key((), "list", "none")
+    """Measures of the user's own, made of the base and after every stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""
@@ -48,12 +59,12 @@ class ProbeConfig(Model):
     """
 
     task: str = key(..., "name", "required", min_length=1)
-    """A key of `tasks` that no stage visits; it is no column of the score matrix."""
+    """A key of `tasks` that no stage visits; it has no column in the score matrix."""
     kind: Literal["sft", "grpo"] = key("sft", "name", "the cheaper of the two")
     """What an update learns from: gold answers, or rollouts."""
     adapter: Literal["merge", "continue"] = key("merge", "name", "the probe of Fast-Slow Training")
-    """Whether a new adapter of the same rank is trained on top of the old one, or the old one goes
-    on."""
+    """Whether a new adapter of the same rank is trained on top of the old one, or the old one
+    continues."""
     updates: PositiveInt = key(5, "optimizer updates", "ours, a few seconds")
     """Updates of each fresh run, of cycle.problems problems each."""
     score_every: PositiveInt = key(5, "optimizer updates", OURS)

@@ -1,7 +1,7 @@
 """What a run is made of: every configuration key, with its unit, default and source.
 
-One model per noun, frozen, unknown keys refused. `config/loading/load.py` reads the files;
-nothing below the surface layer receives these objects whole.
+One model per noun, frozen, unknown keys refused; those that a channel receives stand next to its
+code. `config/loading/load.py` reads the files.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,18 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     Tag,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from fastslow.channels.fast.settings import (
     DemosConfig,
     FastConfig,
     SequenceConfig,
     SimbaKeys,
-    _kind_among,
     fewest_metric_calls,
 )
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.config.slow import GrpoConfig, SlowConfig
-from fastslow.core.keys import FST, OURS, Model, key
+from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
 from fastslow.core.plugins import CustomUse
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -103,7 +100,7 @@ class MlflowConfig(Model):
 
 TrackingConfig = Annotated[
     Annotated[MlflowConfig, Tag("mlflow")] | Annotated[CustomUse, Tag("custom")],
-    _kind_among("mlflow", "custom"),
+    kind_among("mlflow", "custom"),
 ]
 """The tracker's section: one model per `kind`."""
 
@@ -118,7 +115,7 @@ class GradersConfig(Model):
     """A stage stops when more than this share of its answers could not be graded."""
 
 
-class RunConfig(Model):
+class RunConfig(RuledModel):
     """One run: a policy taken through a sequence of stages, with a report at the end."""
 
     name: str = key(..., "name", "required", pattern=NAME)
@@ -163,8 +160,17 @@ class RunConfig(Model):
 
     @property
     def num_texts(self) -> int:
-        """K: texts of a full population; 1, the seed text, without a fast channel."""
+        """K: prompts of a full population; 1, the seed prompt, without a fast channel."""
         return self.fast.population if self.fast else 1
+
+    def channel_names(self, index: int) -> tuple[str, ...]:
+        """Names of the channels that take part in the stage with this index, fast first."""
+        stage = self.stages[index]
+        takes_part = {
+            "fast": self.fast is not None and stage.fast,
+            "slow": self.slow is not None and stage.slow,
+        }
+        return tuple(name for name, does in takes_part.items() if does)
 
     def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
         """Names of the channels that adapt in each cycle of the stage with this index, in order.
@@ -172,12 +178,7 @@ class RunConfig(Model):
         Under `cycle.schedule: interleaved` every cycle has both; else the stage has twice as many
         cycles with one each.
         """
-        stage = self.stages[index]
-        takes_part = {
-            "fast": self.fast is not None and stage.fast,
-            "slow": self.slow is not None and stage.slow,
-        }
-        names = tuple(name for name, does in takes_part.items() if does)
+        stage, names = self.stages[index], self.channel_names(index)
         if len(names) < 2 or self.cycle.schedule == "interleaved":
             return (names,) * stage.cycles
         first, second = names if self.cycle.schedule == "fast_first" else reversed(names)
@@ -194,7 +195,7 @@ class RunConfig(Model):
             yield (
                 "fast.population",
                 f"fast.population (K = {self.num_texts}) must divide slow.group "
-                f"(G = {group}), so that every text gets the same number of rollouts. "
+                f"(G = {group}), so that every prompt gets the same number of rollouts. "
                 f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
@@ -204,9 +205,9 @@ class RunConfig(Model):
             yield (
                 "fast.metric_calls",
                 f"fast.metric_calls ({self.fast.metric_calls}) is too small: re-scoring "
-                f"{self.fast.population} old texts (fast.population) on {anchor} anchor problems "
+                f"{self.fast.population} old prompts (fast.population) on {anchor} anchor problems "
                 "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
-                f"texts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
+                f"prompts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
             )
         if self.fast and self.fast.reuse_slow_rollouts and not group:
             yield (
@@ -215,6 +216,7 @@ class RunConfig(Model):
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         yield from self._broken_probe()
+        yield from self._broken_remedies()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -229,17 +231,36 @@ class RunConfig(Model):
                     "Remove `lr`, or turn the slow channel on.",
                 )
 
+    def _broken_remedies(self) -> Iterator[tuple[str, str]]:
+        """Rules of remedies: something earlier to protect, and weights they make sense for."""
+        if self.slow is None or not self.slow.remedies:
+            return
+        if len({stage.task for stage in self.stages if stage.slow}) < 2:
+            yield (
+                "slow.remedies",
+                "slow.remedies protect tasks of earlier stages, but fewer than two tasks of "
+                "`stages` train weights. Add a stage, or remove slow.remedies.",
+            )
+        kinds = [remedy.kind for remedy in self.slow.remedies]
+        if "ewc" in kinds and self.slow.adapter_policy != "continue":
+            yield (
+                f"slow.remedies.{kinds.index('ewc')}.kind",
+                "ewc holds the same weights from stage to stage, but slow.adapter_policy "
+                f"({self.slow.adapter_policy}) starts a fresh adapter. Set it to continue, or "
+                "remove ewc.",
+            )
+
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""
         if self.probe is None:
             return
         visited = {stage.task for stage in self.stages}
         if self.probe.task in visited or self.probe.task not in self.tasks:
-            known = ", ".join(name for name in self.tasks if name not in visited) or "none"
+            names = ", ".join(name for name in self.tasks if name not in visited) or "none"
             yield (
                 "probe.task",
                 f"probe.task ({self.probe.task!r}) must be a key of `tasks` that no stage visits. "
-                f"Known: {known}. Add it to `tasks`.",
+                f"Known: {names}. Add it to `tasks`.",
             )
         if self.slow is None:
             yield (
@@ -261,15 +282,6 @@ class RunConfig(Model):
                     f"{path}.batch ({step.batch}) must not exceed fast.pool ({self.fast.pool}), "
                     "the examples it is drawn from. Lower it, or raise fast.pool.",
                 )
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> "RunConfig":
-        broken = dict(self.broken_rules())
-        if broken:
-            raise PydanticCustomError(
-                "broken_rules", "{text}", {"text": "; ".join(broken.values()), "rules": broken}
-            )
-        return self
 
 
 def _divisors(number: int) -> list[int]:

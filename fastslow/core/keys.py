@@ -1,8 +1,10 @@
-"""What every configuration model is made of: the base class, and keys with unit and source."""
+"""What configuration models are made of: base classes, keys with unit and source, unions."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 FST = "Fast-Slow Training, arXiv 2605.12484"
 OURS = "ours, docs/decisions.md"
@@ -12,6 +14,21 @@ class Model(BaseModel):
     """Base of every configuration model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RuledModel(Model):
+    """A model with rules between its keys, checked when each key is right."""
+
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (key path, message) for every rule between keys that does not hold."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        if broken := dict(self.broken_rules()):
+            context = {"text": "; ".join(broken.values()), "rules": broken}
+            raise PydanticCustomError("broken_rules", "{text}", context)
+        return self
 
 
 def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
@@ -24,6 +41,16 @@ def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
         constraints: Passed on to `pydantic.Field`.
     """
     return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
+
+
+def kind_among(*kinds: str) -> Discriminator:
+    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
+
+    def kind_of(written: Any) -> str:
+        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
+        return kind if kind in kinds else kinds[0]
+
+    return Discriminator(kind_of)
 
 
 Rate = Annotated[float, Field(gt=0, le=1)]

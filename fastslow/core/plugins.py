@@ -11,19 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
-
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.keys import Model, key
 
-REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", re.ASCII)
 """`package.module:function`."""
 
 
-class PluginConfig(BaseModel):
+class PluginConfig(Model):
     """Parameters of a plug-in. Subclass it; its fields are the schema YAML is checked against."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class CustomUse(Model):
@@ -37,14 +33,14 @@ class CustomUse(Model):
     """Its parameters, checked against the class its function is annotated with."""
 
 
-Made = TypeVar("Made")
+Product = TypeVar("Product")
 
 
 @dataclass(frozen=True)
-class Definition(Generic[Made]):
+class Definition(Generic[Product]):
     """A plug-in: its function with name, source and parameter schema."""
 
-    make: Callable[[Any], Made]
+    make: Callable[[Any], Product]
     name: str
     """Its name in records and reports."""
     source: str
@@ -57,8 +53,8 @@ class Definition(Generic[Made]):
     error: ClassVar[type[FastSlowError]] = ConfigError
     """Raised where one is not found."""
 
-    def build(self, params: Mapping[str, Any] | PluginConfig | None = None) -> Made:
-        """Make what the plug-in stands for.
+    def build(self, params: Mapping[str, Any] | PluginConfig | None = None) -> Product:
+        """Make the remedy, signal, measure or tracker that it declares.
 
         Args:
             params: Its parameters, validated already or plain data; None takes the defaults.

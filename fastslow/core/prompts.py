@@ -1,6 +1,6 @@
-"""The fast weights as pure data: prompt programs, scored candidates, the population.
+"""The fast weights as pure data: prompts, prompts with their scores, the population.
 
-Owns identity (hashes), order (Pareto selection) and the JSON form of texts. Does not render them
+Owns identity (hashes), order (Pareto selection) and the JSON form of prompts. Does not render them
 (`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`).
 """
 
@@ -25,12 +25,12 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a text came from. Not part of its identity."""
+    """Where a prompt came from. Not part of its identity."""
 
     optimizer: str = "seed"
     """What proposed it: `seed`, or the name of a fast optimizer."""
     parent: str | None = None
-    """`text_hash` of the text it was made from."""
+    """`text_hash` of the prompt it was made from."""
     stage: int | None = None
     """Index of the stage that made it."""
     cycle: int | None = None
@@ -41,7 +41,7 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class PromptProgram:
-    """One full set of prompt texts: an instruction and its demonstrations."""
+    """One prompt: an instruction and its demonstrations."""
 
     instruction: str
     """System text; empty means no system turn, and the chat template decides."""
@@ -63,22 +63,18 @@ class PromptProgram:
         )
 
     def to_json(self) -> dict[str, Json]:
-        """Plain data that `from_json` turns back into an equal program with the same lineage."""
-        return asdict(self)
+        """Plain data that `from_json` turns back into an equal prompt with the same lineage."""
+        return asdict(self) | {"demonstrations": [asdict(d) for d in self.demonstrations]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> "PromptProgram":
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: It is not such data.
-        """
+        """Inverse of `to_json`; ValueError when it is not one."""
         return shaped(cls, data)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A program with its score on each example it was tried on."""
+    """A prompt with its score on each example it was tried on."""
 
     program: PromptProgram
     scores: Mapping[str, float]
@@ -95,11 +91,7 @@ class Candidate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> "Candidate":
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: It is not such data.
-        """
+        """Inverse of `to_json`; ValueError when it is not one."""
         return shaped(cls, data)
 
 
@@ -117,7 +109,7 @@ def dominates(a: Candidate, b: Candidate) -> bool:
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates that no other dominates, in the order given.
+    """The candidates that none dominates, in their order.
 
     Source: GEPA (arXiv 2507.19457), per-instance Pareto frontier.
     """
@@ -137,12 +129,12 @@ def coverage(candidate: Candidate, candidates: Iterable[Candidate]) -> int:
 def select(candidates: Sequence[Candidate], size: int) -> Population:
     """Keep the `size` best: the Pareto front first, then the rest, each in rank order.
 
-    Rank is coverage, then mean score, then the shorter text, then the text hash (so that equal
-    candidates order the same way everywhere). Duplicate texts count once.
+    Rank is coverage, then mean score, then the shorter prompt, then its hash (so that equal
+    candidates order the same way everywhere). Duplicate prompts count once.
 
     Args:
         candidates: At least one, all scored on the same examples.
-        size: K, the most texts to keep; >= 1.
+        size: K, the most prompts to keep; >= 1.
 
     Returns:
         Between 1 and `size` candidates, best first.
@@ -152,7 +144,7 @@ def select(candidates: Sequence[Candidate], size: int) -> Population:
     """
     unique = list({c.program.text_hash: c for c in candidates}.values())
     if not unique:
-        raise ValueError("select: no candidates, got an empty sequence. Score one text first.")
+        raise ValueError("select: no candidates, got an empty sequence. Score one prompt first.")
     front = {c.program.text_hash for c in pareto_front(unique)}
     return tuple(
         sorted(
@@ -169,22 +161,22 @@ def select(candidates: Sequence[Candidate], size: int) -> Population:
 
 
 def best_by_mean(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate to deploy: highest mean, ties to the shorter text, then to the hash."""
+    """The candidate to deploy: highest mean, ties to the shorter prompt, then to the hash."""
     return min(candidates, key=lambda c: (-c.mean, c.program.num_chars, c.program.text_hash))
 
 
 def assign_slots(population: Population, group: int) -> tuple[PromptProgram, ...]:
-    """The text of each of a problem's `group` rollouts: G/K consecutive slots per text.
+    """The prompt of each of a problem's `group` rollouts: G/K consecutive slots per prompt.
 
-    A population that is still smaller than K (the first cycle starts from one text) shares the
-    group as evenly as its size allows, better-ranked texts first.
+    A population that is still smaller than K (the first cycle starts from one prompt) shares the
+    group as evenly as its size allows, better-ranked prompts first.
 
     Args:
         population: At least one candidate.
         group: G, rollouts per problem; >= the population's size.
 
     Returns:
-        `group` programs; when the population's size divides `group`, each exactly G/K times.
+        `group` prompts; when the population's size divides `group`, each exactly G/K times.
     """
     size = len(population)
     share, extra = divmod(group, size)

@@ -32,7 +32,7 @@ def save_generators(folder: Path) -> None:
 
 
 def load_generators(folder: Path) -> None:
-    """Take back what `save_generators` wrote; a folder of an older version changes nothing."""
+    """Restore the states that `save_generators` wrote; a folder of an older version has none."""
     path = folder / RANDOM_FILE
     if path.is_file():
         _restore(json.loads(path.read_bytes()))
@@ -40,7 +40,7 @@ def load_generators(folder: Path) -> None:
 
 @contextlib.contextmanager
 def kept_generators() -> Iterator[None]:
-    """Whatever is drawn or seeded within it leaves no trace."""
+    """Draws and seeds within it leave no trace."""
     states = _states()
     try:
         yield

@@ -1,7 +1,6 @@
 """Text from outside, made safe to print: completions, datasets, file names, model answers.
 
-Called by whatever writes to a terminal or a report. Does not escape markup (rich, Markdown, HTML);
-that belongs to the writer of that format.
+Does not escape markup (rich, Markdown, HTML); that belongs to the writer of that format.
 """
 
 import unicodedata
@@ -9,8 +8,6 @@ from collections.abc import Sequence
 
 NGRAM = 4
 """Tokens in a row whose return inside one completion counts as repetition."""
-
-
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories without a glyph: controls, formats (bidi), surrogates, unassigned, breaks."""
 
@@ -19,7 +16,7 @@ def visible(text: str) -> str:
     r"""Replace every character that could act on a terminal by its escape, e.g. `\x1b`, `\n`.
 
     The result is one line without control, bidirectional, invisible or surrogate characters, so
-    it can neither move the cursor, nor reorder what stands beside it, nor fail to be encoded.
+    it can neither move the cursor, nor reorder its neighbours, nor fail to be encoded.
     Backslashes stay as they are: the result is for reading, not for parsing.
     """
     return "".join(
@@ -42,7 +39,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def ngram_repetition(tokens: Sequence[int]) -> float | None:
-    """Share of a completion's n-grams that stand in it earlier, in [0, 1); n = `NGRAM`.
+    """Share of a completion's n-grams that occur earlier in it, in [0, 1); n = `NGRAM`.
 
     Returns:
         None for a completion too short to repeat one.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, Union
 
 FULL_MARKS = 1.0 - 1e-9
-"""Scores from here on are a success; below there is something to learn."""
+"""The lowest score that counts as a success; below it there is something to learn."""
 
 Json: TypeAlias = Union[bool, int, float, str, Sequence["Json"], Mapping[str, "Json"], None]
 TokenIds: TypeAlias = tuple[int, ...]
@@ -19,16 +19,16 @@ class Example:
     id: str
     """Unique within its task, over all three splits; stable between runs."""
     question: str
-    """What the policy is asked, without any instruction."""
+    """The input, without any instruction."""
     answer: str
     """The gold answer, written as the policy should write it."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
-    """What the grader needs beyond `answer`; never shown to the policy."""
+    """Data for the grader beyond `answer`; never shown to the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a grader says of one completion."""
+    """A grader's verdict on one completion."""
 
     score: float
     """In [0, 1], higher is better."""
@@ -48,7 +48,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the engine returns for one prompt."""
+    """The engine's result for one prompt."""
 
     token_ids: TokenIds
     """Sampled tokens; ends with the stop token when `finish` is "stop". Never empty."""
@@ -73,13 +73,13 @@ class SampleScore:
     sample: int
     """Which sample of this example, from 0."""
     prompt_policy: PromptPolicy
-    """Which text was used: the task's `seed` text, or the one `live` in deployment."""
+    """Which prompt was used: the task's `seed` prompt, or the one `live` in deployment."""
     text_hash: str
-    """`PromptProgram.text_hash` of that text."""
+    """`PromptProgram.text_hash` of that prompt."""
     weights: str
     """Fingerprint of base and adapter."""
     completion: str
-    """What the policy wrote; untrusted text."""
+    """Text of the policy; untrusted."""
     tokens: int
     """Tokens in the completion, the stop token included."""
     score: float
@@ -90,7 +90,7 @@ class SampleScore:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a report, or why there is none."""
+    """One figure of a report, or the reason why it has no value."""
 
     name: str
     """As in docs/methods.md, e.g. `bwt_gem`."""
@@ -104,9 +104,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The problems of one optimizer update."""
+    """The problems of one optimizer update, each with its task."""
 
-    examples: tuple[Example, ...]
+    rows: tuple[tuple[str, Example], ...]
+    """Name of the task, and the problem."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The problems alone, in order."""
+        return tuple(example for _, example in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class Evidence:
     example: str
     """`Example.id`."""
     completion: str
-    """What the policy wrote; untrusted text."""
+    """Text of the policy; untrusted."""
     score: float
     """In [0, 1], higher is better."""
     reason: str
@@ -125,7 +131,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The problems of the next T updates, on which the fast channel evolves its texts."""
+    """The problems of the next T updates, on which the fast channel evolves its prompts."""
 
     stage: int
     """Index of the stage, from 0."""

@@ -4,8 +4,9 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from fastslow.channels.base import Channel
 from fastslow.channels.fast.settings import (
@@ -17,13 +18,19 @@ from fastslow.channels.fast.settings import (
     SequenceConfig,
     SimbaKeys,
 )
+from fastslow.channels.slow.remedies.base import Remedy, RemedyDefinition
+from fastslow.channels.slow.settings import SHIPPED_REMEDIES, GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.core.errors import ConfigError
+from fastslow.core.plugins import CustomUse, find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
+from fastslow.measure.base import Measure, MeasureDefinition
 from fastslow.policy import model_store
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.policy.signals import SIGNALS, Signal, SignalDefinition
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -31,8 +38,14 @@ from fastslow.task.registry import build_task
 if TYPE_CHECKING:
     from fastslow.channels.fast.optimizers.base import Optimizer
     from fastslow.channels.fast.reflection.lm import Reflection
-    from fastslow.channels.slow.grpo import GrpoSettings
-    from fastslow.channels.slow.minimal import KlBudget
+    from fastslow.channels.slow.remedies.stack import Remedies
+    from fastslow.channels.slow.trainer import MakeUpdates
+
+
+T = TypeVar("T")
+
+FIGURE_KINDS = ("geometry", "overlap", "proxies", "signals")
+"""Kinds of figures that the package records itself."""
 
 
 def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
@@ -104,29 +117,98 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
     )
 
 
-def build_channels(config: RunConfig) -> list[Channel]:
+def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:
     """The run's channels, fast first."""
     channels: list[Channel] = []
     if config.fast is not None:
         channels.append(build_fast(config.fast))
     if config.slow is not None:
-        own = {index: stage.lr for index, stage in enumerate(config.stages) if stage.lr}
-        channels.append(build_slow(config.slow, own))
+        channels.append(
+            build_slow(
+                config.slow,
+                config.seed,
+                visits=[(tasks[stage.task], stage.slow) for stage in config.stages],
+                stage_lrs={i: stage.lr for i, stage in enumerate(config.stages) if stage.lr},
+            )
+        )
     return channels
 
 
-def build_slow(slow: SlowConfig, stage_lrs: Mapping[int, float] | None = None) -> Channel:
-    """The slow channel with its trainer; `stage_lrs` as in `SlowChannel`."""
+def build_slow(
+    slow: SlowConfig,
+    seed: int,
+    *,
+    visits: Sequence[tuple[Task, bool]] = (),
+    stage_lrs: Mapping[int, float] | None = None,
+) -> Channel:
+    """The slow channel with its trainer and remedies; see `SlowChannel`."""
     from fastslow.channels.slow.channel import SlowChannel
+    from fastslow.channels.slow.grpo import FastSlowTrainer
+    from fastslow.channels.slow.sft import GoldTrainer
 
-    if isinstance(slow, GrpoConfig):
-        budget = build_kl_budget(slow)
-        return SlowChannel(grpo_settings(slow), kl_budget=budget, stage_lrs=stage_lrs)
-    from fastslow.channels.slow.sft import GoldTrainer, SftSettings
+    trainer: MakeUpdates = FastSlowTrainer if isinstance(slow, GrpoConfig) else GoldTrainer
+    remedies = build_remedies(slow, seed)
+    return SlowChannel(slow, trainer, remedies, visits=visits, stage_lrs=stage_lrs, seed=seed)
 
-    names = SftSettings.__dataclass_fields__
-    settings = SftSettings(**{name: getattr(slow, name) for name in names})
-    return SlowChannel(settings, GoldTrainer, build_kl_budget(slow), stage_lrs)
+
+def build_remedies(slow: MinimalConfig, seed: int) -> "Remedies":
+    """The remedies of the slow channel, in the order they act; shrinking is the last thing."""
+    from fastslow.channels.slow.remedies.adapter_policy import adapter_policy
+    from fastslow.channels.slow.remedies.kl_budget import kl_budget
+    from fastslow.channels.slow.remedies.shrink import shrink
+    from fastslow.channels.slow.remedies.stack import Remedies
+
+    remedies: list[tuple[str, Remedy]] = []
+    if slow.adapter_policy != "continue":
+        policy = adapter_policy(slow.adapter_policy, partial(derive_seed, seed, "adapter"))
+        remedies.append(("adapter_policy", policy))
+    for use in slow.remedies:
+        if isinstance(use, CustomUse):
+            definition = find(RemedyDefinition, use.use)
+            remedies.append((definition.name, definition.build(use.params)))
+        else:
+            definition = SHIPPED_REMEDIES[type(use)]
+            remedies.append((definition.name, definition.build(use)))
+    if slow.kl_budget is not None:
+        remedies.append(("kl_budget", kl_budget(slow.kl_budget, slow.kl_budget_rows)))
+    if slow.shrink is not None:
+        scales_earlier = slow.adapter_policy == "continue"
+        remedies.append(("shrink", shrink(slow.shrink, scales_earlier)))
+    return Remedies(remedies)
+
+
+def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
+    """The measures that the configuration lists, by the name they are reported under.
+
+    Raises:
+        ConfigError: Two of them, or two signals, have one name.
+    """
+    signals: dict[str, Signal] = {}
+    for use in evaluation.signals:
+        if isinstance(use, CustomUse):
+            definition = find(SignalDefinition, use.use)
+            _add(signals, "evaluation.signals", definition.name, definition.build(use.params))
+        else:
+            _add(signals, "evaluation.signals", use.kind, SIGNALS[use.kind])
+    measures: dict[str, Measure] = {}
+    if signals:
+        from fastslow.measure.model.signals import signal_measure
+
+        measures["signals"] = signal_measure(signals)
+    for use in evaluation.measures:
+        chosen = find(MeasureDefinition, use.use)
+        _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))
+    return measures
+
+
+def _add(named: dict[str, T], path: str, name: str, value: T) -> None:
+    """Add a plug-in under its name, unless another has it, or one of our own kinds of figures."""
+    if name in named or name in FIGURE_KINDS:
+        raise ConfigError(
+            f"{path}: two of them are called {name!r}. Give yours another name in its decorator. "
+            f"Names that are taken: {', '.join([*FIGURE_KINDS, *named])}."
+        )
+    named[name] = value
 
 
 def build_fast(fast: FastConfig) -> Channel:
@@ -173,21 +255,3 @@ def build_optimizer(
             from fastslow.channels.fast.optimizers.mipro import MiproSearch
 
             return MiproSearch(keys.demonstrations, keys.candidates, reflection)
-
-
-def build_kl_budget(slow: MinimalConfig) -> "KlBudget | None":
-    """The slow channel's budget of KL to the base, if it has one."""
-    from fastslow.channels.slow.minimal import KlBudget
-
-    return KlBudget(slow.kl_budget, slow.kl_budget_rows) if slow.kl_budget else None
-
-
-def grpo_settings(grpo: GrpoConfig) -> "GrpoSettings":
-    """The slow channel's part of the configuration as plain data."""
-    from fastslow.channels.slow.difficulty import DifficultySettings
-    from fastslow.channels.slow.grpo import GrpoSettings
-
-    given = {name: getattr(grpo, name) for name in GrpoSettings.__dataclass_fields__}
-    return GrpoSettings(
-        **given | {"difficulty": DifficultySettings(**grpo.difficulty.model_dump())}
-    )

@@ -1,20 +1,20 @@
-"""What else is measured beside scores after every stage: how far the policy moved, and how.
+"""Measures other than scores, taken after every stage: how far the policy moved, and how.
 
 Each function measures one thing on the present policy, which it leaves as it is, and records it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from torch import Tensor
-
 from fastslow.core.distributed import is_leader
+from fastslow.core.errors import EvaluationError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import TokenIds
-from fastslow.loop.evaluation import Spent, accounted
+from fastslow.loop.evaluation import EvaluationCost, accounted
 from fastslow.loop.run import Run, stage_folder
+from fastslow.measure.base import Measure, Snapshot
 from fastslow.measure.model.drift import (
     Drift,
     DriftInputs,
@@ -32,12 +32,10 @@ from fastslow.measure.model.neutral import (
     read_neutral,
 )
 from fastslow.measure.model.proxies import plasticity_proxies
-from fastslow.policy.activations import record_activations
-from fastslow.policy.adapter.deltas import WeightDelta, weight_deltas
-from fastslow.policy.adapter.lora import adapter_tensors
 from fastslow.policy.policy import seed_program
 from fastslow.records.events import NEUTRAL, BaseDrawsEvent, DriftEvent, FiguresEvent
 from fastslow.records.jsonl import read_events
+from fastslow.task.definition import Task
 
 WhichText: TypeAlias = Literal["with_text", "without_text"]
 
@@ -55,34 +53,34 @@ class DriftCell:
     inputs: DriftInputs
 
 
-def measure_drift(parts: Run, spent: Spent, row: int) -> None:
+def measure_drift(run: Run, cost: EvaluationCost, row: int) -> None:
     """Record KL in both directions, both entropies, and KL between what would be deployed.
 
     Under the deployed text and, where that is another one, under the seed text.
     """
-    config, adapters = parts.config, parts.policy.adapters
+    config, adapters = run.config, run.policy.adapters
     visited = tuple(dict.fromkeys(stage.task for stage in config.stages[:row]))
     if not config.evaluation.kl_examples:
         reason = "turned off by evaluation.kl_examples = 0"
         for name in visited:
-            text = parts.policy.live_program(parts.tasks[name]).text_hash
-            parts.run_dir.events.append(DriftEvent(row, name, "kl_fst", None, reason, 0, text))
+            text = run.policy.live_program(run.tasks[name]).text_hash
+            run.run_dir.events.append(DriftEvent(row, name, "kl_fst", None, reason, 0, text))
         return
     for name in filter(adapters.is_aside, visited):
-        with adapters.of(name):
-            _measure(parts, spent, row, task_cells(parts, name))
+        with adapters.serving(name):
+            _measure(run, cost, row, task_cells(run, name))
     present = [name for name in visited if not adapters.is_aside(name)]
-    cells = [cell for name in present for cell in task_cells(parts, name)]
+    cells = [cell for name in present for cell in task_cells(run, name)]
     if config.evaluation.neutral:
-        prose = neutral_inputs(parts.policy, config.evaluation.kl_examples)
+        prose = neutral_inputs(run.policy, config.evaluation.kl_examples)
         cells.append(DriftCell(NEUTRAL, "", ("without_text",), prose))
-    _measure(parts, spent, row, cells)
+    _measure(run, cost, row, cells)
 
 
-def task_cells(parts: Run, name: str) -> list[DriftCell]:
+def task_cells(run: Run, name: str) -> list[DriftCell]:
     """Some of the task's test inputs under its deployed text, and under its seed text."""
-    task, policy = parts.tasks[name], parts.policy
-    examples = parts.evaluator.test_sample(task)[: parts.config.evaluation.kl_examples]
+    task, policy = run.tasks[name], run.policy
+    examples = run.evaluator.test_sample(task)[: run.config.evaluation.kl_examples]
     texts: dict[WhichText, PromptProgram] = {
         "with_text": policy.live_program(task),
         "without_text": seed_program(task),
@@ -98,46 +96,48 @@ def task_cells(parts: Run, name: str) -> list[DriftCell]:
     ]
 
 
-def _measure(parts: Run, spent: Spent, row: int, cells: Sequence[DriftCell]) -> None:
+def _measure(run: Run, cost: EvaluationCost, row: int, cells: Sequence[DriftCell]) -> None:
     """Draw, compare and record; every cell under the same adapter."""
     if not cells:
         return
-    engine, inputs = parts.policy.engine, [cell.inputs for cell in cells]
-    seeds = [derive_seed(parts.config.seed, "drift", row, cell.task) for cell in cells]
-    tuned = draw(engine, inputs, seeds, adapter=True)
-    base = base_draws(parts, spent, cells)
-    drawn = [[completion.token_ids for completion in found] for found in tuned]
-    for cell, pair in zip(cells, drift_on(engine, inputs, drawn, base), strict=True):
+    policy, inputs = run.policy, [cell.inputs for cell in cells]
+    seeds = [derive_seed(run.config.seed, "drift", row, cell.task) for cell in cells]
+    tuned = draw(policy.sampler, inputs, seeds, adapter=True)
+    base = base_draws(run, cost, cells)
+    tuned_tokens = [[completion.token_ids for completion in completions] for completions in tuned]
+    for cell, pair in zip(cells, drift_on(policy.scorer, inputs, tuned_tokens, base), strict=True):
         for text in cell.texts:
-            record_drift(parts, row, cell.task, cell.text_hash, text, _figures(pair))
+            record_drift(run, row, cell.task, cell.text_hash, text, _figures(pair))
         if "with_text" in cell.texts:
             figures = {"kl_fst": pair.kl_fst.value, "kl_razor": pair.kl_razor.value}
             logged = {f"{name}/{cell.task}": value for name, value in figures.items()}
-            parts.tracker.log(logged, step=row)
-    deployed = [at for at, cell in enumerate(cells) if "with_text" in cell.texts]
+            run.tracker.log(logged, step=row)
+    deployed = [index for index, cell in enumerate(cells) if "with_text" in cell.texts]
     seed_inputs = {cell.task: cell.inputs for cell in cells if "without_text" in cell.texts}
-    theirs = [seed_inputs[cells[at].task] for at in deployed]
-    systems = kl_system(engine, [tuned[at] for at in deployed], theirs)
-    for at, found in zip(deployed, systems, strict=True):
-        cell = cells[at]
-        record_drift(parts, row, cell.task, cell.text_hash, "with_text", {"kl_system": found})
+    theirs = [seed_inputs[cells[index].task] for index in deployed]
+    systems = kl_system(policy.scorer, [tuned[index] for index in deployed], theirs)
+    for index, completions in zip(deployed, systems, strict=True):
+        cell = cells[index]
+        record_drift(run, row, cell.task, cell.text_hash, "with_text", {"kl_system": completions})
 
 
-def base_draws(parts: Run, spent: Spent, cells: Sequence[DriftCell]) -> list[tuple[TokenIds, ...]]:
+def base_draws(
+    run: Run, cost: EvaluationCost, cells: Sequence[DriftCell]
+) -> list[tuple[TokenIds, ...]]:
     """What the base draws on each cell: known from an earlier row, or drawn and recorded now."""
-    missing = [cell for cell in cells if (cell.task, cell.text_hash) not in parts.base_draws]
-    seeds = [derive_seed(parts.config.seed, "drift base", c.task, c.text_hash) for c in missing]
-    found = draw(parts.policy.engine, [cell.inputs for cell in missing], seeds, adapter=False)
-    for cell, completions in zip(missing, found, strict=True):
-        spent.base_draws += len(completions)
+    missing = [cell for cell in cells if (cell.task, cell.text_hash) not in run.base_draws]
+    seeds = [derive_seed(run.config.seed, "drift base", c.task, c.text_hash) for c in missing]
+    draws = draw(run.policy.sampler, [cell.inputs for cell in missing], seeds, adapter=False)
+    for cell, completions in zip(missing, draws, strict=True):
+        cost.base_draws += len(completions)
         tokens = tuple(completion.token_ids for completion in completions)
-        parts.base_draws[cell.task, cell.text_hash] = tokens
-        parts.run_dir.events.append(BaseDrawsEvent(cell.task, cell.text_hash, tokens))
-    return [parts.base_draws[cell.task, cell.text_hash] for cell in cells]
+        run.base_draws[cell.task, cell.text_hash] = tokens
+        run.run_dir.events.append(BaseDrawsEvent(cell.task, cell.text_hash, tokens))
+    return [run.base_draws[cell.task, cell.text_hash] for cell in cells]
 
 
 def record_drift(
-    parts: Run,
+    run: Run,
     row: int,
     task: str,
     text_hash: str,
@@ -145,7 +145,7 @@ def record_drift(
     figures: Mapping[str, Drift],
 ) -> None:
     """Write figures down, one event each, under the name of the inputs they were measured on."""
-    parts.run_dir.events.append(
+    run.run_dir.events.append(
         *(
             DriftEvent(row, task, name, d.value, None, d.tokens, text_hash, text, d.se)
             for name, d in figures.items()
@@ -168,98 +168,135 @@ OVERLAP_SHARE = 0.01
 """Of the weights, those that changed most: the masks that stages are compared by."""
 
 
-def diagnose(parts: Run, row: int) -> None:
+def diagnose(run: Run, row: int) -> None:
     """Measure what the configuration asks for, on the policy that made row `row`.
 
     Neutral prose goes through the model once, for its cross-entropy and for the proxies.
     """
-    config = parts.config.evaluation
+    config = run.config.evaluation
     prose: NeutralPass | None = None
     if config.neutral:
-        with accounted(parts, row, "neutral"):
-            prose = read_neutral(parts.policy)
-            measure_neutral(parts, row, prose)
+        with accounted(run, row, "neutral"):
+            prose = read_neutral(run.policy)
+            measure_neutral(run, row, prose)
     if config.proxies:
-        with accounted(parts, row, "proxies"):
-            measure_proxies(parts, row, prose or read_neutral(parts.policy))
+        with accounted(run, row, "proxies"):
+            measure_proxies(run, row, prose or read_neutral(run.policy))
+    for name, measure in run.measures.items() if is_leader() else ():
+        with accounted(run, row, name):
+            take_measure(run, row, name, measure)
     if row == 0:
         return
-    if config.geometry and parts.config.slow is not None and is_leader():
-        with accounted(parts, row, "geometry"):
-            measure_stage_geometry(parts, row)
-    with accounted(parts, row, "drift") as spent:
-        measure_drift(parts, spent, row)
+    if config.geometry and run.config.slow is not None and is_leader():
+        with accounted(run, row, "geometry"):
+            measure_stage_geometry(run, row)
+    with accounted(run, row, "drift") as cost:
+        measure_drift(run, cost, row)
 
 
-def measure_neutral(parts: Run, row: int, prose: NeutralPass) -> None:
+def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
+    """Record what one of the configured measures says of the policy that made row `row`.
+
+    Raises:
+        EvaluationError: It changed the policy.
+    """
+    policy = run.policy
+
+    def scores(task: Task) -> dict[str, float]:
+        with policy.adapters.serving(task.name):
+            weights = policy.weights_fingerprint()
+        text, examples = policy.live_program(task).text_hash, run.evaluator.test_sample(task)
+        samples = run.score_cache.look_up(weights, text, task.name, examples, "live")
+        return {example: sample.score for example, sample in samples.items()}
+
+    visited = tuple(dict.fromkeys(stage.task for stage in run.config.stages[:row]))
+    snapshot = Snapshot(policy, row, run.tasks, visited, run.evaluator.test_sample, scores)
+    before = policy.weights_fingerprint(), policy.texts_fingerprint()
+    for measured in measure(snapshot):
+        run.run_dir.events.append(
+            FiguresEvent(row, name, measured.of, measured.figures, measured.numbers)
+        )
+    if before != (policy.weights_fingerprint(), policy.texts_fingerprint()):
+        raise EvaluationError(
+            f"measure {name}: the policy is not the one it was given. A measure must leave adapter "
+            "and texts as they are."
+        )
+
+
+def measure_neutral(run: Run, row: int, prose: NeutralPass) -> None:
     """Record cross-entropy of neutral prose with the adapter on and off.
 
-    Row 0 is the base; a run that goes on from a later row reads with it once more.
+    Row 0 is the base; a run that resumes from a later row reads with it once more.
     """
     if row == 0:
-        parts.neutral_base = prose.logprobs  # a fresh adapter computes what the base computes
+        run.neutral_base = prose.logprobs  # a fresh adapter computes what the base computes
         return
-    if parts.neutral_base is None:
-        parts.neutral_base = read_neutral(parts.policy, adapter=False).logprobs
-    found = neutral_cross_entropy(prose.logprobs, parts.neutral_base)
+    if run.neutral_base is None:
+        run.neutral_base = read_neutral(run.policy, adapter=False).logprobs
+    prose_figures = neutral_cross_entropy(prose.logprobs, run.neutral_base)
     figures = {
-        "neutral_ce_tuned": found.tuned,
-        "neutral_ce_base": found.base,
-        "neutral_ce_delta": found.delta,
+        "neutral_ce_tuned": prose_figures.tuned,
+        "neutral_ce_base": prose_figures.base,
+        "neutral_ce_delta": prose_figures.delta,
     }
-    record_drift(parts, row, NEUTRAL, "", "without_text", figures)
-    parts.tracker.log({"neutral_ce_delta": found.delta.value}, step=row)
+    record_drift(run, row, NEUTRAL, "", "without_text", figures)
+    run.tracker.log({"neutral_ce_delta": prose_figures.delta.value}, step=row)
 
 
-def measure_proxies(parts: Run, row: int, prose: NeutralPass) -> None:
+def measure_proxies(run: Run, row: int, prose: NeutralPass) -> None:
     """Record ranks of features and sleeping units, on the same inputs in every row.
 
     Prose of no task, and some test questions of every task under its seed text: old, new and
     neutral inputs are in the same set.
     """
-    policy = parts.policy
+    policy = run.policy
     rows = [
         policy.renderer.prompt_ids(seed_program(task), example.question)
-        for task in parts.tasks.values()
-        for example in parts.evaluator.test_sample(task)[:PROXY_EXAMPLES]
+        for task in run.tasks.values()
+        for example in run.evaluator.test_sample(task)[:PROXY_EXAMPLES]
     ]
-    found = prose.activations.joined(record_activations(policy.model, rows))
+    activations = prose.activations.joined(policy.activations(rows))
     proxies = plasticity_proxies(
-        found.singular_values(), found.mean_abs, found.active_share, found.samples
+        activations.singular_values(),
+        activations.mean_abs,
+        activations.active_share,
+        activations.samples,
     )
-    inputs = f"test inputs of {', '.join(parts.tasks)} under their seed texts, and neutral prose"
-    parts.run_dir.events.append(
-        FiguresEvent(row, "proxies", inputs, tuple(proxies.values()), {"samples": found.samples})
+    inputs = f"test inputs of {', '.join(run.tasks)} under their seed texts, and neutral prose"
+    run.run_dir.events.append(
+        FiguresEvent(
+            row, "proxies", inputs, tuple(proxies.values()), {"samples": activations.samples}
+        )
     )
 
 
-def measure_stage_geometry(parts: Run, row: int) -> None:
+def measure_stage_geometry(run: Run, row: int) -> None:
     """Record how the stage changed the weights; after the last stage, what the changes share."""
-    stages, index = parts.config.stages, row - 1
+    stages, index = run.config.stages, row - 1
     if not stages[index].slow:
         return
-    geometry = measure_geometry(_stage_deltas(parts, index))
-    numbers = {f"threshold_{share}": found for share, found in geometry.thresholds.items()}
+    geometry = measure_geometry(_stage_deltas(run, index))
+    numbers = {f"threshold_{share}": threshold for share, threshold in geometry.thresholds.items()}
     numbers["num_weights"] = geometry.num_weights
     figures = tuple(geometry.metrics.values())
     name = stage_name(index, stages[index].task)
-    parts.run_dir.events.append(FiguresEvent(row, "geometry", name, figures, numbers))
+    run.run_dir.events.append(FiguresEvent(row, "geometry", name, figures, numbers))
     if row < len(stages):
         return
     thresholds = {
         event.of: event.numbers[f"threshold_{OVERLAP_SHARE}"]
-        for event in read_events(parts.run_dir.events.path)
+        for event in read_events(run.run_dir.events.path)
         if isinstance(event, FiguresEvent) and event.kind == "geometry"
     }
     deltas = {
-        stage_name(at, stage.task): _stage_deltas(parts, at)
-        for at, stage in enumerate(stages)
-        if stage_name(at, stage.task) in thresholds
+        stage_name(position, stage.task): _stage_deltas(run, position)
+        for position, stage in enumerate(stages)
+        if stage_name(position, stage.task) in thresholds
     }
     for pair in top_overlaps(deltas, thresholds, OVERLAP_SHARE):
-        of = f"{pair.first} and {pair.second}"
+        pair_name = f"{pair.first} and {pair.second}"
         chance = {"chance": pair.chance}
-        parts.run_dir.events.append(FiguresEvent(row, "overlap", of, (pair.jaccard,), chance))
+        run.run_dir.events.append(FiguresEvent(row, "overlap", pair_name, (pair.jaccard,), chance))
 
 
 def stage_name(index: int, task: str) -> str:
@@ -267,21 +304,10 @@ def stage_name(index: int, task: str) -> str:
     return f"{index + 1} {task}"
 
 
-def _stage_deltas(parts: Run, index: int) -> Deltas:
+def _stage_deltas(run: Run, index: int) -> Deltas:
     """What one stage changed: its adapter, less the one it started from."""
-    from safetensors.torch import load_file
-
-    def kept(stage: int) -> Mapping[str, Tensor]:
-        path = stage_folder(parts, stage) / "adapter_model.safetensors"
-        tensors: dict[str, Tensor] = load_file(path, device=str(parts.policy.model.device))
-        return tensors
-
-    model, slow = parts.policy.model, parts.config.slow
-    is_present = index == parts.state.next_stage
+    slow = run.config.slow
     starts_at_base = index == 0 or (slow is not None and slow.adapter_policy == "new-per-stage")
-
-    def deltas() -> Iterator[WeightDelta]:
-        after = adapter_tensors(model) if is_present else kept(index)
-        return weight_deltas(model, after, None if starts_at_base else kept(index - 1))
-
-    return deltas
+    after = None if index == run.state.next_stage else stage_folder(run, index)
+    before = None if starts_at_base else stage_folder(run, index - 1)
+    return lambda: run.policy.adapters.deltas(after, before)

@@ -24,8 +24,8 @@ from fastslow.task.definition import Task
 
 
 @dataclass
-class Spent:
-    """What a part of the evaluation has cost beside the tuned policy's rollouts."""
+class EvaluationCost:
+    """The cost of a part of the evaluation other than the tuned policy's rollouts."""
 
     base_draws: int = 0
     """Completions drawn from the base."""
@@ -34,53 +34,53 @@ class Spent:
 
 
 @contextmanager
-def accounted(parts: Run, row: int, part: str) -> Iterator[Spent]:
+def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
     """Write down what the evaluation within it cost, and count it as done."""
-    started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    spent, units = Spent(), parts.effort.part(row, part)
+    started, before = time.monotonic(), run.policy.sampler.num_rollouts
+    cost, units = EvaluationCost(), run.ledger.units(part, row)
     if units:
-        parts.progress.show(f"evaluation {row}/{len(parts.config.stages)}, {part}", "", 0, {})
-    yield spent
-    parts.progress.finish(units)
-    rollouts = parts.policy.engine.num_rollouts - before + spent.base_draws
+        run.progress.show(f"evaluation {row}/{len(run.config.stages)}, {part}", "", 0, {})
+    yield cost
+    run.progress.finish(units)
+    rollouts = run.policy.sampler.num_rollouts - before + cost.base_draws
     seconds = time.monotonic() - started
-    parts.run_dir.events.append(
-        EvaluationEvent(row, rollouts, seconds, part, spent.reused, time.time())
+    run.run_dir.events.append(
+        EvaluationEvent(row, rollouts, seconds, part, cost.reused, time.time())
     )
 
 
-def score_all(parts: Run, row: int) -> None:
+def score_all(run: Run, row: int) -> None:
     """Measure one row of the score matrix, and what else is replayed with it."""
-    visits = tuple(stage.task for stage in parts.config.stages)
+    visits = tuple(stage.task for stage in run.config.stages)
     scores: dict[str, float] = {}
-    with accounted(parts, row, "matrix") as spent:
-        done = 0.0
-        for task in parts.tasks.values():
+    with accounted(run, row, "matrix") as cost:
+        units = 0.0
+        for task in run.tasks.values():
             phase = f"evaluation {row}/{len(visits)}, {task.name}"
-            parts.progress.show(phase, "", done, {})
+            run.progress.show(phase, "", units, {})
             role = headline_policy(visits, row, task.name)
-            program = parts.policy.live_program(task)
-            scores[task.name] = mean_score(score_cell(parts, spent, task, row, role, program))
-            done += parts.effort.cell(task.name)
-            parts.progress.show(phase, "done", done, {"score": scores[task.name]})
+            program = run.policy.live_program(task)
+            scores[task.name] = mean_score(score_cell(run, cost, task, row, role, program))
+            units += run.ledger.cell(task.name)
+            run.progress.show(phase, "done", units, {"score": scores[task.name]})
         if row == 0:
-            _repeat_base(parts)
-    parts.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
+            _repeat_base(run)
+    run.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
     if row == 0:
         return
-    with accounted(parts, row, "texts") as spent:
-        _score_texts(parts, spent, row)
-    if parts.config.evaluation.channel_split:
-        with accounted(parts, row, "channel_split") as spent:
-            _split_channels(parts, spent, row)
-    if parts.config.evaluation.reoptimize and row == len(visits):
-        with accounted(parts, row, "reoptimize") as spent:
-            _reoptimize(parts, spent, row)
+    with accounted(run, row, "texts") as cost:
+        _score_texts(run, cost, row)
+    if run.config.evaluation.channel_split:
+        with accounted(run, row, "channel_split") as cost:
+            _split_channels(run, cost, row)
+    if run.config.evaluation.reoptimize and row == len(visits):
+        with accounted(run, row, "reoptimize") as cost:
+            _reoptimize(run, cost, row)
 
 
 def score_cell(
-    parts: Run,
-    spent: Spent,
+    run: Run,
+    cost: EvaluationCost,
     task: Task,
     row: int,
     role: PromptPolicy,
@@ -93,8 +93,8 @@ def score_cell(
     """Score and record one cell: what is new is drawn, what is not is recorded again.
 
     Args:
-        parts: The run.
-        spent: Counts what is reused and what is drawn from the base.
+        run: The run.
+        cost: Counts what is reused and what is drawn from the base.
         task: The column.
         row: The row whose weights these are.
         role: Which text `program` is.
@@ -103,20 +103,20 @@ def score_cell(
         cycle: As in `ScoreRow`.
         examples: Of the test sample; None takes all.
     """
-    examples = parts.evaluator.test_sample(task) if examples is None else examples
-    with parts.policy.adapters.of(task.name):
-        weights = BASE if base else parts.policy.weights_fingerprint()
-        old = parts.replay.known(weights, program.text_hash, task.name, examples, role)
+    examples = run.evaluator.test_sample(task) if examples is None else examples
+    with run.policy.adapters.serving(task.name):
+        weights = BASE if base else run.policy.weights_fingerprint()
+        old = run.score_cache.look_up(weights, program.text_hash, task.name, examples, role)
         missing = [example for example in examples if example.id not in old]
         new = {}
         if missing:
-            drawn = parts.evaluator.score(
-                parts.policy, task, program, role, examples=missing, adapter=not base
+            samples = run.evaluator.score(
+                run.policy, task, program, role, examples=missing, adapter=not base
             )
-            new = {sample.example: sample for sample in drawn}
+            new = {sample.example: sample for sample in samples}
     rows = [
         ScoreRow(
-            parts.run_dir.path.name,
+            run.run_dir.path.name,
             row,
             cycle,
             old.get(example.id) or new[example.id],
@@ -124,97 +124,97 @@ def score_cell(
         )
         for example in examples
     ]
-    parts.run_dir.scores.append(*rows)
-    for one in rows:
-        parts.replay.remember(one)
-    spent.reused += len(old)
-    spent.base_draws += len(missing) if base else 0
-    return [one.sample for one in rows]
+    run.run_dir.scores.append(*rows)
+    for score_row in rows:
+        run.score_cache.add(score_row)
+    cost.reused += len(old)
+    cost.base_draws += len(missing) if base else 0
+    return [score_row.sample for score_row in rows]
 
 
-def score_cycle(parts: Run, task: Task, stage: int, cycle: int) -> None:
+def score_cycle(run: Run, task: Task, stage: int, cycle: int) -> None:
     """A point of the stage's learning curve, under the best text so far.
 
     The end of the stage is the next row of the matrix and needs no point of its own.
     """
-    size = parts.config.evaluation.curve_examples
-    if not size or cycle + 1 == len(parts.config.phases(stage)):
+    size = run.config.evaluation.curve_examples
+    if not size or cycle + 1 == len(run.config.phases(stage)):
         return
-    with accounted(parts, stage + 1, "curves") as spent:
-        examples = parts.evaluator.test_sample(task)[:size]
-        program = parts.policy.population(task)[0].program
-        score_cell(parts, spent, task, stage + 1, "live", program, cycle=cycle, examples=examples)
+    with accounted(run, stage + 1, "curves") as cost:
+        examples = run.evaluator.test_sample(task)[:size]
+        program = run.policy.population(task)[0].program
+        score_cell(run, cost, task, stage + 1, "live", program, cycle=cycle, examples=examples)
 
 
-def _repeat_base(parts: Run) -> None:
+def _repeat_base(run: Run) -> None:
     """Score the base again, as samples 1, 2, ... of every example: the noise floor."""
-    for sample in range(1, parts.config.evaluation.base_repeats):
-        for task in parts.tasks.values():
-            drawn = parts.evaluator.score(parts.policy, task, seed_program(task), "seed")
-            again = (replace(score, sample=sample) for score in drawn)
-            name = parts.run_dir.path.name
-            parts.run_dir.scores.append(*(ScoreRow(name, 0, None, score) for score in again))
+    for sample in range(1, run.config.evaluation.base_repeats):
+        for task in run.tasks.values():
+            samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
+            again = (replace(score, sample=sample) for score in samples)
+            name = run.run_dir.path.name
+            run.run_dir.scores.append(*(ScoreRow(name, 0, None, score) for score in again))
 
 
-def _score_texts(parts: Run, spent: Spent, row: int) -> None:
+def _score_texts(run: Run, cost: EvaluationCost, row: int) -> None:
     """Every visited task under the other texts that are wanted.
 
     `own` and `live` are one text as long as only a task's own stage chooses its text.
     """
-    visited = dict.fromkeys(stage.task for stage in parts.config.stages[:row])
-    roles = [role for role in parts.config.evaluation.prompt_policies if role != "live"]
+    visited = dict.fromkeys(stage.task for stage in run.config.stages[:row])
+    roles = [role for role in run.config.evaluation.prompt_policies if role != "live"]
     for name in visited:
-        task = parts.tasks[name]
+        task = run.tasks[name]
         for role in dict.fromkeys(roles):
-            program = seed_program(task) if role == "seed" else parts.policy.live_program(task)
-            score_cell(parts, spent, task, row, role, program)
+            program = seed_program(task) if role == "seed" else run.policy.live_program(task)
+            score_cell(run, cost, task, row, role, program)
 
 
-def _split_channels(parts: Run, spent: Spent, row: int) -> None:
+def _split_channels(run: Run, cost: EvaluationCost, row: int) -> None:
     """The other cells of {base, tuned} x {seed, evolved} for the stage's task; at the end `own`."""
-    wanted = parts.config.evaluation.prompt_policies
-    stages = parts.config.stages
-    task = parts.tasks[stages[row - 1].task]
-    score_cell(parts, spent, task, 0, "own", parts.policy.live_program(task), base=True)
-    if "seed" not in wanted:
-        score_cell(parts, spent, task, row, "seed", seed_program(task))
+    prompt_policies = run.config.evaluation.prompt_policies
+    stages = run.config.stages
+    task = run.tasks[stages[row - 1].task]
+    score_cell(run, cost, task, 0, "own", run.policy.live_program(task), base=True)
+    if "seed" not in prompt_policies:
+        score_cell(run, cost, task, row, "seed", seed_program(task))
     last = dict.fromkeys(stage.task for stage in stages) if row == len(stages) else {}
-    for name in {task.name: None} | last if "own" not in wanted else {}:
-        own = parts.policy.live_program(parts.tasks[name])
-        score_cell(parts, spent, parts.tasks[name], row, "own", own)
+    for name in {task.name: None} | last if "own" not in prompt_policies else {}:
+        program = run.policy.live_program(run.tasks[name])
+        score_cell(run, cost, run.tasks[name], row, "own", program)
 
 
-def _reoptimize(parts: Run, spent: Spent, row: int) -> None:
+def _reoptimize(run: Run, cost: EvaluationCost, row: int) -> None:
     """What a new text brings back of each earlier task: one fast phase, then a test under it.
 
     The text is chosen on validation and is not deployed; policy and texts are as before after.
     """
-    fast = next((channel for channel in parts.channels if channel.name == "fast"), None)
-    last = parts.config.stages[-1].task
-    earlier = dict.fromkeys(stage.task for stage in parts.config.stages if stage.task != last)
+    fast = next((channel for channel in run.channels if channel.name == "fast"), None)
+    last = run.config.stages[-1].task
+    earlier = dict.fromkeys(stage.task for stage in run.config.stages if stage.task != last)
     for name in earlier if fast is not None else ():
         assert fast is not None
-        task, policy = parts.tasks[name], parts.policy
-        before = policy.engine.num_rollouts
-        kept = policy.populations.get(name)
-        seed = derive_seed(parts.config.seed, "reoptimize", name)
-        with policy.adapters.of(name):
-            anchor = reopt_stream(parts.config, task).anchor(0)
+        task, policy = run.tasks[name], run.policy
+        before = policy.sampler.num_rollouts
+        population = policy.populations.get(name)
+        seed = derive_seed(run.config.seed, "reoptimize", name)
+        with policy.adapters.serving(name):
+            anchor = reopt_stream(run.config, task).anchor(0)
             fast.adapt(policy, task, anchor, seed, lambda *_: None)
-            best = best_by_mean(parts.evaluator.validate(policy, task))
+            best = best_by_mean(run.evaluator.validate(policy, task))
         del policy.populations[name]
-        if kept is not None:
-            policy.populations[name] = kept
-        parts.run_dir.events.append(
+        if population is not None:
+            policy.populations[name] = population
+        run.run_dir.events.append(
             ReoptimizedEvent(
                 name,
                 best.program,
                 best.mean,
                 len(best.scores),
-                policy.engine.num_rollouts - before,
+                policy.sampler.num_rollouts - before,
             )
         )
-        score_cell(parts, spent, task, row, "reopt", best.program)
+        score_cell(run, cost, task, row, "reopt", best.program)
 
 
 def reopt_stream(config: RunConfig, task: Task) -> Stream:

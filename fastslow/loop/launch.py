@@ -9,30 +9,32 @@ from pathlib import Path
 from rich.console import Console
 
 from fastslow.channels.base import Channel
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig, SlowConfig
 from fastslow.config.evaluation import ProbeConfig
+from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig, SftConfig, SlowConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten
+from fastslow.loop import stages
 from fastslow.loop.build import (
     build_channels,
+    build_measures,
     build_policy,
     build_probe_task,
     build_slow,
     build_tasks,
     locate_model,
 )
-from fastslow.loop.effort import Effort
 from fastslow.loop.preflight import require_fit
-from fastslow.loop.probe import ProbeParts
+from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
-from fastslow.loop.stages import run
+from fastslow.measure.base import Measure
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
@@ -63,30 +65,30 @@ def train(
     """
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config)
+    channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = locate_model(config)
     with stop.catching(), connected(config):
         policy = build_policy(config, model)
         every = [*tasks.values(), *([probed] if probed else [])]
         require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
-        device = str(policy.model.device)
+        device = policy.device
         with run_folder(
             config, lambda: RunDir.create(config, loaded.layers, command, device)
         ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+            return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
-    """Go on with a run from its last resume point; see `train`.
+    """Continue a run from its last resume point; see `train`.
 
     Raises:
-        CheckpointError: The folder is no run, is being written, or has no usable resume point.
+        CheckpointError: It is not a run folder, is being written, or has no usable resume point.
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
     config, stop = loaded.config, StopRequest()
     tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels = build_channels(config)
+    channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = locate_model(config)
     with (
         stop.catching(),
@@ -94,7 +96,7 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
         run_folder(config, lambda: RunDir.open(path)) as run_dir,
     ):
         policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, finish, probed, stop)
+        return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
@@ -106,13 +108,13 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         stage: Which stage's weights, from 1; None takes the last one.
 
     Raises:
-        CheckpointError: It is no run folder, is being written, or did not keep that stage.
+        CheckpointError: It is not a run folder, is being written, or did not keep that stage.
         ConfigError: A stage visits the task, or the run has no weights that learn.
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
     config = loaded.config
-    visited = [one.task for one in config.stages]
+    visited = [stage_config.task for stage_config in config.stages]
     if name in visited or config.slow is None:
         why = "a stage of this run trains on it" if name in visited else "slow is null in this run"
         raise ConfigError(
@@ -122,30 +124,30 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
     use, params = config.task_use(name).use, loaded.task_params.get(name)
-    made = build_task(name, use, params, allow_code=config.allow_code)
+    probe_task = build_task(name, use, params, allow_code=config.allow_code)
     limits = config.graders
-    task = guard_graders({name: made}, limits.timeout_s, limits.max_failures_frac)[name]
+    task = guard_graders({name: probe_task}, limits.timeout_s, limits.max_failures_frac)[name]
     model, index = locate_model(config), len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
         policy = build_policy(config, model)
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
-        ready = probe_parts(config, path, policy, task, settings)
+        ready = probe_setup(config, path, policy, task, settings)
         run_probe(ready, settings, folder, lambda *_: None)
 
 
-def probe_parts(
+def probe_setup(
     config: RunConfig, run_path: Path, policy: Policy, task: Task, settings: ProbeConfig
-) -> ProbeParts:
+) -> ProbeSetup:
     """What a probe of this run works with; `policy` is used up."""
     evaluation = config.evaluation
-    return ProbeParts(
+    return ProbeSetup(
         run=run_path,
         policy=policy,
         task=task,
         evaluator=Evaluator(evaluation.test_examples, evaluation.validation_examples),
-        make_channel=lambda: build_slow(probe_learner(config, settings)),
+        make_channel=lambda: build_slow(probe_learner(config, settings), config.seed),
         problems=config.cycle.problems,
         seed=config.seed,
     )
@@ -155,9 +157,9 @@ def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
     """The run's own slow channel where the probe is of that kind, else one with its defaults."""
     assert config.slow is not None
     kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
-    own = config.slow.kind == settings.kind
-    learner = config.slow if own else kinds[settings.kind](lora=config.slow.lora)
-    without_limits = {"kl_budget": None, "shrink": None}
+    is_own_kind = config.slow.kind == settings.kind
+    learner = config.slow if is_own_kind else kinds[settings.kind](lora=config.slow.lora)
+    without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
     return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
 
 
@@ -224,6 +226,7 @@ def _run_in(
     tasks: Mapping[str, Task],
     policy: Policy,
     channels: Sequence[Channel],
+    measures: Mapping[str, Measure],
     finish: Callable[[Path], Sequence[Path]],
     probed: Task | None,
     stop: StopRequest,
@@ -237,22 +240,33 @@ def _run_in(
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
+    units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
     run_dir.mark("running")
     outcome: State = "failed"
     with (
-        Progress(Effort(config, tasks).left(state), console) as progress,
+        Progress(units, console) as progress,
         tracker.run(),
     ):
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
-        parts = Run(
-            config, tasks, policy, channels, evaluator, tracker, run_dir, progress, state, stop
+        run = Run(
+            config,
+            tasks,
+            policy,
+            channels,
+            evaluator,
+            tracker,
+            run_dir,
+            progress,
+            state,
+            measures,
+            stop,
         )
         try:
-            run(parts)
+            stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed
             if config.probe is not None and probed is not None:
-                state.seconds += _probe_last_stage(parts, config.probe, probed)
+                state.seconds += _probe_last_stage(run, config.probe, probed)
             outcome = "finished"
         except KeyboardInterrupt as end:
             outcome = "interrupted"
@@ -280,15 +294,15 @@ def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
             raise
 
 
-def _probe_last_stage(parts: Run, settings: ProbeConfig, task: Task) -> float:
+def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
     """The run's own probe, of the weights it ended with; seconds. The policy is used up."""
-    place = from_leader(parts.run_dir.path)
-    last = from_leader(stage_folder(parts, len(parts.config.stages) - 1))
+    place = from_leader(run.run_dir.path)
+    last = from_leader(stage_folder(run, len(run.config.stages) - 1))
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            parts.progress.finish(parts.effort.curve(settings))
-        parts.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
+            run.progress.finish(run.ledger.curve(settings).units)
+        run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
-    ready = probe_parts(parts.config, place, parts.policy, task, settings)
+    ready = probe_setup(run.config, place, run.policy, task, settings)
     return run_probe(ready, settings, last, begin)

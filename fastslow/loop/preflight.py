@@ -62,19 +62,19 @@ def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> 
 
 def lacking(config: RunConfig) -> list[str]:
     """What a run would stop at here, one sentence or two each; loads no model, asks no network."""
-    fast, found = config.fast, []
+    fast, problems = config.fast, []
     if config.model.name not in MODELS:  # those are fetched when they are wanted
         try:
             resolve(config.model.name)
         except ModelError as err:
-            found.append(str(err))
+            problems.append(str(err))
     for require in (require_optuna, _require_key):
         try:
             if fast is not None:
                 require(fast)
         except ConfigError as err:
-            found.append(str(err))
-    return found
+            problems.append(str(err))
+    return problems
 
 
 def require_optuna(fast: FastConfig) -> None:
@@ -97,5 +97,5 @@ def _require_key(fast: FastConfig) -> None:
     if isinstance(fast, ReflectiveSettings) and fast.reflection.model != "self":
         from fastslow.channels.fast.reflection.endpoint import find_key  # imports dspy
 
-        asked = fast.reflection
-        find_key(asked.model, asked.api_base, asked.api_key_env)
+        reflection = fast.reflection
+        find_key(reflection.model, reflection.api_base, reflection.api_key_env)

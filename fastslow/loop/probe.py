@@ -21,14 +21,13 @@ from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Json
 from fastslow.loop.stream import Stream
 from fastslow.measure.evaluator import Evaluator
-from fastslow.policy.adapter.parts import concatenated, freeze_trained, put_parts, start_fresh
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task
 
 
 @dataclass(frozen=True)
-class ProbeParts:
-    """What a probe needs beside its settings."""
+class ProbeSetup:
+    """What a probe needs in addition to its settings."""
 
     run: Path
     """The run folder, the same in every process."""
@@ -47,12 +46,12 @@ class ProbeParts:
 
 
 def probe(
-    parts: ProbeParts, settings: ProbeConfig, stage: Path, begin: Callable[[int, int], None]
+    setup: ProbeSetup, settings: ProbeConfig, stage: Path, begin: Callable[[int, int], None]
 ) -> float:
     """Make every curve of a probe that is not there yet.
 
     Args:
-        parts: What to probe with.
+        setup: What to probe with.
         settings: Size and kind of the fresh runs.
         stage: Folder of the stage whose weights are probed, as the loop keeps it.
         begin: Told before each fresh run its number, from 1, and how many there are.
@@ -72,65 +71,65 @@ def probe(
     row = int(stage.name.partition("-")[0]) + 1
     seconds = 0.0
     for seed in range(settings.seeds):
-        for at, start in enumerate((0, row), start=1):
-            begin(2 * seed + at, 2 * settings.seeds)
-            name = f"probe/{parts.task.name}/row-{start:03d}-seed-{seed}.json"
-            wanted = _wanted(parts, settings, start, seed)
-            found = from_leader(_found(parts.run / name, wanted))
-            if found is None:
-                found = {**wanted, **_curve(parts, settings, stage if start else None, seed)}
+        for number, start in enumerate((0, row), start=1):
+            begin(2 * seed + number, 2 * settings.seeds)
+            name = f"probe/{setup.task.name}/row-{start:03d}-seed-{seed}.json"
+            identity = _identity(setup, settings, start, seed)
+            curve = from_leader(_kept_curve(setup.run / name, identity))
+            if curve is None:
+                curve = {**identity, **_curve(setup, settings, stage if start else None, seed)}
                 if is_leader():
-                    _write(parts.run, name, found)
-            seconds += float(found["seconds"])
+                    _write(setup.run, name, curve)
+            seconds += float(curve["seconds"])
     return seconds
 
 
-def _wanted(parts: ProbeParts, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
+def _identity(setup: ProbeSetup, settings: ProbeConfig, row: int, seed: int) -> dict[str, Json]:
     """What determines a curve."""
     return {
-        "task": parts.task.name,
-        "version": parts.task.version,
+        "task": setup.task.name,
+        "version": setup.task.version,
         "row": row,
         "seed": seed,
-        "problems": parts.problems,
+        "problems": setup.problems,
         "settings": settings.model_dump(mode="json", exclude={"task", "seeds"}),
     }
 
 
-def _found(path: Path, wanted: Mapping[str, Json]) -> dict[str, Any] | None:
+def _kept_curve(path: Path, identity: Mapping[str, Json]) -> dict[str, Any] | None:
     """The curve kept in `path` if it was made with the same settings."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_bytes())
+        curve: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None  # not there, or cut off by a crash: it is made again
-    return kept if all(kept.get(name) == value for name, value in wanted.items()) else None
+    return curve if all(curve.get(name) == value for name, value in identity.items()) else None
 
 
 def _curve(
-    parts: ProbeParts, settings: ProbeConfig, stage: Path | None, seed: int
+    setup: ProbeSetup, settings: ProbeConfig, stage: Path | None, seed: int
 ) -> dict[str, Json]:
     """One fresh run: validation scores at its start, in between and at its end."""
-    started, before = time.monotonic(), parts.policy.engine.num_rollouts
-    own = derive_seed(parts.seed, "probe", parts.task.name, seed)
-    _take_start(parts.policy, settings, stage, derive_seed(own, "adapter"))
-    weights = parts.policy.weights_fingerprint()
-    channel = parts.make_channel()
-    text = seed_program(parts.task)
-    points = [parts.evaluator.validation_scores(parts.policy, parts.task, text)]
-    at = [0]
-    while at[-1] < settings.updates:
-        steps = min(settings.score_every, settings.updates - at[-1])
-        anchor = _anchor(parts, settings, own, at[-1], steps)
-        seed_now = derive_seed(own, "updates", at[-1])
-        channel.adapt(parts.policy, parts.task, anchor, seed_now, lambda *_: None)
-        at.append(at[-1] + steps)
-        points.append(parts.evaluator.validation_scores(parts.policy, parts.task, text))
+    started, before = time.monotonic(), setup.policy.sampler.num_rollouts
+    curve_seed = derive_seed(setup.seed, "probe", setup.task.name, seed)
+    _take_start(setup.policy, settings, stage, derive_seed(curve_seed, "adapter"))
+    weights = setup.policy.weights_fingerprint()
+    channel = setup.make_channel()
+    text = seed_program(setup.task)
+    points = [setup.evaluator.validation_scores(setup.policy, setup.task, text)]
+    updates = [0]
+    while updates[-1] < settings.updates:
+        steps = min(settings.score_every, settings.updates - updates[-1])
+        anchor = _anchor(setup, settings, curve_seed, updates[-1], steps)
+        seed_now = derive_seed(curve_seed, "updates", updates[-1])
+        channel.adapt(setup.policy, setup.task, anchor, seed_now, lambda *_: None)
+        updates.append(updates[-1] + steps)
+        points.append(setup.evaluator.validation_scores(setup.policy, setup.task, text))
     return {
         "weights": weights,
         "examples": sorted(points[0]),
-        "at": at,
+        "at": updates,
         "scores": [[point[example] for example in sorted(point)] for point in points],
-        "rollouts": parts.policy.engine.num_rollouts - before,
+        "rollouts": setup.policy.sampler.num_rollouts - before,
         "seconds": time.monotonic() - started,
     }
 
@@ -140,29 +139,28 @@ def _take_start(policy: Policy, settings: ProbeConfig, stage: Path | None, seed:
     policy.populations.clear()
     policy.live.clear()
     if stage is None:
-        put_parts(policy.model, concatenated(policy.model, frozen=False), 0)
-        start_fresh(policy.model, seed)
+        policy.adapters.restart(seed)
         return
     policy.load(stage)
     policy.populations.clear()
     policy.live.clear()
     if settings.adapter == "merge":
-        freeze_trained(policy.model, seed)
+        policy.adapters.freeze(seed)
 
 
-def _anchor(parts: ProbeParts, settings: ProbeConfig, seed: int, done: int, steps: int) -> Anchor:
+def _anchor(setup: ProbeSetup, settings: ProbeConfig, seed: int, first: int, steps: int) -> Anchor:
     """The next batches; both starts meet the same ones in the same order."""
     stream = Stream(
-        parts.task.name,
-        parts.task.train,
+        setup.task.name,
+        setup.task.train,
         seed=seed,
         stage=0,
         num_cycles=1,
         steps=settings.updates,
-        problems=parts.problems,
+        problems=setup.problems,
         pool=0,
     )
-    batches = stream.anchor(0).batches[done : done + steps]
+    batches = stream.anchor(0).batches[first : first + steps]
     return Anchor(0, 0, 1, batches, ())
 
 

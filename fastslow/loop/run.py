@@ -1,4 +1,4 @@
-"""The parts of a run and the resume point they make; the loop and its steps work on them."""
+"""A run: everything the loop and its steps work on, and the resume points it makes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
+from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import save_generators
 from fastslow.core.types import TokenIds
-from fastslow.loop.effort import Effort
-from fastslow.loop.score_cache import Replay
+from fastslow.loop.score_cache import ScoreCache
 from fastslow.loop.signals import Stopped, StopRequest
+from fastslow.measure.base import Measure
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.records.events import BaseDrawsEvent, GraderEvent
@@ -47,16 +48,18 @@ class Run:
     progress: Progress
     state: RunState
     """How far the run is; saved with every resume point."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    """Beside those the configuration switches on and off, by the name they are reported under."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
-        self.effort = Effort(self.config, self.tasks)
+        self.ledger = Ledger(self.config, self.tasks)
         """What each part of the run counts for in the progress line."""
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):
             guard.counts = self.state.grading.get(guard.task, (0, 0, 0))
-        self.replay = Replay(read_scores(self.run_dir.scores.path))
+        self.score_cache = ScoreCache(read_scores(self.run_dir.scores.path))
         """What was scored already, before a crash too."""
         events = read_events(self.run_dir.events.path)
         self.base_draws: dict[tuple[str, str], tuple[TokenIds, ...]] = {
@@ -109,7 +112,7 @@ class Run:
             Stopped: A signal asked for it.
         """
         self.state.progress += 1
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             self.save()
             raise Stopped(number)
 
@@ -121,7 +124,7 @@ class Run:
         """
         self.state.done, self.state.progress = [], 0
         self.save()
-        if number := self.stop.asked():
+        if number := self.stop.requested():
             raise Stopped(number)
 
     def save(self) -> None:
@@ -130,17 +133,17 @@ class Run:
         self.state.seconds = started - self._clock
         self.state.grading = {guard.task: guard.counts for guard in guards(self.tasks.values())}
 
-        def write_parts(folder: Path) -> None:
+        def write(folder: Path) -> None:
             self.policy.save(folder / "policy")
             for channel in self.channels:
                 (folder / channel.name).mkdir()
                 channel.save(folder / channel.name)
             save_generators(folder)
 
-        self.run_dir.save_state(self.state, write_parts)
+        self.run_dir.save_state(self.state, write)
         self.state.saving_seconds += time.monotonic() - started
 
 
-def stage_folder(parts: Run, stage: int) -> Path:
+def stage_folder(run: Run, stage: int) -> Path:
     """Where adapter and texts are kept as they are after the stage with this index."""
-    return parts.run_dir.path / "stages" / f"{stage:03d}-{parts.config.stages[stage].task}"
+    return run.run_dir.path / "stages" / f"{stage:03d}-{run.config.stages[stage].task}"

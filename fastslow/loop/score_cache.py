@@ -16,16 +16,16 @@ from fastslow.records.events import ScoreRow
 Key: TypeAlias = tuple[str, str, str, str]
 
 
-class Replay:
+class ScoreCache:
     """Every sample scored in a run, by what determines it."""
 
     def __init__(self, rows: Iterable[ScoreRow] = ()) -> None:
         """Take in the rows recorded so far."""
         self._samples: dict[Key, SampleScore] = {}
         for row in rows:
-            self.remember(row)
+            self.add(row)
 
-    def remember(self, row: ScoreRow) -> None:
+    def add(self, row: ScoreRow) -> None:
         """Keep one recorded sample; row 0 is the base, whatever its fresh adapter is called."""
         sample = row.sample
         weights = {sample.weights, BASE} if row.row == 0 else {sample.weights}
@@ -33,7 +33,7 @@ class Replay:
             key = (name, sample.text_hash, sample.task, sample.example)
             self._samples.setdefault(key, sample)
 
-    def known(
+    def look_up(
         self,
         weights: str,
         text_hash: str,
@@ -41,12 +41,12 @@ class Replay:
         examples: Sequence[Example],
         prompt_policy: PromptPolicy,
     ) -> dict[str, SampleScore]:
-        """What was scored before, by example, as samples of the weights and the role given."""
-        found = {}
+        """Earlier scores by example, as samples of these weights and this role."""
+        samples = {}
         for example in examples:
             sample = self._samples.get((weights, text_hash, task, example.id))
             if sample is not None:
-                found[example.id] = replace(
+                samples[example.id] = replace(
                     sample, weights=weights, prompt_policy=prompt_policy, sample=0
                 )
-        return found
+        return samples

@@ -58,7 +58,7 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def asked(self) -> int:
+    def requested(self) -> int:
         """Number of the signal that asked any process of this run to stop; 0 for none."""
         return max(from_all(self._number))
 

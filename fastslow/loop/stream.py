@@ -14,7 +14,7 @@ class Stream:
     """Cuts one visit's training examples into anchors.
 
     The split is shuffled once; its first examples are the pool for demonstrations, the rest is
-    gone through in batches, shuffled anew every time it has been used up.
+    gone through in batches, shuffled again every time it has been used up.
 
     Args:
         task: The task's name, for messages.
@@ -52,15 +52,14 @@ class Stream:
         named_random(seed, "stream", stage).shuffle(shuffled)
         self.pool = tuple(shuffled[:pool])
         self._problems = shuffled[pool:]
-        self._seed, self._stage, self._num_cycles = seed, stage, num_cycles
+        self._task, self._seed, self._stage, self._num_cycles = task, seed, stage, num_cycles
         self._steps, self._size = steps, problems
 
     def anchor(self, cycle: int, evidence: Iterable[Evidence] = ()) -> Anchor:
         """The problems of the cycle with this index, from 0, and what is known from the last."""
         first = cycle * self._steps
         batches = tuple(self._batch(first + step) for step in range(self._steps))
-        known = tuple(evidence)
-        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, known)
+        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, tuple(evidence))
 
     def _batch(self, index: int) -> Batch:
         """Batch number `index` of the stage; each pass over the data is its own shuffle."""
@@ -69,4 +68,5 @@ class Stream:
         order = list(self._problems)
         if number:
             named_random(self._seed, "stream", self._stage, "pass", number).shuffle(order)
-        return Batch(tuple(order[position * self._size : (position + 1) * self._size]))
+        problems = order[position * self._size : (position + 1) * self._size]
+        return Batch(tuple((self._task, problem) for problem in problems))

@@ -1,4 +1,4 @@
-"""Scores a policy on a task's examples: greedy, seeded, and without leaving a trace on it."""
+"""Scores a policy on a task's examples: greedy, on fixed samples, and without changing it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ class Evaluator:
         examples: Sequence[Example] | None = None,
         adapter: bool = True,
     ) -> list[SampleScore]:
-        """Score one cell of the matrix: the test sample under one text.
+        """Score one cell of the matrix: the test sample under one prompt.
 
         Args:
             policy: Bit-identical afterwards, generators included.
             task: Gives examples and grader.
-            program: The text.
-            prompt_policy: Which role that text has.
-            examples: Those of the test sample that count; None takes all.
+            program: The prompt.
+            prompt_policy: Which role that prompt has.
+            examples: Those of the test sample to score; None takes all.
             adapter: False scores the base.
 
         Returns:
@@ -79,7 +79,7 @@ class Evaluator:
         return records
 
     def validate(self, policy: Policy, task: Task) -> tuple[Candidate, ...]:
-        """The task's texts, each with its scores on the validation sample."""
+        """The task's prompts, each with its scores on the validation sample."""
         return tuple(
             Candidate(candidate.program, self.validation_scores(policy, task, candidate.program))
             for candidate in policy.population(task)
@@ -92,7 +92,7 @@ class Evaluator:
     def validation_scores(
         self, policy: Policy, task: Task, program: PromptProgram
     ) -> dict[str, float]:
-        """Score of each example of the validation sample under one text, by its id; greedy."""
+        """Score of each validation example under one prompt, by its id; greedy."""
         examples = self.validation_sample(task)
         completions = policy.complete(
             [(program, example) for example in examples],

@@ -1,4 +1,4 @@
-"""What a policy's units do on fixed inputs: running sums over token positions, and features.
+"""Activity of a policy's units on fixed inputs: running sums over token positions, and features.
 
 Read only: the adapter stays on, no gradient, hooks go when the pass ends, and activations of a
 batch are dropped as soon as they are added up.
@@ -34,37 +34,37 @@ class Activations:
     active_share: dict[str, tuple[float, ...]]
     """Share of positions on which each unit is above 0, by layer."""
     features: tuple[Float[Tensor, "_ hidden"], ...]
-    """Last hidden states of each input in turn: what the output head is given."""
+    """Last hidden states of each input in turn: the inputs of the output head."""
 
     def singular_values(self) -> list[float]:
         """Of the features, descending, not centred; as many as the smaller of their two sides."""
         values: list[float] = torch.linalg.svdvals(torch.cat(self.features)).tolist()
         return values
 
-    def joined(self, other: "Activations") -> "Activations":
+    def joined(self, later: "Activations") -> "Activations":
         """As if the inputs of both had been run together."""
-        whole = self.samples + other.samples
+        samples = self.samples + later.samples
 
         def mean(ours: Units, theirs: Units) -> dict[str, tuple[float, ...]]:
             return {
                 name: tuple(
-                    (a * self.samples + b * other.samples) / whole
+                    (a * self.samples + b * later.samples) / samples
                     for a, b in zip(units, theirs[name], strict=True)
                 )
                 for name, units in ours.items()
             }
 
         return Activations(
-            whole,
-            mean(self.mean_abs, other.mean_abs),
-            mean(self.active_share, other.active_share),
-            self.features + other.features,
+            samples,
+            mean(self.mean_abs, later.mean_abs),
+            mean(self.active_share, later.active_share),
+            self.features + later.features,
         )
 
 
 @torch.no_grad()
 def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
-    """Run inputs through the model and add up what its units do.
+    """Run inputs through the model and add up the activity of its units.
 
     Units are the hidden units of every feed-forward block: the inputs of its linear module back to
     the hidden width. A model whose blocks have no such module has no layers.
@@ -84,15 +84,16 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
         with _watched(model, units) as real:
             order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
             for start in range(0, len(order), ROWS_AT_ONCE):
-                here = order[start : start + ROWS_AT_ONCE]
-                batch = [rows[index] for index in here]
+                # [rows, width], rows of similar length, padded on the right
+                indices = order[start : start + ROWS_AT_ONCE]
+                batch = [rows[index] for index in indices]
                 width = max(map(len, batch))
                 ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
                 mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
                 ids, mask = ids.to(model.device), mask.to(model.device)
-                real[:] = [mask.bool()]
+                real[:] = [mask.bool()]  # the hooks leave padding out
                 states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-                for index, row in zip(here, states.last_hidden_state, strict=True):
+                for index, row in zip(indices, states.last_hidden_state, strict=True):
                     features[index] = row[: len(rows[index])].float().cpu()
     finally:
         model.train(training)
@@ -113,7 +114,7 @@ def next_token_logprobs(
     Args:
         model: The model that `recorded` comes from.
         rows: The inputs of `recorded`, in their order.
-        recorded: What `record_activations` gave.
+        recorded: The result of `record_activations`.
 
     Returns:
         One row per input; None for a model whose logits are more than a layer of its last states.
@@ -121,12 +122,13 @@ def next_token_logprobs(
     head = plain_head(model)
     if head is None:
         return None
+    # the state of each position but the last predicts the next token, [targets, hidden]
     states = torch.cat([states[:-1] for states in recorded.features]).to(head.weight)
     targets = torch.tensor([token for row in rows for token in row[1:]], device=states.device)
     nodes = torch.arange(len(targets), device=states.device)
     logprobs, _ = score_targets(states, head, nodes, targets)
-    found = iter(logprobs.tolist())
-    return [tuple(next(found) for _ in row[1:]) for row in rows]
+    values = iter(logprobs.tolist())
+    return [tuple(next(values) for _ in row[1:]) for row in rows]
 
 
 def unit_layers(model: Any) -> list[str]:
@@ -137,14 +139,14 @@ def unit_layers(model: Any) -> list[str]:
     """
     hidden = model.config.get_text_config().hidden_size
     head = model.get_output_embeddings()
-    found = []
+    names = []
     for name, module in model.named_modules():
         if module is head or ".lora_" in name or name.endswith("base_layer"):
             continue
         inputs, outputs = _shape(module)
         if outputs == hidden and inputs > hidden and _in_a_block(name):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 class _Sums:
@@ -174,7 +176,7 @@ class _Sums:
 
 @contextmanager
 def _watched(model: Any, units: dict[str, _Sums]) -> Iterator[list[Tensor]]:
-    """Within it every pass adds to `units`; what is given holds the mask of the pass."""
+    """Within it every pass adds to `units`; the list it yields holds the mask of the pass."""
     real: list[Tensor] = []
 
     def add_to(sums: _Sums) -> Any:
@@ -205,5 +207,5 @@ def _shape(module: Any) -> tuple[int, int]:
 
 
 def _in_a_block(name: str) -> bool:
-    parts = name.split(".")
-    return any(part.isdigit() for part in parts) and not any("att" in part for part in parts)
+    names = name.split(".")
+    return any(part.isdigit() for part in names) and not any("att" in part for part in names)

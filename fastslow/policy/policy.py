@@ -9,13 +9,18 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
 
 from fastslow.core.errors import ModelError
 from fastslow.core.prompts import Candidate, Population, PromptProgram
 from fastslow.core.text import shorten
-from fastslow.core.types import Completion, Example, Sampling
+from fastslow.core.types import Completion, Example, Sampling, TokenIds
+from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
 from fastslow.policy.adapter.by_stage import StageAdapters
 from fastslow.policy.adapter.lora import (
     adapter_fingerprint,
@@ -23,10 +28,14 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
+from fastslow.policy.engine.interface import Sampler, Scorer
+from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
+from fastslow.policy.readings import read_prompts
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import TEXTS_FILE
+from fastslow.policy.signals import Reading
 from fastslow.task.definition import Task
 
 logger = logging.getLogger(__name__)
@@ -38,13 +47,17 @@ class Policy:
     Args:
         model: A transformers causal language model, with a PEFT adapter if weights may change.
         tokenizer: Its tokenizer.
+        sampler: Draws the completions; None draws from `model` itself.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:
         self.model = model
+        """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer)
-        self.engine = TorchEngine(model, self.renderer)
+        engine = TorchEngine(model, self.renderer)
+        self.scorer: Scorer = engine
+        self.sampler: Sampler = engine if sampler is None else sampler
         self.adapters = StageAdapters(model)
         self.populations: dict[str, Population] = {}
         """Task name to its texts, best first; a task not visited yet has none."""
@@ -54,6 +67,16 @@ class Policy:
             logger.warning(
                 "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
             )
+
+    @property
+    def module(self) -> Any:
+        """The torch module itself, for trainers of other libraries, which take one."""
+        return self.model
+
+    @property
+    def device(self) -> str:
+        """Where the weights are, e.g. `cpu` or `cuda:0`."""
+        return str(self.model.device)
 
     @property
     def context_length(self) -> int | None:
@@ -77,9 +100,43 @@ class Policy:
         *,
         adapter: bool = True,
     ) -> list[Completion]:
-        """One completion per (text, example), in order; see `Engine.sample`."""
+        """One completion per (text, example), in order; see `Sampler.sample`."""
         prompts = [self.renderer.prompt_ids(text, example.question) for text, example in requests]
-        return self.engine.sample(prompts, sampling, seeds, adapter=adapter)
+        return self.sampler.sample(prompts, sampling, seeds, adapter=adapter)
+
+    def completion_logprobs(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> Float[Tensor, "rows tokens"]:
+        """Log-probability of each completion token in nats, 0 on padding; carries a gradient.
+
+        Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
+        """
+        return score_completions(self.model, prompts, completions).logprobs
+
+    def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
+        """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""
+        prompts = [self.renderer.prompt_ids(program, example.question) for example in examples]
+        answers = [self.renderer.answer_ids(example.answer) for example in examples]
+        return read_prompts(self.model, [example.id for example in examples], prompts, answers)
+
+    def activations(self, rows: Sequence[TokenIds], *, adapter: bool = True) -> Activations:
+        """What the units of the feed-forward blocks do on `rows`; see `record_activations`."""
+        with nullcontext() if adapter else self.scorer.base_weights():
+            return record_activations(self.model, rows)
+
+    def next_token_logprobs(
+        self, rows: Sequence[TokenIds], recorded: Activations, *, adapter: bool = True
+    ) -> list[tuple[float, ...]]:
+        """Log-probability of each token but the first of each row, in nats.
+
+        Read off the features in `recorded`, which `activations` gave for these rows and this
+        `adapter`; a model whose head is more than one layer takes another pass.
+        """
+        logprobs = next_token_logprobs(self.model, rows, recorded)
+        if logprobs is None:
+            first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
+            logprobs = self.scorer.logprobs(first, rest, adapter=adapter)
+        return logprobs
 
     def weights_fingerprint(self) -> str:
         """Identity of the adapter's weights, bit by bit; "base" without one."""
@@ -165,7 +222,7 @@ def load_policy(
     options = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, **options)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             path_or_id,
             **options,
             use_safetensors=True,
@@ -173,7 +230,7 @@ def load_policy(
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-        if missing := sorted(found["missing_keys"]):
+        if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"{len(missing)} weights are not in the files, e.g. {missing[0]}.")
     except Exception as err:  # files that transformers did not write make it raise anything
         if not Path(path_or_id).is_dir() and isinstance(err, OSError | ValueError):
@@ -199,10 +256,10 @@ def load_policy(
 
 
 def _unloadable(path_or_id: str, err: Exception) -> ModelError:
-    said = shorten(next(iter(str(err).strip().splitlines()), ""), 300)
+    first_line = shorten(next(iter(str(err).strip().splitlines()), ""), 300)
     return ModelError(
-        f"model.name: cannot load {path_or_id!r}: {type(err).__name__}: {said} Give a folder with "
-        "config.json, tokenizer files and *.safetensors, as model.save_pretrained writes it."
+        f"model.name: cannot load {path_or_id!r}: {type(err).__name__}: {first_line} Give a folder "
+        "with config.json, tokenizer files and *.safetensors, as model.save_pretrained writes it."
     )
 
 
@@ -227,7 +284,7 @@ def with_adapter(
     return Policy(model, policy.tokenizer)
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(device: str) -> str:
     """The device of this process: `cuda` is its own one of several, `auto` that one or the CPU.
 
     Raises:
@@ -235,7 +292,7 @@ def pick_device(wanted: str) -> str:
     """
     import torch
 
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")

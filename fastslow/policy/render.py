@@ -1,7 +1,7 @@
-"""The one renderer: (prompt program, question) to chat messages to token ids.
+"""The one renderer: (prompt, question) to chat messages to token ids.
 
-What the fast channel scores, the slow channel trains on and the user deploys is the same token
-sequence because all of them come through here (design.md section 5).
+The fast channel scores, the slow channel trains on and the user deploys the same token sequence,
+because all of them use this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ FOLD_SYSTEM = (
 """`fold_system` as the beginning of a chat template."""
 
 STAND_IN = "stand-in"
-"""An answer put into the template to see what comes after one."""
+"""An answer put into the template to see what follows an answer."""
 
 
 def chat_messages(program: PromptProgram, question: str) -> list[Message]:

@@ -1,7 +1,7 @@
-"""The files of a saved policy, read as plain data: names, texts, fingerprints. Without torch.
+"""The files of a saved policy, read as plain data: names, prompts, fingerprints. Without torch.
 
-`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. What only has to know
-which weights and texts lie in a folder (gate, rollback, export) comes here.
+`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. Gate, rollback and
+export only have to know which weights and prompts a folder holds, and read them with this module.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class KeptPolicy:
-    """What lies in a folder that `Policy.save` wrote."""
+    """The contents of a folder that `Policy.save` wrote."""
 
     folder: Path
     live: Mapping[str, PromptProgram]
-    """Task name to the text it is deployed with; its seed text where it has none."""
+    """Task name to the prompt it is deployed with; its seed prompt where it has none."""
     aside: tuple[str, ...]
     """Tasks that keep an adapter of their own."""
     has_adapter: bool
@@ -58,15 +58,15 @@ class KeptPolicy:
 
 
 def read_kept(folder: Path) -> KeptPolicy:
-    """Read which texts and adapters a folder holds.
+    """Read which prompts and adapters a folder holds.
 
     Raises:
-        CheckpointError: It is no folder of a saved policy, or damaged.
+        CheckpointError: It is not a folder of a saved policy, or is damaged.
     """
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder}: there is no such folder; the stage has not ended, or it was removed. "
-            f"Known: {_names_beside(folder) or 'none'}."
+            f"Known: {_siblings(folder) or 'none'}."
         )
     texts = folder / TEXTS_FILE
     try:
@@ -80,15 +80,15 @@ def read_kept(folder: Path) -> KeptPolicy:
         aside = tuple(str(task) for task in state["aside"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
         raise CheckpointError(
-            f"{folder}: no saved adapter and texts, got {type(err).__name__}: {err}. Expected a "
+            f"{folder}: no saved adapter and prompts, got {type(err).__name__}: {err}. Expected a "
             "folder stages/NNN-TASK of a run, as a finished stage leaves it."
         ) from err
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
 
 
-def _names_beside(folder: Path) -> str:
-    beside = folder.parent
-    names = [path.name for path in beside.iterdir() if path.is_dir()] if beside.is_dir() else []
+def _siblings(folder: Path) -> str:
+    parent = folder.parent
+    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
     return ", ".join(sorted(names))
 
 

@@ -102,44 +102,6 @@ class ReoptimizedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ShrinkEvent:
-    """After a stage the adapter was scaled down, or left as it was, to keep a share of its gain.
-
-    Scores are means on the validation sample under the deployed text, in [0, 1].
-    """
-
-    event: ClassVar[str] = "shrink"
-    stage: int
-    task: str
-    share: float
-    """Share of the stage's validation gain that was to be kept."""
-    factor: float
-    """The adapter's update was multiplied by it; 1 left it as it was."""
-    reason: str | None
-    """Why the factor is 1; None when it is not."""
-    validation_start: float
-    """With the adapter as the stage found it."""
-    validation_before: float
-    """With the adapter as the stage left it; the gain is this minus `validation_start`."""
-    validation_after: float
-    """With the scaled adapter."""
-    validation_n: int
-    """Validation examples behind each."""
-    kl_before: float | None
-    """KL(tuned || base) on validation inputs in nats per token, as `kl_fst`; None if turned off."""
-    kl_after: float | None
-    """The same with the scaled adapter."""
-    earlier_before: Mapping[str, float]
-    """Validation score of each task of an earlier stage whose adapter was scaled too."""
-    earlier_after: Mapping[str, float]
-    """The same with the scaled adapter."""
-    rollouts: int
-    """Completions sampled for all this; they count as the slow channel's."""
-    seconds: float
-    """Wall time; counts as the slow channel's."""
-
-
-@dataclass(frozen=True, slots=True)
 class RemedyEvent:
     """What a remedy against forgetting did at the end of a stage, and what that cost."""
 
@@ -304,7 +266,6 @@ Event: TypeAlias = Union[
     StepEvent,
     TextEvent,
     ReoptimizedEvent,
-    ShrinkEvent,
     RemedyEvent,
     PopulationEvent,
     DriftEvent,

@@ -16,7 +16,7 @@ from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import append_to, open_regular, parse_json
 from fastslow.core.types import Json
-from fastslow.records.events import CycleEvent, Event, ScoreRow, StepEvent
+from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, StepEvent
 
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
 
@@ -33,9 +33,15 @@ def to_json(record: ScoreRow | Event) -> dict[str, Json]:
         }
     data: dict[str, Json] = {"event": record.event, **asdict(record)}
     if isinstance(record, StepEvent | CycleEvent):
-        metrics = record.metrics.items()
-        data["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in metrics}
+        data["metrics"] = _finite(record.metrics)
+    if isinstance(record, RemedyEvent):
+        data["figures"] = _finite(record.figures)
     return data
+
+
+def _finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The figures with None in the place of what JSON cannot hold."""
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in figures.items()}
 
 
 def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
@@ -61,9 +67,24 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     """
     values = dict(data)
     kind = values.pop("event")
+    if kind == "shrink":
+        kind, values = "remedy", _remedy_of_shrink(values)
     if kind not in _EVENTS:
         raise ValueError(f"event {kind!r} is not one of {', '.join(_EVENTS)}")
     return shaped(_EVENTS[kind], values)
+
+
+def _remedy_of_shrink(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `RemedyEvent`, from those that shrinking wrote before it was a remedy."""
+    scores = [f"validation_{name}" for name in ("start", "before", "after", "n")]
+    figures = {name: values[name] for name in ("factor", *scores, "kl_before", "kl_after")}
+    for moment in ("earlier_before", "earlier_after"):
+        figures |= {f"{moment}/{task}": score for task, score in {**values[moment]}.items()}
+    reason = values["reason"]
+    notes = [] if reason is None else [reason]
+    fields = {name: values[name] for name in ("stage", "task", "rollouts", "seconds")}
+    figures["keep_share"] = values["share"]
+    return fields | {"name": "shrink", "figures": figures, "notes": notes}
 
 
 class RecordWriter:

@@ -21,23 +21,23 @@ class RunSummary:
 
     path: Path
     state: str
-    """See `run_lock.read_state`; `UNREADABLE` where the folder cannot be read."""
-    reason: str
-    """Why it cannot be read; empty where it can."""
-    stages_done: int | None
-    """Stages that were trained and measured; None where nothing was measured yet."""
-    stages: int | None
-    """Stages of the run."""
-    score: float | None
-    """Mean over all tasks in the last whole row of the matrix, in [0, 1]; None before row 0."""
-    started: str | None
-    """ISO 8601, UTC."""
+    """See `records.lock.read_state`; `UNREADABLE` where the folder cannot be read."""
     bytes: int
-    """What the folder takes on the disk."""
+    """Size of the folder on the disk."""
+    reason: str = ""
+    """Why it cannot be read; empty where it can."""
+    stages_done: int | None = None
+    """Stages that were trained and measured; None where nothing was measured yet."""
+    stages: int | None = None
+    """Stages of the run."""
+    score: float | None = None
+    """Mean over all tasks in the last whole row of the matrix, in [0, 1]; None before row 0."""
+    started: str | None = None
+    """ISO 8601, UTC."""
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
-    """Every run folder directly under `folder`, oldest first; what is no run is left out."""
+    """Every run folder directly under `folder`, oldest first; other folders are left out."""
     cards = sorted(folder.glob("*/run.json"), key=lambda card: card.stat().st_mtime)
     return [_summary(card.parent) for card in cards]
 
@@ -59,20 +59,12 @@ def _summary(path: Path) -> RunSummary:
         started = read_json(path / "run.json")["started"]
         state, report = read_state(path), build_report(path)
     except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:
-        return RunSummary(path, UNREADABLE, str(error), None, None, None, None, size)
-    rows = report.rows_measured
-    last = report.cells[rows - 1] if rows else ()
-    scores = [cell.score for cell in last if cell.score is not None]
-    return RunSummary(
-        path,
-        state,
-        "",
-        rows - 1 if rows else None,
-        len(report.stage_tasks),
-        sum(scores) / len(scores) if scores else None,
-        started,
-        size,
-    )
+        return RunSummary(path, UNREADABLE, size, str(error))
+    if not (rows := report.rows_measured):
+        return RunSummary(path, state, size, stages=len(report.stage_tasks), started=started)
+    scores = [cell.score for cell in report.cells[rows - 1] if cell.score is not None]
+    score = sum(scores) / len(scores) if scores else None
+    return RunSummary(path, state, size, "", rows - 1, len(report.stage_tasks), score, started)
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:

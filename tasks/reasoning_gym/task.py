@@ -35,7 +35,7 @@ class ReasoningGym(TaskConfig):
     test: PositiveInt = 128
     """Examples in the test split."""
     seed: NonNegativeInt = 0
-    """Which problems are drawn."""
+    """Seed of the problems."""
     instruction: str = "Solve the problem. Write the answer only."
     """The seed text."""
     max_tokens: PositiveInt = 32
@@ -90,10 +90,10 @@ def _dataset(config: ReasoningGym, split: str, size: int) -> Any:
             f"{where} may run completions as Python code when it grades them, and completions are "
             "untrusted. Choose another, or set allow_code to true in a closed environment."
         )
-    known = set(inspect.signature(config_class).parameters) - {"size", "seed"}
+    parameters = set(inspect.signature(config_class).parameters) - {"size", "seed"}
     for name in config.params:
-        if name not in known:
-            raise TaskError(f"{where} has no parameter {name!r}.{nearest(name, known)}")
+        if name not in parameters:
+            raise TaskError(f"{where} has no parameter {name!r}.{nearest(name, parameters)}")
     seed = derive_seed(config.seed, "reasoning_gym", split) % 2**31
     try:
         return create_dataset(config.dataset, size=size, seed=seed, **config.params)

@@ -30,7 +30,7 @@ class TextClassification(TaskConfig):
     label_column: str = Field("label", min_length=1)
     """Column that holds the label."""
     labels: tuple[str, ...] | None = None
-    """Every label. Null: labels.json beside the data, else the distinct labels of train."""
+    """Every label. Null: labels.json next to the data, else the distinct labels of train."""
     label_names: dict[str | int, str] = Field(default_factory=dict)
     """Names of coded labels, e.g. `{0: negative, 1: positive}`."""
     validation_frac: float = Field(0.1, gt=0, lt=0.5)
@@ -46,11 +46,11 @@ class TextClassification(TaskConfig):
     max_chars: PositiveInt = 1000
     """Longer texts are cut to this many characters, and marked `cut` in their metadata."""
     instruction: str = "Classify the text."
-    """The seed text; leave the labels out, finding them is the channels' work."""
+    """The seed text; leave the labels out: the channels are to find them."""
     max_tokens: PositiveInt = 12
     """Limit of one completion, in tokens; must hold the longest label and the stop token."""
     split_seed: NonNegativeInt = 0
-    """Which examples are carved out and kept."""
+    """Seed of the choice of examples for a split."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def text_classification(config: TextClassification) -> Task:
         *Splits(
             **{
                 split: tuple(
-                    _example(item, copies[item.text] - 1) for item in kept[: limits[split]]
+                    _example(item, copies[item.text] - 1) for item in chosen[: limits[split]]
                 )
-                for split, kept in splits.items()
+                for split, chosen in splits.items()
             }
         ),
         instruction=config.instruction,
@@ -113,8 +113,10 @@ def _item(row: Row, config: TextClassification) -> _Item:
         )
     names = {str(key): name for key, name in config.label_names.items()}
     label = str(code).strip()
-    kept = text.strip()[: config.max_chars].rstrip()
-    return _Item(kept, names.get(label, label), row.where, len(text.strip()) > config.max_chars)
+    shortened = text.strip()[: config.max_chars].rstrip()
+    return _Item(
+        shortened, names.get(label, label), row.where, len(text.strip()) > config.max_chars
+    )
 
 
 def _shown(value: object) -> str:
@@ -122,7 +124,7 @@ def _shown(value: object) -> str:
 
 
 def _labels(config: TextClassification) -> set[str]:
-    """The labels given by the config, or by labels.json beside the data; empty if by neither."""
+    """The labels given by the config, or by labels.json next to the data; empty if by neither."""
     if config.labels is not None:
         return set(config.labels)
     folder = Path(config.data or "").expanduser() / (config.subset or "")
@@ -130,12 +132,12 @@ def _labels(config: TextClassification) -> set[str]:
     if not os.path.lexists(file):
         return set()
     try:
-        found = read_json(file)
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise TaskError(
-            f"{file}: not JSON: {shorten(str(error), 200)}. Mend it, or give labels."
+            f"{file}: not JSON: {shorten(str(error), 200)}. Correct it, or give labels."
         ) from error
-    names = found.get("labels") if isinstance(found, dict) else found
+    names = content.get("labels") if isinstance(content, dict) else content
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TaskError(f'{file}: expected {{"labels": ["...", ...]}} or a list of names.')
     return set(names)
@@ -146,29 +148,29 @@ def _check_labels(items: Mapping[str, Sequence[_Item]], labels: set[str]) -> Non
         if item.label not in labels:
             raise TaskError(
                 f"{item.where}: label {_shown(item.label)} is not one of the {len(labels)} known."
-                f"{nearest(item.label, labels)} Mend the row, or set labels or label_names."
+                f"{nearest(item.label, labels)} Correct the row, or set labels or label_names."
             )
 
 
 def _distinct(items: Mapping[str, Sequence[_Item]]) -> dict[str, list[_Item]]:
     """Each text once, in the first of test, validation, train that holds it."""
     taken: set[str] = set()
-    kept: dict[str, list[_Item]] = {}
+    distinct: dict[str, list[_Item]] = {}
     for split in ("test", "validation", "train"):
         if split not in items:
             continue
-        kept[split] = []
+        distinct[split] = []
         for item in items[split]:
             if item.text not in taken:
                 taken.add(item.text)
-                kept[split].append(item)
-        if not kept[split]:
+                distinct[split].append(item)
+        if not distinct[split]:
             raise TaskError(
                 f"task text_classification: all {len(items[split])} texts of {split} are in "
                 "another split too (test wins over validation, validation over train), "
                 "so none is left. Give other files, or raise max_chars if texts are cut alike."
             )
-    return kept
+    return distinct
 
 
 def _carved(
@@ -176,8 +178,8 @@ def _carved(
 ) -> dict[str, list[_Item]]:
     """All three splits in balanced order, missing ones taken from train."""
     splits = {
-        split: balanced_order(((item, item.label) for item in own), config.split_seed, split)
-        for split, own in items.items()
+        split: balanced_order(((item, item.label) for item in members), config.split_seed, split)
+        for split, members in items.items()
     }
     size = len(splits["train"])
     for split, frac in (("test", config.test_frac), ("validation", config.validation_frac)):

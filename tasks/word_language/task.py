@@ -20,7 +20,7 @@ NAMES: dict[Code, str] = {
 }
 MIN_LETTERS = 5
 MOST_FREQUENT = 2000
-"""Only the beginning of each list is looked at, so that every word is a common one."""
+"""Words read from each list, so that every word is a common one."""
 MARGIN = 1.5
 """Zipf units (powers of ten) by which a word must be more frequent than in the other languages."""
 
@@ -56,17 +56,17 @@ def word_language(config: WordLanguage) -> Task:
 
     facts: dict[str, str] = {}
     for language in config.languages:
-        others = [other for other in config.languages if other != language]
-        own = [
+        rivals = [code for code in config.languages if code != language]
+        words = [
             word
             for word in top_n_list(language, MOST_FREQUENT, wordlist="small")
             if len(word) >= MIN_LETTERS
             and word.isalpha()
             and all(
-                frequency(word, language) - frequency(word, other) >= MARGIN for other in others
+                frequency(word, language) - frequency(word, rival) >= MARGIN for rival in rivals
             )
         ]
-        facts |= dict.fromkeys(own[: config.words], NAMES[language])
+        facts |= dict.fromkeys(words[: config.words], NAMES[language])
     return Task(
         *facts_to_splits(
             facts, validation=config.validation, test=config.test, seed=config.split_seed

@@ -117,7 +117,7 @@ def test_labels_come_from_the_config_then_the_file_beside_the_data(tmp_path: Pat
     (tmp_path / "labels.json").write_text('{"labels": ["even", "odd"]}')
     assert failure(tmp_path) == (
         "DATA/train.jsonl:31: label 'od' is not one of the 2 known. Did you mean 'odd'? "
-        "Mend the row, or set labels or label_names."
+        "Correct the row, or set labels or label_names."
     )
     assert failure(path).startswith("DATA:31: label 'od'")
     assert classify(tmp_path, labels=["even", "odd", "od"]).train

@@ -81,10 +81,10 @@ def probe(gains: tuple[float, float], seed: int) -> Probe:
 
 def both_and_slow(seeds: Sequence[int] = (0, 1, 2)) -> list[RunRecord]:
     """An arm that does all the paper claims, and the slow channel alone."""
-    made = []
+    records = []
     for seed in seeds:
         wobble = 0.05 * (seed % 2)
-        made.append(
+        records.append(
             record(
                 "fst",
                 seed,
@@ -97,7 +97,7 @@ def both_and_slow(seeds: Sequence[int] = (0, 1, 2)) -> list[RunRecord]:
                 gains=(0.5, 0.5),
             )
         )
-        made.append(
+        records.append(
             record(
                 "slow-only",
                 seed,
@@ -110,15 +110,15 @@ def both_and_slow(seeds: Sequence[int] = (0, 1, 2)) -> list[RunRecord]:
                 gains=(0.1, 0.5),
             )
         )
-    return made
+    return records
 
 
 def config(**changes: object) -> AblationConfig:
     """Arms `fst` and `slow-only`, which the claims are about."""
-    given = {
+    settings = {
         "name": "made",
         "base": "base.yaml",
         "arms": {"fst": {}, "slow-only": {"fast": None}},
         "claims": ClaimsConfig(fast_slow="fst", slow_only="slow-only"),
     }
-    return AblationConfig.model_validate(given | changes)
+    return AblationConfig.model_validate(settings | changes)

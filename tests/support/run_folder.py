@@ -26,9 +26,8 @@ from fastslow.records.events import (
 )
 from fastslow.records.run_folder import RunDir
 from fastslow.results.render.writing import write_files
-from fastslow.results.report import build_report, render_terminal
+from fastslow.results.report import build_report, render_terminal, write
 from fastslow.results.report.markdown import markdown
-from fastslow.results.report.write import json_text
 
 TASKS = ("alpha", "beta", "gamma")
 OUTCOMES: tuple[Mapping[str, str], ...] = (
@@ -122,7 +121,7 @@ def write_run(
 def report_json(run: Path) -> dict[str, Any]:
     """Write the report of a run, without figures and page; what its report.json says."""
     report = build_report(run)
-    texts = {"report.md": markdown(report), "report.json": json_text(report)}
+    texts = {"report.md": markdown(report), "report.json": write.report_json(report)}
     write_files(run, {name: text.encode() for name, text in texts.items()})
     data: dict[str, Any] = json.loads(texts["report.json"])
     return data

@@ -96,7 +96,14 @@ def outcome(run: Path) -> dict[str, Any]:
     """Everything a run leaves behind but times, names, and what a process was called."""
     point = newest_point(run)
     files = [path for path in [*point.rglob("*"), *(run / "stages").rglob("*")] if path.is_file()]
-    compared = (".safetensors", "texts.json", "slow.json", "random.json", "index.json")
+    compared = (
+        ".safetensors",
+        "texts.json",
+        "slow.json",
+        "memory.json",
+        "random.json",
+        "index.json",
+    )
     return {
         "scores": [replace(row, run="") for row in read_scores(run / "scores.jsonl")],
         "events": [_timeless(event) for event in read_events(run / "events.jsonl")],

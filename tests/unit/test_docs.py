@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import ValidationError
 
 from benchmarks.keeping import REFERENCE
 from benchmarks.results import readme, readme_block, results
@@ -122,11 +123,21 @@ def test_every_file_of_the_repository_that_a_document_names_exists(document: Pat
 
 def test_the_task_of_the_readme_keeps_the_contract() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [snippet] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    snippet, _ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(snippet.splitlines()) <= 35
     module = ModuleType("readme")
     exec(compile(snippet, "README.md", "exec"), module.__dict__)
     assert list(contract_failures(module.doubling.build("doubling"))) == []
+
+
+def test_the_remedy_of_the_readme_can_be_built() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, snippet = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    module = ModuleType("readme")
+    exec(compile(snippet, "README.md", "exec"), module.__dict__)
+    assert module.towards_base.build({"rate": 0.1}).settle is not None
+    with pytest.raises(ValidationError, match="rates"):
+        module.towards_base.build({"rates": 0.1})
 
 
 def test_results_and_readme_are_what_the_reference_runs_say() -> None:

@@ -1,1 +1,1 @@
-"""The fast channel: a population of texts per task, evolved with the weights frozen."""
+"""The fast channel: a population of prompts per task, evolved with the weights frozen."""

@@ -1,43 +1,43 @@
-"""How many new texts a budget of rollouts pays for, by optimizer: arithmetic and nothing else.
+"""How many new prompts a budget of rollouts pays for, by optimizer: pure arithmetic.
 
 `fastslow check` refuses a budget by these figures before a run, and a fast phase plans by them. All
-of them are what certainly fits: answers that are known already cost nothing, and leave more.
+are lower bounds: answers that are known already cost nothing, and leave room for more.
 """
 
 from collections.abc import Callable
 
 FEWEST_PROPOSALS = 2
-"""A fast phase that cannot make this many new texts is refused: one is no search."""
+"""A fast phase that cannot make this many new prompts is refused: one is not a search."""
 
 
 def demos_proposals(rollouts: int, anchor: int, pool: int, measures_pool: bool) -> int:
-    """Texts that the search over demonstrations can make and score.
+    """Prompts that the search over demonstrations can make and score.
 
     Labelled and bootstrapped ones take turns; a bootstrapped one asks for up to the whole pool, and
     makes way for a labelled one when that does not fit.
 
     Args:
-        rollouts: The budget, after old texts were re-scored.
-        anchor: Problems that a text is scored on.
+        rollouts: The budget, after old prompts were re-scored.
+        anchor: Problems that a prompt is scored on.
         pool: Examples that demonstrations are taken from.
         measures_pool: Whether every example of the pool is asked once first, for its pass rate.
     """
     rollouts = max(0, rollouts - (pool if measures_pool else 0))
     pairs, rest = divmod(rollouts, 2 * anchor + pool)
-    return 2 * pairs + rest // anchor  # what is less than a pair pays for labelled ones alone
+    return 2 * pairs + rest // anchor  # less than a pair pays for labelled ones alone
 
 
 def gepa_proposals(rollouts: int, anchor: int, minibatch: int, old: int) -> int:
-    """Texts that GEPA can propose and score in full.
+    """Prompts that GEPA can propose and score in full.
 
-    Each old text but the first is brought in as a proposal, whose scores on the anchor set are
+    Each old prompt but the first is brought in as a proposal, whose scores on the anchor set are
     known. A proposal costs its parent's minibatch, its own, and the anchor set.
 
     Args:
-        rollouts: The budget, after old texts were re-scored.
-        anchor: V, problems that a text is scored on.
+        rollouts: The budget, after old prompts were re-scored.
+        anchor: V, problems that a prompt is scored on.
         minibatch: M, examples that a proposal is made from.
-        old: Texts the search starts from, at least 1.
+        old: Prompts the search starts from, at least 1.
 
     Source: GEPA (arXiv 2507.19457) as the gepa package 0.1 counts it: 2M + V per proposal.
     """
@@ -45,7 +45,7 @@ def gepa_proposals(rollouts: int, anchor: int, minibatch: int, old: int) -> int:
 
 
 def simba_proposals(rollouts: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
-    """Texts of SIMBA that get as far as the anchor set: the winners of its steps."""
+    """Prompts of SIMBA that get as far as the anchor set: the winners of its steps."""
     return min(candidates, simba_steps(rollouts, anchor, pool, batch, candidates))
 
 
@@ -57,9 +57,9 @@ def simba_steps(rollouts: int, anchor: int, pool: int, batch: int, candidates: i
 def simba_rollouts(steps: int, anchor: int, pool: int, batch: int, candidates: int) -> int:
     """Rollouts of `steps` steps of SIMBA at most, its last comparison and our scoring included.
 
-    A step draws `candidates` answers to each example of its batch and scores at most one text more
-    than that on it. In the end up to `candidates` winners and the start are scored on all examples
-    that were met, and we score the winners on the anchor set.
+    A step draws `candidates` answers to each example of its batch and scores at most one prompt
+    more than that on it. In the end up to `candidates` winners and the start are scored on all
+    examples met so far, and we score the winners on the anchor set.
 
     Source: dspy.SIMBA of DSPy 3.4.
     """
@@ -83,13 +83,13 @@ def fewest_rollouts(proposals: Callable[[int], int]) -> int:
     """The smallest budget that pays for `FEWEST_PROPOSALS`.
 
     Args:
-        proposals: Texts that a budget pays for; once it reaches that number it stays there.
+        proposals: Prompts that a budget pays for; once it reaches that number it stays there.
     """
     return _first(lambda rollouts: proposals(rollouts) >= FEWEST_PROPOSALS)
 
 
 def _first(holds: Callable[[int], bool]) -> int:
-    """The smallest number >= 0 for which `holds`, which stays true from there on.
+    """The smallest number >= 0 for which `holds`, which stays true for all larger ones.
 
     Takes time with the logarithm of the number, of any size: configurations may ask for anything.
     """

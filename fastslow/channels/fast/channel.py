@@ -1,6 +1,6 @@
-"""The fast channel: a population of K prompt programs, evolved with the weights frozen.
+"""The fast channel: a population of K prompts, evolved with the weights frozen.
 
-One phase: re-score the old texts under the present weights, let an optimizer propose new ones
+One phase: re-score the old prompts under the present weights, let an optimizer propose new ones
 within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
 """
 
@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from fastslow.channels.base import Adaptation, StepLog
+from fastslow.channels.base import Adaptation, Assessor, StepLog
 from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
@@ -24,11 +24,11 @@ from fastslow.task.definition import Task
 
 
 class FastChannel:
-    """Evolves a task's texts with any optimizer.
+    """Evolves a task's prompts with any optimizer.
 
     Args:
         settings: Sizes and budget.
-        optimizer: Proposes texts.
+        optimizer: Proposes prompts.
         reflection: The optimizer's second language model, if it has one.
     """
 
@@ -41,10 +41,17 @@ class FastChannel:
         self.optimizer = optimizer
         self.reflection = reflection
 
+    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
+        """Nothing: texts belong to a task, not to a stage."""
+
+    def end(self, policy: Policy, task: Task, stage: int, assessor: Assessor) -> tuple[()]:
+        """Nothing. See `Channel.end`."""
+        return ()
+
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> Adaptation:
-        """Replace the task's population by the best K of old and new texts on the anchor set.
+        """Replace the task's population by the best K of old and new prompts on the anchor set.
 
         Draws at most `metric_calls` completions. With several processes the leader does it alone,
         so that a reflection model is asked once. See `Channel.adapt`.
@@ -59,24 +66,24 @@ class FastChannel:
     def _phase(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> tuple[Population, Adaptation]:
-        """The texts to keep, and what finding them took; the policy stays as it is."""
+        """The prompts to keep, and the account of the phase; the policy does not change."""
         started, weights = time.monotonic(), policy.weights_fingerprint()
-        old_texts = policy.population(task)
+        old_prompts = policy.population(task)
 
         with TextScorer(policy, task, anchor, self.settings, seed) as scorer:
-            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_texts)
-            rescoring = len(scorer.anchor_set) * len(old_texts)
+            sizes = len(scorer.anchor_set), len(scorer.pool), len(old_prompts)
+            rescoring = len(scorer.anchor_set) * len(old_prompts)
             fits = self.optimizer.proposals(scorer.limit - rescoring, *sizes)
             log(0, scorer.limit, {"proposals_fit": fits})
 
-            def tell(pool: Pool) -> None:
+            def log_best(pool: Pool) -> None:
                 log(scorer.spent, scorer.limit, {"score": max(c.mean for c in pool.candidates)})
 
             origin = Lineage(stage=anchor.stage, cycle=anchor.cycle, weights=weights)
-            pool = Pool(build_guard(policy, task, anchor, self.settings), origin, tell)
+            pool = Pool(build_guard(policy, task, anchor, self.settings), origin, log_best)
 
-            # Algorithm 1: the old texts under the present weights, then new ones
-            programs = [old.program for old in old_texts]
+            # Algorithm 1: the old prompts under the present weights, then new ones
+            programs = [old.program for old in old_prompts]
             for program, scores in zip(programs, scorer.score(*programs), strict=True):
                 pool.keep(Candidate(program, scores))
             if not pool.is_saturated:
@@ -84,7 +91,7 @@ class FastChannel:
                     self.optimizer.search(scorer, pool, seed)
 
         if policy.weights_fingerprint() != weights:
-            raise ChannelError("fast: the adapter changed while texts were evolved. This is a bug.")
+            raise ChannelError("fast: the adapter changed while prompts evolved. This is a bug.")
         population = pool.best(self.settings.population)
         return population, Adaptation(
             rollouts=scorer.spent,
@@ -105,11 +112,11 @@ class FastChannel:
     def _reflecting(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int
     ) -> AbstractContextManager[None]:
-        """The reflection model's phase, told what the slow phase before has found, if anything."""
+        """The reflection model's phase, with a playbook if the last slow phase left evidence."""
         if self.reflection is None:
             return nullcontext()
         limits = self.reflection.settings
-        told = evidence_playbook(
+        playbook = evidence_playbook(
             task,
             anchor,
             seed,
@@ -117,16 +124,16 @@ class FastChannel:
             tokens=limits.playbook_tokens,
             count_tokens=lambda text: len(policy.renderer.answer_ids(text)),
         )
-        return self.reflection.phase(policy, seed, told)
+        return self.reflection.phase(policy, seed, playbook)
 
     def _reused(self, task: Task, anchor: Anchor) -> dict[str, float]:
-        """How many rollouts of the slow phase before could be shown; nothing when none came."""
+        """How many rollouts of the last slow phase could be shown; nothing when none came."""
         if not anchor.evidence:
             return {}
         return {"reused_rollouts": float(len(correct_answers(task, anchor)))}
 
     def _missed(self) -> tuple[str, ...]:
-        """What the phase had to do without."""
+        """A note when the reflection model stayed away."""
         if self.reflection is None or self.reflection.away is None:
             return ()
         away = self.reflection.away

@@ -1,8 +1,8 @@
-"""Scores texts on examples under the present weights; no completion is drawn twice.
+"""Scores prompts on examples under the present weights; no completion is drawn twice.
 
-All pairs of text and example go to the engine together, so that each text is computed once and the
-rows of all texts are decoded in the same batches. `dspy_bridge.py` draws from the same cache, so a
-text that DSPy proposes again costs nothing. Called by the fast channel.
+All pairs of prompt and example go to the engine together, so that each prompt is computed once and
+the rows of all prompts are decoded in the same batches. `dspy_bridge.py` draws from the same cache,
+so a prompt that DSPy proposes again costs nothing.
 """
 
 import threading
@@ -16,7 +16,7 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 Request: TypeAlias = tuple[TokenIds, Sampling, int]
-"""What a completion depends on beside the weights: prompt, decoding, seed."""
+"""All that a completion depends on along with the weights: token ids, decoding, seed."""
 
 
 class Sampler(Protocol):
@@ -30,11 +30,11 @@ class Sampler(Protocol):
 
 
 class CompletionCache:
-    """Draws each completion once for as long as the weights stay what they are; thread-safe.
+    """Draws each completion once while the weights do not change; thread-safe.
 
-    The key is the exact token sequence of text and example, the decoding and the seed (which greedy
-    decoding does not depend on). Answers from the cache are no rollouts: the engine counts what it
-    draws. Other weights empty the cache.
+    The key is the exact token sequence of prompt and example, the decoding and the seed (which
+    greedy decoding does not depend on). Answers from the cache are not rollouts: the engine counts
+    its draws. New weights empty the cache.
 
     Args:
         policy: Its engine draws, its fingerprint says whether the weights changed.
@@ -43,7 +43,7 @@ class CompletionCache:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._weights = ""
-        self._kept: dict[Request, Completion] = {}
+        self._cache: dict[Request, Completion] = {}
         self._lock = threading.Lock()
         self.hits = 0
         """Completions that did not have to be drawn."""
@@ -55,20 +55,20 @@ class CompletionCache:
         with self._lock:
             weights = self._policy.weights_fingerprint()
             if weights != self._weights:
-                self._kept.clear()
+                self._cache.clear()
                 self._weights = weights
             requests = [
                 (prompt, sampling, seed if sampling.temperature else 0)
                 for prompt, seed in zip(prompts, seeds, strict=True)
             ]
-            new = [request for request in dict.fromkeys(requests) if request not in self._kept]
+            new = [request for request in dict.fromkeys(requests) if request not in self._cache]
             if new:
-                drawn = self._policy.engine.sample(
+                completions = self._policy.sampler.sample(
                     [prompt for prompt, _, _ in new], sampling, [seed for _, _, seed in new]
                 )
-                self._kept |= dict(zip(new, drawn, strict=True))
+                self._cache |= dict(zip(new, completions, strict=True))
             self.hits += len(requests) - len(new)
-            return [self._kept[request] for request in requests]
+            return [self._cache[request] for request in requests]
 
 
 def score_programs(
@@ -78,34 +78,34 @@ def score_programs(
     examples: Sequence[Example],
     cache: CompletionCache | None = None,
 ) -> list[dict[str, float]]:
-    """Score each text on each example, greedily, all of them in one call of the engine.
+    """Score each prompt on each example, greedily, all of them in one call of the engine.
 
     The scores are those of `dspy.Evaluate` over the same policy, renderer and grader.
 
     Args:
         policy: Answers; not changed.
         task: Gives grader and limit.
-        programs: The texts.
-        examples: What they are asked.
-        cache: Of the phase; None draws everything anew.
+        programs: The prompts.
+        examples: The questions.
+        cache: Of the phase; None draws every completion.
 
     Returns:
-        For each text, the score in [0, 1] of each example by its id.
+        For each prompt, the score in [0, 1] of each example by its id.
 
     Raises:
         ChannelError: The engine could not draw.
     """
-    sampler: Sampler = cache or policy.engine
+    sampler: Sampler = cache or policy.sampler
     prompts = [
         policy.renderer.prompt_ids(program, example.question)
         for program in programs
         for example in examples
     ]
     try:
-        drawn = iter(sampler.sample(prompts, Sampling(task.max_tokens), [0] * len(prompts)))
-    except (RuntimeError, MemoryError) as err:  # torch's own word for no memory is RuntimeError
+        completions = iter(sampler.sample(prompts, Sampling(task.max_tokens), [0] * len(prompts)))
+    except (RuntimeError, MemoryError) as err:  # torch runs out of memory with a RuntimeError
         raise ChannelError(f"fast: the policy could not answer a request: {err}") from err
     return [
-        {example.id: task.grade(example, next(drawn).text).score for example in examples}
+        {example.id: task.grade(example, next(completions).text).score for example in examples}
         for _ in programs
     ]

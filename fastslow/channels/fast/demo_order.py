@@ -1,9 +1,9 @@
-"""The order of demonstrations within a text: pure functions, seeded by the pool they come from.
+"""The order of demonstrations within a prompt: pure functions, seeded by the pool they come from.
 
-A text is static: it shows the same demonstrations to every question. So *similar* cannot sort by
+A prompt is static: it shows the same demonstrations to every question. So *similar* cannot sort by
 the question at hand; it sorts by similarity to the anchor problems as a whole. Ties keep the order
 in which the search took the demonstrations, which is random by the run's seed. `dspy_bridge.py`
-renders texts in this order, so they are scored as they are kept.
+renders prompts in this order, so they are scored as they are kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ..
 
 
 def by_similarity(questions: Sequence[str]) -> Order:
-    """Least similar first, so that what is most like the questions stands next to them.
+    """Least similar first, so that the most similar ones stand next to the question.
 
     Args:
         questions: The anchor problems' questions, at least one; similarity is the mean over them.
@@ -48,7 +48,7 @@ def by_similarity(questions: Sequence[str]) -> Order:
         return tuple(
             sorted(
                 demonstrations,
-                key=lambda d: fmean(overlap(ngrams(d.question), other) for other in grams),
+                key=lambda d: fmean(overlap(ngrams(d.question), question) for question in grams),
             )
         )
 
@@ -56,7 +56,7 @@ def by_similarity(questions: Sequence[str]) -> Order:
 
 
 def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
-    """From what the policy mostly gets right to what it gets wrong, or the other way round.
+    """From questions the policy mostly gets right to those it gets wrong, or the reverse.
 
     Args:
         rates: Question to measured pass rate in [0, 1].

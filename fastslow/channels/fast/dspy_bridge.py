@@ -25,7 +25,7 @@ from fastslow.policy.render import Message, Renderer, chat_messages
 from fastslow.task.definition import Task
 
 GATHER_SECONDS = 0.02
-"""A batch that is not full is drawn when no further request came for so long."""
+"""A batch that is not full is drawn when no further request came for this long."""
 MAX_GATHERED = 64
 """Requests sampled together, at most."""
 EMPTY = "\u2205"
@@ -34,7 +34,7 @@ EMPTY = "\u2205"
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A request nobody has answered yet."""
+    """A request without an answer so far."""
 
     prompt: TokenIds
     sampling: Sampling
@@ -46,18 +46,18 @@ class PolicyEngine:
     """Answers DSPy's requests with the policy; concurrent requests become one batch.
 
     Use as a context manager: a worker thread lives as long as it does. The first error of the
-    sampler is kept and raised on exit, because DSPy turns it into a score of 0. Nobody waits for
-    an answer that will not come: whoever still does when the block ends, by whatever way, or when
-    the worker dies, gets an error.
+    sampler is kept and raised on exit, because DSPy turns it into a score of 0. No caller waits
+    for ever: those that still do when the block ends, in any way, or when the worker dies, get an
+    error.
 
-    A completion depends on its prompt, decoding and seed alone, not on who else asked.
+    A completion depends on its prompt, decoding and seed alone, not on other requests.
 
     Args:
         sampler: Draws: the policy's engine, or a cache before it.
         renderer: The policy's renderer.
         sampling: How completions are drawn; a request's own temperature and limit come first.
         seed: Of the draws, when the temperature is above 0; a request's own seed is mixed in.
-        threads: Requests that may be in flight; a batch is complete when so many wait.
+        threads: Requests that may be in flight; a batch is complete when this many wait.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class PolicyEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Stop the worker, after the batch it is drawing; raise what went wrong in it.
+        """Stop the worker, after the batch it is drawing; raise its first error.
 
         Raises:
-            ChannelError: A request failed for a reason of the sampler's.
+            ChannelError: The sampler failed on a request.
         """
         self.cancel()
         self._worker.join()
-        is_ours = kind is None or issubclass(kind, Exception)  # Ctrl-C stays what it is
+        is_ours = kind is None or issubclass(kind, Exception)  # Ctrl-C passes through
         if self.failure is not None and is_ours:
             raise ChannelError(
                 f"fast: the policy could not answer a request: {self.failure}"
@@ -149,7 +149,7 @@ class PolicyEngine:
         return Sampling(limit, temperature), seed
 
     def _serve(self) -> None:
-        """Answer batches until the engine is closed; whatever ends this leaves nobody waiting."""
+        """Answer batches until the engine is closed; in any case nobody is left waiting."""
         try:
             while isinstance(self.failure, Exception | None) and (batch := self._gather()):
                 self._answer(batch)
@@ -157,31 +157,31 @@ class PolicyEngine:
             self.cancel()
 
     def _gather(self) -> list[_Waiting]:
-        """As many requests as may be in flight, or those there are when no other comes.
+        """As many requests as may be in flight, or fewer when no more come.
 
         Returns:
             At least one request; none when the engine was closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._open)
-            known = 0
-            while known < len(self._waiting) < self.most:
-                known = len(self._waiting)
+            seen = 0
+            while seen < len(self._waiting) < self.most:
+                seen = len(self._waiting)
                 self._changed.wait(GATHER_SECONDS)
             batch, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
         return batch
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
-        """Draw what the requests of a batch ask for; those decoded alike together."""
+        """Draw the answers of a batch; requests with the same decoding together."""
         try:
             for sampling in dict.fromkeys(waiting.sampling for waiting in batch):
                 alike = [waiting for waiting in batch if waiting.sampling == sampling]
-                drawn = self.sampler.sample(
+                completions = self.sampler.sample(
                     [waiting.prompt for waiting in alike], sampling, [w.seed for w in alike]
                 )
-                for waiting, completion in zip(alike, drawn, strict=True):
+                for waiting, completion in zip(alike, completions, strict=True):
                     waiting.answer.set_result(completion)
-        except BaseException as err:  # whoever waits must hear of it
+        except BaseException as err:  # every waiting caller must get it
             self.failure = self.failure or err
             for waiting in batch:
                 if not waiting.answer.done():
@@ -200,7 +200,7 @@ def _text(message: Any) -> str:
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
-    """Formats a DSPy call exactly as `policy.render` formats a prompt program.
+    """Formats a DSPy call exactly as `policy.render` formats a prompt.
 
     Args:
         order: In which the demonstrations are shown.
@@ -223,11 +223,11 @@ class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
 
 
 class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
-    """A prompt program as a DSPy module: one predictor, question to answer.
+    """A prompt as a DSPy module: one predictor, question to answer.
 
     Args:
-        program: The text it starts from.
-        order: In which demonstrations are shown, whatever optimizer puts them in.
+        program: The prompt it starts from.
+        order: In which demonstrations are shown, whichever optimizer puts them in.
     """
 
     def __init__(self, program: PromptProgram, order: Order = as_found) -> None:
@@ -245,12 +245,12 @@ class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
             return self.respond(question=question)
 
     def program(self) -> PromptProgram:
-        """The prompt program this module holds now, without lineage."""
+        """The prompt this module holds now, without lineage."""
         return program_of(self.respond.signature.instructions, self.respond.demos, self.order)
 
 
 def program_of(instruction: str, demos: Sequence[Any], order: Order = as_found) -> PromptProgram:
-    """The prompt program of DSPy's instruction and demonstrations, those in `order`."""
+    """The prompt of DSPy's instruction and demonstrations, those in `order`."""
     return PromptProgram(
         instruction.removeprefix(EMPTY).lstrip(),
         order([Demonstration(str(d["question"]), str(d["answer"])) for d in demos]),
@@ -265,11 +265,11 @@ def to_dspy(example: Example) -> Any:
 
 
 class GuardedModule(PromptModule):
-    """A prompt program that an optimizer changes by itself; a refused text asks no model.
+    """A prompt that an optimizer changes by itself; a refused one asks no model.
 
     Args:
-        program: The text it starts from.
-        forbids: Whether a text may not be used.
+        program: The prompt it starts from.
+        forbids: Whether a prompt may not be used.
     """
 
     def __init__(self, program: PromptProgram, forbids: Callable[[PromptProgram], object]) -> None:
@@ -284,11 +284,11 @@ class GuardedModule(PromptModule):
 
 
 class Metric:
-    """A task's grader as a DSPy metric; remembers every score by example id.
+    """A task's grader as a DSPy metric.
 
     Args:
         task: Gives the grader.
-        examples: Every example it may be asked about.
+        examples: Every example that may be scored.
     """
 
     def __init__(self, task: Task, examples: Sequence[Example]) -> None:
@@ -301,7 +301,7 @@ class Metric:
 
 
 class FeedbackMetric(Metric):
-    """The same score with a sentence that says what was wrong, as GEPA wants it."""
+    """The same score with a sentence that says what was wrong, as GEPA needs it."""
 
     def __call__(
         self,
@@ -312,11 +312,9 @@ class FeedbackMetric(Metric):
         pred_trace: object = None,
     ) -> Any:
         """Score in [0, 1] and feedback."""
-        asked = self.examples[example.id]
-        grade = self.grade(asked, prediction.answer)
-        return dspy.Prediction(
-            score=grade.score, feedback=feedback(asked, prediction.answer, grade)
-        )
+        ours = self.examples[example.id]
+        grade = self.grade(ours, prediction.answer)
+        return dspy.Prediction(score=grade.score, feedback=feedback(ours, prediction.answer, grade))
 
 
 class PolicyLM(dspy.LM):  # type: ignore[misc]  # dspy is untyped

@@ -1,4 +1,4 @@
-"""Texts as files of DSPy: one state per candidate, and which one is deployed.
+"""Prompts as files of DSPy: one state per prompt, and which one is deployed.
 
     from fastslow.channels.fast.dspy_programs import load_program
 
@@ -6,8 +6,8 @@
     with dspy.context(lm=lm):
         program(question="…").answer
 
-The files are what `dspy.Module.save` writes as JSON: states, which run no code. That is the form to
-keep and to pass on. The deployed program is also there as `dspy.load` wants it:
+The files are states in JSON, as `dspy.Module.save` writes them, and run no code. That is the form
+to keep and to pass on. The deployed prompt is also there in the form that `dspy.load` needs:
 
     import dspy
     import fastslow.channels.fast.dspy_bridge  # the module's class, and the adapter it renders with
@@ -15,7 +15,7 @@ keep and to pass on. The deployed program is also there as `dspy.load` wants it:
     program = dspy.load("runs/RUN/stages/000-TASK/programs/TASK/live", allow_pickle=True)
 
 That is a pickle, and opening one runs code of whoever wrote it: open only those of your own runs.
-We open none. Called by the loop after each stage, and by the export, which writes no pickle.
+fastslow opens none, and the export writes none.
 """
 
 import json
@@ -32,25 +32,25 @@ LIVE_FOLDER = "live"
 
 
 def save_programs(policy: Policy, folder: Path) -> None:
-    """Write every task's texts to `folder/<task>/<text hash>.json`, and an index of them.
+    """Write every task's prompts to `folder/<task>/<text hash>.json`, and an index of them.
 
-    The index names the file of the text that is deployed (`live`) and, for each file, where the
-    text came from and its mean score on the last anchor set. `folder/<task>/live/` holds the
-    deployed program once more, whole, for `dspy.load`.
+    The index names the file of the deployed prompt (`live`) and, for each file, where the prompt
+    came from and its mean score on the last anchor set. `folder/<task>/live/` holds the deployed
+    prompt once more, as a whole program, for `dspy.load`.
     """
     for task, population in sorted(policy.populations.items()):
-        own = folder / task
-        own.mkdir(parents=True)
+        task_folder = folder / task
+        task_folder.mkdir(parents=True)
         live = policy.live.get(task, population[0].program)
         texts = {}
         for candidate in population:
             program = candidate.program
             texts[program.text_hash] = program.to_json()["lineage"], candidate.mean
-            _save(program, own)
+            _save(program, task_folder)
         if live.text_hash not in texts:
-            _save(live, own)
+            _save(live, task_folder)
         with isolated():  # DSPy warns of what the docstring above says
-            PromptModule(live).save(own / LIVE_FOLDER, save_program=True)
+            PromptModule(live).save(task_folder / LIVE_FOLDER, save_program=True)
         index = {
             "live": f"{live.text_hash}.json",
             "texts": [
@@ -58,11 +58,11 @@ def save_programs(policy: Policy, folder: Path) -> None:
                 for text_hash, (lineage, mean) in texts.items()
             ],
         }
-        (own / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        (task_folder / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def save_deployed(program: PromptProgram, folder: Path) -> None:
-    """Write one text, the deployed one, to a new folder, as `load_program` takes it."""
+    """Write one prompt, the deployed one, to a new folder, as `load_program` reads it."""
     folder.mkdir(parents=True)
     _save(program, folder)
     file = f"{program.text_hash}.json"
@@ -72,13 +72,13 @@ def save_deployed(program: PromptProgram, folder: Path) -> None:
 
 
 def load_program(path: str | Path) -> PromptModule:
-    """The program in a file that `save_programs` wrote; of a folder, the one that is deployed.
+    """The prompt in a file that `save_programs` wrote; of a folder, the deployed one.
 
-    It renders its calls as the run did, whatever adapter DSPy is configured with. Loaded by
-    DSPy's own `Module.load`; no code in the file is run.
+    It renders its calls as the run did, whichever adapter DSPy is configured with. Loaded by
+    DSPy's task_folder `Module.load`; no code in the file is run.
 
     Raises:
-        CheckpointError: There is no such program.
+        CheckpointError: There is no such prompt.
     """
     file = Path(path)
     module = PromptModule(PromptProgram(""))

@@ -1,7 +1,7 @@
-"""What a reflection LM is told about completions: successes and failures, each in its own form.
+"""Feedback on completions for a reflection LM: successes and failures, each in its own form.
 
 Pure functions on text. A success is a worked example, kept word for word; a failure is one line
-with its cause and a fix (SkillRL, arXiv 2602.08234, treats the two differently). What they quote is
+with its cause and a fix (SkillRL, arXiv 2602.08234, treats the two differently). Quotations are
 untrusted: characters without a glyph are escaped.
 """
 
@@ -18,11 +18,11 @@ QUOTED_CHARS = 160
 
 
 def feedback(example: Example, completion: str, grade: Grade) -> str:
-    """What stands beside a completion in the data a reflection LM reads, in one line.
+    """Feedback on one completion, in one line.
 
     Args:
-        example: What was asked.
-        completion: What the policy wrote; untrusted.
+        example: Its example.
+        completion: Text of the policy; untrusted.
         grade: The grader's score and sentence.
     """
     if grade.score >= FULL_MARKS:
@@ -31,11 +31,11 @@ def feedback(example: Example, completion: str, grade: Grade) -> str:
 
 
 def lesson(example: Example, completion: str, grade: Grade) -> str:
-    """A failure in one line: what was written, the grader's cause, and the fix.
+    """A failure in one line: the completion, the grader's cause, and the fix.
 
     Args:
-        example: What was asked; its gold answer is the fix.
-        completion: What the policy wrote; untrusted.
+        example: Its example; the gold answer is the fix.
+        completion: Text of the policy; untrusted.
         grade: The grader's score, below full marks, and sentence.
     """
     cause = shorten(" ".join(grade.reason.split()), QUOTED_CHARS)
@@ -56,12 +56,12 @@ def playbook(
 ) -> str:
     """Worked examples and lessons from graded completions, as a text for a reflection LM.
 
-    Each question and each line stands in it once. A worked example that does not fit into what is
-    left of the budget is passed over, never cut.
+    Each question and each line occurs once. A worked example that does not fit into the rest of the
+    budget is passed over, never cut.
 
     Args:
         evidence: Graded completions, the more telling ones first.
-        examples: What was asked, by id; evidence about others is left out.
+        examples: The examples by id; evidence about others is left out.
         items: Most worked examples, and most lessons.
         tokens: Limit of all worked examples together.
         count_tokens: Length of a text in tokens.
@@ -71,25 +71,25 @@ def playbook(
     """
     worked: dict[str, str] = {}
     lessons: dict[str, None] = {}
-    left = tokens
-    for found in evidence:
-        if (example := examples.get(found.example)) is None:
+    budget = tokens
+    for item in evidence:
+        if (example := examples.get(item.example)) is None:
             continue
-        grade = Grade(found.score, found.reason)
-        if found.score < FULL_MARKS:
+        if item.score < FULL_MARKS:
             if len(lessons) < items:
-                lessons[f"- {lesson(example, found.completion, grade)}"] = None
+                grade = Grade(item.score, item.reason)
+                lessons[f"- {lesson(example, item.completion, grade)}"] = None
         elif len(worked) < items and example.question not in worked:
-            shown = f"Question: {_lines(example.question)}\nAnswer: {_lines(found.completion)}"
-            if (cost := count_tokens(shown)) <= left:
-                worked[example.question] = shown
-                left -= cost
-    parts = []
+            text = f"Question: {_lines(example.question)}\nAnswer: {_lines(item.completion)}"
+            if (cost := count_tokens(text)) <= budget:
+                worked[example.question] = text
+                budget -= cost
+    sections = []
     if worked:
-        parts.append("Answers of this model that were right:\n" + "\n".join(worked.values()))
+        sections.append("Answers of this model that were right:\n" + "\n".join(worked.values()))
     if lessons:
-        parts.append("Answers of this model that were wrong:\n" + "\n".join(lessons))
-    return "\n\n".join(parts)
+        sections.append("Answers of this model that were wrong:\n" + "\n".join(lessons))
+    return "\n\n".join(sections)
 
 
 def _quoted(text: str) -> str:
@@ -104,12 +104,12 @@ def _lines(text: str) -> str:
 def correct_answers(task: Task, anchor: Anchor) -> list[Demonstration]:
     """The policy's correct answers in the anchor's evidence, as demonstrations, each once."""
     questions = unscored(task, anchor)
-    found = [
+    answers = [
         Demonstration(questions[e.example].question, e.completion)
         for e in anchor.evidence
         if e.score >= FULL_MARKS and e.example in questions
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(answers))
 
 
 def evidence_playbook(
@@ -139,9 +139,9 @@ def evidence_playbook(
 
 
 def unscored(task: Task, anchor: Anchor) -> dict[str, Example]:
-    """Training examples by id, but for those that texts are scored on now.
+    """Training examples by id, but for those that prompts are scored on now.
 
-    A text that shows their answers would be scored on what it was told.
+    A prompt that shows their answers would be scored on answers it contains.
     """
     scored = {example.id for example in anchor.examples}
     return {example.id: example for example in task.train if example.id not in scored}

@@ -1,4 +1,4 @@
-"""The texts of one fast phase: who enters, who is refused and why, and where each came from.
+"""The prompts of one fast phase: which enter, which are refused and why, where each came from.
 
 Optimizers propose, the pool decides, `prompts.select` keeps. Knows no optimizer and asks no model.
 """
@@ -15,8 +15,8 @@ class Pool:
     """Candidates with their scores on one anchor set, in the order they entered.
 
     Args:
-        guard: Judges texts before they are scored.
-        origin: Stage, cycle and weights of the phase, for the lineage of new texts.
+        guard: Judges prompts before they are scored.
+        origin: Stage, cycle and weights of the phase, for the lineage of new prompts.
         changed: Called whenever a candidate was judged.
     """
 
@@ -32,16 +32,16 @@ class Pool:
         self._parents: dict[str, str] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Pool":
-        """DSPy copies programs with all they hold; there is one pool."""
+        """DSPy copies programs with everything they hold; there is one pool."""
         return self
 
     def keep(self, old: Candidate) -> None:
-        """Take in a text of the last population, re-scored under the present weights."""
+        """Take in a prompt of the last population, re-scored under the present weights."""
         self._seen.add(identity(old.program))
         self._take(old)
 
     def refuses(self, program: PromptProgram) -> bool:
-        """Judge a new text before it is scored; a refusal is counted, and so is a repetition."""
+        """Judge a new prompt before it is scored; refusals and repetitions are counted."""
         self.proposals += 1
         cause = "duplicate" if identity(program) in self._seen else self.forbids(program)
         self._seen.add(identity(program))
@@ -50,14 +50,14 @@ class Pool:
         return cause is not None
 
     def forbids(self, program: PromptProgram) -> Cause | None:
-        """What the guard has against a text, if it is not in the pool; nothing is counted."""
+        """The guard's cause against a prompt that is not in the pool; nothing is counted."""
         if program.text_hash in self._entered:
             return None
-        known = any(c.program.instruction == program.instruction for c in self.candidates)
-        return self.guard.cause(program, has_new_instruction=not known)
+        is_old = any(c.program.instruction == program.instruction for c in self.candidates)
+        return self.guard.cause(program, has_new_instruction=not is_old)
 
     def refuse(self, cause: Cause, count: int = 1) -> None:
-        """Count texts that do not enter."""
+        """Count prompts that do not enter."""
         self.refused[cause] += count
 
     def enter(
@@ -65,14 +65,13 @@ class Pool:
     ) -> bool:
         """Let a child in if its mean is higher than its parent's, on the same examples.
 
-        A child of a text that was refused itself is measured against the nearest ancestor that is
-        in the pool.
+        A child of a refused prompt is measured against the nearest ancestor that is in the pool.
 
         Args:
             program: The child.
             scores: Of the child, on every example of the anchor set.
-            parent: `text_hash` of the text it was made from; one this pool has met.
-            optimizer: What made it.
+            parent: `text_hash` of the prompt it was made from, which this pool has met.
+            optimizer: Name of the optimizer that made it.
         """
         lineage = replace(self._origin, optimizer=optimizer, parent=parent)
         child = Candidate(replace(program, lineage=lineage), scores)
@@ -90,17 +89,17 @@ class Pool:
         return is_better
 
     def best(self, size: int) -> Population:
-        """The `size` best texts as they stand now; see `prompts.select`."""
+        """The `size` best prompts so far; see `prompts.select`."""
         return select(self.candidates, size)
 
     @property
     def is_saturated(self) -> bool:
-        """Whether every text scores 1 on every example, so that none can be better."""
+        """Whether every prompt scores 1 on every example, so that none can be better."""
         return all(s == 1.0 for c in self.candidates for s in c.scores.values())
 
     @property
     def is_all_zero(self) -> bool:
-        """Whether every text scores 0 on every example, so that none can be told from another."""
+        """Whether every prompt scores 0 on every example, so that they cannot be told apart."""
         return not any(s for c in self.candidates for s in c.scores.values())
 
     def figures(self) -> dict[str, float]:
@@ -113,12 +112,14 @@ class Pool:
         }
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the report must know."""
+        """Warnings for the report."""
         if self.is_saturated:
-            return ("every text scores 1 on every anchor problem: the search has nothing to gain",)
+            return (
+                "every prompt scores 1 on every anchor problem: the search has nothing to gain",
+            )
         if self.is_all_zero:
             return (
-                "every text scores 0 on every anchor problem: no new text could enter, "
+                "every prompt scores 0 on every anchor problem: no new prompt could enter, "
                 "and the old ones were kept",
             )
         return ()

@@ -1,7 +1,7 @@
 """A fast phase's access to the policy: scores, DSPy's language model, and the account.
 
-What every optimizer shares. Whether DSPy asks or we do, the same completion is drawn once.
-`channel.py` makes one scorer per phase.
+Every optimizer shares it, one scorer per phase. Whether DSPy asks or we do, the same completion is
+drawn once.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class TextScorer:
     Args:
         policy: Answers; not changed.
         task: Gives instruction, grader and limits.
-        anchor: Texts are scored on its examples; optimizers may show those of its pool.
+        anchor: Prompts are scored on its examples; optimizers may show those of its pool.
         settings: Sizes.
         seed: Of draws at a temperature above 0.
     """
@@ -56,7 +56,7 @@ class TextScorer:
         sampling = Sampling(task.max_tokens)
         self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
         self._policy, self.task = policy, task
-        self._before = policy.engine.num_rollouts
+        self._before = policy.sampler.num_rollouts
 
     def __enter__(self) -> "TextScorer":
         """Start answering."""
@@ -66,27 +66,27 @@ class TextScorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Stop; raises what went wrong in the engine (see `PolicyEngine.__exit__`)."""
+        """Stop; raises the first error of the engine (see `PolicyEngine.__exit__`)."""
         self.engine.__exit__(kind, error, trace)
 
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
-        return self._policy.engine.num_rollouts - self._before
+        return self._policy.sampler.num_rollouts - self._before
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Rollouts that may still be drawn."""
         return self.limit - self.spent
 
     def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
-        """Score of each text on each anchor example, by id; known answers draw no rollout."""
+        """Score of each prompt on each anchor example, by id; cached answers draw no rollout."""
         return self.score_on(self.anchor.examples, *programs)
 
     def score_on(
         self, examples: Sequence[Example], *programs: PromptProgram
     ) -> list[dict[str, float]]:
-        """Score of each text on each of `examples`, by id."""
+        """Score of each prompt on each of `examples`, by id."""
         return score_programs(self._policy, self.task, programs, examples, self.cache)
 
     @contextlib.contextmanager
@@ -97,7 +97,7 @@ class TextScorer:
 
 
 def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettings) -> Guard:
-    """The limits of new texts for this model, task and anchor set."""
+    """The limits of new prompts for this model, task and anchor set."""
     everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
     longest = max((example.question for example in everything), key=len)
     renderer: Renderer = policy.renderer

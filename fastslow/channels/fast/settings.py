@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,7 +17,7 @@ from pydantic import (
 
 from fastslow.channels.fast import budgets
 from fastslow.core.credentials import looks_like_key
-from fastslow.core.keys import FST, OURS, Model, key
+from fastslow.core.keys import FST, OURS, Model, key, kind_among
 
 SELF = "self"
 """Name of the policy's base as its own reflection LM."""
@@ -97,16 +96,16 @@ class DemosKeys(Model):
     """Settings of the search over demonstrations, through DSPy; no second language model."""
 
     kind: Literal["demos"] = key("demos", "name", "DSPy, BootstrapFewShotWithRandomSearch")
-    """Which optimizer of texts."""
+    """Which optimizer of prompts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
+    """Demonstrations in one prompt, at most; roughly this many under simba."""
     demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
         "random", "name", "DSPy"
     )
-    """Order within a text: as drawn; most like the anchor problems last; by measured pass rate."""
+    """Order in a prompt: as drawn; most like the anchor problems last; by measured pass rate."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
+        """New prompts that a budget pays for; see `budgets.py`."""
         measures_pool = self.demonstration_order in ("easy_first", "hard_first")
         return budgets.demos_proposals(rollouts, anchor, pool, measures_pool)
 
@@ -115,12 +114,12 @@ class GepaKeys(Model):
     """Settings of reflective evolution of the instruction, through DSPy's GEPA."""
 
     kind: Literal["gepa"] = key("gepa", "name", "GEPA, arXiv 2507.19457")
-    """Which optimizer of texts."""
+    """Which optimizer of prompts."""
     minibatch: PositiveInt = key(3, "examples", "GEPA, arXiv 2507.19457")
     """M: examples of the pool that a proposal is made from and first compared on."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
+        """New prompts that a budget pays for; see `budgets.py`."""
         return budgets.gepa_proposals(rollouts, anchor, self.minibatch, old)
 
 
@@ -128,16 +127,16 @@ class SimbaKeys(Model):
     """Settings of stochastic mini-batch ascent on rules and demonstrations, DSPy's SIMBA."""
 
     kind: Literal["simba"] = key("simba", "name", "DSPy, SIMBA")
-    """Which optimizer of texts."""
+    """Which optimizer of prompts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
+    """Demonstrations in one prompt, at most; roughly this many under simba."""
     batch: PositiveInt = key(4, "examples", "ours; DSPy's 32 would need thousands of rollouts")
     """Examples of the pool in one step."""
-    candidates: int = key(3, "texts", "ours; DSPy has 6", ge=2)
+    candidates: int = key(3, "prompts", "ours; DSPy has 6", ge=2)
     """Answers drawn to each example of a step, and winners that are scored in the end, at most."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
+        """New prompts that a budget pays for; see `budgets.py`."""
         return budgets.simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
 
 
@@ -145,36 +144,36 @@ class MiproKeys(Model):
     """Settings of a search over instructions times demonstrations, DSPy's MIPROv2."""
 
     kind: Literal["mipro"] = key("mipro", "name", "DSPy, MIPROv2; needs fastslow[mipro]")
-    """Which optimizer of texts."""
+    """Which optimizer of prompts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
-    """Demonstrations in one text, at most; about this many under simba."""
-    candidates: int = key(3, "texts", "ours; DSPy has 6 at least", ge=2)
+    """Demonstrations in one prompt, at most; roughly this many under simba."""
+    candidates: int = key(3, "prompts", "ours; DSPy has 6 at least", ge=2)
     """Instructions, and sets of demonstrations, that are combined."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New texts that a budget pays for; see `fastslow.budgets`."""
+        """New prompts that a budget pays for; see `budgets.py`."""
         return budgets.mipro_trials(rollouts, anchor, pool, self.candidates)
 
 
 class FastSettings(Model):
     """What every fast channel has."""
 
-    population: PositiveInt = key(4, "texts", FST + ", App. E: the light recipe")
-    """K: texts kept after each fast phase; must divide `slow.group`."""
+    population: PositiveInt = key(4, "prompts", FST + ", App. E: the light recipe")
+    """K: prompts kept after each fast phase; must divide `slow.group`."""
     pool: PositiveInt = key(32, "examples", OURS)
     """Training examples set aside for demonstrations and feedback; the slow channel never trains
-    on them, and texts are not scored on them."""
+    on them, and prompts are not scored on them."""
     metric_calls: PositiveInt = key(
         320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
     )
-    """Budget of scoring: old texts are re-scored first, the rest goes to new ones."""
+    """Budget of scoring: old prompts are re-scored first, the rest goes to new ones."""
     threads: PositiveInt = key(64, "requests", "fills one sampling batch")
     """Requests in flight; the engine gathers them into one batch."""
     max_instruction_chars: PositiveInt = key(4000, "characters", OURS)
-    """A new text with a longer instruction is refused."""
+    """A new prompt with a longer instruction is refused."""
     max_prompt_tokens: PositiveInt | None = key(None, "tokens", "the model's context length")
-    """A new text whose longest prompt has more tokens than this, its answer included, is refused.
-    """
+    """A new prompt is refused if it has more tokens than this with the longest question and its
+    answer."""
     reuse_slow_rollouts: bool = key(
         False, "switch", FST + " says nothing; its authors' blog has it as future work"
     )
@@ -228,22 +227,12 @@ class MiproStep(StepKeys, MiproKeys):
     """A step of a sequence: instructions and demonstrations, combined."""
 
 
-def _kind_among(*known: str) -> Discriminator:
-    """Which model checks a section: that of its `kind`; the first without one, or with a typo."""
-
-    def kind_of(written: Any) -> str:
-        kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
-        return kind if kind in known else known[0]
-
-    return Discriminator(kind_of)
-
-
 StepConfig = Annotated[
     Annotated[DemosStep, Tag("demos")]
     | Annotated[GepaStep, Tag("gepa")]
     | Annotated[SimbaStep, Tag("simba")]
     | Annotated[MiproStep, Tag("mipro")],
-    _kind_among("demos", "gepa", "simba", "mipro"),
+    kind_among("demos", "gepa", "simba", "mipro"),
 ]
 """A step of a sequence: one model per `kind`."""
 
@@ -252,15 +241,15 @@ class SequenceConfig(ReflectiveSettings):
     """Fast channel: one optimizer after another, each on what the earlier ones left."""
 
     kind: Literal["sequence"] = key("sequence", "name", OURS)
-    """Which optimizer of texts."""
+    """Which optimizer of prompts."""
     steps: tuple[StepConfig, ...] = Field(min_length=1)
     """Optimizers in order, with their shares of the budget."""
 
     @property
     def shares(self) -> tuple[float, ...]:
         """Share of each step in the budget left after re-scoring; they add up to 1."""
-        whole = sum(step.share for step in self.steps)
-        return tuple(step.share / whole for step in self.steps)
+        total = sum(step.share for step in self.steps)
+        return tuple(step.share / total for step in self.steps)
 
 
 FastConfig = Annotated[
@@ -269,28 +258,28 @@ FastConfig = Annotated[
     | Annotated[SimbaConfig, Tag("simba")]
     | Annotated[MiproConfig, Tag("mipro")]
     | Annotated[SequenceConfig, Tag("sequence")],
-    _kind_among("demos", "gepa", "simba", "mipro", "sequence"),
+    kind_among("demos", "gepa", "simba", "mipro", "sequence"),
 ]
 """The fast channel's section: one model per `kind`."""
 
 
 def fitting_proposals(fast: FastConfig, anchor: int, metric_calls: int) -> list[int]:
-    """New texts that a phase certainly pays for with K old texts, by step of a sequence.
+    """New prompts that a phase certainly pays for with K old prompts, by step of a sequence.
 
     Args:
-        fast: The fast channel; one that is no sequence has one step.
-        anchor: Problems that a text is scored on.
+        fast: The fast channel; a single optimizer is one step.
+        anchor: Problems that a prompt is scored on.
         metric_calls: Budget of the phase, re-scoring included.
     """
-    left = metric_calls - fast.population * anchor
+    rest = metric_calls - fast.population * anchor
     if not isinstance(fast, SequenceConfig):
-        return [fast.proposals(left, anchor, fast.pool, fast.population)]
+        return [fast.proposals(rest, anchor, fast.pool, fast.population)]
     return [
-        step.proposals(int(share * left), anchor, fast.pool, fast.population)
+        step.proposals(int(share * rest), anchor, fast.pool, fast.population)
         for share, step in zip(fast.shares, fast.steps, strict=True)
     ]
 
 
 def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
-    """The smallest `metric_calls` that pays for two new texts in every step."""
+    """The smallest `metric_calls` that pays for two new prompts in every step."""
     return budgets.fewest_rollouts(lambda calls: min(fitting_proposals(fast, anchor, calls)))

@@ -1,13 +1,13 @@
-"""What no new text may be, whatever it scores: too long, garbage, or a copy of the answers.
+"""Refuses new prompts that are too long, garbage, or a copy of the answers, whatever they score.
 
-Pure functions on texts; `pool.py` counts what they refuse. Texts come from language models
-and are not trusted. Old texts are not judged again.
+Pure functions on prompts; `pool.py` counts the refusals. Prompts come from language models and are
+not trusted. Old ones are not judged again.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.text import ngram_repetition, visible
@@ -16,21 +16,14 @@ from fastslow.core.types import Example
 Cause: TypeAlias = Literal[
     "garbage", "too_long", "too_many_tokens", "answer_key", "duplicate", "not_better"
 ]
-"""Why a text does not enter the population."""
-CAUSES: tuple[Cause, ...] = (
-    "garbage",
-    "too_long",
-    "too_many_tokens",
-    "answer_key",
-    "duplicate",
-    "not_better",
-)
+"""Why a prompt does not enter the population."""
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 MAX_COPIED = 2
-"""Scored problems whose question and answer may both stand in a text: a coincidence or two, since
+"""Scored problems whose question and answer a prompt may contain: a coincidence or two, since
 answers are often words of the instruction anyway."""
 MAX_REPETITION = 0.5
-"""Share of a text's 4-grams of words that may repeat earlier ones."""
+"""Share of an instruction's 4-grams of words that may repeat earlier ones."""
 ECHOES = (
     "[[ ##",
     "new_instruction",
@@ -40,7 +33,7 @@ ECHOES = (
     "<|im_end|>",
     "<|endoftext|>",
 )
-"""What a text repeats when a small model copies the request it was given."""
+"""Signs that a small model copied the request instead of answering it."""
 
 Identity: TypeAlias = tuple[str, tuple[Demonstration, ...]]
 
@@ -54,16 +47,16 @@ class Guard:
     max_prompt_tokens: int | None
     """Longest prompt with its answer, in tokens; None when the model has no limit."""
     count_tokens: Callable[[PromptProgram], int]
-    """Tokens of the longest prompt that a text gives, and of the answer."""
+    """Tokens of the prompt with the longest question, and of the answer."""
     scored_on: Sequence[Example]
-    """The problems that texts are scored on, whose answers no text may show."""
+    """The problems that prompts are scored on, whose answers none may show."""
 
     def cause(self, program: PromptProgram, has_new_instruction: bool) -> Cause | None:
-        """Why this text is refused; None when it is not.
+        """Why this prompt is refused; None when it is not.
 
         Args:
-            program: The text.
-            has_new_instruction: False when an old text has the same one, which is not judged again.
+            program: The prompt.
+            has_new_instruction: False when an old prompt has it too; it is not judged again then.
         """
         if has_new_instruction and is_garbage(program.instruction):
             return "garbage"
@@ -79,12 +72,12 @@ class Guard:
 
 
 def identity(program: PromptProgram) -> Identity:
-    """What two texts share that differ in letter case and white space of the instruction alone."""
+    """Equal for prompts that differ only in letter case and white space of the instruction."""
     return " ".join(program.instruction.casefold().split()), program.demonstrations
 
 
 def is_garbage(instruction: str) -> bool:
-    """Whether an instruction is a language model's failure rather than an instruction.
+    """Whether an instruction is a failure of the language model that wrote it.
 
     Empty, in a loop, left in braces, repeating the request, or with characters that have no glyph.
     """
@@ -101,27 +94,27 @@ def is_garbage(instruction: str) -> bool:
 
 
 def is_loop(text: str) -> bool:
-    """Whether more than `MAX_REPETITION` of its 4-grams of words stand in it earlier."""
+    """Whether more than `MAX_REPETITION` of its 4-grams of words occur earlier in it."""
     numbers: dict[str, int] = {}
     words = [numbers.setdefault(word, len(numbers)) for word in text.split()]
     return (ngram_repetition(words) or 0.0) > MAX_REPETITION
 
 
 def copied_answers(program: PromptProgram, examples: Sequence[Example]) -> int:
-    """Number of `examples` whose question and answer both stand in the text, as whole words.
+    """Number of `examples` whose question and answer the prompt contains, as whole words.
 
     They count in the instruction, and as a demonstration of the same question.
     """
-    asked = {_plain(demonstration.question) for demonstration in program.demonstrations}
+    demonstrated = {_plain(demonstration.question) for demonstration in program.demonstrations}
     instruction = _plain(program.instruction)
     return sum(
-        _plain(example.question) in asked
-        or (_stands_in(example.question, instruction) and _stands_in(example.answer, instruction))
+        _plain(example.question) in demonstrated
+        or (_occurs_in(example.question, instruction) and _occurs_in(example.answer, instruction))
         for example in examples
     )
 
 
-def _stands_in(part: str, text: str) -> bool:
+def _occurs_in(part: str, text: str) -> bool:
     plain = _plain(part)
     return bool(plain) and re.search(rf"(?<!\w){re.escape(plain)}(?!\w)", text) is not None
 

@@ -1,17 +1,18 @@
 """Which rollouts an update learns from, and how much each of their tokens counts.
 
-Pure functions on tensors, beside TRL's own group advantage; `difficulty.py` decides which
+Pure functions on tensors, next to TRL's own group advantage; `difficulty.py` decides which
 groups are kept, `grpo.py` calls both.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Averaging: TypeAlias = Literal["problem", "token"]
+from fastslow.channels.slow.settings import Averaging
+
 Rows: TypeAlias = dict[str, Any]
 """Rollouts as TRL keeps them: tensors with one row per rollout, and figures of the whole batch."""
 
@@ -21,7 +22,7 @@ float in it weights the policy term, the KL term and the logged means alike."""
 
 
 def loss_weights(
-    tokens: Float[Tensor, "prompts group"], kept: Bool[Tensor, " prompts"], averaging: Averaging
+    tokens: Float[Tensor, "prompts group"], trained: Bool[Tensor, " prompts"], averaging: Averaging
 ) -> Float[Tensor, "prompts group"]:
     """Weight of each rollout's tokens under a loss that is divided by all tokens of the batch.
 
@@ -29,7 +30,7 @@ def loss_weights(
 
     Args:
         tokens: Completion tokens of each rollout.
-        kept: Whether the problem's group is learned from.
+        trained: Whether the problem's group is learned from.
         averaging: `problem`: every kept problem weighs the same, N / (P * N_g) with N tokens in
             the batch, P kept problems, N_g tokens in the group. `token`: every kept token does.
 
@@ -39,15 +40,15 @@ def loss_weights(
     Source: Fast-Slow Training (arXiv 2605.12484), Eq. 4: token losses averaged per problem, then
         over problems; groups without variance dropped, not resampled (ScaleRL, section 3.2).
     """
-    per_problem = tokens.sum(dim=1) * kept
-    counted = kept.sum() * per_problem if averaging == "problem" else per_problem.sum()
+    per_problem = tokens.sum(dim=1) * trained
+    counted = trained.sum() * per_problem if averaging == "problem" else per_problem.sum()
     share = tokens.sum() / counted.clamp(min=1.0)
-    return (share * kept)[:, None].expand_as(tokens)
+    return (share * trained)[:, None].expand_as(tokens)
 
 
 def gated_advantages(
     advantages: Float[Tensor, "prompts group"],
-    kept: Bool[Tensor, " prompts"],
+    trained: Bool[Tensor, " prompts"],
     lucky: Bool[Tensor, " prompts"],
     cap: float | None,
 ) -> Float[Tensor, "prompts group"]:
@@ -58,7 +59,7 @@ def gated_advantages(
 
     Args:
         advantages: As TRL gives them.
-        kept: Whether the problem's group is learned from.
+        trained: Whether the problem's group is learned from.
         lucky: Whether the group has exactly one success.
         cap: Largest absolute advantage in a lucky group; None leaves them.
 
@@ -68,7 +69,7 @@ def gated_advantages(
     largest = advantages.abs().amax(dim=1)
     limit = float("inf") if cap is None else cap
     scale = torch.where(lucky & (largest > limit), limit / largest, torch.ones_like(largest))
-    return torch.where(kept, scale, torch.zeros_like(scale))[:, None] * advantages
+    return torch.where(trained, scale, torch.zeros_like(scale))[:, None] * advantages
 
 
 def cut_passes(rows: Mapping[str, Any], rows_per_pass: int) -> list[Rows]:

@@ -1,13 +1,13 @@
 """The slow channel: T updates of the adapter, with the texts frozen.
 
-Owns what all kinds of updates share: AdamW and its warm-up, integrity, resuming. What one update
-learns from is its trainer's: rollouts (`grpo.py`) or gold answers (`sft.py`).
+Owns what all kinds of updates share: AdamW and its warm-up, remedies, integrity, resuming. A
+trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
 """
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any, Self
 
 import torch
 
-from fastslow.channels.base import Adaptation, StepLog
-from fastslow.channels.slow.grpo import FastSlowTrainer
-from fastslow.channels.slow.minimal import KlBudget, require_effect
-from fastslow.channels.slow.trainer import MakeUpdates, Updates, UpdateSettings
+from fastslow.channels.base import Adaptation, Assessor, RemedyReport, StepLog
+from fastslow.channels.slow.remedies.base import Ended, Stage, Update
+from fastslow.channels.slow.remedies.stack import Remedies
+from fastslow.channels.slow.settings import SlowConfig
+from fastslow.channels.slow.trainer import MakeUpdates, Updates, finish_update, require_effect
 from fastslow.core.distributed import from_all, num_processes
 from fastslow.core.errors import ChannelError, CheckpointError
 from fastslow.core.seeds import derive_seed, kept_generators
@@ -55,37 +56,45 @@ class Phase:
         Raises:
             KeyError, TypeError: It is not such data.
         """
-        evidence = [Evidence(**found) for found in data["evidence"]]
+        evidence = [Evidence(**item) for item in data["evidence"]]
         return cls(**{**data, "evidence": evidence})
 
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
+REMEDIES_FOLDER = "remedies"
 
 
 class SlowChannel:
-    """Trains the adapter through TRL; optimizer state lives as long as a stage.
+    """Trains the adapter; optimizer state lives as long as a stage.
 
     Args:
         settings: Learning rate, and what else its trainer needs.
-        trainer: Makes the trainer of a stage, which takes settings of this type.
-        kl_budget: Ends the adaptation of a stage when it is spent; None sets no limit.
+        make_trainer: Makes the trainer of a stage, which takes settings of this type.
+        remedies: What keeps earlier tasks, and limits the change of the weights.
+        visits: The task of every stage, and whether the stage trains weights.
         stage_lrs: Peak learning rate of stages, by index, that have one of their own.
+        seed: The run's; remedies draw from streams of it.
     """
 
     name = "slow"
 
     def __init__(
         self,
-        settings: UpdateSettings,
-        trainer: MakeUpdates = FastSlowTrainer,
-        kl_budget: KlBudget | None = None,
+        settings: SlowConfig,
+        make_trainer: MakeUpdates,
+        remedies: Remedies | None = None,
+        *,
+        visits: Sequence[tuple[Task, bool]] = (),
         stage_lrs: Mapping[int, float] | None = None,
+        seed: int = 0,
     ) -> None:
         self.settings = settings
+        self._make_trainer = make_trainer
+        self._remedies = remedies or Remedies()
+        self._visits = visits
         self._stage_lrs = dict(stage_lrs or {})
-        self._make_trainer = trainer
-        self.kl_budget = kl_budget
+        self._seed = seed
         self._has_effect = False
         self._stage: int | None = None
         self._step = 0
@@ -94,6 +103,29 @@ class SlowChannel:
         self._loaded: dict[str, torch.Tensor] | None = None
         self._progress: dict[str, Any] | None = None
         self._phase: Phase | None = None
+
+    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
+        """Get adapter and remedies ready for a stage. See `Channel.begin`."""
+        if takes_part:
+            self._remedies.move_to(policy.device)
+            self._remedies.begin(self._visit(policy, task, stage))
+        keep_start = self._remedies.need_start
+        policy.adapters.begin(task.name, trains=takes_part, keep_start=keep_start)
+
+    def end(
+        self, policy: Policy, task: Task, stage: int, assessor: Assessor
+    ) -> Sequence[RemedyReport]:
+        """Have every remedy finish the stage. See `Channel.end`."""
+        visit = self._visit(policy, task, stage)
+        reports = self._remedies.end(Ended(visit, assessor.score, assessor.kl))
+        policy.adapters.start = None  # of no use once the stage has ended
+        return reports
+
+    def _visit(self, policy: Policy, task: Task, stage: int) -> Stage:
+        """The stage as remedies see it."""
+        trained = {past.name: past for past, trains in self._visits[:stage] if trains}
+        trained.pop(task.name, None)
+        return Stage(policy, task, stage, tuple(trained.values()), self._seed)
 
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
@@ -111,62 +143,68 @@ class SlowChannel:
         """
         phase = self._started(policy, anchor)
         trainer, optimizer = self._stage_parts(policy, task, anchor)
-        slots = trainer.slots(policy.population(task))
+        visit = self._visit(policy, task, anchor.stage)
         for index in range(len(phase.figures), len(anchor.batches)):
-            batch = anchor.batches[index]
-            started, before = time.monotonic(), policy.engine.num_rollouts
-            if self.kl_budget and self.kl_budget.is_hit:
+            if self._remedies.is_over():
                 break
+            batch = anchor.batches[index]
+            started, before = time.monotonic(), policy.sampler.num_rollouts
             lr = self._peak_lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
             draws = derive_seed(seed, "update", index)
-            update = partial(trainer.update, batch, slots, optimizer, draws)
-            if self.kl_budget:
-                found = self.kl_budget.spend(policy, optimizer, update, trainer.scored_rows)
-            else:
-                found = update()
-            self._require_finite(policy, trainer, found, batch)
-            if trainer.has_signal(found) and not found.get("kl_budget_hit"):
+            update = Update(visit, batch, self._step, draws, lr, trainer.scored_rows)
+            figures = self._make_update(trainer, optimizer, update)
+            self._require_finite(policy, trainer, figures, batch)
+            if trainer.has_signal(figures) and not self._remedies.is_over():
                 phase.learned = True
                 self._require_effect(policy, trainer)
-            if not found["skipped_updates"]:
+            if not figures["skipped_updates"]:
                 self._step += 1
-                found["lr"] = lr
-            phase.figures.append(found)
+                figures["lr"] = lr
+            phase.figures.append(figures)
             step = anchor.cycle * len(anchor.batches) + index + 1
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
             phase.notes += trainer.notes()
-            phase.rollouts += policy.engine.num_rollouts - before
+            phase.rollouts += policy.sampler.num_rollouts - before
             phase.seconds += time.monotonic() - started
-            log(index + 1, len(anchor.batches), found)
+            log(index + 1, len(anchor.batches), figures)
         self._phase = None
         self._check(policy, phase)
-        limits = self.kl_budget.figures() if self.kl_budget else {}
+        metrics = _over_cycle(phase.figures) | self._remedies.standing()
         return Adaptation(
             rollouts=phase.rollouts * num_processes(),
             seconds=phase.seconds,
-            metrics=_over_cycle(phase.figures) | limits,
+            metrics=metrics,
             samples=tuple(phase.samples),
-            notes=tuple(phase.notes),
+            notes=(*phase.notes, *self._remedies.notes(metrics)),
             evidence=tuple(phase.evidence),
         )
 
+    def _make_update(
+        self, trainer: Updates, optimizer: torch.optim.AdamW, update: Update
+    ) -> dict[str, float]:
+        """One update, which the trainer makes and remedies may take back."""
+        finish = partial(
+            finish_update, self.settings.max_grad_norm, optimizer, self._remedies, update
+        )
+        make = partial(trainer.update, update.batch, update.seed, finish)
+        return self._remedies.attempt(update, optimizer, make)
+
     def save(self, folder: Path) -> None:
-        """Write step, the trainer's progress, a phase that is not over, and AdamW's moments."""
+        """Write step, trainer's progress, a phase that is not over, AdamW's moments, remedies."""
         from safetensors.torch import save_file
 
         progress = self._trainer.progress() if self._trainer else self._progress
         state: dict[str, Any] = {"stage": self._stage, "step": self._step, "progress": progress}
-        if self.kl_budget:
-            state["kl_budget"] = self.kl_budget.to_json()
         if self._phase:
             state["phase"] = asdict(self._phase)
         (folder / STATE_FILE).write_text(json.dumps(state))
         moments = _moments(self._optimizer) if self._optimizer else self._loaded
         if moments is not None:
             save_file(moments, folder / OPTIMIZER_FILE)
+        self._remedies.save(folder / REMEDIES_FOLDER)
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -179,8 +217,12 @@ class SlowChannel:
         state = json.loads((folder / STATE_FILE).read_text())
         self._stage, self._step = state["stage"], state["step"]
         self._progress = state["progress"]
-        if self.kl_budget:
-            self.kl_budget.load(state.get("kl_budget"))
+        if "kl_budget" in state:
+            raise CheckpointError(
+                f"{folder}: made by an older version, which kept the KL budget elsewhere. "
+                "`fastslow report` reads the run; to continue it, start a new run."
+            )
+        self._remedies.load(folder / REMEDIES_FOLDER)
         self._phase = Phase.from_json(state["phase"]) if "phase" in state else None
         self._trainer = self._optimizer = None
         if self._stage is not None:
@@ -204,8 +246,8 @@ class SlowChannel:
     @property
     def _peak_lr(self) -> float:
         """Of the present stage."""
-        own = None if self._stage is None else self._stage_lrs.get(self._stage)
-        return self.settings.lr if own is None else own
+        stage_lr = None if self._stage is None else self._stage_lrs.get(self._stage)
+        return self.settings.lr if stage_lr is None else stage_lr
 
     def _stage_parts(
         self, policy: Policy, task: Task, anchor: Anchor
@@ -215,18 +257,16 @@ class SlowChannel:
             self._stage, self._step = anchor.stage, 0
             self._trainer = self._optimizer = self._loaded = self._progress = None
             self._has_effect = False
-            if self.kl_budget:
-                self.kl_budget.start_stage()
         if self._trainer is None or self._optimizer is None:
-            parameters = [p for p in policy.model.parameters() if p.requires_grad]
+            parameters = list(policy.adapters.trainable().values())
             if not parameters:
                 raise ChannelError(
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
-            with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer anew
+            with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer again
                 self._trainer = self._make_trainer(
-                    policy, task, len(anchor.batches[0].examples), self.settings
+                    policy, self._tasks_of(anchor, task), len(anchor.batches[0].rows), self.settings
                 )
             self._optimizer = torch.optim.AdamW(
                 parameters, lr=self._peak_lr, weight_decay=self.settings.weight_decay
@@ -234,9 +274,16 @@ class SlowChannel:
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
             if self._progress is not None:
-                self._trainer.go_on(self._progress)
+                self._trainer.restore(self._progress)
+            self._remedies.move_to(policy.device)
             self._loaded = self._progress = None
         return self._trainer, self._optimizer
+
+    def _tasks_of(self, anchor: Anchor, task: Task) -> dict[str, Task]:
+        """The tasks that the anchor's problems are of, by name."""
+        tasks = {visited.name: visited for visited, _ in self._visits} | {task.name: task}
+        names = {name: None for batch in anchor.batches for name, _ in batch.rows}
+        return {name: tasks[name] for name in names}
 
     def _require_effect(self, policy: Policy, trainer: Updates) -> None:
         """Integrity, once per stage and process: the adapter is applied where the policy scores."""
@@ -246,22 +293,22 @@ class SlowChannel:
             self._has_effect = True
 
     def _require_finite(
-        self, policy: Policy, trainer: Updates, found: dict[str, float], batch: Batch
+        self, policy: Policy, trainer: Updates, figures: dict[str, float], batch: Batch
     ) -> None:
         """Integrity of figures, weights and draws.
 
         A broken adapter can draw groups that all look equal, so that no loss would ever show it.
         """
-        weights = (p for p in policy.model.parameters() if p.requires_grad)
+        weights = policy.adapters.trainable().values()
         if not (
-            all(map(math.isfinite, found.values()))
+            all(map(math.isfinite, figures.values()))
             and all(map(math.isfinite, trainer.row_logprobs()))
             and all(bool(torch.isfinite(weight).all()) for weight in weights)
         ):
             ids = ", ".join(example.id for example in batch.examples)
             raise ChannelError(
                 f"slow: update {self._step} gave a figure, a weight or a log-probability that is "
-                f"not finite: {found}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
+                f"not finite: {figures}. Its problems: {ids}. Lower slow.lr or slow.max_grad_norm."
             )
 
     def _check(self, policy: Policy, phase: Phase) -> None:
@@ -270,8 +317,7 @@ class SlowChannel:
             raise ChannelError(f"slow: the processes hold different adapters: {sorted(adapters)}.")
         if policy.texts_fingerprint() != phase.texts:
             raise ChannelError("slow: the texts changed while weights were trained. This is a bug.")
-        is_undone = self.kl_budget is not None and self.kl_budget.is_hit
-        learned = phase.learned and not is_undone
+        learned = phase.learned and not self._remedies.is_over()
         if learned and policy.weights_fingerprint() == phase.weights:
             raise ChannelError(
                 "slow: the adapter is bit-identical after its updates although there was "
@@ -290,23 +336,23 @@ def _moments(optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
 
 
 def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor]) -> None:
-    whole = optimizer.state_dict()
-    whole["state"] = {}
+    state = optimizer.state_dict()
+    state["state"] = {}
     for key, value in saved.items():
         index, name = key.split(".", 1)
-        whole["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(whole)
+        state["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(state)
 
 
 def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
     """Means over the updates that have the figure; sums of what is counted."""
-    values: dict[str, list[float]] = {}
-    for found in figures:
-        for name, value in found.items():
-            values.setdefault(name, []).append(value)
+    columns: dict[str, list[float]] = {}
+    for update in figures:
+        for name, value in update.items():
+            columns.setdefault(name, []).append(value)
     return {
-        name: sum(found) if _is_count(name) else sum(found) / len(found)
-        for name, found in values.items()
+        name: sum(values) if _is_count(name) else sum(values) / len(values)
+        for name, values in columns.items()
     }
 
 

@@ -1,22 +1,19 @@
 """How hard each problem is for the policy now, and which groups it should learn from.
 
 Reads pass rates off the rollouts that are drawn anyway. Owns the rates, the bands, the choice of
-groups and the alarms; no torch. `channel.py` keeps one gate and saves it,
-`grpo.py` asks it about every batch.
+groups and the alarms; no torch.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
+from fastslow.channels.slow.settings import BANDS, Band, DifficultyConfig
 from fastslow.core.text import NGRAM, ngram_repetition
 from fastslow.core.types import TokenIds
 
-Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
-BANDS: tuple[Band, ...] = get_args(Band)
-"""From the lowest pass rate to the highest."""
 EQUAL_REWARDS = 1e-6
 """Rewards in [0, 1] that differ by no more are equal: single-precision rounding."""
 LEVEL_WEIGHT = 0.1
@@ -24,22 +21,11 @@ LEVEL_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
-class DifficultySettings:
-    """Settings of the gate; see `config.models.DifficultyConfig`."""
-
-    newest_weight: float = 0.5
-    success_score: float = 0.5
-    edges: tuple[float, float, float, float] = (0.05, 0.25, 0.75, 0.95)
-    train_bands: tuple[Band, ...] = BANDS
-    lucky_cap: float | None = 2.65
-    collapse_frac: float = 0.5
-    repetition_frac: float = 0.5
-
-
-@dataclass(frozen=True)
 class Group:
     """The rollouts of one problem, over all texts."""
 
+    task: str
+    """Name of the problem's task."""
     problem: str
     """`Example.id`."""
     rewards: tuple[float, ...]
@@ -57,7 +43,7 @@ class Group:
 class Verdict:
     """What the gate says of one batch."""
 
-    kept: tuple[bool, ...]
+    trained: tuple[bool, ...]
     """For each group, whether it is learned from."""
     lucky: tuple[bool, ...]
     """For each group, whether exactly one of its rollouts succeeded."""
@@ -82,10 +68,10 @@ class PassRates:
         Returns:
             The problem's rate now.
         """
-        known = self.rates.setdefault(task, {})
-        old = known.get(problem, rate)
-        known[problem] = old + self.newest_weight * (rate - old)
-        return known[problem]
+        rates = self.rates.setdefault(task, {})
+        old = rates.get(problem, rate)
+        rates[problem] = old + self.newest_weight * (rate - old)
+        return rates[problem]
 
 
 class DifficultyGate:
@@ -103,36 +89,37 @@ class DifficultyGate:
         largest advantages); the bands' edges and the alarms are ours.
     """
 
-    def __init__(self, settings: DifficultySettings) -> None:
+    def __init__(self, settings: DifficultyConfig) -> None:
         self.settings = settings
         self.rates = PassRates(settings.newest_weight)
         self.length_level: float | None = None
         """Running mean length of completions, in tokens; None before the first batch."""
 
-    def judge(self, task: str, groups: Sequence[Group]) -> Verdict:
+    def judge(self, groups: Sequence[Group]) -> Verdict:
         """Take in the groups of one batch and say which of them to learn from.
 
         Args:
-            task: Name of the task.
             groups: Every group of the batch, at least one.
         """
         passed = [[r >= self.settings.success_score for r in group.rewards] for group in groups]
         bands = [
-            band_of(self.rates.observe(task, group.problem, fmean(successes)), self.settings.edges)
+            band_of(
+                self.rates.observe(group.task, group.problem, fmean(successes)), self.settings.edges
+            )
             for group, successes in zip(groups, passed, strict=True)
         ]
         signal = [group.has_signal for group in groups]
-        kept = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
+        trained = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
         lucky = [sum(successes) == 1 for successes in passed]
         figures = {f"band_{band}_frac": bands.count(band) / len(bands) for band in BANDS}
         figures |= {
             "zero_variance_frac": signal.count(False) / len(signal),
-            "effective_groups": float(sum(kept)),
+            "effective_groups": float(sum(trained)),
             "lucky_groups": float(sum(lucky)),
         }
         alarms = self._watch([c for g in groups for c in g.completions], figures)
         figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
-        return Verdict(tuple(kept), tuple(lucky), figures, alarms)
+        return Verdict(tuple(trained), tuple(lucky), figures, alarms)
 
     def _watch(self, completions: Sequence[TokenIds], figures: dict[str, float]) -> tuple[str, ...]:
         """Add the alarms to `figures` as 0 or 1, and say what set them off."""

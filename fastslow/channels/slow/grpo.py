@@ -7,23 +7,22 @@ tests hold our trainer against the stock one.
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
 from fastslow.channels.slow.advantages import (
     WEIGHT,
-    Averaging,
     Rows,
     cut_passes,
     gated_advantages,
     loss_tokens,
     loss_weights,
 )
-from fastslow.channels.slow.difficulty import DifficultyGate, DifficultySettings, Verdict
+from fastslow.channels.slow.difficulty import DifficultyGate, Verdict
 from fastslow.channels.slow.rollouts import (
+    Request,
     Rollout,
     draw_rollouts,
     first_evidence,
@@ -32,7 +31,8 @@ from fastslow.channels.slow.rollouts import (
     sample_line,
     unfinished_frac,
 )
-from fastslow.channels.slow.trainer import BARE, PassSize, clip_and_step
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize
 from fastslow.channels.slow.trl_rows import (
     RowScores,
     largest_divisor,
@@ -42,9 +42,9 @@ from fastslow.channels.slow.trl_rows import (
 )
 from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import Population, PromptProgram, assign_slots
+from fastslow.core.prompts import PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import Batch, Evidence, Example, Sampling, TokenIds
+from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -58,25 +58,6 @@ NO_LOSS_TOKENS = (
 )
 
 
-@dataclass(frozen=True)
-class GrpoSettings:
-    """Settings of the slow channel; see `config.models.GrpoConfig`."""
-
-    loss: str
-    group: int
-    lr: float
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    ratio_cap: float
-    kl_coefficient: float
-    temperature: float
-    rows_per_forward: int
-    averaging: Averaging = "problem"
-    gradient_context: Literal["with_text", "bare"] = "with_text"
-    difficulty: DifficultySettings = field(default_factory=DifficultySettings)
-
-
 class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     """GRPOTrainer whose groups share a problem and differ in text.
 
@@ -85,7 +66,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
 
     Args:
         policy: Trained in place; needs an adapter.
-        task: Gives grader and completion limit.
+        tasks: By name, those that the problems are of; they give graders, texts and limits.
         num_problems: Q, problems of one update.
         settings: Loss, group size and coefficients.
     """
@@ -93,25 +74,24 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def __init__(
         self,
         policy: Policy,
-        task: Task,
+        tasks: Mapping[str, Task],
         num_problems: int,
-        settings: GrpoSettings,
+        settings: GrpoConfig,
     ) -> None:
         self.policy = policy
-        self.task = task
+        self.tasks = tasks
         self.settings = settings
         self.gate = DifficultyGate(settings.difficulty)
         self.rollouts: list[Rollout] = []
         self.verdict: Verdict | None = None
         self._passes: list[Rows] = []
-        self._problems: Sequence[Example] = ()
-        self._slots: Sequence[PromptProgram] = ()
+        self._requests: Sequence[Request] = ()
         self._seed = 0
         self.num_local_rows = num_problems * settings.group // num_processes()
         self.pass_size = PassSize(largest_divisor(self.num_local_rows, settings.rows_per_forward))
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
-                model=policy.model,
+                model=policy.module,
                 reward_funcs=[self.graded_reward],
                 args=self._arguments(unused),
                 train_dataset=_one_row(),
@@ -123,38 +103,34 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self.beta = settings.kl_coefficient
         self._expect_passes(self.num_local_rows // self.pass_size.rows)
 
-    def update(
-        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
 
         If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
         momentum alone would otherwise move the weights. The figure `skipped_updates` is then 1.
 
-        Args:
-            batch: Q problems.
-            slots: The text of each of a problem's G rollouts.
-            optimizer: Over the adapter's parameters.
-            seed: Of the draws.
-
         Returns:
-            Figures of this update by name, among them `reward`, and `loss` and `grad_norm` unless
-            it was skipped.
+            Figures of this update by name, among them `reward`; unless it was skipped `loss` too,
+            and those of `finish`.
 
         Raises:
             ChannelError: The loss would cover no token although rewards differ.
         """
-        self._problems, self._slots, self._seed = batch.examples, slots, seed
+        self._seed = seed
+        self._requests = [
+            (self.tasks[name], text, problem)
+            for name, problem in batch.rows
+            for text in self._slots(self.tasks[name])
+        ]
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
-        if not any(self.verdict.kept):
+        if not any(self.verdict.trained):
             return self._figures([]) | {"skipped_updates": 1.0}
         loss, passes = self._backward(rows, placeholders)
-        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
+        ending = finish() | {"skipped_updates": 0.0, "loss": loss}
         self.state.global_step += 1
-        made = {"skipped_updates": 0.0, "loss": loss, "grad_norm": norm}
-        return self._figures([loss_tokens(rows) for rows in passes]) | made
+        return self._figures([loss_tokens(rows) for rows in passes]) | ending
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
         """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
@@ -179,9 +155,9 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self.args.gradient_accumulation_steps = self.args.steps_per_generation = number
         self.current_gradient_accumulation_steps = number
 
-    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
+    def _slots(self, task: Task) -> tuple[PromptProgram, ...]:
         """The text of each of a problem's G rollouts."""
-        return assign_slots(population, self.settings.group)
+        return assign_slots(self.policy.population(task), self.settings.group)
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
         """Whether this update was made: a group was kept, so its rewards differ."""
@@ -209,7 +185,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """The gate's pass rates and the rows of a pass, as plain data."""
         return {"difficulty": self.gate.to_json(), "rows_per_pass": self.pass_size.rows}
 
-    def go_on(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
         self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
@@ -236,22 +212,20 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         one step per batch the ratio is 1 under either context. The ratio of bare to with-text
         probabilities would be about 0 just where the text is needed.
         """
-        every = [(text, problem) for problem in self._problems for text in self._slots]
-        requests = every[self._local]
-        numbers = range(len(every))[self._local]
+        requests = self._requests[self._local]
+        numbers = range(len(self._requests))[self._local]
         seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
-        sampling = Sampling(self.task.max_tokens, self.settings.temperature)
-        drawn = draw_rollouts(self.policy, self.task, requests, sampling, seeds)
-        self.rollouts = [rollout for share in from_all(drawn) for rollout in share]
+        rollouts = draw_rollouts(self.policy, requests, self.settings.temperature, seeds)
+        self.rollouts = [rollout for share in from_all(rollouts) for rollout in share]
         require_tokens(self.rollouts)
         bare = self.settings.gradient_context == "bare"
         prompts = [
             self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
-            for text, problem in requests
+            for _, text, problem in requests
         ]
         return {
             "prompt_ids": [list(ids) for ids in prompts],
-            "completion_ids": [list(rollout.completion.token_ids) for rollout in drawn],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in rollouts],
             "logprobs": None,
         }
 
@@ -260,21 +234,21 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self.model.train()
         rows: Rows = super()._generate_and_score_completions(inputs)
         groups = groups_of(self.rollouts, self.settings.group)
-        self.verdict = self.gate.judge(self.task.name, groups)
+        self.verdict = self.gate.judge(groups)
         shape = (-1, self.settings.group)
         mask = rows["completion_mask"]
         gather = self.accelerator.gather  # groups are whole only over all processes
         advantages = gather(rows["advantages"]).view(shape)
         tokens = gather(mask.sum(dim=1)).float().view(shape)
-        kept = torch.tensor(self.verdict.kept, device=advantages.device)
+        trained = torch.tensor(self.verdict.trained, device=advantages.device)
         lucky = torch.tensor(self.verdict.lucky, device=advantages.device)
-        if kept.any() and not tokens[kept].any():
+        if trained.any() and not tokens[trained].any():
             raise ChannelError(NO_LOSS_TOKENS)
         cap = self.settings.difficulty.lucky_cap
-        gated = gated_advantages(advantages, kept, lucky, cap)
+        gated = gated_advantages(advantages, trained, lucky, cap)
         rows["advantages"] = gated.flatten()[self._local]
         if self.settings.loss == "cispo":
-            weights = loss_weights(tokens, kept, self.settings.averaging).flatten()[self._local]
+            weights = loss_weights(tokens, trained, self.settings.averaging).flatten()[self._local]
             rows[WEIGHT] = weights[:, None].expand(mask.shape)
         return rows
 
@@ -323,7 +297,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             raise ChannelError(NO_LOSS_TOKENS)
         scored = RowScores(model, prompts, completions, logits_to_keep, self.settings.temperature)
         if torch.is_grad_enabled():  # one of the passes of `_backward`
-            return *scored.of(slice(None)), None
+            return *scored.score(slice(None)), None
         # the reference's, asked for all rows at once
         return *self.pass_size.fit(scored.in_passes, undo=lambda: None), None
 
@@ -339,12 +313,12 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
             scale_rewards="none" if self.settings.loss == "dr_grpo" else "group",
             num_generations=self.settings.group,
-            max_completion_length=self.task.max_tokens,
+            max_completion_length=max(task.max_tokens for task in self.tasks.values()),
             temperature=self.settings.temperature,
             per_device_train_batch_size=self.pass_size.rows,
             gradient_accumulation_steps=self.num_local_rows // self.pass_size.rows,
             steps_per_generation=self.num_local_rows // self.pass_size.rows,
-            use_cpu=self.policy.model.device.type == "cpu",
+            use_cpu=self.policy.device == "cpu",
             bf16=False,
             gradient_checkpointing=False,
             report_to="none",

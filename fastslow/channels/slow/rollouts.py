@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fastslow.channels.slow.difficulty import Group
 from fastslow.core.errors import ChannelError
@@ -18,25 +19,41 @@ from fastslow.task.definition import Task
 class Rollout:
     """A completion with its reward."""
 
+    task: Task
     program: PromptProgram
     example: Example
     completion: Completion
     grade: Grade
 
 
+Request: TypeAlias = tuple[Task, PromptProgram, Example]
+"""A problem of a task under one of its texts."""
+
+
 def draw_rollouts(
-    policy: Policy,
-    task: Task,
-    requests: Sequence[tuple[PromptProgram, Example]],
-    sampling: Sampling,
-    seeds: Sequence[int],
+    policy: Policy, requests: Sequence[Request], temperature: float, seeds: Sequence[int]
 ) -> list[Rollout]:
-    """One graded completion for each text and problem, in order; `seeds` has one for each."""
-    completions = policy.complete(requests, sampling, seeds)
-    return [
-        Rollout(text, problem, completion, task.grade(problem, completion.text))
-        for (text, problem), completion in zip(requests, completions, strict=True)
-    ]
+    """One graded completion for each request, in order, within its task's limit of tokens.
+
+    Args:
+        policy: Draws them; requests of one task are drawn together.
+        requests: Task, text and problem of each.
+        temperature: Of the draws; > 0.
+        seeds: One for each request.
+    """
+    rollouts: dict[int, Rollout] = {}
+    for task in {task.name: task for task, _, _ in requests}.values():
+        indices = [i for i, request in enumerate(requests) if request[0].name == task.name]
+        completions = policy.complete(
+            [requests[i][1:] for i in indices],
+            Sampling(task.max_tokens, temperature),
+            [seeds[i] for i in indices],
+        )
+        for i, completion in zip(indices, completions, strict=True):
+            _, text, problem = requests[i]
+            grade = task.grade(problem, completion.text)
+            rollouts[i] = Rollout(task, text, problem, completion, grade)
+    return [rollouts[i] for i in range(len(requests))]
 
 
 def require_tokens(rollouts: Sequence[Rollout]) -> None:
@@ -58,6 +75,7 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
     cuts = [rollouts[start : start + size] for start in range(0, len(rollouts), size)]
     return [
         Group(
+            task=cut[0].task.name,
             problem=cut[0].example.id,
             rewards=tuple(r.grade.score for r in cut),
             completions=tuple(r.completion.token_ids for r in cut),
@@ -75,8 +93,8 @@ def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:
     """Of each problem the first full success and the first failure."""
     firsts: dict[tuple[str, bool], Evidence] = {}
     for r in rollouts:
-        found = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), found)
+        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
     return list(firsts.values())
 
 

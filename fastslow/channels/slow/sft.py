@@ -7,14 +7,16 @@ and a test holds our loss and gradient against the stock trainer's.
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig as TrlSftConfig
+from trl import SFTTrainer
 
-from fastslow.channels.slow.trainer import BARE, PassSize, clip_and_step
+from fastslow.channels.slow.settings import SftConfig
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Evidence, Example, TokenIds
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.policy import Policy
@@ -25,21 +27,10 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class SftSettings:
-    """Settings of the slow channel; see `config.models.SftConfig`."""
-
-    gradient_context: Literal["with_text", "bare"]
-    lr: float
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    rows_per_forward: int
-
-
-@dataclass(frozen=True)
 class GoldRow:
     """A problem under one text, with its gold answer."""
 
+    task: Task
     program: PromptProgram
     example: Example
     prompt: TokenIds
@@ -61,7 +52,7 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
 
     Args:
         policy: Trained in place; needs an adapter.
-        task: Gives the completion limit.
+        tasks: By name, those that the problems are of; they give texts and completion limits.
         num_problems: Q, problems of one update.
         settings: Context of the answers, and rows per pass.
     """
@@ -69,13 +60,13 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of all passes
 
     def __init__(
-        self, policy: Policy, task: Task, num_problems: int, settings: SftSettings
+        self, policy: Policy, tasks: Mapping[str, Task], num_problems: int, settings: SftConfig
     ) -> None:
         from datasets import Dataset, disable_progress_bars
 
         disable_progress_bars()
         self.policy = policy
-        self.task = task
+        self.tasks = tasks
         self.num_problems = num_problems
         self.settings = settings
         self.pass_size = PassSize(settings.rows_per_forward)
@@ -84,35 +75,31 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         """Of each row's whole answer, in nats, before the last update."""
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
-                model=policy.model,
-                args=sft_arguments(unused, policy.model.device.type, settings.rows_per_forward),
+                model=policy.module,
+                args=sft_arguments(unused, policy.device, settings.rows_per_forward),
                 train_dataset=Dataset.from_list([{"input_ids": [0], "completion_mask": [1]}]),
                 processing_class=policy.tokenizer,
             )
 
-    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
-        """Every text once, or no text: each problem becomes one row per text."""
-        if self.settings.gradient_context == "bare":
-            return (BARE,)
-        return tuple(candidate.program for candidate in population)
-
-    def update(
-        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn the gold answers of one batch: exactly one optimizer step. Draws nothing.
 
         Returns:
             `loss` (mean over answer tokens, nats), `gold_logprob` (of a whole answer with its
             stop token, mean over rows, nats, before the update), `loss_tokens`, `overlong_frac`
             (share of rows whose answer is longer than the task's limit, so that no completion can
-            be it), `grad_norm`, and `rollouts` and
-            `skipped_updates`, which are 0.
+            be it), `rollouts` and `skipped_updates`, which are 0, and the
+            figures of `finish`.
 
         Raises:
             ChannelError: No token carries loss.
         """
         assert len(batch.examples) == self.num_problems
-        self.rows = [self._row(text, problem) for problem in batch.examples for text in slots]
+        self.rows = [
+            self._row(self.tasks[name], text, problem)
+            for name, problem in batch.rows
+            for text in self._texts(self.tasks[name])
+        ]
         labelled = self.labelled(self.rows)
         tokens = sum(label != IGNORED for row in labelled for label in row["labels"])
         if tokens == 0:
@@ -131,15 +118,14 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             return loss
 
         loss = self.pass_size.fit(passes, self.model.zero_grad)
-        norm = clip_and_step(self.model, optimizer, self.settings.max_grad_norm)
+        ending = finish()
         self.state.global_step += 1
-        return {
+        return ending | {
             "skipped_updates": 0.0,
             "loss": loss,
             "gold_logprob": sum(self.logprobs) / len(self.logprobs),
             "loss_tokens": float(tokens),
             "overlong_frac": sum(map(self._is_overlong, self.rows)) / len(self.rows),
-            "grad_norm": norm,
             "rollouts": 0.0,
         }
 
@@ -167,7 +153,7 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         """The rows of a pass; gold answers do not depend on earlier updates."""
         return {"rows_per_pass": self.pass_size.rows}
 
-    def go_on(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave."""
         self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
 
@@ -215,18 +201,24 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
         """No model card of TRL's; the run writes its own."""
 
-    def _row(self, text: PromptProgram, problem: Example) -> GoldRow:
+    def _texts(self, task: Task) -> tuple[PromptProgram, ...]:
+        """Every text of the task once, or no text: each problem becomes one row per text."""
+        if self.settings.gradient_context == "bare":
+            return (BARE,)
+        return tuple(candidate.program for candidate in self.policy.population(task))
+
+    def _row(self, task: Task, text: PromptProgram, problem: Example) -> GoldRow:
         renderer = self.policy.renderer
         prompt = renderer.prompt_ids(text, problem.question)
-        return GoldRow(text, problem, prompt, renderer.answer_ids(problem.answer))
+        return GoldRow(task, text, problem, prompt, renderer.answer_ids(problem.answer))
 
     def _is_overlong(self, row: GoldRow) -> bool:
-        return len(row.answer) > self.task.max_tokens
+        return len(row.answer) > row.task.max_tokens
 
 
-def sft_arguments(folder: str, device: str, rows: int) -> SFTConfig:
+def sft_arguments(folder: str, device: str, rows: int) -> TrlSftConfig:
     """TRL's arguments: completion-only loss over whole rows, nothing logged, saved or shown."""
-    return SFTConfig(
+    return TrlSftConfig(
         output_dir=folder,
         completion_only_loss=True,
         max_length=None,

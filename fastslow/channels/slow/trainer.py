@@ -4,14 +4,16 @@ A trainer belongs to one stage. It knows what an update learns from; when to mak
 learning rate, and how to resume is `channel.py`'s.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
+from fastslow.channels.slow.remedies.base import Update
+from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.core.distributed import average_gradients, num_processes
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.policy import Policy
@@ -24,42 +26,26 @@ BARE = PromptProgram("")
 in a system turn of its own still does, since that is what a user without a text gets."""
 
 
-class UpdateSettings(Protocol):
-    """The settings every kind of update has; see `config.models`."""
-
-    @property
-    def lr(self) -> float:
-        """Peak learning rate of AdamW."""
-
-    @property
-    def warmup_steps(self) -> int:
-        """Updates over which the learning rate rises from 0."""
-
-    @property
-    def weight_decay(self) -> float:
-        """AdamW's decoupled weight decay."""
+Finish: TypeAlias = Callable[[], dict[str, float]]
+"""Ends an update: remedies, the optimizer's step, and the gradient's norm among its figures."""
 
 
 class Updates(Protocol):
     """Makes updates of the adapter, one per batch."""
 
-    def slots(self, population: Population) -> tuple[PromptProgram, ...]:
-        """The texts every problem of an update is paired with, one row each."""
-
-    def update(
-        self, batch: Batch, slots: Sequence[PromptProgram], optimizer: Any, seed: int
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn from one batch: at most one optimizer step.
 
+        Leaves the gradient of its loss in `.grad` of the trainable weights, then calls `finish`.
+
         Args:
-            batch: Q problems.
-            slots: What `slots` gave.
-            optimizer: Over the adapter's parameters.
+            batch: Q problems, each with its task.
             seed: Of every draw.
+            finish: To be called once, unless there was nothing to learn.
 
         Returns:
             Figures of this update by name, among them `skipped_updates`, 1 if there was nothing
-            to learn and so no step, else 0, with `loss` and `grad_norm`.
+            to learn and so no step, else 0, with `loss` and those of `finish`.
         """
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
@@ -86,7 +72,7 @@ class Updates(Protocol):
     def progress(self) -> dict[str, Any]:
         """What its next update needs beyond weights and optimizer, as plain data."""
 
-    def go_on(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave; the next update then does what it would have done."""
 
 
@@ -143,19 +129,46 @@ class PassSize:
 class MakeUpdates(Protocol):
     """Makes the trainer of a stage."""
 
-    def __call__(self, policy: Policy, task: Task, num_problems: int, settings: Any) -> Updates:
-        """A trainer of `policy` on batches of `num_problems` problems of `task`."""
+    def __call__(
+        self, policy: Policy, tasks: Mapping[str, Task], num_problems: int, settings: Any
+    ) -> Updates:
+        """A trainer of `policy` on batches of `num_problems` problems of any of `tasks`."""
 
 
-def clip_and_step(model: Any, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-    """Average the gradient over processes, scale it down to `max_norm`, step, and clear it.
+def finish_update(
+    max_norm: float, optimizer: torch.optim.Optimizer, remedies: Remedies, update: Update
+) -> dict[str, float]:
+    """Take the step of an update whose gradient lies in `.grad`; every remedy acts here.
+
+    The gradient is averaged over processes and scaled down to `max_norm`.
 
     Returns:
-        The gradient's L2 norm before it was scaled down.
+        `grad_norm`, its L2 norm before it was scaled down, and the figures of the remedies.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    average_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    weights = update.stage.policy.adapters.trainable()
+    figures = remedies.add_gradients(update)
+    average_gradients(weights.values())
+    remedies.project(weights)
+    norm = torch.nn.utils.clip_grad_norm_(list(weights.values()), max_norm)
     optimizer.step()
+    remedies.settle(weights, update, optimizer)
     optimizer.zero_grad()
-    return float(norm)
+    return figures | {"grad_norm": float(norm)}
+
+
+def require_effect(policy: Policy, row: tuple[TokenIds, TokenIds]) -> None:
+    """Make sure that the adapter changes the logits, on one prompt and completion.
+
+    Raises:
+        ChannelError: At every token they equal the base's.
+
+    Source: EleutherAI/lm-evaluation-harness issues 511 and 808: adapters that were never applied.
+    """
+    (divergence,) = policy.scorer.kl_to_base([row[0]], [row[1]])
+    if not any(divergence):
+        raise ChannelError(
+            "slow: after the first update of the stage the adapter changes no logit: "
+            f"KL(tuned || base) is exactly 0 at {len(divergence)} tokens. It is switched off, not "
+            "attached to the model that is scored, its B matrices are 0, or slow.lr is too small "
+            "for their resolution. Check slow.lr, slow.lora and what else touches the adapter."
+        )

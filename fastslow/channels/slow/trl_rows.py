@@ -36,20 +36,22 @@ class RowScores:
         self.width = width
         self.temperature = temperature
 
-    def of(self, rows: slice) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+    def score(self, rows: slice) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
         """Log-probability and entropy of every token of these rows, in nats; 0 on padding."""
         prompts, completions = self.prompts[rows], self.completions[rows]
-        found = score_completions(self.model, prompts, completions, self.temperature)
-        missing = (0, self.width - found.logprobs.shape[1])
+        scored = score_completions(self.model, prompts, completions, self.temperature)
+        missing = (0, self.width - scored.logprobs.shape[1])
         pad = torch.nn.functional.pad
-        return pad(found.logprobs, missing), pad(found.entropies, missing)
+        return pad(scored.logprobs, missing), pad(scored.entropies, missing)
 
     def in_passes(
         self, size: int
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        """As `of` all rows, with `size` of them at most going through the model together."""
+        """As `score` on all rows, with `size` of them at most going through the model together."""
         starts = range(0, len(self.prompts), size)
-        logprobs, entropies = zip(*(self.of(slice(at, at + size)) for at in starts), strict=True)
+        logprobs, entropies = zip(
+            *(self.score(slice(start, start + size)) for start in starts), strict=True
+        )
         return torch.cat(logprobs), torch.cat(entropies)
 
 

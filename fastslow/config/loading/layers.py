@@ -15,12 +15,11 @@ from fastslow.config.loading.yaml_nodes import (
     Mistake,
     Node,
     Origin,
-    Unreadable,
     check_text,
     compose,
     plain_scalar,
+    printable,
     refuse,
-    shown,
 )
 from fastslow.core.errors import nearest
 from fastslow.core.files import open_regular
@@ -66,11 +65,11 @@ def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
     for text in overrides:
         origin = Origin(f"override {text!r}")
         try:
-            root = _lay_override(root, text, origin, mistakes)
+            root = _lay_override(root, text, origin)
         except ValueError as err:
             mistakes.append(Mistake(origin, (), f"{err}."))
-        except Unreadable as err:
-            mistakes.append(err.mistake)
+        except Mistake as mistake:
+            mistakes.append(mistake)
     refuse(mistakes)
     return root
 
@@ -78,13 +77,15 @@ def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
 def merge(base: Node, top: Node) -> Node:
     """Lay `top` over `base`: mappings merge key by key, anything else replaces.
 
-    Two mappings that state different `kind`s are different things, so the upper one replaces.
+    Two mappings that state different `kind`s are different things, so the upper one replaces; as
+    are two of `kind: custom` that `use` different plug-ins.
     """
     if not (isinstance(base.value, dict) and isinstance(top.value, dict)):
         return top
-    kinds = [entries["kind"].value for entries in (base.value, top.value) if "kind" in entries]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return top
+    if "kind" in base.value and "kind" in top.value:
+        for tag in {"kind", "use"} & base.value.keys() & top.value.keys():
+            if base.value[tag].value != top.value[tag].value:
+                return top
     merged = dict(base.value)
     for name, node in top.value.items():
         merged[name] = merge(merged[name], node) if name in merged else node
@@ -115,7 +116,7 @@ def place(root: Node, path: KeyPath, value: Node, origin: Origin) -> Node:
     return Node(merged.value, section.origin)
 
 
-def _lay_override(root: Node, text: str, origin: Origin, mistakes: list[Mistake]) -> Node:
+def _lay_override(root: Node, text: str, origin: Origin) -> Node:
     name, equals, written = text.partition("=")
     path, written = tuple(name.strip().split(".")), written.strip()
     if not equals or not all(path) or len(path) > MAX_DEPTH:
@@ -123,8 +124,7 @@ def _lay_override(root: Node, text: str, origin: Origin, mistakes: list[Mistake]
     if not written:
         raise ValueError("no value. Write null for none, or '\"\"' for empty text")
     if written[0] in "[{\"'":  # else one plain word: paths and sentences stay whole
-        value, refused = compose(written, origin)
-        mistakes += refused
+        value = compose(written, origin)
     else:
         value = Node(plain_scalar(check_text(written)), origin)
     return place(root, path, value, origin)
@@ -143,14 +143,14 @@ class _Reader:
         """One file over what it extends; an empty mapping after noting why it cannot be used."""
         try:
             return self._read(path, asker, chain)
-        except Unreadable as err:
-            self.mistakes.append(err.mistake)
-            return Node({}, err.mistake.origin)
+        except Mistake as mistake:
+            self.mistakes.append(mistake)
+            return Node({}, mistake.origin)
 
     def _read(self, path: Path, asker: Origin | None, chain: tuple[Path, ...]) -> Node:
         if not _is_name(path):
             text = "no file can have this name. Remove the NUL or half surrogate pair from it."
-            raise Unreadable(Mistake(asker or Origin(shown(str(path))), (), text))
+            raise Mistake(asker or Origin(printable(str(path))), (), text)
         path = _shipped(path)
         name, identity = _display(path), Path(os.path.realpath(path))
         if identity in self._merged:
@@ -158,22 +158,21 @@ class _Reader:
         where: tuple[Origin, KeyPath] = (asker, ("extends",)) if asker else (Origin(name), ())
         if identity in chain:
             names = " -> ".join(_display(Path(os.path.relpath(p))) for p in (*chain, identity))
-            raise Unreadable(Mistake(*where, f"a cycle, got {names}. Break it at one of them."))
+            raise Mistake(*where, f"a cycle, got {names}. Break it at one of them.")
         if len(self.texts) == MAX_LAYERS:
             text = f"more than {MAX_LAYERS} files are extended. Use fewer."
-            raise Unreadable(Mistake(*where, text))
+            raise Mistake(*where, text)
         try:
             text = self.texts[name] = _read_text(path, name)
         except OSError as err:
             shown_name = f" {name}" if asker else ""
             text = f"cannot read{shown_name}: {_reason(err, path)}"
-            raise Unreadable(Mistake(*where, text)) from err
-        root, mistakes = compose(text, Origin(name, 1))
-        self.mistakes += mistakes
+            raise Mistake(*where, text) from err
+        root = compose(text, Origin(name, 1))
         entries = {} if root.value is None else root.value
         if not isinstance(entries, dict):
             text = "expected a mapping of keys at the top, as in 'name: my-run'."
-            raise Unreadable(Mistake(root.origin, (), text))
+            raise Mistake(root.origin, (), text)
         below = Node({}, root.origin)
         for lower, origin in self._extended(entries.get("extends")):
             below = merge(below, self.layer(path.parent / lower, origin, (*chain, identity)))
@@ -211,7 +210,7 @@ def _is_name(path: Path) -> bool:
 
 
 def _display(path: Path) -> str:
-    return shown(os.path.normpath(path))
+    return printable(os.path.normpath(path))
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -219,13 +218,13 @@ def _read_text(path: Path, name: str) -> str:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         text = f"larger than {MAX_BYTES} bytes, too large for a configuration. Make it smaller."
-        raise Unreadable(Mistake(Origin(name, 1), (), text))
+        raise Mistake(Origin(name, 1), (), text)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         text = f"not UTF-8 text, got byte 0x{data[err.start]:02x}. Save the file as UTF-8."
-        raise Unreadable(Mistake(Origin(name, line), (), text)) from err
+        raise Mistake(Origin(name, line), (), text) from err
 
 
 def _reason(err: OSError, path: Path) -> str:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config.loading.layers import Layers, merge, read_layers
-from fastslow.config.loading.plugins import Plugins, check_plugins
-from fastslow.config.loading.reference import find_key
-from fastslow.config.loading.validate import validate
+from fastslow.config.loading.plugins import check_plugins
+from fastslow.config.loading.reference import find_keys
+from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import (
     KeyPath,
-    Mistake,
     Node,
     compose,
-    refuse,
     shown_path,
 )
 from fastslow.config.models import RunConfig
@@ -67,8 +65,8 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
     Raises:
         ConfigError: As in `load_config`.
     """
-    config = _checked(layers.root)
-    plugins = _plugins(config, layers.root)
+    config = require(RunConfig, layers.root)
+    plugins = check_plugins(config, layers.root)
     complete = plugins.complete(config)
     return LoadedConfig(
         config=complete,
@@ -86,11 +84,11 @@ def check_fragment(file: Path) -> None:
         ConfigError: As in `load_config`.
     """
     root = read_layers((file,), ()).root
-    stand_ins, _ = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
-    config = _checked(merge(stand_ins, root))
+    stand_ins = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
+    config = require(RunConfig, merge(stand_ins, root))
     if not root.find(("stages",)):
         config = config.model_copy(update={"stages": ()})
-    _plugins(config, root)
+    check_plugins(config, root)
 
 
 def load_resolved(path: Path) -> LoadedConfig:
@@ -119,37 +117,25 @@ def config_hash(config: RunConfig) -> str:
 
 def leaves(config: RunConfig) -> dict[str, Json]:
     """Every value of a run by its dotted key path; the keys of `LoadedConfig.sources`."""
-    return {shown_path(path): value for path, value in _leaves(config.model_dump(mode="json"))}
+    return {shown_path(path): value for path, value, _ in _leaves(config.model_dump(mode="json"))}
 
 
-def _checked(root: Node) -> RunConfig:
-    mistakes: list[Mistake] = []
-    config = validate(RunConfig, root, mistakes)
-    refuse(mistakes)
-    assert config is not None, "a configuration without mistakes is valid"
-    return config
-
-
-def _plugins(config: RunConfig, root: Node) -> Plugins:
-    mistakes: list[Mistake] = []
-    plugins = check_plugins(config, root, mistakes)
-    refuse(mistakes)
-    return plugins
-
-
-def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Values that hold no others; an empty list or mapping is one."""
-    if value and isinstance(value, dict | list):
-        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(item, (*path, part))
-    else:
-        yield path, value
+def _leaves(
+    value: Any, path: KeyPath = (), kinds: tuple[str, ...] = ()
+) -> Iterator[tuple[KeyPath, Any, tuple[str, ...]]]:
+    """Values that hold no others, with their paths and the `kind`s of the sections around them."""
+    if not (value and isinstance(value, dict | list)):
+        yield path, value, kinds
+        return
+    if isinstance(value, dict) and "kind" in value:
+        kinds = (*kinds, value["kind"])
+    for part, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(item, (*path, part), kinds)
 
 
 def _sources(config: RunConfig, root: Node) -> Iterator[tuple[str, str]]:
     """Every key path with where its value was written, or where its default is from."""
-    values = config.model_dump(mode="json")
-    for path, _ in _leaves(values):
+    for path, _, kinds in _leaves(config.model_dump(mode="json")):
         around = [path[:size] for size in range(len(path), 0, -1)]
         nodes = [(p, node) for p in around if (node := root.find(p))]
         # a validator may have made several values of one that is written
@@ -157,17 +143,6 @@ def _sources(config: RunConfig, root: Node) -> Iterator[tuple[str, str]]:
         if written:
             origin = written[0].origin
             yield shown_path(path), "override" if origin.is_override else str(origin)
-            continue
-        keys = (find_key(RunConfig, p, _kinds(values, path)) for p in around)
-        stated = (key.source for key in keys if key and key.source)
-        yield shown_path(path), f"default: {next(stated, 'fastslow/config/models.py')}"
-
-
-def _kinds(values: Any, path: KeyPath) -> list[str]:
-    """The `kind` of every section around `path`."""
-    kinds = []
-    for part in path:
-        if isinstance(values, dict) and "kind" in values:
-            kinds.append(values["kind"])
-        values = values[part]
-    return kinds
+        else:
+            keys = [key for p in around for key in find_keys(RunConfig, p, kinds)[:1]]
+            yield shown_path(path), f"default: {next(key.source for key in keys if key.source)}"

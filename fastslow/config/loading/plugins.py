@@ -5,24 +5,33 @@ Tasks are named under `tasks` and by the stages; a plug-in of the user's own sta
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from fastslow.channels.slow.remedies.base import RemedyDefinition
 from fastslow.config.loading.layers import place
 from fastslow.config.loading.messages import got, one_line
 from fastslow.config.loading.validate import validate
-from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, Origin, shown_path
+from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, refuse, shown_path
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import FastSlowError
 from fastslow.core.plugins import Definition, PluginConfig, find
 from fastslow.core.tracker import TrackerDefinition
-from fastslow.task.definition import TaskConfig
+from fastslow.measure.base import MeasureDefinition
+from fastslow.policy.signals import SignalDefinition
+from fastslow.task.definition import TaskConfig, TaskDefinition
 from fastslow.task.registry import find_task
 
-PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {("tracking",): TrackerDefinition}
+PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {
+    ("slow", "remedies", "*"): RemedyDefinition,
+    ("evaluation", "signals", "*"): SignalDefinition,
+    ("evaluation", "measures", "*"): MeasureDefinition,
+    ("tracking",): TrackerDefinition,
+}
 """Where a configuration takes `kind: custom`, `*` standing for any position in a list, and the
-kind of plug-in expected there, e.g. `("slow", "remedies", "*"): RemedyDefinition`."""
+kind of plug-in expected there."""
 
 
 @dataclass(frozen=True)
@@ -30,112 +39,106 @@ class Plugins:
     """The plug-ins of a run, all found and checked."""
 
     root: Node
-    """What is written, with the run's `data` where a task takes it."""
-    params: Mapping[KeyPath, PluginConfig]
-    """Parameters with defaults by the path of their section; tasks first, those of stages first."""
-    uses: Mapping[KeyPath, str]
-    """The definition that each of them uses."""
+    """What is written, with the run's `data` in the parameters of the tasks that take it."""
+    checked: Mapping[KeyPath, tuple[str, PluginConfig]]
+    """By the path of its section, each one's name and parameters; tasks first, as in the stages."""
 
     @property
     def task_params(self) -> dict[str, TaskConfig]:
         """Parameters of every task, by the run's name for it."""
-        return {str(p[1]): v for p, v in self.params.items() if isinstance(v, TaskConfig)}
+        checked = self.checked.items()
+        return {str(path[1]): p for path, (_, p) in checked if isinstance(p, TaskConfig)}
 
     def complete(self, config: RunConfig) -> RunConfig:
         """`config` with every parameter stated, and an entry in `tasks` for every task."""
         data = config.model_dump(mode="json")
         data["tasks"] = {name: {} for name in self.task_params}
-        for path, params in self.params.items():
+        for path, (use, params) in self.checked.items():
             section: Any = data
             for part in path:
                 section = section[part]
-            section |= {"use": self.uses[path], "params": params.model_dump(mode="json")}
+            section |= {"use": use, "params": params.model_dump(mode="json")}
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
 
 
-def check_plugins(config: RunConfig, root: Node, mistakes: list[Mistake]) -> Plugins:
+@dataclass(frozen=True)
+class _Use:
+    """A place where a plug-in is named."""
+
+    section: KeyPath
+    name: str
+    find: Callable[[str], Definition[Any] | TaskDefinition]
+    named_at: KeyPath
+    """Where the name is written, for what is wrong with it."""
+
+
+def check_plugins(config: RunConfig, root: Node) -> Plugins:
     """Find every plug-in of the run and check its parameters.
 
     Args:
         config: The run; its own keys are right.
         root: The same as written.
-        mistakes: Receives plug-ins that are not found, wrong parameters, and a `data` override
-            without effect.
+
+    Raises:
+        ConfigError: One line for every plug-in that is not found, every wrong parameter, and a
+            `data` override without effect.
     """
-    checker = _Checker(config, root, mistakes)
-    for name in dict.fromkeys([*(stage.task for stage in config.stages), *config.tasks]):
-        checker.check_task(name)
-    if not mistakes:
-        mistakes += checker.data_without_effect()
+    mistakes: list[Mistake] = []
+    checked: dict[KeyPath, tuple[str, PluginConfig]] = {}
+    data = root.find(("data",)) if config.data is not None else None
+    takes_data = False
+    for use in (*_tasks(config, root), *_custom(root)):
+        try:
+            definition = use.find(use.name)
+        except FastSlowError as err:
+            text = one_line(str(err))
+            mistakes.append(Mistake(root.origin_of(use.named_at), use.named_at, text))
+            continue
+        path = (*use.section, "params")
+        origin = root.origin_of(use.section if root.find(use.section) else use.named_at)
+        if isinstance(definition, TaskDefinition):
+            if definition.runs_code and not config.allow_code:
+                text = definition.asks_for_code
+                mistakes.append(Mistake(root.origin_of(use.named_at), use.named_at, text))
+            if data and "data" in definition.config_class.model_fields:
+                stated = root.find((*path, "data"))
+                if stated is None or stated.value is None:
+                    takes_data = True
+                    root = place(root, (*path, "data"), data, origin)
+        written = root.find(path) or Node({}, origin)
+        params = validate(definition.config_class, written, mistakes, path)
+        if params is not None:
+            checked[use.section] = use.name, params
+    if data and data.origin.is_override and not (mistakes or takes_data):
+        mistakes.append(_without_effect(data, root, checked))
+    refuse(mistakes)
+    return Plugins(root, checked)
+
+
+def _tasks(config: RunConfig, root: Node) -> Iterator[_Use]:
+    """Every task, those of the stages first."""
+    visits = [stage.task for stage in config.stages]
+    for name in dict.fromkeys([*visits, *config.tasks]):
+        visit = [("stages", visits.index(name), "task")] if name in visits else []
+        paths: list[KeyPath] = [("tasks", name, "use"), *visit, ("tasks", name)]
+        named_at = next(path for path in paths if root.find(path))
+        yield _Use(("tasks", name), config.task_use(name).use or name, find_task, named_at)
+
+
+def _custom(root: Node) -> Iterator[_Use]:
     for pattern, kind in PLACES.items():
         for path in _instances(root, pattern):
-            checker.check_custom(path, kind)
-    return Plugins(checker.root, checker.params, checker.uses)
+            use = root.find((*path, "use"))
+            assert use is not None, "RunConfig requires it"
+            yield _Use(path, str(use.value), partial(find, kind), (*path, "use"))
 
 
-class _Checker:
-    def __init__(self, config: RunConfig, root: Node, mistakes: list[Mistake]) -> None:
-        self.config, self.root, self.mistakes = config, root, mistakes
-        self.params: dict[KeyPath, PluginConfig] = {}
-        self.uses: dict[KeyPath, str] = {}
-        self.takes_data = False
-
-    def check_custom(self, path: KeyPath, kind: type[Definition[Any]]) -> None:
-        use = self.root.find((*path, "use"))
-        assert use is not None
-        try:
-            definition = find(kind, str(use.value))
-        except FastSlowError as err:
-            self.mistakes.append(Mistake(use.origin, (*path, "use"), one_line(str(err))))
-        else:
-            self.check_params(path, str(use.value), definition.config_class, use.origin)
-
-    def check_task(self, name: str) -> None:
-        section: KeyPath = ("tasks", name)
-        use = self.config.task_use(name).use or name
-        visits = [stage.task for stage in self.config.stages]
-        paths = [(*section, "use"), section]
-        if name in visits:
-            paths.insert(1, ("stages", visits.index(name), "task"))
-        paths = [path for path in paths if self.root.find(path)]
-        first, last = (self.root.origin_of(path) for path in (paths[0], paths[-1]))
-        try:
-            definition = find_task(use)
-        except FastSlowError as err:
-            self.mistakes.append(Mistake(first, paths[0], one_line(str(err))))
-            return
-        if definition.runs_code and not self.config.allow_code:
-            self.mistakes.append(Mistake(first, paths[0], definition.asks_for_code))
-        data = self.root.find(("data",))
-        own = self.root.find((*section, "params", "data"))
-        if (
-            "data" in definition.config_class.model_fields
-            and self.config.data is not None
-            and (own is None or own.value is None)
-        ):
-            assert data is not None
-            self.takes_data = True
-            self.root = place(self.root, (*section, "params", "data"), data, last)
-        self.check_params(section, use, definition.config_class, last)
-
-    def check_params(
-        self, path: KeyPath, use: str, schema: type[PluginConfig], origin: Origin
-    ) -> None:
-        """Check the parameters of the section at `path`; `origin` is of one that states none."""
-        written = self.root.find((*path, "params")) or Node({}, origin)
-        params = validate(schema, written, self.mistakes, (*path, "params"))
-        if params is not None:
-            self.params[path], self.uses[path] = params, use
-
-    def data_without_effect(self) -> list[Mistake]:
-        node = self.root.find(("data",))
-        if self.takes_data or node is None or node.value is None or not node.origin.is_override:
-            return []
-        paths = [(*path, "params", "data") for path in self.params]
-        own = [shown_path(path) for path in paths if self.root.find(path)]
-        advice = f"Override {', '.join(own)} instead." if own else "Leave it out."
-        text = f"no task of this run would read it, got {got(node)}. {advice}"
-        return [Mistake(node.origin, ("data",), text)]
+def _without_effect(data: Node, root: Node, sections: Iterable[KeyPath]) -> Mistake:
+    """Say that no task of the run reads the `data` that an override sets."""
+    paths = [path for section in sections if root.find(path := (*section, "params", "data"))]
+    advice = f"Override {', '.join(map(shown_path, paths))} instead." if paths else "Leave it out."
+    text = f"no task of this run would read it, got {got(data)}. {advice}"
+    return Mistake(data.origin, ("data",), text)
 
 
 def _instances(node: Node, pattern: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:

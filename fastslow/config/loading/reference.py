@@ -7,12 +7,12 @@ import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel
 
 from fastslow.config.ablation import AblationConfig
-from fastslow.config.loading.yaml_nodes import KeyPath
 from fastslow.config.models import NAME, TASK_NAME, RunConfig
 from fastslow.core.plugins import REFERENCE
 
@@ -28,6 +28,7 @@ _PLAIN = {
     "boolean": "true or false",
     "array": "a list",
     "object": "a mapping of keys",
+    "null": "null",
 }
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 _INTRODUCTION = """\
@@ -82,35 +83,39 @@ class Key:
 def model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
     """Every key of `model` and of the models in it, each section before its keys."""
     schema = model.model_json_schema()
-    return tuple(_keys(schema, (), schema.get("$defs", {})))
+    return tuple(_keys(_inlined(schema, schema.get("$defs", {}))))
 
 
-def find_key(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> Key | None:
-    """The key that `path` is an instance of, or None when the model has no such key.
+def find_keys(
+    model: type[BaseModel], path: tuple[str | int | None, ...], kinds: Container[Any] = ()
+) -> list[Key]:
+    """The keys that `path` is an instance of, of the right kinds first.
 
     Args:
         model: The model class.
-        path: Where a value stands.
+        path: Where a value stands; None in it stands for any name.
         kinds: The `kind`s of the sections around it, as far as they are known.
     """
-    matches = [key for key in model_keys(model) if _fits(key.pattern, path)]
-    return next((key for key in matches if _is_of(key, kinds)), matches[0] if matches else None)
-
-
-def names_at(model: type[BaseModel], path: KeyPath, kinds: Container[Any] = ()) -> list[str]:
-    """Names of the keys directly under `path`, when the sections around are of these `kinds`."""
-    keys = [
-        key
-        for key in model_keys(model)
-        if len(key.pattern) == len(path) + 1 and _fits(key.pattern[:-1], path)
-    ]
-    return [key.pattern[-1] for key in keys if _is_of(key, kinds)] or [k.pattern[-1] for k in keys]
+    keys = [key for key in model_keys(model) if _fits(key.pattern, path)]
+    of_kinds = [key for key in keys if not key.kinds or any(kind in kinds for kind in key.kinds)]
+    return of_kinds or keys
 
 
 def reference() -> str:
     """The text of docs/config.md: all keys of a run, then of an ablation."""
-    tables = ("\n".join(_key_table(model)) for model in (RunConfig, AblationConfig))
-    return "\n".join([_INTRODUCTION, next(tables), _ABLATION_FILES, next(tables)]) + "\n"
+    run, ablation = ("\n".join(_key_table(model)) for model in (RunConfig, AblationConfig))
+    return f"{_INTRODUCTION}\n{run}\n{_ABLATION_FILES}\n{ablation}\n"
+
+
+def words_text(words: Sequence[Any]) -> str:
+    """Allowed words as a person lists them."""
+    names = [repr(word) for word in words]
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def text_of(pattern: str) -> str:
+    """What a text of this form looks like, in plain words."""
+    return f"text ({_PATTERNS.get(pattern, f'matching {pattern}')})"
 
 
 def _key_table(model: type[BaseModel]) -> Iterator[str]:
@@ -123,91 +128,82 @@ def _key_table(model: type[BaseModel]) -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _keys(
-    schema: Mapping[str, Any], prefix: tuple[str, ...], models: Mapping[str, Any]
-) -> list[Key]:
-    """The keys of an object's schema; `models` are the schemas that a `$ref` may name."""
+def _inlined(schema: Any, models: Mapping[str, Any]) -> Any:
+    """A schema with every `$ref` replaced by what it names."""
+    if isinstance(schema, list):
+        return [_inlined(item, models) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    name = schema.get("$ref", "").rpartition("/")[2]
+    target = models.get(name, {}) | schema
+    return {key: _inlined(v, models) for key, v in target.items() if key not in ("$ref", "$defs")}
+
+
+def _keys(schema: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[Key]:
     keys: list[Key] = []
     for name, field in schema["properties"].items():
-        pattern = (*prefix, name)
-        forms = list(_forms(field, models))
-        sections = [item for form in forms for item in _sections(form, models)]
-        is_required = name in schema.get("required", ())
-        stated = "" if sections or "default" not in field else json.dumps(field["default"])
-        keys.append(
-            Key(
-                pattern=pattern,
-                type=_type_text(forms),
-                unit=field.get("unit"),
-                default=None if is_required else stated,
-                source=field.get("source", ""),
-                meaning=" ".join(field.get("description", "").split()),
-                is_section=bool(sections),
-                words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
-            )
+        forms = list(_forms(field))
+        sections = [item for form in forms for item in _sections(form, (*prefix, name))]
+        default = "" if sections or "default" not in field else json.dumps(field["default"])
+        key = Key(
+            pattern=(*prefix, name),
+            type=_type_text(forms),
+            unit=field.get("unit"),
+            default=None if name in schema.get("required", ()) else default,
+            source=field.get("source", ""),
+            meaning=" ".join(field.get("description", "").split()),
+            is_section=bool(sections),
+            words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
         )
-        variants = [
-            (
-                "".join(_words(model["properties"].get("kind", {}))),
-                _keys(model, pattern + step, models),
-            )
-            for step, model in sections
-        ]
-        keys += (
-            _merged(variants) if len(variants) > 1 else [k for _, inner in variants for k in inner]
-        )
+        variants = [_keys(model, path) for path, model in sections]
+        keys += [key, *(_merged(variants) if len(variants) > 1 else chain(*variants))]
     return keys
 
 
-def _merged(variants: Sequence[tuple[str, list[Key]]]) -> list[Key]:
+def _merged(variants: Sequence[Sequence[Key]]) -> Iterator[Key]:
     """Keys of the variants of a section: one for all that agree, else each with its kinds."""
-    forms = list(dict.fromkeys(key for _, keys in variants for key in keys))
+    forms = list(dict.fromkeys(key for keys in variants for key in keys))
     depth = min(len(key.pattern) for key in forms)
     tags = [key for key in forms if len(key.pattern) == depth and key.pattern[-1] == "kind"]
     words = tuple(word for tag in tags for word in tag.words)
-    merged = [replace(tag, type=_words_text(words), words=words) for tag in tags[:1]]
+    yield from (replace(tag, type=words_text(words), words=words) for tag in tags[:1])
     for key in forms:
-        kinds = tuple(kind for kind, keys in variants if key in keys)
+        having = [keys for keys in variants if key in keys]
+        kinds = tuple(word for keys in having for tag in tags if tag in keys for word in tag.words)
         if key not in tags:
-            merged.append(replace(key, kinds=key.kinds or kinds[: len(kinds) % len(variants)]))
-    return merged
+            is_common = len(having) == len(variants)
+            yield key if key.kinds or is_common else replace(key, kinds=kinds)
 
 
-def _is_of(key: Key, kinds: Container[Any]) -> bool:
-    return not key.kinds or any(kind in kinds for kind in key.kinds)
-
-
-def _fits(pattern: tuple[str, ...], path: KeyPath) -> bool:
+def _fits(pattern: tuple[str, ...], path: tuple[str | int | None, ...]) -> bool:
     return len(pattern) == len(path) and all(
-        part == name
+        part in (name, None)
         or (name == "<i>" and isinstance(part, int))
         or (name == "<name>" and isinstance(part, str))
         for name, part in zip(pattern, path, strict=True)
     )
 
 
-def _forms(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The alternatives of a schema, references followed."""
-    if "$ref" in schema:
-        yield from _forms(models[schema["$ref"].rpartition("/")[2]], models)
-    elif alternatives := schema.get("anyOf") or schema.get("oneOf"):
-        for alternative in alternatives:
-            yield from _forms(alternative, models)
+def _forms(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The alternatives of a schema; where a key tells them apart, each requires it."""
+    if alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        tag = [schema["discriminator"]["propertyName"]] if "discriminator" in schema else []
+        for form in (form for alternative in alternatives for form in _forms(alternative)):
+            yield {**form, "required": [*form.get("required", ()), *tag]}
     else:
         yield schema
 
 
 def _sections(
-    form: Mapping[str, Any], models: Mapping[str, Any]
+    form: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Objects with keys of their own that a form leads to, each with the path between."""
+    """Objects with keys of their own that stand at `path` or in what stands there."""
     if "properties" in form:
-        yield (), form
-    values = form.get("patternProperties", {}).values()
-    inner = [("<i>", form.get("items")), ("<name>", form.get("additionalProperties"))]
-    for step, schema in [*inner, *(("<name>", value) for value in values)]:
-        for item in _forms(schema, models) if isinstance(schema, dict) else ():
-            yield from (((step, *rest), model) for rest, model in _sections(item, models))
+        yield path, form
+    named = [form.get("additionalProperties"), *form.get("patternProperties", {}).values()]
+    for step, schema in [("<i>", form.get("items")), *(("<name>", schema) for schema in named)]:
+        for item in _forms(schema) if isinstance(schema, dict) else ():
+            yield from _sections(item, (*path, step))
 
 
 def _words(form: Mapping[str, Any]) -> Sequence[Any]:
@@ -215,27 +211,20 @@ def _words(form: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _type_text(forms: Sequence[Mapping[str, Any]]) -> str:
-    """What the forms accept, in plain words."""
-    texts = [_form_text(form) for form in forms if form.get("type") != "null"]
-    null = ["null"] * any(form.get("type") == "null" for form in forms)
-    return " or ".join([*dict.fromkeys(texts), *null])
+    """What the forms accept, in plain words; null comes last."""
+    texts = dict.fromkeys(_form_text(form) for form in forms)
+    return " or ".join(sorted(texts, key="null".__eq__))
 
 
 def _form_text(form: Mapping[str, Any]) -> str:
     if words := _words(form):
-        return _words_text(words)
-    text = _PLAIN.get(form.get("type", ""), "anything")
+        return words_text(words)
     items = form.get("items", {})
-    if items.get("type") == "string" and not _words(items):
-        text += " of text"
+    is_of_text = items.get("type") == "string" and not _words(items)
+    text = _PLAIN.get(form.get("type", ""), "anything") + " of text" * is_of_text
     bounds = [f"{sign} {form[name]}" for name, sign in _BOUNDS.items() if name in form]
     text += f" {' and '.join(bounds)}" if bounds else ""
-    if pattern := form.get("pattern"):
-        text += f" ({_PATTERNS.get(pattern, f'matching {pattern}')})"
+    if "pattern" in form:
+        return text_of(form["pattern"])
     is_bounded = form.get("minLength") or (items and form.get("minItems"))
     return text + (", not empty" if is_bounded else "")
-
-
-def _words_text(words: Sequence[Any]) -> str:
-    names = [repr(word) for word in words]
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

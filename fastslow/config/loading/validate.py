@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fastslow.config.loading.messages import in_words
-from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, Origin
+from fastslow.config.loading.yaml_nodes import KeyPath, Mistake, Node, Origin, refuse
 
 _DOTTED = re.compile(r"[a-z_]+(?:\.[a-z0-9_]+)+")
 """Keys named in the text of a rule."""
@@ -43,6 +43,19 @@ def validate(
         text = in_words(error, path, root.find(path), model)
         mistakes.append(Mistake(root.origin_of(path), prefix + path, text))
     return None
+
+
+def require(model: type[ModelT], root: Node) -> ModelT:
+    """What `validate` returns.
+
+    Raises:
+        ConfigError: One line for every mistake.
+    """
+    mistakes: list[Mistake] = []
+    config = validate(model, root, mistakes)
+    refuse(mistakes)
+    assert config is not None, "what has no mistake is valid"
+    return config
 
 
 def _by_path(errors: Sequence[Any], root: Node) -> dict[KeyPath, Any]:

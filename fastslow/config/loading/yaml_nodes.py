@@ -28,6 +28,10 @@ _WORDS: dict[str, bool | None] = {
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _LARGEST = 2**63
+_NO_KEYS = {
+    "<<": "merge keys (<<) are refused. Put the shared part in a file and extend it.",
+    "": "a key is empty. Write a word before the colon.",
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,25 +88,16 @@ class Node:
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One line of a configuration error."""
+class Mistake(Exception):
+    """One line of a configuration error. Raised where it leaves a text without usable content."""
 
-    origin: Origin
-    path: KeyPath
-    text: str
+    def __init__(self, origin: Origin, path: KeyPath, text: str) -> None:
+        super().__init__(origin, path, text)
+        self.origin, self.path, self.text = origin, path, text
 
     def __str__(self) -> str:
         places = (str(self.origin), shown_path(self.path)) if self.path else (str(self.origin),)
         return ": ".join([*map(cut, places), self.text])
-
-
-class Unreadable(Exception):
-    """A file has no usable content; carries the mistake. Never leaves this package."""
-
-    def __init__(self, mistake: Mistake) -> None:
-        super().__init__(str(mistake))
-        self.mistake = mistake
 
 
 def refuse(mistakes: Sequence[Mistake]) -> None:
@@ -121,32 +116,29 @@ def cut(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 40]}...{text[-37:]}"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """The text itself if it is safe to print on one line, otherwise quoted with escapes."""
     return text if text.isprintable() and text else repr(text)
 
 
 def shown_path(path: KeyPath) -> str:
     """A key path in dotted form, as overrides write it."""
-    return ".".join(shown(str(part)) for part in path)
+    return ".".join(printable(str(part)) for part in path)
 
 
-def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:
-    """Read one YAML document.
+def compose(text: str, origin: Origin) -> Node:
+    """Read one YAML document; an empty one is null.
 
     Args:
-        text: The document; an empty one is null.
+        text: The document.
         origin: Of its first line, or the override it is the value of.
 
-    Returns:
-        The tree, and what the dialect refuses in it.
-
     Raises:
-        Unreadable: It is not YAML, or holds several documents, or nests deeper than MAX_DEPTH.
+        Mistake: It is not YAML, or not of this dialect.
     """
     composer = _Composer(text, origin)
     try:
-        return composer.document(), composer.mistakes
+        return composer.document()
     except yaml.MarkedYAMLError as err:
         place = composer.place(err.problem_mark) if err.problem_mark else origin
         words = f"{err.context or ''} {err.problem or ''}".split()
@@ -156,7 +148,7 @@ def compose(text: str, origin: Origin) -> tuple[Node, list[Mistake]]:
         problem = f"the character {chr(err.character)!r} is not allowed. Remove it"
     except (ValueError, OverflowError) as err:  # PyYAML lets escapes such as "\UFFFFFFFF" through
         place, problem = origin, str(err)
-    raise Unreadable(Mistake(place, (), f"not valid YAML: {problem}."))
+    raise Mistake(place, (), f"not valid YAML: {problem}.")
 
 
 def plain_scalar(text: str) -> Scalar:
@@ -200,7 +192,6 @@ class _Composer:
     def __init__(self, text: str, origin: Origin) -> None:
         self.events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
         self.origin = origin
-        self.mistakes: list[Mistake] = []
 
     def place(self, mark: Any) -> Origin:
         """Origin of a place in the text; PyYAML counts lines from 0."""
@@ -212,31 +203,26 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
                     text = "a second document starts here, expected one. Remove the '---' line."
-                    raise Unreadable(Mistake(self.place(event.start_mark), (), text))
+                    raise Mistake(self.place(event.start_mark), (), text)
                 root = self.node(next(self.events), self.origin, ())
         return root or Node(None, self.origin)
 
     def node(self, event: Any, origin: Origin, path: KeyPath) -> Node:
-        """The value that begins with `event`; null after noting why it is refused."""
-        if len(path) > MAX_DEPTH:
-            text = f"nested deeper than {MAX_DEPTH} levels. Flatten it."
-            raise Unreadable(Mistake(origin, (), text))
+        """The value that begins with `event`."""
         refusal = _refusal(event)
-        value: Any = None
-        if isinstance(event, yaml.MappingStartEvent):
-            value = self.mapping(path)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self.sequence(path)
-        elif isinstance(event, yaml.ScalarEvent):
-            try:
-                value = check_text(event.value)
-                value = plain_scalar(value) if event.style is None else value
-            except ValueError as err:
-                refusal = refusal or f"{err}."
+        if len(path) > MAX_DEPTH:
+            path, refusal = (), f"nested deeper than {MAX_DEPTH} levels. Flatten it."
         if refusal:
-            self.mistakes.append(Mistake(origin, path, refusal))
-            value = None
-        return Node(value, origin)
+            raise Mistake(origin, path, refusal)
+        if isinstance(event, yaml.MappingStartEvent):
+            return Node(self.mapping(path), origin)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Node(self.sequence(path), origin)
+        try:
+            text = check_text(event.value)
+            return Node(plain_scalar(text) if event.style is None else text, origin)
+        except ValueError as err:
+            raise Mistake(origin, path, f"{err}.") from err
 
     def sequence(self, path: KeyPath) -> list[Node]:
         items: list[Node] = []
@@ -249,34 +235,26 @@ class _Composer:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             origin = self.place(event.start_mark)
             name = self.key(event, origin, path)
-            value = self.node(next(self.events), origin, (*path, name))
-            if name in entries and name != "?":
+            if name in entries:
                 line = entries[name].origin.line
                 place = f" on line {line}" if line else ""
                 text = f"duplicate key, it is set already{place}. Keep one of the two."
-                self.mistakes.append(Mistake(origin, (*path, name), text))
-            entries[name] = value
+                raise Mistake(origin, (*path, name), text)
+            entries[name] = self.node(next(self.events), origin, (*path, name))
         return entries
 
     def key(self, event: Any, origin: Origin, path: KeyPath) -> str:
-        """The key's text, or "?" after noting what is wrong with it."""
         refusal = _refusal(event)
-        if not isinstance(event, yaml.ScalarEvent):
-            self.node(event, origin, (*path, "?"))
-            refusal = refusal or "a key must be a word, got a mapping or a list. Write a word."
-        elif event.value == "<<":
-            refusal = "merge keys (<<) are refused. Put the shared part in a file and extend it."
-        elif event.value == "":
-            refusal = "a key is empty. Write a word before the colon."
-        else:
-            try:
-                text = check_text(event.value)
-            except ValueError as err:
-                refusal = refusal or f"{err}."
+        if refusal is None and not isinstance(event, yaml.ScalarEvent):
+            refusal = "a key must be a word, got a mapping or a list. Write a word."
         if refusal:
-            self.mistakes.append(Mistake(origin, path, refusal))
-            return "?"
-        return text
+            raise Mistake(origin, path, refusal)
+        if event.value in _NO_KEYS:
+            raise Mistake(origin, path, _NO_KEYS[event.value])
+        try:
+            return check_text(event.value)
+        except ValueError as err:
+            raise Mistake(origin, path, f"{err}.") from err
 
 
 def _refusal(event: Any) -> str | None:

@@ -1,61 +1,28 @@
-"""Divergences between two distributions, exact and sampled, and the fit of forgetting on them.
+"""The sampled estimate of a divergence, and the fit of forgetting on divergences.
 
 Pure functions on numbers, in nats. A divergence has a direction: KL(p||q) is at tokens p draws.
-What is measured on a model is in `drift.py`.
+`drift.py` measures divergences on a model.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Sequence
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure
 
 
-def kl(p: Sequence[float], q: Sequence[float]) -> float:
-    """KL(p||q) = sum p ln(p/q) of two categorical distributions, >= 0 up to rounding.
+def k3(logprob_p: float, logprob_q: float) -> float:
+    """Estimate of KL(p||q) from one token that p drew: e^d - 1 - d with d = ln q - ln p; >= 0.
 
-    Infinite where q is 0 and p is not.
-
-    Args:
-        p: Probabilities that sum to 1.
-        q: As many.
-    """
-    total = 0.0
-    for a, b in zip(p, q, strict=True):
-        if a > 0:
-            total += math.inf if b == 0 else a * math.log(a / b)
-    return total
-
-
-@dataclass(frozen=True, slots=True)
-class SampledKl:
-    """Estimates of KL(p||q) from tokens that p drew, means over the tokens."""
-
-    k1: float
-    """-d with d = ln q - ln p: unbiased, may be negative."""
-    k2: float
-    """d^2/2: biased, low variance."""
-    k3: float
-    """e^d - 1 - d: unbiased where the supports match, >= 0; ours where the exact one is not."""
-
-
-def sampled_kl(logprobs_p: Sequence[float], logprobs_q: Sequence[float]) -> SampledKl:
-    """The three estimators of KL(p||q).
+    Unbiased where the supports match. For divergences that cannot be computed exactly.
 
     Args:
-        logprobs_p: ln p of each token that p drew at temperature 1; at least one.
-        logprobs_q: ln q of the same tokens.
+        logprob_p: ln p of the token, drawn at temperature 1.
+        logprob_q: ln q of the same token.
 
     Source: Schulman 2020, "Approximating KL divergence".
     """
-    d = [b - a for a, b in zip(logprobs_p, logprobs_q, strict=True)]
-    return SampledKl(
-        k1=-fmean(d),
-        k2=fmean(x * x / 2 for x in d),
-        k3=fmean(math.expm1(x) - x for x in d),
-    )
+    d = logprob_q - logprob_p
+    return math.expm1(d) - d
 
 
 def forgetting_on_kl(
@@ -79,20 +46,10 @@ def forgetting_on_kl(
     n = len(divergences)
     formula = f"forgetting = c0 + c1 KL + c2 KL^2, least squares on n = {n} (arXiv 2509.04259)"
     reason = _why_no_fit(divergences, forgetting)
-    fitted = None if reason else _parabola(divergences, forgetting)
-
-    def of(index: int) -> Callable[[], float]:
-        def value() -> float:
-            if fitted is None:
-                raise Undefined(reason or "")
-            return fitted[index]
-
-        return value
-
+    fitted = (None,) * 4 if reason else _parabola(divergences, forgetting)
     names = ("kl_fit_c0", "kl_fit_c1", "kl_fit_c2", "kl_fit_r2")
-    made = [figure(name, formula, of(i)) for i, name in enumerate(names)]
-    made.append(Metric("kl_fit_n", float(n), None, "points of the fit"))
-    return {metric.name: metric for metric in made}
+    fit = {name: Metric(name, x, reason, formula) for name, x in zip(names, fitted, strict=True)}
+    return fit | {"kl_fit_n": Metric("kl_fit_n", float(n), None, "points of the fit")}
 
 
 def _why_no_fit(x: Sequence[float], y: Sequence[float]) -> str | None:
@@ -115,7 +72,7 @@ def _parabola(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, flo
     powers = np.vander(np.asarray(x, dtype=float) / scale, 3, increasing=True)
     target = np.asarray(y, dtype=float)
     solved, *_ = np.linalg.lstsq(powers, target, rcond=None)
-    left = float(((target - powers @ solved) ** 2).sum())
-    whole = float(((target - target.mean()) ** 2).sum())
-    r2 = min(1.0, max(0.0, 1 - left / whole))
+    residual = float(((target - powers @ solved) ** 2).sum())
+    variation = float(((target - target.mean()) ** 2).sum())
+    r2 = min(1.0, max(0.0, 1 - residual / variation))
     return float(solved[0]), float(solved[1] / scale), float(solved[2] / scale**2), r2

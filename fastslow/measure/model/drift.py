@@ -1,11 +1,11 @@
 """How far the tuned policy has moved from its base, on named inputs with a named direction.
 
 Tuned is the policy as it is, base the same weights with the adapter off. Both get the same context,
-so that weights are measured, not texts; `kl_system` alone compares deployments. Divergences are
+so that weights are measured, not prompts; `kl_system` alone compares deployments. Divergences are
 exact over the vocabulary, temperature 1, means over generated tokens, the stop token included.
 
 All inputs are drawn and compared together: with few rows a pass costs what reading the weights
-costs, and inputs under the same text share its tokens.
+costs, and inputs under the same prompt share its tokens.
 """
 
 import math
@@ -16,9 +16,9 @@ from statistics import fmean
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
-from fastslow.measure.model.divergences import sampled_kl
+from fastslow.measure.model.divergences import k3
 from fastslow.measure.stats.intervals import clustered_se
-from fastslow.policy.engine.interface import Engine, TokenComparison
+from fastslow.policy.engine.interface import Sampler, Scorer, TokenComparison
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -55,7 +55,7 @@ class DriftPair:
 
 @dataclass(frozen=True)
 class DriftInputs:
-    """Inputs measured as one: some of a task's under one text, or prose of no task."""
+    """Inputs with one figure: some of a task's under one prompt, or prose of no task."""
 
     prompts: tuple[TokenIds, ...]
     """Token ids, at least one prompt."""
@@ -66,44 +66,45 @@ class DriftInputs:
 def task_inputs(
     policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example]
 ) -> DriftInputs:
-    """A task's inputs under one text, which tuned policy and base are both given."""
+    """A task's inputs under one prompt, the same for tuned policy and base."""
     prompts = (policy.renderer.prompt_ids(program, example.question) for example in examples)
     return DriftInputs(tuple(prompts), task.max_tokens)
 
 
 def draw(
-    engine: Engine, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
+    sampler: Sampler, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
 ) -> list[tuple[Completion, ...]]:
     """One completion per prompt at temperature 1; inputs with the same limit in one call.
 
     Args:
-        engine: Over the tuned policy; not changed.
-        inputs: What to complete.
+        sampler: Over the tuned policy; not changed.
+        inputs: The prompts.
         seeds: One for each of `inputs`; its rows get streams of their own.
         adapter: False draws from the base.
 
     Returns:
         The completions of each of `inputs`, in the order of its prompts.
     """
-    drawn: dict[tuple[int, int], Completion] = {}
-    for limit in dict.fromkeys(one.max_tokens for one in inputs):
+    by_row: dict[tuple[int, int], Completion] = {}
+    for limit in dict.fromkeys(group.max_tokens for group in inputs):
         rows = [
-            (at, row)
-            for at, one in enumerate(inputs)
-            if one.max_tokens == limit
-            for row in range(len(one.prompts))
+            (index, row)
+            for index, group in enumerate(inputs)
+            if group.max_tokens == limit
+            for row in range(len(group.prompts))
         ]
-        prompts = [inputs[at].prompts[row] for at, row in rows]
-        row_seeds = [derive_seed(seeds[at], "kl", row) for at, row in rows]
-        found = engine.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
-        drawn |= zip(rows, found, strict=True)
+        prompts = [inputs[index].prompts[row] for index, row in rows]
+        row_seeds = [derive_seed(seeds[index], "kl", row) for index, row in rows]
+        completions = sampler.sample(prompts, Sampling(limit, 1.0), row_seeds, adapter=adapter)
+        by_row |= zip(rows, completions, strict=True)
     return [
-        tuple(drawn[at, row] for row in range(len(one.prompts))) for at, one in enumerate(inputs)
+        tuple(by_row[index, row] for row in range(len(group.prompts)))
+        for index, group in enumerate(inputs)
     ]
 
 
 def drift_on(
-    engine: Engine,
+    scorer: Scorer,
     inputs: Sequence[DriftInputs],
     tuned: Sequence[Sequence[TokenIds]],
     base: Sequence[Sequence[TokenIds]],
@@ -111,24 +112,24 @@ def drift_on(
     """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
 
     Args:
-        engine: Over the tuned policy; not changed.
+        scorer: Over the tuned policy; not changed.
         inputs: As many as there are results.
-        tuned: What the tuned policy drew on each of `inputs`.
-        base: What the base drew on each.
+        tuned: Completions that the tuned policy drew on each of `inputs`.
+        base: The same of the base.
 
     Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
     """
     prompts: list[TokenIds] = []
     completions: list[TokenIds] = []
-    for one, *drawn in zip(inputs, tuned, base, strict=True):
-        for rows in drawn:  # side by side, so that they share their prompts
-            prompts += one.prompts
+    for group, *draws in zip(inputs, tuned, base, strict=True):
+        for rows in draws:  # both under the same prompts, one after the other, so that they share
+            prompts += group.prompts
             completions += rows
-    compared = iter(_compare(engine, prompts, completions))
+    comparisons = iter(_compare(scorer, prompts, completions))
     pairs = []
-    for one in inputs:
-        of_tuned = [next(compared) for _ in one.prompts]
-        of_base = [next(compared) for _ in one.prompts]
+    for group in inputs:
+        of_tuned = [next(comparisons) for _ in group.prompts]
+        of_base = [next(comparisons) for _ in group.prompts]
         pairs.append(
             DriftPair(
                 kl_fst=token_mean([row.kl_tuned_base for row in of_tuned]),
@@ -143,54 +144,54 @@ def drift_on(
 def kl_fst(
     policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
 ) -> Drift:
-    """KL(tuned || base) at tokens the tuned policy draws, same text in both contexts.
+    """KL(tuned || base) at tokens the tuned policy draws, same prompt in both contexts.
 
     Args:
         policy: The tuned policy; not changed.
         task: Gives the completion limit.
-        program: The text both are given.
+        program: The prompt of both.
         examples: The inputs, at least one.
         seed: Of the draws.
 
     Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
     """
     inputs = task_inputs(policy, task, program, examples)
-    [drawn] = draw(policy.engine, [inputs], [seed], adapter=True)
-    rows = _compare(policy.engine, inputs.prompts, [completion.token_ids for completion in drawn])
+    [completions] = draw(policy.sampler, [inputs], [seed], adapter=True)
+    rows = _compare(policy.scorer, inputs.prompts, [c.token_ids for c in completions])
     return token_mean([row.kl_tuned_base for row in rows])
 
 
 def kl_system(
-    engine: Engine, drawn: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
+    scorer: Scorer, completions: Sequence[Sequence[Completion]], theirs: Sequence[DriftInputs]
 ) -> list[Drift]:
-    """KL(tuned under its text || base under the seed text) on outputs: weights and text together.
+    """KL(tuned under its prompt || base under the seed prompt), of weights and prompt together.
 
-    The contexts differ, so it is estimated from the tokens drawn (k3): not to be compared with the
-    exact divergences of weights alone.
+    The contexts differ, so it is estimated from the tokens that were drawn (k3): do not compare it
+    with the exact divergences of weights alone.
 
     Args:
-        engine: Over the tuned policy; not changed.
-        drawn: What the tuned policy drew on each task's inputs under the text in deployment.
-        theirs: The same inputs under the seed text, for the base.
+        scorer: Over the tuned policy; not changed.
+        completions: Draws of the tuned policy on each task's inputs under the deployed prompt.
+        theirs: The same inputs under the seed prompt, for the base.
 
     Returns:
         One divergence for each of `theirs`.
     """
     rows = [
         (prompt, completion)
-        for one, found in zip(theirs, drawn, strict=True)
-        for prompt, completion in zip(one.prompts, found, strict=True)
+        for group, draws in zip(theirs, completions, strict=True)
+        for prompt, completion in zip(group.prompts, draws, strict=True)
     ]
     terms: list[tuple[float, ...]] = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        here = rows[start : start + ROWS_AT_ONCE]
-        prompts = [prompt for prompt, _ in here]
-        base = engine.logprobs(prompts, [done.token_ids for _, done in here], adapter=False)
-        for (_, done), scored in zip(here, base, strict=True):
-            pairs = zip(done.logprobs, scored, strict=True)
-            terms.append(tuple(sampled_kl([p], [q]).k3 for p, q in pairs))
-    found_terms = iter(terms)
-    return [token_mean([next(found_terms) for _ in one.prompts]) for one in theirs]
+        batch = rows[start : start + ROWS_AT_ONCE]
+        prompts = [prompt for prompt, _ in batch]
+        base = scorer.logprobs(prompts, [c.token_ids for _, c in batch], adapter=False)
+        for (_, completion), base_logprobs in zip(batch, base, strict=True):
+            pairs = zip(completion.logprobs, base_logprobs, strict=True)
+            terms.append(tuple(k3(p, q) for p, q in pairs))
+    rows_of_terms = iter(terms)
+    return [token_mean([next(rows_of_terms) for _ in group.prompts]) for group in theirs]
 
 
 def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
@@ -206,11 +207,11 @@ def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
 
 
 def _compare(
-    engine: Engine, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    scorer: Scorer, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> list[TokenComparison]:
     """Tuned and base at given tokens."""
     compared = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        compared += engine.compare_to_base(prompts[rows], completions[rows])
+        compared += scorer.compare_to_base(prompts[rows], completions[rows])
     return compared

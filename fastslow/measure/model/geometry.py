@@ -2,14 +2,14 @@
 
 All in float32 on the merged change of each weight matrix, streamed matrix by matrix. Shares are of
 all adapted weights together, not matrix by matrix: the largest weights of a model are what a mask
-would protect. "x % of weights unchanged" is mostly a read-out of the number format, so counts of
-zeros never go without energy shares, and the rounding to bfloat16 is measured by itself.
+would protect. "x % of weights unchanged" mostly reflects the number format, so counts of zeros
+never go without energy shares, and the rounding to bfloat16 is measured by itself.
 
 Source: arXiv 2505.11711 (sparsity of RL updates), 2509.04259 and 2602.03839 (that it is rounding).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import NormalDist, fmean
@@ -34,23 +34,10 @@ BINS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixGeometry:
-    """The change of one weight matrix."""
-
-    name: str
-    shape: tuple[int, int]
-    energy: float
-    """Sum of squares of the change."""
-    stable_rank: Metric
-    effective_rank: Metric
-
-
-@dataclass(frozen=True, slots=True)
 class Geometry:
     """The change of all adapted matrices."""
 
     metrics: Mapping[str, Metric]
-    matrices: tuple[MatrixGeometry, ...]
     thresholds: Mapping[float, float]
     """Size of the smallest change among the top share of weights, by share."""
     num_weights: int
@@ -78,16 +65,11 @@ def measure_geometry(deltas: Deltas) -> Geometry:
         deltas: The changes; at least one matrix.
     """
     totals = _Totals()
-    matrices = []
     for delta in deltas():
-        change = delta.dense().flatten()
-        energy = totals.add(change, delta.base.detach().flatten())
-        matrices.append(_matrix(delta, energy))
+        totals.add(delta)
     tops = _tops(deltas, totals)
-    metrics = {metric.name: metric for metric in _metrics(totals, matrices, tops)}
     return Geometry(
-        metrics=metrics,
-        matrices=tuple(matrices),
+        metrics=_metrics(totals, tops),
         thresholds={share: threshold for share, (threshold, _) in tops.items()},
         num_weights=totals.size,
     )
@@ -95,7 +77,7 @@ def measure_geometry(deltas: Deltas) -> Geometry:
 
 @dataclass
 class _Totals:
-    """Sums over all matrices seen so far."""
+    """Sums over all matrices seen so far, and the ranks of the changed ones."""
 
     size: int = 0
     counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
@@ -104,14 +86,17 @@ class _Totals:
     same_bf16: int = 0
     absolute: float = 0.0
     base_energy: float = 0.0
+    stable_ranks: list[float] = field(default_factory=list)
+    effective_ranks: list[float] = field(default_factory=list)
 
     @property
     def energy(self) -> float:
         return float(self.energies.sum())
 
-    def add(self, change: Tensor, base: Tensor) -> float:
-        """Take one matrix in; returns the energy of its change."""
-        base = base.float()
+    def add(self, delta: WeightDelta) -> None:
+        """Take one matrix in."""
+        # [rows, columns] -> [weights]; histograms of |change|: how many and how much energy a bin
+        change, base = delta.dense().flatten(), delta.base.detach().flatten().float()
         size = change.abs()
         bins = _bins(size)
         energies = torch.bincount(bins, weights=size.double().square_(), minlength=BINS).cpu()
@@ -124,7 +109,10 @@ class _Totals:
         self.same_bf16 += int((merged.bfloat16() == base.bfloat16()).sum())
         self.absolute += float(merged.abs().sum(dtype=torch.float64))
         self.base_energy += float(base.square().sum(dtype=torch.float64))
-        return float(energies.sum())
+        if float(energies.sum()) > 0:
+            values = delta.singular_values()
+            self.stable_ranks.append(stable_rank(values))
+            self.effective_ranks.append(effective_rank(values))
 
 
 def _bins(sizes: Tensor) -> Tensor:
@@ -138,118 +126,79 @@ def _tops(deltas: Deltas, totals: _Totals) -> dict[float, tuple[float, float]]:
     The histogram says in which bin the smallest of the top weights lies and what lies above it; the
     second pass collects that bin alone.
     """
+    # [bins] from the largest sizes down: how many weights lie in a bin or above it
     from_top = totals.counts.flip(0).cumsum(0)
-    wanted, places = {}, {}
-    for share in TOP_SHARES:
-        wanted[share] = max(1, math.floor(share * totals.size))
-        places[share] = BINS - 1 - int(torch.searchsorted(from_top, wanted[share]))
-    needed = sorted({place for place in places.values() if place > 0})
-    found: dict[int, list[Tensor]] = {place: [] for place in needed}
-    if needed:
+    counts = {share: max(1, math.floor(share * totals.size)) for share in TOP_SHARES}
+    places = {
+        share: BINS - 1 - int(torch.searchsorted(from_top, count))
+        for share, count in counts.items()
+    }
+
+    # the second pass: all sizes of the bins in which a top share ends; bin 0 holds no change at all
+    sizes: dict[int, list[Tensor]] = {place: [] for place in places.values() if place > 0}
+    if sizes:
         for delta in deltas():
             size = delta.dense().flatten().abs()
             bins = _bins(size)
-            for place, parts in found.items():
-                parts.append(size[bins == place].cpu())
+            for place, members in sizes.items():
+                members.append(size[bins == place].cpu())
+
+    # whole bins above by their sums, and of the bin itself the largest that are still missing
     tops = {}
     for share, place in places.items():
         above, energy = int(totals.counts[place + 1 :].sum()), totals.energies[place + 1 :].sum()
         threshold = 0.0
         if place > 0:
-            largest = torch.topk(torch.cat(found[place]), wanted[share] - above).values
+            largest = torch.topk(torch.cat(sizes[place]), counts[share] - above).values
             threshold = float(largest[-1])
             energy = energy + largest.double().square().sum()
         tops[share] = (threshold, float(energy))
     return tops
 
 
-def _matrix(delta: WeightDelta, energy: float) -> MatrixGeometry:
-    values = delta.singular_values() if energy > 0 else []
-    rows, columns = delta.base.shape
-    return MatrixGeometry(
-        delta.name,
-        (rows, columns),
-        energy,
-        figure("stable_rank", "sum s^2 / s_1^2", lambda: stable_rank(values)),
-        figure("effective_rank", "exp(entropy of s / sum s)", lambda: effective_rank(values)),
-    )
-
-
-def _metrics(
-    totals: _Totals,
-    matrices: Sequence[MatrixGeometry],
-    tops: Mapping[float, tuple[float, float]],
-) -> list[Metric]:
-    def of_energy(share: float) -> Callable[[], float]:
-        def value() -> float:
-            if totals.energy == 0:
-                raise Undefined("the update is zero everywhere")
-            return tops[share][1] / totals.energy
-
-        return value
-
-    def mean_rank(ranks: Sequence[Metric]) -> float:
-        values = [rank.value for rank in ranks if rank.value is not None]
-        if not values:
-            raise Undefined("the update is zero everywhere")
-        return fmean(values)
-
-    made = []
-    for share in TOP_SHARES:
+def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> dict[str, Metric]:
+    energy, size = totals.energy, totals.size
+    figures: dict[str, tuple[float | None, str]] = {}
+    for share, (_, top_energy) in tops.items():
         percent = round(100 * share)
-        made.append(
-            figure(
-                f"energy_top{percent}_frac",
-                f"energy of the {percent} % most changed weights of all / energy of the update; "
-                f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
-                of_energy(share),
-            )
+        figures[f"energy_top{percent}_frac"] = (
+            top_energy / energy if energy else None,
+            f"energy of the {percent} % most changed weights of all / energy of the update; "
+            f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
         )
     for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True):
-        made.append(
-            Metric(
-                name,
-                count / totals.size,
-                None,
-                f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
-            )
+        figures[name] = (
+            count / size,
+            f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
         )
-    made += [
-        Metric(
-            "unchanged_bf16_frac",
-            totals.same_bf16 / totals.size,
-            None,
+    figures |= {
+        "unchanged_bf16_frac": (
+            totals.same_bf16 / size,
             "share of weights whose bfloat16 value is the base's (after arXiv 2602.03839)",
         ),
-        figure(
-            "stable_rank",
+        "stable_rank": (
+            fmean(totals.stable_ranks) if energy else None,
             "sum s^2 / s_1^2, mean over changed matrices (Rudelson & Vershynin 2007)",
-            lambda: mean_rank([matrix.stable_rank for matrix in matrices]),
         ),
-        figure(
-            "effective_rank",
+        "effective_rank": (
+            fmean(totals.effective_ranks) if energy else None,
             "exp(entropy of s / sum s), mean over changed matrices (Roy & Vetterli 2007)",
-            lambda: mean_rank([matrix.effective_rank for matrix in matrices]),
         ),
-        figure(
-            "relative_norm",
+        "relative_norm": (
+            math.sqrt(energy / totals.base_energy) if totals.base_energy else None,
             "Frobenius norm of the change / of the base, over all adapted weights (ours)",
-            lambda: _root_ratio(totals.energy, totals.base_energy),
         ),
-        Metric(
-            "weight_mean_abs",
-            totals.absolute / totals.size,
-            None,
+        "weight_mean_abs": (
+            totals.absolute / size,
             "mean |w| of the adapted weights after the change (Dohare et al. 2024)",
         ),
-    ]
-    return made
-
-
-def _root_ratio(energy: float, base_energy: float) -> float:
-    if base_energy == 0:
-        raise Undefined("the base's weights are zero")
-    return math.sqrt(energy / base_energy)
+    }
+    reasons = {"relative_norm": "the base's weights are zero"}
+    zero = "the update is zero everywhere"
+    return {
+        name: Metric(name, value, reasons.get(name, zero) if value is None else None, formula)
+        for name, (value, formula) in figures.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,16 @@
 """Plain prose that belongs to no task, and how well the policy predicts it.
 
-What a model loses on it was lost by training on something else. The passages were written for this
+A loss on it comes from training on something else. The passages were written for this
 project and are free under its licence.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from fastslow.core.types import TokenIds
 from fastslow.measure.model.drift import Drift, DriftInputs, token_mean
-from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
+from fastslow.policy.activations import Activations
 from fastslow.policy.policy import Policy
-
-NEUTRAL_VERSION = 1
-"""Goes up with every change of a passage, which changes all figures measured on them."""
 
 NEUTRAL_TOKENS = 8
 """Limit of a continuation of neutral prose. Source: ours, that of word-level tasks: inputs with the
@@ -74,7 +70,7 @@ NEUTRAL_PASSAGES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class NeutralPass:
-    """One pass over the passages: how well they are predicted, and what the units did meanwhile."""
+    """One pass over the passages: how well they are predicted, and what the units did in it."""
 
     logprobs: list[tuple[float, ...]]
     """Log-probability of each token of each passage but the first, in nats."""
@@ -105,12 +101,8 @@ def read_neutral(
         adapter: False reads with the base.
     """
     rows = neutral_ids(policy, passages)
-    with nullcontext() if adapter else policy.engine.base_weights():
-        activations = record_activations(policy.model, rows)
-    logprobs = next_token_logprobs(policy.model, rows, activations)
-    if logprobs is None:
-        first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
-        logprobs = policy.engine.logprobs(first, rest, adapter=adapter)
+    activations = policy.activations(rows, adapter=adapter)
+    logprobs = policy.next_token_logprobs(rows, activations, adapter=adapter)
     return NeutralPass(logprobs, activations)
 
 

@@ -1,9 +1,9 @@
 """Proxies of plasticity, cheap enough for every stage: ranks of features, and units that sleep.
 
 They correlate with lost plasticity in small networks trained from scratch and prove nothing:
-RL's Razor (arXiv 2509.04259) found that ranks and weight norms did not predict forgetting. What is
-measured is `policy/activations.py`'s, on the same inputs at every stage; sizes of weights are in
-`geometry.py`, the policy's entropy in `drift.py`.
+RL's Razor (arXiv 2509.04259) found that ranks and weight norms did not predict forgetting. Inputs
+are the same at every stage. `policy/activations.py` records units and features; sizes of weights
+are in `geometry.py`, the policy's entropy in `drift.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +86,7 @@ def plasticity_proxies(
 
     dormant = f"share of units with E|h_u| <= {TAU} of their layer's mean (Sokar et al. 2023)"
     inactive = f"share of units active on < {ACTIVE_SHARE} of samples (Dohare et al. 2024)"
-    made = (
+    proxies = (
         figure(
             "feature_effective_rank",
             f"exp(entropy of s_i / sum s), {inputs} (Roy & Vetterli 2007)",
@@ -118,4 +118,4 @@ def plasticity_proxies(
             lambda: over_layers(lambda layer: inactive_frac(active_share[layer])),
         ),
     )
-    return {metric.name: metric for metric in made}
+    return {metric.name: metric for metric in proxies}

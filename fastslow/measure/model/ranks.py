@@ -51,12 +51,12 @@ def energy_rank(singular_values: Sequence[float], delta: float = 0.01) -> int:
 
 
 def _least_k(values: Sequence[float], delta: float) -> int:
-    wanted = (1 - delta) * _positive(math.fsum(values))
+    target = (1 - delta) * _positive(math.fsum(values))
     ordered = sorted(values, reverse=True)
-    held = 0.0
+    total = 0.0
     for k, value in enumerate(ordered, start=1):
-        held += value
-        if held >= wanted * (1 - 1e-12):
+        total += value
+        if total >= target * (1 - 1e-12):
             return k
     return len(ordered)
 

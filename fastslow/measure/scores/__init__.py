@@ -1,1 +1,1 @@
-"""What a policy forgot, learned and kept: pure functions on score tables."""
+"""Forgetting, learning and retention of a policy: pure functions on score tables."""

@@ -7,20 +7,26 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from fastslow.core.types import Metric
-from fastslow.measure.scores.matrix import ScoreMatrix, earlier_tasks, every_stage, metric
+from fastslow.measure.scores.matrix import (
+    ScoreMatrix,
+    earlier_tasks,
+    every_stage,
+    mean_over,
+    metric,
+)
 from fastslow.measure.stats.figure import Undefined, figure
 
 
-@metric("1/T sum_{j<=T} R[T,j] (Lopez-Paz & Ranzato 2017, arXiv 1706.08840)")
-def average_accuracy(R: ScoreMatrix) -> float:
+@mean_over(every_stage, "1/T sum_{j<=T} R[T,j] (Lopez-Paz & Ranzato 2017, arXiv 1706.08840)")
+def average_accuracy(R: ScoreMatrix, j: int) -> float:
     """Mean final score over the tasks trained on so far; TRACE calls it OP."""
-    return fmean(R[R.num_stages, j] for j in every_stage(R))
+    return R[R.num_stages, j]
 
 
-@metric("1/T sum_{j<=T} R[j,j] (Riemer et al. 2019, arXiv 1810.11910)")
-def learning_accuracy(R: ScoreMatrix) -> float:
+@mean_over(every_stage, "1/T sum_{j<=T} R[j,j] (Riemer et al. 2019, arXiv 1810.11910)")
+def learning_accuracy(R: ScoreMatrix, j: int) -> float:
     """Mean score of each task right after its own stage: how well it was learned at all."""
-    return fmean(R[j, j] for j in every_stage(R))
+    return R[j, j]
 
 
 @metric("1/T sum_{k<=T} average_accuracy after stage k (Rebuffi et al. 2017, arXiv 1611.07725)")
@@ -35,28 +41,20 @@ def lower_triangle_accuracy(R: ScoreMatrix) -> float:
     return fmean(R[i, j] for i in every_stage(R) for j in range(1, i + 1))
 
 
-def worst_of(R: ScoreMatrix, j: int) -> float:
-    """Task j's worst score at the stage ends after its own; 1 <= j < T.
-
-    Raises:
-        Undefined: A cell it needs was not measured.
-    """
-    return min(R[t, j] for t in range(j + 1, R.num_stages + 1))
-
-
-@metric(
-    "1/(T-1) sum_{j<T} min_{j<t<=T} R[t,j], t over stage ends (De Lange et al. 2023, 2205.13452)"
+@mean_over(
+    earlier_tasks,
+    "1/(T-1) sum_{j<T} min_{j<t<=T} R[t,j], t over stage ends (De Lange et al. 2023, 2205.13452)",
 )
-def min_acc(R: ScoreMatrix) -> float:
+def min_acc(R: ScoreMatrix, j: int) -> float:
     """Mean over earlier tasks of the worst score after learning; evaluated at stage ends only."""
-    return fmean(worst_of(R, j) for j in earlier_tasks(R))
+    return min(R[t, j] for t in range(j + 1, R.num_stages + 1))
 
 
 @metric("1/T R[T,T] + (1 - 1/T) min_acc (De Lange et al. 2023, arXiv 2205.13452)")
 def wc_acc(R: ScoreMatrix) -> float:
     """Worst-case accuracy: the newest task as learned, every earlier one at its worst."""
     T = R.num_stages
-    return R[T, T] / T + (1 - 1 / T) * fmean(worst_of(R, j) for j in earlier_tasks(R))
+    return R[T, T] / T + (1 - 1 / T) * fmean(min_acc.term(R, j) for j in earlier_tasks(R))
 
 
 def lca(curves: Mapping[str, Sequence[float]], updates: int) -> Metric:

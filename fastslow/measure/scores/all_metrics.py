@@ -1,46 +1,12 @@
 """All metrics of one score matrix: of the whole run, and of one task with its reasons."""
 
 from collections.abc import Callable
+from functools import partial
 
 from fastslow.core.types import Metric
-from fastslow.measure.scores.accuracy import (
-    average_accuracy,
-    average_incremental_accuracy,
-    learning_accuracy,
-    lower_triangle_accuracy,
-    min_acc,
-    wc_acc,
-    worst_of,
-)
-from fastslow.measure.scores.forgetting import (
-    forgetting_any_of,
-    forgetting_chaudhry,
-    forgetting_chaudhry_any,
-    forgetting_first_last,
-    forgetting_incl_final,
-    forgetting_of,
-    forgetting_relative,
-    forgetting_relative_of,
-    retention_gain,
-    retention_of,
-)
-from fastslow.measure.scores.intransigence import (
-    Reference,
-    fwt_isolated,
-    intransigence,
-    intransigence_of,
-    learning_gain,
-)
+from fastslow.measure.scores import accuracy, forgetting, intransigence, transfer
+from fastslow.measure.scores.intransigence import Reference
 from fastslow.measure.scores.matrix import ScoreMatrix, each_task_once
-from fastslow.measure.scores.transfer import (
-    bwt_diaz,
-    bwt_gem,
-    bwt_plus,
-    bwt_trace,
-    fwt_diaz,
-    fwt_gem,
-    rem,
-)
 from fastslow.measure.stats.figure import Undefined, figure
 
 
@@ -58,28 +24,28 @@ def final_metrics(
         reference: As in `intransigence`.
     """
     metrics = (
-        average_accuracy(R),
-        learning_accuracy(R),
-        bwt_gem(R),
-        fwt_gem(R),
-        forgetting_chaudhry(R),
-        intransigence(R, reference),
-        retention_gain(R, noise_floor),
-        learning_gain(R),
-        average_incremental_accuracy(R),
-        lower_triangle_accuracy(R),
-        min_acc(R),
-        wc_acc(R),
-        bwt_trace(R),
-        bwt_diaz(R),
-        rem(R),
-        bwt_plus(R),
-        fwt_diaz(R),
-        fwt_isolated(R, reference),
-        forgetting_chaudhry_any(R),
-        forgetting_incl_final(R),
-        forgetting_first_last(R),
-        forgetting_relative(R),
+        accuracy.average_accuracy(R),
+        accuracy.learning_accuracy(R),
+        transfer.bwt_gem(R),
+        transfer.fwt_gem(R),
+        forgetting.forgetting_chaudhry(R),
+        intransigence.named_intransigence(R, reference),
+        forgetting.retention_gain(R, noise_floor),
+        intransigence.learning_gain(R),
+        accuracy.average_incremental_accuracy(R),
+        accuracy.lower_triangle_accuracy(R),
+        accuracy.min_acc(R),
+        accuracy.wc_acc(R),
+        transfer.bwt_trace(R),
+        transfer.bwt_diaz(R),
+        transfer.rem(R),
+        transfer.bwt_plus(R),
+        transfer.fwt_diaz(R),
+        intransigence.fwt_isolated(R, reference),
+        forgetting.forgetting_chaudhry_any(R),
+        forgetting.forgetting_incl_final(R),
+        forgetting.forgetting_first_last(R),
+        forgetting.forgetting_relative(R),
     )
     return {metric.name: metric for metric in metrics}
 
@@ -99,46 +65,43 @@ def task_metrics(
         noise_floor: As in `retention_gain`.
         reference: As in `intransigence`.
     """
-    floor = noise_floor or 0.0
-    lost = f"R[{R.num_stages},{j}]"
-    best = f"max_{{{j}<=l<{R.num_stages}}} R[l,{j}]"
-
-    def term(name: str, formula: str, compute: Callable[[], float], *, needs_later: bool) -> Metric:
-        def value() -> float:
-            each_task_once(R)
-            if needs_later and j == R.num_stages:
-                raise Undefined("learned in the last stage: nothing came after")
-            return compute()
-
-        return figure(name, formula, value)
-
-    later = (
-        ("min_acc", f"min_{{l>{j}}} R[l,{j}]", lambda: worst_of(R, j)),
-        ("forgetting_chaudhry", f"{best} - {lost}", lambda: forgetting_of(R, j)),
-        (
-            "forgetting_chaudhry_any",
-            f"max_{{1<=l<{R.num_stages}}} R[l,{j}] - {lost}",
-            lambda: forgetting_any_of(R, j),
+    T = R.num_stages
+    end, best, gain = f"R[{T},{j}]", f"max_{{{j}<=l<{T}}} R[l,{j}]", f"(R[{j},{j}] - R[0,{j}])"
+    later: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
+        "min_acc": (f"min_{{l>{j}}} R[l,{j}]", accuracy.min_acc.term),
+        "forgetting_chaudhry": (f"{best} - {end}", forgetting.forgetting_chaudhry.term),
+        "forgetting_chaudhry_any": (
+            f"max_{{1<=l<{T}}} R[l,{j}] - {end}",
+            forgetting.forgetting_chaudhry_any.term,
         ),
-        (
-            "forgetting_incl_final",
-            f"max(0, {best} - {lost})",
-            lambda: max(0.0, forgetting_of(R, j)),
+        "forgetting_incl_final": (
+            f"max(0, {best} - {end})",
+            forgetting.forgetting_incl_final.term,
         ),
-        ("forgetting_first_last", f"R[{j},{j}] - {lost}", lambda: R[j, j] - R[R.num_stages, j]),
-        (
-            "forgetting_relative",
-            f"({best} - {lost}) / {best}",
-            lambda: forgetting_relative_of(R, j),
+        "forgetting_first_last": (f"R[{j},{j}] - {end}", forgetting.forgetting_first_last.term),
+        "forgetting_relative": (
+            f"({best} - {end}) / {best}",
+            forgetting.forgetting_relative.term,
         ),
-    )
-    gain = f"(R[{j},{j}] - R[0,{j}])"
-    always = (
-        ("retention_gain", f"({lost} - R[0,{j}]) / {gain}", lambda: retention_of(R, j, floor)),
-        ("intransigence", f"r_{j} - R[{j},{j}]", lambda: intransigence_of(R, j, reference)),
-    )
-    terms = [
-        *(term(*given, needs_later=True) for given in later),
-        *(term(*given, needs_later=False) for given in always),
-    ]
-    return {metric.name: metric for metric in terms}
+    }
+    always: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
+        "retention_gain": (
+            f"({end} - R[0,{j}]) / {gain}",
+            partial(forgetting.retention_gain.term, noise_floor=noise_floor),
+        ),
+        "intransigence": (
+            f"r_{j} - R[{j},{j}]",
+            partial(intransigence.intransigence.term, reference=reference),
+        ),
+    }
+
+    def term(name: str, compute: Callable[[ScoreMatrix, int], float]) -> float:
+        each_task_once(R)
+        if name in later and j == T:
+            raise Undefined("learned in the last stage: nothing came after")
+        return compute(R, j)
+
+    return {
+        name: figure(name, formula, partial(term, name, compute))
+        for name, (formula, compute) in (later | always).items()
+    }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure, known
+from fastslow.measure.stats.figure import Undefined, figure, measured
 from fastslow.measure.stats.intervals import PairedDifference, difference_of
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def channel_split(
             nothing without it.
     """
     scores = _filled(cells, same_text)
-    made = {}
+    figures = {}
     for name, split in SPLITS.items():
 
         def value(name: str = name, split: Split = split) -> float:
@@ -97,10 +97,10 @@ def channel_split(
                 raise Undefined(SAME_TEXT)
             if budget is None and "final_reopt" in split.weights:
                 raise Undefined("not measured: the text was not optimised again")
-            return sum(w * known(scores.get(c), c) for c, w in split.weights.items())
+            return sum(w * measured(scores.get(c), c) for c, w in split.weights.items())
 
-        made[name] = figure(name, _formula(split, budget), value)
-    return made
+        figures[name] = figure(name, _formula(split, budget), value)
+    return figures
 
 
 def split_difference(
@@ -132,8 +132,8 @@ def _filled(cells: Mapping[CellName, T | None], same_text: bool) -> dict[CellNam
             ("learned_own", "learned_live"),
             ("final_own", "final_live"),
         )
-        for one, other in pairs:
-            for cell, twin in ((one, other), (other, one)):
+        for first, second in pairs:
+            for cell, twin in ((first, second), (second, first)):
                 if twin in scores:
                     scores.setdefault(cell, scores[twin])
     return scores

@@ -26,8 +26,8 @@ class LearningCurve:
     """Scores of the same examples at several points of training."""
 
     unit: Literal["steps", "rollouts"]
-    """What `at` counts: optimizer steps, or completions drawn for training."""
-    at: tuple[int, ...]
+    """Unit of `counts`: optimizer steps, or completions drawn for training."""
+    counts: tuple[int, ...]
     """Rising counts, >= 0."""
     scores: tuple[tuple[float, ...], ...]
     """One row per point, in [0, 1]: the score of each example, in one order throughout. A curve
@@ -39,16 +39,16 @@ class LearningCurve:
         Raises:
             EvaluationError: Counts do not rise, or rows are missing, empty or of unequal length.
         """
-        if list(self.at) != sorted(set(self.at)) or (self.at and self.at[0] < 0):
+        if list(self.counts) != sorted(set(self.counts)) or min(self.counts, default=0) < 0:
             raise EvaluationError(
-                f"learning curve: counts must be >= 0 and rise, got {list(self.at)}. "
+                f"learning curve: counts must be >= 0 and rise, got {list(self.counts)}. "
                 "Give each point once, in order."
             )
         widths = {len(row) for row in self.scores}
-        if len(self.scores) != len(self.at) or len(widths) > 1 or 0 in widths:
+        if len(self.scores) != len(self.counts) or len(widths) > 1 or 0 in widths:
             raise EvaluationError(
-                f"learning curve: {len(self.at)} counts need as many rows of scores of the same "
-                f"examples, got {len(self.scores)} rows of {sorted(widths)} scores."
+                f"learning curve: {len(self.counts)} counts need as many rows of scores of the "
+                f"same examples, got {len(self.scores)} rows of {sorted(widths)} scores."
             )
 
     @property
@@ -82,12 +82,12 @@ def count_to_threshold(curve: LearningCurve, threshold: float) -> Metric:
     """
 
     def value() -> float:
-        for count, mean in zip(curve.at, curve.means(), strict=True):
+        for count, mean in zip(curve.counts, curve.means(), strict=True):
             if mean >= threshold:
                 return float(count)
-        if not curve.at:
+        if not curve.counts:
             raise Undefined("not measured: the curve has no point")
-        raise Undefined(f"{threshold:g} was not reached in {curve.at[-1]} {curve.unit}")
+        raise Undefined(f"{threshold:g} was not reached in {curve.counts[-1]} {curve.unit}")
 
     formula = f"first count of {curve.unit} with a mean score >= {threshold:g} (ours)"
     return figure(f"{curve.unit}_to_threshold", formula, value)
@@ -110,37 +110,26 @@ def fit_sigmoid(
         The four of `PARAMETERS` and `sigmoid_r2`, by name.
     """
     reason = _why_no_fit(curve)
-    fitted = None if reason else _least_squares(curve.at, curve.means())
-
-    def made(index: int) -> float:
-        if fitted is None:
-            raise Undefined(reason or "")
-        return fitted[index]
-
-    drawn: list[tuple[float, ...]] = []
+    fitted = None if reason else _least_squares(curve.counts, curve.means())
+    draws: list[tuple[float, ...]] = []
     if fitted is not None and curve.num_examples > 1:
         for _ in range(resamples):
             indices = generator.choices(range(curve.num_examples), k=curve.num_examples)
-            drawn.append(_least_squares(curve.at, curve.means(indices), fitted[:4]))
+            draws.append(_least_squares(curve.counts, curve.means(indices), fitted[:4]))
     why_none = reason or (
         "one example has no spread" if curve.num_examples < 2 else "no bootstrap was asked for"
     )
     estimates = {}
     for index, name in enumerate((*PARAMETERS, "sigmoid_r2")):
-
-        def value(index: int = index) -> float:
-            return made(index)
-
-        interval = percentile_interval([draw[index] for draw in drawn]) if drawn else None
-        estimates[name] = Estimate(
-            figure(name, SIGMOID, value), interval, None if interval else why_none
-        )
+        metric = Metric(name, fitted[index] if fitted else None, reason, SIGMOID)
+        interval = percentile_interval([draw[index] for draw in draws]) if draws else None
+        estimates[name] = Estimate(metric, interval, None if interval else why_none)
     return estimates
 
 
 def _why_no_fit(curve: LearningCurve) -> str | None:
-    if len(curve.at) < 5:
-        return f"four parameters need at least five points, the curve has {len(curve.at)}"
+    if len(curve.counts) < 5:
+        return f"four parameters need at least five points, the curve has {len(curve.counts)}"
     if len(set(curve.means())) == 1:
         return "every point has the same score: there is no curve to fit"
     return None

@@ -1,4 +1,4 @@
-"""Intransigence: what a run failed to learn, without which forgetting cannot be read.
+"""Intransigence: how far a run failed to learn, without which forgetting cannot be read.
 
 Letters as in `matrix.py`. r_j is the score on task j of a reference run: one model trained on all
 tasks together (`joint`), or one trained on task j alone with the same budget (`isolated`).
@@ -6,24 +6,23 @@ tasks together (`joint`), or one trained on task j alone with the same budget (`
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import Literal
 
 from fastslow.core.types import Metric
-from fastslow.measure.scores.matrix import ScoreMatrix, every_stage, metric
+from fastslow.measure.scores.matrix import ScoreMatrix, every_stage, mean_over
 from fastslow.measure.stats.figure import Undefined
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What another run reached on the same tasks."""
+    """The scores of another run on the same tasks."""
 
     kind: Literal["joint", "isolated"]
     """Trained on all tasks so far together, or on each task alone from the base."""
     scores: Mapping[str, float]
     """Its test score in [0, 1], by task name."""
 
-    def of(self, task: str) -> float:
+    def score_of(self, task: str) -> float:
         """r_j of the task of that name.
 
         Raises:
@@ -34,68 +33,61 @@ class Reference:
         return self.scores[task]
 
 
-def intransigence_of(R: ScoreMatrix, j: int, reference: Reference | None) -> float:
-    """I_j: the reference score on task j minus the score when it was learned here.
+@mean_over(
+    every_stage,
+    "1/T sum_{j<=T} (r_j - R[j,j]), r_j a reference model's score; positive = failed to learn "
+    "(Chaudhry et al. 2018)",
+)
+def intransigence(R: ScoreMatrix, j: int, reference: Reference | None = None) -> float:
+    """How much worse each task was learned than by a reference run; read it with `bwt_gem`.
 
-    Positive = failed to learn; in [-1, 1].
+    Positive = failed to learn; in [-1, 1]. Values that rise with j are a cheap sign of lost
+    plasticity.
 
     Args:
         R: The score matrix.
         j: The task, by its stage, 1 <= j <= T.
         reference: None when there is no such run.
-
-    Raises:
-        Undefined: There is no reference, it lacks the task, or the cell is missing.
     """
     if reference is None:
         raise Undefined("not measured: needs a reference run (joint, or each task alone)")
-    return reference.of(R.stages[j - 1]) - R[j, j]
+    return reference.score_of(R.stages[j - 1]) - R[j, j]
 
 
-def intransigence(R: ScoreMatrix, reference: Reference | None = None) -> Metric:
-    """How much worse each task was learned than by a reference run; belongs beside `bwt_gem`.
-
-    Its formula ends with which reference it is, `ref=joint` or `ref=isolated`. Values of I_j that
-    rise with j are a cheap sign of lost plasticity.
+def named_intransigence(R: ScoreMatrix, reference: Reference | None) -> Metric:
+    """`intransigence`; its formula ends with which reference it is, `ref=joint` or `ref=isolated`.
 
     Args:
         R: The score matrix.
         reference: None when there is no such run.
     """
-    measured = _mean_intransigence(R, reference)
+    mean = intransigence(R, reference)
     label = "" if reference is None else f"; ref={reference.kind}"
-    return replace(measured, formula=measured.formula + label)
+    return replace(mean, formula=mean.formula + label)
 
 
-@metric(
-    "1/T sum_{j<=T} (r_j - R[j,j]), r_j a reference model's score; positive = failed to learn "
-    "(Chaudhry et al. 2018)",
-    name="intransigence",
-)
-def _mean_intransigence(R: ScoreMatrix, reference: Reference | None) -> float:
-    return fmean(intransigence_of(R, j, reference) for j in every_stage(R))
-
-
-@metric(
+@mean_over(
+    every_stage,
     "1/T sum_{j<=T} (R[j,j] - r_j), r_j trained on task j alone from the base with the same "
-    "budget (as in SAPT)"
+    "budget (as in SAPT)",
 )
-def fwt_isolated(R: ScoreMatrix, reference: Reference | None = None) -> float:
+def fwt_isolated(R: ScoreMatrix, j: int, reference: Reference | None = None) -> float:
     """Gain from having learned other tasks before: minus `intransigence` with `ref=isolated`.
 
     Args:
         R: The score matrix.
+        j: The task, by its stage, 1 <= j <= T.
         reference: Must be `isolated`; a joint one has no value here.
     """
     if reference is None or reference.kind != "isolated":
         raise Undefined("not measured: needs each task trained alone from the base")
-    return -fmean(intransigence_of(R, j, reference) for j in every_stage(R))
+    return -intransigence.term(R, j, reference)
 
 
-@metric("1/T sum_{j<=T} (R[j,j] - R[0,j]) (ours)")
-def learning_gain(R: ScoreMatrix) -> float:
+@mean_over(every_stage, "1/T sum_{j<=T} (R[j,j] - R[0,j]) (ours)")
+def learning_gain(R: ScoreMatrix, j: int) -> float:
     """Mean gain over the base at learning, in [-1, 1]: what there was to forget."""
-    return fmean(R[j, j] - R[0, j] for j in every_stage(R))
+    return R[j, j] - R[0, j]
 
 
 def why_bwt_says_nothing(R: ScoreMatrix, noise_floor: float = 0.0) -> str | None:

@@ -1,25 +1,23 @@
-"""The score matrix, and what turns a formula on it into a metric.
+"""The score matrix, and the decorators that turn a formula on it into a metric.
 
 In the formulas of `accuracy.py`, `transfer.py`, `forgetting.py` and `intransigence.py` stages and
 tasks count from 1, task j is the one stage j trains on, T is the last stage, row 0 is the untouched
 base: `R[i, j]` is the score on task j after stage i. The same formula after stage k is
-`name(matrix.upto(k))`. Scores come from `measure/evaluator.py` through the records.
+`name(matrix.upto(k))`.
 """
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec
+from statistics import fmean
+from typing import Concatenate, Generic, ParamSpec
 
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Metric, PromptPolicy
 from fastslow.measure.stats.figure import Undefined, figure
 
 P = ParamSpec("P")
-
-FORMULAS: dict[str, str] = {}
-"""Metric name to its formula and source, in one line; filled by the decorators `metric`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,38 +108,64 @@ def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolic
 
 
 def metric(
-    formula: str, name: str | None = None
-) -> Callable[
-    [Callable[Concatenate[ScoreMatrix, P], float]], Callable[Concatenate[ScoreMatrix, P], Metric]
-]:
-    """Turn a function on the matrix into a metric: a value, or None and a reason.
+    formula: str,
+) -> Callable[[Callable[[ScoreMatrix], float]], Callable[[ScoreMatrix], Metric]]:
+    """Turn a function on the matrix into a metric of its name: a value, or None and a reason.
 
     Args:
         formula: The formula and its source, in one line.
-        name: Of the metric; the function's where it is None.
     """
 
-    def declare(
-        function: Callable[Concatenate[ScoreMatrix, P], float],
-    ) -> Callable[Concatenate[ScoreMatrix, P], Metric]:
-        given = name or function.__name__
-        FORMULAS[given] = formula
-
+    def declare(function: Callable[[ScoreMatrix], float]) -> Callable[[ScoreMatrix], Metric]:
         @functools.wraps(function)
-        def measured(R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
-            def value() -> float:
-                each_task_once(R)
-                return function(R, *args, **kwargs)
+        def measure(R: ScoreMatrix) -> Metric:
+            return figure(function.__name__, formula, lambda: function(each_task_once(R)))
 
-            return figure(given, formula, value)
-
-        return measured
+        return measure
 
     return declare
 
 
-def each_task_once(R: ScoreMatrix) -> None:
-    """Check that the formulas, which know one stage per task, apply.
+class MeanMetric(Generic[P]):
+    """A metric that is the mean over tasks of a term.
+
+    Called, it gives the metric; `term` gives one task's part, or raises `Undefined`.
+    """
+
+    def __init__(
+        self,
+        term: Callable[Concatenate[ScoreMatrix, int, P], float],
+        over: Callable[[ScoreMatrix], range],
+        formula: str,
+    ) -> None:
+        """Declare a metric; see `mean_over`."""
+        self.term, self.over, self.formula = term, over, formula
+        self.__doc__ = term.__doc__
+
+    def __call__(self, R: ScoreMatrix, /, *args: P.args, **kwargs: P.kwargs) -> Metric:
+        """The mean of the terms, or None and a reason."""
+
+        def value() -> float:
+            tasks = self.over(each_task_once(R))
+            return fmean(self.term(R, j, *args, **kwargs) for j in tasks)
+
+        return figure(self.term.__name__, self.formula, value)
+
+
+def mean_over(
+    over: Callable[[ScoreMatrix], range], formula: str
+) -> Callable[[Callable[Concatenate[ScoreMatrix, int, P], float]], MeanMetric[P]]:
+    """Turn a function of the matrix and a task's stage j into the metric that is its mean.
+
+    Args:
+        over: The tasks of the mean, `every_stage` or `earlier_tasks`.
+        formula: The formula and its source, in one line.
+    """
+    return lambda term: MeanMetric(term, over, formula)
+
+
+def each_task_once(R: ScoreMatrix) -> ScoreMatrix:
+    """The same matrix, if the formulas apply, which know one stage per task.
 
     Raises:
         Undefined: There is no stage, or two stages train on one task.
@@ -155,6 +179,7 @@ def each_task_once(R: ScoreMatrix) -> None:
                 f"task {task!r} is visited by stages {' and '.join(visits)}; "
                 "the formula needs one visit per task"
             )
+    return R
 
 
 def every_stage(R: ScoreMatrix) -> range:

@@ -11,6 +11,7 @@ Source: the probe of Fast-Slow Training (arXiv 2605.12484); area and gain ratio 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from statistics import fmean
 from typing import Literal
@@ -31,7 +32,7 @@ class Probe:
     base: tuple[LearningCurve, ...]
     """From the base, with the same seeds in the same order."""
     adapter: Literal["merge", "continue"]
-    """Whether the probe trains a new adapter on top of the old one, or goes on with the old one."""
+    """Whether the probe trains a new adapter on top of the old one, or the old one further."""
 
     def __post_init__(self) -> None:
         """Check that the two sides can be compared.
@@ -40,12 +41,12 @@ class Probe:
             EvaluationError: They differ in seeds, counts, unit or examples, or there is no curve.
         """
         curves = (*self.tuned, *self.base)
-        shapes = {(curve.unit, curve.at, curve.num_examples) for curve in curves}
-        if len(self.tuned) != len(self.base) or len(shapes) != 1 or len(curves[0].at) < 2:
+        shapes = {(curve.unit, curve.counts, curve.num_examples) for curve in curves}
+        if len(self.tuned) != len(self.base) or len(shapes) != 1 or len(curves[0].counts) < 2:
             raise EvaluationError(
                 f"plasticity probe: got {len(self.tuned)} curves from the stage and "
-                f"{len(self.base)} from the base, at {sorted({c.at for c in curves})}. Both sides "
-                "need the same seeds, and two or more equal counts on equal examples."
+                f"{len(self.base)} from the base, at {sorted({c.counts for c in curves})}. Both "
+                "sides need the same seeds, and two or more equal counts on equal examples."
             )
 
 
@@ -61,18 +62,18 @@ def probe_metrics(
     """
     formulas = _figures(probe, noise_floor)
     tuned, base = _mean(probe.tuned, None), _mean(probe.base, None)
-    made = [
-        figure(name, f"{formula}, adapter policy {probe.adapter}", _on(compute, tuned, base))
+    figures = [
+        figure(name, f"{formula}, adapter policy {probe.adapter}", partial(compute, tuned, base))
         for name, (formula, compute) in formulas.items()
     ]
     if threshold is not None:
         for name, means in (("", tuned), ("_base", base)):
             curve = LearningCurve(
-                probe.base[0].unit, probe.base[0].at, tuple((mean,) for mean in means)
+                probe.base[0].unit, probe.base[0].counts, tuple((mean,) for mean in means)
             )
             reached = count_to_threshold(curve, threshold)
-            made.append(replace(reached, name=f"probe_{reached.name}{name}"))
-    return {metric.name: metric for metric in made}
+            figures.append(replace(reached, name=f"probe_{reached.name}{name}"))
+    return {metric.name: metric for metric in figures}
 
 
 def probe_estimates(
@@ -96,20 +97,20 @@ def probe_estimates(
     metrics = probe_metrics(probe, noise_floor=noise_floor)
     formulas = _figures(probe, noise_floor)
     seeds = len(probe.base)
-    made = {}
+    estimates = {}
     for name, (_, compute) in formulas.items():
 
         def again(examples: Sequence[int], compute: Compute = compute) -> float:
-            drawn = generator.choices(range(seeds), k=seeds) if seeds > 1 else [0]
-            tuned = _mean([probe.tuned[i] for i in drawn], examples)
-            base = _mean([probe.base[i] for i in drawn], examples)
+            runs = generator.choices(range(seeds), k=seeds) if seeds > 1 else [0]
+            tuned = _mean([probe.tuned[i] for i in runs], examples)
+            base = _mean([probe.base[i] for i in runs], examples)
             return compute(tuned, base)
 
         if name != "probe_stalled":
-            made[name] = estimate(
+            estimates[name] = estimate(
                 metrics[name], probe.base[0].num_examples, again, generator, resamples
             )
-    return made
+    return estimates
 
 
 Compute = Callable[[Sequence[float], Sequence[float]], float]
@@ -117,18 +118,18 @@ Compute = Callable[[Sequence[float], Sequence[float]], float]
 
 def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
     """Name to formula and function of the two mean curves V (probed) and V_0 (base)."""
-    at = probe.base[0].at
+    counts = probe.base[0].counts
 
     def area(means: Sequence[float]) -> float:
-        points = list(zip(at, means, strict=True))
+        points = list(zip(counts, means, strict=True))
         return sum((t - s) * (v + w) / 2 for (s, v), (t, w) in pairwise(points))
 
     def gained(means: Sequence[float]) -> float:
         return area([mean - means[0] for mean in means])
 
-    def ratio(above: float, below: float, least: float, what: str) -> float:
+    def ratio(above: float, below: float, least: float, name: str) -> float:
         if below <= least:
-            raise Undefined(f"the base's {what} is {below:.3g}, not above {least:.3g}")
+            raise Undefined(f"the base's {name} is {below:.3g}, not above {least:.3g}")
         return above / below
 
     def stalled(v: Sequence[float], b: Sequence[float]) -> float:
@@ -136,7 +137,7 @@ def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
             raise Undefined("the base learned nothing on the probe task either")
         return float(v[-1] - v[0] <= floor)
 
-    span = at[-1] - at[0]
+    span = counts[-1] - counts[0]
     return {
         "probe_start_difference": ("V(0) - V_0(0)", lambda v, b: v[0] - b[0]),
         "probe_end_difference": ("V(S) - V_0(S)", lambda v, b: v[-1] - b[-1]),
@@ -163,7 +164,3 @@ def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
 def _mean(curves: Sequence[LearningCurve], examples: Sequence[int] | None) -> list[float]:
     """Mean over seeds of the curves' means at each point."""
     return [fmean(point) for point in zip(*(c.means(examples) for c in curves), strict=True)]
-
-
-def _on(compute: Compute, tuned: Sequence[float], base: Sequence[float]) -> Callable[[], float]:
-    return lambda: compute(tuned, base)

@@ -1,4 +1,4 @@
-"""Transfer: what learning one task does to the scores of the tasks before and after it.
+"""Transfer: the effect of learning one task on the scores of the tasks before and after it.
 
 Letters as in `matrix.py`. Read backward transfer together with `intransigence.py`: a run that
 learns nothing has nothing to forget.
@@ -6,13 +6,22 @@ learns nothing has nothing to forget.
 
 from statistics import fmean
 
-from fastslow.measure.scores.matrix import ScoreMatrix, earlier_tasks, every_stage, metric
+from fastslow.measure.scores.matrix import (
+    ScoreMatrix,
+    earlier_tasks,
+    every_stage,
+    mean_over,
+    metric,
+)
 
 
-@metric("1/(T-1) sum_{j<T} (R[T,j] - R[j,j]); negative = forgot (Lopez-Paz & Ranzato 2017)")
-def bwt_gem(R: ScoreMatrix) -> float:
+@mean_over(
+    earlier_tasks,
+    "1/(T-1) sum_{j<T} (R[T,j] - R[j,j]); negative = forgot (Lopez-Paz & Ranzato 2017)",
+)
+def bwt_gem(R: ScoreMatrix, j: int) -> float:
     """Backward transfer, the default: final score minus the score when learned."""
-    return fmean(R[R.num_stages, j] - R[j, j] for j in earlier_tasks(R))
+    return R[R.num_stages, j] - R[j, j]
 
 
 @metric("1/T sum_{j<=T} (R[T,j] - R[j,j]) (TRACE, arXiv 2310.06762)")

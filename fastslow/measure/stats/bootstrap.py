@@ -4,10 +4,10 @@ Examples are drawn again with replacement, the same ones for everything that is 
 figure is computed from each draw; the 2.5 and 97.5 percentiles are the interval (Efron 1979).
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 
 from fastslow.core.types import Metric
 from fastslow.measure.stats.figure import Undefined
@@ -36,7 +36,7 @@ def estimate(
     generator: random.Random,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Put a bootstrap interval beside a figure.
+    """Give a figure its bootstrap interval.
 
     Args:
         metric: The figure on all units.
@@ -52,9 +52,8 @@ def estimate(
         return Estimate(metric, None, "one example has no spread")
     values = []
     for _ in range(resamples):
-        drawn = generator.choices(range(units), k=units)
         try:
-            values.append(again(drawn))
+            values.append(again(generator.choices(range(units), k=units)))
         except Undefined:
             continue
     if len(values) < LEAST_DEFINED * resamples:
@@ -64,13 +63,6 @@ def estimate(
 
 
 def percentile_interval(values: Sequence[float]) -> Interval:
-    """The middle 95 % of some draws' values, interpolated between neighbours; at least one."""
-    ordered = sorted(values)
-
-    def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = math.floor(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-    return Interval(at(0.025), at(0.975), "bootstrap")
+    """The middle 95 % of some draws' values, interpolated between neighbours; at least two."""
+    low, *_, high = quantiles(values, n=40, method="inclusive")
+    return Interval(low, high, "bootstrap")

@@ -10,7 +10,7 @@ class Undefined(Exception):
 
 
 def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
-    """What `compute` returns as a metric; None and its reason where it raises `Undefined`.
+    """The value of `compute` as a metric; None and its reason where it raises `Undefined`.
 
     Args:
         name: As in docs/methods.md.
@@ -23,16 +23,16 @@ def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
         return Metric(name, None, str(reason), formula)
 
 
-def known(value: float | None, what: str) -> float:
+def measured(value: float | None, name: str) -> float:
     """`value`, which must have been measured.
 
     Args:
         value: None where it was not measured.
-        what: Names it in the reason.
+        name: Names it in the reason.
 
     Raises:
         Undefined: It was not measured.
     """
     if value is None:
-        raise Undefined(f"not measured: {what}")
+        raise Undefined(f"not measured: {name}")
     return value

@@ -1,8 +1,8 @@
 """How far a score or a difference can be trusted: intervals, paired tests, detectable drops.
 
 Pure functions on numbers; 95 % limits throughout, uncorrected for the number of tasks. Examples
-are treated as independent draws unless clusters are named. Used by the report and by whatever
-claims a difference; tests over seeds and over several claims are in `significance.py`.
+are treated as independent draws. Tests over seeds and over several claims are in
+`significance.py`.
 
 Source: Miller 2024 (arXiv 2411.00640) for paired differences; Wilson 1927; McNemar 1947.
 """
@@ -108,62 +108,50 @@ def score_interval(scores: Sequence[float]) -> Interval | None:
     return Interval(max(0.0, mean - half), min(1.0, mean + half), "normal")
 
 
-def paired_difference(
-    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None
-) -> PairedDifference:
+def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
     """Mean, standard error and 95 % interval of after - before on the same examples.
 
     When no two differences differ there is no spread to estimate an interval from. The smallest
     detectable drop is then the most that Wilson's interval allows for 0 changes in n (ours): to
-    have seen no change in a few examples is no proof that there is none.
+    have seen no change in a few examples does not prove that there is none.
 
     Args:
         before: Score in [0, 1] of each example, means over samples.
         after: The same examples in the same order; at least one.
-        clusters: What each example was made from, where several share a source; then the standard
-            error is `clustered_se`, and there is no McNemar test, which takes them as independent.
 
     Raises:
         ValueError: The lengths differ, or there is no example.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
     p_value = None
-    if clusters is None and all(score in (0, 1) for score in (*before, *after)):
+    if all(score in (0, 1) for score in (*before, *after)):
         p_value = mcnemar(differences.count(-1), differences.count(1))
-    return difference_of(differences, clusters=clusters, p_value=p_value)
+    return difference_of(differences, p_value=p_value)
 
 
 def difference_of(
-    differences: Sequence[float],
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    p_value: float | None = None,
-    limit: float = 1.0,
+    differences: Sequence[float], *, p_value: float | None = None, limit: float = 1.0
 ) -> PairedDifference:
     """As `paired_difference`, from one difference per example.
 
     Args:
         differences: After - before, or any other sum of an example's scores; at least one.
-        clusters: As in `paired_difference`.
         p_value: Of a test made on the scores themselves, if there was one.
         limit: The interval is cut to [-limit, limit].
 
     Raises:
-        ValueError: There is no difference, or clusters of another number.
+        ValueError: There is no difference.
     """
     n = len(differences)
     if not n:
         raise ValueError("paired_difference: no examples. Score at least one both times.")
     mean = fmean(differences)
-    se = _standard_error(differences) if clusters is None else clustered_se(differences, clusters)
+    se = stdev(differences) / math.sqrt(n) if n > 1 else None
     if not se:
-        units = n if clusters is None else len(set(clusters))
-        unit = "example" if clusters is None else "cluster"
-        reason = f"one {unit} has no spread" if units == 1 else f"every {unit} changed by the same"
-        if units > 1 and mean == 0:
-            reason = f"no {unit} changed"
-        least = wilson(0, units).high
-        return PairedDifference(n, mean, None, None, None, p_value, least, reason)
+        reason = "one example has no spread" if n == 1 else "every example changed by the same"
+        if n > 1 and mean == 0:
+            reason = "no example changed"
+        return PairedDifference(n, mean, None, None, None, p_value, wilson(0, n).high, reason)
     low, high = max(-limit, mean - Z_95 * se), min(limit, mean + Z_95 * se)
     return PairedDifference(n, mean, se, low, high, p_value, Z_DETECT * se, None)
 
@@ -193,12 +181,8 @@ def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float
     if len(sums) < 2:
         return None
     # Sums of deviations that are only rounding would pass for a spread.
-    total = math.fsum(part**2 for part in sums.values() if abs(part) > 1e-12)
+    total = math.fsum(deviation**2 for deviation in sums.values() if abs(deviation) > 1e-12)
     return math.sqrt(len(sums) / (len(sums) - 1) * total) / len(values)
-
-
-def _standard_error(values: Sequence[float]) -> float | None:
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def mean_difference(differences: Sequence[PairedDifference]) -> Interval | None:

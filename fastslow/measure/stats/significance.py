@@ -1,4 +1,4 @@
-"""What several seeds, several claims and repeated measurements allow one to say.
+"""Conclusions from several seeds, several claims and repeated measurements.
 
 Pure functions on numbers. The intervals of single differences are in `intervals.py`.
 """
@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import fmean, stdev
 
 from fastslow.core.types import Metric
 from fastslow.measure.stats.figure import Undefined, figure
@@ -15,16 +14,7 @@ from fastslow.measure.stats.figure import Undefined, figure
 LEAST_SEEDS = 6
 """Pairs of seeds from which on a sign-flip test can fall below 5 %: 2/2^6 = .031."""
 MAX_EXACT_SEEDS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class SeedSummary:
-    """Mean and spread of one figure over seeds."""
-
-    n: int
-    mean: float
-    sd: float | None
-    """Bessel-corrected; None with one seed."""
+"""With more the sign flips are too many to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,44 +31,30 @@ class SignFlip:
     """Why no significance may be claimed whatever `p_value` is; None from six seeds on."""
 
 
-def over_seeds(values: Sequence[float]) -> SeedSummary:
-    """Mean and standard deviation of a figure over seeds; at least one."""
-    return SeedSummary(len(values), fmean(values), stdev(values) if len(values) > 1 else None)
-
-
-def lowest_sign_flip_p(seeds: int) -> float:
-    """The smallest p-value a two-sided sign-flip test over `seeds` pairs can give: 2/2^n.
-
-    Args:
-        seeds: Pairs, >= 1.
-    """
-    return min(1.0, 2.0 ** (1 - seeds))
-
-
-def sign_flip(differences: Sequence[float]) -> SignFlip:
+def sign_flip(differences: Sequence[float]) -> SignFlip | None:
     """Could the mean difference over seeds have had either sign by chance?
 
     Exact: all 2^n ways to flip the signs are counted; the p-value is the share whose mean is at
     least as far from 0 as the one observed.
 
     Args:
-        differences: One per seed, treatment minus control under the same seed; 1 to 16.
+        differences: One per seed, treatment minus control under the same seed.
 
-    Raises:
-        ValueError: There is none, or there are too many to count exactly.
+    Returns:
+        None without a difference, and with more than 16, which are too many to count exactly.
 
     Source: Fisher's randomisation test; the limits by number of seeds follow from counting.
     """
     n = len(differences)
     if not 1 <= n <= MAX_EXACT_SEEDS:
-        raise ValueError(f"sign_flip: need 1 to {MAX_EXACT_SEEDS} differences, got {n}.")
+        return None
     observed = abs(math.fsum(differences))
     slack = 1e-12 * math.fsum(map(abs, differences))
     extreme = sum(
         abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True))) >= observed - slack
         for signs in product((1, -1), repeat=n)
     )
-    lowest, why = lowest_sign_flip_p(n), None
+    lowest, why = 2.0 ** (1 - n), None
     if n < LEAST_SEEDS:
         why = f"{n} seeds cannot give p below {lowest:.3g}; significance needs {LEAST_SEEDS}"
     return SignFlip(n, extreme / 2**n, lowest, why)
@@ -122,13 +98,3 @@ def noise_floor(base_scores: Sequence[float]) -> Metric:
         return max(base_scores) - min(base_scores)
 
     return figure("noise_floor", "max - min over repeated base evaluations (ours)", value)
-
-
-def gate(threshold: float, floor: Metric) -> float:
-    """What a change must exceed to count: the larger of the threshold wanted and the noise floor.
-
-    Args:
-        threshold: In score units, >= 0.
-        floor: From `noise_floor`; one without a value leaves the threshold.
-    """
-    return threshold if floor.value is None else max(threshold, floor.value)

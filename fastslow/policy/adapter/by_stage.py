@@ -1,25 +1,38 @@
-"""How the adapter goes from stage to stage: it goes on, is frozen under a new one, or is put aside.
+"""The policy's adapter: its weights for those who train or scale them, and whose they are.
 
-Owned by the policy and saved with it, so that a resumed stage has the same start.
+From stage to stage an adapter continues, is frozen under a new one, or is put aside for its task.
+Saved with the policy, so that a resumed stage has the same start.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import Tensor
+from torch.nn import Parameter
 
-from fastslow.policy.adapter.lora import load_adapter, save_adapter
-from fastslow.policy.adapter.parts import copied_weights, freeze_trained, put_weights, start_fresh
-from fastslow.policy.saved import KEPT_FOLDER, START_FILE, STATE_FILE
-
-AdapterPolicy: TypeAlias = Literal["continue", "merge-then-new", "new-per-stage"]
+from fastslow.policy.adapter.deltas import WeightDelta, weight_deltas
+from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter
+from fastslow.policy.adapter.parts import (
+    blend_weights,
+    concatenated,
+    copied_weights,
+    freeze_trained,
+    put_parts,
+    put_weights,
+    scale_weights,
+    start_fresh,
+    trainable_weights,
+)
+from fastslow.policy.saved import KEPT_FOLDER, START_FILE, STATE_FILE, WEIGHTS_FILE
 
 
 class StageAdapters:
-    """Which stage the adapter belongs to, where it started, and the adapters put aside.
+    """The present adapter, which stage it belongs to, where it started, and those put aside.
+
+    "Weights" are those of the trainable part, by name; the frozen part never changes.
 
     Args:
         model: With or without a PEFT adapter; without one, no stage ever begins.
@@ -33,45 +46,88 @@ class StageAdapters:
         """The trainable part as the stage found it, if that was to be kept."""
         self._aside: dict[str, dict[str, Tensor]] = {}
 
-    def begin(
-        self, task: str, how: AdapterPolicy, seed: int, *, trains: bool, keep_start: bool
-    ) -> None:
-        """Get the adapter ready for a stage.
+    def trainable(self) -> dict[str, Parameter]:
+        """The parameters that training changes, themselves; empty if there are none."""
+        weights = trainable_weights(self.model)
+        return {name: weight for name, weight in weights.items() if weight.requires_grad}
+
+    def copied(self) -> dict[str, Tensor]:
+        """A copy of the weights, for `put`, `scale` and `blend`."""
+        return copied_weights(self.model)
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the weights, bit for bit, in place."""
+        put_weights(self.model, weights)
+
+    def scale(self, weights: Mapping[str, Tensor], factor: float) -> None:
+        """Set the weights to `weights` with their update B A times `factor`."""
+        scale_weights(self.model, weights, factor)
+
+    def blend(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
+        """Set the weights to `start` plus `share` of the way to `end`."""
+        blend_weights(self.model, start, end, share)
+
+    def freeze(self, seed: int) -> None:
+        """Freeze all there is under fresh weights; the policy computes what it did before."""
+        freeze_trained(self.model, seed)
+
+    def restart(self, seed: int) -> None:
+        """Back to the base: no frozen part, fresh weights."""
+        put_parts(self.model, concatenated(self.model, frozen=False), 0)
+        start_fresh(self.model, seed)
+
+    def deltas(self, after: Path | None, before: Path | None) -> Iterator[WeightDelta]:
+        """The change of every adapted matrix between two states of the adapter.
+
+        Args:
+            after: A folder that `save_adapter` wrote; None takes the present adapter.
+            before: The same for the state before; None takes the base.
+        """
+        from safetensors.torch import load_file
+
+        def saved(folder: Path) -> dict[str, Tensor]:
+            tensors: dict[str, Tensor] = load_file(
+                folder / WEIGHTS_FILE, device=str(self.model.device)
+            )
+            return tensors
+
+        tensors = adapter_tensors(self.model) if after is None else saved(after)
+        return weight_deltas(self.model, tensors, None if before is None else saved(before))
+
+    def begin(self, task: str, *, trains: bool, keep_start: bool) -> None:
+        """Make the adapter that of a stage; remedies may have frozen it or put it aside before.
 
         Args:
             task: The stage's task.
-            how: `continue` changes nothing; `merge-then-new` freezes what there is under a fresh
-                adapter, which computes the same; `new-per-stage` puts what there is aside for its
-                task and starts afresh from the base. The first stage finds a fresh adapter anyway.
-            seed: Of a fresh adapter.
-            trains: Whether the stage trains it; one that does not gets the adapter that was put
-                aside for its task, if there is one, and else goes on with the present one.
-            keep_start: Whether `start` is needed at the end of the stage.
+            trains: Whether the stage trains it; otherwise it gets the adapter that was put aside
+                for its task, if there is one, and else continues with the present one.
+            keep_start: Whether `start` is needed during the stage or at its end.
         """
         self.start = None
         if not trains:
             self._take_back(task)
             return
-        if self.owner is not None and how == "merge-then-new":
-            freeze_trained(self.model, seed)
-        if self.owner is not None and how == "new-per-stage":
-            self._aside[self.owner] = copied_weights(self.model)
-            start_fresh(self.model, seed)
         self._aside.pop(task, None)
         self.owner = task
         if keep_start:
-            self.start = copied_weights(self.model)
+            self.start = self.copied()
+
+    def put_aside(self, seed: int) -> None:
+        """Keep the present adapter for its owner alone; fresh weights start from the base."""
+        assert self.owner is not None, "the adapter belongs to no task yet"
+        self._aside[self.owner] = self.copied()
+        start_fresh(self.model, seed)
 
     def _take_back(self, task: str) -> None:
         """Make the adapter put aside for `task` the present one."""
         if task in self._aside:
             assert self.owner is not None
-            self._aside[self.owner] = copied_weights(self.model)
-            put_weights(self.model, self._aside.pop(task))
+            self._aside[self.owner] = self.copied()
+            self.put(self._aside.pop(task))
             self.owner = task
 
     @contextmanager
-    def of(self, task: str) -> Iterator[None]:
+    def serving(self, task: str) -> Iterator[None]:
         """Within it the adapter is the one `task` is scored with and deployed with.
 
         That is the adapter of the task's own last stage where it was put aside, else the present
@@ -80,15 +136,15 @@ class StageAdapters:
         if task not in self._aside:
             yield
             return
-        present = copied_weights(self.model)
-        put_weights(self.model, self._aside[task])
+        present = self.copied()
+        self.put(self._aside[task])
         try:
             yield
         finally:
-            put_weights(self.model, present)
+            self.put(present)
 
     def is_aside(self, task: str) -> bool:
-        """Whether `of` gives this task an adapter of its own; all others share the present one."""
+        """Whether the task has an adapter put aside; all others share the present one."""
         return task in self._aside
 
     def save(self, folder: Path) -> None:
@@ -102,7 +158,7 @@ class StageAdapters:
         if self.owner is None:
             return
         for task in self._aside:
-            with self.of(task):
+            with self.serving(task):
                 save_adapter(self.model, folder / KEPT_FOLDER / task)
         state = {"owner": self.owner, "aside": sorted(self._aside)}
         (folder / STATE_FILE).write_text(json.dumps(state))
@@ -124,7 +180,7 @@ class StageAdapters:
         self.owner = state["owner"]
         for task in state["aside"]:
             load_adapter(self.model, folder / KEPT_FOLDER / task)
-            self._aside[task] = copied_weights(self.model)
+            self._aside[task] = self.copied()
         if (folder / START_FILE).is_file():
             device = str(self.model.device)
             self.start = load_file(folder / START_FILE, device=device)

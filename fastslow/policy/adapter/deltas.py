@@ -21,21 +21,21 @@ class WeightDelta:
     """Of the module, as in the base model."""
     base: Float[Tensor, "rows columns"]
     """The base's weight, in the model's own number format; not a copy."""
-    left: Float[Tensor, "rows rank"]
-    right: Float[Tensor, "rank columns"]
+    left_factor: Float[Tensor, "rows rank"]
+    right_factor: Float[Tensor, "rank columns"]
 
     def dense(self) -> Float[Tensor, "rows columns"]:
-        """The change itself, `left @ right`."""
-        return self.left @ self.right
+        """The change itself, `left_factor @ right_factor`."""
+        return self.left_factor @ self.right_factor
 
     def singular_values(self) -> list[float]:
         """Singular values of the change, descending; as many as the factors have ranks at most.
 
         From the triangular factors of both sides, in float64: the same as the matrix's own.
         """
-        left = torch.linalg.qr(self.left.double()).R
-        right = torch.linalg.qr(self.right.double().T).R
-        values: list[float] = torch.linalg.svdvals(left @ right.T).tolist()
+        left_factor = torch.linalg.qr(self.left_factor.double()).R
+        right_factor = torch.linalg.qr(self.right_factor.double().T).R
+        values: list[float] = torch.linalg.svdvals(left_factor @ right_factor.T).tolist()
         return values
 
 
@@ -58,15 +58,17 @@ def weight_deltas(
         path = name.partition(".lora_A.")[0]
         module = model.get_submodule(path)
         scaling = float(next(iter(module.scaling.values())))
-        left, right = _factors(after, name, scaling)
+        left_factor, right_factor = _factors(after, name, scaling)
         if before is not None:
-            left_before, right_before = _factors(before, name, scaling)
-            left = torch.cat([left, -left_before], dim=1)
-            right = torch.cat([right, right_before], dim=0)
+            left_factor_before, right_factor_before = _factors(before, name, scaling)
+            left_factor = torch.cat([left_factor, -left_factor_before], dim=1)
+            right_factor = torch.cat([right_factor, right_factor_before], dim=0)
         base = module.get_base_layer().weight.detach()
         if getattr(module, "fan_in_fan_out", False):
-            left, right = right.T, left.T
-        yield WeightDelta(base_name(path), base, left.to(base.device), right.to(base.device))
+            left_factor, right_factor = right_factor.T, left_factor.T
+        yield WeightDelta(
+            base_name(path), base, left_factor.to(base.device), right_factor.to(base.device)
+        )
 
 
 def _factors(tensors: Mapping[str, Tensor], name: str, scaling: float) -> tuple[Tensor, Tensor]:

@@ -61,19 +61,19 @@ def attach_lora(
         return get_peft_model(model, config)
 
 
-def _targets(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
+def _targets(model: Any, target_modules: str | tuple[str, ...]) -> str | list[str]:
     """What PEFT is given; PEFT alone would pass over a name that fits nothing if another fits."""
-    if isinstance(wanted, str):
-        return wanted
+    if isinstance(target_modules, str):
+        return target_modules
     linear = list(_linear_names(model))
-    for name in wanted:
+    for name in target_modules:
         if not any(f".{full}".endswith(f".{name}") for full in linear):
-            known = sorted({full.rpartition(".")[2] for full in linear})
+            names = sorted({full.rpartition(".")[2] for full in linear})
             raise ModelError(
                 f"slow.lora.target_modules: got {name!r}, which fits no linear module of "
-                f"{type(model).__name__}. Use 'all-linear' or names.{nearest(name, known)}"
+                f"{type(model).__name__}. Use 'all-linear' or names.{nearest(name, names)}"
             )
-    return list(wanted)
+    return list(target_modules)
 
 
 def _last_third(model: Any, targets: str | list[str]) -> list[str]:
@@ -148,8 +148,8 @@ def _write_as_one(model: Any, folder: Path, rank: int) -> None:
     (folder / PARTS_FILE).write_text(json.dumps({"frozen_rank": rank}))
     path = folder / CONFIG_FILE
     config = json.loads(path.read_text())
-    whole = config["r"] + rank
-    config |= {"r": whole, "lora_alpha": config["lora_alpha"] / config["r"] * whole}
+    total_rank = config["r"] + rank
+    config |= {"r": total_rank, "lora_alpha": config["lora_alpha"] / config["r"] * total_rank}
     path.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
@@ -164,7 +164,7 @@ def verify_adapter(model: Any, folder: Path) -> None:
         if name not in saved or not torch.equal(saved.pop(name), tensor.detach().cpu()):
             raise CheckpointError(
                 f"{folder / WEIGHTS_FILE}: the saved adapter is not the one in memory, got another "
-                f"{name}. A run could not go on from it. Check the disk, and that no other "
+                f"{name}. A run could not continue from it. Check the disk, and that no other "
                 "program writes there."
             )
     if saved:
@@ -217,8 +217,10 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        parts = folder / PARTS_FILE
-        return tensors, json.loads(parts.read_text())["frozen_rank"] if parts.is_file() else 0
+        parts_file = folder / PARTS_FILE
+        return tensors, json.loads(parts_file.read_text())[
+            "frozen_rank"
+        ] if parts_file.is_file() else 0
     except (SafetensorError, ValueError, OSError) as err:
         raise CheckpointError(
             f"{path}: the adapter cannot be read, got {err}. The file is damaged: use the resume "

@@ -1,8 +1,8 @@
 """The two parts of an adapter: one that is trained, and before it one that earlier stages froze.
 
 The frozen part is the exact concatenation of what earlier stages trained, rank by rank: the update
-B A of a stack of adapters is the sum of theirs. It is active beside the trainable part, so nothing
-is folded into the base, and switching the adapter off still gives the base. Its weights are
+B A of a stack of adapters is the sum of theirs. It is active along with the trainable part, so
+nothing is folded into the base, and switching the adapter off still gives the base. Its weights are
 buffers, since PEFT makes every active parameter trainable whenever it switches an adapter on.
 """
 
@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 TRAINED, FROZEN = "default", "earlier"
 """PEFT's names of the two parts."""
 
 
-def trainable_weights(model: Any) -> dict[str, Tensor]:
+def trainable_weights(model: Any) -> dict[str, Parameter]:
     """The parameters of the trainable part themselves, by name."""
     return {
         name: parameter
@@ -104,8 +105,8 @@ def _part(model: Any, adapter: str) -> dict[str, Tensor]:
     """As `peft.get_peft_model_state_dict`, sorted; that walks every module for every tensor."""
     infix = f".{adapter}."
     named = (*model.named_parameters(), *model.named_buffers())  # the frozen part's are buffers
-    own = {name.replace(infix, "."): p.detach() for name, p in named if infix in name}
-    return dict(sorted(own.items()))
+    tensors = {name.replace(infix, "."): p.detach() for name, p in named if infix in name}
+    return dict(sorted(tensors.items()))
 
 
 def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:
@@ -118,10 +119,12 @@ def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:
     """
     from peft import set_peft_model_state_dict
 
-    own = int(model.peft_config[TRAINED].r)
-    parts = {n: torch.split(t, [rank, own], dim=_rank_axis(n)) for n, t in tensors.items()}
-    _put_frozen(model, {name: first for name, (first, _) in parts.items()} if rank else {})
-    set_peft_model_state_dict(model, {n: last for n, (_, last) in parts.items()}, TRAINED)
+    trained_rank = int(model.peft_config[TRAINED].r)
+    halves = {
+        n: torch.split(t, [rank, trained_rank], dim=_rank_axis(n)) for n, t in tensors.items()
+    }
+    _put_frozen(model, {name: first for name, (first, _) in halves.items()} if rank else {})
+    set_peft_model_state_dict(model, {n: last for n, (_, last) in halves.items()}, TRAINED)
 
 
 def _put_frozen(model: Any, tensors: Mapping[str, Tensor]) -> None:

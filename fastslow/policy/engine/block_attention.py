@@ -1,4 +1,4 @@
-"""Attention over a laid-out trie, block by block: what the mask would throw away is not computed.
+"""Attention over a packed trie, block by block: scores the mask would throw away are not computed.
 
 Installed through transformers' own registry of attention functions. Without blocks it is SDPA as
 transformers calls it, so a model that carries it behaves as before.
@@ -22,12 +22,12 @@ ATTENTION = "fastslow_blocks"
 class MaskedBlock:
     """A block, its mask ready for the model at hand."""
 
-    own: slice
-    """The nodes that ask."""
-    seen: tuple[slice, ...]
-    """The nodes they look at, in pieces."""
+    queries: slice
+    """The nodes that attend."""
+    keys: tuple[slice, ...]
+    """The nodes they attend to, in pieces."""
     bias: Tensor
-    """[heads per key head * own, seen]: 0 where a node may look, minus infinity elsewhere."""
+    """[heads per key head * queries, keys]: 0 where a node may attend, minus infinity elsewhere."""
 
 
 def install(model: Any) -> None:
@@ -50,8 +50,8 @@ def masked(blocks: Sequence[Block], model: Any) -> tuple[MaskedBlock, ...]:
     )
     return tuple(
         MaskedBlock(
-            block.own,
-            block.seen,
+            block.queries,
+            block.keys,
             torch.zeros(block.mask.shape, dtype=model.dtype)
             .masked_fill(~block.mask, float("-inf"))
             .repeat(shared, 1)
@@ -107,15 +107,18 @@ class _BlockAttention(torch.autograd.Function):
         attended = torch.empty_like(query, memory_format=torch.contiguous_format)
         ctx.graphs = []
         for block in blocks:
-            inputs = [query[:, :, block.own], _seen(key, block), _seen(value, block)]
+            # [1, heads, queries, size], and [1, key heads, keys, size] twice
+            inputs = [query[:, :, block.queries], _keys(key, block), _keys(value, block)]
             if any(ctx.needs_input_grad):
-                inputs = [part.detach().requires_grad_() for part in inputs]
+                # cut off from the outer graph: leaves of a graph of this block alone
+                inputs = [states.detach().requires_grad_() for states in inputs]
                 with torch.enable_grad():
-                    found = _attend(inputs, block.bias, scaling)
-                ctx.graphs.append((block, inputs, found))
+                    output = _attend(inputs, block.bias, scaling)
+                ctx.graphs.append((block, inputs, output))
             else:
-                found = _attend(inputs, block.bias, scaling)
-            attended[:, :, block.own] = found.detach()
+                output = _attend(inputs, block.bias, scaling)
+            # blocks partition the queries, so every row of `attended` is written once
+            attended[:, :, block.queries] = output.detach()
         ctx.shapes = query.shape, key.shape
         return attended
 
@@ -124,11 +127,13 @@ class _BlockAttention(torch.autograd.Function):
         to_query = gradient.new_empty(ctx.shapes[0])
         to_key, to_value = gradient.new_zeros(ctx.shapes[1]), gradient.new_zeros(ctx.shapes[1])
         while ctx.graphs:
-            block, inputs, found = ctx.graphs.pop()
-            gradients = torch.autograd.grad(found, inputs, gradient[:, :, block.own])
-            to_query[:, :, block.own] = gradients[0]
+            block, inputs, output = ctx.graphs.pop()  # its memory goes as soon as it is used
+            gradients = torch.autograd.grad(output, inputs, gradient[:, :, block.queries])
+            # a node is a query once: its gradient is set
+            to_query[:, :, block.queries] = gradients[0]
+            # it is a key of many blocks: gradients of the pieces are added where they came from
             start = 0
-            for piece in block.seen:
+            for piece in block.keys:
                 stop = start + piece.stop - piece.start
                 to_key[:, :, piece] += gradients[1][:, :, start:stop]
                 to_value[:, :, piece] += gradients[2][:, :, start:stop]
@@ -136,9 +141,9 @@ class _BlockAttention(torch.autograd.Function):
         return to_query, to_key, to_value, None, None
 
 
-def _seen(states: Tensor, block: MaskedBlock) -> Tensor:
-    """Keys or values that a block looks at; no copy where they are neighbours."""
-    pieces = [states[:, :, piece] for piece in block.seen]
+def _keys(states: Tensor, block: MaskedBlock) -> Tensor:
+    """Keys or values that a block attends to; no copy where they are neighbours."""
+    pieces = [states[:, :, piece] for piece in block.keys]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
@@ -148,7 +153,8 @@ def _attend(inputs: Sequence[Tensor], bias: Tensor, scaling: float | None) -> Te
     Heads that share a key head become rows of one query, so that keys are not repeated.
     """
     query, key, value = inputs
-    heads, own, size = query.shape[1:]
+    heads, queries, size = query.shape[1:]
+    # [1, heads, queries, size] -> [1, key heads, heads per key head * queries, size], and back
     shared = query.reshape(1, key.shape[1], -1, size)
-    found = scaled_dot_product_attention(shared, key, value, attn_mask=bias, scale=scaling)
-    return found.reshape(1, heads, own, size)
+    output = scaled_dot_product_attention(shared, key, value, attn_mask=bias, scale=scaling)
+    return output.reshape(1, heads, queries, size)

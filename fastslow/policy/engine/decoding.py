@@ -1,8 +1,8 @@
-"""The state of rows that are being completed token by token, in two forms.
+"""The state of rows that are completed token by token, in two forms.
 
 *Shared* keeps every prompt token once in a single sequence and gives each row a mask of its own
 ancestors: nothing is copied, which wins for long shared texts and short answers. *Branched* gives
-each row its own copy of the cache, for long answers and for models whose mask is not ours to give.
+each row its own copy of the cache, for long answers and for models whose mask we cannot set.
 """
 
 import copy
@@ -28,7 +28,7 @@ class DecodingState(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Let go of all rows but these positions, ascending."""
+        """Drop all rows but these, given as ascending indices."""
         ...
 
     def advance(self, tokens: Tensor) -> Tensor:
@@ -60,35 +60,36 @@ class SharedRows:
 
     def start(self) -> Tensor:
         """See `DecodingState.start`: texts from their caches, distinct question tokens once."""
+        # one cached sequence of all texts, and below each text a trie of its members' questions
         self.cache = _joined(self.model, self.trunks)
-        columns = self.cache.get_seq_length()
+        cached = self.cache.get_seq_length()
         tries = [
             merge([self.prompts[i][len(group.trunk) :] for i in group.members])
             for group in self.groups
         ]
-        total = sum(len(part.tokens) for part in tries)
-        mask = torch.zeros(total, columns + total, dtype=torch.bool)
-        last = torch.zeros(len(self.prompts), dtype=torch.long)
+        nodes = sum(len(trie.tokens) for trie in tries)
+
+        # [nodes, cached + nodes]: a node attends to its own text and to its ancestors in the trie
+        mask = torch.zeros(nodes, cached + nodes, dtype=torch.bool)
+        last = torch.zeros(len(self.prompts), dtype=torch.long)  # [rows] -> node a row ends at
+        depth: list[int] = []
         node, column = 0, 0
-        for group, part in zip(self.groups, tries, strict=True):
-            here, trunk = slice(node, node + len(part.tokens)), len(group.trunk)
-            mask[here, column : column + trunk] = True
-            mask[here, columns + node : columns + node + len(part.tokens)] = ancestor_mask(
-                part.parents
-            )
-            for member, path in zip(group.members, part.paths, strict=True):
+        for group, trie in zip(self.groups, tries, strict=True):
+            rows, text = slice(node, node + len(trie.tokens)), len(group.trunk)
+            mask[rows, column : column + text] = True
+            mask[rows, cached + rows.start : cached + rows.stop] = ancestor_mask(trie.parents)
+            depth += [text + position for position in trie.depth]
+            for member, path in zip(group.members, trie.paths, strict=True):
                 last[member] = node + path[-1]
-            node, column = here.stop, column + trunk
+            node, column = rows.stop, column + text
+
+        # each row continues with the mask of its last node and the position after its prompt
         self.rows_mask = mask[last]
         self.positions = torch.tensor([len(prompt) for prompt in self.prompts])
-        depth = [
-            len(group.trunk) + at
-            for group, part in zip(self.groups, tries, strict=True)
-            for at in part.depth
-        ]
-        kept, row_of = torch.unique(last, return_inverse=True)
-        tokens = torch.tensor([token for part in tries for token in part.tokens])
-        return self._forward(tokens, mask, torch.tensor(depth), kept)[row_of]
+        # logits [ends, vocabulary] of the distinct last nodes -> [rows, vocabulary]
+        ends, end_of_row = torch.unique(last, return_inverse=True)
+        tokens = torch.tensor([token for trie in tries for token in trie.tokens])
+        return self._forward(tokens, mask, torch.tensor(depth), ends)[end_of_row]
 
     def keep(self, rows: Tensor) -> None:
         """See `DecodingState.keep`; columns of finished rows stay, masked for all others."""
@@ -96,6 +97,8 @@ class SharedRows:
 
     def advance(self, tokens: Tensor) -> Tensor:
         """See `DecodingState.advance`."""
+        # [rows, columns] -> [rows, columns + rows]: every row's new token is a column of all, open
+        # to its own row alone
         itself = torch.eye(len(tokens), dtype=torch.bool)
         self.rows_mask = torch.cat([self.rows_mask, itself], dim=1)
         every = torch.arange(len(tokens))
@@ -103,18 +106,9 @@ class SharedRows:
         self.positions = self.positions + 1
         return logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
-        device = self.model.device
-        output = self.model(
-            input_ids=ids[None].to(device),
-            attention_mask=mask[None, None].to(device),
-            position_ids=positions[None].to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=kept.to(device),
-        )
-        logits: Tensor = output.logits[0].float().cpu()
-        return logits
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+        mask = mask[None, None]  # [1, 1, nodes, columns]: a mask of our own for every node
+        return _logits(self.model, self.cache, ids[None], mask, positions[None], columns)[0]
 
 
 class BranchedRows:
@@ -140,21 +134,28 @@ class BranchedRows:
 
     def start(self) -> Tensor:
         """See `DecodingState.start`: each distinct question once, then one branch per row."""
-        distinct = list(dict.fromkeys(self.suffixes))
-        row_of = {suffix: row for row, suffix in enumerate(distinct)}
+        # the text's cache, one row, copied to the distinct questions
+        questions = list(dict.fromkeys(self.suffixes))
+        row_of = {question: row for row, question in enumerate(questions)}
         self.cache = copy.deepcopy(self.trunk)
         past = self.cache.get_seq_length()
         if past:
-            self.cache.batch_repeat_interleave(len(distinct))
-        width = max(map(len, distinct))
-        lengths = torch.tensor([len(suffix) for suffix in distinct])
-        ids = torch.tensor([[*s, *[0] * (width - len(s))] for s in distinct])
-        real = torch.arange(width) < lengths[:, None]
-        mask = torch.cat([torch.ones(len(distinct), past, dtype=torch.bool), real], dim=1)
-        ends, at_end = torch.unique(lengths - 1, return_inverse=True)
-        positions = past + torch.arange(width).expand_as(ids)
-        logits = self._forward(ids, mask, positions, ends)[torch.arange(len(distinct)), at_end]
+            self.cache.batch_repeat_interleave(len(questions))
 
+        # [questions, width] padded on the right, mask [questions, past + width]
+        width = max(map(len, questions))
+        lengths = torch.tensor([len(question) for question in questions])
+        ids = torch.tensor([[*q, *[0] * (width - len(q))] for q in questions])
+        is_token = torch.arange(width) < lengths[:, None]
+        mask = torch.cat([torch.ones(len(questions), past, dtype=torch.bool), is_token], dim=1)
+        positions = past + torch.arange(width).expand_as(ids)
+
+        # logits of the columns that end some question, [questions, ends, vocabulary]; of each
+        # question its own end, [questions, vocabulary]
+        ends, own_end = torch.unique(lengths - 1, return_inverse=True)
+        logits = self._forward(ids, mask, positions, ends)[torch.arange(len(questions)), own_end]
+
+        # [questions] -> [rows]: cache, mask and logits are copied to the rows that ask the question
         branches = torch.tensor([row_of[suffix] for suffix in self.suffixes])
         self.cache.batch_select_indices(branches.to(self.model.device))
         self.mask, self.positions = mask[branches], past + lengths[branches]
@@ -174,18 +175,8 @@ class BranchedRows:
         self.positions = self.positions + 1
         return logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
-        device = self.model.device
-        output = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device, torch.long),
-            position_ids=positions.to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=kept.to(device),
-        )
-        logits: Tensor = output.logits.float().cpu()
-        return logits
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
+        return _logits(self.model, self.cache, ids, mask.long(), positions, columns)
 
 
 def draw(
@@ -205,14 +196,37 @@ def draw(
     if temperature == 0:
         tokens = logits.argmax(-1)
     else:
+        # the first token whose cumulative probability exceeds a uniform number; the number is
+        # scaled by the last sum, which rounding may leave just below 1
         cumulative = torch.softmax(logits / temperature, -1).cumsum(-1)
         uniform = torch.stack(
             [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
         )
-        at = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-        tokens = at[:, 0].clamp(max=logits.shape[-1] - 1)
+        scaled = uniform[:, None] * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, scaled, right=True)[:, 0]
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
     scored = torch.log_softmax(logits, -1).gather(-1, tokens[:, None])[:, 0]
     return tokens, scored
+
+
+def _logits(
+    model: Any, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor
+) -> Tensor:
+    """One pass after the cache, which grows by `ids` [rows, width].
+
+    Returns:
+        Logits [rows, columns, vocabulary] at some columns of the width, in float32 on the CPU.
+    """
+    output = model(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        position_ids=positions.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=columns.to(model.device),
+    )
+    logits: Tensor = output.logits.float().cpu()
+    return logits
 
 
 def _joined(model: Any, trunks: Sequence[Any]) -> Any:

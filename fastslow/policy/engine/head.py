@@ -20,8 +20,8 @@ CHUNK_NODES = 128
 def plain_head(model: Any) -> torch.nn.Linear | None:
     """The head, if logits are exactly this frozen linear layer of the last hidden states.
 
-    Found out by running two tokens, since models scale or bend their logits in many ways; the
-    answer is kept with the model.
+    Tested on two tokens, since models scale or bend their logits in many ways; the answer is kept
+    with the model.
     """
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or any(p.requires_grad for p in head.parameters()):
@@ -89,31 +89,34 @@ class _Scores(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = ctx.needs_input_grad[0]
-        expected = torch.empty_like(hidden) if wants_gradient else None
+        # e_n = sum over the vocabulary of p_n(v) w_v: the expected row of the head, [nodes, hidden]
+        expected = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         entropies = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         logprobs = torch.empty(len(nodes), dtype=torch.float32, device=hidden.device)
-        # Two buffers, used again and again: fresh memory of this size costs more than what is
-        # computed in it.
+        # Two buffers [chunk, vocabulary], used again and again: fresh memory of this size costs
+        # more than what is computed in it.
         shape = (min(CHUNK_NODES, len(hidden)), len(weight))
         raw = torch.empty(shape, dtype=hidden.dtype, device=hidden.device)
         likely = torch.empty(shape, dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), CHUNK_NODES):
-            here = slice(start, start + CHUNK_NODES)
-            size = len(hidden[here])
-            logits = torch.mm(hidden[here], weight.T, out=raw[:size])
+            chunk = slice(start, start + CHUNK_NODES)
+            size = len(hidden[chunk])
+            # [chunk, hidden] x [hidden, vocabulary] -> log p, [chunk, vocabulary]
+            logits = torch.mm(hidden[chunk], weight.T, out=raw[:size])
             if bias is not None:
                 logits += bias
             logits = logits.float()
             if temperature != 1.0:
                 logits /= temperature
             logits -= logits.logsumexp(-1, keepdim=True)
-            asked = ((nodes >= start) & (nodes < start + CHUNK_NODES)).nonzero()[:, 0]
-            logprobs[asked] = logits[nodes[asked] - start, targets[asked]]
+            # pick the targets whose node is in this chunk, [targets in the chunk]
+            matches = ((nodes >= start) & (nodes < start + CHUNK_NODES)).nonzero()[:, 0]
+            logprobs[matches] = logits[nodes[matches] - start, targets[matches]]
+            # p, then its expected row of the head, then its entropy; `logits` is overwritten
             chances = torch.exp(logits, out=likely[:size])
             if expected is not None:
-                expected[here] = chances.to(weight.dtype) @ weight
-            entropies[here] = -logits.mul_(chances).sum(-1)
+                expected[chunk] = chances.to(weight.dtype) @ weight
+            entropies[chunk] = -logits.mul_(chances).sum(-1)
         if expected is not None:
             ctx.save_for_backward(expected, weight, nodes, targets)
             ctx.temperature = temperature
@@ -124,9 +127,12 @@ class _Scores(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor, _: Tensor
     ) -> tuple[Tensor, None, None, None, None, None]:
+        # d log p_n(t) / d h_n = (w_t - e_n) / temperature, with g_t the gradient of each target
         expected, weight, nodes, targets = ctx.saved_tensors
         gradient = (gradient / ctx.temperature).to(expected.dtype)
+        # -e_n times the sum of g_t over the targets of node n, [targets] -> [nodes]
         per_node = gradient.new_zeros(len(expected)).index_add_(0, nodes, gradient)
         to_hidden = expected * -per_node[:, None]
+        # plus g_t w_t, [targets, hidden] -> [nodes, hidden]
         to_hidden.index_add_(0, nodes, gradient[:, None] * weight[targets])
         return to_hidden, None, None, None, None, None

@@ -1,10 +1,12 @@
-"""One interface for sampling and log-probabilities.
+"""Sampling and scoring as two interfaces: token ids in, plain numbers out.
 
-Nothing above this layer may assume that the model lives in this process: channels and measures
-hand over token ids and get plain numbers back.
+Completions may be drawn elsewhere (a `Sampler` over a server); log-probabilities and divergences
+need the weights that are trained, so a `Scorer` stays where the trainer is. Nothing above this
+layer may assume that the sampler's model lives in this process.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,12 +30,12 @@ class TokenComparison:
     """As `entropy_tuned`, adapter off."""
 
 
-class Engine(Protocol):
-    """Draws completions and scores them under the present weights."""
+class Sampler(Protocol):
+    """Draws completions under the present weights."""
 
     num_rollouts: int
-    """Completions drawn from the tuned policy since the engine was made: the unit every budget is
-    counted in. What is drawn from the base is no rollout of a task, and is not in it."""
+    """Completions drawn from the tuned policy since the sampler was made: the unit every budget is
+    counted in. Draws from the base are not rollouts of a task, and are not in it."""
 
     def sample(
         self,
@@ -55,6 +57,10 @@ class Engine(Protocol):
             Completions in the order of `prompts`.
         """
         ...
+
+
+class Scorer(Protocol):
+    """Scores completions under the present weights, next to the base."""
 
     def logprobs(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
@@ -84,4 +90,8 @@ class Engine(Protocol):
 
         Two forward passes, as `kl_to_base`; one comparison per completion.
         """
+        ...
+
+    def base_weights(self) -> AbstractContextManager[None]:
+        """Within it the policy computes as the untouched base."""
         ...

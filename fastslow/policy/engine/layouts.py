@@ -1,15 +1,31 @@
 """Log-probabilities of completions, exact, in the cheapest of three layouts.
 
-A fast-slow batch repeats its texts and questions in every row. *padded* is the plain batch;
-*packed* puts the unique tokens into one sequence (`trie.py`, `block_attention.py`); *tree* computes
-the keys and values of each text once, of each question once, and branches (`tree.py`). All give
-the same numbers; a cost model picks per batch.
+A fast-slow batch repeats its texts and questions in every row. Two texts (A, B) x two questions
+(x, y), with completions of two tokens each, make four rows and one trie; the last token of a
+completion is predicted and never read:
+
+    A1 A2 x1 | a1 (a2)              A1 - A2 -+- x1 - a1
+    A1 A2 y1 | b1 (b2)                       +- y1 - b1
+    B1 B2 x1 | c1 (c2)              B1 - B2 -+- x1 - c1
+    B1 B2 y1 | d1 (d2)                       +- y1 - d1
+
+*padded* reads the rows as they are: 16 tokens, one pass, for models that cannot share. *packed*
+reads each node of the trie once, in one pass over one sequence (`trie.py`), whose attention goes
+block by block (`block_attention.py`); with blocks of four nodes:
+
+    sequence   A1 A2 B1 B2 | x1 c1 y1 d1 | x1 a1 y1 b1
+    position    0  1  0  1 |  2  3  2  3 |  2  3  2  3
+    attends to  itself     | B and itself| A and itself
+
+*tree* reads a text (A1 A2), then its questions as a batch (x1 / y1), then their completions as a
+batch (a1 / b1), each level after copies of the cache of the one above (`tree.py`): three passes a
+text. All give the same numbers; a cost model picks per batch.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -20,10 +36,9 @@ from fastslow.policy.engine import block_attention
 from fastslow.policy.engine.head import hidden_states, plain_head, score_targets
 from fastslow.policy.engine.prefixes import shared_prefixes
 from fastslow.policy.engine.tree import tree_states
-from fastslow.policy.engine.trie import Trie, lay_out, merge
+from fastslow.policy.engine.trie import PackedTrie, merge, pack
 
 Layout: TypeAlias = Literal["padded", "packed", "tree"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 PASS_TOKENS = 150.0
 """What starting one more forward and backward pass costs, in tokens. Source: fitted to the timings
@@ -81,25 +96,29 @@ def score_completions(
     Returns:
         One row per completion, as wide as the longest. Differentiable in the model's parameters.
     """
-    found = predict(model, prompts, completions, layout)
-    device = found.states.device
+    predictions = predict(model, prompts, completions, layout)
+    states, head = predictions.states, predictions.head
+    device = states.device
 
     def flat(rows: Sequence[Sequence[int]]) -> Int[Tensor, " targets"]:
         return torch.tensor([number for row in rows for number in row], device=device)
 
-    nodes, targets = flat(found.nodes), flat(completions)
-    if found.head is not None:
-        logprobs, entropies = score_targets(found.states, found.head, nodes, targets, temperature)
+    # [targets]: all rows' completion tokens in one line, and the row of `states` before each
+    nodes, targets = flat(predictions.nodes), flat(completions)
+    if head is not None:
+        logprobs, entropies = score_targets(states, head, nodes, targets, temperature)
     else:
-        log_distributions = torch.log_softmax(found.states.float() / temperature, dim=-1)
+        log_distributions = torch.log_softmax(states.float() / temperature, dim=-1)
         logprobs = log_distributions[nodes, targets]
         with torch.no_grad():
             entropies = -(log_distributions.exp() * log_distributions).sum(-1)
-    lengths = torch.tensor([len(done) for done in completions], device=device)
-    real = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
-    empty = torch.zeros(real.shape, device=device)
+
+    # [targets] -> [rows, tokens], filled row by row where a row has tokens
+    lengths = torch.tensor([len(completion) for completion in completions], device=device)
+    is_token = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+    zeros = torch.zeros(is_token.shape, device=device)
     return ScoredTokens(
-        empty.masked_scatter(real, logprobs), empty.masked_scatter(real, entropies[nodes])
+        zeros.masked_scatter(is_token, logprobs), zeros.masked_scatter(is_token, entropies[nodes])
     )
 
 
@@ -132,9 +151,9 @@ def padded_states(
     before, after = max(map(len, prompts)), max(map(len, completions))
     ids = torch.zeros(len(prompts), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, (prompt, done) in enumerate(zip(prompts, completions, strict=True)):
-        start, end = before - len(prompt), before + len(done)
-        ids[row, start:end] = torch.tensor(prompt + done)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        start, end = before - len(prompt), before + len(completion)
+        ids[row, start:end] = torch.tensor(prompt + completion)
         mask[row, start:end] = 1
     device = model.device
     inputs = {
@@ -143,13 +162,14 @@ def padded_states(
         "position_ids": (mask.cumsum(-1) - 1).clamp(min=0).to(device),
         "use_cache": False,
     }
+    # [rows, after + 1, width]: the last prompt token predicts the first completion token
     if plain_head(model) is None:
         states = model(**inputs, logits_to_keep=after + 1).logits
     else:
         states = hidden_states(model, **inputs)[:, -after - 1 :]
     nodes = [
-        list(range(row * (after + 1), row * (after + 1) + len(done)))
-        for row, done in enumerate(completions)
+        list(range(row * (after + 1), row * (after + 1) + len(completion)))
+        for row, completion in enumerate(completions)
     ]
     return states.flatten(0, 1), nodes
 
@@ -158,31 +178,35 @@ def packed_states(
     model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
     """The unique tokens as one sequence, attended to block by block; see `trie.py`."""
-    laid_out = lay_out(_needed(prompts, completions))
-    # The distribution of a completion token comes from the node before it.
-    before = [path[len(prompt) - 1 :] for prompt, path in zip(prompts, laid_out.paths, strict=True)]
-    kept = sorted({node for path in before for node in path})
-    index = {node: row for row, node in enumerate(kept)}
+    packed = _pack_inputs(prompts, completions)
+    # a completion token is predicted by the node before it: from the prompt's last to its last but
+    # one; many rows may share a node, whose state is needed once
+    nodes_of_rows = [
+        path[len(prompt) - 1 :] for prompt, path in zip(prompts, packed.paths, strict=True)
+    ]
+    needed = sorted({node for path in nodes_of_rows for node in path})
+    index = {node: row for row, node in enumerate(needed)}
     device = model.device
     block_attention.install(model)
     states = hidden_states(
         model,
-        input_ids=laid_out.tokens[None].to(device),
+        input_ids=packed.tokens[None].to(device),
         attention_mask=torch.ones(1, 1, 1, 1, device=device),  # blocks bring their own
-        position_ids=laid_out.depth[None].to(device),
+        position_ids=packed.depth[None].to(device),
         use_cache=False,
-        blocks=block_attention.masked(laid_out.blocks, model),
-    )[0]
-    return states[torch.tensor(kept, device=device)], [[index[n] for n in path] for path in before]
+        blocks=block_attention.masked(packed.blocks, model),
+    )[0]  # [1, nodes, hidden] -> [nodes, hidden]
+    nodes = [[index[node] for node in path] for path in nodes_of_rows]
+    return states[torch.tensor(needed, device=device)], nodes
 
 
 def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Layout:
     """The layout with the lowest estimated cost; padded for models that cannot share."""
     reason = why_not_shared(model)
     if reason is not None:
-        if not getattr(model, "_fastslow_told", False):
+        if not getattr(model, "_fastslow_warned", False):
             logger.warning("Prompts are not shared in log-probabilities: %s.", reason)
-            model._fastslow_told = True
+            model._fastslow_warned = True
         return "padded"
     costs = layout_costs(model, prompts, completions)
     if model.training and getattr(model, "is_activation_checkpointing", False):
@@ -204,7 +228,7 @@ def why_not_shared(model: Any) -> str | None:
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return f"{config.model_type} attends within a sliding window"
     if getattr(config, "is_encoder_decoder", False) or hasattr(config, "vision_config"):
-        return f"{config.model_type} is no plain decoder"
+        return f"{config.model_type} is not a plain decoder"
     if not hasattr(config, "num_attention_heads"):
         return f"{config.model_type} has no attention to share"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -224,35 +248,44 @@ def layout_costs(
 ) -> dict[Layout, float]:
     """Estimated cost of each layout, in tokens that go through the linear layers.
 
-    An attention score costs 4 x hidden x layers operations, a token 2 x parameters; passes cost a
-    constant each. Forward and backward scale alike.
+    One score of attention costs 4 x hidden x layers operations (its share of Q K^T and of the
+    product with V), one token 2 x parameters; every pass costs a constant. Forward and backward
+    scale alike.
     """
     config = model.config
     parameters: int = sum(p.numel() for p in model.parameters())
     score: float = ATTENTION_SLOWDOWN * 4 * config.hidden_size * config.num_hidden_layers
-    pair = score / (2 * parameters)
+    tokens_per_score = score / (2 * parameters)
 
-    def cost(tokens: int, pairs: float, passes: int) -> float:
-        return tokens + pair * pairs + PASS_TOKENS * passes
+    def cost(rows: int, width: int, past: int) -> float:
+        """One pass over [rows, width] tokens, each attending to `past` and its own row."""
+        scores = rows * width * (past + width)
+        return rows * width + tokens_per_score * scores + PASS_TOKENS
 
+    # padded: every row as wide as the longest prompt and the longest completion together
     width = max(map(len, prompts)) + max(map(len, completions))
-    padded = cost(len(prompts) * width, len(prompts) * width * width, 1)
-    laid_out = lay_out(_needed(prompts, completions))
-    pairs = sum(block.mask.numel() for block in laid_out.blocks)
-    packed = cost(len(laid_out.tokens), pairs, 1)
+    padded = cost(len(prompts), width, 0)
+
+    # packed: each distinct token once, and the scores that the blocks compute, masked ones included
+    trie = _pack_inputs(prompts, completions)
+    scores = sum(block.mask.numel() for block in trie.blocks)
+    packed = len(trie.tokens) + tokens_per_score * scores + PASS_TOKENS
+
+    # tree: for each text three passes, each level padded to its widest row and after what is cached
     tree = 0.0
     for group in shared_prefixes(prompts):
         rows = {(prompts[i], completions[i]) for i in group.members}
-        trunk = len(group.trunk)
-        suffixes = {prompt for prompt, _ in rows}
-        suffix = max(map(len, suffixes)) - trunk
-        done = max(len(completion) for _, completion in rows) - 1
-        tree += cost(trunk, trunk * trunk, 1)
-        tree += cost(len(suffixes) * suffix, len(suffixes) * suffix * (trunk + suffix), 1)
-        tree += cost(len(rows) * done, len(rows) * done * (trunk + suffix + done), 1)
+        questions = {prompt for prompt, _ in rows}
+        text = len(group.trunk)
+        question = max(map(len, questions)) - text
+        completion = max(len(completion) for _, completion in rows) - 1
+        tree += cost(1, text, 0)
+        tree += cost(len(questions), question, text)
+        tree += cost(len(rows), completion, text + question)
     return {"padded": padded, "packed": packed, "tree": tree}
 
 
-def _needed(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Trie:
-    """The trie of what the model must see: nothing follows a last token."""
-    return merge([prompt + done[:-1] for prompt, done in zip(prompts, completions, strict=True)])
+def _pack_inputs(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> PackedTrie:
+    """The trie of what the model must read: nothing follows the last token of a completion."""
+    rows = zip(prompts, completions, strict=True)
+    return pack(merge([prompt + completion[:-1] for prompt, completion in rows]))

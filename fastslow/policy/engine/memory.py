@@ -1,11 +1,11 @@
-"""Telling that memory ran out from other failures, and giving back what is not in use."""
+"""Tells a lack of memory from other failures, and gives back what is not in use."""
 
 import gc
 
 import torch
 
 _WORDS = (
-    "out of memory",  # CUDA, where it is no OutOfMemoryError
+    "out of memory",  # CUDA, where it is not an OutOfMemoryError
     "can't allocate memory",  # torch's allocator on Linux
     "not enough memory",  # and elsewhere
     "std::bad_alloc",
@@ -13,12 +13,12 @@ _WORDS = (
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """The first line of what an allocator said; None when the error is about something else."""
-    said = str(error).strip().partition("\n")[0]
+    """The first line of an allocator's message; None when the error is about something else."""
+    message = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return said or type(error).__name__
+        return message or type(error).__name__
     is_it = isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
-    return said if is_it else None
+    return message if is_it else None
 
 
 def free_memory() -> None:

@@ -21,7 +21,7 @@ def allow_onednn() -> bool:
     """Let oneDNN make this process's float32 products on the CPU if they stay float32 products.
 
     Returns:
-        Whether it makes them from here on.
+        Whether it makes them from now on.
     """
     try:
         before = torch.get_float32_matmul_precision()
@@ -39,5 +39,5 @@ def _error_of_a_product() -> float:
     generator = torch.Generator().manual_seed(0)
     rows, weights = (torch.randn(64, 256, generator=generator) for _ in range(2))
     exact = rows.double() @ weights.double().T
-    found = torch.nn.functional.linear(rows, weights)
-    return float((found - exact).norm() / exact.norm())
+    product = torch.nn.functional.linear(rows, weights)
+    return float((product - exact).norm() / exact.norm())

@@ -27,18 +27,20 @@ def shared_prefixes(rows: Sequence[TokenIds], turn_ends: Collection[int] = ()) -
 
     Args:
         rows: Token ids, none empty.
-        turn_ends: Tokens that end a turn of a chat. With them a row that shares with no other has
-            all turns before its last for a trunk, if those are half of it: a later row may begin
-            with them. Decided by the row alone, so that what was asked before changes no bit.
+        turn_ends: Tokens that end a turn of a chat. With them the trunk of a row that shares with
+            no other is all its turns but the last, if those are half of it: a later row may begin
+            with them. Decided by the row alone, so that earlier requests change no bit.
 
     Returns:
         Groups that hold every index once; each trunk leaves its members at least one token.
     """
+    # sorted, rows with a common beginning are neighbours, and one pass finds the groups
     order = sorted(range(len(rows)), key=lambda i: rows[i])
     groups: list[PrefixGroup] = []
     members: list[int] = []
     trunk: TokenIds = ()
     for index in order:
+        # the row joins while it shares enough; the trunk shrinks to what all members share
         shared = _common(trunk, rows[index])
         if members and shared >= MIN_TRUNK_TOKENS and 2 * shared >= len(trunk):
             members.append(index)
@@ -46,9 +48,10 @@ def shared_prefixes(rows: Sequence[TokenIds], turn_ends: Collection[int] = ()) -
             continue
         if members:
             groups.append(PrefixGroup(trunk, tuple(members)))
-        members, trunk = [index], rows[index][:-1]
+        members, trunk = [index], rows[index][:-1]  # one token stays to be read after the trunk
     if members:
         groups.append(PrefixGroup(trunk, tuple(members)))
+    # a row alone shares with nothing in this batch: its trunk is what later rows may share
     return [
         group
         if len(group.members) > 1
@@ -59,7 +62,7 @@ def shared_prefixes(rows: Sequence[TokenIds], turn_ends: Collection[int] = ()) -
 
 def _earlier_turns(row: TokenIds, turn_ends: Collection[int]) -> TokenIds:
     """The row up to the end of its last turn but one; empty where that is not worth a cache."""
-    ends = [at + 1 for at, token in enumerate(row[:-1]) if token in turn_ends]
+    ends = [place + 1 for place, token in enumerate(row[:-1]) if token in turn_ends]
     end = ends[-2] if len(ends) > 1 else 0
     return row[:end] if end >= max(MIN_TRUNK_TOKENS, len(row) / 2) else ()
 

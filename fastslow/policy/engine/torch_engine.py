@@ -34,7 +34,7 @@ MAX_TRUNKS = 16
 
 
 class TorchEngine:
-    """The engine over a transformers model in this process; one caller at a time, others wait.
+    """Sampler and scorer over a transformers model in this process; one caller at a time.
 
     Args:
         model: A causal language model, with or without a PEFT adapter.
@@ -59,19 +59,19 @@ class TorchEngine:
         *,
         adapter: bool = True,
     ) -> list[Completion]:
-        """See `Engine.sample`: a shared beginning is computed once, and kept for later calls."""
-        done: dict[int, Completion] = {}
+        """See `Sampler.sample`: a shared beginning is computed once, and kept for later calls."""
+        completions: dict[int, Completion] = {}
         with self._evaluating(), nullcontext() if adapter else self.base_weights():
-            while len(done) < len(prompts):
-                left = [index for index in range(len(prompts)) if index not in done]
+            while len(completions) < len(prompts):
+                missing = [index for index in range(len(prompts)) if index not in completions]
                 try:
                     for batch, state in self._batches(
-                        [prompts[i] for i in left], sampling, adapter
+                        [prompts[i] for i in missing], sampling, adapter
                     ):
-                        rows = [left[at] for at in batch]
+                        rows = [missing[index] for index in batch]
                         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
-                        drawn = self._decode(state, sampling, generators)
-                        done.update(zip(rows, drawn, strict=True))
+                        batch_completions = self._decode(state, sampling, generators)
+                        completions.update(zip(rows, batch_completions, strict=True))
                 except (RuntimeError, MemoryError) as error:
                     words = out_of_memory(error)
                     if words is None or self._max_rows == 1:
@@ -81,7 +81,7 @@ class TorchEngine:
                 self._make_room(words)
         if adapter:
             self.num_rollouts += len(prompts)
-        return [done[index] for index in range(len(prompts))]
+        return [completions[index] for index in range(len(prompts))]
 
     def _make_room(self, words: str) -> None:
         """After an allocator's refusal: fewer rows at a time from here on, and no kept caches.
@@ -102,7 +102,7 @@ class TorchEngine:
     def logprobs(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
     ) -> list[tuple[float, ...]]:
-        """See `Engine.logprobs`."""
+        """See `Scorer.logprobs`."""
         with self._evaluating(), nullcontext() if adapter else self.base_weights():
             scored = score_completions(self.model, prompts, completions)
         return [
@@ -114,23 +114,23 @@ class TorchEngine:
     def kl_to_base(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[tuple[float, ...]]:
-        """See `Engine.kl_to_base`."""
+        """See `Scorer.kl_to_base`."""
         return [both.kl_tuned_base for both in self.compare_to_base(prompts, completions)]
 
     @torch.no_grad()
     def compare_to_base(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[TokenComparison]:
-        """See `Engine.compare_to_base`: in float64, some positions at a time."""
+        """See `Scorer.compare_to_base`: in float64, some positions at a time."""
         with self._evaluating():
             tuned = predict(self.model, prompts, completions)
             with self.base_weights():
                 base = predict(self.model, prompts, completions)
         columns: tuple[list[float], ...] = ([], [], [], [])
         for start in range(0, len(tuned.states), CHUNK_NODES):
-            here = slice(start, start + CHUNK_NODES)
-            p = torch.log_softmax(tuned.logits(here).double(), dim=-1)
-            q = torch.log_softmax(base.logits(here).double(), dim=-1)
+            nodes = slice(start, start + CHUNK_NODES)
+            p = torch.log_softmax(tuned.logits(nodes).double(), dim=-1)
+            q = torch.log_softmax(base.logits(nodes).double(), dim=-1)
             at_p, at_q, difference = p.exp(), q.exp(), p - q
             sums = (at_p * difference, -at_q * difference, -at_p * p, -at_q * q)
             for column, values in zip(columns, sums, strict=True):
@@ -196,18 +196,22 @@ class TorchEngine:
         live = list(range(len(generators)))
         logits = state.start()
         for step in range(sampling.max_tokens):
-            drawn, scored = draw(logits, sampling.temperature, [generators[r] for r in live])
-            for row, token, logprob in zip(live, drawn.tolist(), scored.tolist(), strict=True):
+            next_tokens, scored = draw(logits, sampling.temperature, [generators[r] for r in live])
+            for row, token, logprob in zip(
+                live, next_tokens.tolist(), scored.tolist(), strict=True
+            ):
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
-            going = [at for at, row in enumerate(live) if tokens[row][-1] not in self.stop_ids]
+            going = [
+                index for index, row in enumerate(live) if tokens[row][-1] not in self.stop_ids
+            ]
             if not going or step + 1 == sampling.max_tokens:
                 break
             if len(going) < len(live):
-                kept = torch.tensor(going)
-                state.keep(kept)
-                drawn, live = drawn[kept], [live[at] for at in going]
-            logits = state.advance(drawn)
+                unfinished = torch.tensor(going)
+                state.keep(unfinished)
+                next_tokens, live = next_tokens[unfinished], [live[index] for index in going]
+            logits = state.advance(next_tokens)
         return [
             Completion(
                 token_ids=tuple(row),

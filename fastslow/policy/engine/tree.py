@@ -29,16 +29,16 @@ def tree_states(
     Returns:
         Hidden states [nodes, hidden], and for each completion the rows that predict its tokens.
     """
-    parts: list[Tensor] = []
+    states_of_groups: list[Tensor] = []
     nodes: list[list[int]] = [[] for _ in prompts]
     offset = 0
     for group in shared_prefixes(prompts):
-        states, found = _group_states(model, group, prompts, completions)
-        for index, rows in zip(group.members, found, strict=True):
+        states, group_nodes = _group_states(model, group, prompts, completions)
+        for index, rows in zip(group.members, group_nodes, strict=True):
             nodes[index] = [offset + row for row in rows]
-        parts.append(states)
+        states_of_groups.append(states)
         offset += len(states)
-    return torch.cat(parts), nodes
+    return torch.cat(states_of_groups), nodes
 
 
 def _group_states(
@@ -47,35 +47,46 @@ def _group_states(
     """One text with its questions and completions."""
     from transformers import DynamicCache
 
+    # distinct questions, and distinct (question, completion) of which some token is read
     trunk = group.trunk
     members = [(prompts[i][len(trunk) :], completions[i]) for i in group.members]
-    suffixes = list(dict.fromkeys(suffix for suffix, _ in members))
+    questions = list(dict.fromkeys(question for question, _ in members))
     branches = list(dict.fromkeys(member for member in members if len(member[1]) > 1))
+
+    # level 1: the text, one row; its cache is copied to [questions]
     cache = DynamicCache(config=model.config)
     if trunk:
         ids = torch.tensor([trunk], device=model.device)
         hidden_states(model, input_ids=ids, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(suffixes))
+        cache.batch_repeat_interleave(len(questions))
 
-    last = sorted({len(suffix) - 1 for suffix in suffixes})
-    first, mask = _level(model, cache, suffixes, None, [len(trunk)] * len(suffixes), last)
-    ends = {s: row * len(last) + last.index(len(s) - 1) for row, s in enumerate(suffixes)}
-    states = first.flatten(0, 1)
-    starts: dict[tuple[TokenIds, TokenIds], int] = {}
+    # level 2: the questions; of [questions, width, hidden] only columns that end one are kept: the
+    # last token of a question predicts the first of its completions
+    last = sorted({len(question) - 1 for question in questions})
+    ends, mask = _level(model, cache, questions, None, [len(trunk)] * len(questions), last)
+    end_row = {q: row * len(last) + last.index(len(q) - 1) for row, q in enumerate(questions)}
+    states = ends.flatten(0, 1)
+
+    # level 3: the completions without their last tokens, [branches, width]; each branch takes a
+    # copy of its question's cache, and autograd adds up the gradients of all copies
+    first_row: dict[tuple[TokenIds, TokenIds], int] = {}
     if branches:
-        at = torch.tensor([suffixes.index(s) for s, _ in branches], device=model.device)
-        cache.batch_select_indices(at)
-        inputs = [done[:-1] for _, done in branches]
-        past = [len(trunk) + len(suffix) for suffix, _ in branches]
+        of_branch = torch.tensor([questions.index(q) for q, _ in branches], device=model.device)
+        cache.batch_select_indices(of_branch)
+        inputs = [completion[:-1] for _, completion in branches]
+        past = [len(trunk) + len(question) for question, _ in branches]
         width = max(map(len, inputs))
-        later, _ = _level(model, cache, inputs, mask[at], past, list(range(width)))
-        starts = {m: len(states) + row * width for row, m in enumerate(branches)}
+        later, _ = _level(model, cache, inputs, mask[of_branch], past, list(range(width)))
+        first_row = {member: len(states) + row * width for row, member in enumerate(branches)}
         states = torch.cat([states, later.flatten(0, 1)])
-    found = [
-        [ends[suffix], *(starts.get((suffix, done), 0) + i for i in range(len(done) - 1))]
-        for suffix, done in members
-    ]
-    return states, found
+
+    # rows of `states` that predict a completion: the question's end, then its own tokens in order
+    nodes = []
+    for question, completion in members:
+        start = first_row.get((question, completion), 0)
+        own_rows = range(start, start + len(completion) - 1)
+        nodes.append([end_row[question], *own_rows])
+    return states, nodes
 
 
 def _level(
@@ -84,7 +95,7 @@ def _level(
     rows: Sequence[TokenIds],
     past_mask: Tensor | None,
     past_lengths: Sequence[int],
-    columns_kept: Sequence[int],
+    wanted_columns: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Run `rows`, padded on the right, after the cache; returns states and the grown mask.
 
@@ -94,13 +105,16 @@ def _level(
         rows: New tokens, none empty.
         past_mask: True on real cached tokens [rows, cached]; None when all are.
         past_lengths: Real tokens before each row, which is where its positions start.
-        columns_kept: Columns of the rows whose states are wanted, ascending.
+        wanted_columns: Columns of the rows whose states are wanted, ascending.
     """
+    # [rows, width], padded on the right; positions continue each row's own past
     device = model.device
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     columns = torch.arange(width, device=device)
+    positions = torch.tensor(past_lengths, device=device)[:, None] + columns
+    # [rows, cached + width]: padding of earlier levels stays masked, this level's is masked now
     if past_mask is None:
         past_mask = torch.ones(len(rows), cache.get_seq_length(), dtype=torch.bool, device=device)
     mask = torch.cat([past_mask, columns < lengths[:, None]], dim=1)
@@ -108,8 +122,8 @@ def _level(
         model,
         input_ids=ids,
         attention_mask=mask.long(),
-        position_ids=torch.tensor(past_lengths, device=device)[:, None] + columns,
+        position_ids=positions,
         past_key_values=cache,
         use_cache=True,
     )
-    return states[:, torch.tensor(columns_kept, device=device)], mask
+    return states[:, torch.tensor(wanted_columns, device=device)], mask

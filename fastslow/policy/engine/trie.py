@@ -1,9 +1,8 @@
-"""The trie of some rows, and how it is laid out as one sequence for one forward pass.
+"""The trie of a batch's rows, and its order as one sequence for one forward pass.
 
 Rows of a fast-slow batch repeat a few long texts and questions. Their trie holds every distinct
-beginning once. `lay_out` puts its nodes in an order that attention can be computed on in few dense
-pieces (`block_attention.py` does that); linear layers see one sequence of distinct tokens and
-nothing else.
+beginning once. `pack` puts its nodes in an order in which attention is a few dense pieces
+(`block_attention.py` computes them); linear layers see one sequence of distinct tokens.
 """
 
 from collections.abc import Sequence
@@ -38,16 +37,16 @@ class Trie:
 class Block:
     """Neighbouring nodes whose attention is computed together."""
 
-    own: slice
-    """The nodes that ask."""
-    seen: tuple[slice, ...]
-    """The nodes they may look at, in pieces: common ancestors first, `own` last."""
-    mask: Bool[Tensor, "own seen"]
+    queries: slice
+    """The nodes that attend."""
+    keys: tuple[slice, ...]
+    """The nodes they may attend to, in pieces: common ancestors first, `queries` last."""
+    mask: Bool[Tensor, "queries keys"]
     """True where the row's node may attend to the column's: itself and its ancestors."""
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class PackedTrie:
     """A trie as one sequence."""
 
     tokens: Int[Tensor, " nodes"]
@@ -57,7 +56,7 @@ class LaidOut:
     paths: tuple[tuple[int, ...], ...]
     """For each row, the place of each of its tokens in the sequence."""
     blocks: tuple[Block, ...]
-    """Every node once as one that asks, in order."""
+    """Every node is a query of exactly one block, in order."""
 
 
 def merge(rows: Sequence[TokenIds]) -> Trie:
@@ -69,7 +68,7 @@ def merge(rows: Sequence[TokenIds]) -> Trie:
     tokens: list[int] = []
     depth: list[int] = []
     parents: list[int] = []
-    children: dict[tuple[int, int], int] = {}
+    children: dict[tuple[int, int], int] = {}  # (node, next token) -> node
     paths = []
     for row in rows:
         node, path = -1, []
@@ -95,32 +94,37 @@ def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
     mask = torch.eye(len(parents), dtype=torch.bool)
     for node, parent in enumerate(parents):
         if parent >= 0:
+            # the parent's row is complete by now: ancestors have smaller numbers
             mask[node, : parent + 1] |= mask[parent, : parent + 1]
     return mask
 
 
-def lay_out(trie: Trie, limit: int = BLOCK_TOKENS) -> LaidOut:
+def pack(trie: Trie, limit: int = BLOCK_TOKENS) -> PackedTrie:
     """Order the nodes of `trie` in blocks of at most `limit` nodes.
 
-    All nodes of a block hang below one point of the trie, whose ancestors they all see. Below a
-    point, subtrees that fit in a block are kept whole and share blocks; of one that does not, the
-    unbranched beginning comes first and its end becomes a point of its own.
+    All nodes of a block hang below one point of the trie, whose ancestors they all attend to. Below
+    a point, subtrees that fit in a block stay whole and share blocks; of one that does not, the
+    unbranched beginning comes first and its end becomes the point of further blocks.
     """
-    order: list[int] = []
+    order: list[int] = []  # place in the sequence -> node
+    place: dict[int, int] = {}  # and back
     blocks: list[Block] = []
-    place: dict[int, int] = {}
     for point, nodes in _cut(trie, limit):
         start = len(order)
-        for node in nodes:
-            place[node] = len(order)
-            order.append(node)
-        own = slice(start, len(order))
-        before = [place[node] for node in _ancestors(trie, point)]
+        place |= {node: start + offset for offset, node in enumerate(nodes)}
+        order += nodes
+
+        # left part of the mask [queries, ancestors]: the point and all above it, open to every node
+        ancestors = [place[node] for node in _ancestors(trie, point)]
+        outside = torch.ones(len(nodes), len(ancestors), dtype=torch.bool)
+        # right part [queries, queries]: parents outside the block become negative, no ancestor
         inside = ancestor_mask([place.get(trie.parents[node], -1) - start for node in nodes])
-        outside = torch.ones(len(nodes), len(before), dtype=torch.bool)
-        seen = _runs([*before, *range(own.start, own.stop)])
-        blocks.append(Block(own, seen, torch.cat([outside, inside], dim=1)))
-    return LaidOut(
+
+        # ancestors lie in earlier blocks, some next to each other: a few slices name all keys
+        queries = slice(start, len(order))
+        keys = _runs([*ancestors, *range(queries.start, queries.stop)])
+        blocks.append(Block(queries, keys, torch.cat([outside, inside], dim=1)))
+    return PackedTrie(
         tokens=torch.tensor([trie.tokens[node] for node in order]),
         depth=torch.tensor([trie.depth[node] for node in order]),
         paths=tuple(tuple(place[node] for node in path) for path in trie.paths),
@@ -133,36 +137,38 @@ def _cut(trie: Trie, limit: int) -> list[tuple[int, list[int]]]:
     children: dict[int, list[int]] = {node: [] for node in range(-1, len(trie.tokens))}
     for node, parent in enumerate(trie.parents):
         children[parent].append(node)
+    # nodes of each subtree, its root included; children have larger numbers than their parents
     sizes = [1] * len(trie.tokens)
     for node in reversed(range(len(trie.tokens))):
         if trie.parents[node] >= 0:
             sizes[trie.parents[node]] += sizes[node]
 
-    found: list[tuple[int, list[int]]] = []
+    cuts: list[tuple[int, list[int]]] = []
     points = [-1]
     while points:
         point = points.pop()
         block: list[int] = []
         for child in children[point]:
+            # a small subtree goes in whole, a large one with its stem alone, to be cut again below
             if sizes[child] <= limit:
-                part = _subtree(children, child)
+                piece = _subtree(children, child)
             else:
-                part = _unbranched(children, child, limit)
-                points.append(part[-1])
-            if len(block) + len(part) > limit:
-                found.append((point, block))
+                piece = _unbranched(children, child, limit)
+                points.append(piece[-1])
+            if len(block) + len(piece) > limit:
+                cuts.append((point, block))
                 block = []
-            block = block + part
+            block = block + piece
         if block:
-            found.append((point, block))
-    return found
+            cuts.append((point, block))
+    return cuts
 
 
 def _subtree(children: dict[int, list[int]], node: int) -> list[int]:
     """`node` and all below it, parents first."""
     nodes = [node]
-    for at in nodes:  # grows while it is gone through
-        nodes.extend(children[at])
+    for parent in nodes:  # the list grows during the loop
+        nodes.extend(children[parent])
     return nodes
 
 

@@ -1,4 +1,4 @@
-"""One experiment in several arms over several seeds: the runs, and what they say together.
+"""One experiment in several arms over several seeds: the runs and their joint result.
 
 `plan.py` reads the file, `execute.py` starts the runs, `records.py` reads them, `statistics.py`
 and `claims.py` compute, `tables.py`, `figures.py` and `write.py` show.

@@ -1,43 +1,135 @@
-"""How many rollouts one arm needs to reach another's best score.
+"""The effects that the claims are about, measured on the runs of two arms with their intervals.
 
-In every stage, the other arm's best point of the learning curve is the target, if it lies above the
-point before the stage by more than the noise floor. Counts are those of the first points measured
-at the target or above, so that the truth may be up to one interval between points lower. An arm
-that misses the target needs more than it spent, and nobody knows how much more.
+Pure functions on run records; the rollouts to the best score are in `rollouts_to_best.py`.
 """
 
 import math
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from fastslow.core.errors import EvaluationError
 from fastslow.core.seeds import named_random
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates
-from fastslow.measure.stats.bootstrap import LEAST_DEFINED, percentile_interval
-from fastslow.measure.stats.bootstrap import Estimate as ProbeEstimate
+from fastslow.measure.stats.bootstrap import Estimate
 from fastslow.measure.stats.figure import Undefined
-from fastslow.results.ablation.records import Point, RunRecord
+from fastslow.measure.stats.intervals import Z_95, Z_DETECT
+from fastslow.measure.stats.over_seeds import ByTask, over_seeds_alone
+from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.statistics import compare, complete, mean_of, pairs
+
+RESAMPLES = 400
+"""Draws of seeds and examples. Source: ours, under a second a claim."""
+PLASTIC = 0.9
+"""Share of the base's gain on a new task from which on plasticity counts as kept. Source: ours."""
 
 
-def kl_at_equal_score(one: RunRecord, other: RunRecord, task: str) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The measured side of a claim."""
+
+    value: float | None = None
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    """None next to `low` where too many draws give no upper end."""
+    detectable: float | None = None
+    """As `Claim.detectable`."""
+    reason: str | None = None
+    """Why there is no value, no interval, or none over seeds."""
+    distances: Sequence[float] = ()
+    """Of each seed from the claim's boundary, on the scale that is tested; empty for no test."""
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    """The figures behind the effect, by name."""
+    is_decidable: bool = True
+
+
+def score_difference(
+    both: Sequence[RunRecord],
+    slow: Sequence[RunRecord],
+    values_of: Callable[[RunRecord], ByTask],
+) -> Effect:
+    """Paired difference of a mean over tasks and examples."""
+    means = {}
+    for runs in zip(*pairs(both, slow), strict=True):
+        # of the runs that have a partner, so that their difference is the effect
+        mean = mean_of(runs, values_of)
+        means[runs[0].arm] = None if isinstance(mean, str) else mean.mean
+    estimate = compare(both, slow, values_of)
+    if isinstance(estimate, str):
+        return Effect(reason=estimate, numbers=means)
+    is_one_seed = estimate.sd is None
+    reason = estimate.covers if estimate.low is None else None
+    return Effect(
+        value=estimate.mean,
+        low=estimate.low,
+        high=estimate.high,
+        detectable=estimate.detectable,
+        reason="one seed: its interval is over examples alone" if is_one_seed else reason,
+        distances=list(estimate.per_seed.values()),
+        numbers=means,
+        is_decidable=not is_one_seed,
+    )
+
+
+def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
+    """KL to the base at the highest score both arms reached on a task, as a ratio.
+
+    Of each arm the row with the lowest `kl_fst` among those at that score or above counts. Tasks
+    on which one arm never rose above the base by more than the noise floor have no such score.
+    Geometric mean over tasks, then over seeds.
+    """
+    by_seed: dict[int, list[float]] = {}
+    by_arm: dict[str, list[float]] = {}
+    reasons: list[str] = []
+    for run, partner in pairs(both, slow):
+        for task in dict.fromkeys(run.stages):
+            try:
+                kl, kl_slow = _kl_at_equal_score(run, partner, task)
+            except Undefined as reason:
+                reasons.append(str(reason))
+                continue
+            by_seed.setdefault(run.seed, []).append(math.log(kl / kl_slow))
+            by_arm.setdefault(run.arm, []).append(kl)
+            by_arm.setdefault(partner.arm, []).append(kl_slow)
+    numbers: dict[str, float | None] = {
+        f"kl_fst at equal score, {arm}": fmean(values) for arm, values in by_arm.items()
+    }
+    numbers["pairs of runs and tasks"] = float(sum(map(len, by_seed.values())))
+    numbers["without such a score"] = float(len(reasons))
+    if not by_seed:
+        why = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
+        return Effect(reason=why, numbers=numbers)
+    logs = over_seeds_alone({seed: fmean(values) for seed, values in by_seed.items()})
+    return Effect(
+        value=math.exp(logs.mean),
+        low=None if logs.low is None else math.exp(logs.low),
+        high=None if logs.high is None else math.exp(logs.high),
+        detectable=None if logs.detectable is None else math.exp(-logs.detectable),
+        reason=logs.covers if logs.low is None else None,
+        distances=list(logs.per_seed.values()),
+        numbers=numbers,
+    )
+
+
+def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[float, float]:
     """`kl_fst` of two runs at the highest score on `task` that both reached.
 
     Raises:
         Undefined: One never rose above the base, or KL was not measured or is 0.
     """
-    points = [kl_points(run, task) for run in (one, other)]
+    both = (run, partner)
+    points = [kl_points(member, task) for member in both]
     if not all(points):
         raise Undefined(f"KL was not measured on {task}")
-    base = max(_score(run, 0, task) for run in (one, other))
-    floor = max(one.noise_floor, other.noise_floor)
-    best = [max(score for score, _ in found) for found in points]
-    for run, top in zip((one, other), best, strict=True):
+    base = max(_base_score(member, task) for member in both)
+    floor = max(member.noise_floor for member in both)
+    best = [max(score for score, _ in rows) for rows in points]
+    for member, top in zip(both, best, strict=True):
         if top <= base + floor:
-            raise Undefined(f"{run.arm} never rose above the base on {task}")
-    first, second = (min(kl for s, kl in found if s >= min(best)) for found in points)
+            raise Undefined(f"{member.arm} never rose above the base on {task}")
+    first, second = (min(kl for score, kl in rows if score >= min(best)) for rows in points)
     if first <= 0 or second <= 0:
         raise Undefined(f"a KL on {task} is 0")
     return first, second
@@ -45,7 +137,7 @@ def kl_at_equal_score(one: RunRecord, other: RunRecord, task: str) -> tuple[floa
 
 def kl_points(run: RunRecord, task: str) -> list[tuple[float, float]]:
     """Score and `kl_fst` of every row from the task's stage on, where both were measured."""
-    first = run.matrix.stages.index(task) + 1
+    first = run.stages.index(task) + 1
     column = run.matrix.tasks.index(task)
     rows = [
         (run.matrix.rows[row][column], run.kl.get((row, task)))
@@ -54,167 +146,71 @@ def kl_points(run: RunRecord, task: str) -> list[tuple[float, float]]:
     return [(score, kl) for score, kl in rows if score is not None and kl is not None]
 
 
-def _score(run: RunRecord, row: int, task: str) -> float:
-    score = run.matrix.rows[row][run.matrix.tasks.index(task)]
+def _base_score(run: RunRecord, task: str) -> float:
+    score = run.matrix.rows[0][run.matrix.tasks.index(task)]
     if score is None:
-        raise Undefined(f"{task} was not scored in row {row}")
+        raise Undefined(f"{task} was not scored in row 0")
     return score
 
 
-RESAMPLES = 400
-"""Draws of seeds and examples. Source: ours, under a second a claim."""
-MISSED = "the best score was not reached in every stage"
-LARGE = 1e9
-"""Stands for a ratio without bound, of an arm that never reached the target, among draws."""
+def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
+    """Gain of the final weights on a new task over the base's, `probe_gain_ratio` over all seeds.
 
-
-@dataclass(frozen=True, slots=True)
-class RolloutsToBest:
-    """Slow rollouts of one arm to another's best, over those the other needed."""
-
-    ratio: float | None
-    """Pooled over seeds and stages; None with `reason`."""
-    low: float | None
-    """Lower end of the 95 % interval."""
-    high: float | None
-    """None beside `low` where the target was missed in too many draws to give an upper end."""
-    reason: str | None
-    per_seed: Mapping[int, float]
-    """Of the seeds in which every target was reached."""
-    numbers: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Race:
-    """One stage of two paired runs."""
-
-    seed: int
-    task: str
-    both: tuple[Point, ...]
-    slow: tuple[Point, ...]
-    examples: frozenset[str]
-    """Those that every point of both has."""
-    floor: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Rollouts to the target, summed over stages; infinite where it was missed."""
-
-    both: float
-    slow: float
-    both_total: float
-    slow_total: float
-    least: float
-    """As `both`, with what was spent where the target was missed."""
-
-
-def rollouts_to_best(
-    pairs: Sequence[tuple[RunRecord, RunRecord]],
-    generator: random.Random,
-    resamples: int = RESAMPLES,
-) -> RolloutsToBest:
-    """Compare the learning curves of two arms.
-
-    Args:
-        pairs: Runs of the one arm and of the other, same seed and order.
-        generator: Of the bootstrap over seeds and examples.
-        resamples: Draws, >= 40.
+    Interval by drawing seeds and examples again.
     """
-    races = [race for one, other in pairs for race in _races(one, other)]
-    plain = {race.task: tuple(sorted(race.examples)) for race in races}
-    counts = _summed(races, plain)
-    if counts is None:
-        return RolloutsToBest(None, None, None, _why(races, pairs), {}, {})
-    one, other = (run.arm for run in pairs[0])
+    arms = [complete(both), complete(slow)]
+    probes = [pooled_probe(runs) for runs in arms]
+    estimates = [
+        _gain_ratio(probe, runs) if probe else None
+        for probe, runs in zip(probes, arms, strict=True)
+    ]
     numbers = {
-        f"slow rollouts, {one}": counts.both,
-        f"slow rollouts, {other}": counts.slow,
-        f"fast + slow rollouts, {one}": counts.both_total,
-        f"fast + slow rollouts, {other}": counts.slow_total,
+        runs[0].arm: estimate.metric.value if estimate else None
+        for runs, estimate in zip(arms, estimates, strict=True)
+        if runs
     }
-    finite = {name: n if math.isfinite(n) else None for name, n in numbers.items()}
-    seeds = sorted({race.seed for race in races})
-    drawn: list[_Counts] = []
-    for _ in range(resamples):
-        chosen = generator.choices(seeds, k=len(seeds))
-        again = {
-            task: tuple(generator.choices(examples, k=len(examples)))
-            for task, examples in plain.items()
-        }
-        found = _summed([race for seed in chosen for race in races if race.seed == seed], again)
-        if found is not None:
-            drawn.append(found)
-    low = high = None
-    if len(drawn) >= LEAST_DEFINED * resamples and len(seeds) > 1:
-        low = percentile_interval([c.least / c.slow for c in drawn]).low
-        high = percentile_interval([min(LARGE, c.both / c.slow) for c in drawn]).high
-        high = high if high < LARGE / RESAMPLES else None
-    is_reached = math.isfinite(counts.both)
-    reason = None if is_reached else MISSED
-    if is_reached and low is None:
-        reason = "one seed" if len(seeds) == 1 else "undefined in too many bootstrap draws"
-    each = {seed: _summed([r for r in races if r.seed == seed], plain) for seed in seeds}
-    per_seed = {s: c.both / c.slow for s, c in each.items() if c and math.isfinite(c.both)}
-    return RolloutsToBest(
-        counts.both / counts.slow if is_reached else None, low, high, reason, per_seed, finite
+    probe, estimate = probes[0], estimates[0]
+    if probe is None or estimate is None:
+        return Effect(reason="not measured: needs a probe of two seeds at least", numbers=numbers)
+    low = high = detectable = None
+    if estimate.interval is not None:
+        low, high = estimate.interval.low, estimate.interval.high
+        detectable = (high - low) / (2 * Z_95) * Z_DETECT if high > low else None
+    ratios = _gain_ratios(probe, max(run.noise_floor for run in arms[0]))
+    is_tested = len(ratios) == len({run.seed for run in arms[0]})
+    return Effect(
+        value=estimate.metric.value,
+        low=low,
+        high=high,
+        detectable=detectable,
+        reason=estimate.metric.reason or estimate.interval_reason,
+        distances=[ratio - PLASTIC for ratio in ratios] if is_tested else (),
+        numbers=numbers,
     )
 
 
-def _races(one: RunRecord, other: RunRecord) -> list[_Race]:
-    made = []
-    for task, both in zip(one.matrix.stages, one.curves, strict=True):
-        if task not in other.matrix.stages:
-            continue
-        slow = other.curves[other.matrix.stages.index(task)]
-        points = (*both, *slow)
-        shared = set.intersection(*(set(point.scores) for point in points))
-        if shared and len(both) > 1 and len(slow) > 1:
-            floor = max(one.noise_floor, other.noise_floor)
-            made.append(_Race(one.seed, task, both, slow, frozenset(shared), floor))
-    return made
+def _gain_ratio(probe: Probe, runs: Sequence[RunRecord]) -> Estimate:
+    """`probe_gain_ratio` over the probes of several runs, with its interval."""
+    floor = max(run.noise_floor for run in runs)
+    generator = named_random(0, "claims", "plasticity")
+    estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
+    return estimates["probe_gain_ratio"]
 
 
-def _summed(races: Sequence[_Race], examples: Mapping[str, Sequence[str]]) -> _Counts | None:
-    """Rollouts to the targets of all races that have one; None where none has."""
-    found = [counts for race in races if (counts := _counted(race, examples[race.task]))]
-    if not found:
-        return None
-    return _Counts(
-        sum(c.both for c in found),
-        sum(c.slow for c in found),
-        sum(c.both_total for c in found),
-        sum(c.slow_total for c in found),
-        sum(c.least for c in found),
-    )
-
-
-def _counted(race: _Race, drawn: Sequence[str]) -> _Counts | None:
-    kept = [example for example in drawn if example in race.examples]
-    if not kept:
-        return None
-    slow = [fmean(point.scores[e] for e in kept) for point in race.slow]
-    target = max(slow)
-    if target <= slow[0] + race.floor or not race.slow[slow.index(target)].slow:
-        return None
-    first = race.slow[slow.index(target)]
-    for point in race.both:
-        if fmean(point.scores[e] for e in kept) >= target:
-            return _Counts(point.slow, first.slow, point.total, first.total, point.slow)
-    return _Counts(math.inf, first.slow, math.inf, first.total, race.both[-1].slow)
-
-
-def _why(races: Sequence[_Race], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> str:
-    if not races:
-        return "no seed is finished in both arms, or no learning curve was measured"
-    return f"{pairs[0][1].arm} never rose above its start: there is no best score to reach"
+def _gain_ratios(probe: Probe, floor: float) -> list[float]:
+    """The same of every seed, without intervals; not of seeds whose base gained nothing."""
+    gains = [
+        tuple(curve.means()[-1] - curve.means()[0] for curve in curves)
+        for curves in zip(probe.tuned, probe.base, strict=True)
+    ]
+    return [tuned / base for tuned, base in gains if base > floor]
 
 
 def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
     """The probes of several runs as one with a curve per seed; None without two seeds alike.
 
-    A run's seed counts as the probe's: what a seed has in several orders, or from several fresh
-    runs, is one mean curve, because it is no further seed.
+    A run's seed counts as the probe's: the probes of a seed in several orders, or from several
+    fresh runs, give one mean curve, because they are not further seeds.
     """
     by_seed: dict[int, list[Probe]] = {}
     for run in runs:
@@ -222,16 +218,15 @@ def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
             by_seed.setdefault(run.seed, []).append(run.probe)
     if len(by_seed) < 2:
         return None
-    probes = [probe for found in by_seed.values() for probe in found]
     try:
-        _joined(probes)
+        _joined([probe for probes in by_seed.values() for probe in probes])
     except EvaluationError:
         return None  # probes of different lengths, which a change of configuration leaves behind
-    means = [_joined(found) for found in by_seed.values()]
+    means = [_joined(probes) for probes in by_seed.values()]
     return Probe(
         tuple(_mean_curve(probe.tuned) for probe in means),
         tuple(_mean_curve(probe.base) for probe in means),
-        probes[0].adapter,
+        means[0].adapter,
     )
 
 
@@ -247,28 +242,4 @@ def _mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:
     """Mean score of each example at each point."""
     points = zip(*(curve.scores for curve in curves), strict=True)
     scores = tuple(tuple(map(fmean, zip(*rows, strict=True))) for rows in points)
-    return LearningCurve(curves[0].unit, curves[0].at, scores)
-
-
-def probed(runs: Sequence[RunRecord]) -> ProbeEstimate | None:
-    """`probe_gain_ratio` over the probes of several runs, with its interval."""
-    probe = pooled_probe(runs)
-    if probe is None:
-        return None
-    floor = max(run.noise_floor for run in runs)
-    generator = named_random(0, "claims", "plasticity")
-    estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
-    return estimates["probe_gain_ratio"]
-
-
-def gain_ratios(runs: Sequence[RunRecord]) -> list[float]:
-    """The same of every seed, without intervals; not of seeds whose base gained nothing."""
-    probe = pooled_probe(runs)
-    if probe is None:
-        return []
-    floor = max(run.noise_floor for run in runs)
-    gains = [
-        tuple(curve.means()[-1] - curve.means()[0] for curve in curves)
-        for curves in zip(probe.tuned, probe.base, strict=True)
-    ]
-    return [tuned / base for tuned, base in gains if base > floor]
+    return LearningCurve(curves[0].unit, curves[0].counts, scores)

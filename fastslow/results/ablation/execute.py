@@ -1,7 +1,7 @@
-"""Runs what is missing of an ablation, several runs at once, each in a process of its own.
+"""Makes the missing runs of an ablation, several at once, each in a process of its own.
 
-A run is what `fastslow train` or `fastslow resume` makes of it. What fails is recorded and the
-others go on. A run that another process still writes to, as one whose parent was killed, is waited
+Each is started with `fastslow train` or `fastslow resume`. A failure is recorded and the others
+continue. A run that another process still writes to, such as one whose parent was killed, is waited
 for.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.config.cost import estimate_cost
+from fastslow.config.ledger import TRAINED_UNITS
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import append_to, disk_errors, make_folder, read_json, write_file
@@ -33,8 +34,8 @@ POLL_S = 0.2
 STOP_S = 60.0
 """A run that is told to stop ends the step in hand; after this long it is told again."""
 LOOK_S = 10.0
-"""Between two readings of what the runs under way have drawn."""
-TRAINED_UNITS = 3
+"""Between two readings of the rollouts of the runs under way."""
+SLOW_UNITS = 1 + TRAINED_UNITS
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
 
@@ -49,7 +50,7 @@ class Active:
 
 @dataclass
 class Execution:
-    """What is being done about an ablation."""
+    """An ablation while its runs are made."""
 
     plan: Plan
     progress: Progress
@@ -80,7 +81,7 @@ def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]
         CheckpointError: The folder cannot be written, or another process runs this ablation.
         KeyboardInterrupt: After the runs were told to stop and have stopped.
     """
-    todo = [run for run in plan.runs if plan.find(run).status != "finished"]
+    todo = [run for run in plan.runs if plan.status_of(run).state != "finished"]
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
         if todo:
@@ -102,78 +103,79 @@ def begin(doing: Execution, workers: int) -> None:
     for run in list(doing.todo):
         if len(doing.active) >= workers:
             return
-        found = doing.plan.find(run)
-        if found.status == "running":
+        status = doing.plan.status_of(run)
+        if status.state == "running":
             continue
         doing.todo.remove(run)
-        if found.status == "finished":  # by the process that was waited for
+        if status.state == "finished":  # by the process that was waited for
             ended(doing, run, None)
             continue
-        words = ["resume", str(found.path)] if found.path else ["train", str(write_config(run))]
+        words = ["resume", str(status.path)] if status.path else ["train", str(write_config(run))]
         log = doing.plan.folder / "logs" / f"{run.name}.log"
         doing.active.append(Active(run, start(words, log, workers), log))
-        verb = "resuming" if found.path else "starting"
+        verb = "resuming" if status.path else "starting"
         say(doing, f"{verb} {run.name} ({log})")
 
 
 def collect(doing: Execution) -> None:
     """Take note of the runs that have ended."""
-    for one in list(doing.active):
-        code = one.process.poll()
+    for active in list(doing.active):
+        code = active.process.poll()
         if code is not None:
-            doing.active.remove(one)
-            ended(doing, one.run, None if code == 0 else f"exit code {code}: {last_line(one.log)}")
+            doing.active.remove(active)
+            failure = None if code == 0 else f"exit code {code}: {last_line(active.log)}"
+            ended(doing, active.run, failure)
 
 
 def ended(doing: Execution, run: PlannedRun, failure: str | None) -> None:
     """Say how a run ended, and count it."""
-    found = doing.plan.find(run)
+    status = doing.plan.status_of(run)
     doing.progress.finish(units(run))
     doing.looked = -math.inf  # it was among those under way
-    if failure is None and found.status != "finished":
-        failure = f"ended without a result, its folder is {found.status}"
+    if failure is None and status.state != "finished":
+        failure = f"ended without a result, its folder is {status.state}"
     if failure is not None:
         doing.failures[run.name] = failure
         say(doing, f"FAILED {run.name}: {failure}")
         return
-    assert found.path is not None
-    score = average_accuracy(found.path)
+    assert status.path is not None
+    score = average_accuracy(status.path)
     doing.scores = {run.name: score} if score is not None else {}
     say(doing, f"finished {run.name}" + (f", average accuracy {score:.2f}" if doing.scores else ""))
 
 
 def show(doing: Execution) -> None:
     """The progress line."""
-    names = ", ".join(one.run.name for one in doing.active)
-    waiting = [] if doing.active else [run.name for run in doing.todo]
-    what = f"running {names}" if names else f"waiting for another process on {', '.join(waiting)}"
-    left = len(doing.todo) + len(doing.active)
-    if left:
+    names = ", ".join(active.run.name for active in doing.active)
+    waiting = ", ".join(run.name for run in doing.todo)
+    activity = f"running {names}" if names else f"waiting for another process on {waiting}"
+    num_open = len(doing.todo) + len(doing.active)
+    if num_open:
         look(doing)
-        done = f"{len(doing.plan.runs) - left}/{len(doing.plan.runs)} runs done"
-        doing.progress.show(f"{done}, {what}", "", doing.under_way, doing.scores)
+        count = f"{len(doing.plan.runs) - num_open}/{len(doing.plan.runs)} runs done"
+        doing.progress.show(f"{count}, {activity}", "", doing.under_way, doing.scores)
 
 
 def look(doing: Execution) -> None:
-    """Read what the active runs have drawn, now and then."""
+    """Read the rollouts of the active runs, now and then."""
     now = time.monotonic()
     if now - doing.looked < LOOK_S:
         return
     doing.looked, doing.under_way = now, 0.0
-    for one in doing.active:
-        path = doing.plan.find(one.run).path
+    for active in doing.active:
+        path = doing.plan.status_of(active.run).path
         if path is not None:
-            doing.under_way += min(units(one.run), units_drawn(path))
+            doing.under_way += min(units(active.run), units_drawn(path))
 
 
 def stop(active: list[Active]) -> None:
     """Tell runs to stop as Ctrl-C would, and wait until they have; nothing when none is left."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        for one in active:
-            if one.process.poll() is None:
-                one.process.send_signal(sign)
+        for run in active:
+            if run.process.poll() is None:
+                run.process.send_signal(sign)
         until = time.monotonic() + STOP_S
-        while time.monotonic() < until and any(one.process.poll() is None for one in active):
+        while time.monotonic() < until and any(run.process.poll() is None for run in active):
             time.sleep(POLL_S)
 
 
@@ -217,8 +219,8 @@ def write_config(run: PlannedRun) -> Path:
 def units(run: PlannedRun) -> float:
     """Work of a whole run, in rollouts drawn."""
     cost = estimate_cost(run.config)
-    drawn = cost.fast_rollouts + (cost.evaluation_rollouts or 0)
-    return float(drawn + TRAINED_UNITS * cost.slow_rollouts)
+    sampled = cost.fast_rollouts + (cost.evaluation_rollouts or 0)
+    return float(sampled + SLOW_UNITS * cost.slow_rollouts)
 
 
 def units_drawn(path: Path) -> float:
@@ -227,17 +229,17 @@ def units_drawn(path: Path) -> float:
         events = read_events(path / "events.jsonl")
     except CheckpointError:
         return 0.0  # not written yet; or damaged, which the run itself says
-    done = 0.0
+    work = 0.0
     for event in events:
         if isinstance(event, CycleEvent):
-            done += event.rollouts.get("fast", 0) + TRAINED_UNITS * event.rollouts.get("slow", 0)
+            work += event.rollouts.get("fast", 0) + SLOW_UNITS * event.rollouts.get("slow", 0)
         elif isinstance(event, EvaluationEvent | TextEvent):
-            done += event.rollouts
-    return done
+            work += event.rollouts
+    return work
 
 
 def average_accuracy(path: Path) -> float | None:
-    """What a finished run's report says; None where it says nothing."""
+    """From a finished run's report; None where it has none."""
     try:
         value = read_json(path / "report.json")["metrics"]["average_accuracy"]["value"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -246,7 +248,7 @@ def average_accuracy(path: Path) -> float | None:
 
 
 def last_line(log: Path) -> str:
-    """What a process said last."""
+    """The last line that a process printed."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return shorten(lines[-1], 300) if lines else "it said nothing"
 

@@ -6,11 +6,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from fastslow.measure.scores.curves import LearningCurve
+from fastslow.measure.scores.per_example import final_scores, learned_scores
 from fastslow.results.ablation.claim_measures import kl_points, pooled_probe
 from fastslow.results.ablation.claims import Claim
 from fastslow.results.ablation.records import Point, RunRecord
 from fastslow.results.ablation.result import Result
-from fastslow.results.ablation.statistics import final_scores, learned_scores
 from fastslow.results.render.drawing import Drawing, draw, label, legend, score_axis, series
 
 if TYPE_CHECKING:
@@ -37,25 +37,21 @@ def claim_figures(result: Result) -> tuple[Drawing, ...]:
     Args:
         result: An ablation; without claims there are no figures.
     """
-    named = result.config.claims
-    if named is None:
+    arms = result.config.claims
+    if arms is None:
         return ()
-    made = _drawn(result, result.claims, (named.fast_slow, named.slow_only))
-    if named.frozen_text is not None:
-        again = _drawn(result, result.frozen_text_claims, (named.fast_slow, named.frozen_text))
-        renamed = [
-            replace(
-                one,
-                name=one.name.replace("claim", "frozen-text", 1),
-                title=f"Against {label(named.frozen_text)}: {one.title}",
-            )
-            for one in again
-        ]
-        made += [drawing for drawing in renamed if drawing.name in FROZEN_TEXT_FIGURES]
-    return tuple(made)
+    drawings = _drawings(result, result.claims, (arms.fast_slow, arms.slow_only))
+    if arms.frozen_text is not None:
+        pair = (arms.fast_slow, arms.frozen_text)
+        for drawing in _drawings(result, result.frozen_text_claims, pair):
+            name = drawing.name.replace("claim", "frozen-text", 1)
+            if name in FROZEN_TEXT_FIGURES:
+                title = f"Against {label(arms.frozen_text)}: {drawing.title}"
+                drawings.append(replace(drawing, name=name, title=title))
+    return tuple(drawings)
 
 
-def _drawn(result: Result, claims: Sequence[Claim], arms: tuple[str, str]) -> list[Drawing]:
+def _drawings(result: Result, claims: Sequence[Claim], arms: tuple[str, str]) -> list[Drawing]:
     """A figure for every one of `claims`, which compare these two arms."""
     sides = tuple([run for run in result.records if run.arm == arm] for arm in arms)
     makers: dict[str, Callable[[Claim], Drawing | None]] = {
@@ -65,20 +61,20 @@ def _drawn(result: Result, claims: Sequence[Claim], arms: tuple[str, str]) -> li
         "plasticity": lambda claim: _plasticity(claim, sides),
         "continued_acquisition": lambda claim: _acquisition(claim, sides),
     }
-    made = [makers[claim.name](claim) for claim in claims]
-    return [drawing for drawing in made if drawing is not None]
+    drawings = [makers[claim.name](claim) for claim in claims]
+    return [drawing for drawing in drawings if drawing is not None]
 
 
 def _draw(
-    claim: Claim, what: str, paint: "Callable[[Figure], None]", height: float = 2.9
+    claim: Claim, caption: str, paint: "Callable[[Figure], None]", height: float = 2.9
 ) -> Drawing:
     name = f"claim-{claim.name.replace('_', '-')}"
-    return draw(name, f"{claim.statement} {claim.answer}", what, paint, height=height)
+    return draw(name, f"{claim.statement} {claim.answer}", caption, paint, height=height)
 
 
 def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing | None:
     """Score against slow rollouts, a panel per task, a line per seed."""
-    tasks = list(dict.fromkeys(t for runs in sides for run in runs for t in run.matrix.stages))
+    tasks = list(dict.fromkeys(t for runs in sides for run in runs for t in run.stages))
     if not all(sides):
         return None
 
@@ -86,13 +82,13 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
         panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
         for panel, task in zip(panels, tasks, strict=True):
             for number, runs in enumerate(sides):
-                for at, run in enumerate(_with(runs, task)):
-                    curve = run.curves[run.matrix.stages.index(task)]
+                for index, run in enumerate(run for run in runs if task in run.stages):
+                    curve = run.curves[run.stages.index(task)]
                     if not curve:
                         continue
                     x, y = [point.slow for point in curve], _means(curve)
-                    named = label(run.arm) if at == 0 and task == tasks[0] else None
-                    panel.plot(x, y, lw=1.1, alpha=0.8, label=named, **series(number))
+                    name = label(run.arm) if index == 0 and task == tasks[0] else None
+                    panel.plot(x, y, lw=1.1, alpha=0.8, label=name, **series(number))
             panel.set_title(label(task), fontsize=7.5)
             score_axis(panel, "test score" if task == tasks[0] else "")
         figure.supxlabel("slow rollouts in the task's stage", fontsize=8.5)
@@ -108,7 +104,7 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
 
 def _scores(claim: Claim, result: Result) -> Drawing | None:
     """Average score at the end, by arm, with its interval and every seed."""
-    trained = {task for run in result.records for task in run.matrix.stages}
+    trained = {task for run in result.records for task in run.stages}
     arms = [a for a in result.arms if a.runs and set(a.tasks) == trained]
     if not arms:
         return None
@@ -119,13 +115,13 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
             runs = [run for run in result.records if run.arm == arm.arm]
             for run in runs:
                 axes.plot(_average(run), row, "o", ms=3, alpha=0.5, color=series(5)["color"])
-            found = arm.metrics["average_accuracy"]
-            if isinstance(found, str):
+            estimate = arm.metrics["average_accuracy"]
+            if isinstance(estimate, str):
                 continue
             colour = series(_number(arm.arm, result))["color"]
-            if found.low is not None and found.high is not None:
-                axes.plot([max(0, found.low), min(1, found.high)], [row, row], color=colour)
-            axes.plot(found.mean, row, "D", color=colour)
+            if estimate.low is not None and estimate.high is not None:
+                axes.plot([max(0, estimate.low), min(1, estimate.high)], [row, row], color=colour)
+            axes.plot(estimate.mean, row, "D", color=colour)
         axes.set_yticks(range(len(arms)), [label(arm.arm) for arm in arms])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
@@ -142,26 +138,26 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
 
 def _kl(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing | None:
     """Score against KL to the base, a point per task, row and seed."""
-    found = [
+    by_side = [
         [
             point
             for run in runs
-            for task in dict.fromkeys(run.matrix.stages)
+            for task in dict.fromkeys(run.stages)
             for point in kl_points(run, task)
         ]
         for runs in sides
     ]
-    if not all(found):
+    if not all(by_side):
         return None
 
     def paint(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        for number, (runs, points) in enumerate(zip(sides, found, strict=True)):
+        for number, (runs, points) in enumerate(zip(sides, by_side, strict=True)):
             scores, divergences = zip(*points, strict=True)
             look = series(number) | {"ls": "none", "alpha": 0.7}
             axes.plot(divergences, scores, label=label(runs[0].arm), **look)
         axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
-        axes.set_xlim(left=min(0.0, *(kl for points in found for _, kl in points)))
+        axes.set_xlim(left=min(0.0, *(kl for points in by_side for _, kl in points)))
         axes.grid(visible=True, axis="x")
         score_axis(axes, "test score")
         legend(axes)
@@ -184,11 +180,11 @@ def _plasticity(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
         axes = figure.add_subplot()
         for number, (runs, probe) in enumerate(zip(sides, probes, strict=True)):
             if probe is not None:
-                at, look = probe.base[0].at, series(number)
-                axes.plot(at, _mean(probe.tuned), label=f"after {label(runs[0].arm)}", **look)
+                counts, look = probe.base[0].counts, series(number)
+                axes.plot(counts, _mean(probe.tuned), label=f"after {label(runs[0].arm)}", **look)
         probe = next(probe for probe in probes if probe is not None)
         base = series(5) | {"ls": "--"}
-        axes.plot(probe.base[0].at, _mean(probe.base), label="from the base", **base)
+        axes.plot(probe.base[0].counts, _mean(probe.base), label="from the base", **base)
         axes.set_xlabel("updates on the probe's task")
         score_axis(axes, "validation score")
         legend(axes)
@@ -205,21 +201,17 @@ def _acquisition(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing 
         axes = figure.add_subplot()
         for number, runs in enumerate(sides):
             width = max(run.matrix.num_stages for run in runs)
-            for at, run in enumerate(runs):
+            for index, run in enumerate(runs):
                 learned = [fmean(values.values()) for values in learned_scores(run).values()]
-                named = label(run.arm) if at == 0 else None
+                name = label(run.arm) if index == 0 else None
                 positions = range(1, len(learned) + 1)
-                axes.plot(positions, learned, lw=0.9, alpha=0.8, label=named, **series(number))
+                axes.plot(positions, learned, lw=0.9, alpha=0.8, label=name, **series(number))
             axes.set_xticks(range(1, width + 1))
         axes.set_xlabel("position of the task in the sequence")
         score_axis(axes, "score when learned")
         legend(axes)
 
     return _draw(claim, "Test score right after each task's own stage, a line per seed.", paint)
-
-
-def _with(runs: Sequence[RunRecord], task: str) -> list[RunRecord]:
-    return [run for run in runs if task in run.matrix.stages]
 
 
 def _means(curve: Sequence[Point]) -> list[float]:
@@ -237,6 +229,6 @@ def _average(run: RunRecord) -> float:
 
 
 def _number(arm: str, result: Result) -> int:
-    named = result.config.claims
-    assert named is not None
-    return {named.fast_slow: 0, named.slow_only: 1}.get(arm, 2)
+    claims = result.config.claims
+    assert claims is not None
+    return {claims.fast_slow: 0, claims.slow_only: 1}.get(arm, 2)

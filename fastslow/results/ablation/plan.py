@@ -1,4 +1,4 @@
-"""From an ablation file to its runs, every one of them checked, and what became of them so far.
+"""From an ablation file to its runs, every one of them checked, and their progress so far.
 
 Every run is an ordinary one with a configuration of its own; nothing here starts any.
 """
@@ -14,15 +14,15 @@ from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
 from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
-from fastslow.config.loading.validate import validate
-from fastslow.config.loading.yaml_nodes import Mistake, Node, refuse
+from fastslow.config.loading.validate import require
+from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
 from fastslow.results.render.layout import Table, Text
 
-Status: TypeAlias = Literal["finished", "broken", "running", "missing"]
+RunState: TypeAlias = Literal["finished", "broken", "running", "missing"]
 """Of a planned run: its folder says finished; it has a folder and nobody writes to it; another
 process does; there is none of this configuration."""
 
@@ -53,10 +53,10 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What there is of a planned run."""
+class RunStatus:
+    """Progress of a planned run."""
 
-    status: Status
+    state: RunState
     path: Path | None
     """Its folder; None when it is missing."""
     others: tuple[str, ...]
@@ -76,28 +76,29 @@ class Plan:
         """The ablation's folder; its runs lie in it."""
         return Path(self.runs[0].config.runs_dir)
 
-    def find(self, run: PlannedRun) -> Found:
-        """What there is of `run` in the ablation's folder: a finished one before a broken one."""
-        found, others = [], []
+    def status_of(self, run: PlannedRun) -> RunStatus:
+        """Progress of `run` in the ablation's folder: a finished folder before a broken one."""
+        folders: dict[RunState, Path] = {}
+        others = []
         for path, card in cards(self.folder, run.name):
             if _is_of(run, path, card):
-                found.append((_status(path), path))
+                folders.setdefault(_state(path), path)
             else:
                 others.append(str(card.get("config_hash")))
-        for status in ("running", "finished", "broken"):
-            for one, path in found:
-                if one == status:
-                    return Found(one, path, tuple(others))
-        return Found("missing", None, tuple(others))
+        states: tuple[RunState, ...] = ("running", "finished", "broken")
+        for state in states:
+            if state in folders:
+                return RunStatus(state, folders[state], tuple(others))
+        return RunStatus("missing", None, tuple(others))
 
     def finished(self) -> dict[str, Path]:
         """Folders of the finished runs, by name."""
-        found = {run.name: self.find(run) for run in self.runs}
-        return {n: one.path for n, one in found.items() if one.status == "finished" and one.path}
+        statuses = {run.name: self.status_of(run) for run in self.runs}
+        return {name: s.path for name, s in statuses.items() if s.state == "finished" and s.path}
 
 
 def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run folders of that name in `folder`, newest first, with what their run.json says."""
+    """Run folders of that name in `folder`, newest first, with the content of their run.json."""
     for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
         try:
             card = read_json(path)
@@ -121,37 +122,37 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
 
     Args:
         file: The ablation file.
-        overrides: `key=value` texts; keys of an ablation change it, others every run. What an arm
-            says itself wins over them.
+        overrides: `key=value` texts; keys of an ablation change it, others every run. A key that an
+            arm sets itself wins over them.
 
     Raises:
         ConfigError: One line for every mistake, as in `load_config`.
     """
-    own = [text for text in overrides if _first_key(text) in OWN_KEYS]
-    others = [text for text in overrides if text not in own]
+    of_ablation = [text for text in overrides if _first_key(text) in OWN_KEYS]
+    others = [text for text in overrides if text not in of_ablation]
     for text in others:
         if _first_key(text) in GIVEN:
             raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
-    tree = read_layers((file,), own).root
-    mistakes: list[Mistake] = []
-    config = validate(AblationConfig, tree, mistakes)
-    refuse(mistakes)
-    assert config is not None, "a file without mistakes is valid"
-    loaded = _load_arms(config, tree, others)
-    base = load_layers(_laid(config, tree, others, None), others)
-    _check_orders(config, tree, base.config)
+    tree = read_layers((file,), of_ablation).root
+    config = require(AblationConfig, tree)
+    base = _base(config, tree, others)
+    loaded = _load_arms(config, tree, base, others)
+    _check_orders(config, tree, load_layers(base, others).config)
     return Plan(config, tuple(_runs(config, tree, {n: a.config for n, a in loaded.items()})))
 
 
 def _load_arms(
-    config: AblationConfig, tree: Node, overrides: Sequence[str]
+    config: AblationConfig, tree: Node, base: Layers, overrides: Sequence[str]
 ) -> dict[str, LoadedConfig]:
     """Check every arm; a mistake that only some arms make names them."""
     loaded: dict[str, LoadedConfig] = {}
     wrong: dict[str, list[str]] = defaultdict(list)
     for arm in config.arms:
+        over = tree.find(("arms", arm))
+        assert over is not None, "the arms are what is written"
         try:
-            loaded[arm] = load_layers(_laid(config, tree, overrides, arm), overrides)
+            layers = Layers(merge(base.root, over), base.texts)
+            loaded[arm] = load_layers(layers, overrides)
         except ConfigError as error:
             for line in str(error).splitlines():
                 wrong[line].append(arm)
@@ -164,18 +165,13 @@ def _load_arms(
     return loaded
 
 
-def _laid(config: AblationConfig, tree: Node, overrides: Sequence[str], arm: str | None) -> Layers:
-    """Base, common part, overrides and arm, later ones over earlier ones."""
+def _base(config: AblationConfig, tree: Node, overrides: Sequence[str]) -> Layers:
+    """What every arm is laid over: the base, `common` and the overrides, in this order."""
     origin = tree.origin_of(("base",))
     folder = Path() if origin.is_override else Path(origin.file).parent
     layers = read_layers((folder / config.base,), ())
     root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
-    root = lay_overrides(root, overrides)
-    if arm is not None:
-        over = tree.find(("arms", arm))
-        assert over is not None
-        root = merge(root, over)
-    return Layers(root, layers.texts)
+    return Layers(lay_overrides(root, overrides), layers.texts)
 
 
 def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
@@ -256,7 +252,7 @@ def _hash_now(path: Path) -> str | None:
         return None
 
 
-def _status(path: Path) -> Status:
+def _state(path: Path) -> RunState:
     try:
         state = read_state(path)
     except (OSError, ValueError):
@@ -276,22 +272,21 @@ def plan_table(plan: Plan) -> Table:
     most = max(cost.slow_rollouts + cost.fast_rollouts for cost in costs.values())
     rows, changed, minutes = [], [], 0.0
     for arm, cost in costs.items():
-        runs = [run for run in plan.runs if run.arm == arm]
-        found = {run.name: plan.find(run) for run in runs}
-        states = Counter(one.status for one in found.values())
-        minutes += (len(runs) - states["finished"]) * (cost.minutes or 0.0)
+        statuses = {run.name: plan.status_of(run) for run in plan.runs if run.arm == arm}
+        states = Counter(status.state for status in statuses.values())
+        minutes += (len(statuses) - states["finished"]) * (cost.minutes or 0.0)
         changed += [
-            f"{name} (was {', '.join(one.others)})"
-            for name, one in found.items()
-            if one.others and one.status == "missing"
+            f"{name} (was {', '.join(status.others)})"
+            for name, status in statuses.items()
+            if status.others and status.state == "missing"
         ]
         total = cost.slow_rollouts + cost.fast_rollouts
+        begun = states["broken"] + states["running"]
+        counts = (len(statuses), states["finished"], begun, states["missing"])
         rows.append(
             (
                 Text(arm),
-                *(Text(str(n)) for n in (len(runs), states["finished"])),
-                Text(str(states["broken"] + states["running"])),
-                Text(str(states["missing"])),
+                *(Text(str(n)) for n in counts),
                 *(Text(f"{n:,}") for n in (cost.fast_rollouts, cost.slow_rollouts, total)),
                 Text(f"{total / most:.2f}" if most else "-"),
                 Text(f"{cost.optimizer_steps:,}"),
@@ -303,10 +298,10 @@ def plan_table(plan: Plan) -> Table:
         "Budget of one run: rollouts that train or evolve, as `fastslow check` counts them; arms "
         "with equal totals spend the same. Share: of the largest. Those that stop early spend less."
     )
-    known = all(cost.minutes is not None for cost in costs.values())
-    note += f" To do: about {minutes:.0f} minutes, one run at a time." if known else ""
+    if all(cost.minutes is not None for cost in costs.values()):
+        note += f" To do: about {minutes:.0f} minutes, one run at a time."
     if changed:
-        note += f" Run before with another configuration, so run anew: {'; '.join(changed)}."
+        note += f" Run before with another configuration, so run again: {'; '.join(changed)}."
     return Table(
         f"Plan of {plan.config.name}",
         (*header, "fast rollouts", "slow rollouts", "total", "share", "updates", "minutes"),

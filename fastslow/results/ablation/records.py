@@ -1,6 +1,6 @@
-"""What the finished runs of an ablation measured, as plain data for statistics and claims.
+"""The measurements of an ablation's finished runs, as plain data for statistics and claims.
 
-Reads run folders and nothing else; what it makes has no paths, clocks or machines in it.
+Reads run folders and nothing else; its records have no paths, clocks or machines in them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
-from fastslow.records.events import CycleEvent, DriftEvent, Event, ScoreRow, ShrinkEvent, TextEvent
+from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
@@ -24,9 +24,9 @@ class Point:
     slow: int
     """Rollouts of the slow channel in the stage until then."""
     total: int
-    """Of both channels; choosing the text to deploy, which follows, is not in it."""
+    """Of both channels; choosing the prompt to deploy, which follows, is not in it."""
     scores: ExampleScores
-    """Under the best text so far, by example."""
+    """Under the best prompt so far, by example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,14 @@ class RunRecord:
     rollouts: Mapping[str, int]
     """Completions of the whole run, by `fast` and `slow`."""
     kl: Mapping[tuple[int, str], float]
-    """`kl_fst` under the deployed text, by row and task."""
+    """`kl_fst` under the deployed prompt, by row and task."""
     probe: Probe | None
     """Of the last row's weights; None where none was made."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The task of each stage, in training order."""
+        return self.matrix.stages
 
 
 def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
@@ -73,13 +78,13 @@ def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
     return records
 
 
-def _require_one_version(path: Path, scores: Sequence[ScoreRow], known: dict[str, str]) -> None:
-    """Refuse scores of another version than `known` has; new tasks are added to it."""
+def _require_one_version(path: Path, scores: Sequence[ScoreRow], versions: dict[str, str]) -> None:
+    """Refuse scores of another version than `versions` has; new tasks are added to it."""
     for sample in (row.sample for row in scores):
-        if known.setdefault(sample.task, sample.version) != sample.version:
+        if versions.setdefault(sample.task, sample.version) != sample.version:
             raise EvaluationError(
                 f"{path}: scored task {sample.task!r} as {sample.version}, other runs of the "
-                f"ablation as {known[sample.task]}. Scores of two versions cannot be compared: "
+                f"ablation as {versions[sample.task]}. Scores of two versions cannot be compared: "
                 "remove the folders of the older runs, and run the ablation again."
             )
 
@@ -126,14 +131,14 @@ def _curves(
         spent = [e for e in events if isinstance(e, CycleEvent) and e.stage == index]
         start = cells[index, task]
         points = [Point(0, 0, start)] if start else []
-        done = sorted({event.cycle for event in spent})
-        for cycle in done:
+        cycles = sorted({event.cycle for event in spent})
+        for cycle in cycles:
             until = [event.rollouts for event in spent if event.cycle <= cycle]
-            is_last = cycle == done[-1]
+            is_last = cycle == cycles[-1]
             scores = cells[index + 1, task] if is_last else within.get((index + 1, cycle))
             if scores:
-                slow = sum(drawn.get("slow", 0) for drawn in until)
-                total = sum(sum(drawn.values()) for drawn in until)
+                slow = sum(counts.get("slow", 0) for counts in until)
+                total = sum(sum(counts.values()) for counts in until)
                 points.append(Point(slow, total, scores))
         curves.append(tuple(points))
     return tuple(curves)
@@ -147,7 +152,7 @@ def _rollouts(events: Sequence[Event]) -> dict[str, int]:
                 total[channel] += count
         elif isinstance(event, TextEvent):
             total["fast"] += event.rollouts
-        elif isinstance(event, ShrinkEvent):
+        elif isinstance(event, RemedyEvent):
             total["slow"] += event.rollouts
     return total
 

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,25 @@ def records_jsonl(result: Result) -> str:
         "planned": {arm.arm: arm.planned for arm in result.arms},
         "missing": list(result.missing),
     }
-    lines = [head, *map(_plain, result.records)]
+    lines = [head, *map(plain_record, result.records)]
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
 def read_records_file(path: Path) -> Result:
-    """What an ablation says, from its records.jsonl alone.
+    """The result of an ablation, from its records.jsonl alone.
 
     Raises:
         CheckpointError: A line is damaged or of another version; names it.
     """
     with _naming(path, 1):
-        first, *others = path.read_text(encoding="utf-8").splitlines()
+        first, *rest = path.read_text(encoding="utf-8").splitlines()
         head = json.loads(first)
         if head["records_version"] != RECORDS_VERSION:
             raise ValueError(f"records_version {head['records_version']}")
         config = AblationConfig.model_validate(head["config"])
         planned, missing = Counter(head["planned"]), tuple(head["missing"])
     records = []
-    for number, line in enumerate(others, start=2):
+    for number, line in enumerate(rest, start=2):
         with _naming(path, number):
             records.append(_record(json.loads(line)))
     return make_result(config, records, planned, missing)
@@ -64,11 +63,12 @@ def _naming(path: Path, line: int) -> Iterator[None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, FastSlowError) as error:
         raise CheckpointError(
             f"{path}:{line}: not a line of records of version {RECORDS_VERSION}, got {error}. "
-            "Run `fastslow ablate` again where the runs are; it writes the file anew."
+            "Run `fastslow ablate` again where the runs are; it writes the file again."
         ) from error
 
 
-def _plain(run: RunRecord) -> dict[str, Any]:
+def plain_record(run: RunRecord) -> dict[str, Any]:
+    """A run as plain data: a line of records.jsonl."""
     return {
         "arm": run.arm,
         "seed": run.seed,
@@ -82,8 +82,16 @@ def _plain(run: RunRecord) -> dict[str, Any]:
         "cells": [[row, task, dict(scores)] for (row, task), scores in run.cells.items()],
         "curves": [[[p.slow, p.total, dict(p.scores)] for p in curve] for curve in run.curves],
         "kl_fst": [[row, task, value] for (row, task), value in run.kl.items()],
-        "probe": None if run.probe is None else asdict(run.probe),
+        "probe": None if run.probe is None else _plain_probe(run.probe),
     }
+
+
+def _plain_probe(probe: Probe) -> dict[str, Any]:
+    sides = {
+        side: [{"unit": c.unit, "at": c.counts, "scores": c.scores} for c in curves]
+        for side, curves in (("tuned", probe.tuned), ("base", probe.base))
+    }
+    return sides | {"adapter": probe.adapter}
 
 
 def _record(line: Mapping[str, Any]) -> RunRecord:
@@ -107,11 +115,11 @@ def _record(line: Mapping[str, Any]) -> RunRecord:
 def _probe(plain: Mapping[str, Any] | None) -> Probe | None:
     if plain is None:
         return None
-
-    def curves(side: str) -> tuple[LearningCurve, ...]:
-        return tuple(
+    tuned, base = (
+        tuple(
             LearningCurve(c["unit"], tuple(c["at"]), tuple(map(tuple, c["scores"])))
             for c in plain[side]
         )
-
-    return Probe(curves("tuned"), curves("base"), plain["adapter"])
+        for side in ("tuned", "base")
+    )
+    return Probe(tuned, base, plain["adapter"])

@@ -1,4 +1,4 @@
-"""All that an ablation says: from records to summaries, differences and claims."""
+"""The result of an ablation: from records to summaries, differences and claims."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,12 @@ from fastslow.config.ablation import AblationConfig
 from fastslow.results.ablation.claims import Claim, put_to_the_test
 from fastslow.results.ablation.plan import Plan
 from fastslow.results.ablation.records import RunRecord, read_records
-from fastslow.results.ablation.statistics import ArmSummary, Difference, arm_summaries, differences
+from fastslow.results.ablation.statistics import (
+    ArmDifference,
+    ArmSummary,
+    arm_summaries,
+    differences,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Result:
     missing: tuple[str, ...]
     """Names of runs that are not finished."""
     arms: tuple[ArmSummary, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[ArmDifference, ...]
     """The arm of both channels, or else the first one, minus every other."""
     claims: tuple[Claim, ...]
     """Empty where the file names no arms for them."""
@@ -29,7 +34,7 @@ class Result:
 
 
 def read_result(plan: Plan) -> Result:
-    """Compute what the finished runs of a plan say; they are found by name and configuration.
+    """Compute the result of the finished runs of a plan, found by name and configuration.
 
     Raises:
         CheckpointError: A record is damaged.

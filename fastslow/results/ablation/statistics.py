@@ -6,16 +6,17 @@ that lacks one of them does not count, since its mean would be of something else
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeAlias
 
 from fastslow.config.ablation import ReferencesConfig
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import Reference
+from fastslow.measure.scores.per_example import PER_EXAMPLE, final_scores
 from fastslow.measure.stats.over_seeds import (
-    Estimate,
+    ByTask,
+    SeedEstimate,
     average,
     difference,
     over_seeds_alone,
@@ -23,54 +24,6 @@ from fastslow.measure.stats.over_seeds import (
 )
 from fastslow.measure.stats.significance import holm
 from fastslow.results.ablation.records import RunRecord
-
-Examples: TypeAlias = dict[str, dict[str, float]]
-"""Task to example to value."""
-
-
-def final_scores(run: RunRecord) -> Examples:
-    """Score of every trained task in the last row: its mean is `average_accuracy`."""
-    last = run.matrix.num_stages
-    tasks = dict.fromkeys(run.matrix.stages)
-    return _of_all(tasks, {task: dict(run.cells[last, task]) for task in tasks})
-
-
-def learned_scores(run: RunRecord) -> Examples:
-    """Score of every task right after its stage: its mean is `learning_accuracy`.
-
-    Nothing where a task was visited twice.
-    """
-    stages = run.matrix.stages
-    if len(set(stages)) < len(stages):
-        return {}
-    learned = {task: dict(run.cells[i, task]) for i, task in enumerate(stages, start=1)}
-    return _of_all(stages, learned)
-
-
-def changes(run: RunRecord) -> Examples:
-    """Last row minus the row it was learned in, of all but the last task: `bwt_gem`."""
-    return _of_all(run.matrix.stages[:-1], difference(final_scores(run), learned_scores(run)))
-
-
-def later_gains(run: RunRecord) -> Examples:
-    """What was gained over the base in the stage of each task but the first."""
-    later = run.matrix.stages[1:]
-    base = {task: run.cells[0, task] for task in later}
-    return _of_all(later, difference(learned_scores(run), base))
-
-
-def _of_all(tasks: Iterable[str], found: Examples) -> Examples:
-    """What was found of these tasks; nothing where one of them is missing."""
-    kept = {task: found.get(task, {}) for task in tasks}
-    return kept if all(kept.values()) else {}
-
-
-COMPARED: Mapping[str, Callable[[RunRecord], Examples]] = {
-    "average_accuracy": final_scores,
-    "learning_accuracy": learned_scores,
-    "bwt_gem": changes,
-}
-"""Metrics that are means over tasks of means over examples, by which arms are compared."""
 
 NOTHING_SHARED = "not measured, or its formula needs other stages than these"
 NO_RUN = "no seed is finished"
@@ -91,22 +44,22 @@ class ArmSummary:
     """Runs that are finished."""
     tasks: tuple[str, ...]
     """Tasks it was trained on."""
-    metrics: Mapping[str, Estimate | str]
+    metrics: Mapping[str, SeedEstimate | str]
     """By name, an estimate or the reason why there is none."""
     rollouts: Mapping[str, float]
     """Mean over runs, by `fast`, `slow` and `total`; empty without a run."""
-    kl: Estimate | str
+    kl: SeedEstimate | str
     """Mean `kl_fst` over trained tasks in the last row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ArmDifference:
     """One arm minus another in one metric, paired."""
 
     metric: str
     arm: str
     minus: str
-    estimate: Estimate | str
+    estimate: SeedEstimate | str
     """Or the reason why there is none."""
     holm: float | None
     """Sign-flip p-value adjusted for all differences of the ablation; None without one."""
@@ -131,55 +84,57 @@ def arm_summaries(
 def _summary(
     arm: str,
     planned: int,
-    own: Sequence[RunRecord],
+    runs: Sequence[RunRecord],
     records: Sequence[RunRecord],
     references: ReferencesConfig,
 ) -> ArmSummary:
-    metrics: dict[str, Estimate | str] = {name: mean_of(own, of) for name, of in COMPARED.items()}
+    metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
     for name in SEED_METRICS:
-        metrics[name] = _seed_metric(own, name, records, references)
-    spent = {name: fmean(r.rollouts[name] for r in own) for name in ("fast", "slow") if own}
+        metrics[name] = _seed_metric(runs, name, records, references)
+    rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow") if runs}
     return ArmSummary(
         arm=arm,
         planned=planned,
-        runs=len(own),
-        tasks=tuple(dict.fromkeys(own[0].matrix.stages)) if own else (),
+        runs=len(runs),
+        tasks=tuple(dict.fromkeys(runs[0].stages)) if runs else (),
         metrics=metrics,
-        rollouts=spent | {"total": sum(spent.values())} if own else {},
-        kl=_kl(own),
+        rollouts=rollouts | {"total": sum(rollouts.values())} if runs else {},
+        kl=_kl(runs),
     )
 
 
-def mean_of(runs: Sequence[RunRecord], of: Callable[[RunRecord], Examples]) -> Estimate | str:
-    """Mean over seeds of what `of` takes from each run, or why there is none."""
-    return _estimate([(run.seed, of(run)) for run in complete(runs)], NO_RUN)
+def mean_of(
+    runs: Sequence[RunRecord], values_of: Callable[[RunRecord], ByTask]
+) -> SeedEstimate | str:
+    """Mean over seeds of the values that `values_of` takes from each run, or why there is none."""
+    return _estimate([(run.seed, values_of(run)) for run in complete(runs)], NO_RUN)
 
 
 def compare(
     treated: Sequence[RunRecord],
     control: Sequence[RunRecord],
-    of: Callable[[RunRecord], Examples],
-) -> Estimate | str:
-    """Mean of `of` in one arm minus another, paired by seed, order and example.
+    values_of: Callable[[RunRecord], ByTask],
+) -> SeedEstimate | str:
+    """Mean of `values_of` in one arm minus another, paired by seed, order and example.
 
     Args:
         treated: Finished runs of the one arm.
         control: Of the other.
-        of: Values of one run.
+        values_of: Takes the values of one run.
 
     Returns:
         The reason where no runs or not the same tasks are shared.
     """
-    found: list[tuple[int, Examples]] = []
-    for one, other in pairs(treated, control):
-        if set(one.matrix.stages) != set(other.matrix.stages):
+    values: list[tuple[int, ByTask]] = []
+    for run, partner in pairs(treated, control):
+        if set(run.stages) != set(partner.stages):
             return OTHER_TASKS
-        after, before = of(one), of(other)
+        after, before = values_of(run), values_of(partner)
         paired = difference(after, before)
         if after and before and not after.keys() == before.keys() == paired.keys():
             return "means over other tasks or other examples"
-        found.append((one.seed, paired))
-    return _estimate(found, "no seed is finished in both arms")
+        values.append((run.seed, paired))
+    return _estimate(values, "no seed is finished in both arms")
 
 
 def pairs(
@@ -187,17 +142,18 @@ def pairs(
 ) -> list[tuple[RunRecord, RunRecord]]:
     """Runs of two arms under the same seed and order, of seeds that have every order.
 
-    An arm with stages of its own has one run a seed, which stands beside each order of the other.
+    An arm with stages of its own has one run a seed, the partner of each order of the other arm.
     """
-    found = [
-        (one, other)
-        for one in treated
-        for other in control
-        if one.seed == other.seed and (one.order == other.order or None in (one.order, other.order))
+    matches = [
+        (run, partner)
+        for run in treated
+        for partner in control
+        if run.seed == partner.seed
+        and (run.order == partner.order or None in (run.order, partner.order))
     ]
-    orders = {one.order or other.order for one, other in found}
-    counts = Counter(one.seed for one, _ in found)
-    return [pair for pair in found if counts[pair[0].seed] == len(orders)]
+    orders = {run.order or partner.order for run, partner in matches}
+    counts = Counter(run.seed for run, _ in matches)
+    return [pair for pair in matches if counts[pair[0].seed] == len(orders)]
 
 
 def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -208,58 +164,66 @@ def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if of_seed[run.seed] == orders]
 
 
-def _estimate(found: Sequence[tuple[int, Examples]], why_none: str) -> Estimate | str:
+def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstimate | str:
     """Mean over seeds of the mean over orders, or why there is none."""
-    by_seed: dict[int, list[Examples]] = {}
-    for seed, values in found:
-        by_seed.setdefault(seed, []).append(values)
+    by_seed: dict[int, list[ByTask]] = {}
+    for seed, by_task in values:
+        by_seed.setdefault(seed, []).append(by_task)
     if not by_seed:
         return why_none
-    if not all(values for _, values in found):
+    if not all(by_task for _, by_task in values):
         return NOTHING_SHARED
-    return over_seeds_and_examples({seed: average(of) for seed, of in by_seed.items()})
+    return over_seeds_and_examples({seed: average(orders) for seed, orders in by_seed.items()})
 
 
-def differences(records: Sequence[RunRecord], arm: str, others: Sequence[str]) -> list[Difference]:
-    """`arm` minus each of the others in every metric of `COMPARED`, Holm over all of them."""
+def differences(
+    records: Sequence[RunRecord], arm: str, others: Sequence[str]
+) -> list[ArmDifference]:
+    """`arm` minus each of the others in every metric of `PER_EXAMPLE`, Holm over all of them."""
     by_arm = {name: [r for r in records if r.arm == name] for name in (arm, *others)}
-    found = {
-        (metric, other): compare(by_arm[arm], by_arm[other], of)
-        for other in others
-        for metric, of in COMPARED.items()
+    estimates = {
+        (metric, minus): compare(by_arm[arm], by_arm[minus], values_of)
+        for minus in others
+        for metric, values_of in PER_EXAMPLE.items()
     }
-    tested = {
-        f"{metric} {other}": estimate.test.p_value
-        for (metric, other), estimate in found.items()
-        if not isinstance(estimate, str) and estimate.test is not None
-    }
-    adjusted = holm(tested)
+    adjusted = holm(
+        {
+            f"{metric} {minus}": estimate.test.p_value
+            for (metric, minus), estimate in estimates.items()
+            if not isinstance(estimate, str) and estimate.test is not None
+        }
+    )
     return [
-        Difference(metric, arm, other, estimate, adjusted.get(f"{metric} {other}"))
-        for (metric, other), estimate in found.items()
+        ArmDifference(metric, arm, minus, estimate, adjusted.get(f"{metric} {minus}"))
+        for (metric, minus), estimate in estimates.items()
     ]
 
 
 def _seed_metric(
-    own: Sequence[RunRecord],
+    runs: Sequence[RunRecord],
     name: str,
     records: Sequence[RunRecord],
     references: ReferencesConfig,
-) -> Estimate | str:
-    """A metric that is no mean over examples, mean over seeds; reference runs of the same seed."""
-    if any(run.arm in reference_arms(name, references) for run in own):
+) -> SeedEstimate | str:
+    """A metric that is not a mean over examples, mean over seeds; references of the same seed."""
+    if any(run.arm in reference_arms(name, references) for run in runs):
         return OWN_REFERENCE
     values: dict[int, list[float]] = {}
-    for run in complete(own):
+    for run in complete(runs):
         kind = "isolated" if name == "fwt_isolated" else None
         reference = reference_of(records, references, run.seed, kind)
         metric = final_metrics(run.matrix, noise_floor=run.noise_floor, reference=reference)[name]
         if metric.value is None:
             return metric.reason or "undefined"
         values.setdefault(run.seed, []).append(metric.value)
+    return _over_seeds(values)
+
+
+def _over_seeds(values: Mapping[int, Sequence[float]]) -> SeedEstimate | str:
+    """Mean over seeds of the mean over orders."""
     if not values:
         return NO_RUN
-    return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})
+    return over_seeds_alone({seed: fmean(orders) for seed, orders in values.items()})
 
 
 def reference_arms(metric: str, references: ReferencesConfig) -> Sequence[str]:
@@ -287,8 +251,8 @@ def reference_of(
     runs = {run.arm: run for run in records if run.seed == seed}
     if kind is None and references.joint is not None:
         joint = runs.get(references.joint)
-        return Reference("joint", _means(final_scores(joint))) if joint else None
-    means = {arm: _means(final_scores(run)) for arm, run in runs.items()}
+        return Reference("joint", _task_means(joint)) if joint else None
+    means = {arm: _task_means(run) for arm, run in runs.items()}
     scores = {
         task: means[arm][task]
         for task, arm in references.isolated.items()
@@ -297,19 +261,17 @@ def reference_of(
     return Reference("isolated", scores) if scores else None
 
 
-def _means(found: Examples) -> dict[str, float]:
-    return {task: fmean(values.values()) for task, values in found.items() if values}
+def _task_means(run: RunRecord) -> dict[str, float]:
+    return {task: fmean(scores.values()) for task, scores in final_scores(run).items() if scores}
 
 
-def _kl(own: Sequence[RunRecord]) -> Estimate | str:
+def _kl(runs: Sequence[RunRecord]) -> SeedEstimate | str:
     values: dict[int, list[float]] = {}
-    for run in complete(own):
+    for run in complete(runs):
         last = run.matrix.num_stages
-        found = [run.kl.get((last, task)) for task in dict.fromkeys(run.matrix.stages)]
-        known = [kl for kl in found if kl is not None]
-        if len(known) < len(found):
+        measured = [run.kl.get((last, task)) for task in dict.fromkeys(run.stages)]
+        divergences = [kl for kl in measured if kl is not None]
+        if len(divergences) < len(measured):
             return "not measured"
-        values.setdefault(run.seed, []).append(fmean(known))
-    if not values:
-        return NO_RUN
-    return over_seeds_alone({seed: fmean(found) for seed, found in values.items()})
+        values.setdefault(run.seed, []).append(fmean(divergences))
+    return _over_seeds(values)

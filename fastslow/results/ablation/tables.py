@@ -1,27 +1,33 @@
-"""What an ablation says, as tables."""
+"""The result of an ablation as tables."""
 
 from collections.abc import Sequence
 
-from fastslow.measure.stats.over_seeds import Estimate
+from fastslow.measure.stats.over_seeds import SeedEstimate
+from fastslow.measure.stats.significance import SignFlip
 from fastslow.results.ablation.claims import Claim
 from fastslow.results.ablation.result import Result
-from fastslow.results.ablation.statistics import OTHER_TASKS, ArmSummary, Difference
+from fastslow.results.ablation.statistics import (
+    OTHER_TASKS,
+    SEED_METRICS,
+    ArmDifference,
+    ArmSummary,
+)
 from fastslow.results.render.layout import Table, Text
 
 
 def tables(result: Result) -> list[Table]:
     """All tables in reading order."""
-    made = [
+    candidates = [
         _claims("Claims of Fast-Slow Training", result.claims),
         _frozen_text_claims(result),
         _arms(result),
         _references(result),
         _differences(result.differences),
     ]
-    return [table for table in made if table.rows]
+    return [table for table in candidates if table.rows]
 
 
-def shown(estimate: Estimate | str, digits: int = 2, *, sign: bool = False) -> Text:
+def estimate_text(estimate: SeedEstimate | str, digits: int = 2, *, sign: bool = False) -> Text:
     """A mean with its spread over seeds and its interval, or why there is none."""
     if isinstance(estimate, str):
         return Text(estimate, "dim")
@@ -61,13 +67,12 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
         interval += f" ({claim.reason})" if claim.reason else ""
         effect = f"{claim.effect:.3f}{interval} {claim.unit}"
     numbers = [f"{n}: {'-' if v is None else _short(v)}" for n, v in claim.numbers.items()]
-    test = claim.test
     return (
         Text(claim.statement),
         Text(claim.answer, "strong"),
         Text(effect),
         Text("-" if claim.detectable is None else f"{claim.detectable:.3g}"),
-        Text("-" if test is None else f"{test.p_value:.3g} [{test.lowest_possible:.3g}]"),
+        _p_value(claim.test),
         Text("-" if claim.holm is None else f"{claim.holm:.3g}"),
         Text("; ".join(numbers)),
     )
@@ -101,26 +106,28 @@ def _arms(result: Result) -> Table:
 
 
 def _arm(arm: ArmSummary) -> tuple[Text, ...]:
-    spent = arm.rollouts
+    rollouts = arm.rollouts
     return (
         Text(arm.arm, "strong"),
         Text(f"{arm.runs}/{arm.planned}"),
-        shown(arm.metrics["average_accuracy"]),
-        shown(arm.metrics["learning_accuracy"]),
-        shown(arm.metrics["bwt_gem"], sign=True),
-        shown(arm.kl, 3),
-        Text(f"{spent['slow']:,.0f}" if spent else "-"),
-        Text(f"{spent['total']:,.0f}" if spent else "-"),
+        estimate_text(arm.metrics["average_accuracy"]),
+        estimate_text(arm.metrics["learning_accuracy"]),
+        estimate_text(arm.metrics["bwt_gem"], sign=True),
+        estimate_text(arm.kl, 3),
+        Text(f"{rollouts['slow']:,.0f}" if rollouts else "-"),
+        Text(f"{rollouts['total']:,.0f}" if rollouts else "-"),
     )
 
 
 def _references(result: Result) -> Table:
-    names = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
     return Table(
         "Forgetting, and what was not learned",
-        ("arm", *(name.replace("_", " ") for name in names)),
+        ("arm", *(name.replace("_", " ") for name in SEED_METRICS)),
         tuple(
-            (Text(arm.arm, "strong"), *(shown(arm.metrics[name], sign=True) for name in names))
+            (
+                Text(arm.arm, "strong"),
+                *(estimate_text(arm.metrics[name], sign=True) for name in SEED_METRICS),
+            )
             for arm in result.arms
         ),
         "Intervals over seeds alone. Reference runs are those of the same seed: for intransigence "
@@ -129,27 +136,34 @@ def _references(result: Result) -> Table:
     )
 
 
-def _differences(found: Sequence[Difference]) -> Table:
-    others = dict.fromkeys(one.minus for one in found if one.estimate == OTHER_TASKS)
-    left_out = f"Not of arms {OTHER_TASKS}: {', '.join(others)}. " if others else ""
+def _differences(differences: Sequence[ArmDifference]) -> Table:
+    unlike = dict.fromkeys(d.minus for d in differences if d.estimate == OTHER_TASKS)
+    note = f"Not of arms {OTHER_TASKS}: {', '.join(unlike)}. " if unlike else ""
     return Table(
-        f"Paired differences: {found[0].arm} minus" if found else "Paired differences",
+        f"Paired differences: {differences[0].arm} minus" if differences else "Paired differences",
         ("minus", "metric", "difference", "detectable", "p", "p (Holm)"),
-        tuple(_difference(one) for one in found if one.estimate != OTHER_TASKS),
-        f"Same seeds, same examples. {left_out}Detectable: the smallest true difference that would "
+        tuple(_difference(d) for d in differences if d.estimate != OTHER_TASKS),
+        f"Same seeds, same examples. {note}Detectable: the smallest true difference that would "
         "be found with 80 % power. p: exact sign-flip test over seeds, Holm over this table; it "
         "cannot fall below what is in brackets, whatever the data, and below 5 % only from six "
         "seeds on.",
     )
 
 
-def _difference(one: Difference) -> tuple[Text, ...]:
-    estimate = one.estimate
-    cells = (Text(one.minus), Text(one.metric, is_code=True), shown(estimate, sign=True))
+def _difference(difference: ArmDifference) -> tuple[Text, ...]:
+    estimate = difference.estimate
+    cells = (
+        Text(difference.minus),
+        Text(difference.metric, is_code=True),
+        estimate_text(estimate, sign=True),
+    )
     if isinstance(estimate, str):
         return (*cells, Text("-"), Text("-"), Text("-"))
-    test = estimate.test
-    p = "-" if test is None else f"{test.p_value:.3g} [{test.lowest_possible:.3g}]"
     detectable = "-" if estimate.detectable is None else f"{estimate.detectable:.2f}"
-    adjusted = "-" if one.holm is None else f"{one.holm:.3g}"
-    return (*cells, Text(detectable), Text(p), Text(adjusted))
+    adjusted = "-" if difference.holm is None else f"{difference.holm:.3g}"
+    return (*cells, Text(detectable), _p_value(estimate.test), Text(adjusted))
+
+
+def _p_value(test: SignFlip | None) -> Text:
+    """With the lowest that the number of seeds allows."""
+    return Text("-" if test is None else f"{test.p_value:.3g} [{test.lowest_possible:.3g}]")

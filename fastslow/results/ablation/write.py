@@ -4,29 +4,26 @@
 bytes. Where the runs lie and how long they took is in `runs.csv`.
 """
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.core.types import Json
-from fastslow.measure.stats.over_seeds import Estimate
+from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.plan import Plan
 from fastslow.results.ablation.records import RunRecord
-from fastslow.results.ablation.records_file import records_jsonl
+from fastslow.results.ablation.records_file import plain_record, records_jsonl
 from fastslow.results.ablation.result import Result, read_result
 from fastslow.results.ablation.tables import tables
+from fastslow.results.render import encoding
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import table_lines
-from fastslow.results.render.writing import write_figures, write_files
-from fastslow.results.report.write import rounded
+from fastslow.results.render.writing import csv_text, write_figures, write_files
 
 
 def page(result: Result, drawings: Sequence[Drawing]) -> str:
@@ -50,36 +47,29 @@ def verdict(result: Result) -> str:
     if not result.claims:
         arms = sum(1 for arm in result.arms if arm.runs)
         return f"{arms} arms over {len({run.seed for run in result.records})} seeds."
+    claims = result.config.claims
+    assert claims is not None
     answers = Counter(claim.answer for claim in result.claims)
     counts = ", ".join(f"{answers[a]} {a}" for a in ("yes", "no", "not decidable") if answers[a])
-    return f"{_difference(result)}{_transfer(result)}Claims put to the test: {counts}."
+    accuracy = {d.minus: d.estimate for d in result.differences if d.metric == "average_accuracy"}
+    sentences = [
+        _sentence(f"Average accuracy of {claims.fast_slow} minus {arm}", accuracy[arm])
+        for arm in (claims.slow_only, claims.frozen_text)
+        if arm in accuracy
+    ]
+    transfer = {arm.arm: arm.metrics["bwt_gem"] for arm in result.arms}
+    if claims.fast_slow in transfer:
+        subject = f"Backward transfer of {claims.fast_slow}"
+        sentences.append(_sentence(subject, transfer[claims.fast_slow]))
+    return f"{''.join(sentences)}Claims put to the test: {counts}."
 
 
-def _difference(result: Result) -> str:
-    named = result.config.claims
-    assert named is not None
-    found = {o.minus: o.estimate for o in result.differences if o.metric == "average_accuracy"}
-    return "".join(
-        _said(f"Average accuracy of {named.fast_slow} minus {arm}", found[arm])
-        for arm in (named.slow_only, named.frozen_text)
-        if arm in found
-    )
-
-
-def _transfer(result: Result) -> str:
-    named = result.config.claims
-    assert named is not None
-    for arm in result.arms:
-        if arm.arm == named.fast_slow and "bwt_gem" in arm.metrics:
-            return _said(f"Backward transfer of {named.fast_slow}", arm.metrics["bwt_gem"])
-    return ""
-
-
-def _said(what: str, found: Estimate | str) -> str:
-    if isinstance(found, str) or found.low is None or found.high is None:
+def _sentence(subject: str, estimate: SeedEstimate | str) -> str:
+    if isinstance(estimate, str) or estimate.low is None or estimate.high is None:
         return ""
-    alone = " over examples of one seed" if found.sd is None else ""
-    return f"{what}: {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{alone}. "
+    alone = " over examples of one seed" if estimate.sd is None else ""
+    limits = f"[{estimate.low:+.2f}, {estimate.high:+.2f}]"
+    return f"{subject}: {estimate.mean:+.2f} {limits}{alone}. "
 
 
 SCHEMA_VERSION = 1
@@ -87,7 +77,7 @@ SCHEMA_VERSION = 1
 
 
 def write_ablation(plan: Plan) -> Result:
-    """Compute what the finished runs say and write it into the ablation's folder.
+    """Compute the result of the finished runs and write it into the ablation's folder.
 
     Raises:
         CheckpointError: A record is damaged, or the folder cannot be written.
@@ -119,7 +109,7 @@ def write_result(result: Result, folder: Path) -> None:
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
-    """The text of ablation.md; its pictures lie beside it, under figures/."""
+    """The text of ablation.md; its pictures lie next to it, under figures/."""
     lines = [f"# Ablation {result.config.name}", ""]
     for table in tables(result):
         lines += table_lines(table)
@@ -130,8 +120,7 @@ def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
 
 def json_text(result: Result) -> str:
     """The text of ablation.json."""
-    data = rounded(result_json(result))
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return encoding.json_text(result_json(result))
 
 
 def result_json(result: Result) -> dict[str, Json]:
@@ -149,26 +138,26 @@ def result_json(result: Result) -> dict[str, Json]:
                 "tasks": list(arm.tasks),
                 "rollouts": arm.rollouts,
                 "kl_fst": estimate_json(arm.kl),
-                "metrics": {name: estimate_json(found) for name, found in arm.metrics.items()},
+                "metrics": {name: estimate_json(mean) for name, mean in arm.metrics.items()},
             }
             for arm in result.arms
         },
         "differences": [
             {
-                "metric": one.metric,
-                "arm": one.arm,
-                "minus": one.minus,
-                "holm": one.holm,
-                **estimate_json(one.estimate),
+                "metric": difference.metric,
+                "arm": difference.arm,
+                "minus": difference.minus,
+                "holm": difference.holm,
+                **estimate_json(difference.estimate),
             }
-            for one in result.differences
+            for difference in result.differences
         ],
         "claims": {claim.name: asdict(claim) for claim in result.claims},
         "frozen_text_claims": {claim.name: asdict(claim) for claim in result.frozen_text_claims},
     }
 
 
-def estimate_json(estimate: Estimate | str) -> dict[str, Json]:
+def estimate_json(estimate: SeedEstimate | str) -> dict[str, Json]:
     """An estimate as plain data; without a value, with its reason."""
     if isinstance(estimate, str):
         return {"value": None, "reason": estimate}
@@ -187,82 +176,54 @@ def estimate_json(estimate: Estimate | str) -> dict[str, Json]:
 
 
 def _run(record: RunRecord) -> dict[str, Json]:
-    return {
-        "arm": record.arm,
-        "seed": record.seed,
-        "order": record.order,
-        "config_hash": record.config_hash,
-        "tasks": list(record.matrix.tasks),
-        "stages": list(record.matrix.stages),
-        "scores": [list(row) for row in record.matrix.rows],
-        "rollouts": record.rollouts,
-        "kl_fst": [
-            {"row": row, "task": task, "value": value} for (row, task), value in record.kl.items()
-        ],
-    }
+    keys = ("arm", "seed", "order", "config_hash", "tasks", "stages", "scores", "rollouts")
+    plain = plain_record(record)
+    kl = [{"row": row, "task": task, "value": value} for (row, task), value in record.kl.items()]
+    return {key: plain[key] for key in keys} | {"kl_fst": kl}
 
 
 def arms_csv(result: Result) -> str:
     """One line per arm and metric."""
-    lines: list[Sequence[object]] = []
+    rows: list[Sequence[object]] = []
     for arm in result.arms:
-        for name, found in (*arm.metrics.items(), ("kl_fst", arm.kl)):
-            lines.append([arm.arm, arm.runs, name, *_numbers(found)])
-        for name, spent in arm.rollouts.items():
-            lines.append([arm.arm, arm.runs, f"rollouts_{name}", _number(spent), "", "", ""])
-    return _csv(("arm", "runs", "metric", "mean", "sd", "low", "high"), lines)
+        for name, estimate in (*arm.metrics.items(), ("kl_fst", arm.kl)):
+            rows.append([arm.arm, arm.runs, name, *_numbers(estimate)])
+        for name, rollouts in arm.rollouts.items():
+            rows.append([arm.arm, arm.runs, f"rollouts_{name}", float(rollouts), *[None] * 3])
+    return csv_text(("arm", "runs", "metric", "mean", "sd", "low", "high"), rows)
 
 
 def differences_csv(result: Result) -> str:
     """One line per paired difference."""
-    lines = []
-    for one in result.differences:
-        found, tail = one.estimate, ["", "", ""]
-        if not isinstance(found, str):
-            p_value = found.test.p_value if found.test else None
-            tail = [_number(value) for value in (found.detectable, p_value, one.holm)]
-        lines.append([one.arm, one.minus, one.metric, *_numbers(found), *tail])
+    rows: list[Sequence[object]] = []
+    for difference in result.differences:
+        estimate = difference.estimate
+        tail: list[float | None] = [None] * 3
+        if not isinstance(estimate, str):
+            p_value = estimate.test.p_value if estimate.test else None
+            tail = [estimate.detectable, p_value, difference.holm]
+        names = (difference.arm, difference.minus, difference.metric)
+        rows.append([*names, *_numbers(estimate), *tail])
     header = ("arm", "minus", "metric", "mean", "sd", "low", "high", "detectable", "p", "holm")
-    return _csv(header, lines)
+    return csv_text(header, rows)
 
 
 def runs_csv(plan: Plan) -> str:
-    """One line per planned run: where it lies, how it stands, how long it took."""
-    lines = []
+    """One line per planned run: its folder, its status, its seconds."""
+    rows = []
     for run in plan.runs:
-        found = plan.find(run)
-        seconds: float | None = None
-        if found.path is not None:
-            events = read_events(found.path / "events.jsonl")
-            seconds = max((e.seconds for e in events if isinstance(e, RunEvent)), default=None)
-        where = found.path.name if found.path else ""
-        lines.append(
-            [
-                run.arm,
-                run.seed,
-                run.order or "",
-                run.hash,
-                found.status,
-                where,
-                "" if seconds is None else f"{seconds:.1f}",
-            ]
-        )
-    return _csv(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), lines)
+        status = plan.status_of(run)
+        folder = seconds = None
+        if status.path is not None:
+            folder = status.path.name
+            events = read_events(status.path / "events.jsonl")
+            if marks := [event.seconds for event in events if isinstance(event, RunEvent)]:
+                seconds = f"{max(marks):.1f}"
+        rows.append([run.arm, run.seed, run.order, run.hash, status.state, folder, seconds])
+    return csv_text(("arm", "seed", "order", "config_hash", "status", "folder", "seconds"), rows)
 
 
-def _numbers(found: Estimate | str) -> list[str]:
-    if isinstance(found, str):
-        return ["", "", "", ""]
-    return [_number(value) for value in (found.mean, found.sd, found.low, found.high)]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return out.getvalue()
+def _numbers(estimate: SeedEstimate | str) -> list[float | None]:
+    if isinstance(estimate, str):
+        return [None] * 4
+    return [estimate.mean, estimate.sd, estimate.low, estimate.high]

@@ -1,25 +1,23 @@
-"""A comparison of runs as plain data; docs/compare-schema.md describes its JSON form.
-
-How it is computed is `build.py`'s, how it looks `tables.py`'s.
-"""
+"""A comparison of runs as plain data; docs/compare-schema.md describes its JSON form."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
-from fastslow.measure.stats.intervals import Interval
+from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.data import Report
 
-SCHEMA_VERSION = 1
-"""Raised when a key of compare.json changes its meaning or goes."""
+SCHEMA_VERSION = 2
+"""Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
+seeds as fixed."""
 Quantity: TypeAlias = Literal["final", "learned", "change"]
 QUANTITIES: Mapping[Quantity, str] = {
     "final": "Score at the end",
     "learned": "Score right after the task's own stage",
     "change": "Forgetting: score at the end minus right after its stage; negative = forgot",
 }
-"""What is compared of each task. Of all three, more is better."""
+"""Scores that are compared of each task. Of all three, more is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +25,29 @@ class Contrast:
     """One figure of two arms, and how far their difference can be trusted."""
 
     name: str
-    """A task, a metric, a divergence or what was spent."""
+    """A task, a metric, a divergence or a cost."""
     baseline: float | None
     """Mean over the baseline's runs."""
     value: float | None
     """Mean over the other arm's runs."""
-    difference: float | None
+    difference: float | None = None
     """Value - baseline."""
-    low: float | None
+    low: float | None = None
     """Lower end of the 95 % interval of the difference."""
-    high: float | None
-    n: int
-    """Examples both were scored on; 0 where nothing is paired."""
-    p_value: float | None
-    """Two-sided; `test` says of what."""
-    p_holm: float | None
+    high: float | None = None
+    covers: str | None = None
+    """Sources of variance in the interval: `seeds and examples`, `seeds` or `examples`."""
+    n: int = 0
+    """Examples both were scored on; 0 where nothing is paired by example."""
+    p_value: float | None = None
+    """Two-sided; `test` names the test."""
+    p_holm: float | None = None
     """Adjusted over the tasks of the same quantity (Holm 1979)."""
-    test: str | None
-    """`exact McNemar`, or `normal` for mean / standard error."""
-    smallest_detectable: float | None
+    test: str | None = None
+    """`exact McNemar` or `normal` (mean / standard error) of one seed, else `Student's t`."""
+    smallest_detectable: float | None = None
     """The smallest true difference that would be found with 80 % power."""
-    reason: str | None
+    reason: str | None = None
     """Why there is no difference, or no interval."""
     seed_differences: tuple[float, ...] = ()
     """The difference under each shared seed, where there are several."""
@@ -64,12 +64,31 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class ArmRun:
-    """One run of an arm."""
+    """One run of an arm, with the content of its records."""
 
     run: str
     """Name of the folder that was given."""
     seed: int
     report: Report
+    table: CellTable
+    config: Mapping[str, Json]
+    """Its config.json, flattened to dotted keys."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The task of each stage, in training order."""
+        return self.table.stages
+
+    @property
+    def last(self) -> int:
+        """The last row of its matrix."""
+        return len(self.stages)
+
+    @property
+    def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
+        """By row of the matrix and task, the score of each example under the deployed prompt."""
+        rows = range(self.last + 1)
+        return {(r, t): self.table.deployed(r, t) for r in rows for t in self.report.tasks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,7 @@ class ArmComparison:
     pairs: tuple[tuple[str, str], ...]
     """Runs of baseline and arm that were compared with each other."""
     notes: tuple[str, ...]
-    """What a reader must know of the pairing."""
+    """Limits of the pairing that a reader must know."""
     tasks: Mapping[Quantity, tuple[Contrast, ...]]
     metrics: tuple[Contrast, ...]
     drift: tuple[Contrast, ...]
@@ -97,21 +116,7 @@ class ArmComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreLine:
-    """One score of one run, for scores.csv and the figure."""
-
-    arm: str
-    run: str
-    seed: int
-    task: str
-    phase: Literal["base", "learned", "final"]
-    score: float | None
-    interval: Interval | None
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """Everything a comparison says."""
 
     arms: tuple[Arm, ...]
@@ -121,15 +126,14 @@ class Comparison:
     """Configuration keys whose values differ, with the value of each arm's first run."""
     comparisons: tuple[ArmComparison, ...]
     """One per arm but the first."""
-    scores: tuple[ScoreLine, ...]
 
 
-def comparison_json(found: Comparison, verdicts: tuple[str, ...]) -> dict[str, Json]:
+def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dict[str, Json]:
     """The comparison as plain data."""
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": list(verdicts),
-        "baseline": found.arms[0].name,
+        "baseline": comparison.arms[0].name,
         "arms": [
             {
                 "name": arm.name,
@@ -144,27 +148,27 @@ def comparison_json(found: Comparison, verdicts: tuple[str, ...]) -> dict[str, J
                     for run in arm.runs
                 ],
             }
-            for arm in found.arms
+            for arm in comparison.arms
         ],
-        "tasks": list(found.tasks),
-        "comparisons": [_arm_json(comparison) for comparison in found.comparisons],
+        "tasks": list(comparison.tasks),
+        "comparisons": [_arm_json(arm) for arm in comparison.comparisons],
     }
 
 
-def _arm_json(found: ArmComparison) -> dict[str, Json]:
+def _arm_json(comparison: ArmComparison) -> dict[str, Json]:
     def plain(contrasts: tuple[Contrast, ...]) -> dict[str, Json]:
-        made: dict[str, Json] = {}
+        by_name: dict[str, Json] = {}
         for contrast in contrasts:
             values = asdict(contrast)
-            made[values.pop("name")] = values
-        return made
+            by_name[values.pop("name")] = values
+        return by_name
 
     return {
-        "arm": found.arm,
-        "pairs": [list(pair) for pair in found.pairs],
-        "notes": list(found.notes),
-        **{quantity: plain(contrasts) for quantity, contrasts in found.tasks.items()},
-        "metrics": plain(found.metrics),
-        "drift": plain(found.drift),
-        "costs": plain(found.costs),
+        "arm": comparison.arm,
+        "pairs": [list(pair) for pair in comparison.pairs],
+        "notes": list(comparison.notes),
+        **{quantity: plain(contrasts) for quantity, contrasts in comparison.tasks.items()},
+        "metrics": plain(comparison.metrics),
+        "drift": plain(comparison.drift),
+        "costs": plain(comparison.costs),
     }

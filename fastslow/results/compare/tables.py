@@ -1,35 +1,35 @@
-"""What a comparison says in words and tables; escaping is left to whoever shows it."""
+"""A comparison in words and tables; escaping is left to whoever shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastslow.core.types import Json
-from fastslow.results.compare.data import QUANTITIES, ArmComparison, Comparison, Contrast
-from fastslow.results.render.layout import Table, Text, shown
+from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
+from fastslow.results.render.layout import Table, Text, score_or_dash
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
 PAIRED = (
-    "Value - baseline on the same examples, 95 % intervals; so below. p: exact McNemar for one "
-    "pair of 0/1 scores, else normal, after Holm's correction over the tasks; ! below 5 %. "
-    "Detectable: the smallest difference found with 80 % power, uncorrected."
+    "Value - baseline on the same examples, 95 % intervals; so below. p: of one seed exact McNemar "
+    "for 0/1 scores, else normal; of several Student's t; after Holm's correction over the tasks; "
+    "! below 5 %. Detectable: the smallest difference found with 80 % power, uncorrected."
 )
 
 
-def verdicts(found: Comparison) -> tuple[str, ...]:
-    """One per arm: what differs from the baseline, with uncertainty, and what could be missed."""
-    return tuple(_verdict(comparison, found.arms[0].name) for comparison in found.comparisons)
+def verdicts(comparison: RunComparison) -> tuple[str, ...]:
+    """One per arm: its differences from the baseline, with uncertainty and what could be missed."""
+    return tuple(_verdict(arm, comparison.arms[0].name) for arm in comparison.comparisons)
 
 
-def _verdict(found: ArmComparison, baseline: str) -> str:
-    final = found.tasks["final"]
+def _verdict(comparison: ArmComparison, baseline: str) -> str:
+    final = comparison.tasks["final"]
     paired = [contrast for contrast in final if contrast.difference is not None]
     if not paired:
         reasons = dict.fromkeys(contrast.reason or "" for contrast in final)
-        return f"{found.arm} cannot be compared with {baseline}: {'; '.join(reasons)}."
-    average = next(metric for metric in found.metrics if metric.name == "average_accuracy")
-    parts = []
+        return f"{comparison.arm} cannot be compared with {baseline}: {'; '.join(reasons)}."
+    average = next(metric for metric in comparison.metrics if metric.name == "average_accuracy")
+    findings = []
     if average.difference is not None:
-        parts.append(f"final average accuracy {average.difference:+.2f}{_interval(average)}")
+        findings.append(f"final average accuracy {average.difference:+z.2f}{_interval(average)}")
     words = {True: "higher", False: "lower"}
     for is_higher, word in words.items():
         names = [
@@ -38,52 +38,61 @@ def _verdict(found: ArmComparison, baseline: str) -> str:
             if contrast.is_beyond_chance and ((contrast.difference or 0) > 0) is is_higher
         ]
         if names:
-            parts.append(f"{word} beyond chance on {', '.join(names)}")
+            findings.append(f"{word} beyond chance on {', '.join(names)}")
     unclear = [contrast for contrast in paired if not contrast.is_beyond_chance]
     if unclear:
         least = max(contrast.smallest_detectable or 0 for contrast in unclear)
-        parts.append(
+        findings.append(
             f"no difference beyond chance on {', '.join(c.name for c in unclear)}, though one "
             f"below {least:.2f} could have been missed"
         )
-    if len(found.pairs) > 1:
-        parts.append(f"over examples, these {len(found.pairs)} seeds taken as fixed")
-    return f"{found.arm} against {baseline}: {'; '.join(parts)}."
+    findings.append(_coverage(comparison))
+    return f"{comparison.arm} against {baseline}: {'; '.join(findings)}."
 
 
-def comparison_tables(found: Comparison) -> list[Table]:
+def _coverage(comparison: ArmComparison) -> str:
+    """The sources of variance that the intervals of an arm count."""
+    num_seeds = len(comparison.pairs)
+    if num_seeds == 1:
+        return "one seed: intervals over examples only"
+    return f"{num_seeds} seeds: intervals over seeds and examples"
+
+
+def comparison_tables(comparison: RunComparison) -> list[Table]:
     """All tables in reading order; those without rows are left out."""
-    made = [
-        _runs(found),
+    arms = comparison.comparisons
+    coverage = _by_arm(arms, lambda arm: [f"{_coverage(arm).capitalize()}."] if arm.pairs else [])
+    tables = [
+        _runs(comparison),
         *(
             _contrasts(
                 words,
-                [(c.arm, row) for c in found.comparisons for row in c.tasks[quantity]],
-                PAIRED if quantity == "final" else "",
+                [(arm.arm, row) for arm in arms for row in arm.tasks[quantity]],
+                f"{coverage} {PAIRED}".strip() if quantity == "final" else coverage,
             )
             for quantity, words in QUANTITIES.items()
         ),
         _contrasts(
             "Metrics",
-            [(c.arm, row) for c in found.comparisons for row in c.metrics],
-            "95 % intervals with the tasks taken as fixed, where a metric is a mean of paired "
-            "differences. Uncorrected for their number.",
+            [(arm.arm, row) for arm in arms for row in arm.metrics],
+            f"{coverage} The tasks are taken as fixed; an interval where a metric is a mean of "
+            "paired differences. Uncorrected for their number.".strip(),
         ),
         _contrasts(
             "Drift from the base at the end",
-            [(c.arm, row) for c in found.comparisons for row in c.drift],
-            "Nats per token, under the deployed text. Not paired: intervals are those of two "
-            "independent means, from their standard errors.",
+            [(arm.arm, row) for arm in arms for row in arm.drift],
+            "Nats per token, under the deployed prompt. Intervals of one seed are those of two "
+            "independent means, from their standard errors; of several, over the seeds alone.",
             digits=4,
         ),
-        _costs(found),
-        _seeds(found),
-        _settings(found),
+        _costs(arms),
+        _seeds(arms),
+        _settings(comparison),
     ]
-    return [table for table in made if table.rows]
+    return [table for table in tables if table.rows]
 
 
-def _runs(found: Comparison) -> Table:
+def _runs(comparison: RunComparison) -> Table:
     return Table(
         "Runs",
         ("arm", "run", "seed", "state", "configuration"),
@@ -95,21 +104,23 @@ def _runs(found: Comparison) -> Table:
                 Text(run.report.state),
                 Text(run.report.config_hash, is_code=True),
             )
-            for number, arm in enumerate(found.arms)
+            for number, arm in enumerate(comparison.arms)
             for run in arm.runs
         ),
-        _notes(found),
+        _by_arm(comparison.comparisons, lambda arm: arm.notes),
     )
 
 
-def _notes(found: Comparison) -> str:
+def _by_arm(
+    arms: Sequence[ArmComparison], notes_of: Callable[[ArmComparison], Sequence[str]]
+) -> str:
     """Each note once, with the arms it is about unless it is about all."""
-    said = []
-    for note in dict.fromkeys(note for c in found.comparisons for note in c.notes):
-        arms = [c.arm for c in found.comparisons if note in c.notes]
-        about = "" if len(arms) == len(found.comparisons) else f"{', '.join(arms)}: "
-        said.append(f"{about}{note}")
-    return " ".join(said)
+    notes = []
+    for note in dict.fromkeys(note for arm in arms for note in notes_of(arm)):
+        names = [arm.arm for arm in arms if note in notes_of(arm)]
+        about = "" if len(names) == len(arms) else f"{', '.join(names)}: "
+        notes.append(f"{about}{note}")
+    return " ".join(notes)
 
 
 def _contrasts(
@@ -117,7 +128,7 @@ def _contrasts(
 ) -> Table:
     has_tests = any(row.p_holm is not None for _, row in rows)
     tests = ("p (Holm)", "n", "detectable") if has_tests else ()
-    made = []
+    cells = []
     for arm, row in rows:
         figures = (_number(row.baseline, digits), _number(row.value, digits))
         last: tuple[Text, ...] = ()
@@ -125,11 +136,11 @@ def _contrasts(
             last = (
                 Text(_p_value(row.p_holm)),
                 Text(str(row.n) if row.n else "-"),
-                Text(shown(row.smallest_detectable)),
+                Text(score_or_dash(row.smallest_detectable)),
             )
-        made.append((Text(row.name), Text(arm), *figures, _difference(row, digits), *last))
+        cells.append((Text(row.name), Text(arm), *figures, _difference(row, digits), *last))
     header = ("of", "arm", "baseline", "value", "value - baseline", *tests)
-    return Table(title, header, tuple(made), note)
+    return Table(title, header, tuple(cells), note)
 
 
 def _p_value(value: float | None) -> str:
@@ -146,7 +157,7 @@ def _difference(row: Contrast, digits: int) -> Text:
     if row.difference is None:
         return Text(row.reason or "-", "dim")
     mark = "!" if row.is_beyond_chance else ""
-    text = f"{row.difference:+.{digits}f}{mark}{_interval(row, digits)}"
+    text = f"{row.difference:+z.{digits}f}{mark}{_interval(row, digits)}"
     if row.low is None and row.reason:
         text += f" ({row.reason})"
     return Text(text, "strong" if row.is_beyond_chance else "plain")
@@ -155,20 +166,20 @@ def _difference(row: Contrast, digits: int) -> Text:
 def _interval(row: Contrast, digits: int = 2) -> str:
     if row.low is None or row.high is None:
         return ""
-    return f" [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
+    return f" [{row.low:+z.{digits}f}, {row.high:+z.{digits}f}]"
 
 
-def _costs(found: Comparison) -> Table:
+def _costs(arms: Sequence[ArmComparison]) -> Table:
     rows = []
-    for comparison in found.comparisons:
-        for row in comparison.costs:
+    for arm in arms:
+        for row in arm.costs:
             if row.baseline is None or row.value is None or row.difference is None:
                 continue
             ratio = f"{row.value / row.baseline:.2f}" if row.baseline else "-"
             rows.append(
                 (
                     Text(row.name),
-                    Text(comparison.arm),
+                    Text(arm.arm),
                     Text(f"{row.baseline:.0f}"),
                     Text(f"{row.value:.0f}"),
                     Text(f"{row.difference:+.0f}"),
@@ -184,34 +195,34 @@ def _costs(found: Comparison) -> Table:
     )
 
 
-def _seeds(found: Comparison) -> Table:
+def _seeds(arms: Sequence[ArmComparison]) -> Table:
     rows = []
-    for comparison in found.comparisons:
-        for quantity, contrasts in comparison.tasks.items():
-            for row in contrasts:
-                if row.seed_differences and row.sign_flip_p is not None:
-                    each = ", ".join(f"{value:+.2f}" for value in row.seed_differences)
-                    note = f" ({row.sign_flip_note})" if row.sign_flip_note else ""
-                    p_value = Text(f"{row.sign_flip_p:.3f}{note}")
-                    names = (Text(row.name), Text(quantity), Text(comparison.arm))
-                    rows.append((*names, Text(each), p_value))
+    for arm in arms:
+        groups = (*arm.tasks.items(), ("metric", arm.metrics))
+        for quantity, row in ((name, row) for name, contrasts in groups for row in contrasts):
+            if row.seed_differences and row.sign_flip_p is not None:
+                each = ", ".join(f"{value:+z.2f}" for value in row.seed_differences)
+                note = f" ({row.sign_flip_note})" if row.sign_flip_note else ""
+                names = (Text(row.name), Text(quantity), Text(arm.arm))
+                rows.append((*names, Text(each), Text(f"{row.sign_flip_p:.3f}{note}")))
     return Table(
         "Over seeds",
-        ("task", "what", "arm", "difference under each seed", "p of an exact sign-flip test"),
+        ("of", "quantity", "arm", "difference under each seed", "p of an exact sign-flip test"),
         tuple(rows),
-        "The intervals above take the seeds as fixed; this does not.",
+        "The test takes the signs of the seeds' differences for chance, and assumes no "
+        "distribution. Uncorrected.",
     )
 
 
-def _settings(found: Comparison) -> Table:
+def _settings(comparison: RunComparison) -> Table:
     rows = [
         (Text(key, is_code=True), *(Text(_plain(value)) for value in values))
-        for key, values in found.settings.items()
+        for key, values in comparison.settings.items()
     ]
     cut = f"The first {MAX_SETTINGS} of {len(rows)}." if len(rows) > MAX_SETTINGS else ""
     return Table(
         "Settings that differ",
-        ("key", *(arm.name for arm in found.arms)),
+        ("key", *(arm.name for arm in comparison.arms)),
         tuple(rows[:MAX_SETTINGS]),
         f"Of each arm's first run; - is none. {cut}".strip(),
     )

@@ -1,16 +1,15 @@
 """The files of a comparison: compare.html and compare.md for people, compare.json, scores.csv."""
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
-from fastslow.results.compare.data import Comparison, comparison_json
+from fastslow.measure.stats.intervals import Interval
+from fastslow.results.compare.data import ArmRun, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
+from fastslow.results.render import encoding
 from fastslow.results.render.drawing import (
     LOSS,
     MAX_TASKS,
@@ -24,8 +23,9 @@ from fastslow.results.render.drawing import (
 )
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
-from fastslow.results.render.writing import write_figures, write_files
-from fastslow.results.report.write import DECIMALS, rounded
+from fastslow.results.render.writing import csv_text, write_figures, write_files
+from fastslow.results.report.cells import Cell
+from fastslow.results.report.sections.tasks import Tasks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,15 +36,15 @@ NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range
 """Stems of the figures."""
 
 
-def write_comparison(found: Comparison, folder: Path) -> tuple[Path, ...]:
+def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...]:
     """Write compare.html, compare.md, compare.json, scores.csv and figures/ into a folder.
 
     Args:
-        found: The comparison.
+        comparison: The comparison.
         folder: Made if need be; files of these names in it are replaced.
 
     Raises:
-        ConfigError: It is a run folder, whose own files these would replace.
+        ConfigError: The folder is a run folder, whose own files these would replace.
         CheckpointError: It cannot be written.
     """
     if (folder / "run.json").exists():
@@ -52,92 +52,100 @@ def write_comparison(found: Comparison, folder: Path) -> tuple[Path, ...]:
             f"--out {visible(str(folder))}: a run folder, got run.json in it. Its scores.csv would "
             "be replaced; give another folder."
         )
-    drawings = figures(found)
+    drawings = figures(comparison)
     texts = {
-        "compare.html": page(found, drawings),
-        "compare.md": markdown(found),
-        "compare.json": json_text(found),
-        "scores.csv": scores_csv(found),
+        "compare.html": page(comparison, drawings),
+        "compare.md": markdown(comparison),
+        "compare.json": json_text(comparison),
+        "scores.csv": scores_csv(comparison),
     }
     write_figures(folder, drawings, NAMES)
     return write_files(folder, {name: text.encode() for name, text in texts.items()})
 
 
-def json_text(found: Comparison) -> str:
+def json_text(comparison: RunComparison) -> str:
     """The text of compare.json."""
-    figures = rounded(comparison_json(found, verdicts(found)))
-    assert isinstance(figures, dict)
-    settings = {key: list(values) for key, values in found.settings.items()}
-    data = figures | {"settings": settings}  # as they were given: 1e-9 is not 0
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    settings = {key: list(values) for key, values in comparison.settings.items()}
+    # settings as they were given: 1e-9 is not 0
+    return encoding.json_text(comparison_json(comparison, verdicts(comparison)), settings=settings)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: RunComparison) -> str:
     """The text of compare.md."""
-    lines = [f"# Against {inline(found.arms[0].name)}", ""]
-    for verdict in verdicts(found):
+    lines = [f"# Against {inline(comparison.arms[0].name)}", ""]
+    for verdict in verdicts(comparison):
         lines += [f"**{inline(verdict)}**", ""]
-    for table in comparison_tables(found):
+    for table in comparison_tables(comparison):
         lines += table_lines(table)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def scores_csv(found: Comparison) -> str:
+def scores_csv(comparison: RunComparison) -> str:
     """The text of scores.csv: base, learned and final score of each task in each run."""
-    out = io.StringIO()
-    lines = csv.writer(out, lineterminator="\n")
-    lines.writerow(["arm", "run", "seed", "task", "phase", "score", "low", "high", "n"])
-    for line in found.scores:
-        low, high = (line.interval.low, line.interval.high) if line.interval else (None, None)
-        numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (line.score, low, high)]
-        lines.writerow([line.arm, line.run, line.seed, line.task, line.phase, *numbers, line.n])
-    return out.getvalue()
+    rows = [
+        [arm.name, run.run, run.seed, task, phase, cell.score, *_ends(cell.interval), cell.n]
+        for arm in comparison.arms
+        for run in arm.runs
+        for task, phase, cell in _cells(run)
+    ]
+    header = ("arm", "run", "seed", "task", "phase", "score", "low", "high", "n")
+    return csv_text(header, rows)
 
 
-def page(found: Comparison, drawings: Sequence[Drawing]) -> str:
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
+
+
+def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
+    """Task, phase and cell of every score that the files show."""
+    for summary in run.report.section(Tasks).summaries:
+        phases = {"base": summary.base, "learned": summary.learned, "final": summary.final}
+        for phase, cell in phases.items():
+            if cell is not None:
+                yield summary.task, phase, cell
+
+
+def page(comparison: RunComparison, drawings: Sequence[Drawing]) -> str:
     """The text of compare.html."""
     return render(
         "compare.html",
         {
-            "title": f"{found.arms[0].name} compared · fastslow",
-            "comparison": found,
-            "verdicts": verdicts(found),
+            "title": f"{comparison.arms[0].name} compared · fastslow",
+            "comparison": comparison,
+            "verdicts": verdicts(comparison),
             "drawings": drawings,
-            "tables": comparison_tables(found),
+            "tables": comparison_tables(comparison),
         },
     )
 
 
-def figures(found: Comparison) -> tuple[Drawing, ...]:
+def figures(comparison: RunComparison) -> tuple[Drawing, ...]:
     """Final scores of all arms, then the differences of each arm from the baseline."""
-    made = [_scores(found)]
-    made += [
-        drawing
-        for number, _ in enumerate(found.comparisons[: len(NAMES) - 1])
-        if (drawing := _differences(found, number)) is not None
-    ]
-    return tuple(made)
+    drawings = [_scores(comparison)]
+    for number, _ in enumerate(comparison.comparisons[: len(NAMES) - 1]):
+        if (drawing := _differences(comparison, number)) is not None:
+            drawings.append(drawing)
+    return tuple(drawings)
 
 
-def _scores(found: Comparison) -> Drawing:
-    tasks = found.tasks[:MAX_TASKS]
-    step = 0.7 / max(1, len(found.arms))
+def _scores(comparison: RunComparison) -> Drawing:
+    tasks = comparison.tasks[:MAX_TASKS]
+    num_arms = len(comparison.arms)
+    step = 0.7 / max(1, num_arms)
 
     def paint(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        for number, arm in enumerate(found.arms):
+        for number, arm in enumerate(comparison.arms):
             look = series(number) | {"ls": "none"}
             name: str | None = label(arm.name)
-            for line in found.scores:
-                if line.arm != arm.name or line.phase != "final" or line.task not in tasks:
+            for task, phase, cell in (line for run in arm.runs for line in _cells(run)):
+                if phase != "final" or task not in tasks or cell.score is None:
                     continue
-                at = tasks.index(line.task) + (number - (len(found.arms) - 1) / 2) * step
-                if line.score is None:
-                    continue
-                if line.interval is not None:
-                    ends = [line.interval.low, line.interval.high]
-                    axes.plot(ends, [at, at], color=look["color"], lw=1)
-                axes.plot(line.score, at, label=name, clip_on=False, **look)
+                y = tasks.index(task) + (number - (num_arms - 1) / 2) * step
+                if cell.interval is not None:
+                    ends = [cell.interval.low, cell.interval.high]
+                    axes.plot(ends, [y, y], color=look["color"], lw=1)
+                axes.plot(cell.score, y, label=name, clip_on=False, **look)
                 name = None
         axes.set_yticks(range(len(tasks)), [label(task) for task in tasks])
         axes.set_ylim(len(tasks) - 0.5, -0.5)
@@ -154,17 +162,17 @@ def _scores(found: Comparison) -> Drawing:
         "Final score of every task in every run, each run with its own 95 % interval. Whether two "
         "differ is read from the paired differences, not from whether these overlap.",
         paint,
-        height=1.1 + len(tasks) * (0.2 + 0.14 * len(found.arms)) + 0.18 * (len(found.arms) // 2),
+        height=1.1 + len(tasks) * (0.2 + 0.14 * num_arms) + 0.18 * (num_arms // 2),
     )
 
 
-def _differences(found: Comparison, number: int) -> Drawing | None:
-    comparison = found.comparisons[number]
+def _differences(comparison: RunComparison, number: int) -> Drawing | None:
+    arm = comparison.comparisons[number]
     words = {"final": "at the end", "learned": "learned", "change": "forgetting"}
     rows: list[tuple[str, str, Contrast]] = [
         (contrast.name, words[quantity], contrast)
-        for task in found.tasks[:MAX_TASKS]
-        for quantity, contrasts in comparison.tasks.items()
+        for task in comparison.tasks[:MAX_TASKS]
+        for quantity, contrasts in arm.tasks.items()
         for contrast in contrasts
         if contrast.name == task and contrast.difference is not None
     ]
@@ -173,25 +181,25 @@ def _differences(found: Comparison, number: int) -> Drawing | None:
 
     def paint(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        at, before, ticks = -1.0, "", []
+        y, before, ticks = -1.0, "", []
         for task, _, contrast in rows:
-            at += 1 if task == before else 1.9
+            y += 1 if task == before else 1.9
             if task != before:
                 place = axes.get_yaxis_transform()
-                axes.text(0, at - 0.85, label(task), weight="bold", va="center", transform=place)
+                axes.text(0, y - 0.85, label(task), weight="bold", va="center", transform=place)
             before = task
             assert contrast.difference is not None
             colour = MUTED
             if contrast.is_beyond_chance:
                 colour = series(0)["color"] if contrast.difference > 0 else LOSS
             if contrast.low is not None and contrast.high is not None:
-                axes.plot([contrast.low, contrast.high], [at, at], color=colour, lw=1)
+                axes.plot([contrast.low, contrast.high], [y, y], color=colour, lw=1)
             fill = colour if contrast.is_beyond_chance else PAPER
-            axes.plot(contrast.difference, at, "o", color=colour, mfc=fill)
-            ticks.append(at)
+            axes.plot(contrast.difference, y, "o", color=colour, mfc=fill)
+            ticks.append(y)
         axes.axvline(0, color=MUTED, lw=0.8)
         axes.set_yticks(ticks, [row[1] for row in rows])
-        axes.set_ylim(at + 0.7, -0.7)
+        axes.set_ylim(y + 0.7, -0.7)
         low, high = axes.get_xlim()
         axes.set_xlim(min(low, -0.1), max(high, 0.1))
         axes.set_xlabel("difference of scores, with 95 % interval")
@@ -202,7 +210,7 @@ def _differences(found: Comparison, number: int) -> Drawing | None:
     tasks = len({row[0] for row in rows})
     return draw(
         NAMES[number + 1],
-        f"{label(comparison.arm)} against {label(found.arms[0].name)}",
+        f"{label(arm.arm)} against {label(comparison.arms[0].name)}",
         "Paired differences of each task; right of zero is better, for forgetting too. Filled: "
         "beyond chance at 5 % after Holm's correction over tasks.",
         paint,

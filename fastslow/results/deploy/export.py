@@ -1,7 +1,7 @@
 """Export: a stage's policy as files that transformers, vLLM and DSPy load.
 
 An adapter folder of PEFT, or with `merge` a whole model; tokenizer with the chat template by which
-the run rendered, a generation config that ends completions as the run did, each task's texts as
+the run rendered, a generation config that ends completions as the run did, each task's prompt as
 chat messages and as a DSPy program, and a model card. What is exported was compared with what was
 scored. No pickle is read or written.
 """
@@ -24,15 +24,15 @@ from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.deployments import deployments
 from fastslow.records.jsonl import read_scores
+from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
-    lora_ranks,
+    lora_rank,
     write_adapters,
     write_index,
     write_model,
     write_texts,
     write_tokenizer,
 )
-from fastslow.results.deploy.exported import Exported, ExportedTask, Shown
 from fastslow.results.deploy.model_card import CARD_FILE, card
 from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
 from fastslow.task.registry import build_task, find_task
@@ -53,52 +53,51 @@ def export(
         The folder.
 
     Raises:
-        CheckpointError: It is no run folder, the stage was not kept, what lies there or a task is
-            not what was scored, or `out` exists or cannot be written.
+        CheckpointError: It is not a run folder, the stage was not kept, its files or a task are not
+            those that were scored, or `out` exists or cannot be written.
         ConfigError: Every task has an adapter of its own, which cannot be merged into one model.
         ModelError: The base model cannot be found or read.
         TaskError: A task cannot be built any more.
     """
-    made = _read(run, stage, merge)
-    name = made.standing.folder.name + ("-merged" if merge else "")
+    content = _read(run, stage, merge)
+    name = content.standing.folder.name + ("-merged" if merge else "")
     root, inner = (run, f"export/{name}") if out is None else (out.parent, out.name)
     with _new_folder(root, inner) as folder:
-        write_adapters(made, folder)
-        settings = write_tokenizer(made, folder)
+        write_adapters(content, folder)
+        settings = write_tokenizer(content, folder)
         if merge:
-            write_model(made, folder, settings)
-        write_texts(made, folder, settings)
-        rank = max(lora_ranks(made), default=None)
-        (folder / CARD_FILE).write_text(card(made, rank), encoding="utf-8")
-        write_index(made, folder)
+            write_model(content, folder, settings)
+        write_texts(content, folder, settings)
+        (folder / CARD_FILE).write_text(card(content, lora_rank(content)), encoding="utf-8")
+        write_index(content, folder)
     return root / inner
 
 
-def _read(run: Path, stage: int | None, merge: bool) -> Exported:
+def _read(run: Path, stage: int | None, merge: bool) -> Export:
     """Everything that is exported, compared with what was scored."""
     standing = read_standing(run, stage)
     if stage is None and standing.state != "finished" and not deployments(run):
         raise CheckpointError(
             f"{run}: the run is {standing.state}, so it has no last stage yet. Name a complete one "
-            f"with --stage, or go on with: fastslow resume {run}"
+            f"with --stage, or continue with: fastslow resume {run}"
         )
-    kept = read_kept(standing.folder)
-    verify_kept(standing, kept)
+    policy = read_kept(standing.folder)
+    verify_kept(standing, policy)
     loaded = load_resolved(run / "config.json")
     model = loaded.config.model
-    if standing.stages != tuple(one.task for one in loaded.config.stages):
+    if standing.stages != tuple(visit.task for visit in loaded.config.stages):
         raise CheckpointError(
             f"{run}: run.json and config.json name other stages, got "
             f"{visible(', '.join(standing.stages))}. One was edited: restore it from a copy."
         )
-    tasks = tuple(_task(standing, kept, loaded, task) for task in standing.trained)
+    tasks = tuple(_task(standing, policy, loaded, task) for task in standing.trained)
     if merge and len({task.standing.weights for task in tasks}) > 1:
         raise ConfigError(
             "export --merge: the tasks of this run have adapters of their own "
             "(slow.adapter_policy: new-per-stage), which one model cannot hold. Export without "
             "--merge; a server loads them side by side."
         )
-    return Exported(
+    return Export(
         standing=standing,
         tasks=tasks,
         model_name=model.name,
@@ -110,39 +109,40 @@ def _read(run: Path, stage: int | None, merge: bool) -> Exported:
 
 
 def _task(
-    standing: Standing, kept: KeptPolicy, loaded: LoadedConfig, own: TaskStanding
+    standing: Standing, policy: KeptPolicy, loaded: LoadedConfig, scored: TaskStanding
 ) -> ExportedTask:
-    name = own.task
+    name = scored.task
     use = loaded.config.task_use(name).use
     task = build_task(name, use, loaded.task_params[name])
-    program = kept.live.get(name) or seed_program(task)
-    if task.version != own.version or program.text_hash != own.text:
+    program = policy.live.get(name) or seed_program(task)
+    if task.version != scored.version or program.text_hash != scored.text:
         raise CheckpointError(
             f"{standing.path}: task {name!r} is not what was scored any more, got {task.version} "
-            f"with text {program.text_hash}, expected {own.version} with {own.text}. Export with "
-            "the version of the task that the run used."
+            f"with prompt {program.text_hash}, expected {scored.version} with {scored.text}. "
+            "Export with the version of the task that the run used."
         )
     evaluator = Evaluator(loaded.config.evaluation.test_examples, 1)
-    questions = {e.id: e.question for e in evaluator.test_sample(task) if e.id in own.scores}
+    questions = {e.id: e.question for e in evaluator.test_sample(task) if e.id in scored.scores}
     if not questions:
         raise CheckpointError(
             f"{standing.path}: task {name!r} has none of the examples that were scored. Export "
             "with the version of the task that the run used."
         )
-    best = max(questions, key=lambda example: own.scores[example])
+    best = max(questions, key=lambda example: scored.scores[example])
     completion = next(
         row.sample.completion
         for row in read_scores(standing.path / "scores.jsonl")
         if (row.row, row.cycle, row.sample.task) == (standing.row, None, name)
-        and (row.sample.example, row.sample.text_hash) == (best, own.text)
+        and (row.sample.example, row.sample.text_hash) == (best, scored.text)
     )
     return ExportedTask(
-        standing=own,
+        standing=scored,
         task=task,
         definition=find_task(use or name),
         program=program,
-        adapter=kept.adapter_of(name),
-        shown=Shown(questions[best], completion),
+        adapter=policy.adapter_of(name),
+        question=questions[best],
+        completion=completion,
     )
 
 

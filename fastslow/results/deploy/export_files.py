@@ -6,7 +6,6 @@ from the same files.
 
 import json
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from typing import Any
 from fastslow.core.errors import CheckpointError, ModelError
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
+from fastslow.policy.merged import save_merged
 from fastslow.policy.model_store import ResolvedModel, hub_unreachable, sha256_of
 from fastslow.policy.policy import load_policy
 from fastslow.policy.render import Renderer, chat_messages
 from fastslow.policy.saved import CONFIG_FILE, WEIGHTS_FILE
-from fastslow.results.deploy.exported import Exported
+from fastslow.results.deploy.export_data import Export
 from fastslow.results.deploy.snippets import served_name
 
 INDEX_FILE = "export.json"
@@ -26,29 +26,29 @@ SCHEMA_VERSION = 1
 """Raised when a key of export.json or prompts/*.json changes its meaning or goes."""
 
 
-def write_adapters(made: Exported, folder: Path) -> None:
+def write_adapters(export: Export, folder: Path) -> None:
     """Copy the adapters as PEFT reads them, and nothing that only a run needs."""
-    for place, source in made.adapters.items():
-        own = folder / place
-        own.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / WEIGHTS_FILE, own / WEIGHTS_FILE)
+    for place, source in export.adapters.items():
+        target = folder / place
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
         config = _adapter_config(source)
-        config["base_model_name_or_path"] = made.base.path_or_id
-        config["revision"] = made.base.revision
+        config["base_model_name_or_path"] = export.base.path_or_id
+        config["revision"] = export.base.revision
         if isinstance(config["target_modules"], list):  # PEFT writes a set, in any order
             config["target_modules"] = sorted(config["target_modules"])
         if float(config["lora_alpha"]).is_integer():
             config["lora_alpha"] = int(config["lora_alpha"])
-        _write_json(own / CONFIG_FILE, config)
+        _write_json(target / CONFIG_FILE, config)
 
 
-def lora_ranks(made: Exported) -> Iterator[int]:
-    """Rank of each adapter of the export."""
-    for source in made.adapters.values():
-        yield int(_adapter_config(source)["r"])
+def lora_rank(export: Export) -> int | None:
+    """The highest rank of the export's adapters; None without any."""
+    ranks = (int(_adapter_config(source)["r"]) for source in export.adapters.values())
+    return max(ranks, default=None)
 
 
-def write_tokenizer(made: Exported, folder: Path) -> Any:
+def write_tokenizer(export: Export, folder: Path) -> Any:
     """Write the tokenizer with the run's chat template, and a generation config.
 
     The generation config decodes greedily, as scores were drawn, and ends a completion at every
@@ -60,16 +60,17 @@ def write_tokenizer(made: Exported, folder: Path) -> Any:
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    tokenizer = _loaded(AutoTokenizer, made.base)
+    tokenizer = _loaded(AutoTokenizer, export.base)
     renderer = Renderer(tokenizer)
     try:
-        found = GenerationConfig.from_pretrained(
-            made.base.path_or_id, revision=made.base.revision
-        ).eos_token_id
-    except OSError:  # models without the file: what transformers then makes of their config
-        found = GenerationConfig.from_model_config(_loaded(AutoConfig, made.base)).eos_token_id
-    listed = found if isinstance(found, list) else [found]
-    ends = {*listed, tokenizer.eos_token_id, renderer.stop_id} - {None}
+        base = GenerationConfig.from_pretrained(
+            export.base.path_or_id, revision=export.base.revision
+        )
+    except OSError:  # models without the file: transformers derives it from their config
+        base = GenerationConfig.from_model_config(_loaded(AutoConfig, export.base))
+    listed = base.eos_token_id
+    ends = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id}
+    ends = (ends | {renderer.stop_id}) - {None}
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     settings = GenerationConfig(
@@ -81,34 +82,19 @@ def write_tokenizer(made: Exported, folder: Path) -> Any:
     return settings
 
 
-def write_model(made: Exported, folder: Path, settings: Any) -> None:
+def write_model(export: Export, folder: Path, settings: Any) -> None:
     """Write the base with the adapter folded in, as safetensors.
 
     Raises:
         ModelError: The base cannot be loaded, or shares the adapted output layer with its input.
     """
-    from peft import PeftModel
-
-    policy = load_policy(made.base.path_or_id, revision=made.base.revision, dtype=made.dtype)  # type: ignore[arg-type]  # checked by the configuration
-    model = policy.model
-    adapter = next((task.adapter for task in made.tasks if task.adapter is not None), None)
-    if adapter is not None:
-        head = model.get_output_embeddings()
-        model = PeftModel.from_pretrained(model, str(adapter))
-        adapted = [n for n, module in model.named_modules() if hasattr(module, "lora_A")]
-        is_tied = bool(getattr(policy.model.config, "tie_word_embeddings", False))
-        if is_tied and any(model.get_submodule(n).base_layer is head for n in adapted):
-            raise ModelError(
-                "export --merge: the adapter changes the output layer, which this model shares "
-                "with its input embeddings; merging would change those too. Export without --merge."
-            )
-        model = model.merge_and_unload(safe_merge=True)
-    model.generation_config = settings
-    model.save_pretrained(folder)
+    policy = load_policy(export.base.path_or_id, revision=export.base.revision, dtype=export.dtype)  # type: ignore[arg-type]  # checked by the configuration
+    adapter = next((task.adapter for task in export.tasks if task.adapter is not None), None)
+    save_merged(policy, adapter, folder, settings)
 
 
-def write_texts(made: Exported, folder: Path, settings: Any) -> None:
-    """Write each task's text as chat messages and as a DSPy program.
+def write_texts(export: Export, folder: Path, settings: Any) -> None:
+    """Write each task's prompt as chat messages and as a DSPy program.
 
     Raises:
         CheckpointError: A saved program does not read back equal.
@@ -116,8 +102,8 @@ def write_texts(made: Exported, folder: Path, settings: Any) -> None:
     from fastslow.channels.fast.dspy_programs import load_program, save_deployed  # imports dspy
 
     (folder / "prompts").mkdir()
-    for task in made.tasks:
-        adapter = made.adapter_of(task)
+    for task in export.tasks:
+        adapter = export.adapter_of(task)
         prompt: dict[str, Json] = {
             "schema_version": SCHEMA_VERSION,
             "task": task.name,
@@ -133,15 +119,15 @@ def write_texts(made: Exported, folder: Path, settings: Any) -> None:
         save_deployed(task.program, program)
         if (saved := load_program(program).program().text_hash) != task.program.text_hash:
             raise CheckpointError(
-                f"{program}: the saved program of task {task.name!r} holds text {saved}, expected "
-                f"{task.program.text_hash}. DSPy changed the text (it takes common indentation "
-                "away), so the program would not ask as the run did."
+                f"{program}: the saved program of task {task.name!r} holds prompt {saved}, "
+                f"expected {task.program.text_hash}. DSPy changed the prompt (it takes common "
+                "indentation away), so the program would not ask as the run did."
             )
 
 
-def write_index(made: Exported, folder: Path) -> None:
+def write_index(export: Export, folder: Path) -> None:
     """Write export.json: where everything comes from, and the SHA-256 of every file."""
-    standing = made.standing
+    standing = export.standing
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     _write_json(
         folder / INDEX_FILE,
@@ -152,20 +138,20 @@ def write_index(made: Exported, folder: Path) -> None:
             "config_hash": standing.config_hash,
             "stage": standing.row,
             "stages": list(standing.stages),
-            "base": "." if made.is_merged else made.base.path_or_id,
-            "base_revision": made.base.revision,
-            "model_name": made.model_name,
-            "dtype": made.dtype,
-            "merged": made.is_merged,
+            "base": "." if export.is_merged else export.base.path_or_id,
+            "base_revision": export.base.revision,
+            "model_name": export.model_name,
+            "dtype": export.dtype,
+            "merged": export.is_merged,
             "tasks": {
                 task.name: {
                     "version": task.standing.version,
                     "weights": task.standing.weights,
                     "text_hash": task.program.text_hash,
-                    "adapter": made.adapter_of(task),
+                    "adapter": export.adapter_of(task),
                     "score": task.standing.now.score,
                 }
-                for task in made.tasks
+                for task in export.tasks
             },
             "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
         },

@@ -1,14 +1,13 @@
 """The gate: may a run's policy ship? A verdict from the files of run folders alone.
 
-Owns which losses are judged and what makes judging impossible; `gate_rules.py` has the arithmetic,
-`gate_file.py` the file and the words.
-Loads no model. What cannot be judged is refused, never passed.
+Owns which losses are judged and when judging is impossible; `gate_rules.py` has the arithmetic,
+`gate_file.py` the file and the words. Loads no model. A policy that cannot be judged is refused.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.core.types import Metric
@@ -16,16 +15,16 @@ from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
 from fastslow.results.deploy.gate_rules import (
-    Loss,
+    RuleName,
     RuleResult,
     judge_loss,
     judge_score,
-    loss_of,
-    mean_loss,
+    mean_change,
 )
 from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
 from fastslow.results.report.cells import Comparison
 
+WeightsSeen: TypeAlias = Literal["verified", "not in this folder"]
 MAX_FORGETTING = 0.02
 """Default of the largest mean loss; ours."""
 MAX_TASK_FORGETTING = 0.05
@@ -34,7 +33,7 @@ MAX_TASK_FORGETTING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class GateOptions:
-    """What the user demands."""
+    """The user's demands."""
 
     max_forgetting: float = MAX_FORGETTING
     """Largest mean loss over tasks, in score units, in [0, 1]."""
@@ -64,8 +63,8 @@ class GateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the gate says, and on what it rests."""
+class GateVerdict:
+    """The gate's answer and its grounds."""
 
     standing: Standing
     baseline: Standing | None
@@ -73,9 +72,9 @@ class Verdict:
     rules: tuple[RuleResult, ...]
     """Every rule applied; at least one."""
     notes: tuple[str, ...]
-    """What a reader must know; may hold names from outside."""
-    weights_seen: Literal["verified", "not in this folder"]
-    """Whether the adapter and texts in the folder were compared with the records."""
+    """Limits that a reader must know; may hold names from outside."""
+    weights_seen: WeightsSeen
+    """Whether the adapter and prompts in the folder were compared with the records."""
 
     @property
     def passed(self) -> bool:
@@ -88,17 +87,17 @@ class Verdict:
         return tuple(rule for rule in self.rules if not rule.passed)
 
 
-def judge(run: Path, options: GateOptions) -> Verdict:
+def judge(run: Path, options: GateOptions) -> GateVerdict:
     """Judge the policy a run is deployed with.
 
     Args:
         run: A run folder; only read.
-        options: What is demanded.
+        options: The demands.
 
     Raises:
         GateError: The run or the baseline is not finished, is missing a score, or the two cannot
             be compared.
-        CheckpointError: One of the folders is no run folder, a record is damaged, or the adapter
+        CheckpointError: One of the folders is not a run folder, a record is damaged, or the adapter
             that lies there is not the one that was scored.
     """
     standing = _finished(run)
@@ -110,7 +109,7 @@ def judge(run: Path, options: GateOptions) -> Verdict:
                 "Give the run whose policy is in use now."
             )
         baseline = _finished(Path(options.against))
-    seen: Literal["verified", "not in this folder"] = "not in this folder"
+    seen: WeightsSeen = "not in this folder"
     if standing.folder.is_dir():
         verify_kept(standing, read_kept(standing.folder))
         seen = "verified"
@@ -119,7 +118,7 @@ def judge(run: Path, options: GateOptions) -> Verdict:
         *_compared(standing, baseline, options),
         *_scores(standing, options),
     ]
-    return Verdict(
+    return GateVerdict(
         standing, baseline, options, tuple(rules), tuple(_notes(standing, baseline)), seen
     )
 
@@ -129,7 +128,7 @@ def _finished(run: Path) -> Standing:
     if standing.state != "finished":
         raise GateError(
             f"{run}: the run is {standing.state}, expected finished. A run that has not ended "
-            f"cannot be judged; go on with: fastslow resume {run}"
+            f"cannot be judged; continue with: fastslow resume {run}"
         )
     for task in standing.tasks:
         if task.now.score is None or task.base.score is None:
@@ -143,27 +142,17 @@ def _finished(run: Path) -> Standing:
 
 def _within(standing: Standing, options: GateOptions) -> list[RuleResult]:
     """Losses since the best earlier stage, and since the base."""
-    earlier = [task for task in standing.tasks if task.best_row is not None]
-    changes = {task.task: _measured(standing, task.task, task.change) for task in earlier}
-    rules = []
-    if earlier:
-        rules.append(
-            judge_loss(
-                "forgetting",
-                None,
-                mean_loss(list(changes.values())),
-                options.max_forgetting,
-                _mean_floor(earlier),
-                strict=options.strict,
-            )
-        )
-    for task in earlier:
-        loss = loss_of(changes[task.task])
-        rules.append(_task_rule("task_forgetting", task, loss, options))
-    for task in standing.tasks:
-        loss = loss_of(_measured(standing, task.task, task.net))
-        rules.append(_task_rule("below_base", task, loss, options))
-    return rules
+    tasks = {task.task: task for task in standing.tasks}
+    changes = {
+        name: _measured(standing, name, task.change)
+        for name, task in tasks.items()
+        if task.best_row is not None
+    }
+    net = {name: _measured(standing, name, task.net) for name, task in tasks.items()}
+    return [
+        *_losses(("forgetting", "task_forgetting"), changes, tasks, options),
+        *_losses((None, "below_base"), net, tasks, options),
+    ]
 
 
 def _compared(
@@ -172,10 +161,10 @@ def _compared(
     """Losses since the baseline, paired on examples."""
     if baseline is None:
         return []
-    own = {task.task: task for task in standing.tasks}
+    tasks = {task.task: task for task in standing.tasks}
     changes: dict[str, PairedDifference] = {}
     for before in baseline.tasks:
-        now = own.get(before.task)
+        now = tasks.get(before.task)
         if now is None:
             raise GateError(
                 f"gate --against: task {before.task!r} of the baseline {baseline.path} was not "
@@ -192,27 +181,27 @@ def _compared(
         changes[before.task] = paired_difference(
             list(before.scores.values()), [now.scores[example] for example in before.scores]
         )
-    shared = [own[name] for name in changes]
-    mean = judge_loss(
-        "against",
-        None,
-        mean_loss(list(changes.values())),
-        options.max_forgetting,
-        _mean_floor(shared),
-        strict=options.strict,
-    )
-    each = [_task_rule("task_against", t, loss_of(changes[t.task]), options) for t in shared]
-    return [mean, *each]
+    return _losses(("against", "task_against"), changes, tasks, options)
 
 
-def _task_rule(
-    rule: Literal["task_forgetting", "below_base", "task_against"],
-    task: TaskStanding,
-    loss: Loss,
+def _losses(
+    rules: tuple[RuleName | None, RuleName],
+    changes: Mapping[str, PairedDifference],
+    tasks: Mapping[str, TaskStanding],
     options: GateOptions,
-) -> RuleResult:
-    threshold = options.max_task_forgetting
-    return judge_loss(rule, task.task, loss, threshold, task.floor, strict=options.strict)
+) -> list[RuleResult]:
+    """The rule on the mean over tasks, where it has a name, and the rule on each task."""
+    of_mean, of_task = rules
+    results = []
+    if of_mean is not None and changes:
+        mean = mean_change(list(changes.values()))
+        floor = _mean_floor([tasks[name] for name in changes])
+        limits = (options.max_forgetting, floor)
+        results.append(judge_loss(of_mean, None, mean, *limits, strict=options.strict))
+    for name, change in changes.items():
+        limits = (options.max_task_forgetting, tasks[name].floor)
+        results.append(judge_loss(of_task, name, change, *limits, strict=options.strict))
+    return results
 
 
 def _scores(standing: Standing, options: GateOptions) -> list[RuleResult]:
@@ -245,11 +234,10 @@ def _mean_floor(tasks: Sequence[TaskStanding]) -> Metric:
     """Mean of the tasks' noise floors: noise of a mean is at most that."""
 
     def value() -> float:
-        floors = [task.floor.value for task in tasks]
-        known = [floor for floor in floors if floor is not None]
-        if not known:
+        floors = [task.floor.value for task in tasks if task.floor.value is not None]
+        if not floors:
             raise Undefined(tasks[0].floor.reason or "not measured")
-        return sum(known) / len(tasks)
+        return sum(floors) / len(tasks)
 
     return figure("noise_floor", "mean over tasks of max - min over base evaluations (ours)", value)
 
@@ -272,8 +260,8 @@ def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
             "thresholds are the options alone"
         )
     if baseline is not None:
-        known = {task.task for task in baseline.tasks}
-        if new := [task.task for task in standing.tasks if task.task not in known]:
+        names = {task.task for task in baseline.tasks}
+        if new := [task.task for task in standing.tasks if task.task not in names]:
             notes.append(f"not in the baseline, so not compared with it: {', '.join(new)}")
     return notes
 
@@ -284,11 +272,11 @@ def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
     Raises:
         ConfigError: A word is not of that form.
     """
-    found = []
+    scores = []
     for word in words:
         task, _, number = word.rpartition("=")
         try:
-            found.append((task, float(number)))
+            scores.append((task, float(number)))
         except ValueError:
             task = ""
         if not task:
@@ -296,22 +284,20 @@ def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
                 f"gate --min-score: expected TASK=SCORE, got {word!r}. For example: "
                 "--min-score word_valence=0.5"
             )
-    return tuple(found)
+    return tuple(scores)
 
 
-def options_from_json(data: Mapping[str, object]) -> GateOptions:
+def options_from_json(data: Mapping[str, Any]) -> GateOptions:
     """The options in a gate.json.
 
     Raises:
-        KeyError, TypeError, ValueError: They are none.
+        AttributeError, KeyError, TypeError, ValueError: They are not options.
     """
-    against, scores = data["against"], data["min_scores"]
-    if not isinstance(scores, Mapping):
-        raise TypeError("min_scores is no mapping")
+    against, scores = data["against"], data["min_scores"].items()
     return GateOptions(
-        max_forgetting=float(str(data["max_forgetting"])),
-        max_task_forgetting=float(str(data["max_task_forgetting"])),
-        min_scores=tuple((str(task), float(score)) for task, score in scores.items()),
+        max_forgetting=float(data["max_forgetting"]),
+        max_task_forgetting=float(data["max_task_forgetting"]),
+        min_scores=tuple((str(task), float(score)) for task, score in scores),
         strict=bool(data["strict"]),
         against=None if against is None else str(against),
     )

@@ -1,6 +1,6 @@
 """A verdict in words and as gate.json, and the proof that the files still give the same one.
 
-`gate/gate.json` in the run folder holds what was demanded, every figure, and the SHA-256 of every
+`gate/gate.json` in the run folder holds the demands, every figure, and the SHA-256 of every
 file that was read. It has no clock in it: the same files give the same bytes. Nothing else of the
 folder is touched.
 """
@@ -17,16 +17,15 @@ from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.deployments import DEPLOYED_FILE
-from fastslow.results.deploy.gate import GateOptions, Verdict, judge, options_from_json
+from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge, options_from_json
 from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
+from fastslow.results.render.encoding import json_text
 
 SCHEMA_VERSION = 1
 """Raised when a key of gate.json changes its meaning or goes."""
-DECIMALS = 6
-"""Digits after the point of every number written."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
-"""What a verdict is computed from."""
+"""Files that a verdict is computed from."""
 MEANINGS = {
     "forgetting": "mean loss of earlier tasks since their best stage (forgetting_chaudhry)",
     "task_forgetting": "loss since the task's best stage",
@@ -35,7 +34,7 @@ MEANINGS = {
     "task_against": "loss since the baseline",
     "min_score": "score",
 }
-"""What each rule compares."""
+"""Quantity that each rule compares."""
 
 
 def verdict_path(run: Path) -> Path:
@@ -43,7 +42,7 @@ def verdict_path(run: Path) -> Path:
     return run / "gate" / "gate.json"
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Json]:
+def verdict_json(verdict: GateVerdict) -> dict[str, Json]:
     """The verdict as plain data; docs/deploy.md describes it."""
     options = verdict.options
     return {
@@ -51,13 +50,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Json]:
         "verdict": "yes" if verdict.passed else "no",
         "failed": [_name(rule) for rule in verdict.failed],
         "compared": "upper ends of 95 % intervals" if options.strict else "estimates",
-        "options": {
-            "max_forgetting": options.max_forgetting,
-            "max_task_forgetting": options.max_task_forgetting,
-            "min_scores": dict(options.min_scores),
-            "strict": options.strict,
-            "against": options.against,
-        },
+        "options": {**asdict(options), "min_scores": dict(options.min_scores)},
         "rules": [{**asdict(rule), "compares": MEANINGS[rule.rule]} for rule in verdict.rules],
         "notes": list(verdict.notes),
         "run": _standing(verdict.standing),
@@ -66,13 +59,12 @@ def verdict_json(verdict: Verdict) -> dict[str, Json]:
     }
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(verdict: GateVerdict) -> str:
     """The text of gate.json."""
-    data = _rounded(verdict_json(verdict))
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json_text(verdict_json(verdict))
 
 
-def write_verdict(run: Path, verdict: Verdict) -> Path:
+def write_verdict(run: Path, verdict: GateVerdict) -> Path:
     """Write gate.json, replacing an older one.
 
     Raises:
@@ -84,8 +76,8 @@ def write_verdict(run: Path, verdict: Verdict) -> Path:
         return write_file(run, path.relative_to(run).as_posix(), verdict_text(verdict))
 
 
-def recompute_verdict(run: Path) -> Verdict:
-    """Judge again as gate.json says, and hold the result against it.
+def recompute_verdict(run: Path) -> GateVerdict:
+    """Judge again as gate.json says, and compare the result with it.
 
     Raises:
         CheckpointError: There is no gate.json, or the files do not give it any more.
@@ -93,8 +85,8 @@ def recompute_verdict(run: Path) -> Verdict:
     """
     path = verdict_path(run)
     try:
-        found = path.read_bytes()
-        before: dict[str, Any] = json.loads(found)
+        content = path.read_bytes()
+        before: dict[str, Any] = json.loads(content)
         options: GateOptions = options_from_json(before["options"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -103,24 +95,26 @@ def recompute_verdict(run: Path) -> Verdict:
         ) from error
     verdict = judge(run, options)
     text = verdict_text(verdict)
-    if text.encode() != found:
+    if text.encode() != content:
         after = json.loads(text)
         differing = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
         raise CheckpointError(
             f"{path}: not what the files say, it differs in {', '.join(differing) or 'layout'}; "
             f"the files say {after['verdict']}. Records, stage files or gate.json were changed, "
-            f"or another version wrote it; judge anew with: fastslow gate {run}"
+            f"or another version wrote it; judge again with: fastslow gate {run}"
         )
     return verdict
 
 
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
+def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
     """The verdict for a terminal, safe to print: a sentence, a line per rule, notes."""
     failed, rules = verdict.failed, verdict.rules
     standing = verdict.standing
-    said = "YES, every rule holds" if verdict.passed else f"NO, {len(failed)} of {len(rules)} rules"
+    answer = (
+        f"NO, {len(failed)} of {len(rules)} rules failed" if failed else "YES, every rule holds"
+    )
     yield (
-        f"gate: {said}{'' if verdict.passed else ' failed'}; {shorten(standing.run, 120)}, policy "
+        f"gate: {answer}; {shorten(standing.run, 120)}, policy "
         f"after stage {standing.row} of {len(standing.stages)}; compared: "
         + ("upper ends of the 95 % intervals" if verdict.options.strict else "estimates")
     )
@@ -135,7 +129,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         )
     for note in verdict.notes:
         yield f"  note: {shorten(note, 500)}"
-    yield f"  note: adapter and texts of the stage: {verdict.weights_seen}"
+    yield f"  note: adapter and prompts of the stage: {verdict.weights_seen}"
 
 
 def _may_exceed(rule: RuleResult) -> bool:
@@ -174,11 +168,3 @@ def _standing(standing: Standing) -> dict[str, Json]:
         "scores": {task.task: task.now.score for task in standing.tasks},
         "files": {file.name: sha256_of(file) for file in files if file.is_file()},
     }
-
-
-def _rounded(data: Any) -> Any:
-    if isinstance(data, float):
-        return round(data, DECIMALS) + 0.0
-    if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in data.items()}
-    return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data

@@ -1,4 +1,4 @@
-"""The gate's rules as pure functions on numbers: what was lost, what may be lost, and the verdict.
+"""The gate's rules as pure functions on numbers: the loss, its limit, and the verdict.
 
 A loss is a drop of a score, positive when it got worse. It fails when it exceeds the larger of the
 user's threshold and the noise floor. By default the estimate itself is compared; with `strict` the
@@ -13,29 +13,12 @@ from typing import Literal, TypeAlias
 
 from fastslow.core.types import Metric
 from fastslow.measure.stats.intervals import Z_95, Z_DETECT, Interval, PairedDifference
-from fastslow.measure.stats.significance import gate
 
 RuleName: TypeAlias = Literal[
     "forgetting", "task_forgetting", "below_base", "against", "task_against", "min_score"
 ]
 SLACK = 1e-9
 """Rounding that does not count as a loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A drop of one score, or of the mean over tasks; positive = got worse."""
-
-    value: float
-    """In score units."""
-    low: float | None
-    """Lower end of the 95 % interval; None where the differences have no spread."""
-    high: float
-    """Upper end; without any spread the most that Wilson's interval allows."""
-    smallest_detectable: float
-    """The smallest true drop that would be found with 80 % power."""
-    n: int
-    """Examples behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,87 +29,86 @@ class RuleResult:
     task: str | None
     """None for a mean over tasks."""
     value: float
-    """A loss; for `min_score` the score."""
+    """A loss in score units, positive = got worse; for `min_score` the score."""
     low: float | None
+    """Lower end of its 95 % interval; None where the differences have no spread."""
     high: float | None
     n: int
+    """Examples behind it."""
     limit: float
-    """What the value, or with `strict` its bound, was compared with."""
+    """The value, or with `strict` its bound, was compared with it."""
     limit_from: Literal["option", "noise floor"]
     smallest_detectable: float | None
     """None for `min_score`."""
     passed: bool
 
 
-def loss_of(change: PairedDifference) -> Loss:
-    """The loss in a paired difference, after - before."""
-    low = None if change.high is None else 0.0 - change.high
-    high = -change.mean + change.smallest_detectable if change.low is None else -change.low
-    return Loss(
-        0.0 - change.mean, low, min(1.0, high), min(1.0, change.smallest_detectable), change.n
-    )
-
-
-def mean_loss(changes: Sequence[PairedDifference]) -> Loss:
-    """The mean of several tasks' losses, the tasks taken as fixed.
+def mean_change(changes: Sequence[PairedDifference]) -> PairedDifference:
+    """The mean of several tasks' changes, the tasks taken as fixed.
 
     SE = sqrt(sum se_j^2) / m. A task whose differences have no spread gives the most that Wilson's
-    interval allows, on the upper side, in place of a standard error.
+    interval allows, on the side of the loss, in place of a standard error.
 
     Args:
         changes: One per task, after - before; at least one.
     """
-    m, value = len(changes), -fmean(change.mean for change in changes)
+    m, mean = len(changes), fmean(change.mean for change in changes)
     se = math.sqrt(sum(change.se**2 for change in changes if change.se is not None)) / m
     unknown = sum(change.smallest_detectable for change in changes if change.se is None) / m
-    return Loss(
-        value=value + 0.0,
-        low=value - Z_95 * se if se else None,
-        high=min(1.0, value + Z_95 * se + unknown),
-        smallest_detectable=min(1.0, Z_DETECT * se + unknown),
+    return PairedDifference(
         n=sum(change.n for change in changes),
+        mean=mean,
+        se=se or None,
+        low=mean - Z_95 * se - unknown if se else None,
+        high=mean + Z_95 * se if se else None,
+        p_value=None,
+        smallest_detectable=Z_DETECT * se + unknown,
+        reason=None if se else changes[0].reason,
     )
 
 
 def judge_loss(
     rule: RuleName,
     task: str | None,
-    loss: Loss,
+    change: PairedDifference,
     threshold: float,
     floor: Metric,
     *,
     strict: bool,
 ) -> RuleResult:
-    """Whether a loss is at most max(threshold, noise floor).
+    """Whether a loss is at most the larger of the threshold and the noise floor.
 
     Args:
         rule: Its name.
         task: None for a mean.
-        loss: What was lost.
-        threshold: The user's, in score units.
+        change: After - before. Without any spread the upper end of its loss is the most that
+            Wilson's interval allows.
+        threshold: The user's, in score units, >= 0.
         floor: The noise floor; one without a value leaves the threshold.
         strict: Compare the upper end of the interval in place of the value.
     """
-    limit = gate(threshold, floor)
-    compared = loss.high if strict else loss.value
+    value = 0.0 - change.mean
+    high = value + change.smallest_detectable if change.low is None else -change.low
+    high = min(1.0, high)
+    limit = threshold if floor.value is None else max(threshold, floor.value)
     return RuleResult(
         rule=rule,
         task=task,
-        value=loss.value,
-        low=loss.low,
-        high=loss.high,
-        n=loss.n,
+        value=value,
+        low=None if change.high is None else 0.0 - change.high,
+        high=high,
+        n=change.n,
         limit=limit,
         limit_from="noise floor" if limit > threshold else "option",
-        smallest_detectable=loss.smallest_detectable,
-        passed=compared <= limit + SLACK,
+        smallest_detectable=min(1.0, change.smallest_detectable),
+        passed=(high if strict else value) <= limit + SLACK,
     )
 
 
 def judge_score(
     task: str, score: float, interval: Interval | None, n: int, least: float, *, strict: bool
 ) -> RuleResult:
-    """Whether a score is at least what is demanded of it; `strict` compares its lower bound.
+    """Whether a score is at least the one demanded; `strict` compares its lower bound.
 
     A score without an interval cannot be shown to be anything: with `strict` it fails.
     """

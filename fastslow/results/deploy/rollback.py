@@ -1,7 +1,7 @@
-"""Rollback: deploy the adapter and texts that an earlier stage left.
+"""Rollback: deploy the adapter and prompts that an earlier stage left.
 
 Nothing is copied, moved or deleted. A line in `deployed.jsonl` says which stage's folder is in use,
-after its files were compared with what was scored; export, gate and report follow it. Going forward
+after its files were compared with the scored ones; export, gate and report follow it. Going forward
 again is the same command with a later stage.
 """
 
@@ -26,14 +26,14 @@ def roll_back(run: Path, stage: int) -> Standing:
         How that policy stands: its scores are those recorded in that row.
 
     Raises:
-        CheckpointError: It is no run folder, is being written, the stage was not kept or not
-            scored, or what lies in its folder is not what was scored.
+        CheckpointError: It is not a run folder, is being written, the stage was not kept or not
+            scored, or the files in its folder are not the scored ones.
     """
     RunDir.require(run)
     standing = read_standing(run, stage)
-    kept = read_kept(standing.folder)
+    policy = read_kept(standing.folder)
     with RunDir.open(run):
-        verify_kept(standing, kept)
+        verify_kept(standing, policy)
         event = DeployEvent(
             row=stage,
             before=deployed_row(run, len(standing.stages)),

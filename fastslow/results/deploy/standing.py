@@ -1,14 +1,12 @@
-"""How a run's policy stands after one stage: per task, what it scored then and at its best before.
+"""How a run's policy stands after one stage: per task, its score then and at its best before.
 
 Computed from the records of a run folder alone, without a model. The gate judges it, the model card
 shows it, and a rollback compares it with the files of the stage.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric
@@ -19,6 +17,7 @@ from fastslow.records.deployments import deployed_row
 from fastslow.records.events import ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
+from fastslow.results.report.reading import read_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class TaskStanding:
     weights: str | None
     """Fingerprint of the weights it was scored with; None when it was not."""
     text: str | None
-    """Hash of the text it was scored with; None when it was not."""
+    """Hash of the prompt it was scored with; None when it was not."""
     scores: ExampleScores
     """Score of each example."""
 
@@ -71,7 +70,7 @@ class Standing:
 
     @property
     def folder(self) -> Path:
-        """Where adapter and texts of that stage are kept."""
+        """Where adapter and prompts of that stage are kept."""
         return self.path / "stages" / f"{self.row - 1:03d}-{self.stages[self.row - 1]}"
 
     @property
@@ -88,10 +87,10 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         row: The policy after the stage with this number; None takes the deployed one.
 
     Raises:
-        CheckpointError: It is no run folder, has no such stage, or a record in it is damaged.
+        CheckpointError: It is not a run folder, has no such stage, or a record in it is damaged.
     """
-    card = _card(run)
-    stages = tuple(str(task) for task in card["stages"])
+    card = read_card(run / "run.json")
+    stages = card.stages
     row = deployed_row(run, len(stages)) if row is None else row
     if not 1 <= row <= len(stages):
         raise CheckpointError(
@@ -104,19 +103,19 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         if isinstance(event, TextEvent):
             first_text.setdefault(event.task, event.stage + 1)
     table = CellTable(scores, stages[:row], first_text)
-    names = tuple(str(task) for task in card["tasks"])
-    cells = [[table.cell(i, task).score for task in names] for i in range(row + 1)]
-    matrix = ScoreMatrix(names, stages[:row], tuple(map(tuple, cells)))
-    versions = {one.sample.task: one.sample.version for one in scores}
-    floors = [floor for task in names if (floor := table.base_floor(task).value) is not None]
+    tasks = card.tasks
+    cells = [[table.cell(i, task).score for task in tasks] for i in range(row + 1)]
+    matrix = ScoreMatrix(tasks, stages[:row], tuple(map(tuple, cells)))
+    versions = {line.sample.task: line.sample.version for line in scores}
+    floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     return Standing(
         path=run,
-        run=str(card["run"]),
-        state=str(card["state"]),
-        config_hash=str(card["config_hash"]),
+        run=card.run,
+        state=card.state,
+        config_hash=card.config_hash,
         row=row,
         stages=stages,
-        tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in names),
+        tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in tasks),
         metrics=final_metrics(matrix, noise_floor=max(floors, default=None)),
     )
 
@@ -127,11 +126,10 @@ def _task(
     learned = table.learned_row(task)
     best = None
     if learned is not None and learned < row:
-        found = {i: table.cell(i, task).score for i in range(learned, row)}
-        measured = [i for i, score in found.items() if score is not None]
+        earlier = {i: table.cell(i, task).score for i in range(learned, row)}
         # with a row missing the best one is not known: the comparison then says which is missing
-        missing = [i for i in found if i not in measured]
-        best = missing[0] if missing else max(measured, key=lambda i: (found[i] or 0.0, -i))
+        missing = [i for i, score in earlier.items() if score is None]
+        best = missing[0] if missing else max(earlier, key=lambda i: (earlier[i] or 0.0, -i))
     text = table.text(row, task)
     return TaskStanding(
         task=task,
@@ -151,21 +149,22 @@ def _task(
 
 def _weights(scores: Sequence[ScoreRow], row: int, task: str, text: str | None) -> str | None:
     """Fingerprint of the weights a cell was scored with."""
-    found = {
-        one.sample.weights
-        for one in scores
-        if (one.row, one.cycle, one.sample.task, one.sample.text_hash) == (row, None, task, text)
+    fingerprints = {
+        line.sample.weights
+        for line in scores
+        if (line.row, line.cycle, line.sample.task, line.sample.text_hash)
+        == (row, None, task, text)
     }
-    if len(found) > 1:
+    if len(fingerprints) > 1:
         raise CheckpointError(
             f"scores.jsonl: row {row} of task {task!r} was scored with weights "
-            f"{' and '.join(sorted(found))}, expected one. Restore the file from a copy."
+            f"{' and '.join(sorted(fingerprints))}, expected one. Restore the file from a copy."
         )
-    return found.pop() if found else None
+    return next(iter(fingerprints), None)
 
 
-def verify_kept(standing: Standing, kept: KeptPolicy) -> None:
-    """Make sure that the adapters and texts in a stage's folder are those that were scored.
+def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
+    """Make sure that the adapters and prompts in a stage's folder are those that were scored.
 
     Raises:
         CheckpointError: The row was not measured, or one of the files is another.
@@ -177,30 +176,16 @@ def verify_kept(standing: Standing, kept: KeptPolicy) -> None:
                 f"the policy after stage {standing.row} has no scores. Resume the run, or name a "
                 "stage that is complete."
             )
-        if (weights := kept.weights_of(task.task)) != task.weights:
+        if (weights := policy.weights_of(task.task)) != task.weights:
             raise CheckpointError(
-                f"{kept.folder}: the adapter for task {task.task!r} is not the one that was "
+                f"{policy.folder}: the adapter for task {task.task!r} is not the one that was "
                 f"scored, got weights {weights}, expected {task.weights}. The folder was changed: "
                 "restore it from a copy."
             )
-        live = kept.live.get(task.task)
+        live = policy.live.get(task.task)
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
             raise CheckpointError(
-                f"{kept.folder}: the text of task {task.task!r} is not the one that was scored, "
-                f"got {live.text_hash}, expected {task.text}. The folder was changed: restore it "
-                "from a copy."
+                f"{policy.folder}: the prompt of task {task.task!r} is not the one that was "
+                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: "
+                "restore it from a copy."
             )
-
-
-def _card(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
-    try:
-        card: dict[str, Any] = json.loads(path.read_bytes())
-        needed = ("run", "state", "config_hash", "tasks", "stages")
-        if missing := [name for name in needed if name not in card]:
-            raise ValueError(f"no {missing[0]}")
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read, got {error}. Give a folder that `fastslow train` made."
-        ) from error
-    return card

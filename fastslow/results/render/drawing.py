@@ -1,22 +1,25 @@
-"""The look of every figure, and how one becomes SVG and PNG; what is drawn is `figures.py`'s.
+"""The look of every figure, and how one becomes SVG and PNG.
 
 The same data gives the same bytes: no date, no random ids, the font that Matplotlib brings along.
-Labels are shown as they are: what a task is called is never read as a formula or as markup.
+Labels appear as they are: the name of a task is never read as a formula or as markup.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastslow.core.text import shorten
+from fastslow.measure.stats.intervals import Interval, PairedDifference
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Figure: TypeAlias = "matplotlib.figure.Figure"
 INK, MUTED, LINE, PAPER = "#1d1d22", "#5f626b", "#dcdbd6", "#fcfcfa"
 ACCENT, LOSS = "#1f5fa8", "#a3361f"
 SERIES = (ACCENT, "#b0562c", "#2f7556", "#83539f", "#806210", "#4f5b69")
@@ -38,6 +41,8 @@ LABEL = 22
 """Characters of an untrusted label."""
 MAX_TASKS = 24
 """Tasks drawn; the tables have all of them."""
+MANY = 6
+"""More stages than this, and their names do not fit under an axis."""
 _LOOK: Mapping[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -74,13 +79,13 @@ _LOOK: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One finished figure."""
+    """A finished figure."""
 
     name: str
     """Stem of its files."""
     title: str
     caption: str
-    """What is drawn and how to read it; may hold untrusted names."""
+    """The subject and how to read it; may hold untrusted names."""
     svg: str
     """A whole SVG file."""
     png: bytes
@@ -92,9 +97,9 @@ class Drawing:
         body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
         return re.sub(r"<[^>]+>", self._themed, body)
 
-    def _themed(self, found: re.Match[str]) -> str:
+    def _themed(self, match: re.Match[str]) -> str:
         """A tag with its ids renamed and its colours replaced; text between tags is never seen."""
-        tag = found[0]
+        tag = match[0]
         if tag.startswith("<svg"):
             tag = re.sub(r' (width|height|version|xmlns:xlink)="[^"]*"', "", tag)
             return tag.replace("<svg", '<svg aria-hidden="true" focusable="false"')
@@ -109,7 +114,7 @@ def draw(
     name: str,
     title: str,
     caption: str,
-    paint: "Callable[[Figure], object]",
+    paint: Callable[[Figure], object],
     *,
     height: float = 2.9,
     width: float = WIDTH,
@@ -118,8 +123,8 @@ def draw(
 
     Args:
         name: Stem of its files; letters, digits and hyphens.
-        title: Shown above it.
-        caption: What is drawn and how to read it.
+        title: Stands above it.
+        caption: The subject and how to read it.
         paint: Draws into the empty figure it is given.
         height: Inches.
         width: Inches.
@@ -127,11 +132,11 @@ def draw(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Empty
 
     with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Empty(figsize=(width, height), layout="constrained")
         paint(figure)
         svg, png = io.BytesIO(), io.BytesIO()
         nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -152,7 +157,7 @@ def series(index: int) -> dict[str, Any]:
     return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def legend(axes: "Axes", columns: int = 3) -> None:
+def legend(axes: Axes, columns: int = 3) -> None:
     """A legend above the axes, so that it covers no data."""
     axes.legend(
         loc="lower left",
@@ -163,8 +168,31 @@ def legend(axes: "Axes", columns: int = 3) -> None:
     )
 
 
-def score_axis(axes: "Axes", name: str = "score") -> None:
+def score_axis(axes: Axes, name: str = "score") -> None:
     """A vertical axis from 0 to 1."""
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
     axes.set_ylabel(name)
+
+
+def named_rows(axes: Axes, rows: Sequence[float], names: Sequence[str], label_of_x: str) -> None:
+    """A vertical axis of named rows, with the values to the right of them."""
+    axes.set_yticks(rows, names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(label_of_x)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+
+
+def interval_line(
+    axes: Axes, row: float, interval: Interval | PairedDifference | None, colour: str
+) -> None:
+    """A 95 % interval along one row, where there is one."""
+    if interval is not None and interval.low is not None and interval.high is not None:
+        axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1)
+
+
+def stage_ends(axes: Axes, positions: Iterable[float]) -> None:
+    """Dashed lines where stages end."""
+    for x in positions:
+        axes.axvline(x, color=LINE, lw=0.8, ls=(0, (4, 3)), zorder=0)

@@ -1,4 +1,4 @@
-"""HTML pages that show untrusted text without obeying it, from the templates of this package.
+"""HTML pages that display untrusted text without obeying it, from the templates of this package.
 
 Owns escaping: everything a template prints is made visible and escaped, unless it is `Markup` that
 this package made. No script, nothing from the network, and a policy in the page that forbids both.
@@ -25,7 +25,7 @@ POLICY = (
 )
 """Content-Security-Policy: styles in the page itself, and nothing else."""
 MAX_BYTES = 2_000_000
-"""Size a page stays under; what could grow without limit is cut by whoever collects it."""
+"""Size a page stays under; whatever could grow without limit is cut where it is collected."""
 MAX_CELL = 2000
 """Characters of one table cell."""
 
@@ -40,18 +40,18 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=_visible_value,
     )
-    made.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
-    made.tests |= {"figure_like": is_figure_like}
-    made.globals["style"] = _style(made)
-    return made
+    environment.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
+    environment.tests |= {"figure_like": is_figure_like}
+    environment.globals["style"] = _style(environment)
+    return environment
 
 
 def _style(environment: "Environment") -> "Markup":
@@ -61,7 +61,7 @@ def _style(environment: "Environment") -> "Markup":
     return Markup(environment.loader.get_source(environment, "style.css")[0])
 
 
-def _shown(value: object) -> object:
+def _visible_value(value: object) -> object:
     """Last thing done to a value before it is escaped: no control or invisible characters."""
     return value if hasattr(value, "__html__") else visible(str(value)[: 10 * MAX_CELL])
 
@@ -77,8 +77,8 @@ def breakable(name: str) -> "Markup":
     """An untrusted name that may be broken after its underscores, slashes and hyphens."""
     from markupsafe import Markup, escape
 
-    parts = re.split(r"(?<=[_/-])(?=.)", visible(name[:MAX_CELL]))
-    return Markup("<wbr>").join(escape(part) for part in parts)
+    pieces = re.split(r"(?<=[_/-])(?=.)", visible(name[:MAX_CELL]))
+    return Markup("<wbr>").join(escape(piece) for piece in pieces)
 
 
 def inline_svg(drawing: Drawing) -> "Markup":

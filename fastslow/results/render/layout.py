@@ -1,8 +1,9 @@
-"""What a table of a report is made of, and how numbers look in it."""
+"""Tables of a report, and the form of numbers in them."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fastslow.core.types import Metric
 from fastslow.measure.stats.intervals import Interval, PairedDifference
 
 Style: TypeAlias = Literal["plain", "strong", "dim"]
@@ -29,7 +30,7 @@ class Table:
 
 
 def difference(change: PairedDifference) -> str:
-    """A paired difference with its interval, or with why it has none."""
+    """A paired difference with its interval, or with the reason why it has none."""
     if change.low is None or change.high is None:
         return f"{change.mean:+.2f} ({change.reason})"
     return f"{change.mean:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
@@ -40,6 +41,15 @@ def brackets(interval: Interval | None) -> str:
     return "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def shown(value: float | None) -> str:
+def score_or_dash(value: float | None) -> str:
     """A score, or a dash where there is none."""
     return "-" if value is None else f"{value:.2f}"
+
+
+def metric_text(metric: Metric | None, digits: int = 2) -> Text:
+    """The value of a metric; dimmed, why there is none, or a dash where there is no metric."""
+    if metric is None:
+        return Text("-", "dim")
+    if metric.value is None:
+        return Text(metric.reason or "undefined", "dim")
+    return Text(f"{metric.value:.{digits}f}")

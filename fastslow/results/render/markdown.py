@@ -27,18 +27,23 @@ def _row(cells: list[str]) -> str:
 
 def _cell(text: Text) -> str:
     if text.is_code:
-        return code(text.text).replace("|", "\\|")
-    shown = inline(text.text)
-    return f"**{shown}**" if text.style == "strong" else shown
+        return code_cell(text.text)
+    content = inline(text.text)
+    return f"**{content}**" if text.style == "strong" else content
 
 
 def code(text: str) -> str:
     """A code span of one line; backticks inside cannot end it."""
-    shown = shorten(text, 500)
-    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    content = shorten(text, 500)
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
     ticks = "`" * (longest + 1)
-    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
-    return f"{ticks}{pad}{shown}{pad}{ticks}"
+    pad = " " if content.startswith("`") or content.endswith("`") else ""
+    return f"{ticks}{pad}{content}{pad}{ticks}"
+
+
+def code_cell(text: str) -> str:
+    """The same inside a table."""
+    return code(text).replace("|", "\\|")
 
 
 def inline(text: str) -> str:

@@ -1,5 +1,7 @@
 """Puts finished files into a folder, each whole or not at all."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,3 +38,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
         with disk_errors(folder / name, "cannot be written", "run the command again"):
             written.append(write_file(folder, name, content))
     return tuple(written)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV file: numbers with six decimals, None as an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row)
+    return out.getvalue()

@@ -1,6 +1,6 @@
 """From the files of a run folder to a report: terminal, report.md, report.json, scores.csv.
 
-Reads files only: no model, no tracker, no lock. `build_report` makes plain data, the other two
+Reads files only: no model, no tracker, no lock. `build_report` makes plain data and the others
 write it down; the same files always give the same bytes.
 """
 

@@ -1,7 +1,7 @@
 """From raw score rows to the cells of the score matrix and to paired comparisons of its rows.
 
-A cell is the mean over examples of the mean over samples, under the text that the headline matrix
-uses for it. Called by `data.py` alone.
+A cell is the mean over examples of the mean over samples, under the prompt that the headline matrix
+uses for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from fastslow.records.events import ScoreRow
 ExampleScores: TypeAlias = Mapping[str, float]
 """Example id to its mean score over samples."""
 CellKey: TypeAlias = tuple[int, str, PromptPolicy]
-"""Row of the matrix, task, role of the text."""
+"""Row of the matrix, task, role of the prompt."""
 Phase: TypeAlias = Literal["unseen", "learned", "seen", "held_out"]
 """Whether a cell's task is yet to be trained on, just was, was earlier, or never is."""
 
@@ -40,7 +40,7 @@ class Cell:
     n: int
     """Examples behind it."""
     prompt_policy: PromptPolicy
-    """The text it was scored with."""
+    """The prompt it was scored with."""
     phase: Phase
 
 
@@ -61,10 +61,10 @@ class CellTable:
         """Sort the raw rows into cells.
 
         Args:
-            rows: Score rows of one run; those of other texts or measured within a stage are left.
+            rows: Score rows of one run; those of other prompts, or within a stage, are skipped.
             stages: The task each stage trains on, in training order.
-            first_text: The row from which on a task is deployed with a text of its own. Until
-                then, and for tasks not in it, what is deployed is the seed text.
+            first_text: The row from which on a task is deployed with a prompt of its own. Until
+                then, and for tasks not in it, the seed prompt is deployed.
 
         Raises:
             CheckpointError: One sample was recorded twice.
@@ -72,7 +72,7 @@ class CellTable:
         self.stages, self._first_text = tuple(stages), first_text
         samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
         self.texts: dict[CellKey, str] = {}
-        """Hash of the text of each cell; of a task visited twice, of the later one."""
+        """Hash of the prompt of each cell; of a task visited twice, of the later one."""
         for row in rows:
             if row.cycle is None:
                 sample = row.sample
@@ -99,11 +99,11 @@ class CellTable:
         }
 
     def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
-        """Score of each example of one cell under one text; nothing where not measured."""
+        """Score of each example of one cell under one prompt; nothing where not measured."""
         return self._cells.get((row, task, policy), {})
 
     def _policy(self, row: int, task: str) -> PromptPolicy:
-        """The text of the headline matrix; `seed` rows stand for `live` where that is deployed."""
+        """The prompt of the headline matrix; `seed` stands for `live` where that is deployed."""
         policy = headline_policy(self.stages, row, task)
         has_text = task in self._first_text and row >= self._first_text[task]
         if policy == "live" and not has_text and (row, task, policy) not in self._cells:
@@ -115,7 +115,7 @@ class CellTable:
         return self._cells.get((row, task, self._policy(row, task)), {})
 
     def text(self, row: int, task: str) -> str | None:
-        """Hash of the text of that cell; None where not measured."""
+        """Hash of the prompt of that cell; None where not measured."""
         return self.texts.get((row, task, self._policy(row, task)))
 
     def base_floor(self, task: str) -> Metric:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import visible
+from fastslow.records.events import TextEvent
 from fastslow.results.render.markdown import code, inline, table_lines
-from fastslow.results.report.data import Prompt, Report
-from fastslow.results.report.tables import tables
+from fastslow.results.report.data import Report
+from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 
 _LONGEST_TEXT = 4000
@@ -16,7 +17,7 @@ _LONGEST_TEXT = 4000
 
 
 def markdown(report: Report) -> str:
-    """The text of report.md: verdict, tables, the text each task is deployed with.
+    """The text of report.md: verdict, tables, the prompt each task is deployed with.
 
     Args:
         report: The report.
@@ -32,17 +33,18 @@ def markdown(report: Report) -> str:
         f"Made by {code(shlex.join(report.command))}, configuration {code(report.config_hash)}.",
         "",
     ]
-    for table in tables(report):
+    for table in report.tables():
         lines += table_lines(table)
-    lines += ["## Texts", ""]
-    if not report.prompts:
-        lines += ["No text was chosen: every task is deployed with its seed text.", ""]
-    for prompt in report.prompts:
+    prompts = report.section(Prompts).prompts
+    lines += ["## Prompts", ""]
+    if not prompts:
+        lines += ["No prompt was chosen: every task is deployed with its seed prompt.", ""]
+    for prompt in prompts:
         lines += _prompt(prompt)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _prompt(prompt: Prompt) -> Iterator[str]:
+def _prompt(prompt: TextEvent) -> Iterator[str]:
     yield f"### {inline(prompt.task)}"
     yield ""
     chosen = (
@@ -51,7 +53,7 @@ def _prompt(prompt: Prompt) -> Iterator[str]:
         else f"validation {prompt.validation_mean:.2f} on {prompt.validation_n} examples"
     )
     yield (
-        f"Text {code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
+        f"Prompt {code(prompt.program.text_hash)}, chosen in stage {prompt.stage + 1}, {chosen}; "
         f"demonstrations: {len(prompt.program.demonstrations)}."
     )
     yield ""
@@ -69,8 +71,8 @@ def _dialogue(program: PromptProgram) -> list[str]:
 
 def _long(text: str) -> str:
     cut = text[:_LONGEST_TEXT]
-    shown = "\n".join(visible(line) for line in cut.split("\n"))
-    return shown if cut == text else f"{shown} … ({len(text) - len(cut)} characters more)"
+    lines = "\n".join(visible(line) for line in cut.split("\n"))
+    return lines if cut == text else f"{lines} … ({len(text) - len(cut)} characters more)"
 
 
 def _fenced(lines: list[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""What a report takes from a run folder beside the records, and whether it all fits together.
+"""The files of a run folder that a report needs next to the records, and whether they all fit.
 
-A run folder may come from anywhere: what is missing, damaged or contradictory is a typed error that
-names the file.
+A run folder may come from anywhere: a missing, damaged or contradictory file is a typed error that
+names it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from fastslow.records.events import Event, ScoreRow
 
 @dataclass(frozen=True)
 class RunCard:
-    """What a report takes from run.json."""
+    """The part of run.json that a report needs."""
 
     run: str
     """Name of the run folder when it was made."""
@@ -39,9 +39,9 @@ def read_card(path: Path) -> RunCard:
     Raises:
         CheckpointError: It is missing, or not the card of a run.
     """
-    found = read_object(path)
+    data = read_object(path)
     try:
-        card = shaped(RunCard, {name: found[name] for name in RUN_CARD if name in found})
+        card = shaped(RunCard, {name: data[name] for name in RUN_CARD if name in data})
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
     except ValueError as error:

@@ -1,12 +1,13 @@
-"""The report for a terminal, with rich. Text from outside is shown, never obeyed."""
+"""The report for a terminal, with rich. Text from outside is displayed, never obeyed."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastslow.core.text import shorten, visible
+from fastslow.records.events import TextEvent
 from fastslow.results.render.layout import Table
-from fastslow.results.report.data import Prompt, Report
-from fastslow.results.report.tables import tables
+from fastslow.results.report.data import Report
+from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 _STYLES = {"plain": "", "strong": "bold", "dim": "dim"}
 _WIDTH = 200
-"""Characters of one prompt line shown here; report.md has more."""
+"""Characters of one line of a prompt; report.md has more."""
 _MAX_DEMONSTRATIONS = 4
 
 
 def render_terminal(report: Report) -> "RenderableType":
-    """The report as something `rich.console.Console.print` shows: verdict, tables, texts.
+    """The report in a form that `rich.console.Console.print` takes: verdict, tables, prompts.
 
     Args:
         report: The report.
@@ -30,23 +31,22 @@ def render_terminal(report: Report) -> "RenderableType":
     """
     from rich.console import Group
 
-    blocks: list[RenderableType] = [_text(verdict(report), "bold"), _text("")]
-    for table in tables(report, headline_only=True):
-        blocks += [_table(table), _text(table.note, "dim"), _text("")]
-    blocks += [_text("Texts", "bold")]
-    if not report.prompts:
-        blocks.append(_text("No text was chosen: every task is deployed with its seed text."))
-    for prompt in report.prompts:
+    tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
+    blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
+    prompts = report.section(Prompts).prompts
+    if not prompts:
+        blocks.append(_text("No prompt was chosen: every task is deployed with its seed prompt."))
+    for prompt in prompts:
         blocks += _prompt(prompt)
     return Group(*blocks)
 
 
-def render_tables(headings: Sequence[str], made: Sequence[Table]) -> "RenderableType":
-    """Sentences, then tables, as something `rich.console.Console.print` shows."""
+def render_tables(headings: Sequence[str], tables: Sequence[Table]) -> "RenderableType":
+    """Sentences, then tables, in a form that `rich.console.Console.print` takes."""
     from rich.console import Group
 
     blocks: list[RenderableType] = [_text(heading, "bold") for heading in headings]
-    for table in made:
+    for table in tables:
         blocks += [_text(""), _table(table), _text(table.note, "dim")]
     return Group(*blocks)
 
@@ -55,29 +55,31 @@ def _table(table: Table) -> "RenderableType":
     from rich import box
     from rich.table import Table as RichTable
 
-    made = RichTable(
+    rich_table = RichTable(
         title=_text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for name in table.header:
-        made.add_column(_text(name), overflow="fold")
+        rich_table.add_column(_text(name), overflow="fold")
     for row in table.rows:
-        made.add_row(*(_text(cell.text.replace(" [", "\n["), _STYLES[cell.style]) for cell in row))
-    return made
+        rich_table.add_row(
+            *(_text(cell.text.replace(" [", "\n["), _STYLES[cell.style]) for cell in row)
+        )
+    return rich_table
 
 
-def _prompt(prompt: Prompt) -> list["RenderableType"]:
+def _prompt(prompt: TextEvent) -> list["RenderableType"]:
     program, mean = prompt.program, prompt.validation_mean
     scored = "" if mean is None else f", validation {mean:.2f} on {prompt.validation_n}"
     lines: list[RenderableType] = [
-        _text(f"{prompt.task}: text {program.text_hash}{scored}"),
+        _text(f"{prompt.task}: prompt {program.text_hash}{scored}"),
         _text(f"  system: {shorten(program.instruction, _WIDTH) or '(none)'}", "dim"),
     ]
     for demonstration in program.demonstrations[:_MAX_DEMONSTRATIONS]:
         pair = f"{demonstration.question} -> {demonstration.answer}"
         lines.append(_text(f"  example: {shorten(pair, _WIDTH)}", "dim"))
-    left = len(program.demonstrations) - _MAX_DEMONSTRATIONS
-    if left > 0:
-        lines.append(_text(f"  and {left} more examples", "dim"))
+    num_more = len(program.demonstrations) - _MAX_DEMONSTRATIONS
+    if num_more > 0:
+        lines.append(_text(f"  and {num_more} more examples", "dim"))
     return lines
 
 

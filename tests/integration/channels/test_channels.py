@@ -18,18 +18,30 @@ from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, sp
 from fastslow.channels.fast.scorer import TextScorer
 from fastslow.channels.fast.settings import FastSettings
 from fastslow.channels.slow.channel import SlowChannel
-from fastslow.channels.slow.grpo import FastSlowTrainer, GrpoSettings
+from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.remedies.kl_budget import kl_budget
+from fastslow.channels.slow.remedies.stack import Remedies
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trl_rows import largest_divisor, unpad
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
+from fastslow.policy.adapter.parts import start_fresh
+from fastslow.policy.engine.interface import Sampler
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
+from tests.support.updates import (
+    changed,
+    ending,
+    scored_group,
+    set_texts,
+    trainable,
+)
 
 FAST = FastSettings(population=2, metric_calls=24, threads=4)
 DEMOS = DemosSearch(demonstrations=2)
-GRPO = GrpoSettings(
+GRPO = GrpoConfig(
     loss="cispo",
     group=4,
     lr=0.01,
@@ -54,29 +66,23 @@ def uneven(task: Task) -> Task:
 
 
 def two_texts(policy: Policy, task: Task) -> None:
-    policy.populations[task.name] = (Candidate(GOOD, {}), Candidate(BAD, {}))
+    set_texts(policy, task, GOOD, BAD)
 
 
 class Recorded:
-    """An engine that answers like another and keeps what it was asked."""
+    """A sampler that answers like another and keeps what it was asked."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Sampler) -> None:
         self.inner = inner
         self.prompts: list[TokenIds] = []
-
-    @property
-    def num_rollouts(self) -> int:
-        return int(self.inner.num_rollouts)
+        self.num_rollouts = 0
 
     def sample(
         self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
     ) -> list[Completion]:
         self.prompts += prompts
-        drawn: list[Completion] = self.inner.sample(prompts, sampling, seeds, adapter=adapter)
-        return drawn
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+        self.num_rollouts += len(prompts)
+        return self.inner.sample(prompts, sampling, seeds, adapter=adapter)
 
 
 def test_one_token_sequence_for_both_channels_and_the_saved_program(
@@ -89,7 +95,7 @@ def test_one_token_sequence_for_both_channels_and_the_saved_program(
     program = PromptProgram("Write letters.", (Demonstration("q", "ab"), Demonstration("r", "c")))
     examples = anchors[0].batches[0].examples
     expected = {policy.renderer.prompt_ids(program, e.question) for e in examples}
-    recorded = policy.engine = Recorded(policy.engine)  # type: ignore[assignment]
+    recorded = policy.sampler = Recorded(policy.sampler)
 
     anchor = replace(anchors[0], batches=(anchors[0].batches[0],))
     with TextScorer(policy, task, anchor, FAST) as search:
@@ -97,8 +103,8 @@ def test_one_token_sequence_for_both_channels_and_the_saved_program(
     assert set(recorded.prompts) == expected
 
     recorded.prompts.clear()
-    policy.populations[task.name] = (Candidate(program, {}),)
-    trainer = FastSlowTrainer(policy, task, 2, GRPO)
+    set_texts(policy, task, program)
+    trainer = FastSlowTrainer(policy, {task.name: task}, 2, GRPO)
     seen: list[TokenIds] = []
     scorer = trainer._get_per_token_logps_and_entropies
 
@@ -107,8 +113,9 @@ def test_one_token_sequence_for_both_channels_and_the_saved_program(
         return scorer(model, ids, mask, keep, **rest)
 
     monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", spy)
-    optimizer = torch.optim.AdamW([p for p in policy.model.parameters() if p.requires_grad])
-    trainer.update(anchors[0].batches[0], [program] * 4, optimizer, seed=1)
+    batch = anchors[0].batches[0]
+    finish = ending(policy, task, batch, torch.optim.AdamW(trainable(policy)))
+    trainer.update(batch, 1, finish)
     assert set(recorded.prompts) == expected
     assert set(seen) == expected
     assert trainer.graded_reward(["", ""] * 4) == [r.grade.score for r in trainer.rollouts]
@@ -118,7 +125,7 @@ def test_one_token_sequence_for_both_channels_and_the_saved_program(
     saved = load_program(tmp_path / task.name)
     assert saved.program() == program
     with (
-        PolicyEngine(policy.engine, policy.renderer, Sampling(3)) as engine,
+        PolicyEngine(policy.sampler, policy.renderer, Sampling(3)) as engine,
         dspy.context(lm=language_model(engine)),
     ):
         for example in examples:
@@ -130,7 +137,7 @@ def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
     policy: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     two_texts(policy, task)
-    channel = SlowChannel(GRPO)
+    channel = SlowChannel(GRPO, FastSlowTrainer)
     adaptation = channel.adapt(policy, task, anchors[0], 1, silent)
     assert adaptation.rollouts == 2 * 2 * 4
     assert isinstance(channel._trainer, FastSlowTrainer)
@@ -143,13 +150,11 @@ def test_a_group_is_g_rollouts_of_one_problem_shared_evenly_by_the_texts(
 
 def test_the_advantage_is_taken_once_per_problem_across_texts(policy: Policy, task: Task) -> None:
     """The second rollout is above the group's mean and below the mean of its own text."""
-    trainer = FastSlowTrainer(policy, task, 1, GRPO)
-    slots = [GOOD, GOOD, BAD, BAD]
-    rewards = [1.0, 0.6, 0.4, 0.0]
-    left = iter(rewards)
-    trainer.task = replace(task, grade=lambda *unused: Grade(next(left), "in order"))
-    trainer._problems, trainer._slots, trainer._seed = (Example("e", "q", "a"),), slots, 0
-    batch = trainer._generate_and_score_completions([{"prompt": ""}] * 4)
+    two_texts(policy, task)
+    left = iter([1.0, 0.6, 0.4, 0.0])
+    graded = replace(task, grade=lambda *unused: Grade(next(left), "in order"))
+    trainer = FastSlowTrainer(policy, {task.name: graded}, 1, GRPO)
+    batch = scored_group(trainer, graded, [Example("e", "q", "a")])
     deviation = (0.52 / 3) ** 0.5  # Bessel-corrected
     expected = torch.tensor([0.5, 0.1, -0.1, -0.5]) / (deviation + 1e-4)
     torch.testing.assert_close(batch["advantages"], expected)
@@ -158,7 +163,7 @@ def test_the_advantage_is_taken_once_per_problem_across_texts(policy: Policy, ta
 def test_cispo_caps_the_ratio_from_above_only_and_takes_no_gradient_through_it(
     policy: Policy, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = FastSlowTrainer(policy, task, 1, replace(GRPO, kl_coefficient=0.0))
+    trainer = FastSlowTrainer(policy, {task.name: task}, 1, changed(GRPO, kl_coefficient=0.0))
     logps = torch.zeros(4, 1, requires_grad=True)
     monkeypatch.setattr(
         trainer,
@@ -184,6 +189,7 @@ def test_one_pass_of_eight_rows_equals_eight_of_one(
     policy: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     two_texts(policy, task)
+    batch = anchors[0].batches[0]
     start = {n: p.clone() for n, p in policy.model.named_parameters() if p.requires_grad}
     results = []
     for rows in (8, 1):
@@ -191,12 +197,13 @@ def test_one_pass_of_eight_rows_equals_eight_of_one(
             for name, parameter in policy.model.named_parameters():
                 if name in start:
                     parameter.copy_(start[name])
-        trainer = FastSlowTrainer(policy, task, 2, replace(GRPO, rows_per_forward=rows))
+        settings = changed(GRPO, rows_per_forward=rows)
+        trainer = FastSlowTrainer(policy, {task.name: task}, 2, settings)
         assert trainer.pass_size.rows == rows
-        parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        parameters = trainable(policy)
         before = torch.cat([p.detach().flatten() for p in parameters])
         plain = torch.optim.SGD(parameters, lr=1.0)  # its step is the gradient
-        trainer.update(anchors[0].batches[0], [GOOD, GOOD, BAD, BAD], plain, seed=1)
+        trainer.update(batch, 1, ending(policy, task, batch, plain))
         results.append(before - torch.cat([p.detach().flatten() for p in parameters]))
     assert results[0].norm() > 0
     assert (results[0] - results[1]).norm() / results[0].norm() < 1e-4
@@ -205,14 +212,13 @@ def test_one_pass_of_eight_rows_equals_eight_of_one(
 def test_the_reference_is_the_base_and_not_a_copy_of_the_adapter(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
-    trainer = FastSlowTrainer(moved, task, 2, GRPO)
+    trainer = FastSlowTrainer(moved, {task.name: task}, 2, GRPO)
     assert list(moved.model.peft_config) == ["default"]
     assert trainer.ref_model is None
-    trainer._problems, trainer._slots, trainer._seed = anchors[0].batches[0].examples, [GOOD] * 4, 0
-    batch = trainer._generate_and_score_completions([{"prompt": ""}] * 8)
+    batch = scored_group(trainer, task, anchors[0].batches[0].examples)
     prompts = [moved.renderer.prompt_ids(r.program, r.example.question) for r in trainer.rollouts]
     drawn = [r.completion.token_ids for r in trainer.rollouts]
-    base = moved.engine.logprobs(prompts, drawn, adapter=False)
+    base = moved.scorer.logprobs(prompts, drawn, adapter=False)
     for row, expected in zip(batch["ref_per_token_logps"].tolist(), base, strict=True):
         assert row[: len(expected)] == pytest.approx(expected, abs=1e-4)
 
@@ -222,7 +228,7 @@ def test_slow_phase_changes_the_adapter_and_no_text(
 ) -> None:
     two_texts(policy, task)
     weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
-    adaptation = SlowChannel(GRPO).adapt(policy, task, anchors[0], 1, silent)
+    adaptation = SlowChannel(GRPO, FastSlowTrainer).adapt(policy, task, anchors[0], 1, silent)
     assert policy.weights_fingerprint() != weights
     assert policy.texts_fingerprint() == texts
     assert adaptation.metrics["grad_norm"] > 0
@@ -231,20 +237,22 @@ def test_slow_phase_changes_the_adapter_and_no_text(
 def test_a_frozen_adapter_stops_the_run(policy: Policy, task: Task, anchors: list[Anchor]) -> None:
     policy.model.requires_grad_(False)
     with pytest.raises(ChannelError, match="nothing to train"):
-        SlowChannel(GRPO).adapt(policy, task, anchors[0], 1, silent)
+        SlowChannel(GRPO, FastSlowTrainer).adapt(policy, task, anchors[0], 1, silent)
 
 
 def test_a_rate_too_small_to_change_any_weight_stops_the_run(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     with pytest.raises(ChannelError, match="bit-identical after its updates"):
-        SlowChannel(replace(GRPO, lr=1e-30)).adapt(moved, task, anchors[0], 1, silent)
+        SlowChannel(changed(GRPO, lr=1e-30), FastSlowTrainer).adapt(
+            moved, task, anchors[0], 1, silent
+        )
 
 
 def test_weights_that_are_not_finite_stop_the_run_and_name_the_batch(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
-    channel = SlowChannel(GRPO)
+    channel = SlowChannel(GRPO, FastSlowTrainer)
     channel.adapt(moved, task, anchors[0], 1, silent)
     assert channel._optimizer is not None
     for state in channel._optimizer.state.values():
@@ -257,7 +265,7 @@ def test_slow_channel_loaded_from_its_files_goes_on_as_if_never_stopped(
     policy: Policy, task: Task, anchors: list[Anchor], tmp_path: Path
 ) -> None:
     two_texts(policy, task)
-    channel = SlowChannel(GRPO)
+    channel = SlowChannel(GRPO, FastSlowTrainer)
     channel.adapt(policy, task, anchors[0], 1, silent)
     policy.save(tmp_path / "policy")
     channel.save(tmp_path)
@@ -265,7 +273,7 @@ def test_slow_channel_loaded_from_its_files_goes_on_as_if_never_stopped(
     uninterrupted = policy.weights_fingerprint()
 
     policy.load(tmp_path / "policy")
-    again = SlowChannel(GRPO)
+    again = SlowChannel(GRPO, FastSlowTrainer)
     again.load(tmp_path)
     again.adapt(policy, task, anchors[1], 2, silent)
     assert policy.weights_fingerprint() == uninterrupted
@@ -279,7 +287,7 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
     assert adaptation.rollouts <= FAST.metric_calls
-    assert adaptation.rollouts == moved.engine.num_rollouts
+    assert adaptation.rollouts == moved.sampler.num_rollouts
     population = moved.populations[task.name]
     assert len(population) == 2
     assert {len(c.scores) for c in population} == {4}
@@ -318,7 +326,7 @@ def test_an_engine_that_fails_stops_the_phase_and_is_not_a_score_of_zero(
         ) -> list[Completion]:
             raise MemoryError("no room")
 
-    moved.engine = Broken(moved.engine)  # type: ignore[assignment]
+    moved.sampler = Broken(moved.sampler)
     with pytest.raises(ChannelError, match="no room"):
         FastChannel(FAST, DEMOS).adapt(moved, task, anchors[0], 1, silent)
 
@@ -331,7 +339,7 @@ def test_empty_instruction_and_empty_completion_survive_dspy(policy: Policy) -> 
             self.prompts += prompts
             return [Completion((1,), (0.0,), "", "stop") for _ in prompts]
 
-    mute: Any = Mute(policy.engine)
+    mute = Mute(policy.sampler)
     program = PromptProgram("")
     with (
         PolicyEngine(mute, policy.renderer, Sampling(3)) as engine,
@@ -377,3 +385,58 @@ def test_a_policy_that_gives_one_answer_only_does_not_fill_a_text_with_it(task: 
 
 def test_rows_per_pass_divide_the_batch() -> None:
     assert [largest_divisor(24, n) for n in (1, 5, 7, 24, 99)] == [1, 4, 6, 24, 24]
+
+
+def test_an_adapter_that_changes_no_logit_stops_the_run(
+    policy: Policy, task: Task, anchors: list[Anchor]
+) -> None:
+    """Something sets the adapter back to zero after every step, as a broken wrapper would."""
+
+    class Rezeroing(torch.optim.AdamW):
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().step(*args, **kwargs)
+            start_fresh(policy.model, seed=0)
+            return result
+
+    channel = SlowChannel(GRPO, FastSlowTrainer)
+    _, optimizer = channel._stage_parts(policy, task, anchors[0])
+    channel._optimizer = Rezeroing(optimizer.param_groups)
+    with pytest.raises(ChannelError, match="adapter changes no logit"):
+        channel.adapt(policy, task, anchors[0], 1, silent)
+
+
+def test_an_adapter_that_is_switched_off_stops_the_run(
+    policy: Policy, task: Task, anchors: list[Anchor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains, and its weights change, but where the policy is scored it is never applied."""
+    inner = policy.scorer.kl_to_base
+
+    def switched_off(*rows: Any) -> Any:
+        with policy.scorer.base_weights():
+            return inner(*rows)
+
+    monkeypatch.setattr(policy.scorer, "kl_to_base", switched_off)
+    with pytest.raises(ChannelError, match="adapter changes no logit"):
+        SlowChannel(GRPO, FastSlowTrainer).adapt(policy, task, anchors[0], 1, silent)
+
+
+def test_training_holds_no_second_model(moved: Policy, task: Task, anchors: list[Anchor]) -> None:
+    def tensors() -> dict[str, int]:
+        named = [*moved.model.named_parameters(), *moved.model.named_buffers()]
+        return {name: tensor.data_ptr() for name, tensor in named}
+
+    before = tensors()
+    trainer = FastSlowTrainer(moved, {task.name: task}, 2, GRPO)
+    remedies = Remedies([("kl_budget", kl_budget(1e9, 4))])
+    channel = SlowChannel(GRPO, FastSlowTrainer, remedies)
+    channel.begin(moved, task, 0, takes_part=True)
+    channel.adapt(moved, task, anchors[0], 1, silent)
+    assert tensors() == before
+    of_the_channel: Any = channel._trainer
+    for made in (trainer, of_the_channel):
+        assert made is not None
+        assert made.model is moved.model
+        assert made.ref_model is None
+        modules = [v for v in vars(made).values() if isinstance(v, torch.nn.Module)]
+        assert all(module is moved.model for module in modules)
+    assert list(moved.model.peft_config) == ["default"]

@@ -72,14 +72,14 @@ def test_scores_around_dspy_are_those_through_it_and_both_draw_each_completion_o
     task = replace(task, grade=lambda e, text: Grade(sum(map(ord, text)) % 7 / 6, "by its letters"))
     examples = anchors[0].examples
     direct = score_programs(moved, task, TEXTS, examples)
-    assert moved.engine.num_rollouts == 12
+    assert moved.sampler.num_rollouts == 12
     assert len({tuple(scores.values()) for scores in direct}) > 1
     with TextScorer(moved, task, anchors[0], SETTINGS) as scorer:
         assert [through_dspy(scorer, text) for text in TEXTS] == direct
-        assert (moved.engine.num_rollouts, scorer.cache.hits) == (24, 0)
+        assert (moved.sampler.num_rollouts, scorer.cache.hits) == (24, 0)
         assert scorer.score(*TEXTS) == direct
         assert [through_dspy(scorer, text) for text in TEXTS] == direct
-        assert (moved.engine.num_rollouts, scorer.cache.hits) == (24, 24)
+        assert (moved.sampler.num_rollouts, scorer.cache.hits) == (24, 24)
     assert not engine_threads()
 
 
@@ -109,25 +109,25 @@ def test_other_weights_other_decoding_and_other_seeds_are_other_requests(moved: 
         (warm, [2, 1], 4),
     ):
         cache.sample(prompts * 2, sampling, seeds)
-        assert moved.engine.num_rollouts == drawn
+        assert moved.sampler.num_rollouts == drawn
     with torch.no_grad():
         next(p for p in moved.model.parameters() if p.requires_grad).add_(0.1)
-    before = moved.engine.sample(prompts, greedy, [0])
+    before = moved.sampler.sample(prompts, greedy, [0])
     assert cache.sample(prompts, greedy, [0]) == before
-    assert moved.engine.num_rollouts == 6
+    assert moved.sampler.num_rollouts == 6
 
 
 def test_a_phase_never_draws_the_same_completion_twice(
     moved: Policy, task: Task, anchors: list[Anchor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[TokenIds] = []
-    inner = moved.engine.sample
+    inner = moved.sampler.sample
 
     def spy(prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
         seen.extend(prompts)
         return inner(prompts, sampling, seeds)
 
-    monkeypatch.setattr(moved.engine, "sample", spy)
+    monkeypatch.setattr(moved.sampler, "sample", spy)
     poor = replace(anchors[0], pool=anchors[0].pool[:1])  # proposals must repeat each other
     channel = FastChannel(SETTINGS, DemosSearch(demonstrations=2))
     adaptation = channel.adapt(moved, task, poor, 1, lambda *unused: None)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fastslow.channels.slow.channel import OPTIMIZER_FILE, STATE_FILE, SlowChannel
-from fastslow.channels.slow.difficulty import DifficultySettings
-from fastslow.channels.slow.grpo import FastSlowTrainer, GrpoSettings
+from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.settings import DifficultyConfig, GrpoConfig
 from fastslow.channels.slow.trainer import BARE
 from fastslow.channels.slow.trl_rows import unpad
 from fastslow.core.errors import ChannelError
@@ -19,21 +19,23 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Batch, Completion, Example, Grade, Sampling, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
-from tests.integration.channels.test_channels import GRPO, Recorded, silent
+from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded, silent, two_texts
+from tests.support.updates import changed, ending, scored_group, trainable
 
-TEXTS = [PromptProgram("Write letters, good.")] * 2 + [PromptProgram("Write letters, bad.")] * 2
+TEXTS = [GOOD, GOOD, BAD, BAD]
+"""Of the four rollouts of a problem, under `two_texts`."""
 SCRIPT = ("a", "bz", "zzz", "abcdz", *["zzzzz"] * 4, "aa", "z", "zz", "az")
 """Completions of three problems, ragged; the second problem's are all wrong."""
 REWARDS = [[1.0, 0.5, 0.0, 0.8], [0.0] * 4, [1.0, 0.0, 0.0, 0.5]]
-BATCH = Batch(tuple(Example(f"e{i}", f"question {i}", "abcdefgh") for i in range(3)))
-EXACT = replace(GRPO, max_grad_norm=1e9)
+BATCH = Batch(tuple(("letters", Example(f"e{i}", f"question {i}", "abcdefgh")) for i in range(3)))
+EXACT = changed(GRPO, max_grad_norm=1e9)
 
 
 class Scripted(Recorded):
-    """An engine that writes what it is told, whatever it is asked."""
+    """A sampler that writes what it is told, whatever it is asked."""
 
     def __init__(self, policy: Policy, script: tuple[str, ...]) -> None:
-        super().__init__(policy.engine)
+        super().__init__(policy.sampler)
         self.script = [(text, policy.tokenizer(text)["input_ids"]) for text in script]
 
     def sample(
@@ -47,29 +49,37 @@ class Scripted(Recorded):
 
 
 def scripted(policy: Policy, script: tuple[str, ...] = SCRIPT) -> Scripted:
-    engine = Scripted(policy, script)
-    policy.engine = engine  # type: ignore[assignment]  # answers like one
-    return engine
+    policy.sampler = sampler = Scripted(policy, script)
+    return sampler
 
 
-def adapter(policy: Policy) -> list[torch.nn.Parameter]:
-    return [p for p in policy.model.parameters() if p.requires_grad]
+def graded_trainer(
+    policy: Policy, task: Task, settings: GrpoConfig, num_problems: int = 3
+) -> FastSlowTrainer:
+    """A trainer of problems of `task`, which has two texts."""
+    two_texts(policy, task)
+    return FastSlowTrainer(policy, {task.name: task}, num_problems, settings)
+
+
+def learn(trainer: FastSlowTrainer, policy: Policy, task: Task) -> dict[str, float]:
+    """One update on `BATCH`, whose step is the gradient."""
+    plain = torch.optim.SGD(trainable(policy), lr=1.0)
+    return trainer.update(BATCH, 1, ending(policy, task, BATCH, plain, max_norm=1e9))
 
 
 def gradient_and_figures(
-    policy: Policy, task: Task, settings: GrpoSettings, rows_later: int | None = None
+    policy: Policy, task: Task, settings: GrpoConfig, rows_later: int | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """Of one update on `BATCH`, in passes made smaller after the start if so asked; the weights
     are put back."""
-    start = [p.detach().clone() for p in adapter(policy)]
-    trainer = FastSlowTrainer(policy, task, len(BATCH.examples), settings)
+    start = [p.detach().clone() for p in trainable(policy)]
+    trainer = graded_trainer(policy, task, settings)
     if rows_later is not None:
-        trainer.go_on(trainer.progress() | {"rows_per_pass": rows_later})
-    plain = torch.optim.SGD(adapter(policy), lr=1.0)  # its step is the gradient
-    figures = trainer.update(BATCH, TEXTS, plain, seed=1)
-    steps = [(a - p.detach()).flatten() for a, p in zip(start, adapter(policy), strict=True)]
+        trainer.restore(trainer.progress() | {"rows_per_pass": rows_later})
+    figures = learn(trainer, policy, task)
+    steps = [(a - p.detach()).flatten() for a, p in zip(start, trainable(policy), strict=True)]
     with torch.no_grad():
-        for value, parameter in zip(start, adapter(policy), strict=True):
+        for value, parameter in zip(start, trainable(policy), strict=True):
             parameter.copy_(value)
     return torch.cat(steps), figures
 
@@ -109,11 +119,11 @@ def test_cispo_has_the_loss_and_the_gradient_of_the_formula(
     moved: Policy, task: Task, averaging: Any, kl: float, context: Any
 ) -> None:
     scripted(moved)
-    settings = replace(EXACT, averaging=averaging, kl_coefficient=kl, gradient_context=context)
+    settings = changed(EXACT, averaging=averaging, kl_coefficient=kl, gradient_context=context)
     gradient, figures = gradient_and_figures(moved, task, settings)
     texts = [BARE] * 4 if context == "bare" else TEXTS
     loss, mean_kl = by_hand(moved, averaging, kl, texts)
-    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, adapter(moved))])
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainable(moved))])
     assert figures["loss"] == pytest.approx(loss.item(), abs=1e-5)
     assert (gradient - expected).norm() / expected.norm() < 1e-5
     assert figures["effective_groups"] == 2
@@ -124,7 +134,7 @@ def test_cispo_has_the_loss_and_the_gradient_of_the_formula(
 def test_the_two_averages_differ_on_ragged_groups(moved: Policy, task: Task) -> None:
     scripted(moved)
     problem, _ = gradient_and_figures(moved, task, EXACT)
-    token, _ = gradient_and_figures(moved, task, replace(EXACT, averaging="token"))
+    token, _ = gradient_and_figures(moved, task, changed(EXACT, averaging="token"))
     assert (problem - token).norm() / problem.norm() > 1e-2
 
 
@@ -136,10 +146,10 @@ def test_one_pass_of_all_ragged_rows_equals_passes_of_one(
     moved: Policy, task: Task, loss: str, averaging: Any
 ) -> None:
     scripted(moved)
-    settings = replace(EXACT, loss=loss, averaging=averaging, kl_coefficient=0.1)
-    whole, figures = gradient_and_figures(moved, task, replace(settings, rows_per_forward=12))
+    settings = changed(EXACT, loss=loss, averaging=averaging, kl_coefficient=0.1)
+    whole, figures = gradient_and_figures(moved, task, changed(settings, rows_per_forward=12))
     for rows in (1, 3):
-        parts, same = gradient_and_figures(moved, task, replace(settings, rows_per_forward=rows))
+        parts, same = gradient_and_figures(moved, task, changed(settings, rows_per_forward=rows))
         assert (whole - parts).norm() / whole.norm() < 1e-5
         for name in ("kl_k3_tuned_base", "entropy"):
             assert same[name] == pytest.approx(figures[name], rel=1e-4)
@@ -151,7 +161,7 @@ def test_passes_that_became_smaller_leave_loss_and_gradient_as_they_are(
 ) -> None:
     """As when memory runs out, or a run resumes after it did."""
     scripted(moved)
-    settings = replace(EXACT, loss=loss, kl_coefficient=0.1)
+    settings = changed(EXACT, loss=loss, kl_coefficient=0.1)
     whole, figures = gradient_and_figures(moved, task, settings)
     parts, same = gradient_and_figures(moved, task, settings, rows_later=3)
     assert (whole - parts).norm() / whole.norm() < 1e-5
@@ -180,9 +190,8 @@ def test_groups_of_equal_rewards_get_advantages_of_exactly_zero(
     rewards = [0.3] * 4 + [0.9, 0.3, 0.3, 0.3] + [0.7] * 4
     left = iter(rewards)
     graded = replace(task, grade=lambda *unused: Grade(next(left), "in order"))
-    trainer = FastSlowTrainer(policy, graded, 3, replace(GRPO, loss=loss))
-    trainer._problems, trainer._slots, trainer._seed = BATCH.examples, TEXTS, 0
-    rows = trainer._generate_and_score_completions([{"prompt": ""}] * 12)
+    trainer = graded_trainer(policy, graded, changed(GRPO, loss=loss))
+    rows = scored_group(trainer, graded, BATCH.examples)
     advantages = rows["advantages"].view(3, 4)
     assert torch.equal(advantages[[0, 2]], torch.zeros(2, 4))
     scale = 1.0 if loss == "dr_grpo" else 0.3 + 1e-4
@@ -196,10 +205,9 @@ def test_a_single_success_is_capped_and_its_group_still_sums_to_zero(
 ) -> None:
     left = iter([1.0, 0.0, 0.0, 0.0])
     graded = replace(task, grade=lambda *unused: Grade(next(left), "in order"))
-    settings = replace(GRPO, difficulty=DifficultySettings(lucky_cap=0.6))
-    trainer = FastSlowTrainer(policy, graded, 1, settings)
-    trainer._problems, trainer._slots, trainer._seed = BATCH.examples[:1], TEXTS, 0
-    advantages = trainer._generate_and_score_completions([{"prompt": ""}] * 4)["advantages"]
+    settings = changed(GRPO, difficulty=DifficultyConfig(lucky_cap=0.6))
+    trainer = graded_trainer(policy, graded, settings, num_problems=1)
+    advantages = scored_group(trainer, graded, BATCH.examples[:1])["advantages"]
     torch.testing.assert_close(advantages, torch.tensor([0.6, -0.2, -0.2, -0.2]))
 
 
@@ -207,13 +215,14 @@ def test_a_single_success_is_capped_and_its_group_still_sums_to_zero(
 def test_a_batch_without_signal_moves_nothing_by_kl_momentum_or_decay(
     moved: Policy, task: Task, anchors: list[Anchor], loss: str
 ) -> None:
-    channel = SlowChannel(replace(GRPO, loss=loss, kl_coefficient=0.5, weight_decay=0.1))
+    settings = changed(GRPO, loss=loss, kl_coefficient=0.5, weight_decay=0.1)
+    channel = SlowChannel(settings, FastSlowTrainer)
     channel.adapt(moved, task, anchors[0], 1, silent)
     assert isinstance(channel._trainer, FastSlowTrainer)
     assert channel._optimizer is not None
     weights = moved.weights_fingerprint()
     moments = [s["exp_avg"].clone() for s in channel._optimizer.state.values()]
-    channel._trainer.task = replace(task, grade=lambda *unused: Grade(0.3, "always"))
+    channel._trainer.tasks = {task.name: replace(task, grade=lambda *unused: Grade(0.3, "always"))}
     adaptation = channel.adapt(moved, task, anchors[1], 2, silent)
     assert moved.weights_fingerprint() == weights
     after = [s["exp_avg"] for s in channel._optimizer.state.values()]
@@ -229,12 +238,12 @@ def test_a_stage_that_has_only_skipped_updates_so_far_can_be_resumed(
     moved: Policy, task: Task, anchors: list[Anchor], tmp_path: Path
 ) -> None:
     mute = replace(task, grade=lambda *unused: Grade(0.0, "always"))
-    channel = SlowChannel(GRPO)
+    channel = SlowChannel(GRPO, FastSlowTrainer)
     channel.adapt(moved, mute, anchors[0], 1, silent)
     channel.save(tmp_path)
     rates = json.loads((tmp_path / STATE_FILE).read_text())["progress"]["difficulty"]["rates"]
     assert set(rates[task.name]) == {e.id for e in anchors[0].examples}
-    again = SlowChannel(GRPO)
+    again = SlowChannel(GRPO, FastSlowTrainer)
     again.load(tmp_path)
     (tmp_path / "unchanged").mkdir()
     again.save(tmp_path / "unchanged")
@@ -248,8 +257,10 @@ def test_problems_outside_the_trained_bands_make_no_update(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     weights = moved.weights_fingerprint()
-    only_solved = replace(GRPO, difficulty=DifficultySettings(train_bands=("solved",)))
-    metrics = SlowChannel(only_solved).adapt(moved, task, anchors[0], 1, silent).metrics
+    only_solved = changed(GRPO, difficulty=DifficultyConfig(train_bands=("solved",)))
+    metrics = (
+        SlowChannel(only_solved, FastSlowTrainer).adapt(moved, task, anchors[0], 1, silent).metrics
+    )
     assert metrics["zero_variance_frac"] < 1
     assert metrics["skipped_updates"] == 2
     assert moved.weights_fingerprint() == weights
@@ -259,7 +270,7 @@ def test_bare_context_draws_under_the_text_and_scores_the_bare_problem(
     moved: Policy, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = scripted(moved)
-    trainer = FastSlowTrainer(moved, task, 3, replace(GRPO, gradient_context="bare"))
+    trainer = graded_trainer(moved, task, changed(GRPO, gradient_context="bare"))
     scorer = trainer._get_per_token_logps_and_entropies
     scored: list[set[TokenIds]] = []
 
@@ -268,7 +279,7 @@ def test_bare_context_draws_under_the_text_and_scores_the_bare_problem(
         return scorer(model, ids, mask, keep, **rest)
 
     monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", spy)
-    trainer.update(BATCH, TEXTS, torch.optim.SGD(adapter(moved), lr=0.1), seed=1)
+    learn(trainer, moved, task)
     render = moved.renderer.prompt_ids
     bare = [render(PromptProgram(""), e.question) for e in BATCH.examples]
     reference, loss = scored
@@ -282,7 +293,7 @@ def test_alarms_are_counted_and_said_in_the_samples(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     scripted(moved, ("aaaaaaaaz", "a" * 9, "z" * 9, "zzzzzzzza") * 2)
-    adaptation = SlowChannel(GRPO).adapt(moved, task, anchors[1], 1, silent)
+    adaptation = SlowChannel(GRPO, FastSlowTrainer).adapt(moved, task, anchors[1], 1, silent)
     assert adaptation.metrics["alarm/repetition"] == 2
     assert adaptation.metrics["alarm/length_collapse"] == 0
     alarms = [line for line in adaptation.samples if "| alarm |" in line]
@@ -294,14 +305,14 @@ def test_a_loss_mask_that_covers_no_token_stops_the_run(
     moved: Policy, task: Task, kl: float
 ) -> None:
     scripted(moved)
-    trainer = FastSlowTrainer(moved, task, 3, replace(GRPO, kl_coefficient=kl))
+    trainer = graded_trainer(moved, task, changed(GRPO, kl_coefficient=kl))
     trainer.mask_truncated_completions = True  # none of them ends with a stop token
     with pytest.raises(ChannelError, match=r"mask covers 0 tokens.*pad_token"):
-        trainer.update(BATCH, TEXTS, torch.optim.SGD(adapter(moved), lr=0.1), seed=1)
+        learn(trainer, moved, task)
 
 
 def test_a_completion_without_any_token_stops_the_run(moved: Policy, task: Task) -> None:
     scripted(moved, ("", *SCRIPT[1:]))
-    trainer = FastSlowTrainer(moved, task, 3, GRPO)
+    trainer = graded_trainer(moved, task, GRPO)
     with pytest.raises(ChannelError, match=r"1 completions without any token, for problems e0"):
-        trainer.update(BATCH, TEXTS, torch.optim.SGD(adapter(moved), lr=0.1), seed=1)
+        learn(trainer, moved, task)

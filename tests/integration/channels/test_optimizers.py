@@ -37,7 +37,7 @@ def silent(done: int, total: int, figures: object) -> None:
 
 
 class Obedient:
-    """An engine that doubles the number if it is told to, or shown; else it repeats it.
+    """A sampler that doubles the number if it is told to, or shown; else it repeats it.
 
     Above temperature 0 it may also forget what it was told.
     """
@@ -47,7 +47,12 @@ class Obedient:
         self.num_rollouts = 0
 
     def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         self.num_rollouts += len(prompts)
         return [
@@ -136,7 +141,7 @@ def anchor(task: Task) -> Anchor:
 
 @pytest.fixture
 def obedient(policy: Policy) -> Policy:
-    policy.engine = Obedient(policy.tokenizer.decode)  # type: ignore[assignment]
+    policy.sampler = Obedient(policy.tokenizer.decode)
     return policy
 
 
@@ -161,7 +166,7 @@ def test_gepa_takes_the_rule_that_the_reflection_model_supplies(
     assert (lineage.optimizer, lineage.stage, lineage.cycle) == ("gepa", 0, 0)
     assert lineage.parent == PromptProgram("Answer.").text_hash
     assert lineage.weights == obedient.weights_fingerprint()
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 60
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 60
     assert adaptation.metrics["refused_duplicate"] > 0  # it only ever says the same
 
 
@@ -260,7 +265,7 @@ def test_simba_finds_demonstrations_or_rules_where_answers_differ(
     assert best.program.lineage.optimizer == "simba"
     pool = {example.question for example in anchor.pool}
     assert {d.question for d in best.program.demonstrations} <= pool
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 120
 
 
 def test_simba_asks_the_policy_no_more_once_the_reflection_model_is_away(
@@ -295,7 +300,7 @@ def test_mipro_combines_instructions_and_demonstrations(
     best = obedient.populations["double"][0]
     assert best.mean == 0.75
     assert best.program.lineage.optimizer == "mipro"
-    assert adaptation.rollouts == obedient.engine.num_rollouts <= 120
+    assert adaptation.rollouts == obedient.sampler.num_rollouts <= 120
 
 
 def test_a_sequence_gives_the_second_what_the_first_found(

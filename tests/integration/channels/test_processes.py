@@ -15,7 +15,7 @@ from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.policy import pick_device
-from fastslow.records.events import CycleEvent, PopulationEvent, ShrinkEvent
+from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
 from tests.support.runs import WIDER, start
@@ -86,8 +86,8 @@ def test_two_processes_give_the_adapter_of_one(
     cycles = [events(run, CycleEvent) for run in (alone, both)]
     assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
     assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
-    [shrunk] = events(alone, ShrinkEvent)
-    assert [e.factor for e in events(both, ShrinkEvent)] == [shrunk.factor]
+    [shrunk] = events(alone, RemedyEvent)
+    assert [e.figures["factor"] for e in events(both, RemedyEvent)] == [shrunk.figures["factor"]]
 
 
 LEADER_ALONE = """
@@ -126,7 +126,7 @@ def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: 
 
 SHRINK = """
 import os, sys
-from fastslow.channels.slow.minimal import shrink
+from fastslow.channels.slow.remedies.shrink import scale_down
 from fastslow.policy.adapter.parts import copied_weights, trainable_weights
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.core.distributed import connect, disconnect, is_leader
@@ -143,10 +143,10 @@ def validate():
     # the leader gains all down to half of the update, the other process would see no gain at all
     return min(1.0, 2 * float(trained[0].mean())) if is_leader() else 0.9
 
-found = shrink(policy, 0.9, validate, dict)
+result = scale_down(policy, 0.9, validate, dict)
 disconnect()
 with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
-    file.write(f"{found.factor:.2f} {float(trained[0].mean()):.2f} {policy.weights_fingerprint()}")
+    file.write(f"{result.factor:.2f} {float(trained[0].mean()):.2f} {policy.weights_fingerprint()}")
 """
 
 

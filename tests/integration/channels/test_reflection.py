@@ -50,12 +50,12 @@ def test_self_answers_with_the_base_and_draws_no_rollout(moved: Policy) -> None:
     with reflection.phase(moved, seed=1):
         answer = asked(reflection)
     ids = moved.renderer.message_ids([{"role": "user", "content": "Write."}])
-    with moved.engine.base_weights():
+    with moved.scorer.base_weights():
         fresh = TorchEngine(moved.model, moved.renderer)
         [base] = fresh.sample([ids], Sampling(12), [0])
     [tuned] = TorchEngine(moved.model, moved.renderer).sample([ids], Sampling(12), [0])
     assert answer == base.text != tuned.text
-    assert moved.engine.num_rollouts == 0
+    assert moved.sampler.num_rollouts == 0
     assert (reflection.calls, reflection.failures, reflection.away) == (1, 0, None)
     assert (reflection.prompt_tokens, reflection.completion_tokens) == (len(ids), 12)
     assert "reflection_cost_usd" not in reflection.figures()
@@ -75,13 +75,13 @@ def test_answers_of_self_are_drawn_from_the_phases_seed(moved: Policy) -> None:
 def test_the_bases_beginnings_are_not_those_of_the_tuned_policy(moved: Policy) -> None:
     prompts = [moved.renderer.prompt_ids(PromptProgram("Long text. " * 9), q) for q in "ab"]
     seeds = [0, 0]
-    tuned = moved.engine.sample(prompts, Sampling(5), seeds)
-    base = moved.engine.sample(prompts, Sampling(5), seeds, adapter=False)
-    with moved.engine.base_weights():
+    tuned = moved.sampler.sample(prompts, Sampling(5), seeds)
+    base = moved.sampler.sample(prompts, Sampling(5), seeds, adapter=False)
+    with moved.scorer.base_weights():
         fresh = TorchEngine(moved.model, moved.renderer).sample(prompts, Sampling(5), seeds)
     assert [c.token_ids for c in base] == [c.token_ids for c in fresh]
     assert base != tuned
-    assert moved.engine.sample(prompts, Sampling(5), seeds) == tuned
+    assert moved.sampler.sample(prompts, Sampling(5), seeds) == tuned
 
 
 def test_while_the_base_answers_others_wait_for_the_adapter(moved: Policy) -> None:
@@ -90,10 +90,10 @@ def test_while_the_base_answers_others_wait_for_the_adapter(moved: Policy) -> No
     found: list[Any] = []
 
     def draw() -> None:
-        found.extend(moved.engine.sample([ids], Sampling(5), [0]))
+        found.extend(moved.sampler.sample([ids], Sampling(5), [0]))
 
     other = threading.Thread(target=draw)
-    with moved.engine.base_weights():
+    with moved.scorer.base_weights():
         other.start()
         other.join(timeout=0.2)
         assert other.is_alive()
@@ -119,7 +119,7 @@ def test_a_base_that_fails_for_a_reason_of_its_own_stops_the_run(
     def broken(*unused: Any, **unused_too: Any) -> Any:
         raise KeyError("no such layer")
 
-    monkeypatch.setattr(policy.engine, "sample", broken)
+    monkeypatch.setattr(policy.sampler, "sample", broken)
     reflection = Reflection(OWN)
 
     def swallow() -> None:
@@ -279,7 +279,7 @@ def evolve(
 
     data = [to_dspy(example) for example in anchor.examples]
     with (
-        PolicyEngine(policy.engine, policy.renderer, Sampling(task.max_tokens)) as engine,
+        PolicyEngine(policy.sampler, policy.renderer, Sampling(task.max_tokens)) as engine,
         isolated(),
         dspy.context(lm=language_model(engine)),
     ):

@@ -1,6 +1,5 @@
 """The slow channel on gold answers, against the real TRL, over a tiny model."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +7,17 @@ import pytest
 import torch
 
 from fastslow.channels.slow.channel import SlowChannel
-from fastslow.channels.slow.sft import (
-    IGNORED,
-    GoldTrainer,
-    SftSettings,
-    sft_arguments,
-    split_labelled,
-)
+from fastslow.channels.slow.settings import SftConfig
+from fastslow.channels.slow.sft import IGNORED, GoldTrainer, sft_arguments, split_labelled
 from fastslow.channels.slow.trainer import BARE
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
+from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Batch, Example
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+from tests.support.updates import changed, ending, set_texts, trainable
 
-SFT = SftSettings(
+SFT = SftConfig(
     gradient_context="with_text",
     lr=0.01,
     warmup_steps=1,
@@ -36,9 +31,9 @@ TEXTS = (
 )
 RAGGED = Batch(
     (
-        Example("short", "q", "a"),
-        Example("long", "a much longer question than the other", "abcdefgh abcdefgh"),
-        Example("empty", "r", ""),
+        ("letters", Example("short", "q", "a")),
+        ("letters", Example("long", "a much longer question than the other", "abcdefgh abcdefgh")),
+        ("letters", Example("empty", "r", "")),
     )
 )
 
@@ -48,33 +43,31 @@ def silent(done: int, total: int, figures: object) -> None:
 
 
 def two_texts(policy: Policy, task: Task) -> None:
-    policy.populations[task.name] = tuple(Candidate(text, {}) for text in TEXTS)
-
-
-def parameters(policy: Policy) -> list[torch.nn.Parameter]:
-    return [p for p in policy.model.parameters() if p.requires_grad]
+    set_texts(policy, task, *TEXTS)
 
 
 def gradient(policy: Policy) -> torch.Tensor:
     """The gradient as one vector; it is cleared."""
-    found = torch.cat([p.grad.flatten() for p in parameters(policy) if p.grad is not None])
+    found = torch.cat([p.grad.flatten() for p in trainable(policy) if p.grad is not None])
     policy.model.zero_grad()
     return found
 
 
 def one_update(
-    policy: Policy, task: Task, settings: SftSettings, batch: Batch
+    policy: Policy, task: Task, settings: SftConfig, batch: Batch
 ) -> tuple[GoldTrainer, dict[str, float], torch.Tensor]:
     """Trainer, figures and gradient of one update, which is taken back."""
-    trainer = GoldTrainer(policy, task, len(batch.examples), settings)
-    before = [p.detach().clone() for p in parameters(policy)]
-    plain = torch.optim.SGD(parameters(policy), lr=1.0)  # its step is the gradient
-    figures = trainer.update(batch, TEXTS, plain, seed=0)
+    two_texts(policy, task)
+    trainer = GoldTrainer(policy, {task.name: task}, len(batch.examples), settings)
+    before = [p.detach().clone() for p in trainable(policy)]
+    plain = torch.optim.SGD(trainable(policy), lr=1.0)  # its step is the gradient
+    finish = ending(policy, task, batch, plain, max_norm=settings.max_grad_norm)
+    figures = trainer.update(batch, 0, finish)
     step = torch.cat(
-        [(a - b.detach()).flatten() for a, b in zip(before, parameters(policy), strict=True)]
+        [(a - b.detach()).flatten() for a, b in zip(before, trainable(policy), strict=True)]
     )
     with torch.no_grad():
-        for parameter, value in zip(parameters(policy), before, strict=True):
+        for parameter, value in zip(trainable(policy), before, strict=True):
             parameter.copy_(value)
     return trainer, figures, step
 
@@ -82,9 +75,9 @@ def one_update(
 def test_rows_are_what_the_renderer_gives_and_trl_masks_the_prompt(
     policy: Policy, task: Task
 ) -> None:
-    trainer = GoldTrainer(policy, task, 3, SFT)
+    trainer = GoldTrainer(policy, {task.name: task}, 3, SFT)
     pairs = [(text, example) for example in RAGGED.examples for text in TEXTS]
-    labelled = trainer.labelled([trainer._row(text, example) for text, example in pairs])
+    labelled = trainer.labelled([trainer._row(task, text, example) for text, example in pairs])
     stop = policy.tokenizer.eos_token_id
     for row, (text, example) in zip(labelled, pairs, strict=True):
         prompt = policy.renderer.prompt_ids(text, example.question)
@@ -96,15 +89,14 @@ def test_rows_are_what_the_renderer_gives_and_trl_masks_the_prompt(
 def test_every_problem_is_taught_under_every_text_or_without_any(
     policy: Policy, task: Task
 ) -> None:
-    two_texts(policy, task)
     trainer, figures, _ = one_update(policy, task, SFT, RAGGED)
     expected = [(example.id, text) for example in RAGGED.examples for text in TEXTS]
     assert [(row.example.id, row.program) for row in trainer.rows] == expected
     assert figures["loss_tokens"] == 2 * sum(len(e.answer) + 1 for e in RAGGED.examples)
     assert figures["overlong_frac"] == pytest.approx(1 / 3)  # the task allows 6 tokens
-    assert trainer.slots(policy.population(task)) == TEXTS
-    bare = GoldTrainer(policy, task, 3, replace(SFT, gradient_context="bare"))
-    assert bare.slots(policy.population(task)) == (BARE,)
+    assert trainer._texts(task) == TEXTS
+    bare = GoldTrainer(policy, {task.name: task}, 3, changed(SFT, gradient_context="bare"))
+    assert bare._texts(task) == (BARE,)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 64])
@@ -114,7 +106,7 @@ def test_loss_and_gradient_are_those_of_the_stock_trainer(
     from datasets import Dataset
     from trl import SFTTrainer
 
-    settings = replace(SFT, rows_per_forward=rows, max_grad_norm=1e9)
+    settings = changed(SFT, rows_per_forward=rows, max_grad_norm=1e9)
     trainer, figures, ours = one_update(moved, task, settings, RAGGED)
     stock = SFTTrainer(
         model=moved.model,
@@ -135,7 +127,7 @@ def test_loss_and_gradient_are_those_of_the_stock_trainer(
 def test_only_the_answer_carries_loss(moved: Policy, task: Task) -> None:
     trainer, figures, _ = one_update(moved, task, SFT, RAGGED)
     prompts, answers = [r.prompt for r in trainer.rows], [r.answer for r in trainer.rows]
-    scored = moved.engine.logprobs(prompts, answers)
+    scored = moved.scorer.logprobs(prompts, answers)
     tokens = [value for row in scored for value in row]
     assert figures["loss"] == pytest.approx(-sum(tokens) / len(tokens), rel=1e-5)
     assert figures["loss_tokens"] == len(tokens)
@@ -179,7 +171,7 @@ def test_loss_falls_without_a_rollout_and_gold_answers_become_likelier(
     assert seen[-1]["loss"] < seen[0]["loss"] - 0.3
     assert seen[-1]["gold_logprob"] > seen[0]["gold_logprob"] + 9 * 0.3
     assert policy.texts_fingerprint() == texts
-    assert policy.engine.num_rollouts == 0
+    assert policy.sampler.num_rollouts == 0
     assert "gold, log-prob" in done.samples[0]
     assert len(done.samples) == 4
 
@@ -205,7 +197,7 @@ def test_channel_loaded_from_its_files_goes_on_as_if_never_stopped(
 def test_answers_that_are_certain_already_need_not_change_the_adapter(
     policy: Policy, task: Task
 ) -> None:
-    trainer = GoldTrainer(policy, task, 2, SFT)
+    trainer = GoldTrainer(policy, {task.name: task}, 2, SFT)
     assert not trainer.has_signal({"loss": 0.0})
     assert trainer.has_signal({"loss": 1e-7})
 
@@ -214,9 +206,9 @@ def test_integrity_is_that_of_every_slow_channel(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     with pytest.raises(ChannelError, match="bit-identical after its updates"):
-        SlowChannel(replace(SFT, lr=1e-30), GoldTrainer).adapt(moved, task, anchors[0], 1, silent)
+        SlowChannel(changed(SFT, lr=1e-30), GoldTrainer).adapt(moved, task, anchors[0], 1, silent)
     with pytest.raises(ChannelError, match=r"not finite.*train-"):
-        SlowChannel(replace(SFT, lr=1e30), GoldTrainer).adapt(moved, task, anchors[0], 1, silent)
+        SlowChannel(changed(SFT, lr=1e30), GoldTrainer).adapt(moved, task, anchors[0], 1, silent)
     moved.model.requires_grad_(False)
     with pytest.raises(ChannelError, match="nothing to train"):
         SlowChannel(SFT, GoldTrainer).adapt(moved, task, anchors[0], 1, silent)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.config.cost import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
+from fastslow.config.ledger import NEUTRAL_PASSAGES as NEUTRAL_PASSAGES_COUNTED
 from fastslow.core.prompts import PromptProgram
 from fastslow.loop.diagnostics import diagnose
 from fastslow.loop.evaluation import score_all
@@ -57,9 +57,9 @@ def costs(run: Path, part: str) -> list[tuple[int, int, int]]:
 def test_each_stage_scores_base_and_tuned_weights_under_seed_and_evolved_text(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evolve(parts: Run, task: Task, stage: int) -> None:
+    def evolve(run: Run, task: Task, stage: int) -> None:
         """This model finds no better text by itself."""
-        parts.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
+        run.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
 
     monkeypatch.setattr("fastslow.loop.stages.choose_text", evolve)
     run = train(tmp_path, tiny_folder)
@@ -179,14 +179,14 @@ def test_two_evaluations_of_one_policy_give_identical_records(
 ) -> None:
     found: list[Sequence[ScoreRow]] = []
 
-    def twice(parts: Run, row: int) -> None:
+    def twice(run: Run, row: int) -> None:
         for _ in range(2):
-            parts.replay.__init__()  # type: ignore[misc]  # forget, so that all is drawn
-            start = parts.run_dir.scores.position()
-            score_all(parts, row)
-            found.append(read_scores(parts.run_dir.scores.path)[-24:])
+            run.score_cache.__init__()  # type: ignore[misc]  # forget, so that all is drawn
+            start = run.run_dir.scores.position()
+            score_all(run, row)
+            found.append(read_scores(run.run_dir.scores.path)[-24:])
             if len(found) % 2:
-                parts.run_dir.scores.truncate(start)
+                run.run_dir.scores.truncate(start)
 
     monkeypatch.setattr("fastslow.loop.stages.score_all", twice)
     train(tmp_path, tiny_folder, "evaluation.channel_split=false")
@@ -201,11 +201,11 @@ def test_measuring_a_policy_twice_gives_identical_figures_and_draws_from_the_bas
 ) -> None:
     found: list[list[Event]] = []
 
-    def twice(parts: Run, row: int) -> None:
+    def twice(run: Run, row: int) -> None:
         for _ in range(2):
-            before = len(read_events(parts.run_dir.events.path))
-            diagnose(parts, row)
-            found.append(read_events(parts.run_dir.events.path)[before:])
+            before = len(read_events(run.run_dir.events.path))
+            diagnose(run, row)
+            found.append(read_events(run.run_dir.events.path)[before:])
 
     monkeypatch.setattr("fastslow.loop.stages.diagnose", twice)
     train(tmp_path, tiny_folder)
@@ -220,9 +220,9 @@ def test_measuring_a_policy_twice_gives_identical_figures_and_draws_from_the_bas
 def test_drift_geometry_and_proxies_are_measured_after_every_stage(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evolve(parts: Run, task: Task, stage: int) -> None:
+    def evolve(run: Run, task: Task, stage: int) -> None:
         """This model finds no better text by itself."""
-        parts.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
+        run.policy.live[task.name] = PromptProgram(f"Write letters for {task.name}.")
 
     monkeypatch.setattr("fastslow.loop.stages.choose_text", evolve)
     run = train(tmp_path, tiny_folder, "evaluation.kl_examples=3")

@@ -115,10 +115,12 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from fastslow.channels.slow import grpo, sft
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Batch, Sampling
+from fastslow.core.types import Sampling
 from tests.support.toy_tasks import letters
+from tests.support.updates import batch_of, ending, set_texts
 
 kind, model = sys.argv[1:]
 policy = with_adapter(
@@ -127,25 +129,21 @@ policy = with_adapter(
 task = letters.build("letters")
 texts = [PromptProgram(f"{index} " + "x" * 900) for index in range(16)]
 if kind != "sft":
-    settings = grpo.GrpoSettings(
-        loss=kind, group=16, lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
-        ratio_cap=4, kl_coefficient=0.1, temperature=1, rows_per_forward=64,
-    )
-    make = lambda: grpo.FastSlowTrainer(policy, task, 4, settings)
+    settings = GrpoConfig(loss=kind, group=16, kl_coefficient=0.1, rows_per_forward=64)
+    make = lambda: grpo.FastSlowTrainer(policy, {task.name: task}, 4, settings)
 else:
-    settings = sft.SftSettings(
-        gradient_context="with_text", lr=1, warmup_steps=0, weight_decay=0, max_grad_norm=1e9,
-        rows_per_forward=64,
+    make = lambda: sft.GoldTrainer(
+        policy, {task.name: task}, 4, SftConfig(rows_per_forward=64)
     )
-    make = lambda: sft.GoldTrainer(policy, task, 4, settings)
-batch = Batch(task.train[:4])
+set_texts(policy, task, *texts)
+batch = batch_of(task, task.train[:4])
 parameters = [p for p in policy.model.parameters() if p.requires_grad]
 start = [p.detach().clone() for p in parameters]
 
 
 def gradient(trainer):
     plain = torch.optim.SGD(parameters, lr=1.0)  # its step is the gradient
-    trainer.update(batch, texts, plain, seed=1)
+    trainer.update(batch, 1, ending(policy, task, batch, plain, max_norm=1e9))
     found = torch.cat([(b - p.detach()).flatten() for b, p in zip(start, parameters)])
     with torch.no_grad():
         for before, parameter in zip(start, parameters):
@@ -165,7 +163,7 @@ def trim():
 
 torch.set_float32_matmul_precision("highest")  # MKL raises where oneDNN would crash
 first = make()
-policy.engine.sample([(1, 2)], Sampling(2), [0])
+policy.sampler.sample([(1, 2)], Sampling(2), [0])
 trim()
 before = size("VmSize")
 whole = gradient(first)

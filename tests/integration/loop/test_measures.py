@@ -48,11 +48,11 @@ def drift(policy: Policy, *inputs: DriftInputs, seed: int = 0) -> list[DriftPair
     drawn = [
         [[completion.token_ids for completion in found] for found in sides]
         for sides in (
-            draw(policy.engine, inputs, seeds, adapter=True),
-            draw(policy.engine, inputs, seeds, adapter=False),
+            draw(policy.sampler, inputs, seeds, adapter=True),
+            draw(policy.sampler, inputs, seeds, adapter=False),
         )
     ]
-    return drift_on(policy.engine, inputs, *drawn)
+    return drift_on(policy.scorer, inputs, *drawn)
 
 
 def system_kl(policy: Policy, task: Task, program: PromptProgram) -> float:
@@ -60,7 +60,7 @@ def system_kl(policy: Policy, task: Task, program: PromptProgram) -> float:
     ours, theirs = (
         task_inputs(policy, task, text, task.test[:3]) for text in (program, seed_program(task))
     )
-    [found] = kl_system(policy.engine, draw(policy.engine, [ours], [0], adapter=True), [theirs])
+    [found] = kl_system(policy.scorer, draw(policy.sampler, [ours], [0], adapter=True), [theirs])
     return found.value
 
 
@@ -124,8 +124,8 @@ def test_the_reverse_direction_is_the_hand_value_at_tokens_the_base_draws(moved:
     prompt = neutral_inputs(moved, 1).prompts[0][:20]
     [pair] = drift(moved, DriftInputs((prompt,), 3), seed=5)
     measured = pair.kl_razor
-    with moved.engine.base_weights():
-        fresh = Policy(moved.model, moved.tokenizer).engine
+    with moved.scorer.base_weights():
+        fresh = Policy(moved.model, moved.tokenizer).sampler
         seeds = [derive_seed(5, "kl", 0)]
         [drawn] = fresh.sample([prompt], Sampling(3, 1.0), seeds)
         ids = torch.tensor([prompt + drawn.token_ids])
@@ -141,9 +141,9 @@ def test_the_base_draws_what_it_draws_alone_after_the_tuned_policy_has_drawn(
 ) -> None:
     prompts = [moved.renderer.prompt_ids(EVOLVED, question) for question in ("a", "b", "c")]
     sampling, seeds = Sampling(6, 1.0), [1, 2, 3]
-    moved.engine.sample(prompts, sampling, seeds)
-    base = load_policy(str(tiny_folder)).engine.sample(prompts, sampling, seeds)
-    drawn = moved.engine.sample(prompts, sampling, seeds, adapter=False)
+    moved.sampler.sample(prompts, sampling, seeds)
+    base = load_policy(str(tiny_folder)).sampler.sample(prompts, sampling, seeds)
+    drawn = moved.sampler.sample(prompts, sampling, seeds, adapter=False)
     assert [c.token_ids for c in drawn] == [c.token_ids for c in base]
 
 
@@ -167,7 +167,7 @@ def test_neutral_passages_are_scored_with_the_adapter_on_and_off(moved: Policy) 
     assert -fmean(on.logprobs[0]) == pytest.approx(loss, abs=1e-4)
     first, rest = [row[:1] for row in rows], [row[1:] for row in rows]
     for passes, adapter in ((on, True), (off, False)):
-        plain = moved.engine.logprobs(first, rest, adapter=adapter)
+        plain = moved.scorer.logprobs(first, rest, adapter=adapter)
         for row, expected in zip(passes.logprobs, plain, strict=True):
             assert row == pytest.approx(expected, abs=1e-4)
 

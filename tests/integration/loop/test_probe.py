@@ -11,6 +11,7 @@ from fastslow.channels.slow.channel import SlowChannel
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.loop import launch
 from fastslow.results.report import build_report, recompute_report, write_report
+from fastslow.results.report.sections.plasticity import Plasticity
 from tests.integration.loop.test_evaluation import train
 
 PROBE = "probe={task: held_out, updates: 3, score_every: 2, lr: 0.05}"
@@ -62,7 +63,7 @@ def test_a_copy_of_a_whole_run_is_recomputed_to_the_same_bytes(
 
 def test_the_base_start_computes_as_the_base_and_learns(probed: Path, tiny_folder: Path) -> None:
     base, tuned = curves(probed).values()
-    kept = build_report(probed).probes[0].probe
+    kept = build_report(probed).section(Plasticity).probes[0].probe
     assert kept.base[0].means()[0] == sum(base["scores"][0]) / 4
     assert base["scores"][-1] != base["scores"][0]  # at this rate three updates change something
     assert tuned["seed"] == base["seed"] == 0
@@ -110,11 +111,14 @@ def test_a_run_that_has_ended_can_be_probed_on_any_task_it_never_visits(
     launch.probe(run, "held_out", stage=1)
     assert list(curves(run)) == ["row-000-seed-0.json", "row-001-seed-0.json"]
     launch.probe(run, "held_out")
-    assert [(p.task, p.row) for p in build_report(run).probes] == [("held_out", 1), ("held_out", 2)]
+    assert [(p.task, p.row) for p in build_report(run).section(Plasticity).probes] == [
+        ("held_out", 1),
+        ("held_out", 2),
+    ]
     with pytest.raises(ConfigError, match="a stage of this run trains on it"):
         launch.probe(run, "first")
     with pytest.raises(ConfigError, match="expected 1 to 2, got 3"):
         launch.probe(run, "held_out", stage=3)
     (run / "probe" / "held_out" / "row-001-seed-0.json").write_text("{")
-    with pytest.raises(CheckpointError, match="no curve of a probe"):
+    with pytest.raises(CheckpointError, match="not a curve of a probe"):
         build_report(run)

@@ -8,6 +8,7 @@ from fastslow.loop import launch
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report import build_report
+from fastslow.results.report.sections.cost import Cost
 
 FILE = """
 name: toy
@@ -48,8 +49,9 @@ def test_without_channels_a_run_measures_the_base(tmp_path: Path, tiny_folder: P
     overrides = ["fast=null", "slow=null"]
     run = train(tmp_path, tiny_folder, *overrides)
     report = build_report(run)
+    rollouts = report.section(Cost).rollouts
     assert {row.sample.weights for row in read_scores(run / "scores.jsonl")} == {"base"}
-    assert (report.rollouts["fast"], report.rollouts["slow"]) == (0, 0)
+    assert (rollouts["fast"], rollouts["slow"]) == (0, 0)
     [before], [after] = report.cells
     assert before.score == after.score
     loaded = load_config([tmp_path / "toy.yaml"], overrides)

@@ -3,7 +3,7 @@
 import random
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from fastslow.core.types import Sampling, TokenIds
 from fastslow.policy.adapter.lora import adapter_fingerprint, load_adapter, save_adapter
 from fastslow.policy.adapter.parts import FROZEN, TRAINED, concatenated, freeze_trained
 from fastslow.policy.engine import onednn, torch_engine
-from fastslow.policy.engine.layouts import LAYOUTS, Layout, cheapest, score_completions
+from fastslow.policy.engine.layouts import Layout, cheapest, score_completions
 from fastslow.policy.engine.onednn import EXACT, allow_onednn
 from fastslow.policy.engine.prefixes import shared_prefixes
 from fastslow.policy.engine.torch_engine import TorchEngine
-from fastslow.policy.engine.trie import lay_out, merge
+from fastslow.policy.engine.trie import merge, pack
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.policy.render import Renderer, chat_messages
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -69,7 +69,7 @@ def test_an_answer_ends_with_the_token_the_template_ends_a_turn_with() -> None:
     assert Renderer(tokenizer).stop_id == vocabulary["<|endoftext|>"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma"])
 def test_every_layout_gives_the_loss_and_gradient_of_single_rows(
     family: str, layout: Layout
@@ -153,7 +153,7 @@ def test_layouts_agree_in_bfloat16_and_with_gradient_checkpointing(moved: Policy
 
     expected = score_completions(moved.model, *rows, layout="padded").logprobs
     half = moved.model.to(torch.bfloat16)
-    for layout in LAYOUTS:
+    for layout in get_args(Layout):
         scored = score_completions(half, *rows, layout=layout)
         torch.testing.assert_close(scored.logprobs, expected, atol=0.05, rtol=0)
 
@@ -162,7 +162,7 @@ def test_temperature_divides_the_logits_in_every_layout(moved: Policy) -> None:
     rows = rows_of(moved)
     single = moved.model(input_ids=torch.tensor([rows[0][0] + rows[1][0]])).logits[0]
     expected = torch.log_softmax(single[len(rows[0][0]) - 1] / 0.7, -1)[rows[1][0][0]]
-    for layout in LAYOUTS:
+    for layout in get_args(Layout):
         scored = score_completions(moved.model, *rows, temperature=0.7, layout=layout)
         torch.testing.assert_close(scored.logprobs[0, 0], expected, atol=1e-5, rtol=0)
 
@@ -222,17 +222,17 @@ def test_trie_holds_each_shared_token_once() -> None:
 def test_blocks_see_the_beginnings_of_their_rows_and_nothing_else(
     rows: list[list[int]], limit: int
 ) -> None:
-    laid_out = lay_out(merge([tuple(row) for row in rows]), limit)
-    size = len(laid_out.tokens)
+    packed = pack(merge([tuple(row) for row in rows]), limit)
+    size = len(packed.tokens)
     seen = torch.zeros(size, size, dtype=torch.bool)
-    for block in laid_out.blocks:
-        columns = [at for piece in block.seen for at in range(piece.start, piece.stop)]
-        assert block.own.stop - block.own.start <= limit
-        seen[block.own.start : block.own.stop, torch.tensor(columns)] = block.mask
+    for block in packed.blocks:
+        columns = [place for piece in block.keys for place in range(piece.start, piece.stop)]
+        assert block.queries.stop - block.queries.start <= limit
+        seen[block.queries.start : block.queries.stop, torch.tensor(columns)] = block.mask
     expected = torch.zeros_like(seen)
-    for row, path in zip(rows, laid_out.paths, strict=True):
-        assert laid_out.tokens[list(path)].tolist() == row
-        assert laid_out.depth[list(path)].tolist() == list(range(len(row)))
+    for row, path in zip(rows, packed.paths, strict=True):
+        assert packed.tokens[list(path)].tolist() == row
+        assert packed.depth[list(path)].tolist() == list(range(len(row)))
         for end, node in enumerate(path):
             expected[node, list(path[: end + 1])] = True
     assert torch.equal(seen, expected)
@@ -285,12 +285,12 @@ def test_questions_asked_one_by_one_compute_their_text_once(
     monkeypatch.setattr(torch_engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     text = PromptProgram("x" * 200, SHORT.demonstrations)
     prompts = [moved.renderer.prompt_ids(text, question) for question in ("three", "four", "ten")]
-    together = moved.engine.sample(prompts, Sampling(5), [0, 0, 0])
+    together = moved.sampler.sample(prompts, Sampling(5), [0, 0, 0])
     seen: list[int] = []
     hook = moved.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    alone = [moved.engine.sample([prompt], Sampling(5), [0])[0] for prompt in prompts]
+    alone = [moved.sampler.sample([prompt], Sampling(5), [0])[0] for prompt in prompts]
     hook.remove()
     assert [c.token_ids for c in alone] == [c.token_ids for c in together]
     assert sum(seen) < 1.5 * len(prompts[0])
@@ -306,7 +306,7 @@ def test_greedy_sampling_equals_generate_of_transformers(
         for program in (SHORT, OTHER)
         for question in ("three", "four", "a longer question")
     ]
-    completions = moved.engine.sample(prompts, Sampling(5), [0] * len(prompts))
+    completions = moved.sampler.sample(prompts, Sampling(5), [0] * len(prompts))
     for prompt, completion in zip(prompts, completions, strict=True):
         generated = moved.model.generate(
             input_ids=torch.tensor([prompt]),
@@ -326,37 +326,37 @@ def test_sampling_depends_on_a_rows_seed_and_not_on_its_batch(
     monkeypatch.setattr(torch_engine, "MAX_SHARED_TOKENS", 64 if form == "shared" else 0)
     prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcdefgh"]
     sampling, seeds = Sampling(6, temperature=1.0), list(range(8))
-    together = moved.engine.sample(prompts, sampling, seeds)
+    together = moved.sampler.sample(prompts, sampling, seeds)
     apart = [
-        moved.engine.sample([p], sampling, [s])[0] for p, s in zip(prompts, seeds, strict=True)
+        moved.sampler.sample([p], sampling, [s])[0] for p, s in zip(prompts, seeds, strict=True)
     ]
     assert [c.token_ids for c in together] == [c.token_ids for c in apart]
     assert len({c.token_ids for c in together}) > 1
-    assert moved.engine.num_rollouts == 16
+    assert moved.sampler.num_rollouts == 16
 
 
 def test_recorded_logprobs_are_those_of_the_model(moved: Policy) -> None:
     prompts = [moved.renderer.prompt_ids(OTHER, question) for question in ("x", "yy")]
-    completions = moved.engine.sample(prompts, Sampling(5, 1.0), [1, 2])
-    scored = moved.engine.logprobs(prompts, [c.token_ids for c in completions])
+    completions = moved.sampler.sample(prompts, Sampling(5, 1.0), [1, 2])
+    scored = moved.scorer.logprobs(prompts, [c.token_ids for c in completions])
     for completion, row in zip(completions, scored, strict=True):
         assert completion.logprobs == pytest.approx(row, abs=1e-4)
 
 
 def test_a_trunk_kept_from_older_weights_is_not_used(moved: Policy) -> None:
     prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "abcd"]
-    moved.engine.sample(prompts, Sampling(4), [0] * 4)
+    moved.sampler.sample(prompts, Sampling(4), [0] * 4)
     for name, parameter in moved.model.named_parameters():
         if "lora_B" in name:
             parameter.data.mul_(-3)
-    after = moved.engine.sample(prompts, Sampling(4), [0] * 4)
+    after = moved.sampler.sample(prompts, Sampling(4), [0] * 4)
     fresh = TorchEngine(moved.model, moved.renderer).sample(prompts, Sampling(4), [0] * 4)
     assert after == fresh
 
 
 def test_fresh_adapter_leaves_logits_equal_and_moved_one_does_not(policy: Policy) -> None:
     ids = torch.tensor([policy.renderer.prompt_ids(SHORT, "three")])
-    with policy.engine.base_weights():
+    with policy.scorer.base_weights():
         base = policy.model(input_ids=ids).logits
     assert torch.equal(policy.model(input_ids=ids).logits, base)
     for name, parameter in policy.model.named_parameters():
@@ -367,24 +367,24 @@ def test_fresh_adapter_leaves_logits_equal_and_moved_one_does_not(policy: Policy
 
 def test_kl_to_base_is_zero_when_fresh_and_the_hand_value_when_moved(moved: Policy) -> None:
     prompts, completions = rows_of(moved)
-    measured = moved.engine.kl_to_base(prompts, completions)
+    measured = moved.scorer.kl_to_base(prompts, completions)
     ids = torch.tensor([prompts[1] + completions[1]])
     p = torch.log_softmax(moved.model(input_ids=ids).logits[0].double(), -1)
-    with moved.engine.base_weights():
+    with moved.scorer.base_weights():
         q = torch.log_softmax(moved.model(input_ids=ids).logits[0].double(), -1)
     expected = (p.exp() * (p - q)).sum(-1)[len(prompts[1]) - 1 : -1]
     assert measured[1] == pytest.approx(expected.tolist(), abs=1e-6)
     assert min(measured[1]) > 1e-4
-    with moved.engine.base_weights():
-        assert max(map(max, moved.engine.kl_to_base(prompts, completions))) < 1e-9
+    with moved.scorer.base_weights():
+        assert max(map(max, moved.scorer.kl_to_base(prompts, completions))) < 1e-9
 
 
 def test_evaluation_changes_neither_parameters_nor_generators(moved: Policy) -> None:
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     fingerprint = moved.weights_fingerprint()
     prompts = [moved.renderer.prompt_ids(SHORT, question) for question in "ab"]
-    moved.engine.sample(prompts, Sampling(4, 1.0), [1, 2])
-    moved.engine.logprobs(prompts, [(1, 2), (3,)], adapter=False)
+    moved.sampler.sample(prompts, Sampling(4, 1.0), [1, 2])
+    moved.scorer.logprobs(prompts, [(1, 2), (3,)], adapter=False)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
     assert moved.weights_fingerprint() == fingerprint

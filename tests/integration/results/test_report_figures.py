@@ -13,7 +13,7 @@ from fastslow.records.run_folder import RunDir
 from fastslow.results.render.drawing import draw
 from fastslow.results.render.html import MAX_BYTES
 from fastslow.results.report import build_report, write_report
-from fastslow.results.report.figures import NAMES, figures
+from fastslow.results.report.write import DRAWING_NAMES
 from tests.support.hostile_folder import write_hostile_run
 from tests.support.paths import ROOT
 from tests.support.run_folder import write_run
@@ -21,12 +21,12 @@ from tests.support.run_folder import write_run
 
 def test_a_task_name_is_never_read_as_a_formula_or_as_markup_in_a_figure(tmp_path: Path) -> None:
     run = write_hostile_run(tmp_path)
-    for drawing in figures(build_report(run)):
+    for drawing in build_report(run).drawings():
         root = ElementTree.fromstring(drawing.svg)
         assert not [e for e in root.iter() if e.tag.endswith(("script", "img", "foreignObject"))]
         assert "onerror=" not in re.sub(r">[^<]*<", "><", drawing.svg)
         assert drawing.png.startswith(b"\x89PNG")
-    drawn = {d.name: d.svg for d in figures(build_report(run))}
+    drawn = {d.name: d.svg for d in build_report(run).drawings()}
     assert "&lt;img src=x onerror" in drawn["stages"]
 
 
@@ -36,7 +36,7 @@ def test_a_label_in_a_script_that_the_font_lacks_is_drawn_without_a_warning() ->
 
 
 def test_inside_a_page_figures_take_its_colours_and_ids_of_their_own(tmp_path: Path) -> None:
-    for drawing in figures(build_report(write_run(tmp_path))):
+    for drawing in build_report(write_run(tmp_path)).drawings():
         assert re.findall(r'id="(?!' + drawing.name + "-)", drawing.inline) == []
         assert re.findall(rf"url\(#(?!{drawing.name}-)", drawing.inline) == []
         left = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", drawing.inline))
@@ -76,7 +76,7 @@ def test_a_figure_that_is_no_longer_drawn_is_removed_and_other_files_stay(tmp_pa
     left = {path.name for path in (run / "figures").iterdir()}
     assert "mine.png" in left
     assert left.isdisjoint({"geometry.png", "geometry.svg"})
-    assert {path.rsplit(".")[0] for path in left} - {"mine"} <= set(NAMES)
+    assert {path.rsplit(".")[0] for path in left} - {"mine"} <= set(DRAWING_NAMES)
 
 
 def test_a_long_run_with_long_texts_stays_under_two_megabytes(tmp_path: Path) -> None:

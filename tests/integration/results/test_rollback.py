@@ -20,6 +20,7 @@ from fastslow.records.jsonl import read_scores
 from fastslow.records.run_folder import RunDir
 from fastslow.results.deploy.standing import read_standing
 from fastslow.results.report import build_report, recompute_report, write_report
+from fastslow.results.report.sections.prompts import Prompts
 from tests.support.runs import WIDER, start
 
 POLICIES = ("continue", "merge-then-new", "new-per-stage")
@@ -71,7 +72,7 @@ def test_after_a_rollback_the_earlier_scores_come_back_exactly(run: Path) -> Non
     evaluator = Evaluator(loaded.config.evaluation.test_examples, 4)
     before = recorded(run, 1)
     for name, task in build_tasks(loaded).items():
-        with policy.adapters.of(name):
+        with policy.adapters.serving(name):
             drawn = evaluator.score(policy, task, policy.live_program(task), "live")
         for one in drawn:
             old = before[name, one.example]
@@ -98,7 +99,7 @@ def test_a_rollback_loses_nothing_and_can_be_undone(
     data = json.loads((run / "report.json").read_text())
     assert "Rolled back: in use is the policy after stage 1 of 2." in data["verdict"]
     assert data["deployed"]["weights"] == {t.task: t.weights for t in read_standing(run, 1).tasks}
-    assert {prompt.stage for prompt in build_report(run).prompts} == {0}
+    assert {prompt.stage for prompt in build_report(run).section(Prompts).prompts} == {0}
     assert recompute_report(run) == ()
     assert main(["rollback", str(run), "--to", "2"]) == 0
     assert [(e.before, e.row) for e in deployments(run)] == [(2, 1), (1, 2)]

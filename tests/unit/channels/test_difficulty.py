@@ -4,21 +4,18 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from fastslow.channels.slow.difficulty import (
-    BANDS,
     DifficultyGate,
-    DifficultySettings,
     Group,
     PassRates,
     band_of,
     duplicate_frac,
 )
-from fastslow.config import slow
+from fastslow.channels.slow.settings import BANDS, DifficultyConfig
 from fastslow.core.text import ngram_repetition
 
 EDGES = (0.05, 0.25, 0.75, 0.95)
@@ -26,22 +23,17 @@ EDGES = (0.05, 0.25, 0.75, 0.95)
 
 def group(*rewards: float, problem: str = "p", tokens: int = 3) -> Group:
     """Rollouts with these rewards, all different and equally long."""
-    return Group(problem, rewards, tuple((i, *range(1, tokens)) for i in range(len(rewards))))
+    return Group("t", problem, rewards, tuple((i, *range(1, tokens)) for i in range(len(rewards))))
 
 
 def looping(length: int) -> Group:
     """Two rollouts that say one token over and over."""
-    return Group("p", (0.0, 1.0), ((7,) * length, (8,) * length))
-
-
-def test_the_configured_defaults_are_the_settings_defaults() -> None:
-    assert DifficultySettings(**slow.DifficultyConfig().model_dump()) == DifficultySettings()
-    assert get_args(slow.Band) == BANDS
+    return Group("t", "p", (0.0, 1.0), ((7,) * length, (8,) * length))
 
 
 def test_edges_that_do_not_rise_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"0\.1, 0\.5, 0\.5, 0\.9 do not rise"):
-        slow.DifficultyConfig(edges=(0.1, 0.5, 0.5, 0.9))
+        DifficultyConfig(edges=(0.1, 0.5, 0.5, 0.9))
 
 
 def test_a_rate_on_an_edge_belongs_to_the_band_above_it() -> None:
@@ -60,43 +52,43 @@ def test_a_rate_starts_at_its_first_group_and_then_moves_by_the_newest_weight() 
 
 
 def test_groups_without_variance_are_dropped_and_counted() -> None:
-    gate = DifficultyGate(DifficultySettings())
+    gate = DifficultyGate(DifficultyConfig())
     almost = 0.1 + 0.1 + 0.1  # not 0.3 in binary
-    verdict = gate.judge("t", [group(0, 0), group(1, 1), group(0.3, almost), group(0, 1)])
-    assert verdict.kept == (False, False, False, True)
+    verdict = gate.judge([group(0, 0), group(1, 1), group(0.3, almost), group(0, 1)])
+    assert verdict.trained == (False, False, False, True)
     assert verdict.metrics["zero_variance_frac"] == 0.75
     assert verdict.metrics["effective_groups"] == 1
 
 
 def test_every_problem_is_in_one_band_and_shares_add_up_to_one() -> None:
-    gate = DifficultyGate(DifficultySettings())
+    gate = DifficultyGate(DifficultyConfig())
     eighths = [group(*[1.0] * k, *[0.0] * (8 - k), problem=str(k)) for k in (0, 1, 4, 7, 8)]
-    metrics = gate.judge("t", eighths).metrics
+    metrics = gate.judge(eighths).metrics
     assert [metrics[f"band_{band}_frac"] for band in BANDS] == [0.2] * 5
 
 
 def test_a_band_that_is_not_trained_on_is_dropped_by_the_running_rate() -> None:
-    gate = DifficultyGate(DifficultySettings(train_bands=("medium", "easy")))
+    gate = DifficultyGate(DifficultyConfig(train_bands=("medium", "easy")))
     one_of_eight = group(1, 0, 0, 0, 0, 0, 0, 0)
-    assert gate.judge("t", [one_of_eight]).kept == (False,)
-    assert gate.judge("t", [group(1, 1, 1, 1, 0, 0, 0, 0)]).kept == (True,)  # rate 0.31
-    assert gate.judge("t", [one_of_eight]).kept == (False,)  # rate 0.22
+    assert gate.judge([one_of_eight]).trained == (False,)
+    assert gate.judge([group(1, 1, 1, 1, 0, 0, 0, 0)]).trained == (True,)  # rate 0.31
+    assert gate.judge([one_of_eight]).trained == (False,)  # rate 0.22
 
 
 def test_lucky_is_exactly_one_success() -> None:
-    gate = DifficultyGate(DifficultySettings())
+    gate = DifficultyGate(DifficultyConfig())
     groups = [group(1, 0, 0, 0), group(0.9, 0.4, 0, 0), group(1, 1, 0, 0), group(0.4, 0, 0, 0)]
-    verdict = gate.judge("t", groups)
+    verdict = gate.judge(groups)
     assert verdict.lucky == (True, True, False, False)
     assert verdict.metrics["lucky_groups"] == 2
 
 
 def test_completions_that_suddenly_shrink_set_off_one_alarm_that_says_by_how_much() -> None:
-    gate = DifficultyGate(DifficultySettings())
-    steady = [gate.judge("t", [group(0, 1, tokens=20)]) for _ in range(3)]
+    gate = DifficultyGate(DifficultyConfig())
+    steady = [gate.judge([group(0, 1, tokens=20)]) for _ in range(3)]
     assert [v.metrics["alarm/length_collapse"] for v in steady] == [0, 0, 0]
     assert all(not v.alarms for v in steady)
-    short = gate.judge("t", [group(0, 1, tokens=9)])
+    short = gate.judge([group(0, 1, tokens=9)])
     assert short.metrics["alarm/length_collapse"] == 1
     assert short.metrics["alarm/repetition"] == 0
     (alarm,) = short.alarms
@@ -105,18 +97,18 @@ def test_completions_that_suddenly_shrink_set_off_one_alarm_that_says_by_how_muc
 
 
 def test_slow_shortening_sets_off_no_alarm() -> None:
-    gate = DifficultyGate(DifficultySettings())
+    gate = DifficultyGate(DifficultyConfig())
     lengths = [40, 36, 32, 28, 26, 24, 22]
-    verdicts = [gate.judge("t", [group(0, 1, tokens=n)]) for n in lengths]
+    verdicts = [gate.judge([group(0, 1, tokens=n)]) for n in lengths]
     assert not any(v.alarms for v in verdicts)
 
 
 def test_looping_completions_set_off_the_repetition_alarm() -> None:
-    gate = DifficultyGate(DifficultySettings())
-    verdict = gate.judge("t", [looping(20)])
+    gate = DifficultyGate(DifficultyConfig())
+    verdict = gate.judge([looping(20)])
     assert verdict.metrics["alarm/repetition"] == 1
     assert verdict.metrics["repetition_frac"] == pytest.approx(16 / 17)
-    assert "repetition_frac" not in gate.judge("t", [looping(4)]).metrics
+    assert "repetition_frac" not in gate.judge([looping(4)]).metrics
 
 
 def test_repetition_and_duplicates_by_hand() -> None:
@@ -128,12 +120,12 @@ def test_repetition_and_duplicates_by_hand() -> None:
 
 
 def test_a_gate_read_back_from_json_judges_as_if_never_stopped() -> None:
-    settings = DifficultySettings(train_bands=("medium",))
+    settings = DifficultyConfig(train_bands=("medium",))
     gate, again = DifficultyGate(settings), DifficultyGate(settings)
-    gate.judge("t", [group(0.7, 0, 1, problem="a", tokens=30), group(0, 1, problem="b", tokens=31)])
+    gate.judge([group(0.7, 0, 1, problem="a", tokens=30), group(0, 1, problem="b", tokens=31)])
     again.load(json.loads(json.dumps(gate.to_json())))
     following = [group(0, 0, 1, problem="a"), group(1, 1, problem="b", tokens=2)]
-    assert gate.judge("t", following) == again.judge("t", following)
+    assert gate.judge(following) == again.judge(following)
     assert gate.to_json() == again.to_json()
 
 
@@ -153,7 +145,7 @@ def held_out(policy: dict[str, list[float]]) -> float:
     return softmax(policy["hard"])[RIGHT]
 
 
-def trained(settings: DifficultySettings, seed: int, passes: int) -> dict[str, list[float]]:
+def trained(settings: DifficultyConfig, seed: int, passes: int) -> dict[str, list[float]]:
     """A softmax policy after some passes over 100 problems, 10 of which have a wrong key.
 
     Faulty keys gather among hard problems, as arXiv 2605.28388 found: 12 are hard, 10 of them
@@ -168,9 +160,9 @@ def trained(settings: DifficultySettings, seed: int, passes: int) -> dict[str, l
             chances = softmax(policy[kind])
             answers = rng.choices(range(3), chances, k=GROUP)
             rewards = tuple(float(answer == key) for answer in answers)
-            drawn = Group(f"{index}", rewards, tuple((answer,) for answer in answers))
-            verdict = gate.judge("toy", [drawn])
-            if not verdict.kept[0]:
+            drawn = Group("toy", f"{index}", rewards, tuple((answer,) for answer in answers))
+            verdict = gate.judge([drawn])
+            if not verdict.trained[0]:
                 continue
             mean = sum(rewards) / GROUP
             deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (GROUP - 1))
@@ -186,8 +178,8 @@ def trained(settings: DifficultySettings, seed: int, passes: int) -> dict[str, l
 @pytest.mark.parametrize("seed", range(3))
 def test_bands_keep_wrong_keys_from_undoing_what_the_policy_could_do(seed: int) -> None:
     base = softmax(BASE_LOGITS)[RIGHT]
-    assert held_out(trained(DifficultySettings(lucky_cap=None), seed, passes=25)) < base - 0.2
-    bands = DifficultySettings(train_bands=("medium", "easy"))
+    assert held_out(trained(DifficultyConfig(lucky_cap=None), seed, passes=25)) < base - 0.2
+    bands = DifficultyConfig(train_bands=("medium", "easy"))
     assert held_out(trained(bands, seed, passes=25)) >= base
 
 
@@ -195,7 +187,7 @@ def test_bands_keep_wrong_keys_from_undoing_what_the_policy_could_do(seed: int) 
 def test_a_cap_on_lucky_groups_slows_the_harm_of_wrong_keys(seed: int) -> None:
     """It does not stop it: once the wrong answer is no longer rare, no group is lucky."""
     base = softmax(BASE_LOGITS)[RIGHT]
-    without = base - held_out(trained(DifficultySettings(lucky_cap=None), seed, passes=14))
-    capped = base - held_out(trained(DifficultySettings(lucky_cap=0.5), seed, passes=14))
+    without = base - held_out(trained(DifficultyConfig(lucky_cap=None), seed, passes=14))
+    capped = base - held_out(trained(DifficultyConfig(lucky_cap=0.5), seed, passes=14))
     assert without > 0.1
     assert capped < 0.5 * without

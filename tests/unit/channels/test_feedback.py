@@ -91,7 +91,7 @@ def task_and_anchor(evidence: list[Evidence]) -> tuple[Task, Anchor]:
     """Texts are scored on e0; evidence is about any."""
     other = (Example("v", "v?", "v"),), (Example("t", "t?", "t"),)
     task = Task(tuple(EXAMPLES.values()), *other, "Answer.", exact_match, 4)
-    return task, Anchor(0, 1, 2, (Batch((EXAMPLES["e0"],)),), (), tuple(evidence))
+    return task, Anchor(0, 1, 2, (Batch((("t", EXAMPLES["e0"]),)),), (), tuple(evidence))
 
 
 def test_correct_answers_are_reused_but_never_those_that_texts_are_scored_on() -> None:

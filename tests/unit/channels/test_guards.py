@@ -158,6 +158,6 @@ def test_a_grandchild_of_a_refused_text_must_beat_who_is_in_the_pool() -> None:
 
 
 def test_scores_without_differences_are_said() -> None:
-    assert pool_of({"a": 0.0}, {"a": 0.0}).notes()[0].startswith("every text scores 0")
-    assert pool_of({"a": 1.0}, {"a": 1.0}).notes()[0].startswith("every text scores 1")
+    assert pool_of({"a": 0.0}, {"a": 0.0}).notes()[0].startswith("every prompt scores 0")
+    assert pool_of({"a": 1.0}, {"a": 1.0}).notes()[0].startswith("every prompt scores 1")
     assert pool_of({"a": 1.0}, {"a": 0.0}).notes() == ()

@@ -53,6 +53,6 @@ def test_measuring_difficulty_is_part_of_the_budget() -> None:
         )
 
     run("similar", 240)
-    with pytest.raises(ValueError, match=r"fewer than 2 new texts. Use at least 272"):
+    with pytest.raises(ValueError, match=r"fewer than 2 new prompts. Use at least 272"):
         run("easy_first", 240)
     run("hard_first", 272)

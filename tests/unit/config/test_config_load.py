@@ -6,12 +6,13 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.loading import layers
 from fastslow.config.loading.layers import MAX_BYTES, merge, read_layers
 from fastslow.config.loading.load import (
@@ -24,7 +25,6 @@ from fastslow.config.loading.load import (
     load_resolved,
 )
 from fastslow.config.loading.yaml_nodes import Node, Origin, compose
-from fastslow.config.slow import GrpoConfig
 from fastslow.core.errors import ConfigError
 from fastslow.core.files import open_regular
 from fastslow.results.ablation import is_ablation, read_plan
@@ -44,6 +44,8 @@ class Shelf(TaskConfig):
     """Books on it."""
     labels: tuple[str, ...] = ()
     """What the spines say."""
+    boards: Literal[2, 3] = 2
+    """Boards it has."""
 
 
 @task(name="shelf", version=1, source="made here")
@@ -95,7 +97,7 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
     broken = "slow:\n  group: 6\n"
     assert refusal(RUN + broken) == [
         "run.yaml:5: slow.group: fast.population (K = 4) must divide slow.group (G = 6), so that "
-        "every text gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
+        "every prompt gets the same number of rollouts. Known divisors of G: 1, 2, 3, 6.",
     ]
     (line,) = refusal(RUN + broken + "seed: first\n")
     assert line.startswith("run.yaml:6: seed: wrong type")
@@ -169,6 +171,10 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
             f"tasks:\n  {SHELF}:\n    params: {{bocks: 1}}",
             "6: tasks.{}.params.bocks: unknown key, got 'bocks'. Did you mean 'books'?",
         ),
+        (
+            f"tasks:\n  {SHELF}:\n    params: {{boards: two}}",
+            "6: tasks.{}.params.boards: unknown word, got 'two' (text). Expected 2 or 3.",
+        ),
         ("a: &x 3", "4: a: anchors are refused, got '&x'. Write the value where it is used."),
         ("a: *x", "4: a: aliases are refused, got '*x'. Write the value out."),
         (
@@ -225,7 +231,7 @@ def test_a_rule_is_not_blamed_on_a_value_that_was_wrong_itself(refusal: Refusal)
     lines = refusal(RUN + "slow: {group: 6}\nfast: {population: three}\n")
     assert lines == [
         "run.yaml:5: fast.population: wrong type, got 'three' (text). "
-        "Expected a whole number > 0 (texts)."
+        "Expected a whole number > 0 (prompts)."
     ]
 
 
@@ -355,15 +361,22 @@ def test_a_file_that_is_no_text_or_too_large_is_refused(refusal: Refusal, tmp_pa
     ]
 
 
-@pytest.mark.parametrize("opener", ["[", "{a: ", "- ", "? "])
-def test_nesting_without_end_is_refused_quickly(refusal: Refusal, opener: str) -> None:
-    (line,) = refusal(opener * 100_000)
-    assert "nested deeper than 32 levels" in line or "not valid YAML" in line
+@pytest.mark.parametrize(
+    ("opener", "text"),
+    [
+        ("[", "nested deeper than 32 levels. Flatten it."),
+        ("{a: ", "nested deeper than 32 levels. Flatten it."),
+        ("- ", "nested deeper than 32 levels. Flatten it."),
+        ("? ", "a key must be a word, got a mapping or a list. Write a word."),
+    ],
+)
+def test_nesting_without_end_is_refused_quickly(refusal: Refusal, opener: str, text: str) -> None:
+    assert refusal(opener * 100_000) == [f"run.yaml:1: {text}"]
 
 
 def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
     def node(text: str) -> Node:
-        return compose(text, Origin("file", 1))[0]
+        return compose(text, Origin("file", 1))
 
     base = node("slow: {kind: grpo, lr: 1, lora: {rank: 8}}")
     assert merge(base, node("slow: {kind: sft, epochs: 2}")).plain() == {
@@ -371,6 +384,12 @@ def test_a_mapping_of_another_kind_replaces_instead_of_merging() -> None:
     }
     assert merge(base, node("slow: {kind: grpo, lora: {alpha: 1}}")).plain() == {
         "slow": {"kind": "grpo", "lr": 1, "lora": {"rank": 8, "alpha": 1}}
+    }
+    mine = node("a: {kind: custom, use: 'm:f', params: {x: 1}}")
+    other = node("a: {kind: custom, use: 'm:g'}")
+    assert merge(mine, other).plain() == other.plain()
+    assert merge(mine, node("a: {params: {y: 2}}")).plain() == {
+        "a": {"kind": "custom", "use": "m:f", "params": {"x": 1, "y": 2}}
     }
 
 
@@ -407,7 +426,7 @@ mappings = st.dictionaries(names, trees)
 
 
 def as_node(value: object) -> Node:
-    return compose(json.dumps(value), Origin("file", 1))[0]
+    return compose(json.dumps(value), Origin("file", 1))
 
 
 def at(value: object, path: tuple[str, ...]) -> object:
@@ -497,7 +516,8 @@ def test_the_data_of_the_run_reaches_tasks_that_read_files_and_set_none(load: Lo
     loaded = load(RUN + text, "data=shared")
     assert loaded.task_params[SHELF] == Shelf(data="shared")
     assert loaded.task_params["own"] == Shelf(data="mine")
-    assert loaded.config.tasks["own"].params == {"data": "mine", "books": 3, "labels": []}
+    params = {"data": "mine", "books": 3, "labels": [], "boards": 2}
+    assert loaded.config.tasks["own"].params == params
     assert loaded.config.task_names == (SHELF, "own")
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.cost import (
-    GRPO_GROUP,
     KNOWN_SHAPES,
     Cost,
     ModelShape,
     estimate_cost,
     model_shape,
 )
+from fastslow.config.ledger import GRPO_GROUP
 from fastslow.config.models import RunConfig
-from fastslow.config.slow import GrpoConfig
 
 
 def cost_of(**keys: Any) -> Cost:
@@ -132,7 +132,7 @@ def test_new_texts_are_counted_by_what_certainly_fits() -> None:
     assert cost_of().fast_proposals == 3
     assert cost_of(fast={"kind": "gepa"}).fast_proposals == (160 - 3 * 6) // 46
     assert cost_of(fast=None).fast_proposals is None
-    assert "new texts a cycle    at least 3" in cost_of().lines()
+    assert "new prompts a cycle  at least 3" in cost_of().lines()
 
 
 def test_gold_answers_cost_training_and_no_rollouts() -> None:

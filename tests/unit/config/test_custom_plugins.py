@@ -4,11 +4,12 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, PositiveInt
 
+from fastslow.channels.slow.remedies.base import RemedyDefinition
 from fastslow.config.loading import load as load_module
 from fastslow.config.loading import plugins
 from fastslow.config.loading.load import LoadedConfig, dump_resolved, leaves, load_config
@@ -17,6 +18,9 @@ from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError
 from fastslow.core.keys import Model, key
 from fastslow.core.plugins import CustomUse, Definition, PluginConfig
+from fastslow.core.tracker import TrackerDefinition
+from fastslow.measure.base import MeasureDefinition
+from fastslow.policy.signals import SignalDefinition
 from fastslow.task.definition import Task, TaskConfig, task
 
 HERE = __name__
@@ -55,6 +59,16 @@ class RunWithGadgets(RunConfig):
     """Some gadgets."""
     spare: CustomUse | None = key(None, "gadget", "none")
     """One more."""
+
+
+NOTHING: dict[type[Definition[Any]], Definition[Any]] = {
+    kind: kind(lambda knobs: None, "nothing", "made here", Knobs, "")
+    for kind in plugins.PLACES.values()
+}
+remedy = NOTHING[RemedyDefinition]
+signal = NOTHING[SignalDefinition]
+measure = NOTHING[MeasureDefinition]
+tracker = NOTHING[TrackerDefinition]
 
 
 @task(name="letters", version=1, source="made here")
@@ -227,6 +241,38 @@ def test_the_reference_lists_the_keys_of_every_kind_in_a_list() -> None:
         ("gadgets.<i>.params", "a mapping of keys", ("custom",)),
     ]
     assert [key.default for key in keys] == ["", None, "1", None, "{}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "use"),
+    [
+        ("slow: {{remedies: [{}]}}", "slow.remedies.0", "remedy"),
+        (
+            "evaluation: {{signals: [{{kind: prompt_length}}, {}]}}",
+            "evaluation.signals.1",
+            "signal",
+        ),
+        ("evaluation: {{measures: [{}]}}", "evaluation.measures.0", "measure"),
+        ("tracking: {}", "tracking", "tracker"),
+    ],
+)
+def test_every_place_takes_plug_ins_of_its_own_kind(
+    tmp_path: Path, text: str, path: str, use: str
+) -> None:
+    def load(name: str, params: str) -> LoadedConfig:
+        entry = f"{{kind: custom, use: '{HERE}:{name}', params: {params}}}"
+        stages = f"name: run\nstages: [{{task: '{LETTERS}'}}, {{task: b}}]\n"
+        tasks = f"tasks: {{b: {{use: '{LETTERS}'}}}}\n"
+        (tmp_path / "run.yaml").write_text(stages + tasks + text.format(entry))
+        return load_config((tmp_path / "run.yaml",))
+
+    config = load(use, "{rate: 2}").config
+    assert leaves(config)[f"{path}.params.rate"] == 2
+    assert leaves(config)[f"{path}.params.layers.0"] == "all"
+    with pytest.raises(ConfigError, match=rf"run.yaml:4: {path}.params.rat: unknown key"):
+        load(use, "{rat: 2}")
+    with pytest.raises(ConfigError, match=rf"run.yaml:4: {path}.use: {use}: .*got GadgetDef"):
+        load("gadget", "{}")
 
 
 def test_the_mistakes_of_all_plug_ins_come_together(refusal: Refusal) -> None:

@@ -44,11 +44,11 @@ def test_figures_over_examples_have_paired_intervals_around_the_figure_of_the_me
         "final_live": [0.0, 0.0, 0.0, 1.0, 0.0],
     }
     means: dict[CellName, float | None] = {c: sum(s) / len(s) for c, s in examples.items()}
-    whole = channel_split(means, same_text=False)
+    split_of = channel_split(means, same_text=False)
     for name in ("tf", "wf", "pf", "ix", "wf_s", "pf_s"):
         split = split_difference(name, examples, same_text=False)
         assert split.n == 5
-        assert split.mean == pytest.approx(whole[name].value)
+        assert split.mean == pytest.approx(split_of[name].value)
         if split.low is not None and split.high is not None:
             assert split.low <= split.mean <= split.high
     with pytest.raises(KeyError, match="learned_seed"):

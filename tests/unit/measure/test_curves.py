@@ -34,7 +34,7 @@ def test_a_planted_sigmoid_is_recovered() -> None:
 
 def test_the_asymptote_has_an_interval_that_is_wider_the_earlier_the_curve_ends() -> None:
     long = planted((5, 10, 15, 20, 25, 30, 60, 90, 120), examples=12, noise=0.1)
-    short = LearningCurve("steps", long.at[:6], long.scores[:6])
+    short = LearningCurve("steps", long.counts[:6], long.scores[:6])
     widths = []
     for curve in (long, short):
         asymptote = fit_sigmoid(curve, random.Random(0), resamples=40)["sigmoid_asymptote"]
@@ -82,7 +82,7 @@ def test_the_threshold_counts_in_the_unit_of_the_curve_and_says_when_it_was_not_
 
 
 @pytest.mark.parametrize(
-    ("at", "scores", "message"),
+    ("counts", "scores", "message"),
     [
         ((1, 1), ((0.1,), (0.2,)), "counts must be >= 0 and rise"),
         ((-1, 1), ((0.1,), (0.2,)), "counts must be >= 0 and rise"),
@@ -92,10 +92,10 @@ def test_the_threshold_counts_in_the_unit_of_the_curve_and_says_when_it_was_not_
     ],
 )
 def test_a_curve_that_is_none_is_refused(
-    at: tuple[int, ...], scores: tuple[tuple[float, ...], ...], message: str
+    counts: tuple[int, ...], scores: tuple[tuple[float, ...], ...], message: str
 ) -> None:
     with pytest.raises(EvaluationError, match=message):
-        LearningCurve("steps", at, scores)
+        LearningCurve("steps", counts, scores)
 
 
 def test_percentiles_are_those_of_numpy() -> None:

@@ -26,8 +26,8 @@ def update(*changes: Tensor, base: float = 0.1) -> Deltas:
 
     def deltas() -> Iterator[WeightDelta]:
         for index, change in enumerate(changes):
-            left, right = change, torch.eye(change.shape[1])
-            yield WeightDelta(f"m{index}", torch.full(change.shape, base), left, right)
+            first, second = change, torch.eye(change.shape[1])
+            yield WeightDelta(f"m{index}", torch.full(change.shape, base), first, second)
 
     return deltas
 
@@ -41,12 +41,12 @@ def values(deltas: Deltas) -> dict[str, float | None]:
 
 
 def test_an_update_of_nothing_is_all_sparse_and_has_no_shares_or_ranks() -> None:
-    whole = measure_geometry(update(torch.zeros(4, 6), torch.zeros(3, 3))).metrics
-    assert whole["sparsity_0"].value == whole["unchanged_bf16_frac"].value == 1
-    assert whole["relative_norm"].value == 0
-    assert whole["weight_mean_abs"].value == pytest.approx(0.1)
+    metrics = measure_geometry(update(torch.zeros(4, 6), torch.zeros(3, 3))).metrics
+    assert metrics["sparsity_0"].value == metrics["unchanged_bf16_frac"].value == 1
+    assert metrics["relative_norm"].value == 0
+    assert metrics["weight_mean_abs"].value == pytest.approx(0.1)
     for name in ("energy_top1_frac", "stable_rank", "effective_rank"):
-        assert whole[name].reason == "the update is zero everywhere"
+        assert metrics[name].reason == "the update is zero everywhere"
 
 
 def test_one_changed_weight_is_one_weight_of_all() -> None:
@@ -96,14 +96,14 @@ def test_the_gaussian_null_is_the_half_normal_formula_and_what_noise_gives() -> 
 
 
 def test_low_rank_factors_have_the_ranks_of_their_product() -> None:
-    left, right = noise(30, 3), noise(3, 20, seed=1)
+    first, second = noise(30, 3), noise(3, 20, seed=1)
 
     def factors() -> Iterator[WeightDelta]:
-        yield WeightDelta("m0", torch.ones(30, 20), left, right)
+        yield WeightDelta("m0", torch.ones(30, 20), first, second)
 
-    assert values(factors) == pytest.approx(values(update(left @ right, base=1.0)), rel=1e-4)
+    assert values(factors) == pytest.approx(values(update(first @ second, base=1.0)), rel=1e-4)
     [delta] = factors()
-    direct = torch.linalg.svdvals((left @ right).double())[:3]
+    direct = torch.linalg.svdvals((first @ second).double())[:3]
     torch.testing.assert_close(
         torch.tensor(delta.singular_values(), dtype=torch.float64), direct, rtol=1e-5, atol=0
     )
@@ -117,22 +117,22 @@ def test_overlap_is_one_with_itself_and_near_chance_with_something_else() -> Non
         "idle": update(torch.zeros(100, 200)),
     }
     geometries = {name: measure_geometry(deltas) for name, deltas in stages.items()}
-    found = {
+    overlaps = {
         (o.first, o.second): o for o in top_overlaps(stages, thresholds(geometries, 0.10), 0.10)
     }
-    assert len(found) == 6
-    assert found["a", "same"].jaccard.value == 1
-    other = found["a", "other"]
-    assert other.chance == pytest.approx(0.1 / 1.9, rel=1e-3)
-    assert other.jaccard.value == pytest.approx(other.chance, abs=0.015)
-    assert found["a", "idle"].jaccard.reason == "idle changed fewer than 10% of the weights"
+    assert len(overlaps) == 6
+    assert overlaps["a", "same"].jaccard.value == 1
+    stranger = overlaps["a", "other"]
+    assert stranger.chance == pytest.approx(0.1 / 1.9, rel=1e-3)
+    assert stranger.jaccard.value == pytest.approx(stranger.chance, abs=0.015)
+    assert overlaps["a", "idle"].jaccard.reason == "idle changed fewer than 10% of the weights"
     assert chance_jaccard(0.01, 0.01) == pytest.approx(0.01 / 1.99)
 
 
 def test_stages_that_adapt_different_matrices_have_no_overlap() -> None:
     def renamed() -> Iterator[WeightDelta]:
         for delta in update(noise(4, 4))():
-            yield WeightDelta("elsewhere", delta.base, delta.left, delta.right)
+            yield WeightDelta("elsewhere", delta.base, delta.left_factor, delta.right_factor)
 
     stages = {"a": update(noise(4, 4)), "b": renamed}
     geometries = {name: measure_geometry(deltas) for name, deltas in stages.items()}
@@ -141,4 +141,4 @@ def test_stages_that_adapt_different_matrices_have_no_overlap() -> None:
 
 
 def thresholds(geometries: Mapping[str, Geometry], share: float) -> dict[str, float]:
-    return {name: found.thresholds[share] for name, found in geometries.items()}
+    return {name: geometry.thresholds[share] for name, geometry in geometries.items()}

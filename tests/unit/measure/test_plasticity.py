@@ -10,13 +10,13 @@ from fastslow.measure.scores.plasticity import Probe, probe_estimates, probe_met
 
 def curve(*means: float, examples: int = 1) -> LearningCurve:
     """Every example scores the mean of its point."""
-    at = tuple(range(len(means)))
-    return LearningCurve("steps", at, tuple((mean,) * examples for mean in means))
+    counts = tuple(range(len(means)))
+    return LearningCurve("steps", counts, tuple((mean,) * examples for mean in means))
 
 
-def answered(*right: int, of: int = 20) -> LearningCurve:
+def answered(*right: int, examples: int = 20) -> LearningCurve:
     """The first `right` of the examples are solved at each point."""
-    rows = tuple(tuple(float(i < count) for i in range(of)) for count in right)
+    rows = tuple(tuple(float(i < count) for i in range(examples)) for count in right)
     return LearningCurve("steps", tuple(range(len(right))), rows)
 
 
@@ -65,8 +65,8 @@ def test_intervals_come_from_drawing_the_same_examples_for_both_sides() -> None:
 
 
 def test_intervals_that_cannot_be_given_have_a_reason() -> None:
-    one = Probe((curve(0.1, 0.2),), (curve(0.1, 0.3),), "merge")
-    reasons = {e.interval_reason for e in probe_estimates(one, random.Random(0)).values()}
+    alone = Probe((curve(0.1, 0.2),), (curve(0.1, 0.3),), "merge")
+    reasons = {e.interval_reason for e in probe_estimates(alone, random.Random(0)).values()}
     assert reasons == {"one example has no spread"}
     rare = Probe((answered(0, 5),), (answered(0, 1),), "merge")
     ratio = probe_estimates(rare, random.Random(0), resamples=100)["probe_gain_ratio"]
@@ -98,9 +98,9 @@ def test_dormant_units_are_counted_by_both_definitions() -> None:
 
 
 def test_proxies_of_silent_layers_and_of_unknown_models_are_undefined_with_a_reason() -> None:
-    whole = plasticity_proxies([3, 1], {"a": [1, 0], "b": [1, 1]}, {"a": [1, 0], "b": [1, 1]}, 9)
-    assert whole["tau_dormant_frac"].value == whole["inactive_frac"].value == 0.25
-    assert "mean over layers a, b" in whole["tau_dormant_frac"].formula
+    pooled = plasticity_proxies([3, 1], {"a": [1, 0], "b": [1, 1]}, {"a": [1, 0], "b": [1, 1]}, 9)
+    assert pooled["tau_dormant_frac"].value == pooled["inactive_frac"].value == 0.25
+    assert "mean over layers a, b" in pooled["tau_dormant_frac"].formula
     silent = plasticity_proxies([0, 0], {"a": [0, 0]}, {"a": [0, 0]}, 9)
     assert silent["tau_dormant_frac"].reason == "every unit of the layer is silent"
     assert silent["feature_effective_rank"].reason == "a matrix of zeros has no rank"

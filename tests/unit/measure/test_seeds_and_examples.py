@@ -4,29 +4,29 @@ import math
 from statistics import stdev
 
 import pytest
+from scipy.stats import t, ttest_1samp
 
 from fastslow.measure.stats.over_seeds import (
     average,
     difference,
     over_seeds_alone,
     over_seeds_and_examples,
-    quantile,
 )
 
 
-def test_quantiles_are_those_of_the_table() -> None:
-    assert quantile(0.975, 2) == pytest.approx(4.3027, abs=1e-4)
-    assert quantile(0.975, 1e9) == pytest.approx(1.96, abs=1e-3)
+def quantile(p: float, df: float) -> float:
+    return float(t.ppf(p, df))
 
 
 def test_with_one_seed_the_interval_is_over_examples_alone() -> None:
     values = [0.0, 1.0, 1.0, 1.0]
-    found = over_seeds_and_examples({7: {"task": {str(i): v for i, v in enumerate(values)}}})
+    estimate = over_seeds_and_examples({7: {"task": {str(i): v for i, v in enumerate(values)}}})
     se = stdev(values) / 2
-    assert found.covers == "examples"
-    assert found.sd is None
-    assert found.low == pytest.approx(0.75 - quantile(0.975, 3) * se)
-    assert found.per_seed == {7: 0.75}
+    assert estimate.covers == "examples"
+    assert estimate.sd is None
+    assert estimate.low == pytest.approx(0.75 - quantile(0.975, 3) * se)
+    assert estimate.per_seed == {7: 0.75}
+    assert estimate.p_value == pytest.approx(ttest_1samp(values, 0).pvalue)
 
 
 def test_both_sources_of_spread_add_up() -> None:
@@ -34,37 +34,38 @@ def test_both_sources_of_spread_add_up() -> None:
         0: {"task": {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0}},
         1: {"task": {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}},
     }
-    found = over_seeds_and_examples(by_seed)
+    estimate = over_seeds_and_examples(by_seed)
     seeds = stdev([0.5, 0.75]) ** 2 / 2
     examples = stdev([0.5, 1.0, 0.0, 1.0]) ** 2 / 4
     df = (seeds + examples) ** 2 / (seeds**2 / 1 + examples**2 / 3)
     half = quantile(0.975, df) * math.sqrt(seeds + examples)
-    assert (found.mean, found.covers) == (0.625, "seeds and examples")
-    assert found.high == pytest.approx(0.625 + half)
-    assert found.detectable == pytest.approx(
+    assert (estimate.mean, estimate.covers) == (0.625, "seeds and examples")
+    assert estimate.high == pytest.approx(0.625 + half)
+    assert estimate.detectable == pytest.approx(
         (quantile(0.975, df) + quantile(0.8, df)) * math.sqrt(seeds + examples)
     )
 
 
 def test_tasks_count_alike_whatever_their_size() -> None:
     big = {f"b{i}": 1.0 for i in range(30)}
-    found = over_seeds_and_examples({0: {"small": {"a": 0.0, "b": 0.0}, "big": big}})
-    assert found.mean == 0.5
-    assert (found.low, found.covers) == (None, "one seed has no spread")
+    estimate = over_seeds_and_examples({0: {"small": {"a": 0.0, "b": 0.0}, "big": big}})
+    assert estimate.mean == 0.5
+    assert (estimate.low, estimate.covers) == (None, "one seed has no spread")
 
 
 def test_seeds_that_agree_leave_the_spread_of_the_examples() -> None:
     same = {"task": {"a": 0.0, "b": 1.0}}
-    found = over_seeds_and_examples({0: same, 1: same, 2: same})
-    assert found.sd == 0
-    assert found.low is not None
-    assert found.test is not None
-    assert (found.test.p_value, found.test.lowest_possible) == (0.25, 0.25)
+    estimate = over_seeds_and_examples({0: same, 1: same, 2: same})
+    assert estimate.sd == 0
+    assert estimate.low is not None
+    assert estimate.test is not None
+    assert (estimate.test.p_value, estimate.test.lowest_possible) == (0.25, 0.25)
 
 
 def test_equal_figures_of_seeds_have_no_interval() -> None:
-    found = over_seeds_alone({0: 0.2, 1: 0.2})
-    assert (found.low, found.detectable, found.covers) == (None, None, "every seed gave the same")
+    estimate = over_seeds_alone({0: 0.2, 1: 0.2})
+    assert (estimate.low, estimate.detectable, estimate.p_value) == (None, None, None)
+    assert estimate.covers == "every seed gave the same"
 
 
 def test_differences_and_means_keep_to_what_is_shared() -> None:
@@ -80,6 +81,6 @@ def test_differences_and_means_keep_to_what_is_shared() -> None:
 def test_the_mean_of_several_is_the_mean_of_their_means_whatever_tasks_each_has() -> None:
     first = {"x": {"a": 0.0, "b": 1.0}, "y": {"a": 1.0, "b": 1.0}}  # mean .75
     second = {"y": {"a": 0.0, "b": 0.0}, "z": {"a": 0.0, "b": 1.0}}  # mean .25
-    one = average([first, second])
-    assert set(one) == {"x", "y", "z"}
-    assert over_seeds_and_examples({0: one}).mean == pytest.approx((0.75 + 0.25) / 2)
+    mean_of_both = average([first, second])
+    assert set(mean_of_both) == {"x", "y", "z"}
+    assert over_seeds_and_examples({0: mean_of_both}).mean == pytest.approx((0.75 + 0.25) / 2)

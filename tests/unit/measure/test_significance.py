@@ -7,11 +7,9 @@ from scipy import stats
 from fastslow.measure.model.divergences import forgetting_on_kl
 from fastslow.measure.stats import intervals as un
 from fastslow.measure.stats.significance import (
-    gate,
+    SignFlip,
     holm,
-    lowest_sign_flip_p,
     noise_floor,
-    over_seeds,
     sign_flip,
 )
 
@@ -25,24 +23,33 @@ def test_wilson_and_mcnemar_are_those_of_scipy() -> None:
         assert un.mcnemar(lost, won) == pytest.approx(stats.binomtest(lost, lost + won).pvalue)
 
 
+def flip(differences: list[float]) -> SignFlip:
+    test = sign_flip(differences)
+    assert test is not None
+    return test
+
+
 def test_sign_flip_is_that_of_scipy() -> None:
     differences = [0.1, -0.02, 0.07, 0.05, 0.12, 0.03]
     theirs = stats.permutation_test(
         (differences,), lambda x: sum(x) / len(x), permutation_type="samples", vectorized=False
     )
-    assert sign_flip(differences).p_value == pytest.approx(theirs.pvalue)
+    assert flip(differences).p_value == pytest.approx(theirs.pvalue)
 
 
 def test_few_seeds_can_never_be_significant_and_say_so() -> None:
-    assert [lowest_sign_flip_p(n) for n in (1, 3, 4, 5, 6)] == [1, 0.25, 0.125, 0.0625, 0.03125]
-    three = sign_flip([0.5, 0.6, 0.7])
+    lowest = [flip([0.5] * n).lowest_possible for n in (1, 3, 4, 5, 6)]
+    assert lowest == [1, 0.25, 0.125, 0.0625, 0.03125]
+    three = flip([0.5, 0.6, 0.7])
     assert three.p_value == three.lowest_possible == 0.25
     assert three.why_not_significant == ("3 seeds cannot give p below 0.25; significance needs 6")
-    assert sign_flip([0.5] * 6).why_not_significant is None
-    assert sign_flip([0.0, 0.0]).p_value == 1
-    for wrong in ([], [0.1] * 17):
-        with pytest.raises(ValueError, match="need 1 to 16 differences"):
-            sign_flip(wrong)
+    assert flip([0.5] * 6).why_not_significant is None
+    assert flip([0.0, 0.0]).p_value == 1
+
+
+def test_no_seed_and_too_many_to_count_give_no_test() -> None:
+    assert sign_flip([]) is None
+    assert sign_flip([0.1] * 17) is None
 
 
 def test_holm_gives_the_hand_values() -> None:
@@ -52,32 +59,16 @@ def test_holm_gives_the_hand_values() -> None:
     assert holm({}) == {}
 
 
-def test_the_noise_floor_is_a_range_and_gates_only_when_it_was_measured() -> None:
-    floor = noise_floor([0.5, 0.53, 0.49])
-    assert floor.value == pytest.approx(0.04)
-    assert gate(0.02, floor) == pytest.approx(0.04)
-    once = noise_floor([0.5])
-    assert once.reason == "needs two base evaluations at least, got 1"
-    assert gate(0.02, once) == 0.02
+def test_the_noise_floor_is_a_range_and_needs_two_evaluations() -> None:
+    assert noise_floor([0.5, 0.53, 0.49]).value == pytest.approx(0.04)
+    assert noise_floor([0.5]).reason == "needs two base evaluations at least, got 1"
 
 
-def test_one_seed_has_no_spread() -> None:
-    assert over_seeds([0.5]).sd is None
-    three = over_seeds([0.4, 0.5, 0.6])
-    assert three.n == 3
-    assert [three.mean, three.sd] == pytest.approx([0.5, 0.1])
-
-
-def test_examples_of_one_source_widen_the_interval() -> None:
-    before, after = [1.0] * 12, [1.0] * 6 + [0.0] * 6
-    plain = un.paired_difference(before, after)
-    grouped = un.paired_difference(before, after, clusters=[i // 3 for i in range(12)])
-    assert plain.se is not None
-    assert grouped.se is not None
-    assert grouped.se > 1.5 * plain.se
-    assert grouped.smallest_detectable == pytest.approx(2.8 * grouped.se)
-    assert grouped.p_value is None
-    assert plain.p_value is not None
+def test_examples_of_one_source_widen_the_standard_error() -> None:
+    changes = [0.0] * 6 + [-1.0] * 6
+    clustered = un.clustered_se(changes, [i // 3 for i in range(12)])
+    assert clustered is not None
+    assert clustered > 1.5 * stats.sem(changes)
 
 
 def test_the_clustered_error_is_that_of_the_cluster_means_when_clusters_are_equal() -> None:
@@ -88,9 +79,8 @@ def test_the_clustered_error_is_that_of_the_cluster_means_when_clusters_are_equa
     assert clustered == pytest.approx(stats.sem(means))
 
 
-def test_one_cluster_has_no_interval() -> None:
-    one = un.paired_difference([1.0, 0.0], [0.0, 0.0], clusters=["s", "s"])
-    assert (one.se, one.reason) == (None, "one cluster has no spread")
+def test_one_cluster_has_no_standard_error() -> None:
+    assert un.clustered_se([-1.0, 0.0], ["s", "s"]) is None
     with pytest.raises(ValueError, match="shorter"):
         un.clustered_se([0.1, 0.2], ["s"])
 

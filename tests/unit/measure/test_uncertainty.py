@@ -63,14 +63,14 @@ def test_no_interval_is_given_where_none_can_be() -> None:
 
 
 def test_the_interval_of_a_mean_over_tasks_takes_the_tasks_as_fixed() -> None:
-    one = un.paired_difference([1.0] * 15 + [0.0] * 5, [0.0] * 15 + [1.0] * 5)
+    change = un.paired_difference([1.0] * 15 + [0.0] * 5, [0.0] * 15 + [1.0] * 5)
     same = un.paired_difference([1.0] * 20, [1.0] * 20)
-    alone, both = un.mean_difference([one]), un.mean_difference([one, same])
+    alone, both = un.mean_difference([change]), un.mean_difference([change, same])
     assert alone is not None
     assert both is not None
-    assert one.low is not None
-    assert alone.low == pytest.approx(one.low)
-    assert both.low == pytest.approx(one.low / 2)
+    assert change.low is not None
+    assert alone.low == pytest.approx(change.low)
+    assert both.low == pytest.approx(change.low / 2)
     assert un.mean_difference([same]) is None
     assert un.mean_difference([]) is None
 

@@ -33,9 +33,7 @@ EVENTS: tuple[ev.Event, ...] = (
         1, "geometry", "1 a", (Metric("rank", None, "it is zero", "r"),), {"num_weights": 8.0}
     ),
     ev.RunEvent("finished", 300.0),
-    ev.ShrinkEvent(
-        0, "a", 0.95, 1.0, "no gain", 0.5, 0.5, 0.5, 32, None, None, {"b": 0.5}, {"b": 0.5}, 9, 1.5
-    ),
+    ev.RemedyEvent(1, "b", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, ("a note",), 9, 1.5),
 )
 
 
@@ -64,6 +62,47 @@ def test_every_record_is_read_back_as_it_was_written(tmp_path: Path, open_writer
     population = rec.read_events(tmp_path / "r.jsonl")[3]
     assert isinstance(population, ev.PopulationEvent)
     assert population.candidates[0].program.lineage == TEXT.lineage
+
+
+def test_a_line_of_shrinking_from_before_it_was_a_remedy_is_read_as_one() -> None:
+    line = {
+        "event": "shrink",
+        "stage": 1,
+        "task": "b",
+        "share": 0.95,
+        "factor": 1.0,
+        "reason": "no gain",
+        "validation_start": 0.25,
+        "validation_before": 0.75,
+        "validation_after": 0.5,
+        "validation_n": 32,
+        "kl_before": None,
+        "kl_after": 0.125,
+        "earlier_before": {"x/y": 0.5},
+        "earlier_after": {"x/y": 0.4},
+        "rollouts": 9,
+        "seconds": 1.5,
+    }
+    event = rec.event_from_json(line)
+    assert isinstance(event, ev.RemedyEvent)
+    assert (event.stage, event.task, event.name, event.notes) == (1, "b", "shrink", ("no gain",))
+    assert (event.rollouts, event.seconds) == (9, 1.5)
+    assert event.figures == {
+        "keep_share": 0.95,
+        "factor": 1.0,
+        "validation_start": 0.25,
+        "validation_before": 0.75,
+        "validation_after": 0.5,
+        "validation_n": 32,
+        "kl_before": None,
+        "kl_after": 0.125,
+        "earlier_before/x/y": 0.5,
+        "earlier_after/x/y": 0.4,
+    }
+    assert rec.event_from_json(line | {"reason": None}).notes == ()  # type: ignore[union-attr]  # the same class
+    for broken in ({"factor": "x"}, {"earlier_before": [1]}, {"reason": 3}):
+        with pytest.raises((TypeError, ValueError)):
+            rec.event_from_json(line | broken)
 
 
 @given(st.text(st.characters(), max_size=40))

@@ -55,38 +55,38 @@ def refusal(text: str, *overrides: str) -> list[str]:
 
 
 def test_every_arm_runs_under_every_seed() -> None:
-    made = plan()
-    assert [run.name for run in made.runs] == [
+    ablation = plan()
+    assert [run.name for run in ablation.runs] == [
         f"{arm}-s{seed}" for seed in (3, 4) for arm in ("base", "slow-only", "fst")
     ]
-    assert made.folder == Path("out/channels")
-    slow_only = made.runs[1].config
+    assert ablation.folder == Path("out/channels")
+    slow_only = ablation.runs[1].config
     assert (slow_only.seed, slow_only.fast, slow_only.cycle.optimizer_steps) == (3, None, 5)
     assert slow_only.evaluation.test_examples == 8
     assert isinstance(slow_only.tracking, MlflowConfig)
     assert slow_only.tracking.experiment == "channels"
-    assert len({run.hash for run in made.runs}) == 6
+    assert len({run.hash for run in ablation.runs}) == 6
 
 
 def test_an_arm_wins_over_an_override_and_an_override_over_the_common_part() -> None:
-    made = plan(FILE, "evaluation.test_examples=4", "cycle.optimizer_steps=3", "seeds=[0]")
-    assert [run.config.evaluation.test_examples for run in made.runs] == [4, 4, 4]
-    assert [run.config.cycle.optimizer_steps for run in made.runs] == [3, 5, 3]
+    ablation = plan(FILE, "evaluation.test_examples=4", "cycle.optimizer_steps=3", "seeds=[0]")
+    assert [run.config.evaluation.test_examples for run in ablation.runs] == [4, 4, 4]
+    assert [run.config.cycle.optimizer_steps for run in ablation.runs] == [3, 5, 3]
 
 
 def test_orders_permute_the_stages_of_arms_without_stages_of_their_own() -> None:
     text = FILE + "orders: {back: [word_valence, country_continent]}\n"
     text = text.replace("fst: {}", "fst: {}\n  alone: {stages: [{task: word_valence, cycles: 1}]}")
-    made = {run.name: [s.task for s in run.config.stages] for run in plan(text, "seeds=[0]").runs}
-    assert made["fst-s0-back"] == ["word_valence", "country_continent"]
-    assert made["alone-s0"] == ["word_valence"]
+    stages = {run.name: [s.task for s in run.config.stages] for run in plan(text, "seeds=[0]").runs}
+    assert stages["fst-s0-back"] == ["word_valence", "country_continent"]
+    assert stages["alone-s0"] == ["word_valence"]
     wrong = FILE + "orders: {back: [word_valence, word_valense]}\n"
     [line] = refusal(wrong)
     assert line.startswith("file.yaml:11: orders.back: not an order of the base's stages")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("fst: {}", "fst: {slow: {grup: 4}}"), "slow.grup: unknown key, got 'grup'. Did you mean"),
         (("seeds:", "seed:"), "file.yaml:4: seed: unknown key, got 'seed'. Did you mean 'seeds'?"),
@@ -102,9 +102,9 @@ def test_orders_permute_the_stages_of_arms_without_stages_of_their_own() -> None
         (("{probe: null", "{seed: 1, probe: null"), "file.yaml:5: common.seed: not of an"),
     ],
 )
-def test_mistakes_are_shown_where_they_were_written(change: tuple[str, str], said: str) -> None:
+def test_mistakes_are_shown_where_they_were_written(change: tuple[str, str], message: str) -> None:
     lines = refusal(FILE.replace(*change))
-    assert any(said in line for line in lines), lines
+    assert any(message in line for line in lines), lines
 
 
 def test_a_seed_as_an_override_is_refused_rather_than_ignored() -> None:
@@ -126,45 +126,45 @@ def test_an_ablation_is_known_by_its_arms() -> None:
 
 
 def test_runs_are_found_by_name_and_configuration() -> None:
-    made = plan()
-    first, second = made.runs[:2]
-    assert made.find(first).status == "missing"
+    ablation = plan()
+    first, second = ablation.runs[:2]
+    assert ablation.status_of(first).state == "missing"
     with RunDir.create(first.config, {}, ()) as run_dir:
-        assert made.find(first).status == "running"
-    assert made.find(first).status == "broken"
+        assert ablation.status_of(first).state == "running"
+    assert ablation.status_of(first).state == "broken"
     run_dir.mark("finished")
-    assert made.find(first).status == "finished"
-    assert made.find(first).path == run_dir.path
-    assert made.find(second).status == "missing"
+    assert ablation.status_of(first).state == "finished"
+    assert ablation.status_of(first).path == run_dir.path
+    assert ablation.status_of(second).state == "missing"
 
 
 def test_a_changed_configuration_is_another_run_and_said() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         run_dir.mark("finished")
     changed = plan(FILE, "evaluation.test_examples=4")
-    found = changed.find(changed.runs[0])
-    assert (found.status, found.others) == ("missing", (plan().runs[0].hash,))
+    status = changed.status_of(changed.runs[0])
+    assert (status.state, status.others) == ("missing", (plan().runs[0].hash,))
     note = plan_table(changed).note
     assert "Run before with another configuration" in note
     assert "base-s3" in note
 
 
 def test_runs_that_scored_other_versions_of_a_task_are_not_compared() -> None:
-    made = plan()
-    for run, version in zip(made.runs[:2], ("word_valence@1", "word_valence@2"), strict=True):
+    ablation = plan()
+    for run, version in zip(ablation.runs[:2], ("word_valence@1", "word_valence@2"), strict=True):
         with RunDir.create(run.config, {}, ()) as run_dir:
             row = score_row(run.name, 0, "word_valence", 0, 1.0)
             run_dir.scores.append(replace(row, sample=replace(row.sample, version=version)))
             run_dir.mark("finished")
-    assert len(read_records(made, {"base-s3": made.finished()["base-s3"]})) == 1
+    assert len(read_records(ablation, {"base-s3": ablation.finished()["base-s3"]})) == 1
     with pytest.raises(EvaluationError, match=r"@2, other runs .* as word_valence@1"):
-        read_records(made, made.finished())
+        read_records(ablation, ablation.finished())
 
 
 def test_a_damaged_card_is_no_run() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         (run_dir.path / "run.json").write_text("{")
-    assert plan().find(plan().runs[0]).status == "missing"
+    assert plan().status_of(plan().runs[0]).state == "missing"
 
 
 def test_the_plan_shows_budgets_of_arms_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

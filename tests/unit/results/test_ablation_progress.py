@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from fastslow.results.ablation.execute import TRAINED_UNITS, units_drawn
+from fastslow.results.ablation.execute import SLOW_UNITS, units_drawn
 from tests.support.run_folder import write_run
 
 
 def test_rollouts_of_every_kind_count_as_work_done(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    per_stage = 32 + TRAINED_UNITS * 64 + 8
+    per_stage = 32 + SLOW_UNITS * 64 + 8
     assert units_drawn(run) == 3 * per_stage + 4 * 3 * 8
 
 

@@ -16,37 +16,37 @@ from fastslow.results.ablation.write import arms_csv, differences_csv, verdict
 from tests.support.made_ablation import both_and_slow, config, record
 
 
-def result(records: list[RunRecord], given: AblationConfig | None = None) -> Result:
-    given = given or config(claims=None)
-    return make_result(given, records, Counter(dict.fromkeys(given.arms, 3)))
+def result(records: list[RunRecord], settings: AblationConfig | None = None) -> Result:
+    settings = settings or config(claims=None)
+    return make_result(settings, records, Counter(dict.fromkeys(settings.arms, 3)))
 
 
 def test_arms_are_paired_by_seed_so_that_what_seeds_share_cancels() -> None:
-    made = []
+    records = []
     for seed, level in enumerate((0.1, 0.5, 0.9)):
-        made.append(record("fst", seed, [(0.0, 0.0), (level, 0.0), (level, level)]))
-        made.append(
+        records.append(record("fst", seed, [(0.0, 0.0), (level, 0.0), (level, level)]))
+        records.append(
             record("slow-only", seed, [(0.0, 0.0), (level - 0.1, 0.0), (level - 0.1, level)])
         )
-    found = next(d for d in result(made).differences if d.metric == "average_accuracy")
-    assert not isinstance(found.estimate, str)
-    assert found.estimate.mean == pytest.approx(0.05)
-    assert found.estimate.sd == pytest.approx(0)
-    arm = result(made).arms[0].metrics["average_accuracy"]
+    difference = next(d for d in result(records).differences if d.metric == "average_accuracy")
+    assert not isinstance(difference.estimate, str)
+    assert difference.estimate.mean == pytest.approx(0.05)
+    assert difference.estimate.sd == pytest.approx(0)
+    arm = result(records).arms[0].metrics["average_accuracy"]
     assert not isinstance(arm, str)
     assert arm.sd == pytest.approx(0.4)
 
 
 def test_a_seed_that_one_arm_lacks_is_in_no_pair() -> None:
-    made = [r for r in both_and_slow() if (r.arm, r.seed) != ("slow-only", 2)]
-    for one in result(made).differences:
-        assert not isinstance(one.estimate, str)
-        assert list(one.estimate.per_seed) == [0, 1]
-    assert [arm.runs for arm in result(made).arms] == [3, 2]
+    records = [r for r in both_and_slow() if (r.arm, r.seed) != ("slow-only", 2)]
+    for difference in result(records).differences:
+        assert not isinstance(difference.estimate, str)
+        assert list(difference.estimate.per_seed) == [0, 1]
+    assert [arm.runs for arm in result(records).arms] == [3, 2]
 
 
 def test_orders_are_means_within_a_seed() -> None:
-    made = [
+    records = [
         record(
             arm,
             0,
@@ -57,71 +57,71 @@ def test_orders_are_means_within_a_seed() -> None:
         for arm, scores in (("fst", (0.8, 0.6)), ("slow-only", (0.4, 0.4)))
         for order, score in zip(("second-first", "first-second"), scores, strict=True)
     ]
-    found = next(d for d in result(made).differences if d.metric == "average_accuracy")
-    assert not isinstance(found.estimate, str)
-    assert found.estimate.per_seed == {0: pytest.approx(0.3)}
+    difference = next(d for d in result(records).differences if d.metric == "average_accuracy")
+    assert not isinstance(difference.estimate, str)
+    assert difference.estimate.per_seed == {0: pytest.approx(0.3)}
 
 
-def in_orders(arm: str, seed: int, kept: Mapping[str, float]) -> list[RunRecord]:
+def in_orders(arm: str, seed: int, shares: Mapping[str, float]) -> list[RunRecord]:
     """A run per order; of the task learned first that share is kept."""
-    made = []
-    for order, share in kept.items():
+    records = []
+    for order, share in shares.items():
         first = order.split("-")[0]
         after = (1.0, 0.0) if first == "first" else (0.0, 1.0)
         last = (share, 1.0) if first == "first" else (1.0, share)
         rows = [(0.0, 0.0), after, last]
-        made.append(record(arm, seed, rows, stages=order.split("-"), order=order))
-    return made
+        records.append(record(arm, seed, rows, stages=order.split("-"), order=order))
+    return records
 
 
 def test_backward_transfer_over_orders_is_the_mean_over_orders_whose_last_tasks_differ() -> None:
-    made = [
+    records = [
         *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
         *in_orders("slow-only", 0, {"first-second": 0.2, "second-first": 0.4}),
     ]
-    whole = result(made)
-    arm = whole.arms[0].metrics["bwt_gem"]
-    found = next(d.estimate for d in whole.differences if d.metric == "bwt_gem")
+    ablation = result(records)
+    arm = ablation.arms[0].metrics["bwt_gem"]
+    estimate = next(d.estimate for d in ablation.differences if d.metric == "bwt_gem")
     assert not isinstance(arm, str)
-    assert not isinstance(found, str)
+    assert not isinstance(estimate, str)
     assert arm.mean == pytest.approx((-0.1 - 0.5) / 2)
-    assert found.mean == pytest.approx((0.7 + 0.1) / 2)
+    assert estimate.mean == pytest.approx((0.7 + 0.1) / 2)
 
 
 def test_a_seed_that_lacks_an_order_does_not_count() -> None:
-    made = [
+    records = [
         *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
         *in_orders("fst", 1, {"first-second": 0.9}),
     ]
-    metrics = result(made).arms[0].metrics
+    metrics = result(records).arms[0].metrics
     for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry"):
-        found = metrics[name]
-        assert not isinstance(found, str)
-        assert list(found.per_seed) == [0], name
+        estimate = metrics[name]
+        assert not isinstance(estimate, str)
+        assert list(estimate.per_seed) == [0], name
 
 
 def test_an_arm_with_stages_of_its_own_stands_beside_every_order() -> None:
-    given = config(arms={"fst": {}, "joint": {}}, claims=None)
-    made = [
+    settings = config(arms={"fst": {}, "joint": {}}, claims=None)
+    records = [
         *in_orders("fst", 0, {"first-second": 0.9, "second-first": 0.5}),
         record("joint", 0, [(0.0, 0.0), *[(0.5, 0.5)] * 4], stages=("first", "second") * 2),
     ]
-    found = {d.metric: d.estimate for d in result(made, given).differences}
-    accuracy = found["average_accuracy"]
+    estimates = {d.metric: d.estimate for d in result(records, settings).differences}
+    accuracy = estimates["average_accuracy"]
     assert not isinstance(accuracy, str)
     assert accuracy.per_seed == {0: pytest.approx((0.95 + 0.75) / 2 - 0.5)}
-    assert "formula needs other stages" in str(found["bwt_gem"])
+    assert "formula needs other stages" in str(estimates["bwt_gem"])
 
 
 def test_backward_transfer_of_other_tasks_is_not_subtracted() -> None:
-    given = config(arms={"fst": {}, "back": {}}, claims=None)
-    made = [
+    settings = config(arms={"fst": {}, "back": {}}, claims=None)
+    records = [
         record("fst", 0, [(0.0, 0.0), (0.8, 0.0), (0.7, 0.7)]),
         record("back", 0, [(0.0, 0.0), (0.0, 0.8), (0.7, 0.7)], stages=("second", "first")),
     ]
-    found = {d.metric: d.estimate for d in result(made, given).differences}
-    assert found["bwt_gem"] == "means over other tasks or other examples"
-    assert not isinstance(found["average_accuracy"], str)
+    estimates = {d.metric: d.estimate for d in result(records, settings).differences}
+    assert estimates["bwt_gem"] == "means over other tasks or other examples"
+    assert not isinstance(estimates["average_accuracy"], str)
 
 
 def with_references() -> AblationConfig:
@@ -135,23 +135,23 @@ def with_references() -> AblationConfig:
 
 
 def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:
-    made = [*both_and_slow((0, 1)), record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)])]
+    records = [*both_and_slow((0, 1)), record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)])]
     for seed in (0, 1):
-        made.append(record("alone-first", seed, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]))
-        made.append(record("alone-second", seed, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]))
-    metrics = result(made, with_references()).arms[0].metrics
+        records.append(record("alone-first", seed, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]))
+        records.append(record("alone-second", seed, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]))
+    metrics = result(records, with_references()).arms[0].metrics
     assert "needs a reference run" in str(metrics["intransigence"])
     assert not isinstance(metrics["fwt_isolated"], str)
 
 
 def test_reference_runs_feed_the_metrics_that_need_them() -> None:
-    made = [
+    records = [
         *both_and_slow((0,)),
         record("joint", 0, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)]),
         record("alone-first", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"]),
         record("alone-second", 0, [(0.0, 0.0), (0.0, 0.6)], stages=["second"]),
     ]
-    arms = {arm.arm: arm.metrics for arm in result(made, with_references()).arms}
+    arms = {arm.arm: arm.metrics for arm in result(records, with_references()).arms}
     assert arms["joint"]["intransigence"] == OWN_REFERENCE
     assert arms["alone-first"]["fwt_isolated"] == OWN_REFERENCE
     assert arms["alone-first"]["intransigence"] != OWN_REFERENCE
@@ -175,15 +175,15 @@ def test_an_interval_that_says_nothing_of_seeds_is_not_shown_as_if_it_did() -> N
 
 
 def test_arms_on_other_tasks_are_not_compared() -> None:
-    given = config(arms={"fst": {}, "slow-only": {}, "alone": {}})
-    made = [*both_and_slow((0,)), record("alone", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"])]
-    found = {(d.minus, d.metric): d.estimate for d in result(made, given).differences}
-    assert found["alone", "average_accuracy"] == "trained on other tasks"
+    settings = config(arms={"fst": {}, "slow-only": {}, "alone": {}})
+    records = [*both_and_slow((0,)), record("alone", 0, [(0.0, 0.0), (0.6, 0.0)], stages=["first"])]
+    estimates = {(d.minus, d.metric): d.estimate for d in result(records, settings).differences}
+    assert estimates["alone", "average_accuracy"] == "trained on other tasks"
 
 
 def test_every_line_of_a_table_for_programs_has_every_column() -> None:
-    whole = result(both_and_slow())
-    for text in (arms_csv(whole), differences_csv(whole)):
+    ablation = result(both_and_slow())
+    for text in (arms_csv(ablation), differences_csv(ablation)):
         assert len({len(line) for line in csv.reader(io.StringIO(text))}) == 1
 
 

@@ -10,17 +10,9 @@ import pytest
 import yaml
 
 from fastslow.policy.model_store import ResolvedModel
-from fastslow.results.deploy.exported import Exported, ExportedTask, Shown
+from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.model_card import base_licence, card
-from fastslow.results.deploy.snippets import (
-    VLLM_RANKS,
-    Usage,
-    dspy_snippet,
-    serve_command,
-    transformers_snippet,
-    vllm_rank,
-    vllm_snippet,
-)
+from fastslow.results.deploy.snippets import VLLM_RANKS, snippets, vllm_rank
 from fastslow.results.deploy.standing import read_standing
 from tests.support.run_folder import TASKS, text_of, write_run
 from tests.support.toy_tasks import letters
@@ -33,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs"))
 
 
-def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
+def exported(run: Path, row: int = 3, **changes: Any) -> Export:
     standing = read_standing(run, row)
     tasks = tuple(
         ExportedTask(
@@ -42,11 +34,12 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
             definition=replace(letters, source=HOSTILE),
             program=text_of(task.task),
             adapter=standing.folder,
-            shown=Shown(HOSTILE, HOSTILE),
+            question=HOSTILE,
+            completion=HOSTILE,
         )
         for task in standing.trained
     )
-    made = Exported(
+    export = Export(
         standing=standing,
         tasks=tasks,
         model_name="smollm2-135m-instruct",
@@ -55,17 +48,19 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Exported:
         packages={"peft": "0.21.2"},
         is_merged=False,
     )
-    return replace(made, **changes)
+    return replace(export, **changes)
 
 
-def usage(**changes: Any) -> Usage:
-    plain = Usage("alpha", "q?", 6, ".", 8, (".",), False, "float32")
-    return replace(plain, **changes)
+def lines(export: Export, adapter: str | None = "stage", rank: int | None = 8) -> dict[str, str]:
+    """Lines of use, with all adapters in the stage's folder, in one of their own, or without."""
+    folders = {"stage": export.standing.folder, "own": Path("own"), None: None}
+    tasks = tuple(replace(task, adapter=folders[adapter]) for task in export.tasks)
+    return snippets(replace(export, tasks=tasks), tasks[0], rank)
 
 
 def head(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
-    return found
+    front: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return front
 
 
 def test_it_has_the_scores_as_they_stood_after_the_stage(run: Path) -> None:
@@ -78,8 +73,8 @@ def test_it_has_the_scores_as_they_stood_after_the_stage(run: Path) -> None:
     assert "| alpha | stage 1 | 8 | 0.12 [0.02, 0.47] | **0.50 [0.22, 0.78]** |" in earlier
     assert "| gamma | no stage |" in earlier
     metric = re.compile(r"`forgetting_chaudhry` \| (\S+) ")
-    found = [metric.search(one) for one in (text, earlier)]
-    assert [match and match[1] for match in found] == ["0.438", "0.500"]
+    matches = [metric.search(card_text) for card_text in (text, earlier)]
+    assert [match and match[1] for match in matches] == ["0.438", "0.500"]
 
 
 def test_it_names_data_base_licence_and_limits(run: Path) -> None:
@@ -133,23 +128,22 @@ def test_text_from_outside_is_shown_and_not_obeyed(run: Path) -> None:
     assert not re.search(r"^# Owned", text, re.MULTILINE)
     code = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(code) == 3
-    for one in code:
-        assert one.isascii()
-        constants = [n.value for n in ast.walk(ast.parse(one)) if isinstance(n, ast.Constant)]
+    for snippet in code:
+        assert snippet.isascii()
+        constants = [n.value for n in ast.walk(ast.parse(snippet)) if isinstance(n, ast.Constant)]
         assert HOSTILE in constants
 
 
-@pytest.mark.parametrize("adapter", [None, ".", "adapters/alpha"])
-@pytest.mark.parametrize("is_model", [True, False])
-def test_no_lines_are_more_than_ten(adapter: str | None, is_model: bool) -> None:
-    use = usage(adapter=None if is_model else adapter, is_model=is_model)
-    for snippet in (transformers_snippet(use), vllm_snippet(use), dspy_snippet(use)):
-        assert snippet is not None
-        assert len(snippet.splitlines()) <= 10
-        ast.parse(snippet)
+@pytest.mark.parametrize("adapter", [None, "stage", "own"])
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_no_lines_are_more_than_ten(run: Path, adapter: str | None, is_merged: bool) -> None:
+    texts = lines(exported(run, is_merged=is_merged), adapter)
+    for name in ("transformers", "vllm", "dspy"):
+        assert len(texts[name].splitlines()) <= 10
+        ast.parse(texts[name])
 
 
-def test_the_rank_told_to_vllm_is_one_that_it_takes() -> None:
+def test_the_rank_told_to_vllm_is_one_that_it_takes(run: Path) -> None:
     assert [vllm_rank(rank) for rank in (1, 2, 8, 9, 24, 300, 512, 513)] == [
         1,
         8,
@@ -160,22 +154,25 @@ def test_the_rank_told_to_vllm_is_one_that_it_takes() -> None:
         512,
         None,
     ]
-    assert "max_lora_rank=32" in (vllm_snippet(usage(rank=24)) or "")
-    assert vllm_snippet(usage(rank=VLLM_RANKS[-1] + 1)) is None
+    assert "max_lora_rank=32" in lines(exported(run), rank=24)["vllm"]
+    assert "vllm" not in lines(exported(run), rank=VLLM_RANKS[-1] + 1)
 
 
 def test_an_adapter_too_wide_for_vllm_is_said(run: Path) -> None:
     assert "vLLM takes adapters up to rank 512; this one has rank 600." in card(exported(run), 600)
 
 
-def test_every_adapter_is_served_under_its_own_name() -> None:
-    one = usage(adapters=(".", "adapters/alpha"), adapter="adapters/alpha", rank=12)
-    command = serve_command(one, "BASE")
-    assert command.endswith("--max-lora-rank 16 --lora-modules policy=. alpha=adapters/alpha")
-    assert '"openai/alpha"' in dspy_snippet(one)
-    alone = usage(adapter=None, adapters=(), rank=None)
-    assert serve_command(alone, "BASE").endswith("--served-model-name policy")
-    assert serve_command(usage(is_model=True, adapter=None), "BASE").startswith("vllm serve . ")
+def test_every_adapter_is_served_under_its_own_name(run: Path) -> None:
+    export = exported(run)
+    tasks = (replace(export.tasks[0], adapter=Path("own")), *export.tasks[1:])
+    texts = snippets(replace(export, tasks=tasks), tasks[0], 12)
+    assert texts["serve"].endswith(
+        "--max-lora-rank 16 --lora-modules alpha=adapters/alpha policy=."
+    )
+    assert '"openai/alpha"' in texts["dspy"]
+    bare = lines(export, None, None)
+    assert bare["serve"].endswith("--served-model-name policy")
+    assert lines(exported(run, is_merged=True))["serve"].startswith("vllm serve . ")
 
 
 def test_stages_are_named_in_order(run: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fastslow.config.ablation import ClaimsConfig
-from fastslow.results.ablation.claim_measures import MISSED
 from fastslow.results.ablation.claims import Claim, put_to_the_test
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import read_records_file, records_jsonl
 from fastslow.results.ablation.result import make_result
+from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.tables import tables
 from tests.support.made_ablation import both_and_slow, config, record
 
@@ -27,26 +27,26 @@ def swapped(records: list[RunRecord]) -> list[RunRecord]:
 
 
 def test_an_arm_that_does_what_the_paper_says_gets_five_times_yes() -> None:
-    found = claims(both_and_slow())
-    assert {name: claim.answer for name, claim in found.items()} == {
+    by_name = claims(both_and_slow())
+    assert {name: claim.answer for name, claim in by_name.items()} == {
         "sample_efficiency": "yes",
         "higher_score": "yes",
         "lower_kl": "yes",
         "plasticity": "yes",
         "continued_acquisition": "yes",
     }
-    assert found["sample_efficiency"].effect == pytest.approx(20 / 80)
-    assert found["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 3 * (20 + 20)
-    assert found["higher_score"].effect == pytest.approx(
+    assert by_name["sample_efficiency"].effect == pytest.approx(20 / 80)
+    assert by_name["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 3 * (20 + 20)
+    assert by_name["higher_score"].effect == pytest.approx(
         (0.55 + 0.575 + 0.55) / 3 + 0.025, abs=0.02
     )
-    assert found["plasticity"].numbers == {"fst": 1.0, "slow-only": pytest.approx(0.2)}
+    assert by_name["plasticity"].numbers == {"fst": 1.0, "slow-only": pytest.approx(0.2)}
 
 
 def test_the_same_runs_the_other_way_round_get_no() -> None:
-    found = claims(swapped(both_and_slow()))
+    by_name = claims(swapped(both_and_slow()))
     for name in ("higher_score", "lower_kl", "plasticity", "continued_acquisition"):
-        assert found[name].answer == "no", name
+        assert by_name[name].answer == "no", name
 
 
 def test_an_arm_that_misses_the_target_is_not_said_to_need_more_than_it_had() -> None:
@@ -78,12 +78,12 @@ def test_where_slow_only_never_rises_there_is_no_score_to_compare_at() -> None:
         )
         for run in both_and_slow()
     ]
-    found = claims(flat)
-    assert found["sample_efficiency"].answer == "not decidable"
-    assert "never rose" in str(found["sample_efficiency"].reason)
-    assert found["lower_kl"].effect is None
-    assert "slow-only never rose above the base on first" in str(found["lower_kl"].reason)
-    assert found["higher_score"].answer == "yes"
+    by_name = claims(flat)
+    assert by_name["sample_efficiency"].answer == "not decidable"
+    assert "never rose" in str(by_name["sample_efficiency"].reason)
+    assert by_name["lower_kl"].effect is None
+    assert "slow-only never rose above the base on first" in str(by_name["lower_kl"].reason)
+    assert by_name["higher_score"].answer == "yes"
 
 
 def test_arms_that_are_alike_leave_it_undecided_and_say_what_would_have_been_seen() -> None:
@@ -99,10 +99,10 @@ def test_arms_that_are_alike_leave_it_undecided_and_say_what_would_have_been_see
 
 
 def test_one_seed_decides_nothing() -> None:
-    found = claims(both_and_slow((0,)))
-    assert {claim.answer for claim in found.values()} == {"not decidable"}
-    assert found["higher_score"].low is not None
-    assert "one seed" in str(found["higher_score"].reason)
+    by_name = claims(both_and_slow((0,)))
+    assert {claim.answer for claim in by_name.values()} == {"not decidable"}
+    assert by_name["higher_score"].low is not None
+    assert "one seed" in str(by_name["higher_score"].reason)
 
 
 def test_without_a_probe_or_a_run_the_reason_is_given() -> None:
@@ -112,12 +112,12 @@ def test_without_a_probe_or_a_run_the_reason_is_given() -> None:
 
 
 def test_orders_of_a_seed_are_no_further_seeds() -> None:
-    whole = both_and_slow()
-    twice = [replace(run, order=order) for run in whole for order in ("there", "back")]
+    records = both_and_slow()
+    twice = [replace(run, order=order) for run in records for order in ("there", "back")]
     for name, claim in claims(twice).items():
         assert claim.test is not None
         assert claim.test.n == 3, name
-    once = claims(whole)["plasticity"]
+    once = claims(records)["plasticity"]
     assert claims(twice)["plasticity"] == once
     of_one_seed = [run for run in twice if run.seed == 0]
     assert "needs a probe of two seeds" in str(claims(of_one_seed)["plasticity"].reason)
@@ -166,9 +166,9 @@ def test_the_claims_are_put_against_an_arm_under_a_frozen_text_too(tmp_path: Pat
         "Claims of Fast-Slow Training",
         "The same claims against weights under one frozen text: frozen",
     ]
-    drawn = {drawing.name: drawing for drawing in claim_figures(result)}
-    assert list(drawn) == [*FIGURES, *FROZEN_TEXT_FIGURES]
-    assert "yes" in drawn["frozen-text-sample-efficiency"].title
+    drawings = {drawing.name: drawing for drawing in claim_figures(result)}
+    assert list(drawings) == [*FIGURES, *FROZEN_TEXT_FIGURES]
+    assert "yes" in drawings["frozen-text-sample-efficiency"].title
     (tmp_path / "records.jsonl").write_text(records_jsonl(result))
     saved = read_records_file(tmp_path / "records.jsonl")
     assert saved.frozen_text_claims == result.frozen_text_claims

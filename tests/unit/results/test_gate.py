@@ -21,7 +21,7 @@ from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import RecordWriter
 from fastslow.results.deploy.gate import MAX_FORGETTING, MAX_TASK_FORGETTING, GateOptions, judge
 from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
-from fastslow.results.deploy.gate_rules import judge_loss, judge_score, loss_of, mean_loss
+from fastslow.results.deploy.gate_rules import RuleResult, judge_loss, judge_score, mean_change
 from tests.support.paths import ROOT
 from tests.support.run_folder import OUTCOMES, score_row, write_run
 
@@ -34,7 +34,7 @@ GENTLE: tuple[Mapping[str, str], ...] = (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of each kind; to be copied."""
     folder = tmp_path_factory.mktemp("made")
     return {
@@ -44,13 +44,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def gentle(made: dict[str, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(made["gentle"], tmp_path / "runs" / "gentle")
+def gentle(kinds: dict[str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(kinds["gentle"], tmp_path / "runs" / "gentle")
 
 
 @pytest.fixture
-def destructive(made: dict[str, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(made["destructive"], tmp_path / "runs" / "destructive")
+def destructive(kinds: dict[str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(kinds["destructive"], tmp_path / "runs" / "destructive")
 
 
 def gate(run: Path, *words: str) -> int:
@@ -58,8 +58,8 @@ def gate(run: Path, *words: str) -> int:
 
 
 def data(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "gate" / "gate.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run / "gate" / "gate.json").read_text())
+    return content
 
 
 def repeat_base(run: Path, outcomes: Mapping[str, str]) -> None:
@@ -79,14 +79,14 @@ def test_a_gentle_run_passes_and_a_destructive_one_does_not(
     assert "gate: YES, every rule holds" in capsys.readouterr().out
     assert data(gentle)["verdict"] == "yes"
     assert gate(destructive) == 3
-    said = capsys.readouterr().out
-    assert "gate: NO, 2 of 6 rules failed" in said
-    assert "FAIL forgetting: +0.438" in said
-    assert "FAIL task_forgetting alpha: +0.875 [+0.630, +1.000] <= 0.050 (option)" in said
-    assert "smallest detectable 0.350" in said
-    found = data(destructive)
-    assert found["verdict"] == "no"
-    assert found["failed"] == ["forgetting", "task_forgetting alpha"]
+    printed = capsys.readouterr().out
+    assert "gate: NO, 2 of 6 rules failed" in printed
+    assert "FAIL forgetting: +0.438" in printed
+    assert "FAIL task_forgetting alpha: +0.875 [+0.630, +1.000] <= 0.050 (option)" in printed
+    assert "smallest detectable 0.350" in printed
+    content = data(destructive)
+    assert content["verdict"] == "no"
+    assert content["failed"] == ["forgetting", "task_forgetting alpha"]
 
 
 def test_the_mean_it_judges_is_the_reports_forgetting(destructive: Path) -> None:
@@ -107,11 +107,11 @@ def test_the_larger_of_threshold_and_noise_floor_counts(tmp_path: Path) -> None:
     assert gate(run) == 3
     repeat_base(run, {"alpha": "01100001", "beta": "10000000", "gamma": "00000000"})
     assert gate(run) == 0
-    found = {(rule["rule"], rule["task"]): rule for rule in data(run)["rules"]}
-    assert found["task_forgetting", "alpha"]["limit"] == 0.25
-    assert found["task_forgetting", "alpha"]["limit_from"] == "noise floor"
-    assert found["forgetting", None]["limit"] == 0.1875  # mean of alpha's and beta's
-    assert found["below_base", "gamma"]["limit"] == MAX_TASK_FORGETTING
+    content = {(rule["rule"], rule["task"]): rule for rule in data(run)["rules"]}
+    assert content["task_forgetting", "alpha"]["limit"] == 0.25
+    assert content["task_forgetting", "alpha"]["limit_from"] == "noise floor"
+    assert content["forgetting", None]["limit"] == 0.1875  # mean of alpha's and beta's
+    assert content["below_base", "gamma"]["limit"] == MAX_TASK_FORGETTING
 
 
 def test_strict_demands_that_the_interval_excludes_the_loss(
@@ -141,7 +141,7 @@ def test_against_a_baseline_losses_are_paired_on_examples(gentle: Path, destruct
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("missing", "not a run folder"),
         ("unfinished", "the run is running, expected finished"),
@@ -151,7 +151,7 @@ def test_against_a_baseline_losses_are_paired_on_examples(gentle: Path, destruct
     ],
 )
 def test_a_baseline_that_cannot_be_compared_refuses(
-    gentle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+    gentle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
     run = gentle
     outcomes: Sequence[Mapping[str, str]] = GENTLE
@@ -166,12 +166,12 @@ def test_a_baseline_that_cannot_be_compared_refuses(
     if change != "missing":
         baseline = write_run(tmp_path / "b", outcomes, held_out=held_out)
     assert gate(run, "--against", str(run if change == "itself" else baseline)) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (run / "gate").exists()
 
 
 @pytest.mark.parametrize(
-    ("row", "task", "said"),
+    ("row", "task", "message"),
     [
         (3, "alpha", "the score of task 'alpha' in row 3 is missing"),
         (0, "gamma", "the score of task 'gamma' in row 0 is missing"),
@@ -180,17 +180,17 @@ def test_a_baseline_that_cannot_be_compared_refuses(
     ],
 )
 def test_a_missing_score_refuses(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: int, task: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: int, task: str, message: str
 ) -> None:
     outcomes = [dict(scores) for scores in GENTLE]
     del outcomes[row][task]
     assert gate(write_run(tmp_path, outcomes)) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_unfinished_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(write_run(tmp_path, GENTLE[:3])) == 2
-    assert "cannot be judged; go on with: fastslow resume" in capsys.readouterr().err
+    assert "cannot be judged; continue with: fastslow resume" in capsys.readouterr().err
 
 
 def test_an_example_that_was_not_scored_in_every_row_refuses(
@@ -202,7 +202,7 @@ def test_an_example_that_was_not_scored_in_every_row_refuses(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--max-forgetting", "nan"], "gate --max-forgetting: expected a number in [0, 1]"),
         (["--max-task-forgetting", "-0.1"], "gate --max-task-forgetting: expected a number"),
@@ -212,10 +212,10 @@ def test_an_example_that_was_not_scored_in_every_row_refuses(
     ],
 )
 def test_options_that_make_no_sense_refuse(
-    gentle: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    gentle: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert gate(gentle, *words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_one_stage_is_judged_by_its_base_and_says_so(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_it_needs_no_model(gentle: Path) -> None:
         f"import sys\nfor name in ({heavy}): sys.modules[name] = None"
         f"\nfrom fastslow.cli.main import main\nsys.exit(main(['gate', {str(gentle)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_names_from_outside_are_shown_and_not_obeyed(gentle: Path) -> None:
@@ -304,18 +304,24 @@ def test_every_case_of_the_rule(
     strict: bool,
     passes: bool,
 ) -> None:
-    loss, metric = loss_of(change(before, after)), noise_floor(floor)
+    loss, metric = change(before, after), noise_floor(floor)
     result = judge_loss("task_against", "alpha", loss, threshold, metric, strict=strict)
     assert result.passed is passes
 
 
+def lost(changes: list[PairedDifference]) -> RuleResult:
+    mean = mean_change(changes)
+    return judge_loss("against", None, mean, 0.0, noise_floor(()), strict=False)
+
+
 def test_without_any_change_the_mean_still_admits_what_it_cannot_see() -> None:
     same = change("1111", "1111")
-    mean = mean_loss([same, same])
+    mean = lost([same, same])
     assert (mean.value, mean.low, mean.n) == (0.0, None, 8)
     assert mean.high == mean.smallest_detectable == wilson(0, 4).high
     moved = change("11110000", "11100001")
-    both = mean_loss([same, moved])
+    both = lost([same, moved])
+    assert both.high is not None
     assert moved.se is not None
     assert math.isclose(both.high, (1.96 * moved.se + wilson(0, 4).high) / 2)
     assert both.low is not None

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablations
-from fastslow.results.ablation.claim_measures import MISSED
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.result import Result, make_result
+from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.write import write_result
 from tests.support.made_ablation import both_and_slow, config, record
 
 
-def made(records: list[RunRecord]) -> Result:
+def result_of(records: list[RunRecord]) -> Result:
     return make_result(config(), records, Counter({"fst": 3, "slow-only": 3}))
 
 
@@ -22,7 +22,7 @@ def made(records: list[RunRecord]) -> Result:
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An ablation's folder with a run's environment in it; what is kept goes beside."""
     folder = tmp_path / "channels-text"
-    write_result(made(both_and_slow()), folder)
+    write_result(result_of(both_and_slow()), folder)
     (folder / "runs.csv").write_text(
         "arm,seed,order,config_hash,status,folder,seconds\nfst,0,,0,missing,,\n"
         "fst,1,,0,finished,one,90.0\n"
@@ -69,17 +69,17 @@ def test_a_slow_channel_that_never_left_the_base_decides_the_goal_that_says_so()
     goals = ablations.GOALS["channels-text"]
     flat = [(0.0, 0.0)] * 3
     records = [run for run in both_and_slow() if run.arm == "fst"]
-    stays = made([*records, *(record("slow-only", seed, flat) for seed in range(3))])
+    stays = result_of([*records, *(record("slow-only", seed, flat) for seed in range(3))])
     rows = ablations.goal_lines(goals, stays)
     assert "| no value: slow only never rose above the base | yes |" in rows[4]
     assert "| no value: slow only never rose above the base | - |" in rows[3]
-    moves = ablations.goal_lines(goals, made(both_and_slow()))
+    moves = ablations.goal_lines(goals, result_of(both_and_slow()))
     assert not any("never rose" in row for row in moves)
 
 
 def test_a_goal_wants_its_interval_above_zero_where_it_says_so() -> None:
     goal = ablations.GOALS["channels-text"][0]
-    [claim] = [c for c in made(both_and_slow()).claims if c.name == "higher_score"]
+    [claim] = [c for c in result_of(both_and_slow()).claims if c.name == "higher_score"]
     assert goal.is_met(claim)
     assert not goal.is_met(replace(claim, low=-0.01))
     assert not goal.is_met(replace(claim, low=None))
@@ -87,7 +87,7 @@ def test_a_goal_wants_its_interval_above_zero_where_it_says_so() -> None:
 
 def test_a_target_that_was_missed_is_a_goal_not_met() -> None:
     goals = ablations.GOALS["channels-text"]
-    result = made(both_and_slow())
+    result = result_of(both_and_slow())
     missed = replace(result.claims[0], effect=None, reason=MISSED)
     rows = ablations.goal_lines(goals, replace(result, claims=(missed, *result.claims[1:])))
     assert rows[3].endswith(f"| no value: {MISSED} | no |")

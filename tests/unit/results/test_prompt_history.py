@@ -45,7 +45,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     return printed.splitlines()
 
 
-def test_texts_are_listed_by_cycle_with_scores_and_the_deployed_one(
+def test_prompts_are_listed_by_cycle_with_scores_and_the_deployed_one(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = shown(capsys, str(run))
@@ -61,7 +61,7 @@ def test_texts_are_listed_by_cycle_with_scores_and_the_deployed_one(
     assert lines[-1] == f"* stage-2: alpha deploys {SECOND.text_hash}, validation 0.75 on 4"
 
 
-def test_two_texts_are_compared_by_stage_or_by_the_beginning_of_their_hash(
+def test_two_prompts_are_compared_by_stage_or_by_the_beginning_of_their_hash(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = [
@@ -82,10 +82,10 @@ def test_two_texts_are_compared_by_stage_or_by_the_beginning_of_their_hash(
     by_hash = shown(capsys, str(run), "--diff", FIRST.text_hash[:6], SECOND.text_hash)
     assert by_hash[2:] == expected
     same = shown(capsys, str(run), "--diff", "stage-2", SECOND.text_hash)
-    assert same == [f"stage-2 and {SECOND.text_hash} are the same text."]
+    assert same == [f"stage-2 and {SECOND.text_hash} are the same prompt."]
 
 
-def test_a_text_is_traced_back_to_the_one_the_task_started_from(
+def test_a_prompt_is_traced_back_to_the_one_the_task_started_from(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [x for x in shown(capsys, str(run), "--trace", "stage-2") if not x.startswith(" ")]
@@ -94,25 +94,25 @@ def test_a_text_is_traced_back_to_the_one_the_task_started_from(
         f"from {FIRST.text_hash}",
         f"{FIRST.text_hash}  demos-labelled, stage 1, cycle 1, weights 0f0f0f, "
         f"from {SEED.text_hash}",
-        f"{SEED.text_hash}  the text the task started from",
+        f"{SEED.text_hash}  the prompt the task started from",
     ]
 
 
-def test_an_unknown_text_is_refused_with_the_nearest_name(
+def test_an_unknown_prompt_is_refused_with_the_nearest_name(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["prompts", str(run), "--trace", "stage-7"]) == 2
     message = capsys.readouterr().err
-    assert "no such text, got 'stage-7'. Did you mean 'stage-" in message
+    assert "no such prompt, got 'stage-7'. Did you mean 'stage-" in message
     assert main(["prompts", str(run), "--diff", "stage-1", "ffff\x1b"]) == 2
     assert r"got 'ffff\x1b'" in capsys.readouterr().err
 
 
-def test_a_run_without_a_fast_phase_has_no_texts_and_a_strange_folder_is_refused(
+def test_a_run_without_a_fast_phase_has_no_prompts_and_a_strange_folder_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path)
     (run / "events.jsonl").write_text("")
-    assert shown(capsys, str(run)) == ["No texts: no fast phase has ended in this run."]
+    assert shown(capsys, str(run)) == ["No prompts: no fast phase has ended in this run."]
     assert main(["prompts", str(tmp_path)]) == 2
     assert "Give the folder of a run" in capsys.readouterr().err

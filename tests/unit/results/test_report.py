@@ -152,8 +152,8 @@ def test_a_task_visited_twice_leaves_scores_but_no_transfer(tmp_path: Path) -> N
     assert data["cells"][1][0]["phase"] == data["cells"][3][0]["phase"] == "learned"
 
 
-def test_a_run_without_texts_says_that_seed_texts_are_deployed(tmp_path: Path) -> None:
+def test_a_run_without_prompts_says_that_seed_prompts_are_deployed(tmp_path: Path) -> None:
     run = write_run(tmp_path, OUTCOMES[:1])
     report_json(run)
-    assert "every task is deployed with its seed text" in (run / "report.md").read_text()
-    assert "every task is deployed with its seed text" in terminal(run)
+    assert "every task is deployed with its seed prompt" in (run / "report.md").read_text()
+    assert "every task is deployed with its seed prompt" in terminal(run)

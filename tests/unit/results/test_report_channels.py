@@ -1,11 +1,11 @@
-"""What a report says of the channels: split, texts evolved again, shrinking, reflection, cost."""
+"""What a report says of the channels: split, prompts evolved again, remedies, reflection, cost."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import PromptPolicy
-from fastslow.records.events import CycleEvent, EvaluationEvent, ReoptimizedEvent, ShrinkEvent
+from fastslow.records.events import CycleEvent, EvaluationEvent, RemedyEvent, ReoptimizedEvent
 from fastslow.records.run_folder import RunDir
 from tests.support.run_folder import report_json, score_row, terminal, text_of, write_run
 
@@ -36,27 +36,23 @@ def test_what_reflection_cost_is_summed_and_what_is_not_known_stays_unknown(
 
 def test_what_shrinking_gave_up_and_saved_is_in_every_form_of_the_report(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    event = ShrinkEvent(
-        stage=1,
-        task="beta",
-        share=0.95,
-        factor=0.4,
-        reason=None,
-        validation_start=0.25,
-        validation_before=0.75,
-        validation_after=0.74,
-        validation_n=32,
-        kl_before=0.5,
-        kl_after=0.125,
-        earlier_before={"alpha": 0.5},
-        earlier_after={"alpha": 0.4},
-        rollouts=300,
-        seconds=7.0,
-    )
+    figures = {
+        "keep_share": 0.95,
+        "factor": 0.4,
+        "validation_start": 0.25,
+        "validation_before": 0.75,
+        "validation_after": 0.74,
+        "validation_n": 32.0,
+        "kl_before": 0.5,
+        "kl_after": 0.125,
+        "earlier_before/alpha": 0.5,
+        "earlier_after/alpha": 0.4,
+    }
+    event = RemedyEvent(1, "beta", "shrink", figures, (), 300, 7.0)
     before = report_json(run)
     with RunDir.open(run) as run_dir:
         run_dir.events.append(
-            replace(event, factor=1.0, reason="no gain", earlier_before={}, rollouts=0, seconds=0),
+            replace(event, figures=figures | {"factor": 1.0}, notes=("no gain",), seconds=0.0),
             event,  # the stage was measured again after a stop
         )
     data = report_json(run)
@@ -75,12 +71,41 @@ def test_what_shrinking_gave_up_and_saved_is_in_every_form_of_the_report(tmp_pat
             "seconds": 7.0,
         }
     ]
-    assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 300
+    assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 600
     assert data["seconds_by"]["slow"] == before["seconds_by"]["slow"] + 7
     row = "| 2 beta | 0.4 | 0.25 | 0.75 | 0.74 | 0.98 | 0.5000 | 0.1250 | alpha -0.10 |"
     assert row in (run / "report.md").read_text()
     assert "Shrink" in terminal(run, 160)
     assert "alpha -0.10" in terminal(run, 160)
+    assert "remedies" not in data
+    assert "## Remedies" not in (run / "report.md").read_text()
+
+
+def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    before = report_json(run)
+    assert "remedies" not in before
+    hostile = "](x)|<img src=x>\x1b[31m"
+    first = RemedyEvent(0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5)
+    own = RemedyEvent(1, "beta", hostile, {hostile: 2.0}, (hostile, "Second."))
+    # a remedy of the user's own that took the name, but not the figures
+    twin = RemedyEvent(2, "gamma", "shrink", {"factor": 0.5})
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(replace(first, rollouts=1), first, own, twin)
+    data = report_json(run)
+    assert [(r["stage"], r["name"], r["rollouts"]) for r in data["remedies"]] == [
+        (0, "ewc", 9),
+        (1, hostile, 0),
+        (2, "shrink", 0),
+    ]
+    assert data["remedies"][0]["figures"] == {"ewc/penalty": 0.25, "ewc/rank": None}
+    assert data["shrink"] == []
+    assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 10
+    text = (run / "report.md").read_text()
+    assert "| 1 alpha | ewc | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | - |" in text
+    shown = r"]\(x)\|&lt;img src=x>\\x1b[31m"
+    assert f"| 2 beta | {shown} | {shown} 2 | 0 | 0.0 | {shown} Second. |" in text
+    assert "\x1b" not in terminal(run, 160)
 
 
 def replay(run: Path, *cells: tuple[int, str, PromptPolicy, str]) -> None:
@@ -126,7 +151,7 @@ def test_the_channel_split_of_a_task_is_as_worked_by_hand(tmp_path: Path) -> Non
     assert gamma["reason"] == "learned in the last stage: nothing came after"
 
 
-def test_what_a_new_text_brings_back_is_said_with_its_budget(tmp_path: Path) -> None:
+def test_what_a_new_prompt_brings_back_is_said_with_its_budget(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     with RunDir.open(run) as run_dir:
         run_dir.events.append(ReoptimizedEvent("alpha", text_of("alpha"), 0.5, 32, 328))

@@ -12,7 +12,7 @@ import pytest
 
 from fastslow.core.errors import CheckpointError
 from fastslow.results.report import build_report, recompute_report, write_report
-from fastslow.results.report.write import json_text
+from fastslow.results.report.write import report_json as json_of
 from tests.support.paths import ROOT
 from tests.support.run_folder import OUTCOMES, report_json, write_run
 
@@ -94,7 +94,7 @@ def test_recomputing_names_what_report_json_says_otherwise(tmp_path: Path) -> No
     data["metrics"]["bwt_gem"]["value"] = 0.25
     path.write_text(json.dumps(data))
     assert recompute_report(run) == ("metrics.bwt_gem.value: 0.25 -> -0.4375",)
-    path.write_text(json.dumps(json.loads(json_text(build_report(run)))))
+    path.write_text(json.dumps(json.loads(json_of(build_report(run)))))
     assert recompute_report(run) == ("the layout: not our writer's",)
     path.unlink()
     with pytest.raises(CheckpointError, match=r"report\.json: cannot be read, .*fastslow report"):

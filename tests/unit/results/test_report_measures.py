@@ -1,4 +1,4 @@
-"""What a report says beside the matrix: noise, curves, drift, geometry, the plasticity probe."""
+"""What a report says next to the matrix: noise, curves, drift, geometry, the plasticity probe."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from typing import Any
 from fastslow.core.types import Metric
 from fastslow.records.events import NEUTRAL, CycleEvent, DriftEvent, FiguresEvent
 from fastslow.records.run_folder import RunDir
-from fastslow.results.report import recompute_report
-from tests.support.run_folder import report_json, score_row, write_run
+from fastslow.results.report import build_report, recompute_report
+from fastslow.results.report.page import page as page_text
+from tests.support.run_folder import report_json, score_row, terminal, write_run
 
 
 def test_repeats_of_the_base_give_each_task_a_noise_floor_and_retention_heeds_it(
@@ -55,7 +56,9 @@ def test_scores_within_a_stage_are_points_of_its_learning_curve(tmp_path: Path) 
     assert "| 3 gamma | 0: 0.00, 96: 0.25" in (run / "report.md").read_text()
 
 
-def test_drift_has_a_table_per_direction_with_both_texts_and_neutral_prose(tmp_path: Path) -> None:
+def test_drift_has_a_table_per_direction_with_both_prompts_and_neutral_prose(
+    tmp_path: Path,
+) -> None:
     run = write_run(tmp_path)
     with RunDir.open(run) as run_dir:
         for row in (1, 2, 3):
@@ -81,7 +84,7 @@ def test_drift_has_a_table_per_direction_with_both_texts_and_neutral_prose(tmp_p
     assert data["kl_fit"]["kl_fit_r2"]["value"] is None
     assert "needs four, got 1" in data["kl_fit"]["kl_fit_r2"]["reason"]
     text = (run / "report.md").read_text()
-    assert "| 2 | seed text | 0.5000 | 0.5000 |" in text
+    assert "| 2 | seed prompt | 0.5000 | 0.5000 |" in text
     assert "| 3 | 0.0625 (0.0100) |" in text
 
 
@@ -113,6 +116,40 @@ def test_geometry_overlap_and_proxies_have_tables_with_reasons_for_what_is_undef
     assert "| `stable_rank` | 1.5000 | the update is zero everywhere | `sum s^2 / s_1^2` |" in text
     assert "| 1 alpha and 2 beta | 0.2500 | 0.0050 |" in text
     assert "## Proxies of plasticity" in text
+
+
+def test_a_measure_of_the_users_own_is_a_table_under_its_name(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    hostile = "Score matrix | <script>x</script> \x1b[31m"
+    value, none = Metric("share", 0.5, None, "a / b"), Metric("share", None, "b is 0", "a / b")
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            FiguresEvent(1, "my_measure", "test inputs", (none,), {}),
+            FiguresEvent(1, "my_measure", "test inputs", (value,), {"n": 8.0}),  # again
+            FiguresEvent(2, "my_measure", "test inputs", (none, replace(value, name="rank")), {}),
+            FiguresEvent(0, hostile, hostile, (replace(value, name=hostile),), {}),
+            FiguresEvent(3, "signals", "alpha", (value,), {}),
+            FiguresEvent(3, "nothing", "alpha", (), {}),
+            FiguresEvent(3, "overlap", "no figures", (), {}),
+        )
+    data = report_json(run)
+    own = [m for m in data["measured"] if m["kind"] == "my_measure"]
+    assert [(m["row"], m["figures"]["share"]["value"]) for m in own] == [(1, 0.5), (2, None)]
+    assert {m["kind"] for m in data["measured"]} >= {hostile, "signals", "nothing"}
+    text = (run / "report.md").read_text()
+    assert "## my_measure\n\n| figure | test inputs, row 1 | test inputs, row 2 | formula |" in text
+    assert "| `share` | 0.5000 | b is 0 | `a / b` |" in text
+    assert "| `rank` | - | 0.5000 | `a / b` |" in text
+    assert "## signals" in text
+    assert "## nothing" not in text
+    assert "| no figures | - | - |" in text
+    assert text.count("## Score matrix") == 2  # ours, and the hostile name, escaped
+    assert "<script>" not in text.replace("`Score matrix \\| <script>", "")
+    assert "\x1b" not in text + terminal(run)
+    page = page_text(build_report(run), ())
+    assert "<caption>my_measure</caption>" in page
+    assert "<caption>Score matrix | &lt;script&gt;" in page
+    assert recompute_report(run) == ()
 
 
 def write_curve(run: Path, row: int, rows: Sequence[str], **changed: Any) -> None:

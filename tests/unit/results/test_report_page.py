@@ -1,7 +1,7 @@
 """report.html: what it says, and that what it quotes can do nothing."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,17 +10,20 @@ from jinja2 import UndefinedError
 
 from fastslow.core.prompts import Candidate, Lineage, PromptProgram
 from fastslow.records.events import PopulationEvent, TextEvent
-from fastslow.records.jsonl import read_scores
 from fastslow.records.run_folder import RunDir
+from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import TEMPLATES, render
-from fastslow.results.report import build_report
+from fastslow.results.render.layout import Table, Text
+from fastslow.results.report import build, build_report
+from fastslow.results.report.page import CHAPTERS
 from fastslow.results.report.page import page as page_text
-from fastslow.results.report.sections.completions import task_samples
-from fastslow.results.report.sections.lineage import lineages
-from fastslow.results.report.sections.texts import read_prompts
-from fastslow.results.report.verdict import headline, outcomes
+from fastslow.results.report.section import Records, Section
+from fastslow.results.report.sections.completions import Completions
+from fastslow.results.report.sections.prompts import Prompts
+from fastslow.results.report.sections.tasks import Tasks
+from fastslow.results.report.verdict import verdict_sentences
 from tests.support.hostile_folder import ATTACKS, write_hostile_run
-from tests.support.run_folder import OUTCOMES, write_run
+from tests.support.run_folder import OUTCOMES, report_json, terminal, write_run
 
 VOID = {"meta", "br", "wbr", "img", "link", "input", "hr"}
 
@@ -53,8 +56,7 @@ class Elements(HTMLParser):
 
 def page_of(run: Path) -> str:
     """The page without its figures, which have tests of their own in integration/."""
-    report = build_report(run)
-    return page_text(report, read_scores(run / "scores.jsonl"), read_prompts(run), ())
+    return page_text(build_report(run), ())
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_links_lead_to_sections_and_no_id_is_there_twice(page: str) -> None:
     assert len(ids) == len(set(ids))
     targets = {a["href"][1:] for _, a in elements if a.get("href")}  # type: ignore[index]  # not None
     assert targets <= set(ids)
-    assert {"scores", "drift", "texts", "completions", "cost", "formulas", "made"} <= targets
+    assert {"scores", "drift", "prompts", "completions", "cost", "formulas", "origin"} <= targets
 
 
 def test_tables_and_figures_can_be_heard(page: str) -> None:
@@ -116,31 +118,29 @@ def test_the_first_screen_has_verdict_matrix_and_a_word_on_each_task(page: str) 
     assert "▼ forgot" in first
 
 
-def test_the_headline_and_the_words_are_as_worked_by_hand(tmp_path: Path) -> None:
-    report = build_report(write_run(tmp_path / "a"))
+def test_the_words_on_each_task_are_as_worked_by_hand(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    outcomes = build_report(run).section(Tasks).outcomes()
     # beta: six of eight from wrong to right, p = 2/64; gamma: five, p = 2/32, not beyond chance
-    assert [(o.task, o.kind) for o in outcomes(report)] == [
+    assert [(summary.task, kind) for summary, kind, _ in outcomes] == [
         ("alpha", "forgot"),
         ("beta", "kept"),
         ("gamma", "not-learned"),
     ]
-    assert headline(report).startswith(
-        "2 of 3 tasks learned beyond chance; backward transfer -0.44 ["
-    )
-    assert headline(report).endswith("]: alpha dropped beyond chance.")
-    kept = build_report(write_run(tmp_path / "b", [*OUTCOMES[:2], OUTCOMES[1]], ("alpha", "beta")))
-    assert "no task dropped beyond chance, though a drop below 0.32 could" in headline(kept)
-    none = build_report(write_run(tmp_path / "c", [OUTCOMES[0]] * 4))
-    assert headline(none) == "0 of 3 tasks learned beyond chance, so forgetting says nothing."
-    begun = build_report(write_run(tmp_path / "d", OUTCOMES[:2]))
-    assert headline(begun).startswith("Running run: 1 of 3 tasks learned beyond chance; forgetting")
+    page = page_of(run)
+    assert "● kept<small>detectable: 0.32</small>" in page
+    assert "<td>-0.88<small>[-1.00, -0.63]</small></td>" in page
 
 
-def test_scores_on_other_examples_have_a_headline_that_says_so(tmp_path: Path) -> None:
-    rows = ({"alpha": "00000000"}, {"alpha": "11111111"}, {"alpha": "111111110"})
-    outcomes = [{**row, "beta": "00000000"} for row in rows]
-    said = headline(build_report(write_run(tmp_path, outcomes, ("alpha", "beta"))))
-    assert said.endswith("scored on other examples than when learned, so no drop can be told.")
+def test_the_page_has_one_verdict_its_first_sentence_as_the_heading(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    first, *others = verdict_sentences(build_report(run))
+    page = page_of(run)
+    assert f"<h1>{first}</h1>" in page
+    assert page.count("beyond chance") - page.count("! beyond chance at 5 %") == 3
+    assert f'<p class="lead">{" ".join(others)}</p>' in page
+    begun = page_of(write_run(tmp_path / "begun", OUTCOMES[:2]))
+    assert "<h1>The run is running: 2 of 4 rows of the matrix are measured.</h1>" in begun
 
 
 def test_everything_quoted_is_text(hostile: str) -> None:
@@ -196,10 +196,9 @@ def _contrast(one: list[float], other: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_completions_are_right_wrong_and_lost_ones_of_the_deployed_text(tmp_path: Path) -> None:
+def test_completions_are_right_wrong_and_lost_ones_of_the_deployed_prompt(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    rows = read_scores(run / "scores.jsonl")
-    alpha, beta, gamma = task_samples(build_report(run), rows)
+    alpha, beta, gamma = build_report(run).section(Completions).samples
     assert (alpha.task, alpha.row, alpha.n, alpha.is_withheld) == ("alpha", 3, 8, False)
     assert [s.now.score for s in alpha.right] == [1.0]
     assert [s.now.score for s in alpha.wrong] == [0.0] * 3
@@ -207,8 +206,8 @@ def test_completions_are_right_wrong_and_lost_ones_of_the_deployed_text(tmp_path
     assert beta.lost == gamma.lost == ()
     assert {s.now.prompt_policy for s in beta.right} == {"live"}
     begun = write_run(tmp_path / "begun", OUTCOMES[:1])
-    first = task_samples(build_report(begun), read_scores(begun / "scores.jsonl"))
-    assert [(found.row, len(found.lost)) for found in first] == [(0, 0)] * 3
+    first = build_report(begun).section(Completions).samples
+    assert [(task.row, len(task.lost)) for task in first] == [(0, 0)] * 3
 
 
 def test_completions_that_were_withheld_are_not_shown_as_completions(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_completions_that_were_withheld_are_not_shown_as_completions(tmp_path: P
     assert "(withheld, 3" not in page
 
 
-def test_the_lineage_of_a_deployed_text_shows_what_each_step_changed(tmp_path: Path) -> None:
+def test_the_lineage_of_a_deployed_prompt_shows_what_each_step_changed(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     first = PromptProgram("Answer.\nBriefly.", (), Lineage("gepa", "0123456789ab", 0, 0, "w0"))
     second = PromptProgram(
@@ -232,11 +231,12 @@ def test_the_lineage_of_a_deployed_text_shows_what_each_step_changed(tmp_path: P
             PopulationEvent(0, 0, "alpha", (Candidate(first, {"a": 1.0}),)),
             TextEvent(0, "alpha", "live", second, 0.5, 8),
         )
-    newest, oldest = lineages(build_report(run).prompts, read_prompts(run))[0].steps
+    prompts = build_report(run).section(Prompts)
+    newest, oldest = prompts.steps(prompts.prompts[0])
     assert newest.lines == (" system: Answer.", "-system: Briefly.", "+system: In one word.")
     assert newest.is_difference
     assert oldest.lines == ("system: Answer.", "system: Briefly.")
-    assert oldest.note == "The text it was made from was not kept; in full:"
+    assert oldest.note == "The prompt it was made from was not kept; in full:"
 
 
 def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place() -> None:
@@ -248,4 +248,45 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     run = write_run(tmp_path, OUTCOMES[:1])
     page = page_of(run)
     assert page.count('<td class="none">not measured</td>') == 9
-    assert "Texts kept after" not in page
+    assert "Prompts kept after" not in page
+
+
+class Own(Section):
+    """A subject of a test's own."""
+
+    drawing_name = "own"
+
+    def __init__(self, records: Records) -> None:
+        self.rows = len(records.cells)
+
+    def tables(self) -> list[Table]:
+        return [Table("Own", ("rows",), ((Text(str(self.rows)),),))]
+
+    def draw(self) -> Drawing:
+        return Drawing("own", "Own", "A caption.", "<svg></svg>", b"")
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"own": self.rows}
+
+
+def test_a_new_subject_is_one_class_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path)
+    monkeypatch.setattr(build, "SECTIONS", (*build.SECTIONS, Own))
+    assert report_json(run)["own"] == 4
+    assert "## Own\n\n| rows |" in (run / "report.md").read_text()
+    assert "Own" in terminal(run)
+    report = build_report(run)
+    page = page_text(report, [report.section(Own).draw()])
+    assert "<caption>Own</caption>" in page[page.index('<section id="other"') :]
+    assert '<figcaption id="caption-own">A caption.</figcaption>' in page
+
+
+def test_no_two_sections_write_one_key_or_one_drawing(tmp_path: Path) -> None:
+    sections = build_report(write_run(tmp_path)).sections
+    keys = [key for section in sections for key in section.to_json()]
+    names = [section.drawing_name for section in sections if section.drawing_name]
+    assert len(keys) == len(set(keys))
+    assert len(names) == len(set(names)) == 9
+    assert {section.chapter for section in sections} <= {name for name, *_ in CHAPTERS} | {""}

@@ -60,7 +60,7 @@ def test_hostile_text_cannot_leave_its_code_block_in_markdown(tmp_path: Path) ->
     assert "# Owned" not in outside
     assert not any("<script>" in line for line in outside)
     columns = {
-        line.count(" | ") for line in outside if line.startswith("| 3 | deployed text | 0.3750")
+        line.count(" | ") for line in outside if line.startswith("| 3 | deployed prompt | 0.3750")
     }
     assert columns == {4}
 

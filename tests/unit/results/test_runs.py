@@ -21,10 +21,10 @@ def states(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("state", ["finished", "failed", "interrupted"])
 def test_a_run_that_ended_is_in_the_state_it_wrote(tmp_path: Path, state: str) -> None:
-    with RunDir.create(config(tmp_path), {}, []) as made:
-        assert read_state(made.path) == "running"
-        made.mark(state)  # type: ignore[arg-type]  # the values of the Literal
-    assert read_state(made.path) == state
+    with RunDir.create(config(tmp_path), {}, []) as run_dir:
+        assert read_state(run_dir.path) == "running"
+        run_dir.mark(state)  # type: ignore[arg-type]  # the values of the Literal
+    assert read_state(run_dir.path) == state
 
 
 def test_a_run_that_was_killed_has_died_and_one_that_works_is_running(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_run_that_was_killed_has_died_and_one_that_works_is_running(tmp_path: 
 def test_runs_lists_state_stage_score_start_and_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = write_run(tmp_path)
+    complete = write_run(tmp_path)
     half = write_run(tmp_path, OUTCOMES[:3])
     with RunDir.open(half) as opened:
         opened.mark("interrupted")
@@ -62,17 +62,17 @@ def test_runs_lists_state_stage_score_start_and_size(
     broken = write_run(tmp_path)
     (broken / "scores.jsonl").write_text("nonsense\n")
     assert main(["runs", str(tmp_path)]) == 0
-    said = capsys.readouterr()
-    titles, *lines = said.out.splitlines()
+    printed = capsys.readouterr()
+    titles, *lines = printed.out.splitlines()
     assert titles.split() == ["run", "state", "stage", "score", "started", "size"]
     rows = {line.split("  ")[0]: line.split() for line in lines}
-    assert set(rows) == {whole.name, half.name, broken.name}
+    assert set(rows) == {complete.name, half.name, broken.name}
     mean = sum(map(int, "".join(OUTCOMES[3].values()))) / 24
-    assert rows[whole.name][1:6] == ["finished", "3", "of", "3", f"{mean:.3f}"]
+    assert rows[complete.name][1:6] == ["finished", "3", "of", "3", f"{mean:.3f}"]
     assert rows[half.name][1:5] == ["interrupted", "2", "of", "3"]
     assert rows[broken.name][1:4] == ["unreadable", "-", "-"]
-    assert "KiB" in rows[whole.name][-1]
-    assert "scores.jsonl:1: not a record" in said.err
+    assert "KiB" in rows[complete.name][-1]
+    assert "scores.jsonl:1: not a record" in printed.err
 
 
 def test_runs_says_where_those_of_an_ablation_are(

@@ -10,10 +10,10 @@ from tests.support.run_folder import score_row, text_of
 
 def test_texts_and_completions_go_and_reasons_of_figures_stay() -> None:
     row: ScoreRow = score_row("run", 1, "alpha", 0, 1.0)
-    kept = withheld(to_json(row))
-    assert kept["completion"] == "(withheld, 3 characters)"
-    assert kept["reason"].startswith("(withheld")
-    assert kept["score"] == 1.0
+    plain = withheld(to_json(row))
+    assert plain["completion"] == "(withheld, 3 characters)"
+    assert plain["reason"].startswith("(withheld")
+    assert plain["score"] == 1.0
 
     none = Metric("stable_rank", None, "the update is zero everywhere", "sum s^2 / s_1^2")
     figures = FiguresEvent(1, "geometry", "1 alpha", (none,), {})
@@ -22,6 +22,6 @@ def test_texts_and_completions_go_and_reasons_of_figures_stay() -> None:
     texts = PopulationEvent(0, 0, "alpha", (Candidate(text_of("alpha"), {"e1": 1.0}),))
     assert "alpha?" not in str(withheld(to_json(texts)))
 
-    drawn = BaseDrawsEvent("alpha", "t", ((1, 2), (3,)))
-    assert event_from_json(to_json(drawn)) == drawn
-    assert event_from_json(withheld(to_json(drawn))) == BaseDrawsEvent("alpha", "t", ((), ()))
+    draws = BaseDrawsEvent("alpha", "t", ((1, 2), (3,)))
+    assert event_from_json(to_json(draws)) == draws
+    assert event_from_json(withheld(to_json(draws))) == BaseDrawsEvent("alpha", "t", ((), ()))

@@ -1,1 +1,1 @@
-"""Ways to propose texts: demonstrations, GEPA, SIMBA, MIPRO."""
+"""Ways to propose prompts: demonstrations, GEPA, SIMBA, MIPRO."""

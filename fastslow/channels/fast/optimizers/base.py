@@ -1,7 +1,7 @@
 """What a fast optimizer is, and a sequence of them. One bridge module per optimizer of DSPy.
 
-An optimizer proposes; who enters and who stays is decided elsewhere (`pool.py`, `channel.py`), by
-the same rules for all.
+An optimizer proposes; `pool.py` and `channel.py` decide which prompts enter and stay, by the same
+rules for all.
 """
 
 from collections.abc import Sequence
@@ -13,39 +13,38 @@ from fastslow.core.seeds import derive_seed
 
 
 class Optimizer(Protocol):
-    """Makes new texts out of those of a pool, within the scorer's budget."""
+    """Makes new prompts out of those of a pool, within the scorer's budget."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """Texts that `rollouts` certainly pay for.
+        """Prompts that `rollouts` certainly pay for.
 
         Args:
-            rollouts: The budget, after old texts were re-scored.
-            anchor: Problems that a text is scored on.
+            rollouts: The budget, after old prompts were re-scored.
+            anchor: Problems that a prompt is scored on.
             pool: Examples that may be shown.
-            old: Texts it starts from.
+            old: Prompts it starts from.
         """
         ...
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
-        """Offer new texts to the pool, scored on the anchor set.
+        """Offer new prompts to the pool, scored on the anchor set.
 
-        Draws at most `scorer.left` rollouts. A reflection model that stays away ends the search;
-        what has entered by then stays.
+        Draws at most `scorer.remaining` rollouts. A reflection model that stays away ends the
+        search; prompts that have entered by then stay.
 
         Args:
             scorer: Asks the policy.
-            pool: Holds the old texts, re-scored; takes or refuses new ones.
+            pool: Holds the old prompts, re-scored; takes or refuses new ones.
             seed: Of every draw.
         """
         ...
 
 
 class SequenceSearch:
-    """One optimizer after another, each starting from what the earlier ones left.
+    """One optimizer after another, each starting from the pool that the earlier ones left.
 
     Args:
-        steps: Share of the budget and optimizer, in order; what a step does not spend is left to
-            the next.
+        steps: Share of the budget and optimizer, in order; the next step gets what is not spent.
     """
 
     def __init__(self, steps: Sequence[tuple[float, Optimizer]]) -> None:
@@ -57,7 +56,7 @@ class SequenceSearch:
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`."""
-        limit, budget, start, due = scorer.limit, scorer.left, scorer.spent, 0.0
+        limit, budget, start, due = scorer.limit, scorer.remaining, scorer.spent, 0.0
         for index, (share, step) in enumerate(self.steps):
             due += share
             scorer.limit = start + int(round(due, 9) * budget)

@@ -1,8 +1,8 @@
 """The `demos` optimizer: demonstrations by random search, through DSPy; no second language model.
 
 Two kinds of proposals take turns: *labelled* takes gold answers from the pool, *bootstrapped*
-takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does; *reused*
-takes those the slow phase before has drawn, in its place. One proposal is one candidate of that
+takes the policy's own correct answers, as DSPy's BootstrapFewShotWithRandomSearch does. *reused*
+takes those of the last slow phase in place of the latter. One proposal is one candidate of that
 optimizer, so that the budget is kept to the rollout.
 """
 
@@ -34,7 +34,7 @@ Drawn = Literal["labelled", "bootstrapped"]
 RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
 """DSPy's own number of the candidate that is made this way."""
 FULL_SCORE = 1.0
-"""What an own answer must score to be shown as a demonstration."""
+"""Score that an answer of the policy needs to be shown as a demonstration."""
 
 
 @dataclass(frozen=True)
@@ -42,33 +42,33 @@ class DemosSearch:
     """Random search over demonstrations; see `config.models.DemosConfig`."""
 
     demonstrations: int
-    """Demonstrations in one text, at most."""
+    """Demonstrations in one prompt, at most."""
     order: OrderName = "random"
-    """Order of the demonstrations within a text."""
+    """Order of the demonstrations within a prompt."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
         """See `Optimizer.proposals`."""
         return demos_proposals(rollouts, anchor, pool, measures_pool(self.order))
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
-        """See `Optimizer.search`: every proposal has the best text's instruction."""
+        """See `Optimizer.search`: every proposal has the best prompt's instruction."""
         parent = pool.best(1)[0].program
         order = self._arrange(scorer, parent)
-        cost, left, number = len(scorer.anchor_set), scorer.left, 0
+        cost, budget, number = len(scorer.anchor_set), scorer.remaining, 0
         reused = correct_answers(scorer.task, scorer.anchor)
-        while left >= cost:
+        while budget >= cost:
             before = scorer.spent
             draws = derive_seed(seed, "proposal", number)
             if number % 2 == 1 and reused:
-                kind, found = "reused", self._reuse(scorer, reused, parent, order, draws)
-            elif number % 2 == 1 and left >= cost + len(scorer.pool):
+                kind, child = "reused", self._reuse(scorer, reused, parent, order, draws)
+            elif number % 2 == 1 and budget >= cost + len(scorer.pool):
                 kind = "bootstrapped"
-                found = self._propose(scorer, "bootstrapped", parent, order, draws)
+                child = self._propose(scorer, "bootstrapped", parent, order, draws)
             else:
-                kind, found = "labelled", self._propose(scorer, "labelled", parent, order, draws)
-            if not pool.refuses(found.program):
-                pool.enter(found.program, found.scores, parent.text_hash, f"demos-{kind}")
-            left -= max(cost, scorer.spent - before)  # a text made twice must end the search too
+                kind, child = "labelled", self._propose(scorer, "labelled", parent, order, draws)
+            if not pool.refuses(child.program):
+                pool.enter(child.program, child.scores, parent.text_hash, f"demos-{kind}")
+            budget -= max(cost, scorer.spent - before)  # repeated prompts must end the search too
             number += 1
 
     def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
@@ -92,17 +92,17 @@ class DemosSearch:
         order: Order,
         seed: int,
     ) -> Candidate:
-        """A text that shows answers of the slow phase before, with its scores."""
+        """A prompt that shows answers of the last slow phase, with its scores."""
         answers = list(answers)
         named_random(seed, "reused").shuffle(answers)
-        shown = order(spread_answers(answers)[: self.demonstrations])
-        program = PromptProgram(parent.instruction, shown)
+        demonstrations = order(spread_answers(answers)[: self.demonstrations])
+        program = PromptProgram(parent.instruction, demonstrations)
         return Candidate(program, scorer.score(program)[0])
 
     def _propose(
         self, scorer: TextScorer, kind: Drawn, parent: PromptProgram, order: Order, seed: int
     ) -> Candidate:
-        """One new text with its scores.
+        """One new prompt with its scores.
 
         Args:
             scorer: Asks the policy.
@@ -139,14 +139,14 @@ class DemosSearch:
 class AnswerQuota:
     """A metric that lets DSPy bootstrap from a full range of answers, not from the easiest one.
 
-    A policy that gives one answer to everything is right where that answer is, and texts made of
-    those successes teach it nothing else. While demonstrations are gathered, which DSPy shows by
-    handing over a trace, a right answer counts until its share of the text is taken.
+    A policy that gives one answer to everything is right where that is the answer, and prompts made
+    of those successes teach it nothing else. While DSPy gathers demonstrations, which shows in that
+    it hands over a trace, a right answer counts until its share of the prompt is taken.
 
     Args:
         metric: Scores a prediction.
-        pool: What demonstrations are taken from; gives the answers there are.
-        demonstrations: Demonstrations in one text, at most.
+        pool: Source of the demonstrations; gives the distinct answers.
+        demonstrations: Demonstrations in one prompt, at most.
     """
 
     def __init__(self, metric: Metric, pool: Sequence[Any], demonstrations: int) -> None:
@@ -164,7 +164,7 @@ class AnswerQuota:
 
 
 def spread_answers(pool: Sequence[Any]) -> list[Any]:
-    """The pool in rounds: each distinct answer once, then each again, in the order given.
+    """The pool in rounds: each distinct answer once, then each again, else in the same order.
 
     Demonstrations are taken from the front. Four that share one answer teach a small model to give
     that answer always; four different ones show the convention.

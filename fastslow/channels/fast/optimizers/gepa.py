@@ -1,9 +1,9 @@
 """The `gepa` optimizer: instructions by reflection on feedback, through DSPy's GEPA.
 
-GEPA evolves one component here, the instruction. A second one that never changes names the old text
-whose demonstrations a candidate shows, so that a whole population can be brought in and each child
-keeps its parent's demonstrations. Feedback comes from the pool, scores from the anchor set: no text
-is scored on a problem whose answer the reflection model saw.
+GEPA evolves one component here, the instruction. A second one that never changes names the old
+prompt whose demonstrations a candidate shows, so that a population can be brought in and each child
+keeps its parent's demonstrations. Feedback comes from the pool, scores from the anchor set: no
+prompt is scored on a problem whose answer the reflection model saw.
 """
 
 import inspect
@@ -21,25 +21,25 @@ from fastslow.channels.fast.scorer import TextScorer, scores_by_id
 from fastslow.core.prompts import PromptProgram
 
 REFUSED_IN_A_ROW = 10
-"""After so many texts in a row that the pool refuses, the reflection model is asked no more.
+"""After this many refused prompts in a row the reflection model is asked no more.
 
 Source: ours; one that repeats itself would be asked, and paid, over a hundred times in a phase."""
 INSTRUCTION, SHOWN = "respond", "shown"
-"""GEPA's components: the instruction, and whose demonstrations are shown."""
+"""GEPA's components: the instruction, and the prompt whose demonstrations are shown."""
 
 
 @dataclass(frozen=True)
 class GepaSearch:
     """Reflective evolution of the instruction; see `config.models.GepaConfig`.
 
-    Source: GEPA (arXiv 2507.19457): Pareto choice of parents; a proposal goes on to the anchor set
+    Source: GEPA (arXiv 2507.19457): Pareto choice of parents; a proposal reaches the anchor set
         if it beats its parent on the minibatch it was made from. No crossover.
     """
 
     minibatch: int
     """M: examples that a proposal is made from."""
     population: int
-    """K: texts it starts from, at most."""
+    """K: prompts it starts from, at most."""
     reflection: Reflection
     """Writes instructions."""
 
@@ -50,21 +50,22 @@ class GepaSearch:
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
 
-        The metric calls of GEPA that cost no rollout, because old texts are scored already, come
+        The metric calls of GEPA that cost no rollout, because old prompts are scored already, come
         on top of the budget; it stops before a proposal that might not fit.
         """
         old = [candidate.program for candidate in pool.best(self.population)]
         anchor, calls = len(scorer.anchor_set), 2 * self.minibatch
-        if not gepa_proposals(scorer.left, anchor, self.minibatch, len(old)):
+        if not gepa_proposals(scorer.remaining, anchor, self.minibatch, len(old)):
             return
-        replays = len(old) - 1
-        known = anchor + replays * (calls + anchor)
-        new = scorer.left - replays * calls
+        # GEPA counts metric calls. Those that score the old prompts on the anchor set draw nothing,
+        # so they come on top. A proposal of 2M + V calls may start below the limit, and must fit.
+        free = len(old) * anchor
+        limit = free + scorer.remaining - (calls + anchor) + 1
         proposer = Proposer(old, pool, self.reflection)
         with scorer.asking():
             optimizer = dspy.GEPA(
                 metric=scorer.feedback,
-                max_metric_calls=known + new - (calls + anchor) + 1,
+                max_metric_calls=limit,
                 reflection_minibatch_size=self.minibatch,
                 reflection_lm=self.reflection.lm,
                 instruction_proposer=proposer,
@@ -80,30 +81,30 @@ class GepaSearch:
                     "stop_callbacks": lambda state: proposer.is_done,
                 },
             )
-            found = optimizer.compile(
+            results = optimizer.compile(
                 PopulationModule(old), trainset=scorer.pool, valset=scorer.anchor_set
             ).detailed_results
-        offer(found, proposer, pool, scorer)
+        offer(results, proposer, pool, scorer)
 
 
-def offer(found: Any, proposer: "Proposer", pool: Pool, scorer: TextScorer) -> None:
+def offer(results: Any, proposer: "Proposer", pool: Pool, scorer: TextScorer) -> None:
     """Let GEPA's candidates enter in the order it found them, each against its parent."""
-    programs = [module.program() for module in found.candidates]
+    programs = [module.program() for module in results.candidates]
     old = {program.text_hash for program in proposer.old}
     children = [i for i, program in enumerate(programs) if program.text_hash not in old]
     pool.refuse("not_better", proposer.admitted - len(children))  # on their minibatch
     for index in children:
-        subscores = found.val_subscores[index]
+        subscores = results.val_subscores[index]
         scores = scores_by_id(scorer.anchor_set, [subscores[i] for i in sorted(subscores)])
-        parent = programs[found.parents[index][0]].text_hash
+        parent = programs[results.parents[index][0]].text_hash
         pool.enter(programs[index], scores, parent, "gepa")
 
 
 class PopulationModule(PromptModule):
-    """Several prompt programs as one module with two components.
+    """Several prompts as one module with two components.
 
     Args:
-        programs: Distinct texts; the module starts as the first.
+        programs: Distinct prompts; the module starts as the first.
     """
 
     def __init__(self, programs: Sequence[PromptProgram]) -> None:
@@ -112,22 +113,22 @@ class PopulationModule(PromptModule):
         self.demonstrations = {p.text_hash: PromptModule(p).respond.demos for p in programs}
 
     def forward(self, question: str) -> Any:
-        """Ask with the present instruction and the named text's demonstrations."""
+        """Ask with the present instruction and the named prompt's demonstrations."""
         demos = self.demonstrations[self.shown.signature.instructions]
         with dspy.context(adapter=RendererAdapter()):
             return self.respond(question=question, demos=demos)
 
     def program(self) -> PromptProgram:
-        """The prompt program this module stands for now, without lineage."""
+        """The prompt this module stands for now, without lineage."""
         demos = self.demonstrations[self.shown.signature.instructions]
         return program_of(self.respond.signature.instructions, demos)
 
 
 class Proposer:
-    """GEPA's instruction proposer and acceptance criterion: old texts first, then reflection.
+    """GEPA's instruction proposer and acceptance criterion: old prompts first, then reflection.
 
     Args:
-        old: Texts to start from; the first is GEPA's seed.
+        old: Prompts to start from; the first is GEPA's seed.
         pool: Judges proposals before they cost a rollout.
         reflection: Writes instructions.
     """
@@ -141,8 +142,8 @@ class Proposer:
         self._pool = pool
         self._reflection = reflection
         self._by_hash = {program.text_hash: program for program in old}
-        self._replays = [components(program) for program in old[1:]]
-        self._replayed: list[dict[str, str]] = []
+        self._imports = [components(program) for program in old[1:]]
+        self._imported: list[dict[str, str]] = []
         self._ask = InstructionProposer()
 
     def __call__(
@@ -151,24 +152,24 @@ class Proposer:
         reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
         components_to_update: list[str],
     ) -> dict[str, str]:
-        """New components of a child of `candidate`; none when there is nothing to try.
+        """New components of a child of `candidate`; empty when there is nothing to try.
 
         Never raises: GEPA would swallow the error and spend the budget on nothing.
         """
-        if self._replays:
-            self._replayed.append(self._replays.pop(0))
-            return dict(self._replayed[-1])
+        if self._imports:
+            self._imported.append(self._imports.pop(0))
+            return dict(self._imported[-1])
         try:
             texts = self._ask(candidate, reflective_dataset, components_to_update)
-        except Exception:  # an endpoint that is away says so itself; else the answer was no JSON
+        except Exception:  # an endpoint that is away says so itself; else the answer was not JSON
             if self._reflection.away is None:
                 self._pool.proposals += 1
                 self._pool.refuse("garbage")
                 self._refused += 1
             return {}
         instruction = inspect.cleandoc(texts.get(INSTRUCTION, "").strip())
-        shown = self._by_hash[candidate[SHOWN]].demonstrations
-        if self._pool.refuses(PromptProgram(instruction, shown)):
+        demonstrations = self._by_hash[candidate[SHOWN]].demonstrations
+        if self._pool.refuses(PromptProgram(instruction, demonstrations)):
             self._refused += 1
             return {}
         self.admitted += 1
@@ -177,17 +178,17 @@ class Proposer:
 
     @property
     def is_done(self) -> bool:
-        """Whether asking on is of no use."""
+        """Whether more requests are of no use."""
         return self._reflection.away is not None or self._refused >= REFUSED_IN_A_ROW
 
     def should_accept(self, proposal: Any, state: Any) -> bool:
-        """Old texts come in as they are; new ones must beat their parent on the minibatch."""
-        if proposal.candidate in self._replayed:
+        """Old prompts come in as they are; new ones must beat their parent on the minibatch."""
+        if proposal.candidate in self._imported:
             return True
         before, after = proposal.subsample_scores_before, proposal.subsample_scores_after
         return bool(sum(after) > sum(before))
 
 
 def components(program: PromptProgram) -> dict[str, str]:
-    """An old text as GEPA's components."""
+    """An old prompt as GEPA's components."""
     return {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}

@@ -22,7 +22,7 @@ class MiproSearch:
     """Search over instructions times demonstrations; see `config.models.MiproConfig`."""
 
     demonstrations: int
-    """Demonstrations in one text, at most."""
+    """Demonstrations in one prompt, at most."""
     candidates: int
     """Instructions, and sets of demonstrations, that are combined."""
     reflection: Reflection
@@ -33,16 +33,16 @@ class MiproSearch:
         return mipro_trials(rollouts, anchor, pool, self.candidates)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
-        """See `Optimizer.search`: it starts from the best text."""
+        """See `Optimizer.search`: it starts from the best prompt."""
         parent = pool.best(1)[0].program
         sizes = len(scorer.anchor_set), len(scorer.pool)
-        trials = mipro_trials(scorer.left, *sizes, self.candidates)
+        trials = mipro_trials(scorer.remaining, *sizes, self.candidates)
         if not trials:
             return
         examples = list(scorer.pool)
         named_random(seed, "pool").shuffle(examples)
         with scorer.asking(), warnings.catch_warnings():
-            # DSPy uses an argument of optuna's that optuna calls experimental
+            # DSPy uses an argument that optuna calls experimental
             warnings.filterwarnings("ignore", message=r".*multivariate.* experimental")
             optimizer = dspy.MIPROv2(
                 metric=scorer.metric,
@@ -57,7 +57,7 @@ class MiproSearch:
                 seed=1 + seed % (2**32 - 1),
             )
             try:
-                found = optimizer.compile(
+                best = optimizer.compile(
                     GuardedModule(parent, pool.forbids),
                     trainset=examples,
                     valset=scorer.anchor_set,
@@ -69,7 +69,7 @@ class MiproSearch:
                 if self.reflection.away is None:
                     raise
                 return  # it is asked before anything is scored, so nothing is lost
-        for candidate in found.candidate_programs:
+        for candidate in best.candidate_programs:
             program = candidate["program"].program()
             if program != parent and not pool.refuses(program):
                 pool.enter(program, scorer.score(program)[0], parent.text_hash, "mipro")

@@ -19,18 +19,18 @@ from fastslow.core.seeds import named_random
 
 @dataclass(frozen=True)
 class SimbaSearch:
-    """Stochastic mini-batch ascent from the best text; see `config.models.SimbaConfig`.
+    """Stochastic mini-batch ascent from the best prompt; see `config.models.SimbaConfig`.
 
-    SIMBA does not say which of its texts a winner was made from, so all winners count as children
-    of the text it started from.
+    SIMBA does not say which of its prompts a winner was made from, so all winners count as children
+    of the prompt it started from.
     """
 
     demonstrations: int
-    """Demonstrations in one text, about: more are dropped by chance."""
+    """Demonstrations in one prompt, about: more are dropped at random."""
     batch: int
     """Examples of one step."""
     candidates: int
-    """Answers drawn to each example, and texts made in one step (plus one)."""
+    """Answers drawn to each example, and prompts made in one step (plus one)."""
     reflection: Reflection
     """Writes rules."""
 
@@ -41,12 +41,12 @@ class SimbaSearch:
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
 
-        SIMBA passes over a rule that was not written. Once the reflection model stays away, no text
-        is asked any more, so that the rest of the budget is not spent on a search without rules.
+        SIMBA passes over a rule that was not written. Once the reflection model stays away, all
+        prompts are refused, so that the rest of the budget is not spent on a search without rules.
         """
         parent = pool.best(1)[0].program
         sizes = len(scorer.anchor_set), len(scorer.pool), self.batch, self.candidates
-        steps = simba_steps(scorer.left, *sizes)
+        steps = simba_steps(scorer.remaining, *sizes)
         if not steps:
             return
         examples = list(scorer.pool)
@@ -61,12 +61,12 @@ class SimbaSearch:
                 prompt_model=self.reflection.lm,
                 num_threads=scorer.threads,
             )
-            found = optimizer.compile(
+            best = optimizer.compile(
                 GuardedModule(parent, lambda text: self.reflection.away or pool.forbids(text)),
                 trainset=examples[: steps * self.batch],
                 seed=seed,
             )
-        for candidate in found.candidate_programs:
+        for candidate in best.candidate_programs:
             program = candidate["program"].program()
             if program != parent and not pool.refuses(program):
                 pool.enter(program, scorer.score(program)[0], parent.text_hash, "simba")

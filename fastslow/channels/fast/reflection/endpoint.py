@@ -1,7 +1,7 @@
-"""One request to a language model behind an address, and what can come of it.
+"""One request to a language model behind an address, and its possible outcomes.
 
-Keys are read here, from the environment, and nowhere else; what a service says is repeated without
-them. When to ask again is `lm.py`'s.
+Only this module reads keys, from the environment; messages of a service are repeated without them.
+`lm.py` decides when to ask again.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from fastslow.core.text import shorten
 NO_KEY = "none"
 """Sent to servers on this machine, which ask for none."""
 SHORTEST_KEY = 8
-"""Characters; an answer may well hold a shorter one by chance."""
+"""Characters; an answer may contain a shorter one by chance."""
 LONGEST_REASON = 300
-"""Characters of a service's words that are repeated."""
+"""Characters of a service's message that are repeated."""
 
 Remedy = Literal["again", "another", "none"]
 
@@ -35,7 +35,8 @@ class NoAnswer(ChannelError):
 
     Args:
         reason: Why, in one line without keys.
-        remedy: `again` the same request may be answered later, `another` one may, `none` will.
+        remedy: `again`: the same request may be answered later; `another`: a different request may
+            be; `none`: no request will be.
         wait_s: How long the service asks to be left alone, in seconds.
     """
 
@@ -68,12 +69,12 @@ class Endpoint:
         self, model: str, api_base: str | None, api_key: str | None, timeout_s: float
     ) -> None:
         self._keys = [api_key] if api_key else []
-        given = {"api_base": api_base, "api_key": api_key, "timeout": timeout_s}
+        options = {"api_base": api_base, "api_key": api_key, "timeout": timeout_s}
         self._lm = dspy.LM(
             model,
             cache=False,
             num_retries=0,
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in options.items() if value is not None},
         )
 
     def complete(self, request: Request) -> Answer:
@@ -85,7 +86,7 @@ class Endpoint:
         lm = self._lm.copy()  # shares connections; its history is this call's
         try:
             response = lm(replace(request, model=lm.model))
-        except Exception as err:  # whatever a service or its client may raise
+        except Exception as err:  # a service or its client may raise anything
             failure = no_answer(err, self._keys)
         else:
             if any(len(key) >= SHORTEST_KEY and key in str(response.text) for key in self._keys):
@@ -95,9 +96,9 @@ class Endpoint:
 
 
 def no_answer(error: Exception, keys: list[str]) -> NoAnswer:
-    """What an error of DSPy's or of a service's means for the next request."""
-    words = without_keys(f"{type(error).__name__}: {error}", keys)
-    reason = shorten(" ".join(words.split()), LONGEST_REASON)
+    """What an error of DSPy or of a service means for the next request."""
+    message = without_keys(f"{type(error).__name__}: {error}", keys)
+    reason = shorten(" ".join(message.split()), LONGEST_REASON)
     if dspy.is_retryable_lm_error(error):
         return NoAnswer(reason, "again", float(getattr(error, "retry_after", None) or 0.0))
     hopeless = (dspy.LMAuthError, dspy.LMBillingError, dspy.LMConfigurationError, ImportError)
@@ -109,8 +110,8 @@ def find_key(model: str, api_base: str | None, api_key_env: str | None) -> str |
 
     Args:
         model: A model string of DSPy or LiteLLM.
-        api_base: Address of the server. One on this machine gets no key unless `api_key_env` says
-            which, so that a key of a service never leaves for a program that did not ask for it.
+        api_base: Address of the server. One on this machine gets no key unless `api_key_env` names
+            one, so that a program that needs no key never sees one.
         api_key_env: Name of the variable that holds the key; None takes the provider's usual one.
 
     Raises:
@@ -119,13 +120,13 @@ def find_key(model: str, api_base: str | None, api_key_env: str | None) -> str |
     if api_key_env is None and api_base is not None and is_local(api_base):
         return NO_KEY
     names = (api_key_env,) if api_key_env else key_variables(model)
-    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    if names and found is None:
+    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    if names and key is None:
         raise ConfigError(
             f"fast.reflection.model: {model} needs a key, got none. Expected it in the environment "
             f"variable {' or '.join(names)}. Set it, or use model: self, which needs none."
         )
-    return found
+    return key
 
 
 def key_variables(model: str) -> tuple[str, ...]:

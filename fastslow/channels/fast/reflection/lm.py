@@ -1,7 +1,7 @@
-"""The reflection LM: reads how a text fared and writes a better one.
+"""The reflection LM: reads how a prompt performed and writes a better one.
 
 Either a model behind an address or the policy's own base (`self`). DSPy's optimizers see a plain
-`dspy.LM`; asking again, counting, and noticing that the model stays away happen here.
+`dspy.LM`; this module repeats requests, counts them, and notices that the model stays away.
 """
 
 import itertools
@@ -22,11 +22,11 @@ from fastslow.core.seeds import named_random
 from fastslow.policy.policy import Policy
 
 LONGEST_WAIT_S = 60.0
-"""Between two attempts, whatever a service asks for."""
+"""Longest pause between two attempts, even if a service asks for more."""
 
 
 class ReflectionAway(ChannelError):
-    """The reflection LM stays away. The fast phase ends; the texts it has found so far stay."""
+    """The reflection LM stays away. The fast phase ends and keeps the prompts found so far."""
 
 
 class Answers(Protocol):
@@ -73,7 +73,7 @@ class Reflection:
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,
         )
-        """What DSPy's optimizers are handed."""
+        """The LM for DSPy's optimizers."""
         self._endpoint = None if settings.model == SELF else endpoint(settings)
         self._answers: Answers | None = None
         self._preface = ""
@@ -86,8 +86,8 @@ class Reflection:
     def phase(self, policy: Policy, seed: int, preface: str = "") -> Iterator[None]:
         """One fast phase: a fresh account, and a model that was away is tried again.
 
-        Within it an optimizer may end because the model went away. Optimizers make many things of a
-        missing answer, so any error counts as its consequence then, but for other errors of a
+        Within it an optimizer may end because the model went away. Optimizers react to a missing
+        answer in many ways, so any error counts as its consequence then, except other errors of a
         channel: a policy that cannot answer stops the run.
 
         Args:
@@ -96,7 +96,7 @@ class Reflection:
             preface: Put before the system text of every request, e.g. a playbook; may be empty.
 
         Raises:
-            ChannelError: `self` failed for a reason that is not the request's.
+            ChannelError: `self` failed, and not because of the request.
         """
         self._start(policy, seed, preface)
         try:
@@ -117,7 +117,7 @@ class Reflection:
         return self
 
     def complete(self, request: Request) -> Response:
-        """Answer one request of an optimizer's; asks again while that may help.
+        """Answer one request of an optimizer; repeats it while that may help.
 
         Raises:
             ReflectionAway: The model stays away, now or since an earlier request. It does after
@@ -135,7 +135,7 @@ class Reflection:
                 answer = self._answers.complete(request)
             except NoAnswer as err:
                 failure = err
-            except Exception as err:  # ours to know of: an optimizer would swallow it
+            except Exception as err:  # our bug: an optimizer would swallow it
                 self._bug, self.away = self._bug or err, self.away or f"{SELF}: {err}"
                 raise
             else:
@@ -148,8 +148,8 @@ class Reflection:
         raise AssertionError("it ends with an answer or an error")
 
     def figures(self) -> dict[str, float]:
-        """The account by name; what is not known is not in it."""
-        found = {
+        """The account by name, without unknown figures."""
+        figures = {
             "reflection_calls": self.calls,
             "reflection_failures": self.failures,
             "reflection_prompt_tokens": self.prompt_tokens,
@@ -157,7 +157,7 @@ class Reflection:
             "reflection_cost_usd": self.cost_usd,
             "reflection_away": self.away is not None,
         }
-        return {name: float(value) for name, value in found.items() if value is not None}
+        return {name: float(value) for name, value in figures.items() if value is not None}
 
     def _start(self, policy: Policy, seed: int, preface: str) -> None:
         self.calls = self.failures = self.prompt_tokens = self.completion_tokens = 0
@@ -186,12 +186,12 @@ class Reflection:
                 self.away = self.away or f"{self.settings.model}: {failure}{times}"
                 self._is_away.set()
 
-    def _pause(self, attempt: int, asked_s: float) -> float:
-        """Seconds until the next attempt: doubling, between half and all of it, never too long."""
+    def _pause(self, attempt: int, least_s: float) -> float:
+        """Seconds until the next attempt: doubling, times a random factor in [0.5, 1], capped."""
         with self._lock:
             share = 0.5 + 0.5 * self._jitter.random()
         return min(
-            max(self.settings.wait_s * 2.0 ** (attempt - 1) * share, asked_s), LONGEST_WAIT_S
+            max(self.settings.wait_s * 2.0 ** (attempt - 1) * share, least_s), LONGEST_WAIT_S
         )
 
 
@@ -206,5 +206,5 @@ def endpoint(settings: ReflectionSettings) -> Endpoint:
 
 
 def _sum(total: Any, more: Any) -> Any:
-    """Their sum; None as soon as one is not known."""
+    """Their sum; None when either is unknown."""
     return None if total is None or more is None else total + more

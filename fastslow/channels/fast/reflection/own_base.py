@@ -16,7 +16,7 @@ from fastslow.policy.policy import Policy
 class OwnBase:
     """The policy's base as a language model: the adapter is off while it answers.
 
-    Its draws are no rollouts of a task: the engine does not count them, `Reflection` does.
+    Its draws are not rollouts of a task: the engine does not count them, `Reflection` does.
 
     Args:
         policy: Whose base.
@@ -42,7 +42,7 @@ class OwnBase:
         limit = request.config.max_tokens
         assert limit is not None, "the reflection LM always states one"
         sampling = Sampling(limit, request.config.temperature or 0.0)
-        window = getattr(self._policy.model.config, "max_position_embeddings", None)
+        window = self._policy.context_length
         if window is not None and len(ids) + limit > window:
             raise NoAnswer(
                 f"{len(ids)} tokens of request and {limit} of answer do not fit into the model's "
@@ -51,15 +51,15 @@ class OwnBase:
             )
         draws = derive_seed(self._seed, "reflection", digest, number)
         try:
-            [drawn] = self._policy.engine.sample([ids], sampling, [draws], adapter=False)
+            [completion] = self._policy.sampler.sample([ids], sampling, [draws], adapter=False)
         except (RuntimeError, MemoryError) as err:  # too long for the memory, for example
             raise no_answer(err, []) from err
         response = Response(
             id=None,
             model=request.model,
-            message=Message.assistant(drawn.text or " "),  # DSPy refuses an empty one
-            finish_reason="stop" if drawn.finish == "stop" else "length",
-            usage=Usage(input_tokens=len(ids), output_tokens=len(drawn.token_ids)),
+            message=Message.assistant(completion.text or " "),  # DSPy refuses an empty one
+            finish_reason="stop" if completion.finish == "stop" else "length",
+            usage=Usage(input_tokens=len(ids), output_tokens=len(completion.token_ids)),
         )
         return Answer(response, None)
 

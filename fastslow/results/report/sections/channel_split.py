@@ -1,75 +1,136 @@
-"""The channel split of every task a run trained on, from the cells under each text.
+"""The channel split of every task a run trained on, from the cells under each prompt.
 
-Which cell is which: `measure/scores/channel_split.py`. Called by `results/report/data.py` alone.
+Which cell is which: `measure/scores/channel_split.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.channel_split import SPLITS, CellName, channel_split, split_difference
 from fastslow.measure.stats.intervals import PairedDifference
+from fastslow.records.events import ReoptimizedEvent
+from fastslow.results.render import drawing
+from fastslow.results.render.encoding import with_limits
+from fastslow.results.render.layout import Table, Text, difference, metric_text
 from fastslow.results.report.cells import CellTable, ExampleScores
+from fastslow.results.report.section import Records, Section
 
 GAINS = ("gain_slow", "gain_fast", "gain_joint", "synergy")
 """Figures of learning; the others are of what came after."""
+DRAWN = (
+    ("gain_slow", "gained by weights", drawing.ACCENT, "s"),
+    ("gain_fast", "gained by prompt", drawing.ACCENT, "o"),
+    ("synergy", "synergy", drawing.MUTED, "D"),
+    ("wf", "lost by weights", drawing.LOSS, "s"),
+    ("pf", "lost by prompt", drawing.LOSS, "o"),
+)
+"""Figures that are drawn, each with its words, colour and marker."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSplit:
-    """What weights and text brought to one task, and what each of them lost."""
+    """Gains of one task by weights and prompt, and the losses of each."""
 
     task: str
     same_text: bool
-    """Whether the task is deployed with the text it was learned with."""
+    """Whether the task is deployed with the prompt it was learned with."""
     budget: int | None
-    """Rollouts with which its text was evolved again; None where that was not done."""
+    """Rollouts with which its prompt was evolved again; None where that was not done."""
     figures: Mapping[str, Metric]
     differences: Mapping[str, PairedDifference]
     """Interval of each figure that has a value."""
 
-    def to_json(self) -> dict[str, Json]:
-        """Plain data, as docs/report-schema.md describes it."""
-        return {
-            "same_text": self.same_text,
-            "budget": self.budget,
-            "figures": {name: self._figure(metric) for name, metric in self.figures.items()},
-        }
 
-    def _figure(self, metric: Metric) -> dict[str, Json]:
-        found = self.differences.get(metric.name)
-        return {
-            "value": metric.value,
-            "reason": metric.reason,
-            "formula": metric.formula,
-            "low": found.low if found else None,
-            "high": found.high if found else None,
-            "n": found.n if found else 0,
-        }
+class ChannelSplit(Section):
+    """One split per trained task, in the order of the matrix; held-out ones have none."""
+
+    chapter = "forgetting"
+    drawing_name = "split"
+
+    def __init__(self, records: Records) -> None:
+        table = records.table
+        budgets = {e.task: e.rollouts for e in records.events_of(ReoptimizedEvent)}
+        self.splits = [
+            _split(table, task, learned, budgets.get(task))
+            for task in records.card.tasks
+            if (learned := table.learned_row(task)) is not None
+        ]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"channel_split": {split.task: _split_json(split) for split in self.splits}}
+
+    def tables(self) -> Iterator[Table]:
+        rows = []
+        for name, split in SPLITS.items() if self.splits else ():
+            figures = [_cell(split, name) for split in self.splits]
+            rows.append((Text(name, is_code=True), *figures, Text(split.formula, is_code=True)))
+        yield Table(
+            "Channel split",
+            ("figure", *(split.task for split in self.splits), "formula"),
+            tuple(rows),
+            "a(w,p): score with the weights after stage w under prompt p; p_j the prompt the task "
+            "was learned with, p_T the deployed one, p* one evolved again. Gains and losses of "
+            "weights and prompt, in score units, 95 % intervals over examples; of losses, positive "
+            "= lost.",
+        )
+
+    def draw(self) -> drawing.Drawing | None:
+        rows = [
+            (split.task, words, value, split.differences.get(name), colour, marker)
+            for split in self.splits[: drawing.MAX_TASKS]
+            for name, words, colour, marker in DRAWN
+            if (value := split.figures[name].value) is not None
+        ]
+        if not rows:
+            return None
+
+        def paint(figure: drawing.Figure) -> None:
+            axes, ticks, y = figure.add_subplot(), list[float](), -1.0
+            place = axes.get_yaxis_transform()
+            for task, lines in groupby(rows, key=lambda row: row[0]):
+                name = drawing.label(task)
+                axes.text(0, y + 1.05, name, weight="bold", va="center", transform=place)
+                y += 0.9
+                for _, _, value, change, colour, marker in lines:
+                    y += 1
+                    drawing.interval_line(axes, y, change, colour)
+                    axes.plot(value, y, marker, color=colour)
+                    ticks.append(y)
+            axes.axvline(0, color=drawing.MUTED, lw=0.8)
+            names = [row[1] for row in rows]
+            drawing.named_rows(axes, ticks, names, "score, with 95 % interval")
+            axes.set_ylim(y + 0.7, -0.7)
+
+        return drawing.draw(
+            self.drawing_name,
+            "What weights and prompt brought, and lost",
+            "Gains when the task was learned, against the untouched base under the seed prompt; "
+            "losses since then. The table has the formulas. A figure that is not there is not "
+            "defined or not measured; the table says why.",
+            paint,
+            height=0.8 + 0.2 * len(rows) + 0.2 * len({row[0] for row in rows}),
+        )
 
 
-def channel_splits(
-    table: CellTable, tasks: Sequence[str], budgets: Mapping[str, int]
-) -> tuple[TaskSplit, ...]:
-    """One split per trained task, in the order of the matrix.
+def _split_json(split: TaskSplit) -> dict[str, Json]:
+    figures: dict[str, Json] = {}
+    for name, metric in split.figures.items():
+        change = split.differences.get(name)
+        figures[name] = {**with_limits(metric, change), "n": change.n if change else 0}
+    return {"same_text": split.same_text, "budget": split.budget, "figures": figures}
 
-    Args:
-        table: The cells.
-        tasks: Columns of the matrix; held-out ones have no split.
-        budgets: Rollouts with which a task's text was evolved again, by task.
-    """
-    made = []
-    for task in tasks:
-        learned = table.learned_row(task)
-        if learned is not None:
-            made.append(_split(table, task, learned, budgets.get(task)))
-    return tuple(made)
+
+def _cell(split: TaskSplit, name: str) -> Text:
+    change = split.differences.get(name)
+    return Text(difference(change)) if change else metric_text(split.figures[name])
 
 
 def _split(table: CellTable, task: str, learned: int, budget: int | None) -> TaskSplit:
     last = len(table.stages)
     same_text = table.text(learned, task) == table.text(last, task)
-    found: dict[CellName, ExampleScores] = {
+    scores: dict[CellName, ExampleScores] = {
         "base_seed": table.scores(0, task, "seed"),
         "base_own": table.scores(0, task, "own"),
         "learned_seed": table.scores(learned, task, "seed"),
@@ -78,8 +139,8 @@ def _split(table: CellTable, task: str, learned: int, budget: int | None) -> Tas
         "final_live": table.deployed(last, task),
         "final_reopt": table.scores(last, task, "reopt"),
     }
-    cells = {name: scores for name, scores in found.items() if scores}
-    means = {name: sum(scores.values()) / len(scores) for name, scores in cells.items()}
+    cells = {name: by_example for name, by_example in scores.items() if by_example}
+    means = {name: sum(cell.values()) / len(cell) for name, cell in cells.items()}
     figures = channel_split(means, same_text=same_text, budget=budget)
     if learned == last:
         reason = "learned in the last stage: nothing came after"
@@ -88,20 +149,21 @@ def _split(table: CellTable, task: str, learned: int, budget: int | None) -> Tas
             for name, figure in figures.items()
             if name not in GAINS
         }
-    whole = set.union(set(), *(scores.keys() for scores in cells.values()))
+    examples = set.union(set(), *(cell.keys() for cell in cells.values()))
     columns = {
-        name: [scores[example] for example in sorted(whole)]
-        for name, scores in cells.items()
-        if scores.keys() == whole
+        name: [cell[example] for example in sorted(examples)]
+        for name, cell in cells.items()
+        if cell.keys() == examples
     }
-    differences = {}
-    for name, figure in figures.items():
-        if figure.value is not None and _has(columns, name, same_text):
-            differences[name] = split_difference(name, columns, same_text=same_text)
+    differences = {
+        name: split_difference(name, columns, same_text=same_text)
+        for name, figure in figures.items()
+        if figure.value is not None and _has_columns(columns, name, same_text)
+    }
     return TaskSplit(task, same_text, budget, figures, differences)
 
 
-def _has(columns: Mapping[CellName, Sequence[float]], name: str, same_text: bool) -> bool:
+def _has_columns(columns: Mapping[CellName, Sequence[float]], name: str, same_text: bool) -> bool:
     """Whether every cell that a figure needs was scored on all examples."""
     twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
     return all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)

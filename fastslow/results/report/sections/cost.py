@@ -1,94 +1,275 @@
-"""What a run cost, as tables: by stage, by channel and part, and of the reflection LM."""
+"""What a run cost: rollouts and seconds by channel and part, by stage, and the reflection LM's."""
 
-from fastslow.results.render.layout import Table, Text, shown
-from fastslow.results.report.data import Report
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from fastslow.core.types import Metric
+from fastslow.measure.scores.all_metrics import final_metrics
+from fastslow.records.events import CycleEvent, EvaluationEvent, RemedyEvent, RunEvent, TextEvent
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.report.section import Records, Section, stage_label
+from fastslow.results.report.sections.plasticity import Plasticity
+
+CHANNELS = ("fast", "slow")
+STAGE_METRICS = ("average_accuracy", "bwt_gem", "forgetting_chaudhry")
+"""Metrics of each stage that have a column; report.json has all."""
+REFLECTION = "fast/reflection_"
+"""How metrics of the reflection LM begin."""
+COLOURS = {"fast": drawing.ACCENT, "slow": drawing.INK, "evaluation": drawing.MUTED}
+ChannelEvent: TypeAlias = CycleEvent | TextEvent | RemedyEvent
+"""Events whose rollouts and seconds are a channel's."""
+N = TypeVar("N", int, float)
 
 
-def stage_table(report: Report) -> Table:
-    """What each stage drew and took, and how the metrics stood after it."""
-    rows = []
-    for index, stage in enumerate(report.stages, start=1):
-        values = [
-            stage.metrics[name].value
-            for name in ("average_accuracy", "bwt_gem", "forgetting_chaudhry")
-        ]
-        rows.append(
-            (
-                Text(f"{index} {stage.task}"),
-                Text(str(stage.cycles)),
-                Text(str(stage.rollouts["fast"])),
-                Text(str(stage.rollouts["slow"])),
-                Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
-                *(Text(shown(value)) for value in values),
-            )
+def _channel_events(records: Records) -> list[ChannelEvent]:
+    return [event for event in records.events if isinstance(event, ChannelEvent)]
+
+
+def _rollouts(events: Iterable[ChannelEvent]) -> dict[str, int]:
+    return _by_channel(((event, event.rollouts) for event in events), 0)
+
+
+def _seconds(events: Iterable[ChannelEvent]) -> dict[str, float]:
+    return _by_channel(((event, event.seconds) for event in events), 0.0)
+
+
+def _by_channel(
+    amounts: Iterable[tuple[ChannelEvent, Mapping[str, N] | N]], zero: N
+) -> dict[str, N]:
+    """Sums by channel; choosing a prompt is the fast channel's, a remedy the slow one's."""
+    total = dict.fromkeys(CHANNELS, zero)
+    for event, amount in amounts:
+        payer = "fast" if isinstance(event, TextEvent) else "slow"
+        by_channel = amount if isinstance(amount, Mapping) else {payer: amount}
+        for channel, value in by_channel.items():
+            total[channel] = total.get(channel, zero) + value
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationCost:
+    """What one part of the evaluation cost over the run."""
+
+    rollouts: int
+    """Completions sampled, from the tuned policy and from the base."""
+    seconds: float
+    reused: int
+    """Score rows that repeat earlier ones, for which nothing was sampled."""
+
+
+class Cost(Section):
+    """Rollouts and seconds of the whole run, over all resumes."""
+
+    chapter = "cost"
+    drawing_name = "cost"
+
+    def __init__(self, records: Records) -> None:
+        events, ends = _channel_events(records), records.events_of(RunEvent)
+        self.evaluations = _evaluations(records.events_of(EvaluationEvent))
+        """By part of the evaluation, in the order in which the parts first came."""
+        probes = records.section(Plasticity)
+        if probes.has_curves:
+            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds, 0)
+        costs = self.evaluations.values()
+        self.rollouts = _rollouts(events) | {"evaluation": sum(c.rollouts for c in costs)}
+        """By `fast`, `slow` and `evaluation`, as `seconds_by`."""
+        self.seconds_by = _seconds(events) | {"evaluation": float(sum(c.seconds for c in costs))}
+        self.seconds = max([sum(self.seconds_by.values()), *(end.seconds for end in ends)])
+        """Wall time of the whole run."""
+        self.saving_seconds = next((end.saving_seconds for end in reversed(ends)), None)
+        """Part of it that went into resume points; None where it was not measured."""
+
+    def to_json(self) -> Mapping[str, object]:
+        share = self.seconds_by["evaluation"] / self.seconds if self.seconds else None
+        return {
+            "rollouts": self.rollouts,
+            "seconds": self.seconds,
+            "saving_seconds": self.saving_seconds,
+            "seconds_by": self.seconds_by,
+            "evaluation": {"frac": share, "parts": self.evaluations},
+        }
+
+    def tables(self) -> Iterator[Table]:
+        reused = sum(cost.reused for cost in self.evaluations.values())
+        trained = sum(self.rollouts[name] for name in CHANNELS)
+        seconds = sum(self.seconds_by[name] for name in CHANNELS)
+        rows = [(name, self.rollouts[name], 0, self.seconds_by[name]) for name in CHANNELS]
+        rows.append(("fast + slow", trained, 0, seconds))
+        evaluation = (self.rollouts["evaluation"], reused, self.seconds_by["evaluation"])
+        rows.append(("evaluation", *evaluation))
+        if len(self.evaluations) > 1:
+            for name, cost in self.evaluations.items():
+                rows.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
+        if self.saving_seconds is not None:
+            rows.append(("resume points", 0, 0, self.saving_seconds))
+        yield Table(
+            "Cost",
+            ("spent on", "rollouts", "reused", "seconds", "share of the run"),
+            tuple(self._row(*row) for row in rows),
+            f"The whole run took {self.seconds / 60:.1f} minutes. Reused: scores of weights and "
+            "prompts that had been scored before; nothing was drawn for them.",
         )
-    return Table(
-        "Stages",
-        (
-            "stage",
-            "cycles",
-            "fast rollouts",
-            "slow rollouts",
-            "minutes",
-            "average accuracy",
-            "bwt_gem",
-            "forgetting chaudhry",
-        ),
-        tuple(rows),
-        "Metrics as they stood after the stage; - is undefined.",
+
+    def _row(self, name: str, rollouts: int, reused: int, seconds: float) -> tuple[Text, ...]:
+        return (
+            Text(name),
+            Text(str(rollouts)),
+            Text(str(reused) if reused else "-"),
+            Text(f"{seconds:.1f}"),
+            Text(f"{seconds / self.seconds:.2f}" if self.seconds else "-"),
+        )
+
+    def draw(self) -> drawing.Drawing | None:
+        amounts = (self.rollouts, self.seconds_by)
+        if not all(any(amount[name] for name in COLOURS) for amount in amounts):
+            return None
+        return drawing.draw(
+            self.drawing_name,
+            "Where rollouts and seconds went",
+            "Shares of all completions sampled and of the measured wall time, by channel and "
+            "evaluation.",
+            self._paint,
+            height=1.7,
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, paper = figure.add_subplot(), drawing.PAPER
+        names = []
+        for y, unit in enumerate(("rollouts", "seconds")):
+            values = self.seconds_by if y else self.rollouts
+            start, total = 0.0, sum(values[name] for name in COLOURS)
+            names.append(f"{unit}\n{total:,.0f}")
+            for name, colour in COLOURS.items():
+                share, legend = values[name] / total, None if y else name
+                axes.barh(
+                    y, share, 0.5, start, color=colour, label=legend, edgecolor=paper, linewidth=1.2
+                )
+                if share > 0.12:
+                    x, text = start + share / 2, f"{values[name]:,.0f}"
+                    axes.text(x, y, text, ha="center", va="center", color=paper)
+                start += share
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(1.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        drawing.legend(axes)
+
+
+def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
+    """Cost by part, in the order in which the parts first came."""
+    costs: dict[str, EvaluationCost] = {}
+    for event in events:
+        total = costs.get(event.part, EvaluationCost(0, 0.0, 0))
+        costs[event.part] = EvaluationCost(
+            total.rollouts + event.rollouts,
+            total.seconds + event.seconds,
+            total.reused + event.reused,
+        )
+    return costs
+
+
+@dataclass(frozen=True, slots=True)
+class StageSummary:
+    """What one stage cost, and the metrics as they stood after it."""
+
+    task: str
+    cycles: int
+    """Cycles done."""
+    rollouts: Mapping[str, int]
+    """By channel."""
+    seconds: Mapping[str, float]
+    """By channel."""
+    metrics: Mapping[str, Metric]
+
+
+class Stages(Section):
+    """Every stage, in order."""
+
+    chapter = "curves"
+
+    def __init__(self, records: Records) -> None:
+        self.stages = [_stage(records, index) for index in range(len(records.card.stages))]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"stages": self.stages}
+
+    def tables(self) -> Iterator[Table]:
+        header = ("stage", "cycles", "fast rollouts", "slow rollouts", "minutes")
+        yield Table(
+            "Stages",
+            (*header, "average accuracy", "bwt_gem", "forgetting chaudhry"),
+            tuple(_stage_row(index, stage) for index, stage in enumerate(self.stages)),
+            "Metrics as they stood after the stage; - is undefined.",
+        )
+
+
+def _stage(records: Records, index: int) -> StageSummary:
+    events = [event for event in _channel_events(records) if event.stage == index]
+    return StageSummary(
+        task=records.card.stages[index],
+        cycles=len({event.cycle for event in events if isinstance(event, CycleEvent)}),
+        rollouts=_rollouts(events),
+        seconds=_seconds(events),
+        metrics=final_metrics(records.matrix.upto(index + 1), noise_floor=records.noise_floor),
     )
 
 
-def cost_table(report: Report) -> Table:
-    """Rollouts and seconds by what they were spent on."""
-    channels = ("fast", "slow")
-    trained = sum(report.rollouts[name] for name in channels)
-    seconds = sum(report.seconds_by[name] for name in channels)
-    reused = sum(cost.reused for cost in report.evaluations.values())
-    rows = [(name, report.rollouts[name], 0, report.seconds_by[name]) for name in channels]
-    rows.append(("fast + slow", trained, 0, seconds))
-    evaluation = (report.rollouts["evaluation"], reused, report.seconds_by["evaluation"])
-    rows.append(("evaluation", *evaluation))
-    parts = report.evaluations.items() if len(report.evaluations) > 1 else ()
-    rows += [(f"evaluation: {n}", c.rollouts, c.reused, c.seconds) for n, c in parts]
-    if report.saving_seconds is not None:
-        rows.append(("resume points", 0, 0, report.saving_seconds))
-    whole = report.seconds
-    return Table(
-        "Cost",
-        ("spent on", "rollouts", "reused", "seconds", "share of the run"),
-        tuple(
-            (
-                Text(name),
-                Text(str(count)),
-                Text(str(again) if again else "-"),
-                Text(f"{time:.1f}"),
-                Text(f"{time / whole:.2f}" if whole else "-"),
-            )
-            for name, count, again, time in rows
-        ),
-        f"The whole run took {whole / 60:.1f} minutes. Reused: scores of weights and texts that "
-        "had been scored before; nothing was drawn for them.",
+def _stage_row(index: int, stage: StageSummary) -> tuple[Text, ...]:
+    return (
+        Text(stage_label(index, stage.task)),
+        Text(str(stage.cycles)),
+        Text(str(stage.rollouts["fast"])),
+        Text(str(stage.rollouts["slow"])),
+        Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
+        *(Text(score_or_dash(stage.metrics[name].value)) for name in STAGE_METRICS),
     )
 
 
-def reflection_table(report: Report) -> Table:
-    """What the reflection LM was asked; no rows where there was none."""
-    account = report.reflection
-    whole: list[int | None] = []
-    if account:
-        whole = [account.calls, account.failures, account.prompt_tokens, account.completion_tokens]
-    return Table(
-        "Reflection LM",
-        ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
-        ()
-        if account is None
-        else (
-            (
-                *(Text("-" if count is None else str(count)) for count in whole),
-                Text("-" if account.cost_usd is None else f"{account.cost_usd:.4f}"),
-            ),
-        ),
-        "What the reflection LM was asked by the fast channel; none of it is a rollout of a task. "
-        "Dollars by list prices; - is not known.",
-    )
+class Reflection(Section):
+    """What the reflection LM was asked and cost over all fast phases; no rollout of a task."""
+
+    chapter = "cost"
+
+    def __init__(self, records: Records) -> None:
+        metrics = [event.metrics for event in records.events_of(CycleEvent)]
+        phases = [values for values in metrics if f"{REFLECTION}calls" in values]
+        names = ("calls", "failures", "away", "prompt_tokens", "completion_tokens")
+        totals = {name: _total(phases, name) for name in (*names, "cost_usd")}
+        for name in ("calls", "failures", "away"):
+            totals[name] = totals[name] or 0
+        counts = {n: v if v is None or n == "cost_usd" else int(v) for n, v in totals.items()}
+        self.account = counts | {"phases": len(phases)} if phases else None
+        """By name; None where a service did not say. None at all without a reflection LM."""
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"reflection": self.account}
+
+    def tables(self) -> Iterator[Table]:
+        if self.account is None:
+            return
+        names = ("calls", "failures", "prompt_tokens", "completion_tokens")
+        counts = [self.account[name] for name in names]
+        dollars = self.account["cost_usd"]
+        row = (
+            *(Text("-" if count is None else str(count)) for count in counts),
+            Text("-" if dollars is None else f"{dollars:.4f}"),
+        )
+        yield Table(
+            "Reflection LM",
+            ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
+            (row,),
+            "What the reflection LM was asked by the fast channel; none of it is a rollout of a "
+            "task. Dollars by list prices; - is not known.",
+        )
+
+
+def _total(phases: Sequence[Mapping[str, float | None]], name: str) -> float | None:
+    """The sum over all phases; None where one is not known."""
+    values = [metrics.get(REFLECTION + name) for metrics in phases]
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if len(numbers) == len(values) else None

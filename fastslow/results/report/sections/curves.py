@@ -1,15 +1,19 @@
-"""Learning curves within stages, from the scores recorded after their cycles."""
+"""Learning curves within stages, and the scores that the channels themselves saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fastslow.core.seeds import named_random
-from fastslow.core.types import Json, Metric
+from fastslow.core.types import Metric
 from fastslow.measure.scores.accuracy import lca
 from fastslow.measure.scores.curves import LearningCurve, count_to_threshold, fit_sigmoid
 from fastslow.measure.stats.bootstrap import Estimate
-from fastslow.records.events import CycleEvent, ScoreRow
-from fastslow.results.report.cells import CellTable, ExampleScores
+from fastslow.records.events import CycleEvent
+from fastslow.results.render import drawing
+from fastslow.results.render.encoding import with_limits
+from fastslow.results.render.layout import Table, Text, brackets, metric_text
+from fastslow.results.report.cells import ExampleScores
+from fastslow.results.report.section import Records, Section, stage_label
 
 THRESHOLD = 0.5
 """Score whose first count is reported. Source: ours."""
@@ -29,46 +33,30 @@ class StageCurve:
     """First count at which the mean score is at `THRESHOLD`."""
     sigmoid: Mapping[str, Estimate]
 
-    def to_json(self) -> dict[str, Json]:
-        """Plain data, as docs/report-schema.md describes it."""
-        curve, reached = self.curve, self.to_threshold
-        return {
-            "stage": self.stage,
-            "task": self.task,
-            "reason": self.reason,
-            "unit": curve.unit if curve else None,
-            "at": list(curve.at) if curve else [],
-            "scores": curve.means() if curve else [],
-            "n": curve.num_examples if curve else 0,
-            "threshold": _metric(reached) if reached else None,
-            "sigmoid": {name: _estimate(found) for name, found in self.sigmoid.items()},
-        }
 
+class Curves(Section):
+    """One curve per stage: the row before it, a point after each cycle, the row after it."""
 
-def stage_curves(
-    table: CellTable,
-    rows: Sequence[ScoreRow],
-    cycles: Sequence[CycleEvent],
-    stages: Sequence[str],
-    steps_per_cycle: int,
-) -> tuple[StageCurve, ...]:
-    """One curve per stage: the row before it, a point after each cycle, the row after it.
+    chapter = "curves"
 
-    Args:
-        table: Cells of the matrix.
-        rows: Every score row; those within a stage are the points.
-        cycles: What cycles drew.
-        stages: The task each stage trains on.
-        steps_per_cycle: Unit of the curve where a stage draws no rollouts.
-    """
-    points: dict[tuple[int, int], dict[str, float]] = {}
-    for row in rows:
-        if row.cycle is not None and row.sample.task == stages[row.row - 1]:
-            points.setdefault((row.row, row.cycle), {})[row.sample.example] = row.sample.score
-    return tuple(
-        _curve(table, index, task, points, [c for c in cycles if c.stage == index], steps_per_cycle)
-        for index, task in enumerate(stages)
-    )
+    def __init__(self, records: Records) -> None:
+        stages, points = records.card.stages, dict[tuple[int, int], dict[str, float]]()
+        for row in records.scores:
+            if row.cycle is not None and row.sample.task == stages[row.row - 1]:
+                points.setdefault((row.row, row.cycle), {})[row.sample.example] = row.sample.score
+        self.curves = [_curve(records, index, points) for index in range(len(stages))]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"curves": [_curve_json(stage) for stage in self.curves]}
+
+    def tables(self) -> Iterator[Table]:
+        yield Table(
+            "Learning curves",
+            ("stage", "points", "n", "score 0.5 reached at", "asymptote of a sigmoid"),
+            tuple(_row(stage) for stage in self.curves),
+            "Points: rollouts (or optimizer steps) drawn for training in the stage until then, and "
+            "the mean test score, within a stage under the best prompt so far.",
+        )
 
 
 def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> Metric:
@@ -82,15 +70,15 @@ def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> M
         steps_per_cycle: Updates between two points.
     """
     points = {
-        f"{curve.stage + 1} {curve.task}": curve.curve.means() if curve.curve else []
-        for curve in curves
+        stage_label(stage.stage, stage.task): stage.curve.means() if stage.curve else []
+        for stage in curves
     }
     updates = min((len(scores) - 1 for scores in points.values()), default=0)
-    found = lca(points, max(0, updates))
+    area = lca(points, max(0, updates))
     if steps_per_cycle == 1:
-        return found
+        return area
     return replace(
-        found,
+        area,
         value=None,
         reason=f"not measured: scored after every {steps_per_cycle} updates, needs a score after "
         "each (cycle.optimizer_steps = 1)",
@@ -98,50 +86,132 @@ def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> M
 
 
 def _curve(
-    table: CellTable,
-    stage: int,
-    task: str,
-    points: Mapping[tuple[int, int], ExampleScores],
-    cycles: Sequence[CycleEvent],
-    steps_per_cycle: int,
+    records: Records, stage: int, points: Mapping[tuple[int, int], ExampleScores]
 ) -> StageCurve:
-    done = sorted({event.cycle for event in cycles})
-    drawn = {
-        cycle: sum(sum(e.rollouts.values()) for e in cycles if e.cycle <= cycle) for cycle in done
-    }
-    scored = {0: table.deployed(stage, task)}
-    grows = bool(done) and list(drawn.values()) == sorted({*drawn.values()} - {0})
-    for cycle in done:
-        count = drawn[cycle] if grows else (cycle + 1) * steps_per_cycle
-        scores = points.get((stage + 1, cycle))
-        scored[count] = scores or (table.deployed(stage + 1, task) if cycle == done[-1] else {})
-    known = {count: scores for count, scores in scored.items() if scores}
-    shared = set.intersection(*(set(scores) for scores in known.values())) if known else set()
-    if len(known) < 2 or not shared:
+    """The curve of a stage, on the examples that all its points share."""
+    table, task = records.table, records.card.stages[stage]
+    events = [event for event in records.events_of(CycleEvent) if event.stage == stage]
+    cycles = sorted({event.cycle for event in events})
+    rollouts = {c: sum(sum(e.rollouts.values()) for e in events if e.cycle <= c) for c in cycles}
+    grows = bool(cycles) and list(rollouts.values()) == sorted({*rollouts.values()} - {0})
+    scores = {0: table.deployed(stage, task)}
+    for cycle in cycles:
+        count = rollouts[cycle] if grows else (cycle + 1) * records.steps_per_cycle
+        end = table.deployed(stage + 1, task) if cycle == cycles[-1] else {}
+        scores[count] = points.get((stage + 1, cycle)) or end
+    scores = {count: by_example for count, by_example in scores.items() if by_example}
+    shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
+    if len(scores) < 2 or not shared:
         reason = "not measured: needs the rows before and after the stage, on shared examples"
         return StageCurve(stage, task, None, reason, None, {})
     curve = LearningCurve(
         "rollouts" if grows else "steps",
-        tuple(known),
-        tuple(tuple(scores[example] for example in sorted(shared)) for scores in known.values()),
+        tuple(scores),
+        tuple(tuple(by_example[name] for name in shared) for by_example in scores.values()),
     )
-    return StageCurve(
-        stage,
-        task,
-        curve,
-        None,
-        count_to_threshold(curve, THRESHOLD),
-        fit_sigmoid(curve, named_random(0, "report", "curve", stage)),
-    )
+    generator = named_random(0, "report", "curve", stage)
+    reached, sigmoid = count_to_threshold(curve, THRESHOLD), fit_sigmoid(curve, generator)
+    return StageCurve(stage, task, curve, None, reached, sigmoid)
 
 
-def _metric(metric: Metric) -> dict[str, Json]:
-    return {"value": metric.value, "reason": metric.reason, "formula": metric.formula}
-
-
-def _estimate(found: Estimate) -> dict[str, Json]:
-    interval = found.interval
-    return _metric(found.metric) | {
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
+def _curve_json(stage: StageCurve) -> dict[str, object]:
+    curve = stage.curve
+    return {
+        "stage": stage.stage,
+        "task": stage.task,
+        "reason": stage.reason,
+        "unit": curve.unit if curve else None,
+        "at": curve.counts if curve else [],
+        "scores": curve.means() if curve else [],
+        "n": curve.num_examples if curve else 0,
+        "threshold": stage.to_threshold,
+        "sigmoid": {name: with_limits(e.metric, e.interval) for name, e in stage.sigmoid.items()},
     }
+
+
+def _row(stage: StageCurve) -> tuple[Text, ...]:
+    name, curve = Text(stage_label(stage.stage, stage.task)), stage.curve
+    if curve is None or stage.to_threshold is None:
+        return (name, Text(stage.reason or "", "dim"), Text("-"), Text("-"), Text("-"))
+    points = zip(curve.counts, curve.means(), strict=True)
+    asymptote = stage.sigmoid["sigmoid_asymptote"]
+    asymptote_text = metric_text(asymptote.metric)
+    if asymptote.interval is not None:
+        asymptote_text = Text(asymptote_text.text + brackets(asymptote.interval))
+    return (
+        name,
+        Text(f"{', '.join(f'{n}: {mean:.2f}' for n, mean in points)} ({curve.unit})"),
+        Text(str(curve.num_examples)),
+        metric_text(stage.to_threshold, 0),
+        asymptote_text,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePoint:
+    """What the channels saw in one cycle, on training problems."""
+
+    stage: int
+    """Index of the stage, from 0."""
+    cycle: int
+    """Index of the cycle within the stage, from 0."""
+    best_text: float | None
+    """Mean score of the best prompt on the anchor set (`fast/best_score`)."""
+    reward: float | None
+    """Mean reward of the rollouts (`slow/reward`)."""
+
+
+class Cycles(Section):
+    """One point per cycle; channels report in one event or in one each."""
+
+    chapter = "curves"
+    drawing_name = "cycles"
+
+    def __init__(self, records: Records) -> None:
+        self.stages = records.card.stages
+        metrics: dict[tuple[int, int], dict[str, float | None]] = {}
+        for event in records.events_of(CycleEvent):
+            metrics.setdefault((event.stage, event.cycle), {}).update(event.metrics)
+        self.points = [
+            CyclePoint(*place, values.get("fast/best_score"), values.get("slow/reward"))
+            for place, values in sorted(metrics.items())
+        ]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"cycles": self.points}
+
+    def draw(self) -> drawing.Drawing | None:
+        if all(p.best_text is None and p.reward is None for p in self.points):
+            return None
+        return drawing.draw(
+            self.drawing_name,
+            "Curves per cycle",
+            "On training problems, so not comparable with the test scores: the best prompt's mean "
+            "score on each cycle's anchor set, and the mean reward of the rollouts that the "
+            "weights then learned from. Dashed lines are where stages end.",
+            self._paint,
+            height=3.0,
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, stages = figure.add_subplot(), [point.stage for point in self.points]
+        lines = {
+            "prompts: best score on the anchor set": [p.best_text for p in self.points],
+            "weights: mean reward of rollouts": [p.reward for p in self.points],
+        }
+        for number, (name, values) in enumerate(lines.items()):
+            points = [(i + 0.5, value) for i, value in enumerate(values) if value is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, **drawing.series(number))
+        starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
+        ends = [*starts[1:], len(stages)]
+        drawing.stage_ends(axes, (*starts, len(stages)))
+        names = [drawing.label(stage_label(stages[i], self.stages[stages[i]])) for i in starts]
+        if len(names) > drawing.MANY:
+            names = [str(stages[i] + 1) for i in starts]
+        middles = [(a + b) / 2 for a, b in zip(starts, ends, strict=True)]
+        axes.set_xticks(middles, names, fontsize=7.5)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel("stage, one point per cycle")
+        drawing.score_axis(axes, "score or reward")
+        drawing.legend(axes, 1)

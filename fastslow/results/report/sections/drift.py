@@ -1,18 +1,24 @@
-"""Tables of how far the weights moved from the base, and whether that goes with forgetting."""
+"""How far the weights moved from the base, and whether that goes with forgetting."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
+from fastslow.core.types import Metric
+from fastslow.measure.model.divergences import forgetting_on_kl
+from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.records.events import NEUTRAL, DriftEvent
-from fastslow.results.render.layout import Table, Text
-from fastslow.results.report.data import Report
-from fastslow.results.report.sections.forgetting import value_or_reason
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, metric_text
+from fastslow.results.report.section import Records, Section
 
 ENTROPY = "Nats per generated token at temperature 1."
 NOTES = {
     "kl_fst": "KL(tuned || base) in nats per generated token on the task's test inputs, sampled "
-    "from the tuned policy, both given the same text.",
+    "from the tuned policy, both given the same prompt.",
     "kl_razor": "KL(base || tuned) in nats per generated token on the task's test inputs, sampled "
-    "from the base, both given the same text.",
-    "kl_system": "KL(tuned, deployed text || base, seed text), estimator k3 at tokens the former "
-    "draws: what weights and text did together. Not comparable with the exact divergences.",
+    "from the base, both given the same prompt.",
+    "kl_system": "KL(tuned, deployed prompt || base, seed prompt), estimator k3 at tokens the "
+    "former draws: what weights and prompt did together. Not comparable with the exact "
+    "divergences.",
     "entropy": f"Of the tuned policy, at tokens it draws. {ENTROPY}",
     "entropy_base": f"Of the base, at tokens it draws. {ENTROPY}",
     "neutral_ce_delta": "Cross-entropy of fixed prose of no task, adapter on minus off, in nats "
@@ -20,31 +26,128 @@ NOTES = {
 }
 HIDDEN = ("neutral_ce_tuned", "neutral_ce_base")
 """Halves of a difference that has a table; report.json has them."""
-TEXTS = {"with_text": "deployed text", "without_text": "seed text"}
+PROMPTS = {"with_text": "deployed prompt", "without_text": "seed prompt"}
 
 
-def drift_tables(report: Report) -> list[Table]:
-    """One table per divergence and entropy, then the fit of forgetting on KL."""
-    names = [n for n in dict.fromkeys(e.name for e in report.drift) if n not in HIDDEN]
-    return [*(_drift(report, name) for name in names), _fit(report)]
+class Drift(Section):
+    """Divergences, entropies and cross-entropies, and the fit of forgetting on KL."""
 
+    chapter = "drift"
+    drawing_name = "kl"
 
-def _drift(report: Report, name: str) -> Table:
-    events = [event for event in report.drift if event.name == name]
-    values = {(e.row, e.text, e.task): e for e in events}
-    columns = [c for c in (*report.tasks, NEUTRAL) if any(e.task == c for e in events)]
-    lines = dict.fromkeys((event.row, event.text) for event in events)
-    is_alone = columns == [NEUTRAL]
-    rows = [
-        (
-            Text(str(row)),
-            *(() if is_alone else (Text(TEXTS[text]),)),
-            *(_cell(values.get((row, text, column))) for column in columns),
+    def __init__(self, records: Records) -> None:
+        order = {task: position for position, task in enumerate(records.card.tasks)}
+
+        def place(event: DriftEvent) -> tuple[str, int, str, int, str]:
+            return event.name, event.row, event.text, order.get(event.task, len(order)), event.task
+
+        last = {(e.name, e.row, e.task, e.text): e for e in records.events_of(DriftEvent)}
+        self.matrix, self.events = records.matrix, sorted(last.values(), key=place)
+        self.fit = _fit(records.matrix, _values(self.events, "kl_razor"))
+        """Parabola of forgetting on KL over the later stages."""
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"drift": self.events, "kl_fit": self.fit}
+
+    def tables(self) -> Iterator[Table]:
+        for name in dict.fromkeys(event.name for event in self.events):
+            if name not in HIDDEN:
+                yield self._table(name)
+        if self.events:
+            yield self._fit_table()
+
+    def _table(self, name: str) -> Table:
+        events = [event for event in self.events if event.name == name]
+        by_place = {(e.row, e.text, e.task): e for e in events}
+        columns = [c for c in (*self.matrix.tasks, NEUTRAL) if any(e.task == c for e in events)]
+        lines = dict.fromkeys((event.row, event.text) for event in events)
+        has_prompt = columns != [NEUTRAL]
+        rows = [
+            (
+                Text(str(row)),
+                *((Text(PROMPTS[text]),) if has_prompt else ()),
+                *(_cell(by_place.get((row, text, column))) for column in columns),
+            )
+            for row, text in lines
+        ]
+        header = ("after stage", *(("prompt",) if has_prompt else ()), *columns)
+        return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
+
+    def _fit_table(self) -> Table:
+        rows = [
+            (Text(m.name, is_code=True), metric_text(m, 3), Text(m.formula, is_code=True))
+            for m in self.fit.values()
+        ]
+        return Table(
+            "Forgetting on KL",
+            ("figure", "value", "formula"),
+            tuple(rows),
+            "Points: per later stage and earlier task, kl_razor on the stage's own inputs and what "
+            "the earlier task has lost since it was learned. A description of these points, not a "
+            "law.",
         )
-        for row, text in lines
-    ]
-    header = ("after stage", *(() if is_alone else ("text",)), *columns)
-    return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
+
+    def draw(self) -> drawing.Drawing | None:
+        kl, lines = _values(self.events, "kl_fst"), {}
+        for number, task in enumerate(self.matrix.tasks[: drawing.MAX_TASKS]):
+            points = [
+                (value, score, row)
+                for row, scores in enumerate(self.matrix.rows)
+                if (value := kl.get((row, task))) is not None
+                and (score := scores[number]) is not None
+            ]
+            if points:
+                lines[task] = points
+        if not lines:
+            return None
+
+        def paint(figure: drawing.Figure) -> None:
+            axes = figure.add_subplot()
+            for task, points in lines.items():
+                x, y, _ = zip(*points, strict=True)
+                look = drawing.series(self.matrix.tasks.index(task)) | {"lw": 0.9}
+                axes.plot(x, y, label=drawing.label(task), **look)
+                look = {"textcoords": "offset points", "fontsize": 7, "color": drawing.MUTED}
+                for value, score, row in points:
+                    axes.annotate(str(row), (value, score), (4, 3), **look)
+            axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
+            axes.set_xlim(left=min(0.0, *(p[0] for points in lines.values() for p in points)))
+            axes.grid(visible=True, axis="x")
+            drawing.score_axis(axes, "test score")
+            drawing.legend(axes)
+
+        return drawing.draw(
+            self.drawing_name,
+            "KL against score",
+            "Divergence from the base (kl_fst) on each task's test inputs under the deployed "
+            "prompt, and the task's score; the small numbers are the stages. Up and to the left is "
+            "more score for less change.",
+            paint,
+            height=2.7 + 0.18 * ((len(lines) + 2) // 3),
+        )
+
+
+def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:
+    """A divergence under the deployed prompt, by row and task."""
+    return {
+        (e.row, e.task): e.value
+        for e in events
+        if e.name == name and e.text == "with_text" and e.value is not None
+    }
+
+
+def _fit(matrix: ScoreMatrix, razor: Mapping[tuple[int, str], float]) -> dict[str, Metric]:
+    """One point per later stage and earlier task: its loss, at the stage's `kl_razor`."""
+    divergences, losses = [], []
+    for i in range(2, matrix.num_stages + 1):
+        kl = razor.get((i, matrix.stages[i - 1]))
+        for j in range(1, i):
+            column = matrix.tasks.index(matrix.stages[j - 1])
+            learned, now = matrix.rows[j][column], matrix.rows[i][column]
+            if kl is not None and learned is not None and now is not None:
+                divergences.append(kl)
+                losses.append(learned - now)
+    return forgetting_on_kl(divergences, losses)
 
 
 def _cell(event: DriftEvent | None) -> Text:
@@ -54,19 +157,3 @@ def _cell(event: DriftEvent | None) -> Text:
         return Text(event.reason or "not measured", "dim")
     error = f" ({event.se:.4f})" if event.se is not None and event.task == NEUTRAL else ""
     return Text(f"{event.value:.4f}{error}")
-
-
-def _fit(report: Report) -> Table:
-    fit = report.kl_fit
-    return Table(
-        "Forgetting on KL",
-        ("figure", "value", "formula"),
-        tuple(
-            (Text(m.name, is_code=True), value_or_reason(m, 3), Text(m.formula, is_code=True))
-            for m in fit.values()
-        )
-        if report.drift
-        else (),
-        "Points: per later stage and earlier task, kl_razor on the stage's own inputs and what the "
-        "earlier task has lost since it was learned. A description of these points, no law.",
-    )

@@ -1,8 +1,10 @@
-"""What the probes of a run say: their curves, and figures with bootstrap intervals."""
+"""The probes of a run: whether fresh runs from its weights still learn, against the base."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from fastslow.core.decode import shaped
@@ -14,11 +16,16 @@ from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.measure.stats.bootstrap import Estimate
+from fastslow.results.render import drawing
+from fastslow.results.render.encoding import with_limits
 from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.curves import THRESHOLD
 
 RESAMPLES = 400
 """Draws of a bootstrap interval. Source: ours, under a second a probe."""
+MAX_PROBES = 6
+"""Probes drawn; the tables have all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +43,121 @@ class TaskProbe:
     """Completions sampled for it, those from the base too."""
     seconds: float
 
-    def to_json(self) -> dict[str, Json]:
-        """Plain data, as docs/report-schema.md describes it."""
-        return {
-            "task": self.task,
-            "row": self.row,
-            "settings": self.settings,
-            "seeds": len(self.probe.base),
-            "at": list(self.probe.base[0].at),
-            "n": self.probe.base[0].num_examples,
-            "tuned": [curve.means() for curve in self.probe.tuned],
-            "base": [curve.means() for curve in self.probe.base],
-            "figures": {name: self._figure(metric) for name, metric in self.metrics.items()},
-            "rollouts": self.rollouts,
-            "seconds": self.seconds,
-        }
 
-    def _figure(self, metric: Metric) -> dict[str, Json]:
-        found = self.estimates.get(metric.name)
-        interval = found.interval if found else None
-        return {
-            "value": metric.value,
-            "reason": metric.reason,
-            "formula": metric.formula,
-            "low": interval.low if interval else None,
-            "high": interval.high if interval else None,
-        }
+class Plasticity(Section):
+    """Every probe, by task and row, and the cost of all their curves."""
+
+    chapter = "plasticity"
+    drawing_name = "plasticity"
+
+    def __init__(self, records: Records) -> None:
+        curves = _read_curves(records.path)
+        self.has_curves = bool(curves)
+        # each once: probes of several stages share the curve of the base
+        self.rollouts = sum(curve["rollouts"] for curve in curves)
+        self.seconds = float(sum(curve["seconds"] for curve in curves))
+        self.probes = _probes(curves, records.noise_floor or 0.0)
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"probes": [_probe_json(probe) for probe in self.probes]}
+
+    def tables(self) -> Iterator[Table]:
+        yield from map(_table, self.probes)
+
+    def draw(self) -> drawing.Drawing | None:
+        probes = self.probes[:MAX_PROBES]
+        if not probes:
+            return None
+        columns = min(2, len(probes))
+        lines = math.ceil(len(probes) / columns)
+
+        def paint(figure: drawing.Figure) -> None:
+            panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+            for number, (axes, probe) in enumerate(zip(panels.flat, probes, strict=False)):
+                _paint_probe(axes, probe, is_first=number == 0)
+            for axes in panels.flat[len(probes) :]:
+                axes.set_visible(False)
+
+        return drawing.draw(
+            self.drawing_name,
+            "Plasticity: fresh runs on a task of no stage",
+            "Validation score after so many updates, from the weights of a stage and from the "
+            "base, with the same settings, problems and seeds. Thin lines: single seeds. A high "
+            "start without a gain is retention or transfer, not plasticity.",
+            paint,
+            height=0.5 + 2.3 * lines,
+        )
+
+
+def _paint_probe(axes: drawing.Axes, probe: TaskProbe, *, is_first: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    sides: tuple[tuple[str, Sequence[LearningCurve], str, str], ...] = (
+        ("from the stage's weights", probe.probe.tuned, drawing.ACCENT, "o"),
+        ("from the base", probe.probe.base, drawing.MUTED, "s"),
+    )
+    for name, curves, colour, marker in sides:
+        means = [curve.means() for curve in curves]
+        for values in means if len(means) > 1 else ():
+            axes.plot(curves[0].counts, values, color=colour, lw=0.7, alpha=0.5)
+        middle = [fmean(values) for values in zip(*means, strict=True)]
+        legend_name = name if is_first else None
+        axes.plot(curves[0].counts, middle, marker, ls="-", color=colour, label=legend_name)
+    axes.set_title(
+        f"{drawing.label(probe.task)}, after stage {probe.row}", pad=22 if is_first else 6
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("updates")
+    drawing.score_axis(axes, "validation score")
+    if is_first:
+        drawing.legend(axes, 1 if len(probe.task) > 10 else 2)
+
+
+def _probe_json(probe: TaskProbe) -> dict[str, object]:
+    base, figures = probe.probe.base, {}
+    for name, metric in probe.metrics.items():
+        estimate = probe.estimates.get(name)
+        figures[name] = with_limits(metric, estimate.interval if estimate else None)
+    return {
+        "task": probe.task,
+        "row": probe.row,
+        "settings": probe.settings,
+        "seeds": len(base),
+        "at": base[0].counts,
+        "n": base[0].num_examples,
+        "tuned": [curve.means() for curve in probe.probe.tuned],
+        "base": [curve.means() for curve in base],
+        "figures": figures,
+        "rollouts": probe.rollouts,
+        "seconds": probe.seconds,
+    }
+
+
+def _table(probe: TaskProbe) -> Table:
+    rows = []
+    for name, metric in probe.metrics.items():
+        estimate = probe.estimates.get(name)
+        interval = brackets(estimate.interval) if estimate else ""
+        value = Text(metric.reason or "undefined", "dim")
+        if metric.value is not None:
+            value = Text(f"{metric.value:.3f}{interval}")
+        rows.append((Text(name, is_code=True), value, Text(metric.formula, is_code=True)))
+    base, tuned = probe.probe.base, probe.probe.tuned
+    resampled = "examples" if len(base) == 1 else "seeds and examples"
+    return Table(
+        f"Plasticity probe on {probe.task}, weights of row {probe.row}",
+        ("figure", "value", "formula"),
+        tuple(rows),
+        f"Fresh runs ({probe.settings['kind']}, {len(base)} seed(s)) on a task of no stage; "
+        f"validation score of {base[0].num_examples} examples after "
+        f"{', '.join(map(str, base[0].counts))} updates from these weights: {_means(tuned)}; "
+        f"from the base: {_means(base)}. A high start without a gain is retention or transfer, "
+        f"not plasticity. 95 % bootstrap intervals over {resampled}.",
+    )
+
+
+def _means(curves: Sequence[LearningCurve]) -> str:
+    return "; ".join(", ".join(f"{mean:.2f}" for mean in curve.means()) for curve in curves)
 
 
 def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
@@ -75,32 +171,20 @@ def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
         CheckpointError: A curve is damaged.
         EvaluationError: Both sides of a probe cannot be compared.
     """
-    kept: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for path in sorted((run_path / "probe").glob("*/row-*.json")):
-        curve = _read(path)
-        kept.setdefault((curve["task"], curve["row"]), []).append(curve)
-    made = []
-    for (task, row), tuned in sorted(kept.items()):
+    return _probes(_read_curves(run_path), noise_floor)
+
+
+def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskProbe, ...]:
+    by_place: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for curve in curves:
+        by_place.setdefault((curve["task"], curve["row"]), []).append(curve)
+    probes = []
+    for (task, row), tuned in sorted(by_place.items()):
         settings = [(curve["settings"], curve["seed"]) for curve in tuned]
-        base = [c for c in kept.get((task, 0), ()) if (c["settings"], c["seed"]) in settings]
+        base = [c for c in by_place.get((task, 0), ()) if (c["settings"], c["seed"]) in settings]
         if row > 0 and len(base) == len(tuned):
-            made.append(_probe(task, row, tuned, base, noise_floor))
-    return tuple(made)
-
-
-def probe_cost(run_path: Path) -> tuple[int, float] | None:
-    """Completions and seconds of every curve kept, each once; None where there is none.
-
-    Probes of several stages share the curve of the base.
-
-    Raises:
-        CheckpointError: A curve is damaged.
-    """
-    curves = [_read(path) for path in sorted((run_path / "probe").glob("*/row-*.json"))]
-    if not curves:
-        return None
-    seconds = float(sum(curve["seconds"] for curve in curves))
-    return sum(curve["rollouts"] for curve in curves), seconds
+            probes.append(_probe(task, row, tuned, base, noise_floor))
+    return tuple(probes)
 
 
 def _probe(
@@ -110,14 +194,13 @@ def _probe(
     base: Sequence[Mapping[str, Any]],
     floor: float,
 ) -> TaskProbe:
-    probe = Probe(
-        tuple(map(_curve, tuned)), tuple(map(_curve, base)), tuned[0]["settings"]["adapter"]
-    )
+    settings = tuned[0]["settings"]
+    probe = Probe(tuple(map(_curve, tuned)), tuple(map(_curve, base)), settings["adapter"])
     generator = named_random(0, "report", "probe", task, row)
     return TaskProbe(
         task,
         row,
-        tuned[0]["settings"],
+        settings,
         probe,
         probe_metrics(probe, noise_floor=floor, threshold=THRESHOLD),
         probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES),
@@ -133,8 +216,8 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What a file of a curve holds beside what only a probe reads back."""
+class _CurveFile:
+    """The part of a curve's file that is read here; the probe itself reads back the rest."""
 
     task: str
     row: int
@@ -145,55 +228,28 @@ class _Kept:
     seconds: float
 
 
-_KEPT, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_Kept, _Settings))
+_FIELDS, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_CurveFile, _Settings))
 
 
-def _curve(kept: Mapping[str, Any]) -> LearningCurve:
-    return LearningCurve("steps", tuple(kept["at"]), tuple(map(tuple, kept["scores"])))
+def _curve(content: Mapping[str, Any]) -> LearningCurve:
+    return LearningCurve("steps", tuple(content["at"]), tuple(map(tuple, content["scores"])))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_curves(run_path: Path) -> list[dict[str, Any]]:
+    return [_read_curve(path) for path in sorted((run_path / "probe").glob("*/row-*.json"))]
+
+
+def _read_curve(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = read_json(path)
-        kept = shaped(_Kept, {name: data[name] for name in _KEPT})
+        content = shaped(_CurveFile, {name: data[name] for name in _FIELDS})
         shaped(_Settings, {name: data["settings"][name] for name in _SETTINGS})
-        if not all(0 <= score <= 1 for row in kept.scores for score in row):
+        if not all(0 <= score <= 1 for row in content.scores for score in row):
             raise ValueError("a score outside of [0, 1]")
-        LearningCurve("steps", kept.at, kept.scores)
+        LearningCurve("steps", content.at, content.scores)
     except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
         raise CheckpointError(
-            f"{path}: no curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
+            f"{path}: not a curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
             "probe again."
         ) from error
     return data
-
-
-def probe_tables(probes: Sequence[TaskProbe]) -> list[Table]:
-    """One table per probe; its note has both curves."""
-    return [_table(probe) for probe in probes]
-
-
-def _table(found: TaskProbe) -> Table:
-    def drawn(curves: Sequence[LearningCurve]) -> str:
-        return "; ".join(", ".join(f"{mean:.2f}" for mean in curve.means()) for curve in curves)
-
-    rows = []
-    for name, metric in found.metrics.items():
-        estimate = found.estimates.get(name)
-        interval = brackets(estimate.interval) if estimate else ""
-        value = Text(metric.reason or "undefined", "dim")
-        if metric.value is not None:
-            value = Text(f"{metric.value:.3f}{interval}")
-        rows.append((Text(name, is_code=True), value, Text(metric.formula, is_code=True)))
-    curves = found.probe
-    drawn_again = "examples" if len(curves.base) == 1 else "seeds and examples"
-    return Table(
-        f"Plasticity probe on {found.task}, weights of row {found.row}",
-        ("figure", "value", "formula"),
-        tuple(rows),
-        f"Fresh runs ({found.settings['kind']}, {len(curves.base)} seed(s)) on a task of no stage; "
-        f"validation score of {curves.base[0].num_examples} examples after "
-        f"{', '.join(map(str, curves.base[0].at))} updates from these weights: "
-        f"{drawn(curves.tuned)}; from the base: {drawn(curves.base)}. A high start without a gain "
-        f"is retention or transfer, not plasticity. 95 % bootstrap intervals over {drawn_again}.",
-    )

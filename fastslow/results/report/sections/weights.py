@@ -1,67 +1,181 @@
-"""Tables of what each stage did to the weights and units of the model."""
+"""Figures that needed the model itself: geometry, overlaps, proxies, measures of the user's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 
-from fastslow.core.types import Metric
 from fastslow.records.events import FiguresEvent
-from fastslow.results.render.layout import Table, Text
-from fastslow.results.report.data import Report
-from fastslow.results.report.sections.forgetting import value_or_reason
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, metric_text
+from fastslow.results.report.section import Records, Section
+
+WITH_SECTION = ("geometry", "overlap", "proxies")
+"""Kinds of figures that have a section of their own."""
+MAX_STAGES = 12
+"""Stages drawn; the tables have all of them."""
+SHARES = {"energy_top1_frac": "1 %", "energy_top5_frac": "5 %", "energy_top10_frac": "10 %"}
+"""Shares of the most changed weights whose energy is drawn."""
+GAUSSIAN = (0.0845, 0.2791, 0.4393)
+"""The same of an update whose entries are Gaussian, as `measure/model/geometry.py` states them."""
+RANKS = ("stable_rank", "effective_rank")
 
 
-def weight_tables(report: Report) -> list[Table]:
-    """Geometry of each stage's change, what the changes share, and proxies of plasticity."""
-    by_kind: dict[str, list[FiguresEvent]] = {"geometry": [], "overlap": [], "proxies": []}
-    for event in report.measured:
-        by_kind[event.kind].append(event)
-    inputs = dict.fromkeys(event.of for event in by_kind["proxies"])
-    return [
-        _figures(
-            "Geometry of each stage's change",
-            [event.of for event in by_kind["geometry"]],
-            by_kind["geometry"],
-            "Of the merged change of all adapted weights, in float32. Energy shares stand beside "
-            "counts of unchanged weights, which alone are mostly a matter of the number format.",
-        ),
-        _overlaps(by_kind["overlap"]),
-        _figures(
-            "Proxies of plasticity",
-            [f"row {event.row}" for event in by_kind["proxies"]],
-            by_kind["proxies"],
-            f"On {'; '.join(inputs)}. Correlates of lost plasticity in small networks, no proof: "
-            "the probe is the measurement.",
-        ),
-    ]
+class Measured(Section):
+    """The last measurement of each kind, row and inputs; a table for each kind without section."""
+
+    def __init__(self, records: Records) -> None:
+        events = records.events_of(FiguresEvent)
+        self.events = list({(e.kind, e.row, e.of): e for e in events}.values())
+
+    def of_kind(self, kind: str) -> list[FiguresEvent]:
+        """Those of one kind."""
+        return [event for event in self.events if event.kind == kind]
+
+    def to_json(self) -> Mapping[str, object]:
+        return {
+            "measured": [
+                {f.name: getattr(event, f.name) for f in fields(event)}
+                | {"figures": {metric.name: metric for metric in event.figures}}
+                for event in self.events
+            ]
+        }
+
+    def tables(self) -> Iterator[Table]:
+        for kind in dict.fromkeys(event.kind for event in self.events):
+            if kind not in WITH_SECTION:
+                yield _plain_table(kind, self.of_kind(kind))
 
 
-def _figures(
-    title: str, columns: Sequence[str], events: Sequence[FiguresEvent], note: str
-) -> Table:
-    names = dict.fromkeys(metric.name for event in events for metric in event.figures)
-    found = [{metric.name: metric for metric in event.figures} for event in events]
+def _plain_table(title: str, events: Sequence[FiguresEvent]) -> Table:
+    """One row per event, one column per figure; the note has the formulas."""
+    formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
+    names = tuple(dict.fromkeys(metric.name for event in events for metric in event.figures))
     rows = []
-    for name in names:
-        known = next(figures[name] for figures in found if name in figures)
-        cells = (_value(figures.get(name)) for figures in found)
-        rows.append((Text(name, is_code=True), *cells, Text(known.formula, is_code=True)))
+    for event in events:
+        metrics = {metric.name: metric for metric in event.figures}
+        cells = (metric_text(metrics.get(name), 4) for name in names)
+        rows.append((Text(str(event.row)), Text(event.of), *cells))
+    note = " ".join(f"{name}: {formulas[name]}." for name in names)
+    return Table(title, ("row", "measured on", *names), tuple(rows), note)
+
+
+def _table(
+    title: str, columns: Sequence[str], events: Sequence[FiguresEvent], note: str = ""
+) -> Table:
+    """One row per figure, one column per event, and the formulas."""
+    by_event = [{metric.name: metric for metric in event.figures} for event in events]
+    formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
+    names = dict.fromkeys(metric.name for event in events for metric in event.figures)
+    rows = [
+        (
+            Text(name, is_code=True),
+            *(metric_text(metrics.get(name), 4) for metrics in by_event),
+            Text(formulas[name], is_code=True),
+        )
+        for name in names
+    ]
     return Table(title, ("figure", *columns, "formula"), tuple(rows), note)
 
 
-def _value(metric: Metric | None) -> Text:
-    return Text("-", "dim") if metric is None else value_or_reason(metric, 4)
+class Geometry(Section):
+    """Each stage's change and the overlap of two; their JSON is that of `Measured`."""
 
+    chapter = "geometry"
+    drawing_name = "geometry"
 
-def _overlaps(events: Sequence[FiguresEvent]) -> Table:
-    return Table(
-        "Overlap of the stages' changes",
-        ("stages", "shared", "by chance"),
-        tuple(
+    def __init__(self, records: Records) -> None:
+        measured = records.section(Measured)
+        self.changes, self.overlaps = measured.of_kind("geometry"), measured.of_kind("overlap")
+
+    def tables(self) -> Iterator[Table]:
+        yield _table(
+            "Geometry of each stage's change",
+            [event.of for event in self.changes],
+            self.changes,
+            "Of the merged change of all adapted weights, in float32. Energy shares stand next to "
+            "counts of unchanged weights, which alone are mostly a matter of the number format.",
+        )
+        overlaps = [
             (
                 Text(event.of),
-                value_or_reason(event.figures[0], 4),
-                Text(f"{event.numbers['chance']:.4f}"),
+                metric_text(event.figures[0] if event.figures else None, 4),
+                Text(f"{event.numbers['chance']:.4f}" if "chance" in event.numbers else "-"),
             )
-            for event in events
-        ),
-        "Of the 1 % of weights that either stage changed most, the share that both did (Jaccard).",
-    )
+            for event in self.overlaps
+        ]
+        yield Table(
+            "Overlap of the stages' changes",
+            ("stages", "shared", "by chance"),
+            tuple(overlaps),
+            "Of the 1 % of weights that either stage changed most, the share that both did "
+            "(Jaccard).",
+        )
+
+    def draw(self) -> drawing.Drawing | None:
+        events = self.changes[:MAX_STAGES]
+        if not any(metric.value is not None for event in events for metric in event.figures):
+            return None
+
+        def paint(figure: drawing.Figure) -> None:
+            energy, ranks = figure.subplots(1, 2, width_ratios=(3, 2))
+            _paint_energy(energy, events)
+            _paint_ranks(ranks, events)
+            figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
+
+        return drawing.draw(
+            self.drawing_name,
+            "Geometry of each stage's change",
+            "Left: share of the change's energy in the 1, 5 and 10 % most changed weights; above "
+            "the grey line it is more concentrated than a Gaussian update. Right: stable (lower) "
+            "and effective (upper) rank of the change, mean over matrices.",
+            paint,
+            height=2.6 + 0.18 * ((len(events) + 2) // 2),
+        )
+
+
+def _points(event: FiguresEvent, names: Sequence[str]) -> list[tuple[int, float]]:
+    """The figures of these names that have a value, each with its position among the names."""
+    values = {metric.name: metric.value for metric in event.figures}
+    return [(i, v) for i, name in enumerate(names) if (v := values.get(name)) is not None]
+
+
+def _paint_energy(axes: drawing.Axes, events: Sequence[FiguresEvent]) -> None:
+    axes.plot(range(len(GAUSSIAN)), GAUSSIAN, color=drawing.MUTED, ls=":", label="Gaussian")
+    for number, event in enumerate(events):
+        name, look = drawing.label(event.of), drawing.series(number)
+        if points := _points(event, tuple(SHARES)):
+            axes.plot(*zip(*points, strict=True), label=name, **look)
+    axes.set_xticks(range(len(SHARES)), list(SHARES.values()))
+    axes.set_xlabel("most changed weights")
+    axes.set_ylabel("share of the energy")
+    axes.set_ylim(bottom=0)
+
+
+def _paint_ranks(axes: drawing.Axes, events: Sequence[FiguresEvent]) -> None:
+    for number, event in enumerate(events):
+        values = [value for _, value in _points(event, RANKS)]
+        axes.plot([number] * len(values), values, **(drawing.series(number) | {"ls": "none"}))
+    names = [drawing.label(event.of)[:4].split(" ")[0] for event in events]
+    axes.set_xticks(range(len(events)), names)
+    axes.set_xlim(-0.6, len(events) - 0.4)
+    axes.set_xlabel("stage")
+    axes.set_ylabel("rank of the change")
+    axes.set_ylim(bottom=0)
+
+
+class Proxies(Section):
+    """Proxies of plasticity in each row; their JSON is that of `Measured`."""
+
+    chapter = "plasticity"
+
+    def __init__(self, records: Records) -> None:
+        self.events = records.section(Measured).of_kind("proxies")
+
+    def tables(self) -> Iterator[Table]:
+        inputs = dict.fromkeys(event.of for event in self.events)
+        yield _table(
+            "Proxies of plasticity",
+            [f"row {event.row}" for event in self.events],
+            self.events,
+            f"On {'; '.join(inputs)}. Correlates of lost plasticity in small networks, not a "
+            "proof: the probe is the measurement.",
+        )

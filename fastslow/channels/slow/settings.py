@@ -1,7 +1,11 @@
-"""The slow channel's part of the configuration: adapter, updates, losses, difficulty."""
+"""The slow channel's settings, which are its part of the configuration.
 
+Adapter, updates, losses, difficulty, remedies. Light: a configuration is checked without torch.
+"""
+
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import (
     Discriminator,
@@ -15,10 +19,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fastslow.channels.slow.remedies.base import RemedyDefinition
+from fastslow.channels.slow.remedies.ewc import EwcConfig, ewc
+from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
 from fastslow.core.keys import FST, OURS, Model, Rate, key
+from fastslow.core.plugins import CustomUse, PluginConfig
 
-Band = Literal["unsolved", "hard", "medium", "easy", "solved"]
-"""Of problems, by pass rate, from the lowest."""
+Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
+BANDS: tuple[Band, ...] = get_args(Band)
+"""Of problems, from the lowest pass rate to the highest."""
+Averaging: TypeAlias = Literal["problem", "token"]
 
 
 class LoraConfig(Model):
@@ -36,6 +46,14 @@ class LoraConfig(Model):
     """In which of the model's layers: all of them, or the last third, rounded down."""
 
 
+RemedyUse = Annotated[ReplayConfig | EwcConfig | CustomUse, Discriminator("kind")]
+"""One remedy of a run: a shipped one by its kind, or one of the user's own."""
+SHIPPED_REMEDIES: Mapping[type[PluginConfig], RemedyDefinition] = {
+    definition.config_class: definition for definition in (replay, ewc)
+}
+"""Those of `RemedyUse`, by the class of their parameters."""
+
+
 class MinimalConfig(Model):
     """What every kind of slow channel has to keep the change of the weights small."""
 
@@ -47,10 +65,12 @@ class MinimalConfig(Model):
     shrink: PositiveFloat | None = key(None, "share", "off", le=1)
     """After a stage the adapter is scaled to the smallest factor that keeps this share of its
     validation gain."""
+    remedies: tuple[RemedyUse, ...] = key((), "list", "none, as in " + FST)
+    """Remedies against forgetting, in the order they act; each stays for the whole run."""
     adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
         "continue", "name", FST + ": one run of training"
     )
-    """At the start of a later stage the adapter goes on, or is frozen under a new one whose rank
+    """At the start of a later stage the adapter continues, or is frozen under a new one whose rank
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
 
@@ -65,9 +85,7 @@ class DifficultyConfig(Model):
         (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
     )
     """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
-    train_bands: tuple[Band, ...] = key(
-        ("unsolved", "hard", "medium", "easy", "solved"), "names", "all, as in " + FST, min_length=1
-    )
+    train_bands: tuple[Band, ...] = key(BANDS, "names", "all, as in " + FST, min_length=1)
     """Groups of problems in other bands are dropped from the gradient, and counted."""
     lucky_cap: PositiveFloat | None = key(
         2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
@@ -113,7 +131,7 @@ class GrpoConfig(MinimalConfig):
     """Sampling temperature of rollouts, and of the log-probabilities they are trained on."""
     rows_per_forward: PositiveInt = key(64, "rollouts", "the update of the demo in one pass")
     """Rollouts in one forward and backward pass; gradients add up over passes."""
-    averaging: Literal["problem", "token"] = key("problem", "name", FST + ", Eq. 4")
+    averaging: Averaging = key("problem", "name", FST + ", Eq. 4")
     """CISPO: token losses are averaged per problem and then over problems, or over all tokens.
     Other losses have an average of their own."""
     gradient_context: Literal["with_text", "bare"] = key("with_text", "name", FST + ", Eq. 4")

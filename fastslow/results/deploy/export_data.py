@@ -1,4 +1,4 @@
-"""What an export consists of, as plain data; `export_files.py` writes it."""
+"""The content of an export as plain data; `export_files.py` writes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +11,6 @@ from fastslow.task.definition import Task, TaskDefinition
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An example of the test sample with what the run recorded for it."""
-
-    question: str
-    """Untrusted text."""
-    completion: str
-    """Untrusted text."""
-
-
-@dataclass(frozen=True, slots=True)
 class ExportedTask:
     """A task that a stage has visited."""
 
@@ -28,19 +18,22 @@ class ExportedTask:
     task: Task
     definition: TaskDefinition
     program: PromptProgram
-    """The text it is deployed with."""
+    """The prompt it is deployed with."""
     adapter: Path | None
     """The stage's folder of its adapter; None where it is deployed with the bare base."""
-    shown: Shown
+    question: str
+    """Of an example of the test sample; untrusted text."""
+    completion: str
+    """The run's recorded answer to it; untrusted text."""
 
     @property
     def name(self) -> str:
-        """What the run calls it."""
+        """Its name in the run."""
         return self.standing.task
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class Export:
     """A stage's policy, ready to be written."""
 
     standing: Standing
@@ -65,9 +58,5 @@ class Exported:
     @property
     def adapters(self) -> dict[str, Path]:
         """Folders of adapters relative to the export, each with the stage's folder of it."""
-        found = {}
-        for task in self.tasks:
-            place = self.adapter_of(task)
-            if place is not None and task.adapter is not None:
-                found[place] = task.adapter
-        return found
+        sources = {self.adapter_of(task): task.adapter for task in self.tasks}
+        return {place: source for place, source in sources.items() if place and source}

@@ -1,0 +1,101 @@
+"""Elastic weight consolidation, online: weights that mattered to earlier tasks are held in place.
+
+arXiv 1612.00796, in the online form of arXiv 1805.06370: one running Fisher diagonal, one anchor.
+The true Fisher: squared gradients of the log-probability of the policy's own completions, not of
+gold answers. The weights are A and B: turning the ranks changes the Fisher and not the model, so it
+holds under `adapter_policy: continue` only. The Fisher of A is 0 as long as B is 0.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from fastslow.channels.slow.remedies.base import (
+    Ended,
+    Memory,
+    Remedy,
+    RemedyConfig,
+    Weights,
+    remedy,
+)
+from fastslow.core.distributed import by_leader
+from fastslow.core.keys import OURS, Rate, key
+from fastslow.core.seeds import derive_seed, named_random
+from fastslow.core.types import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FISHER, ANCHOR = "fisher/", "anchor/"
+"""Prefixes of the memory's tensors, before the weights' names."""
+
+
+class EwcConfig(RemedyConfig):
+    """Elastic weight consolidation: a quadratic penalty on weights that mattered before."""
+
+    kind: Literal["ewc"] = key("ewc", "name", "arXiv 1612.00796")
+    """Which remedy."""
+    strength: PositiveFloat = key(100.0, "weight", "ours: choose a gradient share of about 1")
+    """Weight of the penalty, half the Fisher-weighted squared distance from the anchor."""
+    examples: PositiveInt = key(32, "training examples", OURS)
+    """Examples on which the Fisher is estimated when a stage ends; a backward pass each."""
+    decay: Rate = key(1.0, "factor", "online form, arXiv 1805.06370")
+    """The Fisher of earlier stages is multiplied by it when a new one is added."""
+
+
+@remedy(name="ewc", source="EWC, arXiv 1612.00796; online form, arXiv 1805.06370")
+def ewc(config: EwcConfig) -> Remedy:
+    """Holds weights where they were, each by how much earlier tasks depended on it."""
+
+    def penalty(weights: Weights, memory: Memory) -> "Tensor | None":
+        terms = [
+            (memory.tensors[FISHER + name] * (weight - memory.tensors[ANCHOR + name]) ** 2).sum()
+            for name, weight in weights.items()
+            if FISHER + name in memory.tensors
+        ]
+        return sum(terms[1:], terms[0]) / 2 if terms else None
+
+    def end(ended: Ended, memory: Memory) -> dict[str, float | None]:
+        fisher = fisher_diagonal(ended, config.examples)
+        for name, weight in ended.stage.policy.adapters.trainable().items():
+            before = memory.tensors.get(FISHER + name)
+            present = fisher[name]
+            memory.tensors[FISHER + name] = (
+                present if before is None else config.decay * before + present
+            )
+            memory.tensors[ANCHOR + name] = weight.detach().clone()
+        total = sum(float(values.sum()) for values in fisher.values())
+        count = sum(values.numel() for values in fisher.values())
+        return {"fisher_mean": total / count, "examples": float(config.examples)}
+
+    return Remedy(penalty=penalty, end=end, strength=config.strength)
+
+
+def fisher_diagonal(ended: Ended, num_examples: int) -> "dict[str, Tensor]":
+    """Mean over examples of (d ln p(y) / d theta)^2, y one own completion at temperature 1.
+
+    One backward pass per example: the squares of a mean are not the mean of squares.
+
+    Returns:
+        By the weights' names, all >= 0.
+    """
+    import torch
+
+    stage = ended.stage
+    task, policy = stage.task, stage.policy
+    size = min(num_examples, len(task.train))
+    examples = named_random(stage.seed, "examples").sample(list(task.train), size)
+    program = policy.live_program(task)
+    seeds = [derive_seed(stage.seed, "completion", example.id) for example in examples]
+    requests = [(program, example) for example in examples]
+    sampling = Sampling(task.max_tokens, temperature=1.0)
+    completions = by_leader(lambda: policy.complete(requests, sampling, seeds))
+    weights = policy.adapters.trainable()
+    fisher = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for example, completion in zip(examples, completions, strict=True):
+        prompt = policy.renderer.prompt_ids(program, example.question)
+        logprob = policy.completion_logprobs([prompt], [completion.token_ids]).sum()
+        gradients = torch.autograd.grad(logprob, list(weights.values()))
+        for values, gradient in zip(fisher.values(), gradients, strict=True):
+            values += gradient**2 / size
+    return fisher

@@ -1,0 +1,234 @@
+"""The remedies of a run, in order, each with its name and memory; the slow channel's one handle."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fastslow.channels.base import RemedyReport
+from fastslow.channels.slow.remedies.base import (
+    Ended,
+    EndReport,
+    Figures,
+    Memory,
+    Remedy,
+    Stage,
+    TaughtRow,
+    Update,
+    Weights,
+)
+from fastslow.core.seeds import derive_seed
+from fastslow.policy.policy import Policy
+
+DWARFS = 10.0
+"""A remedy's gradient so many times the task's leaves the task hardly any of the clipped step."""
+ROWS_AT_ONCE = 64
+"""Taught rows in one forward and backward pass."""
+
+
+class Remedies:
+    """Calls every remedy at each point of a stage.
+
+    Args:
+        remedies: By the name each has in the run, in the order they act.
+    """
+
+    def __init__(self, remedies: Iterable[tuple[str, Remedy]] = ()) -> None:
+        self._remedies: dict[str, Remedy] = {}
+        for name, remedy in remedies:
+            self._remedies[_free_name(name, self._remedies)] = remedy
+        self._memories = {name: Memory() for name in self._remedies}
+
+    @property
+    def need_start(self) -> bool:
+        """Whether one of them reads the weights as the stage found them."""
+        return any(remedy.needs_start for remedy in self._remedies.values())
+
+    def begin(self, stage: Stage) -> None:
+        """Before the first update of a stage."""
+        for name, remedy in self._remedies.items():
+            if remedy.begin:
+                remedy.begin(_own(stage, name), self._memories[name])
+
+    def is_over(self) -> bool:
+        """Whether one of them has ended the adaptation of this stage."""
+        return any(
+            remedy.is_over is not None and remedy.is_over(self._memories[name])
+            for name, remedy in self._remedies.items()
+        )
+
+    def attempt(self, update: Update, optimizer: Optimizer, make: Callable[[], Figures]) -> Figures:
+        """Make an update within all those that may take it back; the first is the outermost."""
+        for name, remedy in reversed(self._remedies.items()):
+            if remedy.attempt:
+                memory = self._memories[name]
+                make = partial(remedy.attempt, _of(update, name), memory, optimizer, make)
+        return make()
+
+    def standing(self) -> Figures:
+        """Figures at the end of a phase that stand in place of the means over its updates."""
+        figures: Figures = {}
+        for name, remedy in self._remedies.items():
+            if remedy.standing:
+                figures |= remedy.standing(self._memories[name])
+        return figures
+
+    def add_gradients(self, update: Update) -> Figures:
+        """Add the gradient of every remedy's loss to the task's, which lies in `.grad`.
+
+        Returns:
+            Of each remedy with a loss `remedy/NAME/loss`, before its strength, and
+            `remedy/NAME/gradient_share`: the norm of its gradient over that of the task's.
+        """
+        losses = {name: r for name, r in self._remedies.items() if r.rows or r.penalty}
+        if not (update.stage.earlier and losses):
+            return {}
+        weights = update.stage.policy.adapters.trainable()
+        task_norm = _norm(weight.grad for weight in weights.values())
+        figures: Figures = {}
+        for name, remedy in losses.items():
+            loss, gradients = 0.0, [torch.zeros_like(weight) for weight in weights.values()]
+            for term in self._terms(name, remedy, _of(update, name), weights):
+                loss += float(term.detach())
+                _accumulate(gradients, remedy.strength * term, weights)
+            for weight, gradient in zip(weights.values(), gradients, strict=True):
+                weight.grad = gradient if weight.grad is None else weight.grad + gradient
+            share = _norm(gradients) / task_norm if task_norm else 0.0
+            figures |= {f"remedy/{name}/loss": loss, f"remedy/{name}/gradient_share": share}
+        return figures
+
+    def _terms(
+        self, name: str, remedy: Remedy, update: Update, weights: Weights
+    ) -> Iterable[Tensor]:
+        """The terms of a remedy's loss one by one, each with a graph of its own."""
+        memory = self._memories[name]
+        if remedy.rows and (rows := remedy.rows(update, memory)):
+            yield from taught(update.stage.policy, rows)
+        if remedy.penalty and (term := remedy.penalty(weights, memory)) is not None:
+            yield term
+
+    def project(self, weights: Weights) -> None:
+        """Edit the whole gradient, before it is scaled down."""
+        for name, remedy in self._remedies.items():
+            if remedy.project:
+                remedy.project(weights, self._memories[name])
+
+    def settle(self, weights: Weights, update: Update, optimizer: Optimizer) -> None:
+        """Edit the weights after the step."""
+        for name, remedy in self._remedies.items():
+            if remedy.settle:
+                with torch.no_grad():
+                    remedy.settle(weights, self._memories[name], _of(update, name), optimizer)
+
+    def end(self, ended: Ended) -> list[RemedyReport]:
+        """What each did at the end of a stage, and what that cost."""
+        reports = []
+        for name, remedy in self._remedies.items():
+            sampler, started = ended.stage.policy.sampler, time.monotonic()
+            before = sampler.num_rollouts
+            named = replace(ended, stage=_own(ended.stage, name))
+            report = remedy.end(named, self._memories[name]) if remedy.end else {}
+            if not isinstance(report, EndReport):
+                report = EndReport(report)
+            reports.append(
+                RemedyReport(
+                    name,
+                    report.figures,
+                    report.notes,
+                    rollouts=sampler.num_rollouts - before,
+                    seconds=time.monotonic() - started,
+                )
+            )
+        return reports
+
+    def notes(self, figures: Mapping[str, float]) -> list[str]:
+        """What a reader must know of a phase whose mean figures these are."""
+        shares = {n: figures.get(f"remedy/{n}/gradient_share", 0.0) for n in self._remedies}
+        return [
+            f"remedy {name}: its gradient is {share:.0f} times the task's on average, so the task "
+            "is hardly learned. Lower its strength."
+            for name, share in shares.items()
+            if share > DWARFS
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write every memory into a folder of its name."""
+        from safetensors.torch import save_file
+
+        for name, memory in self._memories.items():
+            (folder / name).mkdir(parents=True)
+            tensors = {key: tensor.contiguous() for key, tensor in memory.tensors.items()}
+            save_file(tensors, folder / name / "memory.safetensors")
+            text = json.dumps(memory.facts, allow_nan=False)
+            (folder / name / "memory.json").write_text(text)
+
+    def load(self, folder: Path) -> None:
+        """Take back what `save` wrote; a remedy without a folder starts with nothing."""
+        from safetensors.torch import load_file
+
+        for name, memory in self._memories.items():
+            memory.tensors, memory.facts = {}, {}
+            if (folder / name).is_dir():
+                memory.tensors = load_file(folder / name / "memory.safetensors")
+                memory.facts = json.loads((folder / name / "memory.json").read_text())
+
+    def move_to(self, device: str) -> None:
+        """Move what was loaded to where the weights are."""
+        for memory in self._memories.values():
+            memory.tensors = {name: tensor.to(device) for name, tensor in memory.tensors.items()}
+
+
+def taught(policy: Policy, rows: Sequence[TaughtRow]) -> Iterable[Tensor]:
+    """Negative log-probability: weighted mean over rows of the mean over tokens, nats.
+
+    Yields:
+        Its summands, some rows at a time: graphs of all rows together might not fit in memory.
+    """
+    total = math.fsum(row.weight for row in rows)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        portion = rows[start : start + ROWS_AT_ONCE]
+        prompts, completions = [r.prompt for r in portion], [r.completion for r in portion]
+        logprobs = policy.completion_logprobs(prompts, completions)  # [rows, tokens], 0 on padding
+        scale = [row.weight / (total * len(row.completion)) for row in portion]
+        yield -(logprobs.sum(-1) * torch.tensor(scale, device=logprobs.device)).sum()
+
+
+def _accumulate(gradients: list[Tensor], loss: Tensor, weights: Weights) -> None:
+    """Add the gradient of `loss` to `gradients`, in the weights' order."""
+    added = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    for gradient, summand in zip(gradients, added, strict=True):
+        if summand is not None:
+            gradient += summand
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> float:
+    """L2 norm of all entries together."""
+    norms = [torch.linalg.vector_norm(tensor) for tensor in tensors if tensor is not None]
+    return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+
+
+def _own(stage: Stage, name: str) -> Stage:
+    """The stage with the random stream of one remedy."""
+    return replace(stage, seed=derive_seed(stage.seed, "remedy", stage.index, name))
+
+
+def _of(update: Update, name: str) -> Update:
+    """The update with the random streams of one remedy."""
+    seed = derive_seed(update.seed, "remedy", name)
+    return replace(update, stage=_own(update.stage, name), seed=seed)
+
+
+def _free_name(name: str, taken: Mapping[str, Remedy]) -> str:
+    """`name`, or `name-2` and so on for a second one of it."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free

@@ -1,0 +1,191 @@
+"""The ledger of a run: rollouts and trained rows of every part, behind costs and progress.
+
+Counts follow from the cycle: T updates of Q problems with G rollouts each. They are upper bounds
+where a fast channel, shrinking or a spent KL budget stops early, and where cells that changed
+neither weights nor prompt are not drawn again.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fastslow.config.evaluation import ProbeConfig
+from fastslow.config.models import RunConfig
+from fastslow.task.definition import Task
+
+SHRINK_FACTORS = 9
+"""Factors that shrinking tries at most. Source: `remedies.shrink.FACTORS`; a test compares."""
+GRPO_GROUP = 8
+"""Rollouts of a problem in a probe whose run draws none. Source: the default of slow.group; a test
+compares."""
+NEUTRAL_PASSAGES = 16
+"""Passages of neutral prose. Source: `measure.model.neutral`; a test compares."""
+TRAINED_UNITS = 2
+"""Work of training on a row, in rollouts that take about as long at the demonstration's size."""
+NEUTRAL_UNITS, PROXIES_UNITS, GEOMETRY_UNITS = 70, 20, 40
+"""Work of a pass over neutral prose; of ranks and dormant units on the other inputs; of size and
+ranks of what a stage changed."""
+DRIFT_UNITS = 5
+"""Work of drawing and comparing one input under one prompt."""
+UNSEEN = ("choice", "shrink")
+"""Parts that the progress line leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One part of a run, once."""
+
+    part: str
+    """`fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`: of a stage; else of measuring a
+    row, as `EvaluationEvent` names it."""
+    row: int
+    """Row of the score matrix that it leads to or belongs to: stages count from 1."""
+    cycle: int | None = None
+    """Index of its cycle in the stage; None for a part that comes after the cycles."""
+    rollouts: int = 0
+    """Completions drawn."""
+    trained: int = 0
+    """Rows trained on."""
+    extra: int = 0
+    """Any other work, in rollouts that take about as long."""
+
+    @property
+    def units(self) -> float:
+        """All of its work, in rollouts that take about as long."""
+        return float(self.rollouts + TRAINED_UNITS * self.trained + self.extra)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The account of one run.
+
+    Args:
+        config: A complete run.
+        tasks: Every task, for the sizes of test splits. Without them a test sample counts in full
+            and a whole split counts nothing.
+    """
+
+    config: RunConfig
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Every part of the run but the probe, in order."""
+        matrix = self.config.evaluation.base_repeats * sum(map(self.cell, self.config.task_names))
+        rows = range(1, len(self.config.stages) + 1)
+        stages = [entry for row in rows for entry in (*self._cycles(row), *self._measures(row))]
+        return [Entry("matrix", 0, rollouts=matrix), *self._any_row(0), *stages]
+
+    def units(self, part: str, row: int | None = None) -> float:
+        """Work of a part, once: after that stage, or wherever it comes first; 0 if it is off."""
+        entries = (e for e in self.entries if e.part == part and row in (None, e.row))
+        return next((entry.units for entry in entries), 0.0)
+
+    def remaining(self, base_done: bool, next_stage: int, next_cycle: int) -> float:
+        """Work that a run has before it, its probe included.
+
+        Args:
+            base_done: Whether row 0 is measured.
+            next_stage: Index of the stage in hand.
+            next_cycle: Index of its cycle in hand.
+        """
+        row, cycle = next_stage + 1 if base_done else 0, (next_stage + 1, next_cycle)
+        probe = self.config.probe
+        return (2 * probe.seeds * self.curve(probe).units if probe else 0.0) + sum(
+            e.units
+            for e in self.entries
+            if e.part not in UNSEEN
+            and (e.row >= row if e.cycle is None else (e.row, e.cycle) >= cycle)
+        )
+
+    def cell(self, task: str) -> int:
+        """Completions of one cell of the score matrix."""
+        most = self.config.evaluation.test_examples
+        size = len(self.tasks[task].test) if task in self.tasks else most or 0
+        return min(most or size, size)
+
+    def curve(self, probe: ProbeConfig) -> Entry:
+        """One fresh run of a probe, of `2 * probe.seeds`: from the run's weights, from the base."""
+        points = 1 + math.ceil(probe.updates / probe.score_every)
+        problems = probe.updates * self.config.cycle.problems
+        slow = self.config.slow
+        group = (slow.rollouts_per_problem if slow else 0) or GRPO_GROUP
+        rollouts = problems * group if probe.kind == "grpo" else 0
+        scored = points * self.config.evaluation.validation_examples
+        return Entry("probe", 0, rollouts=scored + rollouts, trained=rollouts or problems)
+
+    def _cycles(self, row: int) -> Iterator[Entry]:
+        """The cycles of a stage, with a point of its curve between two."""
+        fast, slow, cycle = self.config.fast, self.config.slow, self.config.cycle
+        phases = self.config.phases(row - 1)
+        points = min(self.config.evaluation.curve_examples, self._own_cell(row))
+        problems = cycle.optimizer_steps * cycle.problems
+        for index, channels in enumerate(phases):
+            if fast and "fast" in channels:
+                yield Entry("fast", row, index, fast.metric_calls)
+            if slow and "slow" in channels:
+                rows = problems * slow.rows_per_problem(self.config.num_texts)
+                yield Entry("slow", row, index, problems * slow.rollouts_per_problem, rows)
+            if index + 1 < len(phases):
+                yield Entry("curves", row, index, points)
+
+    def _measures(self, row: int) -> Iterator[Entry]:
+        """What comes after the cycles of a stage: its end, and the row of the matrix."""
+        config, evaluation, stages = self.config, self.config.evaluation, self.config.stages[:row]
+        evolved = any(stage.fast and stage.task == stages[-1].task for stage in stages)
+        yield Entry("choice", row, rollouts=self._choice * evolved)
+        yield Entry("shrink", row, rollouts=self._shrinking(row))
+        yield Entry("matrix", row, rollouts=sum(map(self.cell, config.task_names)))
+        has_seed = "seed" in evaluation.prompt_policies
+        visited = sum(map(self.cell, {stage.task for stage in stages}))
+        yield Entry("texts", row, rollouts=has_seed * visited)
+        # the base under its prompt; and under its seed prompt, unless `texts` had that
+        split = (2 - has_seed) * self._own_cell(row) * evaluation.channel_split
+        yield Entry("channel_split", row, rollouts=split)
+        if evaluation.reoptimize and config.fast and row == len(config.stages):
+            earlier = {stage.task for stage in stages} - {stages[-1].task}
+            phases = len(earlier) * (config.fast.metric_calls + self._choice)
+            yield Entry("reoptimize", row, rollouts=phases + sum(map(self.cell, earlier)))
+        yield from self._any_row(row)
+        has_geometry = evaluation.geometry and config.slow is not None
+        yield Entry("geometry", row, extra=GEOMETRY_UNITS * has_geometry)
+        yield self._drift(row)
+
+    def _any_row(self, row: int) -> Iterator[Entry]:
+        evaluation = self.config.evaluation
+        yield Entry("neutral", row, extra=NEUTRAL_UNITS * evaluation.neutral)
+        yield Entry("proxies", row, extra=PROXIES_UNITS * evaluation.proxies)
+
+    def _own_cell(self, row: int) -> int:
+        return self.cell(self.config.stages[row - 1].task)
+
+    @property
+    def _choice(self) -> int:
+        """Rollouts of the choice among the prompts that a task's phases evolved."""
+        fast = self.config.fast
+        return fast.population * self.config.evaluation.validation_examples if fast else 0
+
+    def _shrinking(self, row: int) -> int:
+        """At most: start, before and every factor; KL and earlier tasks before and after."""
+        slow, evaluation = self.config.slow, self.config.evaluation
+        *before, stage = self.config.stages[:row]
+        if slow is None or slow.shrink is None or not stage.slow:
+            return 0
+        earlier = {visit.task for visit in before if visit.slow} - {stage.task}
+        others = len(earlier) if slow.adapter_policy == "continue" else 0
+        scored = 2 + SHRINK_FACTORS + 2 * others
+        kl_examples = min(evaluation.kl_examples, evaluation.validation_examples)
+        return scored * evaluation.validation_examples + 2 * kl_examples
+
+    def _drift(self, row: int) -> Entry:
+        """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""
+        evaluation = self.config.evaluation
+        tasks, most = [stage.task for stage in self.config.stages[:row]], evaluation.kl_examples
+        tuned = 2 * sum(min(self.cell(task), most) for task in set(tasks))
+        is_new = tasks.count(tasks[-1]) == 1
+        base = (1 + is_new) * min(self.cell(tasks[-1]), most)
+        neutral = min(NEUTRAL_PASSAGES, most) * evaluation.neutral
+        rollouts = tuned + base + neutral * (2 if row == 1 else 1)  # once by the base
+        extra = DRIFT_UNITS * (tuned + neutral) - rollouts
+        return Entry("drift", row, rollouts=rollouts, extra=extra)

@@ -1,0 +1,54 @@
+"""The measure of signals: what each says of every task's test problems, and whether it tells.
+
+One packed pass per task under its deployed text, nothing drawn.
+"""
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+
+from fastslow.core.types import Metric
+from fastslow.measure.base import Measure, Measured, Snapshot
+from fastslow.measure.stats.association import auroc
+from fastslow.policy.signals import Signal
+
+
+def signal_measure(signals: Mapping[str, Signal]) -> Measure:
+    """Mean of each signal over a task's test sample, and its AUROC for wrong answers.
+
+    Args:
+        signals: By the name they are reported under.
+    """
+
+    def measure(snapshot: Snapshot) -> Iterable[Measured]:
+        for task in snapshot.tasks.values():
+            examples = snapshot.test_sample(task)
+            program = snapshot.policy.live_program(task)
+            readings = snapshot.policy.read_prompts(program, examples)
+            scores = snapshot.scores(task)
+            wrong = [scores[example.id] < 0.5 for example in examples]
+            for name, signal in signals.items():
+                values = [signal(reading) for reading in readings]
+                yield Measured(
+                    f"{name} on {task.name}",
+                    (mean_of(values), auroc_of(values, wrong)),
+                    {"examples": len(examples), "wrong": sum(wrong)},
+                )
+
+    return measure
+
+
+def mean_of(values: list[float | None]) -> Metric:
+    """Mean of a signal over the examples where it is defined."""
+    defined = [value for value in values if value is not None]
+    reason = None if defined else "the signal is not defined on any example"
+    mean = fmean(defined) if defined else None
+    return Metric("signal_mean", mean, reason, "mean of the signal; higher = harder")
+
+
+def auroc_of(values: list[float | None], wrong: list[bool]) -> Metric:
+    """How well a signal tells wrong answers from right ones, where it is defined."""
+    pairs = [(v, w) for v, w in zip(values, wrong, strict=True) if v is not None]
+    value = auroc([v for v, _ in pairs], [w for _, w in pairs])
+    reason = None if value is not None else "all answers are right, or all are wrong"
+    formula = "share of (wrong, right) pairs with the higher signal on the wrong one, ties half"
+    return Metric("signal_auroc", value, reason, formula)

@@ -1,0 +1,54 @@
+"""The one public face for authors of tasks, remedies, signals, measures and trackers.
+
+A plug-in is one importable file; a configuration names it `kind: custom, use: package.module:name`
+(a task by `use` alone) and gives its `params`, which are checked against its parameter class.
+"""
+
+from fastslow.channels.slow.remedies.base import (
+    Ended,
+    EndReport,
+    Memory,
+    Remedy,
+    RemedyConfig,
+    Stage,
+    TaughtRow,
+    Update,
+    Weights,
+    remedy,
+)
+from fastslow.core.tracker import Tracker, TrackerConfig, tracker
+from fastslow.core.types import Example, Grade, Metric
+from fastslow.measure.base import Measure, MeasureConfig, Measured, Snapshot, measure
+from fastslow.policy.signals import Reading, Signal, SignalConfig, signal
+from fastslow.task.definition import Task, TaskConfig, task
+
+__all__ = [
+    "EndReport",
+    "Ended",
+    "Example",
+    "Grade",
+    "Measure",
+    "MeasureConfig",
+    "Measured",
+    "Memory",
+    "Metric",
+    "Reading",
+    "Remedy",
+    "RemedyConfig",
+    "Signal",
+    "SignalConfig",
+    "Snapshot",
+    "Stage",
+    "Task",
+    "TaskConfig",
+    "TaughtRow",
+    "Tracker",
+    "TrackerConfig",
+    "Update",
+    "Weights",
+    "measure",
+    "remedy",
+    "signal",
+    "task",
+    "tracker",
+]

@@ -1,0 +1,104 @@
+"""What a section of a report is, and the records that it is computed from."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from fastslow.measure.scores.matrix import ScoreMatrix
+from fastslow.records.events import TextEvent
+from fastslow.records.jsonl import read_events, read_scores
+from fastslow.results.render.drawing import Drawing
+from fastslow.results.render.layout import Table
+from fastslow.results.report.cells import CellTable
+from fastslow.results.report.reading import read_card, require_places, steps_per_cycle
+
+S = TypeVar("S", bound="Section")
+E = TypeVar("E")
+
+
+class Records:
+    """The records of one run folder, read once, and the sections computed from them."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a run folder.
+
+        Raises:
+            CheckpointError: It is not a run folder, or a record in it is damaged.
+            EvaluationError: Recorded scores cannot form a matrix.
+        """
+        self.path = path
+        self.card = read_card(path / "run.json")
+        self.scores = read_scores(path / "scores.jsonl")
+        self.events = read_events(path / "events.jsonl")
+        require_places(self.scores, self.events, self.card.stages, path)
+        self.steps_per_cycle = steps_per_cycle(path)
+        """Optimizer updates of a full cycle."""
+        tasks, stages = self.card.tasks, self.card.stages
+        first_prompt = {e.task: e.stage + 1 for e in reversed(self.events_of(TextEvent))}
+        self.table = CellTable(self.scores, stages, first_prompt)
+        self.cells = tuple(
+            tuple(self.table.cell(row, task) for task in tasks) for row in range(len(stages) + 1)
+        )
+        scores = tuple(tuple(cell.score for cell in row) for row in self.cells)
+        self.matrix = ScoreMatrix(tasks, stages, scores)
+        floors = [self.table.base_floor(task).value for task in tasks]
+        self.noise_floor = max((floor for floor in floors if floor is not None), default=None)
+        """The largest of any task; None where no base evaluation was repeated."""
+        self._sections: dict[type[Section], Section] = {}
+
+    def events_of(self, kind: type[E]) -> list[E]:
+        """Every event of a class, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def section(self, kind: type[S]) -> S:
+        """The section of that class, computed at most once."""
+        if kind not in self._sections:
+            self._sections[kind] = kind(self)
+        section = self._sections[kind]
+        assert isinstance(section, kind)
+        return section
+
+
+class Section:
+    """One subject of a report, computed from the records of one run.
+
+    A new subject is a new subclass and a line in `build.SECTIONS`. A run may not have got far
+    enough for a section to have anything to show.
+    """
+
+    chapter: ClassVar[str] = "other"
+    """Where it stands in report.html: an id of `page.CHAPTERS`; empty for the first screen."""
+    drawing_name: ClassVar[str] = ""
+    """Stem of the files of its drawing; empty if it never draws one."""
+
+    def __init__(self, records: Records) -> None:
+        """Compute the figures; see the subclasses.
+
+        Raises:
+            CheckpointError: A file that only this section reads is damaged.
+        """
+
+    def tables(self) -> Iterable[Table]:
+        """For report.md; tables without rows are left out."""
+        return ()
+
+    def terminal_tables(self) -> Iterable[Table]:
+        """The same for a terminal."""
+        return self.tables()
+
+    def page_tables(self) -> Iterable[Table]:
+        """The same for report.html."""
+        return self.tables()
+
+    def draw(self) -> Drawing | None:
+        """The drawing of that name; None where there is nothing to draw."""
+        return None
+
+    def to_json(self) -> Mapping[str, object]:
+        """Its keys of report.json, for `encoding.json_text`."""
+        return {}
+
+
+def stage_label(stage: int, task: str) -> str:
+    """A stage as tables name it, from its index: its number, from 1, and its task."""
+    return f"{stage + 1} {task}"

@@ -1,0 +1,161 @@
+"""The score matrix, and how the scores went over the stages."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+from fastslow.results.render import drawing
+from fastslow.results.render.encoding import DECIMALS
+from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.report.cells import Cell
+from fastslow.results.report.section import Records, Section, stage_label
+from fastslow.results.report.sections.curves import Curves
+
+
+class Scores(Section):
+    """The score of every task after every stage."""
+
+    chapter = ""
+    drawing_name = "matrix"
+
+    def __init__(self, records: Records) -> None:
+        self.tasks, self.stages = records.card.tasks, records.card.stages
+        self.cells = records.cells
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"scores": [[cell.score for cell in row] for row in self.cells], "cells": self.cells}
+
+    def csv(self) -> str:
+        """The text of scores.csv: one line per cell; empty where not measured."""
+        out = io.StringIO()
+        lines = csv.writer(out, lineterminator="\n")
+        lines.writerow(["row", "after", "task", "phase", "prompt", "score", "low", "high", "n"])
+        for row, cells in enumerate(self.cells):
+            after = self.stages[row - 1] if row else "base"
+            for task, cell in zip(self.tasks, cells, strict=True):
+                ends = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
+                numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (cell.score, *ends)]
+                lines.writerow([row, after, task, cell.phase, cell.prompt_policy, *numbers, cell.n])
+        return out.getvalue()
+
+    def tables(self) -> Iterator[Table]:
+        labels = ["0 base", *(stage_label(i, task) for i, task in enumerate(self.stages))]
+        rows = [
+            (Text(name, "plain" if row else "strong"), *(score_text(cell) for cell in cells))
+            for row, (name, cells) in enumerate(zip(labels, self.cells, strict=True))
+        ]
+        yield Table(
+            "Score matrix",
+            ("after stage", *self.tasks),
+            tuple(rows),
+            "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its "
+            "own stage; ( ) not trained on yet, or held out, scored with the seed prompt. "
+            "Brackets: 95 % interval.",
+        )
+
+    def draw(self) -> drawing.Drawing:
+        return drawing.draw(
+            self.drawing_name,
+            "Score matrix",
+            "Score of every task (columns) after every stage (rows), with 95 % intervals. Bold: "
+            "right after the task's own stage.",
+            self._paint,
+            height=1.0 + 0.45 * len(self.cells),
+            width=max(4.6, 1.6 + 1.15 * len(self.tasks[: drawing.MAX_TASKS])),
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        axes, tasks = figure.add_subplot(), self.tasks[: drawing.MAX_TASKS]
+        shades = LinearSegmentedColormap.from_list("scores", [drawing.PAPER, drawing.ACCENT])
+        scores = [[cell.score for cell in row[: len(tasks)]] for row in self.cells]
+        empty = float("nan")
+        values = [[empty if score is None else score * 0.6 for score in row] for row in scores]
+        axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
+        for i, row in enumerate(self.cells):
+            for j, cell in enumerate(row[: len(tasks)]):
+                text = "-" if cell.score is None else f"{cell.score:.2f}"
+                weight = "bold" if cell.phase == "learned" else "normal"
+                axes.text(j, i - 0.1, text, ha="center", va="center", weight=weight)
+                if cell.interval is not None:
+                    ends = f"{cell.interval.low:.2f} to {cell.interval.high:.2f}"
+                    axes.text(j, i + 0.26, ends, ha="center", va="center", fontsize=6.5)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.xaxis.tick_top()
+        axes.set_xticks(range(len(tasks)), [drawing.label(task) for task in tasks], fontsize=7.5)
+        axes.set_yticks(range(len(self.cells)), _row_labels(self.stages))
+        axes.tick_params(length=0)
+
+
+def score_text(cell: Cell) -> Text:
+    """A cell of the matrix with its interval, marked by its phase."""
+    if cell.score is None:
+        return Text("not measured", "dim")
+    interval = brackets(cell.interval)
+    if cell.phase == "learned":
+        return Text(f"{cell.score:.2f}*{interval}", "strong")
+    if cell.phase == "seen":
+        return Text(f"{cell.score:.2f}{interval}")
+    return Text(f"({cell.score:.2f}){interval}", "dim")
+
+
+def _row_labels(stages: Sequence[str]) -> list[str]:
+    return ["base", *(drawing.label(stage_label(i, task)) for i, task in enumerate(stages))]
+
+
+class ScoresOverStages(Section):
+    """The same scores as lines, with the points within stages."""
+
+    chapter = "scores"
+    drawing_name = "stages"
+
+    def __init__(self, records: Records) -> None:
+        self.tasks, self.stages = records.card.tasks[: drawing.MAX_TASKS], records.card.stages
+        self.cells, self.curves = records.cells, records.section(Curves).curves
+
+    def draw(self) -> drawing.Drawing:
+        return drawing.draw(
+            self.drawing_name,
+            "Scores over stages",
+            "Test score of every task after every stage, 95 % intervals; dashed lines are where "
+            "stages end. Hollow markers: the stage's own task within the stage, on fewer examples.",
+            self._paint,
+            height=2.7 + 0.18 * ((len(self.tasks) + 2) // 3),
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes, names = figure.add_subplot(), _row_labels(self.stages)
+        drawing.stage_ends(axes, range(len(names)))
+        for number in range(len(self.tasks)):
+            self._paint_task(axes, number)
+        self._paint_curves(axes)
+        if len(names) > drawing.MANY:
+            names = [str(i) for i in range(len(names))]
+        axes.set_xticks(range(len(names)), names, fontsize=7.5)
+        axes.set_xlabel("after stage")
+        drawing.score_axis(axes, "test score")
+        drawing.legend(axes)
+
+    def _paint_task(self, axes: drawing.Axes, number: int) -> None:
+        """One column of the matrix, its intervals a little aside of its points."""
+        name, look = drawing.label(self.tasks[number]), drawing.series(number)
+        column = [row[number] for row in self.cells]
+        for i, cell in enumerate(column):
+            if cell.interval is not None:
+                x, ends = i + (number - len(self.tasks) / 2) * 0.02, cell.interval
+                axes.plot([x, x], [ends.low, ends.high], color=look["color"], lw=0.8, alpha=0.6)
+        points = [(i, cell.score) for i, cell in enumerate(column) if cell.score is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, **look)
+
+    def _paint_curves(self, axes: drawing.Axes) -> None:
+        """The points within each stage; its ends are points of the matrix."""
+        for stage in self.curves:
+            curve = stage.curve
+            if curve is not None and stage.task in self.tasks and curve.counts[-1]:
+                x = [stage.stage + count / curve.counts[-1] for count in curve.counts]
+                look = drawing.series(self.tasks.index(stage.task))
+                look |= {"mfc": drawing.PAPER, "lw": 0.9, "ls": ":"}
+                axes.plot(x[1:-1], curve.means()[1:-1], **look)
