@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import ablations
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
+from benchmarks.remedies import remedy_lines
 from benchmarks.speed import speed_lines
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
@@ -70,7 +71,7 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += speed_lines() + endurance_lines()
+    lines += remedy_lines() + speed_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
