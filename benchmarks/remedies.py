@@ -17,6 +17,7 @@ from fastslow.plugins import Memory, Remedy, RemedyConfig, Stage, remedy
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report import build_report
+from fastslow.results.report.sections.cost import Cost
 
 FILE = REFERENCE / "remedies.json"
 CONFIG = "configs/ablations/planted-remedies.yaml"
@@ -58,7 +59,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "drop": learned - final,
         "second": second,
         "weights": next(r.sample.weights for r in rows if r.row == 2 and r.sample.task == FIRST),
-        "seconds": report.seconds,
+        "seconds": report.section(Cost).seconds,
         "gradient_shares": shares,
     }
 
@@ -85,10 +86,11 @@ def remedy_lines() -> list[str]:
     lines = [
         "## Remedies against a planted failure",
         "",
-        f"Made by `{data['command']}`, then `python -m benchmarks.remedies`. The second stage teaches",
-        f"{SECOND} at a rate that destroys {FIRST}: 1e-2 as in planted-destructive.yaml, or 6e-3.",
-        "Test scores, 64 examples a task; means over seeds, single seeds in brackets. The gradient's",
-        "share is the norm of what the remedy adds over that of the task's own gradient.",
+        f"Made by `{data['command']}`, then",
+        f"`python -m benchmarks.remedies`. The second stage teaches {SECOND} at a rate that",
+        f"destroys {FIRST}: 1e-2 as in planted-destructive.yaml, or 6e-3. Test scores, 64",
+        "examples a task; means over seeds, single seeds in brackets. The gradient's share is the",
+        "norm of what the remedy adds over that of the task's own gradient.",
         "",
         f"| arm | {FIRST} learned | its drop | {SECOND} after its stage | gradient's share "
         "| minutes |",
@@ -132,10 +134,8 @@ def _controls(arms: dict[str, dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Keep the figures of the ablation's runs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    default = ROOT / "runs" / "planted-remedies"
-    parser.add_argument(
-        "folder", nargs="?", type=Path, default=default, help="runs of the ablation"
-    )
+    runs = ROOT / "runs" / "planted-remedies"
+    parser.add_argument("folder", nargs="?", type=Path, default=runs, help="of the ablation's runs")
     keep(parser.parse_args().folder)
 
 
