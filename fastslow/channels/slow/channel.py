@@ -169,7 +169,7 @@ class SlowChannel:
             step = anchor.cycle * len(anchor.batches) + index + 1
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
-            phase.notes += trainer.notes()
+            phase.notes += trainer.pass_size.take_notes()
             phase.rollouts += policy.sampler.num_rollouts - before
             phase.seconds += time.monotonic() - started
             log(index + 1, len(anchor.batches), figures)
@@ -238,12 +238,8 @@ class SlowChannel:
         """The phase of this anchor: as far as it had come when it was saved, else a new one."""
         phase = self._phase
         if phase is None or (phase.stage, phase.cycle) != (anchor.stage, anchor.cycle):
-            phase = self._phase = Phase(
-                anchor.stage,
-                anchor.cycle,
-                policy.weights_fingerprint(),
-                policy.texts_fingerprint(),
-            )
+            weights, texts = policy.weights_fingerprint(), policy.texts_fingerprint()
+            phase = self._phase = Phase(anchor.stage, anchor.cycle, weights, texts)
         return phase
 
     @property

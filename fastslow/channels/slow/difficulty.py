@@ -6,7 +6,7 @@ groups and the alarms; no torch.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -53,27 +53,6 @@ class Verdict:
     """A sentence for each alarm that went off."""
 
 
-@dataclass
-class PassRates:
-    """Exponential moving average of every problem's pass rate, by task."""
-
-    newest_weight: float
-    """Weight of the newest group, in (0, 1]; 1 forgets all before it."""
-    rates: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Task name to problem id to rate in [0, 1]."""
-
-    def observe(self, task: str, problem: str, rate: float) -> float:
-        """Take in the pass rate of a group; the first of a problem counts in full.
-
-        Returns:
-            The problem's rate now.
-        """
-        rates = self.rates.setdefault(task, {})
-        old = rates.get(problem, rate)
-        rates[problem] = old + self.newest_weight * (rate - old)
-        return rates[problem]
-
-
 class DifficultyGate:
     """Decides from measured pass rates which groups enter the gradient.
 
@@ -91,7 +70,8 @@ class DifficultyGate:
 
     def __init__(self, settings: DifficultyConfig) -> None:
         self.settings = settings
-        self.rates = PassRates(settings.newest_weight)
+        self.rates: dict[str, dict[str, float]] = {}
+        """Running pass rate in [0, 1], by task and problem."""
         self.length_level: float | None = None
         """Running mean length of completions, in tokens; None before the first batch."""
 
@@ -103,9 +83,7 @@ class DifficultyGate:
         """
         passed = [[r >= self.settings.success_score for r in group.rewards] for group in groups]
         bands = [
-            band_of(
-                self.rates.observe(group.task, group.problem, fmean(successes)), self.settings.edges
-            )
+            band_of(self.observe(group.task, group.problem, fmean(successes)), self.settings.edges)
             for group, successes in zip(groups, passed, strict=True)
         ]
         signal = [group.has_signal for group in groups]
@@ -121,6 +99,13 @@ class DifficultyGate:
         figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
         return Verdict(tuple(trained), tuple(lucky), figures, alarms)
 
+    def observe(self, task: str, problem: str, rate: float) -> float:
+        """Take in the pass rate of a group, the first in full; the problem's running rate now."""
+        rates = self.rates.setdefault(task, {})
+        old = rates.get(problem, rate)
+        rates[problem] = old + self.settings.newest_weight * (rate - old)
+        return rates[problem]
+
     def _watch(self, completions: Sequence[TokenIds], figures: dict[str, float]) -> tuple[str, ...]:
         """Add the alarms to `figures` as 0 or 1, and say what set them off."""
         length = fmean(map(len, completions))
@@ -130,10 +115,7 @@ class DifficultyGate:
         repeated = [rate for c in completions if (rate := ngram_repetition(c)) is not None]
         repetition = fmean(repeated) if repeated else None
         looping = repetition is not None and repetition > self.settings.repetition_frac
-        figures |= {
-            "alarm/length_collapse": float(collapsed),
-            "alarm/repetition": float(looping),
-        }
+        figures |= {"alarm/length_collapse": float(collapsed), "alarm/repetition": float(looping)}
         if repetition is not None:
             figures["repetition_frac"] = repetition
         alarms = []
@@ -153,11 +135,11 @@ class DifficultyGate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `load` takes back."""
-        return {"rates": self.rates.rates, "length_level": self.length_level}
+        return {"rates": self.rates, "length_level": self.length_level}
 
     def load(self, data: Mapping[str, Any]) -> None:
         """Go on from what `to_json` gave."""
-        self.rates.rates = {task: dict(rates) for task, rates in data["rates"].items()}
+        self.rates = {task: dict(rates) for task, rates in data["rates"].items()}
         self.length_level = data["length_level"]
 
 

@@ -7,9 +7,11 @@ tests hold our trainer against the stock one.
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from fastslow.channels.slow.advantages import (
@@ -32,17 +34,17 @@ from fastslow.channels.slow.rollouts import (
     unfinished_frac,
 )
 from fastslow.channels.slow.settings import GrpoConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
 from fastslow.channels.slow.trl_rows import (
-    RowScores,
     largest_divisor,
     our_figures,
+    score_rows,
     unpad,
     weighted_mean,
 )
 from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import PromptProgram, assign_slots
+from fastslow.core.prompts import assign_slots
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
@@ -58,7 +60,7 @@ NO_LOSS_TOKENS = (
 )
 
 
-class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is untyped
     """GRPOTrainer whose groups share a problem and differ in text.
 
     With several processes each draws and scores its share of an update's rows; rewards are
@@ -72,11 +74,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        tasks: Mapping[str, Task],
-        num_problems: int,
-        settings: GrpoConfig,
+        self, policy: Policy, tasks: Mapping[str, Task], num_problems: int, settings: GrpoConfig
     ) -> None:
         self.policy = policy
         self.tasks = tasks
@@ -94,7 +92,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
                 model=policy.module,
                 reward_funcs=[self.graded_reward],
                 args=self._arguments(unused),
-                train_dataset=_one_row(),
+                train_dataset=Dataset.from_list([{"prompt": ""}]),  # of no use but to TRL
                 processing_class=policy.tokenizer,
                 rollout_func=lambda prompts, trainer: self._draw(),
             )
@@ -120,7 +118,7 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._requests = [
             (self.tasks[name], text, problem)
             for name, problem in batch.rows
-            for text in self._slots(self.tasks[name])
+            for text in assign_slots(self.policy.population(self.tasks[name]), self.settings.group)
         ]
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
@@ -157,10 +155,6 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self.args.gradient_accumulation_steps = self.args.steps_per_generation = number
         self.current_gradient_accumulation_steps = number
 
-    def _slots(self, task: Task) -> tuple[PromptProgram, ...]:
-        """The text of each of a problem's G rollouts."""
-        return assign_slots(self.policy.population(task), self.settings.group)
-
     def has_signal(self, figures: Mapping[str, float]) -> bool:
         """Whether this update was made: a group was kept, so its rewards differ."""
         return not figures["skipped_updates"]
@@ -179,18 +173,14 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         """Of each problem the first full success and the first failure, all processes' alike."""
         return first_evidence(self.rollouts)
 
-    def notes(self) -> list[str]:
-        """Whether passes had to become smaller."""
-        return self.pass_size.take_notes()
-
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates and the rows of a pass, as plain data."""
-        return {"difficulty": self.gate.to_json(), "rows_per_pass": self.pass_size.rows}
+        return {"difficulty": self.gate.to_json()} | super().progress()
 
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
-        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
+        super().restore(progress)
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
         """Prompt and completion of every rollout of the last update, in this process."""
@@ -297,14 +287,13 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         prompts, completions = unpad(input_ids, attention_mask, logits_to_keep)
         if not any(completions):
             raise ChannelError(NO_LOSS_TOKENS)
-        scored = RowScores(model, prompts, completions, logits_to_keep, self.settings.temperature)
+        score = partial(
+            score_rows, model, prompts, completions, logits_to_keep, self.settings.temperature
+        )
         if torch.is_grad_enabled():  # one of the passes of `_backward`
-            return *scored.score(slice(None)), None
+            return *score(len(prompts)), None
         # the reference's, asked for all rows at once
-        return *self.pass_size.fit(scored.in_passes, undo=lambda: None), None
-
-    def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
-        """No model card of TRL's; the run writes its own."""
+        return *self.pass_size.fit(score, undo=lambda: None), None
 
     def _arguments(self, folder: str) -> GRPOConfig:
         return GRPOConfig(
@@ -328,10 +317,3 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             disable_tqdm=True,
             logging_strategy="no",
         )
-
-
-def _one_row() -> Any:
-    """A dataset TRL accepts; batches come from the anchor, never from here."""
-    from datasets import Dataset
-
-    return Dataset.from_list([{"prompt": ""}])

@@ -5,7 +5,7 @@ Adapter, updates, losses, difficulty, remedies. Light: a configuration is checke
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import (
     Discriminator,
@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from fastslow.channels.slow.remedies.base import RemedyDefinition
 from fastslow.channels.slow.remedies.ewc import EwcConfig, ewc
 from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
-from fastslow.core.keys import FST, OURS, Model, Rate, key
+from fastslow.core.keys import FST, OURS, Model, Rate, key, kind_among
 from fastslow.core.plugins import CustomUse, PluginConfig
 
 Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
@@ -182,14 +182,8 @@ class SftConfig(MinimalConfig):
         return texts if self.gradient_context == "with_text" else 1
 
 
-def _slow_kind(written: Any) -> str:
-    """The model that checks a `slow` section; one without `kind` is grpo, and so reports typos."""
-    kind = written.get("kind") if isinstance(written, dict) else getattr(written, "kind", None)
-    return "sft" if kind == "sft" else "grpo"
-
-
 SlowConfig = Annotated[
     Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
-    Discriminator(_slow_kind),
+    kind_among("grpo", "sft"),
 ]
 """The slow channel's section: one model per `kind`."""

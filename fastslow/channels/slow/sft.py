@@ -7,17 +7,19 @@ and a test holds our loss and gradient against the stock trainer's.
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
+from datasets import Dataset, disable_progress_bars
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Batch, Evidence, Example, TokenIds
+from fastslow.core.types import Batch, Example, TokenIds
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -45,7 +47,7 @@ class GoldRow:
         }
 
 
-class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
+class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
     """SFTTrainer whose rows are the problems of a batch, each under every text.
 
     With several processes each makes the whole update; it is cheap, as nothing is drawn.
@@ -62,8 +64,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
     def __init__(
         self, policy: Policy, tasks: Mapping[str, Task], num_problems: int, settings: SftConfig
     ) -> None:
-        from datasets import Dataset, disable_progress_bars
-
         disable_progress_bars()
         self.policy = policy
         self.tasks = tasks
@@ -88,8 +88,7 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             `loss` (mean over answer tokens, nats), `gold_logprob` (of a whole answer with its
             stop token, mean over rows, nats, before the update), `loss_tokens`, `overlong_frac`
             (share of rows whose answer is longer than the task's limit, so that no completion can
-            be it), `rollouts` and `skipped_updates`, which are 0, and the
-            figures of `finish`.
+            be it), `rollouts` and `skipped_updates`, which are 0, and the figures of `finish`.
 
         Raises:
             ChannelError: No token carries loss.
@@ -125,7 +124,7 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
             "loss": loss,
             "gold_logprob": sum(self.logprobs) / len(self.logprobs),
             "loss_tokens": float(tokens),
-            "overlong_frac": sum(map(self._is_overlong, self.rows)) / len(self.rows),
+            "overlong_frac": fmean(len(row.answer) > row.task.max_tokens for row in self.rows),
             "rollouts": 0.0,
         }
 
@@ -141,22 +140,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         """Of each gold answer of the last update, in nats."""
         return self.logprobs
 
-    def evidence(self) -> list[Evidence]:
-        """None: nothing is drawn."""
-        return []
-
-    def notes(self) -> list[str]:
-        """Whether passes had to become smaller."""
-        return self.pass_size.take_notes()
-
-    def progress(self) -> dict[str, Any]:
-        """The rows of a pass; gold answers do not depend on earlier updates."""
-        return {"rows_per_pass": self.pass_size.rows}
-
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Take back what `progress` gave."""
-        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
-
     def sample_lines(self) -> list[str]:
         """The first row of each problem of the last update, readable; untrusted text."""
         per_problem = len(self.rows) // self.num_problems
@@ -169,8 +152,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
 
     def labelled(self, rows: Sequence[GoldRow]) -> list[dict[str, list[int]]]:
         """Rows as TRL trains on them: `input_ids`, and `labels` that are IGNORED on prompts."""
-        from datasets import Dataset
-
         dataset = Dataset.from_list([row.to_trl() for row in rows])
         prepared = self._prepare_dataset(
             dataset, self.policy.tokenizer, self.args, False, None, "train"
@@ -198,9 +179,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         self.logprobs += logprobs.detach().sum(-1).tolist()
         return -logprobs.sum() / num_items_in_batch
 
-    def create_model_card(self, *unused: Any, **unused_too: Any) -> None:
-        """No model card of TRL's; the run writes its own."""
-
     def _texts(self, task: Task) -> tuple[PromptProgram, ...]:
         """Every text of the task once, or no text: each problem becomes one row per text."""
         if self.settings.gradient_context == "bare":
@@ -211,9 +189,6 @@ class GoldTrainer(SFTTrainer):  # type: ignore[misc]  # trl is untyped
         renderer = self.policy.renderer
         prompt = renderer.prompt_ids(text, problem.question)
         return GoldRow(task, text, problem, prompt, renderer.answer_ids(problem.answer))
-
-    def _is_overlong(self, row: GoldRow) -> bool:
-        return len(row.answer) > row.task.max_tokens
 
 
 def sft_arguments(folder: str, device: str, rows: int) -> TrlSftConfig:

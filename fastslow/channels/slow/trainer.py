@@ -33,6 +33,8 @@ Finish: TypeAlias = Callable[[], dict[str, float]]
 class Updates(Protocol):
     """Makes updates of the adapter, one per batch."""
 
+    pass_size: "PassSize"
+
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn from one batch: at most one optimizer step.
 
@@ -54,7 +56,7 @@ class Updates(Protocol):
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
         """Prompt and completion, or gold answer, of every row of the last update in this process.
 
-        What KL to the base is measured on.
+        KL to the base is measured on them.
         """
 
     def row_logprobs(self) -> Iterable[float]:
@@ -64,16 +66,16 @@ class Updates(Protocol):
         """One row of each problem of the last update, readable; untrusted text."""
 
     def evidence(self) -> list[Evidence]:
-        """Of each problem of the last update the first full success and the first failure."""
-
-    def notes(self) -> list[str]:
-        """What a reader must know of the updates since this was asked last; a sentence each."""
+        """Of each problem the first success and failure drawn; empty where nothing is drawn."""
+        return []
 
     def progress(self) -> dict[str, Any]:
         """What its next update needs beyond weights and optimizer, as plain data."""
+        return {"rows_per_pass": self.pass_size.rows}
 
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Take back what `progress` gave; the next update then does what it would have done."""
+        self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
 
 
 class PassSize:
@@ -126,13 +128,9 @@ class PassSize:
         return notes
 
 
-class MakeUpdates(Protocol):
-    """Makes the trainer of a stage."""
-
-    def __call__(
-        self, policy: Policy, tasks: Mapping[str, Task], num_problems: int, settings: Any
-    ) -> Updates:
-        """A trainer of `policy` on batches of `num_problems` problems of any of `tasks`."""
+MakeUpdates: TypeAlias = Callable[[Policy, Mapping[str, Task], int, Any], Updates]
+"""Makes the trainer of a stage: of a policy, on batches of so many problems of any of the tasks,
+with the slow channel's settings."""
 
 
 def finish_update(

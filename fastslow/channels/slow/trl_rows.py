@@ -11,8 +11,15 @@ from fastslow.core.types import TokenIds
 from fastslow.policy.engine.layouts import score_completions
 
 
-class RowScores:
-    """Log-probabilities and entropies of rows, each padded to one width, all or some at a time.
+def score_rows(
+    model: Any,
+    prompts: Sequence[TokenIds],
+    completions: Sequence[TokenIds],
+    width: int,
+    temperature: float,
+    size: int,
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+    """Log-probability and entropy of every token of the completions, in nats; 0 on padding.
 
     Args:
         model: A transformers causal language model, with or without an adapter.
@@ -20,39 +27,16 @@ class RowScores:
         completions: Token ids to score.
         width: Columns of the result; the longest completion's at least.
         temperature: Logits are divided by it first; > 0.
+        size: Rows that go through the model together, at most.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        prompts: Sequence[TokenIds],
-        completions: Sequence[TokenIds],
-        width: int,
-        temperature: float,
-    ) -> None:
-        self.model = model
-        self.prompts = prompts
-        self.completions = completions
-        self.width = width
-        self.temperature = temperature
-
-    def score(self, rows: slice) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        """Log-probability and entropy of every token of these rows, in nats; 0 on padding."""
-        prompts, completions = self.prompts[rows], self.completions[rows]
-        scored = score_completions(self.model, prompts, completions, self.temperature)
-        missing = (0, self.width - scored.logprobs.shape[1])
-        pad = torch.nn.functional.pad
-        return pad(scored.logprobs, missing), pad(scored.entropies, missing)
-
-    def in_passes(
-        self, size: int
-    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        """As `score` on all rows, with `size` of them at most going through the model together."""
-        starts = range(0, len(self.prompts), size)
-        logprobs, entropies = zip(
-            *(self.score(slice(start, start + size)) for start in starts), strict=True
-        )
-        return torch.cat(logprobs), torch.cat(entropies)
+    logprobs, entropies = [], []
+    for start in range(0, len(prompts), size):
+        rows = slice(start, start + size)
+        scored = score_completions(model, prompts[rows], completions[rows], temperature)
+        missing = (0, width - scored.logprobs.shape[1])
+        logprobs.append(torch.nn.functional.pad(scored.logprobs, missing))
+        entropies.append(torch.nn.functional.pad(scored.entropies, missing))
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def unpad(

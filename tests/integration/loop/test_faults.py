@@ -183,7 +183,7 @@ print(json.dumps({
     "norm": float(whole.norm()),
     "error": float((whole - split).norm() / whole.norm()),
     "rows": [first.pass_size.rows, second.pass_size.rows],
-    "notes": [first.notes(), second.notes()],
+    "notes": [first.pass_size.take_notes(), second.pass_size.take_notes()],
 }))
 """
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from fastslow.channels.slow.difficulty import (
     DifficultyGate,
     Group,
-    PassRates,
     band_of,
     duplicate_frac,
 )
@@ -43,12 +42,12 @@ def test_a_rate_on_an_edge_belongs_to_the_band_above_it() -> None:
 
 
 def test_a_rate_starts_at_its_first_group_and_then_moves_by_the_newest_weight() -> None:
-    rates = PassRates(newest_weight=0.25)
-    assert rates.observe("a", "p", 0.8) == 0.8
-    assert rates.observe("a", "p", 0.0) == pytest.approx(0.6)
-    assert rates.observe("a", "p", 1.0) == pytest.approx(0.7)
-    assert rates.observe("b", "p", 0.1) == 0.1
-    assert rates.rates["b"] == {"p": 0.1}
+    gate = DifficultyGate(DifficultyConfig(newest_weight=0.25))
+    assert gate.observe("a", "p", 0.8) == 0.8
+    assert gate.observe("a", "p", 0.0) == pytest.approx(0.6)
+    assert gate.observe("a", "p", 1.0) == pytest.approx(0.7)
+    assert gate.observe("b", "p", 0.1) == 0.1
+    assert gate.rates["b"] == {"p": 0.1}
 
 
 def test_groups_without_variance_are_dropped_and_counted() -> None:
