@@ -166,7 +166,9 @@ def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = F
         temporary.unlink(missing_ok=True)
         if not in_place or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _write_over(path, data)
+        with os.fdopen(os.open(path, os.O_WRONLY | _NO_LINK), "wb") as file:
+            file.write(data)
+            file.truncate()
     return path
 
 
@@ -199,12 +201,6 @@ def append_to(path: Path) -> io.FileIO:
     return io.FileIO(os.open(path, flags, 0o666), "r+")
 
 
-def _write_over(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | _NO_LINK), "wb") as file:
-        file.write(content)
-        file.truncate()
-
-
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder with all in it; nothing where there is nothing."""
     if path.is_dir() and not path.is_symlink():
@@ -229,7 +225,8 @@ def replace_folder(folder: Path, name: str, write: Callable[[Path], None]) -> No
     try:
         staging.mkdir()
         write(staging)
-        _sync_tree(staging)
+        for part in [*staging.rglob("*"), staging]:
+            sync(part)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -276,8 +273,3 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        sync(path)

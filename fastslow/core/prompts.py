@@ -1,18 +1,16 @@
 """The fast weights as pure data: prompts, prompts with their scores, the population.
 
-Owns identity (hashes), order (Pareto selection) and the JSON form of prompts. Does not render them
-(`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`).
+Owns identity (hashes) and order (Pareto selection) of prompts. Does not render them
+(`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`). Their
+JSON form is that of `dataclasses.asdict`; `core/decode.py` reads it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeAlias
-
-from fastslow.core.decode import shaped
-from fastslow.core.types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,6 @@ class PromptProgram:
             len(d.question) + len(d.answer) for d in self.demonstrations
         )
 
-    def to_json(self) -> dict[str, Json]:
-        """Plain data that `from_json` turns back into an equal prompt with the same lineage."""
-        return asdict(self) | {"demonstrations": [asdict(d) for d in self.demonstrations]}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Json]) -> "PromptProgram":
-        """Inverse of `to_json`; ValueError when it is not one."""
-        return shaped(cls, data)
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -84,15 +73,6 @@ class Candidate:
     def mean(self) -> float:
         """Mean score, 0 when unscored."""
         return fmean(self.scores.values()) if self.scores else 0.0
-
-    def to_json(self) -> dict[str, Json]:
-        """Plain data that `from_json` turns back into an equal candidate."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Json]) -> "Candidate":
-        """Inverse of `to_json`; ValueError when it is not one."""
-        return shaped(cls, data)
 
 
 Population: TypeAlias = tuple[Candidate, ...]

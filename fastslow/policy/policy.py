@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from fastslow.core.decode import shaped
 from fastslow.core.errors import ModelError
 from fastslow.core.prompts import Candidate, Population, PromptProgram
 from fastslow.core.text import shorten
@@ -161,10 +163,10 @@ class Policy:
         self.adapters.save(folder)
         texts = {
             "populations": {
-                name: [candidate.to_json() for candidate in population]
+                name: [asdict(candidate) for candidate in population]
                 for name, population in sorted(self.populations.items())
             },
-            "live": {name: program.to_json() for name, program in sorted(self.live.items())},
+            "live": {name: asdict(program) for name, program in sorted(self.live.items())},
         }
         (folder / TEXTS_FILE).write_text(json.dumps(texts, indent=1, ensure_ascii=False))
 
@@ -178,12 +180,11 @@ class Policy:
         load_adapter(self.model, folder)
         texts = json.loads((folder / TEXTS_FILE).read_text())
         self.populations = {
-            name: tuple(Candidate.from_json(candidate) for candidate in population)
+            name: tuple(shaped(Candidate, candidate) for candidate in population)
             for name, population in texts["populations"].items()
         }
-        self.live = {
-            name: PromptProgram.from_json(program) for name, program in texts["live"].items()
-        }
+        live = texts["live"].items()
+        self.live = {name: shaped(PromptProgram, program) for name, program in live}
 
 
 def seed_program(task: Task) -> PromptProgram:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.prompts import PromptProgram
 
@@ -71,7 +72,7 @@ def read_kept(folder: Path) -> KeptPolicy:
     texts = folder / TEXTS_FILE
     try:
         live = {
-            str(task): PromptProgram.from_json(program)
+            str(task): shaped(PromptProgram, program)
             for task, program in json.loads(texts.read_bytes())["live"].items()
         }
         state: dict[str, Any] = {"aside": ()}

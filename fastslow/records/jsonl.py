@@ -18,19 +18,15 @@ from fastslow.core.files import append_to, open_regular, parse_json
 from fastslow.core.types import Json
 from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, StepEvent
 
+_PLACES = ("run", "row", "cycle", "reused")
+"""Fields of a `ScoreRow` that stand in its line next to those of its sample."""
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
 
 
 def to_json(record: ScoreRow | Event) -> dict[str, Json]:
     """Plain data of one record, as it stands in its line."""
     if isinstance(record, ScoreRow):
-        return {
-            "run": record.run,
-            "row": record.row,
-            "cycle": record.cycle,
-            "reused": record.reused,
-            **asdict(record.sample),
-        }
+        return {name: getattr(record, name) for name in _PLACES} | asdict(record.sample)
     data: dict[str, Json] = {"event": record.event, **asdict(record)}
     if isinstance(record, StepEvent | CycleEvent):
         data["metrics"] = _finite(record.metrics)
@@ -50,10 +46,9 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    places = ("run", "row", "cycle", "reused")
-    inner = {k: v for k, v in data.items() if k not in places}
-    outer = {k: v for k, v in data.items() if k in places}
-    row = shaped(ScoreRow, {"sample": inner} | outer)
+    sample = {k: v for k, v in data.items() if k not in _PLACES}
+    places = {k: v for k, v in data.items() if k in _PLACES}
+    row = shaped(ScoreRow, {"sample": sample} | places)
     if not 0 <= row.sample.score <= 1:
         raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
     return row
@@ -204,17 +199,13 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
             if not line.endswith(b"\n"):
                 return
             try:
-                record = _parse(line)
+                data = parse_json(line)
+                if not isinstance(data, dict):
+                    raise TypeError("not an object")
+                record = event_from_json(data) if "event" in data else score_from_json(data)
             except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
                 raise CheckpointError(
                     f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
                     "JSON object per line. The file was edited or damaged; restore it from a copy."
                 ) from error
             yield record
-
-
-def _parse(line: bytes) -> ScoreRow | Event:
-    data = parse_json(line)
-    if not isinstance(data, dict):
-        raise TypeError("not an object")
-    return event_from_json(data) if "event" in data else score_from_json(data)

@@ -6,7 +6,7 @@ A task lives in `tasks/<name>/task.py` (or any importable module) as one functio
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 from fastslow.core.errors import TaskError
@@ -119,28 +119,18 @@ class TaskDefinition:
                     f"task {name}: needs the package {package!r}, which is not installed. "
                     + self.missing_hint.format(package=package.replace("_", "-"))
                 )
-        if self.runs_code:
-            self._require_room(name, allow_code)
-        config = (
-            params if isinstance(params, TaskConfig) else self.config_class(**dict(params or {}))
-        )
-        task = self.build_task(config)
-        return Task(
-            **{
-                **{k: getattr(task, k) for k in task.__dataclass_fields__},
-                "name": name,
-                "version": f"{self.name}@{self.version}",
-            }
-        )
-
-    def _require_room(self, name: str, allow_code: bool) -> None:
-        if not allow_code:
+        if self.runs_code and not allow_code:
             raise TaskError(f"task {name}: {self.asks_for_code}")
-        if why := run.why_unavailable():
+        if self.runs_code and (why := run.why_unavailable()):
             raise TaskError(
                 f"task {name}: programs that the policy writes cannot be run safely here: {why}. "
                 "Use a machine whose Linux lets users make namespaces, or another task."
             )
+        config = (
+            params if isinstance(params, TaskConfig) else self.config_class(**dict(params or {}))
+        )
+        version = f"{self.name}@{self.version}"
+        return replace(self.build_task(config), name=name, version=version)
 
     @property
     def asks_for_code(self) -> str:

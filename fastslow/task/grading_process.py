@@ -8,16 +8,15 @@ so that a grader that draws gives the same grade for the same answer.
 import faulthandler
 import hashlib
 import importlib.util
-import math
 import os
 import pickle
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy
 
@@ -60,29 +59,19 @@ def serve() -> None:
         except EOFError:
             return
         match request:
-            case ("load", key, grader, paths):
-                answer: object = load(graders, key, grader, modules, paths)
+            case ("load", key, content, paths):
+                modules.paths |= paths
+                answer: object = None
+                try:
+                    graders[key] = pickle.loads(content)
+                except Exception as error:  # a task's own module may raise anything
+                    answer = f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
             case ("grade", key, example, text, limit_s):
                 faulthandler.dump_traceback_later(limit_s + SPARE_S, exit=True, file=nothing)
                 answer = graded(graders[key], example, text)
                 faulthandler.cancel_dump_traceback_later()
-        send(answers, answer)
-
-
-def load(
-    graders: dict[str, Callable[[Example, str], Any]],
-    key: str,
-    grader: bytes,
-    modules: TaskModules,
-    paths: Mapping[str, str],
-) -> str | None:
-    """Take a grader in; returns what is wrong with it."""
-    modules.paths |= paths
-    try:
-        graders[key] = pickle.loads(grader)
-    except Exception as error:  # a task's own module may raise anything when it is imported
-        return f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
-    return None
+        pickle.dump(answer, answers)
+        answers.flush()
 
 
 def graded(grade: Callable[[Example, str], Any], example: Example, text: str) -> Grade | str:
@@ -92,7 +81,8 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
         result = grade(example, text)
     except (Exception, SystemExit) as error:  # a task's own code may raise anything
         return f"raised {type(error).__name__}: {shorten(str(error), _QUOTED)}"
-    if isinstance(result, Grade) and is_score(result.score):
+    score = result.score if isinstance(result, Grade) else None
+    if isinstance(score, int | float) and 0 <= score <= 1:
         return result
     return f"returned {shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
 
@@ -105,14 +95,3 @@ def seed_generators(*texts: str) -> None:
     numpy.random.seed(seed)  # the global generator is what graders draw from
     if torch := sys.modules.get("torch"):
         torch.manual_seed(seed)
-
-
-def is_score(score: object) -> bool:
-    """Whether it is a number in [0, 1]."""
-    return isinstance(score, int | float) and math.isfinite(score) and 0 <= score <= 1
-
-
-def send(file: BinaryIO, message: object) -> None:
-    """Write one message."""
-    pickle.dump(message, file)
-    file.flush()

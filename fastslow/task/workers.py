@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path
         self._graders: set[str] = set()
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,9 +76,9 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for us alone, and what graders start ends with them
             env=os.environ | {"PYTHONHASHSEED": "0"},
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, self._process.stdout
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, self.process.stdout
 
     def load(self, grader: SentGrader) -> str | None:
         """Take a grader in, once; returns what is wrong with it."""
@@ -99,15 +99,11 @@ class Worker:
         answer: Grade | str = self._ask(("grade", grader.key, example, text, limit_s), limit_s)
         return answer
 
-    def is_alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._process.poll() is None
-
     def end(self) -> None:
         """End the process, with what its graders started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         for stream in (self._requests, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -140,7 +136,7 @@ def borrowed() -> Iterator[Worker]:
             worker = _idle.pop() if _idle else None
         for stale in old:
             stale.end()
-        if worker is None or not worker.is_alive():
+        if worker is None or worker.process.poll() is not None:
             worker = Worker(path)
         try:
             yield worker

@@ -10,7 +10,7 @@ from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.remedies.base import Remedy, Stage, Update
 from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.channels.slow.trainer import Finish, finish_update
-from fastslow.core.prompts import Candidate, PromptProgram
+from fastslow.core.prompts import Candidate, PromptProgram, assign_slots
 from fastslow.core.types import Batch, Example
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -61,6 +61,6 @@ def set_texts(policy: Policy, task: Task, *texts: PromptProgram) -> None:
 
 def scored_group(trainer: FastSlowTrainer, task: Task, examples: Sequence[Example]) -> Any:
     """TRL's rows of the rollouts of these problems, drawn and graded as `task` says."""
-    texts = trainer._slots(task)
+    texts = assign_slots(trainer.policy.population(task), trainer.settings.group)
     trainer._requests = [(task, text, example) for example in examples for text in texts]
     return trainer._generate_and_score_completions([{"prompt": ""}] * trainer.num_local_rows)

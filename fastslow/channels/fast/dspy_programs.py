@@ -19,6 +19,7 @@ fastslow opens none, and the export writes none.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from fastslow.channels.fast.dspy_bridge import PromptModule
@@ -45,7 +46,7 @@ def save_programs(policy: Policy, folder: Path) -> None:
         texts = {}
         for candidate in population:
             program = candidate.program
-            texts[program.text_hash] = program.to_json()["lineage"], candidate.mean
+            texts[program.text_hash] = asdict(program.lineage), candidate.mean
             _save(program, task_folder)
         if live.text_hash not in texts:
             _save(live, task_folder)
@@ -66,7 +67,7 @@ def save_deployed(program: PromptProgram, folder: Path) -> None:
     folder.mkdir(parents=True)
     _save(program, folder)
     file = f"{program.text_hash}.json"
-    text = {"file": file, "lineage": program.to_json()["lineage"], "mean_score": None}
+    text = {"file": file, "lineage": asdict(program.lineage), "mean_score": None}
     index = json.dumps({"live": file, "texts": [text]}, indent=1)
     (folder / INDEX_FILE).write_text(index + "\n", encoding="utf-8")
 

@@ -58,7 +58,7 @@ class Tracking:
         if self._has_missed and not self.num_failures:
             self._send(read_run_records(self._run.folder))
             self._has_missed = self.num_failures > 0
-            self._save_identity()
+            save_identity(self._run, self._has_missed)
         with self._ending(self._tracker.end):
             yield
         if self.num_failures:
@@ -122,7 +122,7 @@ class Tracking:
                 f"{self._first_failure} first. Bring it back, then send again."
             )
         self._has_missed = False
-        self._save_identity()
+        save_identity(self._run, has_missed=False)
 
     def _send(self, records: RunRecords) -> None:
         self._send_row(records, 0)
@@ -181,21 +181,14 @@ class Tracking:
             failure,
         )
         self._has_missed = True
-        self._save_identity()
-
-    def _save_identity(self) -> None:
-        with contextlib.suppress(OSError):  # a disk that refuses this stops the run elsewhere
-            save_identity(self._run, self._has_missed)
+        save_identity(self._run, has_missed=True)
 
 
 def save_identity(run: TrackedRun, has_missed: bool) -> None:
-    """Write `tracker.json`.
-
-    Raises:
-        OSError: The disk refused.
-    """
+    """Write `tracker.json`, if the disk takes it."""
     card = {"identity": run.identity, "missed": has_missed}
-    write_file(run.folder, IDENTITY_FILE, json.dumps(card, indent=2) + "\n")
+    with contextlib.suppress(OSError):  # a disk that refuses this stops the run elsewhere
+        write_file(run.folder, IDENTITY_FILE, json.dumps(card, indent=2) + "\n")
 
 
 def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Tracking:
@@ -222,8 +215,7 @@ def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Track
     if not is_on or config.tracking is None:
         return Tracking(Tracker(), run)
     if not card:  # before the tracker hears of it: after a crash it is found by this
-        with contextlib.suppress(OSError):
-            save_identity(run, has_missed=False)
+        save_identity(run, has_missed=False)
     return Tracking(build_tracker(config), run, has_missed)
 
 

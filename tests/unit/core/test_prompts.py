@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastslow.core.decode import shaped
 from fastslow.core.prompts import (
     Candidate,
     Demonstration,
@@ -159,7 +161,7 @@ def test_slots_are_shared_evenly_and_the_better_rank_gets_the_rest(
 @few
 @given(PROGRAMS)
 def test_a_program_survives_json_with_its_lineage_and_hash(program: PromptProgram) -> None:
-    again = PromptProgram.from_json(json.loads(json.dumps(program.to_json())))
+    again = shaped(PromptProgram, json.loads(json.dumps(asdict(program))))
     assert again == program
     assert again.lineage == program.lineage
     assert again.text_hash == program.text_hash
@@ -168,7 +170,7 @@ def test_a_program_survives_json_with_its_lineage_and_hash(program: PromptProgra
 @few
 @given(candidates())
 def test_candidates_survive_json(pool: list[Candidate]) -> None:
-    assert [Candidate.from_json(json.loads(json.dumps(c.to_json()))) for c in pool] == pool
+    assert [shaped(Candidate, json.loads(json.dumps(asdict(c)))) for c in pool] == pool
 
 
 @few

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 from fastslow.core.prompts import PromptProgram
@@ -94,7 +94,7 @@ class Prompts(Section):
 
 
 def _prompt_json(prompt: TextEvent) -> dict[str, object]:
-    program = prompt.program.to_json()
+    program = asdict(prompt.program)
     return {
         "stage": prompt.stage,
         "text_hash": prompt.program.text_hash,
