@@ -70,14 +70,9 @@ class AblationError(FastSlowError):
 
 
 def nearest(got: str, names: Iterable[str]) -> str:
-    """Suggest the closest name, as ` Did you mean 'x'?`, or list the known ones.
+    """Suggest the name closest to `got`, as ` Did you mean 'x'?`, or list the known ones.
 
-    Args:
-        got: The name that was not found.
-        names: Every name that would have been accepted.
-
-    Returns:
-        A sentence that starts with a space, ready to be appended to an error message.
+    The sentence starts with a space, ready to be appended to an error message.
     """
     shortened = sorted(name[:_LONGEST] for name in names)
     close = difflib.get_close_matches(got[:_LONGEST], shortened, n=1, cutoff=0.6)

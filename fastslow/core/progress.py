@@ -12,12 +12,7 @@ PLAIN_INTERVAL_S = 15.0
 
 
 class Progress:
-    """Prints progress: one live line on a terminal, plain lines elsewhere.
-
-    Args:
-        total: Units of work to do, any unit.
-        console: Where to print.
-    """
+    """Prints progress of `total` units: one live line on a terminal, plain lines elsewhere."""
 
     def __init__(self, total: float, console: Console) -> None:
         self.total = total
@@ -49,7 +44,8 @@ class Progress:
             units: Units done of the present phase.
             figures: Figures to show next to it, e.g. `{"reward": 0.4}`.
         """
-        line = f"{phase} {step}{_figures(figures)}  {self._clock(self._done + units)}"
+        words = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
+        line = f"{phase} {step}{words}  {self._clock(self._done + units)}"
         now = time.monotonic()
         if self._status is not None:
             self._status.update(Text(line))
@@ -73,7 +69,3 @@ class Progress:
 def minutes(seconds: float) -> str:
     """Seconds as `m:ss`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _figures(figures: Mapping[str, float]) -> str:
-    return "".join(f"  {name} {value:.2f}" for name, value in figures.items())

@@ -29,10 +29,6 @@ def deployments(run: Path) -> tuple[DeployEvent, ...]:
 def deployed_row(run: Path, num_stages: int) -> int:
     """Row of the score matrix whose policy is deployed: the last, unless a rollback chose another.
 
-    Args:
-        run: A run folder.
-        num_stages: Stages of the run.
-
     Raises:
         CheckpointError: The file of the rollbacks is damaged, or names a stage there is not.
     """
@@ -47,11 +43,7 @@ def deployed_row(run: Path, num_stages: int) -> int:
 
 
 def deploy(run: Path, event: DeployEvent) -> None:
-    """Append a change and force it to the disk: all of it or none of it.
-
-    Args:
-        run: A run folder that this process has locked.
-        event: What is deployed from now on.
+    """Append a change to a run folder that this process has locked: all of it or none of it.
 
     Raises:
         CheckpointError: The disk refused; what was deployed before still is.

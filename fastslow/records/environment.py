@@ -31,13 +31,9 @@ PACKAGES = (
 
 
 def describe_environment(device: str) -> dict[str, Json]:
-    """Facts about this machine and installation, as plain data.
+    """Facts about this machine and installation as plain data; None for what cannot be found out.
 
-    Args:
-        device: Where the model runs, e.g. `cpu` or `cuda:0`.
-
-    Returns:
-        Names to strings, whole numbers or mappings of them; None for what cannot be found out.
+    `device` is where the model runs, e.g. `cpu` or `cuda:0`.
     """
     versions: dict[str, Json] = {}
     for package in PACKAGES:

@@ -6,6 +6,7 @@ their content is in `events.py`, their place in `run_folder.py`.
 
 import json
 import math
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -157,16 +158,10 @@ class RecordWriter:
 
 def _end_of_last_line(path: Path) -> int:
     """Bytes up to and including the last newline."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-    return 0
+    if not path.stat().st_size:
+        return 0  # an empty file cannot be mapped
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        return content.rfind(b"\n") + 1
 
 
 def read_scores(path: Path) -> list[ScoreRow]:

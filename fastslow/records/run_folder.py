@@ -103,9 +103,11 @@ class RunDir:
         require_no_links(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(path))
-            self.scores, self.events, self.metrics = (
-                stack.enter_context(RecordWriter(path / f"{stem}.jsonl")) for stem in RECORD_FILES
-            )
+            self._writers = {
+                stem: stack.enter_context(RecordWriter(path / f"{stem}.jsonl"))
+                for stem in RECORD_FILES
+            }
+            self.scores, self.events, self.metrics = self._writers.values()
             self._resources = stack.pop_all()
 
     @classmethod
@@ -182,12 +184,6 @@ class RunDir:
         """Close the record files and let another process write here."""
         self._resources.close()
 
-    @property
-    def writers(self) -> dict[str, RecordWriter]:
-        """The append-only files, by stem."""
-        writers = (self.scores, self.events, self.metrics)
-        return dict(zip(RECORD_FILES, writers, strict=True))
-
     def mark(self, state: State) -> None:
         """Write the run's state, and when it ended, to `run.json`.
 
@@ -227,9 +223,9 @@ class RunDir:
             write_checksums(folder)
 
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
-            for writer in self.writers.values():
+            for writer in self._writers.values():
                 writer.sync()
-            state.positions = {stem: writer.position() for stem, writer in self.writers.items()}
+            state.positions = {stem: writer.position() for stem, writer in self._writers.items()}
             replace_folder(self.path, f"resume/{point.name}", write)
             for old in _points(root)[KEPT_POINTS:]:
                 shutil.rmtree(old)
@@ -254,7 +250,7 @@ class RunDir:
             if problem is None:
                 state, problem = _read_state(point / "state.json")
             if state is not None:
-                for stem, writer in self.writers.items():
+                for stem, writer in self._writers.items():
                     writer.truncate(state.positions[stem])
                 return state, point
             self.warnings.append(f"{point}: damaged ({problem}); the resume point before is used.")
@@ -263,16 +259,12 @@ class RunDir:
                 f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
                 "Restore one from a copy, or start a new run."
             )
-        for writer in self.writers.values():
+        for writer in self._writers.values():
             writer.truncate(0)
         return None
 
     def keep_folder(self, path: Path, write: Callable[[Path], None]) -> None:
-        """Make a folder of the run, all of it or none of it; one that was there is replaced.
-
-        Args:
-            path: Where, inside the run folder.
-            write: Fills the folder it is given.
+        """Make or replace a folder of the run by what `write` puts in: all of it or none of it.
 
         Raises:
             CheckpointError: The disk refused; what was there stays.
@@ -283,13 +275,7 @@ class RunDir:
     def write_samples(
         self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
     ) -> Path:
-        """Write sampled rollouts as text for people, control characters escaped.
-
-        Args:
-            stage: Index of the stage.
-            task: The task's name.
-            lines: The text; written one after the other, replacing an earlier file.
-            cycle: Index of the cycle, if these are from one.
+        """Write a cycle's or stage's rollouts as text for people, control characters escaped.
 
         Raises:
             CheckpointError: The disk refused.

@@ -77,18 +77,8 @@ def card_problems(card: Path, task: Task) -> Iterator[str]:
 
 def _completions(example: Example) -> tuple[str, ...]:
     gold = example.answer
-    return (
-        gold,
-        f" {gold}\n",
-        f"{gold}.",
-        f"{gold}..",
-        gold.upper(),
-        gold.lower(),
-        f"The answer is {gold}",
-        gold[:-1],
-        "",
-        "0",
-    )
+    alike = (gold, f" {gold}\n", f"{gold}.", f"{gold}..", gold.upper(), gold.lower())
+    return (*alike, f"The answer is {gold}", gold[:-1], "", "0")
 
 
 JUNK = ("", " \n", "qzx", "I do not know.", "\x00\u202e\ud800", "1" * 5000, "[]{}()\\**??")

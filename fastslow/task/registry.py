@@ -76,17 +76,11 @@ def build_task(
     *,
     allow_code: bool = False,
 ) -> Task:
-    """Build the task that the run calls `name`.
-
-    Args:
-        name: The run's name for it.
-        use: What `find_task` takes; None when it is `name` itself.
-        params: Its parameters, validated already or plain data.
-        allow_code: Whether its grader may run programs that the policy wrote.
+    """Build the task that the run calls `name`; `use` is for `find_task`, None being `name`.
 
     Raises:
         TaskError: It cannot be found or built, or breaks the task contract.
-        pydantic.ValidationError: `params` is plain data that does not fit the task's schema.
+        pydantic.ValidationError: See `TaskDefinition.build`.
     """
     return find_task(use or name).build(name, params, allow_code=allow_code)
 

@@ -42,11 +42,7 @@ class Crashed(Exception):
 
 
 class SentGrader:
-    """A grader as it is sent to a worker.
-
-    Args:
-        grade: The function.
-        paths: Path of each module of a task that is not found by its name.
+    """A grader as it is sent to a worker, with the path of each module not found by its name.
 
     Raises:
         Exception: It holds something that cannot be sent to another process.
@@ -59,11 +55,7 @@ class SentGrader:
 
 
 class Worker:
-    """One process; for one thread at a time.
-
-    Args:
-        path: Its `sys.path`: it finds the modules that this process finds.
-    """
+    """One process, for one thread at a time; with our `sys.path` it finds the modules we find."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path

@@ -344,10 +344,8 @@ def _restore_moments(optimizer: torch.optim.AdamW, saved: dict[str, torch.Tensor
 
 def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
     """Means over the updates that have the figure; sums of what is counted."""
-    columns: dict[str, list[float]] = {}
-    for update in figures:
-        for name, value in update.items():
-            columns.setdefault(name, []).append(value)
+    names = dict.fromkeys(name for update in figures for name in update)
+    columns = {name: [update[name] for update in figures if name in update] for name in names}
     return {
         name: sum(values) / (1 if name.startswith(COUNTS) else len(values))
         for name, values in columns.items()

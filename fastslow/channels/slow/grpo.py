@@ -31,7 +31,6 @@ from fastslow.channels.slow.rollouts import (
     groups_of,
     require_tokens,
     sample_line,
-    unfinished_frac,
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
@@ -64,13 +63,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
     """GRPOTrainer whose groups share a problem and differ in text.
 
     With several processes each draws and scores its share of an update's rows; rewards are
-    normalised over whole groups and gradients averaged, so all take the same step.
-
-    Args:
-        policy: Trained in place; needs an adapter.
-        tasks: By name, those that the problems are of; they give graders, texts and limits.
-        num_problems: Q, problems of one update.
-        settings: Loss, group size and coefficients.
+    normalised over whole groups and gradients averaged, so all take the same step. Arguments are
+    those of `MakeUpdates`.
     """
 
     def __init__(
@@ -105,11 +99,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
 
         If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
-        momentum alone would otherwise move the weights. The figure `skipped_updates` is then 1.
-
-        Returns:
-            Figures of this update by name, among them `reward`; unless it was skipped `loss` too,
-            and those of `finish`.
+        momentum alone would otherwise move the weights. See `Updates.update`.
 
         Raises:
             ChannelError: The loss would cover no token although rewards differ.
@@ -264,7 +254,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             if values
         }
         self._metrics["train"].clear()
-        figures = our_figures(figures) | {"unfinished_frac": unfinished_frac(self.rollouts)}
+        unfinished = sum(r.completion.finish == "length" for r in self.rollouts)
+        figures = our_figures(figures) | {"unfinished_frac": unfinished / len(self.rollouts)}
         return figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:

@@ -36,11 +36,7 @@ def draw_rollouts(
 ) -> list[Rollout]:
     """One graded completion for each request, in order, within its task's limit of tokens.
 
-    Args:
-        policy: Draws them; requests of one task are drawn together.
-        requests: Task, text and problem of each.
-        temperature: Of the draws; > 0.
-        seeds: One for each request.
+    Requests of one task are drawn together, at a temperature > 0, each with its own seed.
     """
     rollouts: dict[int, Rollout] = {}
     for task in {task.name: task for task, _, _ in requests}.values():
@@ -83,11 +79,6 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
         )
         for cut in cuts
     ]
-
-
-def unfinished_frac(rollouts: Sequence[Rollout]) -> float:
-    """Share of them that were cut off at the limit, in [0, 1]."""
-    return sum(r.completion.finish == "length" for r in rollouts) / len(rollouts)
 
 
 def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:

@@ -50,13 +50,8 @@ class GoldRow:
 class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
     """SFTTrainer whose rows are the problems of a batch, each under every text.
 
-    With several processes each makes the whole update; it is cheap, as nothing is drawn.
-
-    Args:
-        policy: Trained in place; needs an adapter.
-        tasks: By name, those that the problems are of; they give texts and completion limits.
-        num_problems: Q, problems of one update.
-        settings: Context of the answers, and rows per pass.
+    With several processes each makes the whole update; it is cheap, as nothing is drawn. Arguments
+    are those of `MakeUpdates`.
     """
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of all passes

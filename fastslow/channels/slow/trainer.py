@@ -129,8 +129,8 @@ class PassSize:
 
 
 MakeUpdates: TypeAlias = Callable[[Policy, Mapping[str, Task], int, Any], Updates]
-"""Makes the trainer of a stage: of a policy, on batches of so many problems of any of the tasks,
-with the slow channel's settings."""
+"""Makes the trainer of a stage: takes the policy, which needs an adapter and is trained in place;
+by name the tasks that the problems are of; Q, the problems of one update; the settings."""
 
 
 def finish_update(

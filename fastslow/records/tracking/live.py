@@ -18,7 +18,7 @@ from typing import Any
 
 from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import TrackerError
-from fastslow.core.files import is_file, read_json, write_file
+from fastslow.core.files import read_json, write_file
 from fastslow.core.plugins import CustomUse, find
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.tracker import Status, TrackedRun, Tracker, TrackerDefinition
@@ -82,13 +82,7 @@ class Tracking:
     def log(
         self, metrics: Mapping[str, float | None], step: int, time: float | None = None
     ) -> None:
-        """Keep the finite values of `metrics` at `step`; others are left out.
-
-        Args:
-            metrics: Values by name.
-            step: As in `Tracker.log`.
-            time: Seconds since 1970; None is now.
-        """
+        """Keep the finite values of `metrics`; see `Tracker.log`. No time is now."""
         finite = {k: float(v) for k, v in metrics.items() if v is not None and math.isfinite(v)}
         if finite:
             when = clock.time() if time is None else time
@@ -112,9 +106,9 @@ class Tracking:
         records = read_run_records(self._run.folder)
         self._call(self._tracker.begin, replace(self._run, since=0.0))
         self._send(records)
-        for name in REPORT_FILES:
-            if is_file(self._run.folder / name):
-                self.artifact(self._run.folder / name)
+        for path in (self._run.folder / name for name in REPORT_FILES):
+            if path.is_file():
+                self.artifact(path)
         self._call(self._tracker.end, records.status)
         if self.num_failures:
             raise TrackerError(
@@ -194,10 +188,7 @@ def save_identity(run: TrackedRun, has_missed: bool) -> None:
 def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Tracking:
     """What hands things on to the run's tracker; to nothing when it is off.
 
-    Args:
-        config: The run.
-        folder: The run folder; gets `tracker.json` if it has none.
-        is_on: Whether there is a tracker in this process.
+    A run folder without `tracker.json` gets one. `is_on` says whether this process tracks.
 
     Raises:
         ConfigError: A tracker of the user's own is not found.

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from copy import deepcopy
+from typing import TypeAlias
 
 import torch
 
@@ -50,7 +51,8 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
         make: Callable[[], Figures],
     ) -> Figures:
         policy = update.stage.policy
-        weights, moments = policy.adapters.copied(), _copied_state(optimizer)
+        weights = policy.adapters.copied()
+        moments = deepcopy(optimizer.state_dict())  # which shares the optimizer's tensors
         figures = make()
         if not figures.get("skipped_updates"):
             kl = measured_kl(policy, update.rows(), num_rows)
@@ -123,16 +125,3 @@ def _portions(rows: Sequence[Row]) -> Iterator[list[Row]]:
         portion.append(row)
     if portion:
         yield portion
-
-
-def _copied_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A deep copy of the optimizer's state; `state_dict` alone shares its tensors."""
-    state = optimizer.state_dict()
-    moments = {
-        index: {
-            name: value.clone() if isinstance(value, torch.Tensor) else value
-            for name, value in values.items()
-        }
-        for index, values in state["state"].items()
-    }
-    return {"state": moments, "param_groups": state["param_groups"]}
