@@ -54,10 +54,7 @@ class Definition(Generic[Product]):
     """Raised where one is not found."""
 
     def build(self, params: Mapping[str, Any] | PluginConfig | None = None) -> Product:
-        """Make the remedy, signal, measure or tracker that it declares.
-
-        Args:
-            params: Its parameters, validated already or plain data; None takes the defaults.
+        """Make the remedy, signal, measure or tracker that it declares; None takes the defaults.
 
         Raises:
             pydantic.ValidationError: `params` is plain data that does not fit the schema.

@@ -94,9 +94,8 @@ class ReoptimizedEvent:
     task: str
     program: PromptProgram
     validation_mean: float
-    """Mean score in [0, 1] on validation, by which it was chosen."""
+    """As in `TextEvent`, but always scored."""
     validation_n: int
-    """Validation examples behind that mean."""
     rollouts: int
     """Completions sampled to find it: its budget. They count as the evaluation's."""
 

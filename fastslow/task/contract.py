@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from fastslow.core.text import shorten
@@ -98,21 +99,15 @@ def contract_failures(task: Task) -> Iterator[str]:
         yield f"max_tokens is {task.max_tokens}, expected at least 1"
     for split in ("train", "validation", "test"):
         examples: tuple[Example, ...] = getattr(task, split)
-        yield from _first(
-            _wrong_score(task, split, example, example.answer, 1.0) for example in examples
-        )
+        golds = (_wrong_score(task, split, example, example.answer, 1.0) for example in examples)
+        yield from islice(filter(None, golds), 1)
         for junk in JUNK:
-            yield from _first(
+            complaints = (
                 _wrong_score(task, split, example, junk, 0.0)
                 for example in examples[:10]
                 if junk.strip() != example.answer.strip()
             )
-
-
-def _first(complaints: Iterator[str | None]) -> Iterator[str]:
-    complaint = next((text for text in complaints if text), None)
-    if complaint:
-        yield complaint
+            yield from islice(filter(None, complaints), 1)
 
 
 def _wrong_score(

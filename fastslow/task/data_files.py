@@ -36,11 +36,7 @@ class Row:
     """Column name to value."""
 
     def value(self, column: str, key: str) -> Any:
-        """The value in `column`.
-
-        Args:
-            column: Its name.
-            key: The parameter that names it, for the message.
+        """The value in `column`, which the parameter `key` names.
 
         Raises:
             TaskError: There is no such column; names where, and the nearest one.

@@ -81,7 +81,7 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
         result = grade(example, text)
     except (Exception, SystemExit) as error:  # a task's own code may raise anything
         return f"raised {type(error).__name__}: {shorten(str(error), _QUOTED)}"
-    score = getattr(result, "score", None)
+    score: Any = result.score if isinstance(result, Grade) else None
     if isinstance(result, Grade) and isinstance(score, int | float) and 0 <= score <= 1:
         return result
     return f"returned {shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"

@@ -27,10 +27,8 @@ from fastslow.channels.slow.rollouts import (
     Request,
     Rollout,
     draw_rollouts,
-    first_evidence,
     groups_of,
     require_tokens,
-    sample_line,
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
@@ -45,7 +43,7 @@ from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import Batch, Evidence, TokenIds
+from fastslow.core.types import FULL_MARKS, Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -156,12 +154,20 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
     def sample_lines(self) -> list[str]:
         """One rollout of every group, and what set off an alarm; untrusted text."""
         assert self.verdict is not None
-        firsts = map(sample_line, self.rollouts[:: self.settings.group])
+        firsts = [
+            f"text {r.program.text_hash} | {r.example.id}: {r.example.question!r} -> "
+            f"{r.completion.text!r} | reward {r.grade.score:g} ({r.grade.reason})"
+            for r in self.rollouts[:: self.settings.group]
+        ]
         return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        return first_evidence(self.rollouts)
+        firsts: dict[tuple[str, bool], Evidence] = {}
+        for r in self.rollouts:
+            evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
+        return list(firsts.values())
 
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates and the rows of a pass, as plain data."""

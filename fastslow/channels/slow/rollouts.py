@@ -10,7 +10,7 @@ from typing import TypeAlias
 from fastslow.channels.slow.difficulty import Group
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
+from fastslow.core.types import Completion, Example, Grade, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -79,21 +79,3 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
         )
         for cut in cuts
     ]
-
-
-def first_evidence(rollouts: Sequence[Rollout]) -> list[Evidence]:
-    """Of each problem the first full success and the first failure."""
-    firsts: dict[tuple[str, bool], Evidence] = {}
-    for r in rollouts:
-        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
-    return list(firsts.values())
-
-
-def sample_line(rollout: Rollout) -> str:
-    """A rollout for people; untrusted text."""
-    return (
-        f"text {rollout.program.text_hash} | {rollout.example.id}: "
-        f"{rollout.example.question!r} -> {rollout.completion.text!r} | "
-        f"reward {rollout.grade.score:g} ({rollout.grade.reason})"
-    )

@@ -141,7 +141,7 @@ def finish_update(
     The gradient is averaged over processes and scaled down to `max_norm`.
 
     Returns:
-        `grad_norm`, its L2 norm before it was scaled down, and the figures of the remedies.
+        `grad_norm`, its L2 norm before it was scaled down, and the remedies' figures.
     """
     weights = update.stage.policy.adapters.trainable()
     figures = remedies.add_gradients(update)

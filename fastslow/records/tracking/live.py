@@ -162,20 +162,17 @@ class Tracking:
             ended = clock.monotonic()
             if ended - started > SLOW_S:
                 self._rests_until = ended + REST_S
-            self._count(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
-
-    def _count(self, failure: str) -> None:
-        self.num_failures += 1
-        if self.num_failures > 1:
-            return
-        self._first_failure = failure
-        _LOG.warning(
-            "tracking: a call of the tracker failed, got %s. The run continues and its records are "
-            "in the run folder; further failures are only counted.",
-            failure,
-        )
-        self._has_missed = True
-        save_identity(self._run, has_missed=True)
+            self.num_failures += 1
+            if self.num_failures > 1:
+                return
+            failure = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            _LOG.warning(
+                "tracking: a call of the tracker failed, got %s. The run continues and its records "
+                "are in the run folder; further failures are only counted.",
+                failure,
+            )
+            self._first_failure, self._has_missed = failure, True
+            save_identity(self._run, has_missed=True)
 
 
 def save_identity(run: TrackedRun, has_missed: bool) -> None:
@@ -193,19 +190,18 @@ def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Track
     Raises:
         ConfigError: A tracker of the user's own is not found.
     """
-    card: Any = {}
-    if is_on and config.tracking is not None:
-        with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
-            card = read_json(folder / IDENTITY_FILE)
-    card = card if isinstance(card, dict) and isinstance(card.get("identity"), str) else {}
-    identity = card.get("identity", uuid.uuid4().hex)
-    has_missed = bool(card.get("missed"))
-    is_resumed = is_on and bool(card) and not has_missed
-    since = last_time(folder) if is_resumed else 0.0
-    run = TrackedRun(folder.name, identity, folder, config.model_dump(mode="json"), since)
     if not is_on or config.tracking is None:
-        return Tracking(Tracker(), run)
-    if not card:  # before the tracker hears of it: after a crash it is found by this
+        return Tracking(Tracker(), TrackedRun(folder.name, "", folder, {}))
+    card: Any = None
+    with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
+        card = read_json(folder / IDENTITY_FILE)
+    is_new = not isinstance(card, dict) or not isinstance(card.get("identity"), str)
+    if is_new:
+        card = {"identity": uuid.uuid4().hex}
+    has_missed = bool(card.get("missed"))
+    since = 0.0 if is_new or has_missed else last_time(folder)
+    run = TrackedRun(folder.name, card["identity"], folder, config.model_dump(mode="json"), since)
+    if is_new:  # before the tracker hears of it: after a crash it is found by this
         save_identity(run, has_missed=False)
     return Tracking(build_tracker(config), run, has_missed)
 

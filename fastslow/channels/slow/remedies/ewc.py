@@ -59,10 +59,8 @@ def ewc(config: EwcConfig) -> Remedy:
         fisher = fisher_diagonal(ended, config.examples)
         for name, weight in ended.stage.policy.adapters.trainable().items():
             before = memory.tensors.get(FISHER + name)
-            present = fisher[name]
-            memory.tensors[FISHER + name] = (
-                present if before is None else config.decay * before + present
-            )
+            values = fisher[name] if before is None else config.decay * before + fisher[name]
+            memory.tensors[FISHER + name] = values
             memory.tensors[ANCHOR + name] = weight.detach().clone()
         total = sum(float(values.sum()) for values in fisher.values())
         count = sum(values.numel() for values in fisher.values())

@@ -64,11 +64,12 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
             memory.facts["kl"] = kl
         return figures | _figures(memory)
 
-    def is_over(memory: Memory) -> bool:
-        return bool(memory.facts.get("is_hit"))
-
     return Remedy(
-        begin=begin, is_over=is_over, attempt=attempt, standing=_figures, needs_start=True
+        begin=begin,
+        is_over=lambda memory: bool(memory.facts.get("is_hit")),
+        attempt=attempt,
+        standing=_figures,
+        needs_start=True,
     )
 
 

@@ -43,7 +43,11 @@ class Remedies:
     def __init__(self, remedies: Iterable[tuple[str, Remedy]] = ()) -> None:
         self._remedies: dict[str, Remedy] = {}
         for name, remedy in remedies:
-            self._remedies[_free_name(name, self._remedies)] = remedy
+            number, free = 1, name
+            while free in self._remedies:  # a second one of this name
+                number += 1
+                free = f"{name}-{number}"
+            self._remedies[free] = remedy
         self._memories = {name: Memory() for name in self._remedies}
 
     @property
@@ -97,7 +101,12 @@ class Remedies:
             loss, gradients = 0.0, [torch.zeros_like(weight) for weight in weights.values()]
             for term in self._terms(name, remedy, _of(update, name), weights):
                 loss += float(term.detach())
-                _accumulate(gradients, remedy.strength * term, weights)
+                parameters = list(weights.values())
+                added = torch.autograd.grad(
+                    remedy.strength * term, parameters, materialize_grads=True
+                )
+                for gradient, summand in zip(gradients, added, strict=True):
+                    gradient += summand
             for weight, gradient in zip(weights.values(), gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
             share = _norm(gradients) / task_norm if task_norm else 0.0
@@ -200,14 +209,6 @@ def taught(policy: Policy, rows: Sequence[TaughtRow]) -> Iterable[Tensor]:
         yield -(logprobs.sum(-1) * torch.tensor(scale, device=logprobs.device)).sum()
 
 
-def _accumulate(gradients: list[Tensor], loss: Tensor, weights: Weights) -> None:
-    """Add the gradient of `loss` to `gradients`, in the weights' order."""
-    added = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    for gradient, summand in zip(gradients, added, strict=True):
-        if summand is not None:
-            gradient += summand
-
-
 def _norm(tensors: Iterable[Tensor | None]) -> float:
     """L2 norm of all entries together."""
     norms = [torch.linalg.vector_norm(tensor) for tensor in tensors if tensor is not None]
@@ -223,12 +224,3 @@ def _of(update: Update, name: str) -> Update:
     """The update with the random streams of one remedy."""
     seed = derive_seed(update.seed, "remedy", name)
     return replace(update, stage=_own(update.stage, name), seed=seed)
-
-
-def _free_name(name: str, taken: Mapping[str, Remedy]) -> str:
-    """`name`, or `name-2` and so on for a second one of it."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
