@@ -74,11 +74,7 @@ def output() -> "Console":
 
 @contextmanager
 def resume_hint(command: str | None = None) -> Iterator[None]:
-    """Say how to continue when a signal stops the block.
-
-    Args:
-        command: How; None where the exception's notes know, if anything does.
-    """
+    """Say how to continue when a signal stops the block: by `command`, or as its notes know."""
     try:
         yield
     except KeyboardInterrupt as stop:

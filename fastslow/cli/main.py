@@ -57,11 +57,7 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        arguments: Words after the program's name; None takes the process's own.
-    """
+    """Run the command line, by default the process's own, and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_process()
     try:

@@ -34,11 +34,7 @@ def is_leader() -> bool:
 
 
 def connect(device: str) -> None:
-    """Join the other processes; nothing happens when there are none.
-
-    Args:
-        device: Where the model runs: `cuda:<index>` talks through NCCL, all else through Gloo.
-    """
+    """Join the other processes, if any: with a model on `cuda:<index>` by NCCL, else by Gloo."""
     if num_processes() == 1:
         return
     import torch

@@ -173,11 +173,9 @@ def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = F
 
 
 def make_folder(folder: Path, name: str | Path) -> Path:
-    """Make the folder `name` under `folder`, unless it is there.
+    """Make the folder with the path `name` under `folder`, unless it is there.
 
-    Args:
-        folder: Made too; links that lead to it are followed.
-        name: Path relative to `folder`.
+    `folder` is made too; links that lead to it are followed.
 
     Raises:
         OSError: A part of `name` is a link or a file, or cannot be made.

@@ -68,11 +68,7 @@ C = TypeVar("C", bound=PluginConfig)
 
 
 def find(kind: type[D], use: str) -> D:
-    """The definition that `package.module:function` names.
-
-    Args:
-        kind: The class of definitions looked for, with `noun` and `error`.
-        use: An importable module and the decorated function in it.
+    """The definition of this kind that `package.module:function` names.
 
     Raises:
         FastSlowError: Of the kind's own class; the name is malformed, there is no such module,

@@ -36,14 +36,7 @@ class Progress:
             self._status.stop()
 
     def show(self, phase: str, step: str, units: float, figures: Mapping[str, float]) -> None:
-        """Show the current work.
-
-        Args:
-            phase: E.g. `stage 1/3 colours, cycle 2/2, slow`.
-            step: Where in the phase, e.g. `3/5`; may be empty.
-            units: Units done of the present phase.
-            figures: Figures to show next to it, e.g. `{"reward": 0.4}`.
-        """
+        """Show the current work: a phase, the step in it (may be empty), units done of it."""
         words = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
         line = f"{phase} {step}{words}  {self._clock(self._done + units)}"
         now = time.monotonic()

@@ -28,12 +28,7 @@ def visible(text: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`visible(text)` cut to `limit` characters, ending in `…` when something was left out.
-
-    Args:
-        text: Any text.
-        limit: Length of the result, in characters, at most; >= 1.
-    """
+    """`visible(text)` cut to `limit` >= 1 characters, ending in `…` when something was left out."""
     line = visible(text[: limit + 1])  # no character becomes shorter, and a megabyte takes a second
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -41,8 +36,7 @@ def shorten(text: str, limit: int) -> str:
 def ngram_repetition(tokens: Sequence[int]) -> float | None:
     """Share of a completion's n-grams that occur earlier in it, in [0, 1); n = `NGRAM`.
 
-    Returns:
-        None for a completion too short to repeat one.
+    None for a completion too short to repeat one.
     """
     ngrams = [tuple(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1)]
     return 1 - len(set(ngrams)) / len(ngrams) if len(ngrams) > 1 else None

@@ -177,9 +177,6 @@ def read_events(path: Path) -> list[Event]:
 def read_records(path: Path) -> Iterator[ScoreRow | Event]:
     """Read records one by one; a last line without its newline, as a crash leaves it, is skipped.
 
-    Args:
-        path: A file that a `RecordWriter` wrote.
-
     Raises:
         CheckpointError: The file is missing, or a complete line is not a record; names file:line.
     """

@@ -201,14 +201,8 @@ class RunDir:
 
         Written to a folder next to it, flushed to the disk, checksummed, then renamed to
         `resume/<next stage>-<next cycle>`, with `-<progress>` within a cycle. The last two are
-        kept.
-
-        Args:
-            state: How far the run is; the lengths of the record files are added.
-            write_parts: Writes everything else a resumed run needs into the folder it is given.
-
-        Returns:
-            The folder of the resume point.
+        kept. The lengths of the record files are added to `state`; `write_parts` writes everything
+        else that a resumed run needs.
 
         Raises:
             CheckpointError: The disk refused; earlier resume points are intact.

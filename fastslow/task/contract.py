@@ -53,9 +53,7 @@ def content_hash(task: Task) -> str:
 def card_problems(card: Path, task: Task) -> Iterator[str]:
     """Yield what is wrong with a card: a section missing, or no line for this version's content.
 
-    Args:
-        card: The README.md next to the task's task.py.
-        task: Built with the parameters its card states the hash for.
+    The task is to be built with the parameters that its card states the hash for.
     """
     text = card.read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+?)\s*$", text, re.MULTILINE)
@@ -91,9 +89,6 @@ def contract_failures(task: Task) -> Iterator[str]:
 
     Checked on all examples: the gold answer scores exactly 1.0. Checked on the first ten of each
     split: junk scores exactly 0.0. The grader may raise on neither.
-
-    Args:
-        task: A task that was built, so its splits are known to be disjoint.
     """
     if task.max_tokens < 1:
         yield f"max_tokens is {task.max_tokens}, expected at least 1"

@@ -101,12 +101,9 @@ class TaskDefinition:
         *,
         allow_code: bool = False,
     ) -> Task:
-        """Build the task under the run's name for it.
+        """Build the task under the run's name for it; no `params` are the defaults.
 
-        Args:
-            name: What the run calls it; appears in every record.
-            params: Its parameters, validated already or plain data; None takes the defaults.
-            allow_code: Whether its grader may run programs that the policy wrote.
+        `allow_code` lets its grader run programs that the policy wrote.
 
         Raises:
             TaskError: A package it needs is missing, its splits break the contract, or it runs

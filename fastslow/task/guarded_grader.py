@@ -25,8 +25,6 @@ class GuardedGrader:
     """Grades as `grade` does in another process; 0 with a reason where it fails or takes too long.
 
     Args:
-        task: Name of the task.
-        grade: The task's own grader.
         timeout_s: Seconds one answer may take.
         max_failures_frac: Share of a stage's answers that may fail, in [0, 1].
 

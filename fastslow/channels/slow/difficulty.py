@@ -76,11 +76,7 @@ class DifficultyGate:
         """Running mean length of completions, in tokens; None before the first batch."""
 
     def judge(self, groups: Sequence[Group]) -> Verdict:
-        """Take in the groups of one batch and say which of them to learn from.
-
-        Args:
-            groups: Every group of the batch, at least one.
-        """
+        """Take in all groups of one batch, at least one, and say which of them to learn from."""
         passed = [[r >= self.settings.success_score for r in group.rewards] for group in groups]
         bands = [
             band_of(self.observe(group.task, group.problem, fmean(successes)), self.settings.edges)
@@ -144,12 +140,7 @@ class DifficultyGate:
 
 
 def band_of(rate: float, edges: Sequence[float]) -> Band:
-    """The band of a pass rate; a rate on an edge belongs to the band above it.
-
-    Args:
-        rate: In [0, 1].
-        edges: Four rising rates between the five bands.
-    """
+    """The band of a pass rate in [0, 1]; a rate on an edge belongs to the band above it."""
     return BANDS[sum(rate >= edge for edge in edges)]
 
 

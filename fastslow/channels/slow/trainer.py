@@ -82,9 +82,6 @@ class PassSize:
     """Rows of one forward and backward pass; halved when the memory does not take them.
 
     Gradients add up over passes, so the update stays the same.
-
-    Args:
-        rows: To begin with; >= 1.
     """
 
     def __init__(self, rows: int) -> None:

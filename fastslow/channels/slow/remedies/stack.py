@@ -34,11 +34,7 @@ ROWS_AT_ONCE = 64
 
 
 class Remedies:
-    """Calls every remedy at each point of a stage.
-
-    Args:
-        remedies: By the name each has in the run, in the order they act.
-    """
+    """Calls every remedy, in their order and by their names in the run, at points of a stage."""
 
     def __init__(self, remedies: Iterable[tuple[str, Remedy]] = ()) -> None:
         self._remedies: dict[str, Remedy] = {}
