@@ -9,7 +9,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_type_hints
 
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.keys import Model, key
@@ -52,6 +52,19 @@ class Definition(Generic[Product]):
     """What users call this kind, as in `@noun`."""
     error: ClassVar[type[FastSlowError]] = ConfigError
     """Raised where one is not found."""
+
+    @classmethod
+    def declare(
+        cls, base: type[PluginConfig], name: str, source: str
+    ) -> Callable[[Callable[[Any], Product]], Self]:
+        """The decorator that makes a definition of a function; see `parameter_class`."""
+        return lambda function: cls(
+            function,
+            name,
+            source,
+            parameter_class(function, cls.noun, name, base),
+            function.__doc__ or "",
+        )
 
     def build(self, params: Mapping[str, Any] | PluginConfig | None = None) -> Product:
         """Make the remedy, signal, measure or tracker that it declares; None takes the defaults.

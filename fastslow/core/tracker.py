@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from fastslow.core.plugins import Definition, PluginConfig, parameter_class
+from fastslow.core.plugins import Definition, PluginConfig
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Json
 
@@ -100,9 +100,4 @@ def tracker(*, name: str, source: str) -> Callable[[Callable[[Any], Tracker]], T
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `TrackerConfig`.
     """
-
-    def declare(function: Callable[[Any], Tracker]) -> TrackerDefinition:
-        config_class = parameter_class(function, "tracker", name, TrackerConfig)
-        return TrackerDefinition(function, name, source, config_class, function.__doc__ or "")
-
-    return declare
+    return TrackerDefinition.declare(TrackerConfig, name, source)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from fastslow.core.plugins import Definition, PluginConfig, parameter_class
+from fastslow.core.plugins import Definition, PluginConfig
 from fastslow.core.types import Example, Metric
 from fastslow.task.definition import Task
 
@@ -69,9 +69,4 @@ def measure(*, name: str, source: str) -> Callable[[Callable[[Any], Measure]], M
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `MeasureConfig`.
     """
-
-    def declare(function: Callable[[Any], Measure]) -> MeasureDefinition:
-        config_class = parameter_class(function, "measure", name, MeasureConfig)
-        return MeasureDefinition(function, name, source, config_class, function.__doc__ or "")
-
-    return declare
+    return MeasureDefinition.declare(MeasureConfig, name, source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from fastslow.core.keys import Model, key
-from fastslow.core.plugins import Definition, PluginConfig, parameter_class
+from fastslow.core.plugins import Definition, PluginConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -65,12 +65,7 @@ def signal(*, name: str, source: str) -> Callable[[Callable[[Any], Signal]], Sig
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `SignalConfig`.
     """
-
-    def declare(function: Callable[[Any], Signal]) -> SignalDefinition:
-        config_class = parameter_class(function, "signal", name, SignalConfig)
-        return SignalDefinition(function, name, source, config_class, function.__doc__ or "")
-
-    return declare
+    return SignalDefinition.declare(SignalConfig, name, source)
 
 
 class ShippedSignal(Model):

@@ -266,16 +266,13 @@ class RunDir:
         with disk_errors(path, "this folder could not be written"):
             replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
 
-    def write_samples(
-        self, stage: int, task: str, lines: Iterable[str], cycle: int | None = None
-    ) -> Path:
-        """Write a cycle's or stage's rollouts as text for people, control characters escaped.
+    def write_samples(self, stage: int, task: str, lines: Iterable[str], cycle: int) -> Path:
+        """Write rollouts of a cycle as text for people, control characters escaped.
 
         Raises:
             CheckpointError: The disk refused.
         """
-        when = f"{stage:03d}" if cycle is None else f"{stage:03d}-{cycle:03d}"
-        name = f"rollouts/{when}-{file_name(task)}.txt"
+        name = f"rollouts/{stage:03d}-{cycle:03d}-{file_name(task)}.txt"
         printable = "\n".join(visible(line) for line in "\n".join(lines).split("\n"))
         with disk_errors(self.path / name, "sampled rollouts cannot be written"):
             return write_file(self.path, name, printable + "\n")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Example, Grade
 from fastslow.task.graders import CORRECT, quote
-from fastslow.task.sandbox.run import Limits, ProgramResult, run_program
+from fastslow.task.sandbox.run import ProgramResult, run_program
 
 _FENCED = re.compile(r"```[a-z0-9]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 MAX_SOURCE_CHARS = 20_000
@@ -31,16 +31,13 @@ class Case:
     """Standard output; white space at both ends does not count."""
 
 
-def program_grader(
-    cases: Callable[[Example], Sequence[Case]], limits: Limits | None = None
-) -> Callable[[Example, str], Grade]:
+def program_grader(cases: Callable[[Example], Sequence[Case]]) -> Callable[[Example, str], Grade]:
     """A grader that scores 1 if the program in a completion is right in every case, 0 otherwise.
 
     The program is the last fenced block, or the whole text if there is none.
 
     Args:
         cases: Gives an example's cases, at least one; they are tried in order up to a wrong one.
-        limits: Of each run; None takes the defaults.
 
     Returns:
         The grader. It raises EvaluationError when programs cannot be run on this machine.
@@ -49,7 +46,7 @@ def program_grader(
     @lru_cache(REMEMBERED)
     def run(source: str, stdin: str) -> ProgramResult:
         try:
-            return run_program(source, stdin, limits)
+            return run_program(source, stdin)
         except OSError as err:
             raise EvaluationError(f"grader: a program could not be run: {err}") from err
 

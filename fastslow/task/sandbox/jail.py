@@ -48,9 +48,9 @@ def main() -> NoReturn:
         _die_with_parent()
         user, group = os.geteuid(), os.getegid()
         _call("unshare", sum(_NEW.values()))
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{_INSIDE_ID} {user} 1")
-        _write("/proc/self/gid_map", f"{_INSIDE_ID} {group} 1")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{_INSIDE_ID} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{_INSIDE_ID} {group} 1")
         _build_root(settings)
         (Path("/work") / "program.py").write_bytes(program)
         (Path("/work") / "given").write_bytes(stdin)
@@ -146,14 +146,6 @@ def _leave_as(status: int) -> NoReturn:
 
 def _die_with_parent() -> None:
     _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _write(path: str, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
 
 
 def _call(name: str, *arguments: Any) -> None:

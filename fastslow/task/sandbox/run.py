@@ -70,7 +70,7 @@ def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> P
     with tempfile.TemporaryDirectory(prefix="fastslow-room-") as root:
         listen, ready = os.pipe()
         settings = _settings(root, ready, limits)
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [_python(), "-I", "-S", "-B", jail.__file__, settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -79,18 +79,13 @@ def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> P
             cwd="/",
             start_new_session=True,
             pass_fds=(ready,),
-        )
-        os.close(ready)
-        try:
-            ending, output, errors = _watch(process, body + b"\0" + stdin.encode(), limits)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                assert pipe is not None
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        ) as process:
+            os.close(ready)
+            try:
+                ending, output, errors = _watch(process, body + b"\0" + stdin.encode(), limits)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         was_run = os.read(listen, len(jail.READY)) == jail.READY
         os.close(listen)
     lines = errors.decode(errors="replace").strip().splitlines()

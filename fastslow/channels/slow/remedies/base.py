@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from fastslow.core.plugins import Definition, PluginConfig, parameter_class
+from fastslow.core.plugins import Definition, PluginConfig
 from fastslow.core.types import Batch, TokenIds
 from fastslow.task.definition import Task
 
@@ -154,9 +154,4 @@ def remedy(*, name: str, source: str) -> Callable[[Callable[[Any], Remedy]], Rem
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise TypeError(f"@remedy: expected a name of a-z, 0-9, _, got {name!r}.")
-
-    def declare(function: Callable[[Any], Remedy]) -> RemedyDefinition:
-        config_class = parameter_class(function, "remedy", name, RemedyConfig)
-        return RemedyDefinition(function, name, source, config_class, function.__doc__ or "")
-
-    return declare
+    return RemedyDefinition.declare(RemedyConfig, name, source)
