@@ -34,10 +34,8 @@ def looks_like_key(text: str) -> bool:
 def without_keys(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` with keys replaced by `[removed]`.
 
-    Args:
-        text: Words of a service or a library, e.g. an error that quotes the request.
-        secrets: Keys in use, removed wherever they stand; short ones are left alone, since removing
-            them would tear words apart.
+    `secrets` are keys in use, removed wherever they stand; removing short ones would tear words
+    apart, so they are left alone.
     """
     for key in secrets:
         if len(key) >= 8:

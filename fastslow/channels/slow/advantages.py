@@ -59,7 +59,7 @@ def gated_advantages(
 
     Args:
         advantages: As TRL gives them.
-        trained: Whether the problem's group is learned from.
+        trained: As in `loss_weights`.
         lucky: Whether the group has exactly one success.
         cap: Largest absolute advantage in a lucky group; None leaves them.
 

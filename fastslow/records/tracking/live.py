@@ -53,7 +53,7 @@ class Tracking:
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
-        """The whole run, or what a resume does of it; everything else happens inside."""
+        """The whole run, or the part that a resume makes; everything else happens inside."""
         self._call(self._tracker.begin, self._run)
         if self._has_missed and not self.num_failures:
             self._send(read_run_records(self._run.folder))

@@ -32,7 +32,6 @@ def shrink(keep_share: float, scales_earlier: bool) -> Remedy:
     def end(ended: Ended, memory: Memory) -> EndReport:
         stage = ended.stage
         earlier = stage.earlier if scales_earlier else ()
-
         sizes: dict[str, int] = {}
 
         def score(task: Task) -> float:
@@ -107,21 +106,18 @@ def scale_down(
     observed, before = observe(), from_leader(validate())
     adapters.put(adapters.start)
     at_start = from_leader(validate())
-    adapters.put(weights)
     gain = before - at_start
-    if gain <= ROUNDING:
-        reason = f"no validation gain to keep a share of: {at_start:.3f} to {before:.3f}"
-        return ShrinkResult(1.0, reason, at_start, before, before, observed, observed)
-    factor, after = 1.0, before
-    for smaller in FACTORS:
+    factor, after, reason = 1.0, before, None
+    for smaller in FACTORS if gain > ROUNDING else ():
         adapters.scale(weights, smaller)
         score = from_leader(validate())
         if score - at_start < keep_share * gain - ROUNDING:
             break
         factor, after = smaller, score
-    if factor == 1.0:
-        adapters.put(weights)
-        reason = f"{FACTORS[0]} already keeps less than {keep_share:g} of the gain"
-        return ShrinkResult(1.0, reason, at_start, before, before, observed, observed)
     adapters.scale(weights, factor)
-    return ShrinkResult(factor, None, at_start, before, after, observed, observe())
+    if gain <= ROUNDING:
+        reason = f"no validation gain to keep a share of: {at_start:.3f} to {before:.3f}"
+    elif factor == 1.0:
+        reason = f"{FACTORS[0]} already keeps less than {keep_share:g} of the gain"
+    observed_after = observe() if reason is None else observed
+    return ShrinkResult(factor, reason, at_start, before, after, observed, observed_after)

@@ -155,12 +155,11 @@ class Remedies:
 
     def notes(self, figures: Mapping[str, float]) -> list[str]:
         """What a reader must know of a phase whose mean figures these are."""
-        shares = {n: figures.get(f"remedy/{n}/gradient_share", 0.0) for n in self._remedies}
         return [
             f"remedy {name}: its gradient is {share:.0f} times the task's on average, so the task "
             "is hardly learned. Lower its strength."
-            for name, share in shares.items()
-            if share > DWARFS
+            for name in self._remedies
+            if (share := figures.get(f"remedy/{name}/gradient_share", 0.0)) > DWARFS
         ]
 
     def save(self, folder: Path) -> None:
