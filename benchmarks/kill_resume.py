@@ -217,7 +217,7 @@ def make_case(folder: Path, model: Path, store: Path) -> list[str]:
 
 
 class Trial:
-    """Kills, resumes and compares one run; a step at a time, so that some go on side by side.
+    """Kills, resumes and compares one run; a step at a time, so that some run side by side.
 
     Args:
         folder: Where its runs are made.

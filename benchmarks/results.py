@@ -1,6 +1,6 @@
 """Keeps reference runs and writes docs/results.md and the README's table from them.
 
-    python -m benchmarks.results                       # write reports and documents anew
+    python -m benchmarks.results                       # write reports and documents again
     python -m benchmarks.results --keep RUN NAME       # first keep a run as runs/reference/NAME
     python -m benchmarks.results --keep-ablation DIR   # first keep the records of an ablation
 
