@@ -92,7 +92,6 @@ class TaskDefinition:
 
     noun: ClassVar[str] = "task"
     error: ClassVar[type[TaskError]] = TaskError
-    missing_hint: ClassVar[str] = "Install it with: pip install {package}"
 
     def build(
         self,
@@ -114,7 +113,7 @@ class TaskDefinition:
             if importlib.util.find_spec(package) is None:
                 raise TaskError(
                     f"task {name}: needs the package {package!r}, which is not installed. "
-                    + self.missing_hint.format(package=package.replace("_", "-"))
+                    f"Install it with: pip install {package.replace('_', '-')}"
                 )
         if self.runs_code and not allow_code:
             raise TaskError(f"task {name}: {self.asks_for_code}")
@@ -154,18 +153,13 @@ def task(
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `TaskConfig`.
     """
-
-    def declare(function: Callable[[Any], Task]) -> TaskDefinition:
-        config_class = parameter_class(function, "task", name, TaskConfig)
-        return TaskDefinition(
-            function,
-            name,
-            version,
-            source,
-            config_class,
-            requires,
-            function.__doc__ or "",
-            runs_code,
-        )
-
-    return declare
+    return lambda function: TaskDefinition(
+        function,
+        name,
+        version,
+        source,
+        parameter_class(function, "task", name, TaskConfig),
+        requires,
+        function.__doc__ or "",
+        runs_code,
+    )

@@ -82,8 +82,8 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
         Returns:
             `loss` (mean over answer tokens, nats), `gold_logprob` (of a whole answer with its
             stop token, mean over rows, nats, before the update), `loss_tokens`, `overlong_frac`
-            (share of rows whose answer is longer than the task's limit, so that no completion can
-            be it), `rollouts` and `skipped_updates`, which are 0, and the figures of `finish`.
+            (share of rows whose answer is longer than the task's limit), `rollouts` and
+            `skipped_updates`, which are 0, and the figures of `finish`.
 
         Raises:
             ChannelError: No token carries loss.

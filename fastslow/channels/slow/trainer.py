@@ -36,14 +36,10 @@ class Updates(Protocol):
     pass_size: "PassSize"
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
-        """Learn from one batch: at most one optimizer step.
+        """Learn from one batch: at most one optimizer step. `seed` is that of every draw.
 
-        Leaves the gradient of its loss in `.grad` of the trainable weights, then calls `finish`.
-
-        Args:
-            batch: Q problems, each with its task.
-            seed: Of every draw.
-            finish: To be called once, unless there was nothing to learn.
+        Leaves the gradient of its loss in `.grad` of the trainable weights, then calls `finish`,
+        unless there was nothing to learn.
 
         Returns:
             Figures of this update by name, among them `skipped_updates`, 1 if there was nothing
@@ -54,10 +50,7 @@ class Updates(Protocol):
         """Whether an update with these figures must have changed the adapter."""
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
-        """Prompt and completion, or gold answer, of every row of the last update in this process.
-
-        KL to the base is measured on them.
-        """
+        """Prompt and completion, or gold answer, of every row of this process's last update."""
 
     def row_logprobs(self) -> Iterable[float]:
         """Log-probabilities met in the last update, in nats; of a broken adapter not finite."""

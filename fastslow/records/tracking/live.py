@@ -36,11 +36,8 @@ REST_S = 30.0
 class Tracking:
     """Hands on to a tracker what a run produces; whatever the tracker raises ends here.
 
-    Args:
-        tracker: Receives it.
-        run: The run; `tracker.json` in its folder is written when something is missed.
-        has_missed: Whether an earlier part of the run had failures, so that everything recorded is
-            sent first.
+    `tracker.json` in the run folder is written when something is missed; `has_missed` says that an
+    earlier part of the run had failures, so that everything recorded is sent first.
     """
 
     def __init__(self, tracker: Tracker, run: TrackedRun, has_missed: bool = False) -> None:
