@@ -149,14 +149,7 @@ def assign_slots(population: Population, group: int) -> tuple[PromptProgram, ...
     """The prompt of each of a problem's `group` rollouts: G/K consecutive slots per prompt.
 
     A population that is still smaller than K (the first cycle starts from one prompt) shares the
-    group as evenly as its size allows, better-ranked prompts first.
-
-    Args:
-        population: At least one candidate.
-        group: G, rollouts per problem; >= the population's size.
-
-    Returns:
-        `group` prompts; when the population's size divides `group`, each exactly G/K times.
+    group as evenly as its size allows, better-ranked prompts first; it may not be larger than G.
     """
     size = len(population)
     share, extra = divmod(group, size)

@@ -106,7 +106,6 @@ class RemedyEvent:
 
     event: ClassVar[str] = "remedy"
     stage: int
-    """Index of the stage, from 0."""
     task: str
     name: str
     """The remedy's name in the run: its kind, or that of a user's own; `-2` for a second of it."""
@@ -233,7 +232,6 @@ class GraderEvent:
 
     event: ClassVar[str] = "grader"
     stage: int
-    """Index of the stage, from 0."""
     cycle: int
     """Index of the cycle; the number of cycles for steps after the last one."""
     step: str

@@ -55,10 +55,7 @@ def task_names() -> tuple[str, ...]:
 
 
 def find_task(use: str) -> TaskDefinition:
-    """The definition that a config's `use` names.
-
-    Args:
-        use: A folder under tasks/, or `package.module:function` for any importable module.
+    """The definition that `use` names: a folder under tasks/, or `package.module:function`.
 
     Raises:
         TaskError: The name is malformed or not found, or its module does not define the task.

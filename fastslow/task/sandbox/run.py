@@ -55,12 +55,7 @@ class ProgramResult:
 
 
 def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> ProgramResult:
-    """Run Python source, the standard library at hand, and wait for its end.
-
-    Args:
-        source: Untrusted text.
-        stdin: What it can read from standard input.
-        limits: What it may use; None takes the defaults.
+    """Run untrusted Python source, the standard library at hand, and wait for its end.
 
     Raises:
         OSError: The room cannot be built here; nothing was run. See `why_unavailable`.
