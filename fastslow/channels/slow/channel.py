@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -20,6 +20,7 @@ from fastslow.channels.slow.remedies.base import Ended, Stage, Update
 from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.channels.slow.settings import SlowConfig
 from fastslow.channels.slow.trainer import MakeUpdates, Updates, finish_update, require_effect
+from fastslow.core.decode import shaped
 from fastslow.core.distributed import from_all, num_processes
 from fastslow.core.errors import ChannelError, CheckpointError
 from fastslow.core.seeds import derive_seed, kept_generators
@@ -48,16 +49,6 @@ class Phase:
     rollouts: int = 0
     """Completions this process drew."""
     seconds: float = 0.0
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `dataclasses.asdict`.
-
-        Raises:
-            KeyError, TypeError: It is not such data.
-        """
-        evidence = [Evidence(**item) for item in data["evidence"]]
-        return cls(**{**data, "evidence": evidence})
 
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -226,7 +217,7 @@ class SlowChannel:
                 "`fastslow report` reads the run; to continue it, start a new run."
             )
         self._remedies.load(folder / REMEDIES_FOLDER)
-        self._phase = Phase.from_json(state["phase"]) if "phase" in state else None
+        self._phase = shaped(Phase, state["phase"]) if "phase" in state else None
         self._trainer = self._optimizer = None
         if self._stage is not None:
             path = folder / OPTIMIZER_FILE
