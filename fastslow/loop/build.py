@@ -4,7 +4,7 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +28,6 @@ from fastslow.core.plugins import CustomUse, find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure, MeasureDefinition
-from fastslow.policy import model_store
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, SignalDefinition
 from fastslow.task.definition import Task
@@ -48,8 +47,8 @@ FIGURE_KINDS = ("geometry", "overlap", "proxies", "signals")
 """Kinds of figures that the package records itself."""
 
 
-def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
-    """Every task of the run by name, in the order of the matrix.
+def build_tasks(loaded: LoadedConfig, names: Iterable[str]) -> dict[str, Task]:
+    """Tasks by name, in this order; names that the run does not use are built as `find_task` says.
 
     Raises:
         TaskError: A task's data cannot be had or breaks the contract.
@@ -59,36 +58,12 @@ def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
         name: build_task(
             name,
             config.task_use(name).use,
-            loaded.task_params[name],
+            loaded.task_params.get(name),
             allow_code=config.allow_code,
         )
-        for name in config.task_names
+        for name in names
     }
     return guard_graders(tasks, config.graders.timeout_s, config.graders.max_failures_frac)
-
-
-def build_probe_task(loaded: LoadedConfig) -> Task | None:
-    """The task of the run's probe; None without one.
-
-    Raises:
-        TaskError: Its data cannot be had or breaks the contract.
-    """
-    probe = loaded.config.probe
-    if probe is None:
-        return None
-    use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
-    task = build_task(probe.task, use, params, allow_code=loaded.config.allow_code)
-    limits = loaded.config.graders
-    return guard_graders({probe.task: task}, limits.timeout_s, limits.max_failures_frac)[probe.task]
-
-
-def locate_model(config: RunConfig) -> str:
-    """Folder or hub id of the base model.
-
-    Raises:
-        ModelError: It is not there; says how to get it.
-    """
-    return model_store.resolve(config.model.name, config.model.revision).path_or_id
 
 
 def build_policy(config: RunConfig, path_or_id: str) -> Policy:
@@ -98,12 +73,8 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
         ModelError: The model cannot be loaded, or takes no adapter as configured.
     """
     model = config.model
-    policy = load_policy(
-        path_or_id,
-        revision=model.revision,
-        dtype=model.dtype,
-        device=pick_device(model.device),
-    )
+    device = pick_device(model.device)
+    policy = load_policy(path_or_id, revision=model.revision, dtype=model.dtype, device=device)
     if config.slow is None:
         return policy
     lora = config.slow.lora
