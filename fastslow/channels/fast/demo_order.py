@@ -22,11 +22,6 @@ UNKNOWN_RATE = 0.5
 """Pass rate of a demonstration that was not measured: between easy and hard."""
 
 
-def measures_pool(order: OrderName) -> bool:
-    """Whether the order needs the pass rate of every example demonstrations are taken from."""
-    return order in ("easy_first", "hard_first")
-
-
 def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
     """The order in which the search took them: random."""
     return tuple(demonstrations)
@@ -44,15 +39,11 @@ def by_similarity(questions: Sequence[str]) -> Order:
     """
     grams = [ngrams(question) for question in questions]
 
-    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        return tuple(
-            sorted(
-                demonstrations,
-                key=lambda d: fmean(overlap(ngrams(d.question), question) for question in grams),
-            )
-        )
+    def similarity(demonstration: Demonstration) -> float:
+        own = ngrams(demonstration.question)
+        return fmean(overlap(own, question) for question in grams)
 
-    return order
+    return lambda demonstrations: tuple(sorted(demonstrations, key=similarity))
 
 
 def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
@@ -66,13 +57,11 @@ def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
         Difficulty by pass rate in place of activation sparsity is ours.
     """
 
-    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        def rate(demonstration: Demonstration) -> float:
-            return rates.get(demonstration.question, UNKNOWN_RATE)
+    def rate(demonstration: Demonstration) -> float:
+        easiness = rates.get(demonstration.question, UNKNOWN_RATE)
+        return easiness if hardest_first else -easiness
 
-        return tuple(sorted(demonstrations, key=lambda d: rate(d) if hardest_first else -rate(d)))
-
-    return order
+    return lambda demonstrations: tuple(sorted(demonstrations, key=rate))
 
 
 def ngrams(text: str) -> frozenset[str]:

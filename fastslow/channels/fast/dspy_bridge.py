@@ -190,13 +190,19 @@ class PolicyEngine:
 
 def request_messages(request: Request) -> list[Message]:
     """The chat messages of a DSPy request, as the renderer takes them."""
-    messages = [{"role": m.role, "content": _text(m)} for m in request.messages]
-    system = [{"role": "system", "content": str(request.system)}] if request.system else []
+    messages = [{"role": m.role, "content": _text(m.parts)} for m in request.messages]
+    system = [{"role": "system", "content": text}] if (text := system_text(request)) else []
     return [*system, *messages]
 
 
-def _text(message: Any) -> str:
-    return "".join(getattr(part, "text", "") for part in message.parts)
+def system_text(request: Request) -> str:
+    """The system text of a request, empty without one."""
+    system = request.system or ""
+    return system if isinstance(system, str) else _text(system)
+
+
+def _text(parts: Sequence[Any]) -> str:
+    return "".join(str(getattr(part, "text", "")) for part in parts)
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped

@@ -31,7 +31,7 @@ from fastslow.task.definition import Task
 
 
 class TextScorer:
-    """A fast phase's access to the policy. A context manager.
+    """A fast phase's access to the policy; DSPy gets answers while its `engine` is open.
 
     Args:
         policy: Answers; not changed.
@@ -58,17 +58,6 @@ class TextScorer:
         self._policy, self.task = policy, task
         self._before = policy.sampler.num_rollouts
 
-    def __enter__(self) -> "TextScorer":
-        """Start answering."""
-        self.engine.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        """Stop; raises the first error of the engine (see `PolicyEngine.__exit__`)."""
-        self.engine.__exit__(kind, error, trace)
-
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
@@ -79,14 +68,11 @@ class TextScorer:
         """Rollouts that may still be drawn."""
         return self.limit - self.spent
 
-    def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
-        """Score of each prompt on each anchor example, by id; cached answers draw no rollout."""
-        return self.score_on(self.anchor.examples, *programs)
-
-    def score_on(
-        self, examples: Sequence[Example], *programs: PromptProgram
+    def score(
+        self, *programs: PromptProgram, examples: Sequence[Example] | None = None
     ) -> list[dict[str, float]]:
-        """Score of each prompt on each of `examples`, by id."""
+        """Score of each prompt on each anchor example, or others, by id; none is drawn twice."""
+        examples = self.anchor.examples if examples is None else examples
         return score_programs(self._policy, self.task, programs, examples, self.cache)
 
     @contextlib.contextmanager

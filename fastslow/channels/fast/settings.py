@@ -263,23 +263,29 @@ FastConfig = Annotated[
 """The fast channel's section: one model per `kind`."""
 
 
-def fitting_proposals(fast: FastConfig, anchor: int, metric_calls: int) -> list[int]:
-    """New prompts that a phase certainly pays for with K old prompts, by step of a sequence.
+def fitting_proposals(
+    fast: FastConfig, rollouts: int, anchor: int, pool: int, old: int
+) -> list[int]:
+    """New prompts that a phase certainly pays for, by step of a sequence.
 
     Args:
         fast: The fast channel; a single optimizer is one step.
+        rollouts: The budget, after old prompts were re-scored.
         anchor: Problems that a prompt is scored on.
-        metric_calls: Budget of the phase, re-scoring included.
+        pool: Examples that may be shown.
+        old: Prompts it starts from.
     """
-    rest = metric_calls - fast.population * anchor
     if not isinstance(fast, SequenceConfig):
-        return [fast.proposals(rest, anchor, fast.pool, fast.population)]
+        return [fast.proposals(rollouts, anchor, pool, old)]
     return [
-        step.proposals(int(share * rest), anchor, fast.pool, fast.population)
+        step.proposals(int(share * rollouts), anchor, pool, old)
         for share, step in zip(fast.shares, fast.steps, strict=True)
     ]
 
 
 def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
     """The smallest `metric_calls` that pays for two new prompts in every step."""
-    return budgets.fewest_rollouts(lambda calls: min(fitting_proposals(fast, anchor, calls)))
+    old = fast.population
+    return budgets.fewest_rollouts(
+        lambda calls: min(fitting_proposals(fast, calls - old * anchor, anchor, fast.pool, old))
+    )

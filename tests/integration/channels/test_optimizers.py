@@ -20,7 +20,7 @@ from fastslow.channels.fast.optimizers.simba import SimbaSearch
 from fastslow.channels.fast.reflection.endpoint import Answer, NoAnswer
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer
-from fastslow.channels.fast.settings import FastSettings, ReflectionSettings
+from fastslow.channels.fast.settings import DemosConfig, ReflectionSettings
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
@@ -29,7 +29,7 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 RULE = "Double the number."
-FAST = FastSettings(population=2, metric_calls=60, threads=4)
+FAST = DemosConfig(population=2, metric_calls=60, threads=4)
 
 
 def silent(done: int, total: int, figures: object) -> None:
@@ -280,7 +280,8 @@ def test_simba_asks_the_policy_no_more_once_the_reflection_model_is_away(
 
 
 def test_a_text_that_is_refused_asks_no_model(obedient: Policy, task: Task, anchor: Anchor) -> None:
-    with TextScorer(obedient, task, anchor, FAST) as scorer, scorer.asking():
+    scorer = TextScorer(obedient, task, anchor, FAST)
+    with scorer.engine, scorer.asking():
         refused = GuardedModule(PromptProgram(RULE), lambda program: "too_long")
         assert refused(question="number 3").answer == ""
         assert scorer.spent == 0

@@ -14,14 +14,12 @@ from typing import Any, Literal
 
 import dspy
 
-from fastslow.channels.fast.budgets import demos_proposals
 from fastslow.channels.fast.demo_order import (
     Order,
     OrderName,
     as_found,
     by_pass_rate,
     by_similarity,
-    measures_pool,
 )
 from fastslow.channels.fast.dspy_bridge import Metric, PromptModule
 from fastslow.channels.fast.feedback import correct_answers
@@ -45,10 +43,6 @@ class DemosSearch:
     """Demonstrations in one prompt, at most."""
     order: OrderName = "random"
     """Order of the demonstrations within a prompt."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return demos_proposals(rollouts, anchor, pool, measures_pool(self.order))
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: every proposal has the best prompt's instruction."""
@@ -80,7 +74,7 @@ class DemosSearch:
                 return by_similarity([example.question for example in scorer.anchor.examples])
             case order:
                 examples = scorer.anchor.pool
-                [scores] = scorer.score_on(examples, parent)
+                [scores] = scorer.score(parent, examples=examples)
                 rates = {example.question: scores[example.id] for example in examples}
                 return by_pass_rate(rates, hardest_first=order == "hard_first")
 
@@ -102,15 +96,7 @@ class DemosSearch:
     def _propose(
         self, scorer: TextScorer, kind: Drawn, parent: PromptProgram, order: Order, seed: int
     ) -> Candidate:
-        """One new prompt with its scores.
-
-        Args:
-            scorer: Asks the policy.
-            kind: How its demonstrations are made.
-            parent: Gives the instruction.
-            order: In which it shows its demonstrations.
-            seed: Of the order in which the pool is gone through.
-        """
+        """One new prompt with its scores; `seed` orders the pool."""
         pool = list(scorer.pool)
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)

@@ -43,10 +43,6 @@ class GepaSearch:
     reflection: Reflection
     """Writes instructions."""
 
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return gepa_proposals(rollouts, anchor, self.minibatch, old)
-
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
 
@@ -142,7 +138,10 @@ class Proposer:
         self._pool = pool
         self._reflection = reflection
         self._by_hash = {program.text_hash: program for program in old}
-        self._imports = [components(program) for program in old[1:]]
+        self._imports = [
+            {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}
+            for program in old[1:]
+        ]
         self._imported: list[dict[str, str]] = []
         self._ask = InstructionProposer()
 
@@ -187,8 +186,3 @@ class Proposer:
             return True
         before, after = proposal.subsample_scores_before, proposal.subsample_scores_after
         return bool(sum(after) > sum(before))
-
-
-def components(program: PromptProgram) -> dict[str, str]:
-    """An old prompt as GEPA's components."""
-    return {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}

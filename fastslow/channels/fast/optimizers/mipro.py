@@ -28,10 +28,6 @@ class MiproSearch:
     reflection: Reflection
     """Writes instructions."""
 
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return mipro_trials(rollouts, anchor, pool, self.candidates)
-
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: it starts from the best prompt."""
         parent = pool.best(1)[0].program

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import dspy
 
-from fastslow.channels.fast.budgets import simba_proposals, simba_steps
+from fastslow.channels.fast.budgets import simba_steps
 from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
@@ -33,10 +33,6 @@ class SimbaSearch:
     """Answers drawn to each example, and prompts made in one step (plus one)."""
     reflection: Reflection
     """Writes rules."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
