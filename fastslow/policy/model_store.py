@@ -124,7 +124,9 @@ def resolve(
         return ResolvedModel(str(folder.resolve()), local=True)
     if _HUB_ID.fullmatch(name) and ".." not in name:
         return ResolvedModel(name, local=False, revision=revision)
-    near = [*models, *_folders_next_to(Path(name))]
+    parent = _folder(str(Path(name).parent))
+    siblings = parent.iterdir() if parent else ()
+    near = [*models, *(str(path) for path in siblings if (path / "config.json").is_file())]
     raise ModelError(
         f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
         "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
@@ -226,13 +228,6 @@ def _folder(name: str) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # too long, the home of nobody, a NUL
         return None
-
-
-def _folders_next_to(path: Path) -> list[str]:
-    parent = _folder(str(path.parent))
-    if parent is None:
-        return []
-    return [str(path) for path in parent.iterdir() if (path / "config.json").is_file()]
 
 
 def sha256_of(path: Path) -> str:

@@ -263,25 +263,9 @@ def _unloadable(path_or_id: str, err: Exception) -> ModelError:
     )
 
 
-def with_adapter(
-    policy: Policy,
-    *,
-    rank: int,
-    alpha: float,
-    target_modules: str | tuple[str, ...],
-    seed: int,
-    placement: Literal["all", "last_third"] = "all",
-) -> Policy:
-    """The same policy with a fresh LoRA adapter on its base; see `attach_lora`."""
-    model = attach_lora(
-        policy.model,
-        rank=rank,
-        alpha=alpha,
-        target_modules=target_modules,
-        seed=seed,
-        placement=placement,
-    )
-    return Policy(model, policy.tokenizer)
+def with_adapter(policy: Policy, **options: Any) -> Policy:
+    """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
+    return Policy(attach_lora(policy.model, **options), policy.tokenizer)
 
 
 def pick_device(device: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fastslow.core.types import TokenIds
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import Predictions, predict
 from fastslow.policy.signals import Reading
 
@@ -28,17 +29,13 @@ def read_prompts(
     Returns:
         One reading per problem, in order.
     """
-    training = model.training
-    model.eval()
-    try:
-        readings: list[Reading] = []
+    readings: list[Reading] = []
+    with evaluating(model):
         for start in range(0, len(prompts), PROBLEMS_AT_ONCE):
             part = slice(start, start + PROBLEMS_AT_ONCE)
             predictions = predict(model, prompts[part], answers[part])
             readings += _read(predictions, examples[part], prompts[part], answers[part])
-        return readings
-    finally:
-        model.train(training)
+    return readings
 
 
 def _read(

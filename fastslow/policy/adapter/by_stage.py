@@ -10,19 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from fastslow.policy.adapter.deltas import WeightDelta, weight_deltas
 from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter
 from fastslow.policy.adapter.parts import (
-    blend_weights,
     concatenated,
-    copied_weights,
     freeze_trained,
     put_parts,
-    put_weights,
-    scale_weights,
     start_fresh,
     trainable_weights,
 )
@@ -53,19 +50,22 @@ class StageAdapters:
 
     def copied(self) -> dict[str, Tensor]:
         """A copy of the weights, for `put`, `scale` and `blend`."""
-        return copied_weights(self.model)
+        weights = trainable_weights(self.model)
+        return {name: weight.detach().clone() for name, weight in weights.items()}
 
+    @torch.no_grad()
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Set the weights, bit for bit, in place."""
-        put_weights(self.model, weights)
+        for name, parameter in trainable_weights(self.model).items():
+            parameter.copy_(weights[name])
 
     def scale(self, weights: Mapping[str, Tensor], factor: float) -> None:
-        """Set the weights to `weights` with their update B A times `factor`."""
-        scale_weights(self.model, weights, factor)
+        """Set the weights to `weights` with their update B A times `factor`: B alone is scaled."""
+        self.put({n: w * factor if ".lora_B." in n else w for n, w in weights.items()})
 
     def blend(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
-        """Set the weights to `start` plus `share` of the way to `end`."""
-        blend_weights(self.model, start, end, share)
+        """Set the weights to `start` plus `share` of the way to `end`, whose values 1 gives."""
+        self.put({name: torch.lerp(start[name], end[name], share) for name in start})
 
     def freeze(self, seed: int) -> None:
         """Freeze all there is under fresh weights; the policy computes what it did before."""

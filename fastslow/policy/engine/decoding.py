@@ -7,7 +7,7 @@ each row its own copy of the cache, for long answers and for models whose mask w
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,22 +18,6 @@ from fastslow.policy.engine.trie import ancestor_mask, merge
 
 TrunkCache: TypeAlias = Callable[[TokenIds], Any]
 """Gives the one-row cache of a text; it must not be changed."""
-
-
-class DecodingState(Protocol):
-    """Rows in progress."""
-
-    def start(self) -> Tensor:
-        """Take the prompts in; logits [rows, vocabulary] of each row's first token, on the CPU."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these, given as ascending indices."""
-        ...
-
-    def advance(self, tokens: Tensor) -> Tensor:
-        """Append one token to each row; logits [rows, vocabulary] of the next, on the CPU."""
-        ...
 
 
 class SharedRows:
@@ -59,7 +43,11 @@ class SharedRows:
         self.trunks = [trunk_cache(group.trunk) for group in groups]
 
     def start(self) -> Tensor:
-        """See `DecodingState.start`: texts from their caches, distinct question tokens once."""
+        """Take the prompts in: texts from their caches, distinct question tokens once.
+
+        Returns:
+            Logits [rows, vocabulary] of each row's first token, on the CPU.
+        """
         # one cached sequence of all texts, and below each text a trie of its members' questions
         self.cache = _joined(self.model, self.trunks)
         cached = self.cache.get_seq_length()
@@ -92,11 +80,11 @@ class SharedRows:
         return self._forward(tokens, mask, torch.tensor(depth), ends)[end_of_row]
 
     def keep(self, rows: Tensor) -> None:
-        """See `DecodingState.keep`; columns of finished rows stay, masked for all others."""
+        """Drop all rows but these, ascending; their columns stay, masked for all others."""
         self.rows_mask, self.positions = self.rows_mask[rows], self.positions[rows]
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """See `DecodingState.advance`."""
+        """Append one token to each row; logits [rows, vocabulary] of the next, on the CPU."""
         # [rows, columns] -> [rows, columns + rows]: every row's new token is a column of all, open
         # to its own row alone
         itself = torch.eye(len(tokens), dtype=torch.bool)
@@ -133,7 +121,7 @@ class BranchedRows:
         self.trunk = trunk_cache(trunk)
 
     def start(self) -> Tensor:
-        """See `DecodingState.start`: each distinct question once, then one branch per row."""
+        """As `SharedRows.start`: each distinct question once, then one branch per row."""
         # the text's cache, one row, copied to the distinct questions
         questions = list(dict.fromkeys(self.suffixes))
         row_of = {question: row for row, question in enumerate(questions)}
@@ -162,12 +150,12 @@ class BranchedRows:
         return logits[branches]
 
     def keep(self, rows: Tensor) -> None:
-        """See `DecodingState.keep`."""
+        """Drop all rows but these, given as ascending indices."""
         self.cache.batch_select_indices(rows.to(self.model.device))
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """See `DecodingState.advance`."""
+        """As `SharedRows.advance`."""
         new = torch.ones(len(tokens), 1, dtype=torch.bool)
         self.mask = torch.cat([self.mask, new], dim=1)
         only = torch.zeros(1, dtype=torch.long)

@@ -6,6 +6,8 @@ log-probability with respect to the hidden state is the target's row of the head
 row, and that is kept instead.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,16 +40,23 @@ def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "rows tokens hidde
     return states
 
 
-@torch.no_grad()
-def _gives_logits(model: Any, head: torch.nn.Linear) -> bool:
-    ids = torch.arange(2, device=model.device)[None]
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Within it dropout and gradient checkpointing are off; the mode is restored."""
     training = model.training
     model.eval()
     try:
-        logits = model(input_ids=ids, use_cache=False).logits
-        ours = head(hidden_states(model, input_ids=ids, use_cache=False))
+        yield
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def _gives_logits(model: Any, head: torch.nn.Linear) -> bool:
+    ids = torch.arange(2, device=model.device)[None]
+    with evaluating(model):
+        logits = model(input_ids=ids, use_cache=False).logits
+        ours = head(hidden_states(model, input_ids=ids, use_cache=False))
     return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-3, atol=1e-4)
 
 
