@@ -77,15 +77,8 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
     policy = load_policy(path_or_id, revision=model.revision, dtype=model.dtype, device=device)
     if config.slow is None:
         return policy
-    lora = config.slow.lora
-    return with_adapter(
-        policy,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        target_modules=lora.target_modules,
-        seed=derive_seed(config.seed, "adapter"),
-        placement=lora.placement,
-    )
+    seed = derive_seed(config.seed, "adapter")
+    return with_adapter(policy, **dict(config.slow.lora), seed=seed)
 
 
 def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:

@@ -91,16 +91,8 @@ def score_cell(
 ) -> list[SampleScore]:
     """Score and record one cell: what is new is drawn, what is not is recorded again.
 
-    Args:
-        run: The run.
-        cost: Counts what is reused and what is drawn from the base.
-        task: The column.
-        row: The row whose weights these are.
-        role: Which text `program` is.
-        program: The text.
-        base: Whether to score the base in place of the tuned policy.
-        cycle: As in `ScoreRow`.
-        examples: Of the test sample; None takes all.
+    The weights are those of `row`, or with `base` the untouched ones; the examples are those of the
+    test sample, unless some are given. `cost` counts what is reused and what the base draws.
     """
     examples = run.evaluator.test_sample(task) if examples is None else examples
     with run.policy.adapters.serving(task.name):

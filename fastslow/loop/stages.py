@@ -94,17 +94,7 @@ def settle_stage(run: Run, task: Task, index: int) -> None:
     for channel in chosen(run.config.channel_names(index), run.channels):
         for report in channel.end(run.policy, task, index, Validation(run, index)):
             run.state.rollouts[channel.name] += report.rollouts
-            run.run_dir.events.append(
-                RemedyEvent(
-                    index,
-                    task.name,
-                    report.name,
-                    report.figures,
-                    report.notes,
-                    report.rollouts,
-                    report.seconds,
-                )
-            )
+            run.run_dir.events.append(RemedyEvent(index, task.name, **vars(report)))
 
 
 @dataclass(frozen=True)

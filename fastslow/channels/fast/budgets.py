@@ -2,6 +2,9 @@
 
 `fastslow check` refuses a budget by these figures before a run, and a fast phase plans by them. All
 are lower bounds: answers that are known already cost nothing, and leave room for more.
+
+`rollouts` is the budget after old prompts were re-scored, `anchor` the number of problems a prompt
+is scored on, `pool` that of the examples demonstrations are taken from.
 """
 
 from collections.abc import Callable
@@ -15,12 +18,7 @@ def demos_proposals(rollouts: int, anchor: int, pool: int, measures_pool: bool) 
 
     Labelled and bootstrapped ones take turns; a bootstrapped one asks for up to the whole pool, and
     makes way for a labelled one when that does not fit.
-
-    Args:
-        rollouts: The budget, after old prompts were re-scored.
-        anchor: Problems that a prompt is scored on.
-        pool: Examples that demonstrations are taken from.
-        measures_pool: Whether every example of the pool is asked once first, for its pass rate.
+    `measures_pool`: whether every example of the pool is asked once first, for its pass rate.
     """
     rollouts = max(0, rollouts - (pool if measures_pool else 0))
     pairs, rest = divmod(rollouts, 2 * anchor + pool)
@@ -33,13 +31,8 @@ def gepa_proposals(rollouts: int, anchor: int, minibatch: int, old: int) -> int:
     Each old prompt but the first is brought in as a proposal, whose scores on the anchor set are
     known. A proposal costs its parent's minibatch, its own, and the anchor set.
 
-    Args:
-        rollouts: The budget, after old prompts were re-scored.
-        anchor: V, problems that a prompt is scored on.
-        minibatch: M, examples that a proposal is made from.
-        old: Prompts the search starts from, at least 1.
-
-    Source: GEPA (arXiv 2507.19457) as the gepa package 0.1 counts it: 2M + V per proposal.
+    Source: GEPA (arXiv 2507.19457) as the gepa package 0.1 counts it: 2M + V per proposal, with M
+        the minibatch and V the anchor set; `old` is at least 1.
     """
     return max(0, rollouts - (old - 1) * 2 * minibatch) // (2 * minibatch + anchor)
 
@@ -80,11 +73,7 @@ def mipro_trials(rollouts: int, anchor: int, pool: int, candidates: int) -> int:
 
 
 def fewest_rollouts(proposals: Callable[[int], int]) -> int:
-    """The smallest budget that pays for `FEWEST_PROPOSALS`.
-
-    Args:
-        proposals: Prompts that a budget pays for; once it reaches that number it stays there.
-    """
+    """The smallest budget of which `proposals` says that it pays for `FEWEST_PROPOSALS`."""
     return _first(lambda rollouts: proposals(rollouts) >= FEWEST_PROPOSALS)
 
 

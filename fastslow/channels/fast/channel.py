@@ -6,9 +6,8 @@ within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
-from fastslow.channels.base import Adaptation, Assessor, StepLog
+from fastslow.channels.base import Adaptation, Assessor, Channel, StepLog
 from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
@@ -23,8 +22,11 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 
-class FastChannel:
+class FastChannel(Channel):
     """Evolves a task's prompts with any optimizer.
+
+    Its prompts belong to a task and to the policy, and each phase draws from its own seed: there is
+    nothing to begin, to save or to load.
 
     Args:
         settings: Sizes and budget.
@@ -41,11 +43,8 @@ class FastChannel:
         self.optimizer = optimizer
         self.reflection = reflection
 
-    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
-        """Nothing: texts belong to a task, not to a stage."""
-
     def end(self, policy: Policy, task: Task, stage: int, assessor: Assessor) -> tuple[()]:
-        """Nothing. See `Channel.end`."""
+        """No remedies."""
         return ()
 
     def adapt(
@@ -129,9 +128,3 @@ class FastChannel:
         limits = self.reflection.settings
         playbook = evidence_playbook(task, anchor, seed, limits, count_tokens)
         return self.reflection.phase(policy, seed, playbook)
-
-    def save(self, folder: Path) -> None:
-        """Nothing: the population is the policy's, and each phase draws from its own seed."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing to take back."""

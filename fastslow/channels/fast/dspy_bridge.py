@@ -139,10 +139,9 @@ class PolicyEngine:
 
     def _decoding(self, config: Any, prompt: TokenIds) -> tuple[Sampling, int]:
         """How to draw an answer; above temperature 0 each prompt has a stream of its own."""
-        temperature = (
-            self.sampling.temperature if config.temperature is None else config.temperature
-        )
-        limit = self.sampling.max_tokens if config.max_tokens is None else config.max_tokens
+        usual = self.sampling
+        temperature = usual.temperature if config.temperature is None else config.temperature
+        limit = usual.max_tokens if config.max_tokens is None else config.max_tokens
         if temperature == 0:
             return Sampling(limit), 0
         seed = derive_seed(self.seed, "request", config.seed or 0, *prompt)
@@ -206,11 +205,7 @@ def _text(parts: Sequence[Any]) -> str:
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
-    """Formats a DSPy call exactly as `policy.render` formats a prompt.
-
-    Args:
-        order: In which the demonstrations are shown.
-    """
+    """Formats a DSPy call exactly as `policy.render` does, the demonstrations in an order."""
 
     def __init__(self, order: Order = as_found) -> None:
         super().__init__()
@@ -231,9 +226,7 @@ class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
 class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
     """A prompt as a DSPy module: one predictor, question to answer.
 
-    Args:
-        program: The prompt it starts from.
-        order: In which demonstrations are shown, whichever optimizer puts them in.
+    Demonstrations are shown in `order`, whichever optimizer puts them in.
     """
 
     def __init__(self, program: PromptProgram, order: Order = as_found) -> None:
@@ -271,12 +264,7 @@ def to_dspy(example: Example) -> Any:
 
 
 class GuardedModule(PromptModule):
-    """A prompt that an optimizer changes by itself; a refused one asks no model.
-
-    Args:
-        program: The prompt it starts from.
-        forbids: Whether a prompt may not be used.
-    """
+    """A prompt that an optimizer changes by itself; one that `forbids` refuses asks no model."""
 
     def __init__(self, program: PromptProgram, forbids: Callable[[PromptProgram], object]) -> None:
         super().__init__(program)
@@ -290,12 +278,7 @@ class GuardedModule(PromptModule):
 
 
 class Metric:
-    """A task's grader as a DSPy metric.
-
-    Args:
-        task: Gives the grader.
-        examples: Every example that may be scored.
-    """
+    """A task's grader as a DSPy metric, for all `examples` that may be scored."""
 
     def __init__(self, task: Task, examples: Sequence[Example]) -> None:
         self.grade = task.grade

@@ -26,19 +26,14 @@ from fastslow.channels.fast.text_guards import Guard
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
-from fastslow.policy.render import Renderer
 from fastslow.task.definition import Task
 
 
 class TextScorer:
     """A fast phase's access to the policy; DSPy gets answers while its `engine` is open.
 
-    Args:
-        policy: Answers; not changed.
-        task: Gives instruction, grader and limits.
-        anchor: Prompts are scored on its examples; optimizers may show those of its pool.
-        settings: Sizes.
-        seed: Of draws at a temperature above 0.
+    Prompts are scored on the anchor's examples; optimizers may show those of its pool. `seed` is
+    that of draws at a temperature above 0.
     """
 
     def __init__(
@@ -86,10 +81,9 @@ def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettin
     """The limits of new prompts for this model, task and anchor set."""
     everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
     longest = max((example.question for example in everything), key=len)
-    renderer: Renderer = policy.renderer
 
     def count_tokens(program: PromptProgram) -> int:
-        return len(renderer.prompt_ids(program, longest)) + task.max_tokens
+        return len(policy.renderer.prompt_ids(program, longest)) + task.max_tokens
 
     limits = [n for n in (settings.max_prompt_tokens, policy.context_length) if n is not None]
     return Guard(

@@ -266,15 +266,7 @@ FastConfig = Annotated[
 def fitting_proposals(
     fast: FastConfig, rollouts: int, anchor: int, pool: int, old: int
 ) -> list[int]:
-    """New prompts that a phase certainly pays for, by step of a sequence.
-
-    Args:
-        fast: The fast channel; a single optimizer is one step.
-        rollouts: The budget, after old prompts were re-scored.
-        anchor: Problems that a prompt is scored on.
-        pool: Examples that may be shown.
-        old: Prompts it starts from.
-    """
+    """New prompts that a phase certainly pays for, by step of a sequence; see `budgets.py`."""
     if not isinstance(fast, SequenceConfig):
         return [fast.proposals(rollouts, anchor, pool, old)]
     return [

@@ -29,10 +29,8 @@ from fastslow.policy.saved import KEPT_FOLDER, START_FILE, STATE_FILE, WEIGHTS_F
 class StageAdapters:
     """The present adapter, which stage it belongs to, where it started, and those put aside.
 
-    "Weights" are those of the trainable part, by name; the frozen part never changes.
-
-    Args:
-        model: With or without a PEFT adapter; without one, no stage ever begins.
+    "Weights" are those of the trainable part, by name; the frozen part never changes. Without an
+    adapter no stage ever begins.
     """
 
     def __init__(self, model: Any) -> None:
@@ -79,17 +77,13 @@ class StageAdapters:
     def deltas(self, after: Path | None, before: Path | None) -> Iterator[WeightDelta]:
         """The change of every adapted matrix between two states of the adapter.
 
-        Args:
-            after: A folder that `save_adapter` wrote; None takes the present adapter.
-            before: The same for the state before; None takes the base.
+        Each is a folder that `save_adapter` wrote; None is the present adapter, or before it the
+        base.
         """
         from safetensors.torch import load_file
 
-        def saved(folder: Path) -> dict[str, Tensor]:
-            tensors: dict[str, Tensor] = load_file(
-                folder / WEIGHTS_FILE, device=str(self.model.device)
-            )
-            return tensors
+        def saved(folder: Path) -> Any:
+            return load_file(folder / WEIGHTS_FILE, device=str(self.model.device))
 
         tensors = adapter_tensors(self.model) if after is None else saved(after)
         return weight_deltas(self.model, tensors, None if before is None else saved(before))

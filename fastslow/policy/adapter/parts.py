@@ -28,12 +28,7 @@ def trainable_weights(model: Any) -> dict[str, Parameter]:
 
 
 def start_fresh(model: Any, seed: int) -> None:
-    """Make the trainable part fresh: A random, B zero, so that it adds nothing.
-
-    Args:
-        model: With a PEFT adapter.
-        seed: Of A; the global generators stay as they were.
-    """
+    """Make the trainable part fresh: A random by its seed, B zero, so that it adds nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for module in model.modules():
@@ -57,12 +52,7 @@ def frozen_rank(model: Any) -> int:
 
 
 def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
-    """The adapter's weights by PEFT's names, sorted, the frozen ranks first.
-
-    Args:
-        model: With a PEFT adapter.
-        frozen: False leaves the frozen part out.
-    """
+    """The adapter's weights by PEFT's names, sorted, the frozen ranks first unless left out."""
     trained = _part(model, TRAINED)
     if not frozen or FROZEN not in model.peft_config:
         return trained
@@ -79,13 +69,7 @@ def _part(model: Any, adapter: str) -> dict[str, Tensor]:
 
 
 def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:
-    """Inverse of `concatenated`: the first `rank` ranks become the frozen part.
-
-    Args:
-        model: With a PEFT adapter.
-        tensors: By PEFT's names, of the rank of both parts together.
-        rank: 0 takes the frozen part away.
-    """
+    """Inverse of `concatenated`: the first `rank` ranks become the frozen part; 0 takes it away."""
     from peft import set_peft_model_state_dict
 
     trained_rank = int(model.peft_config[TRAINED].r)

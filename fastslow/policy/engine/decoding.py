@@ -23,11 +23,7 @@ TrunkCache: TypeAlias = Callable[[TokenIds], Any]
 class SharedRows:
     """All rows in one sequence; a row attends to its own text, question and tokens by mask.
 
-    Args:
-        model: A model with full attention in every layer.
-        prompts: Token ids, none empty.
-        groups: Which of them begin alike.
-        trunk_cache: Keys and values of a shared beginning.
+    For models with full attention in every layer. `groups` says which prompts begin alike.
     """
 
     def __init__(
@@ -102,19 +98,11 @@ class SharedRows:
 class BranchedRows:
     """Each row with its own copy of the cache, made once its question has been computed.
 
-    Args:
-        model: Any causal language model with a cache.
-        prompts: Token ids with a common beginning `trunk`, each longer than it.
-        trunk: The common beginning, possibly empty.
-        trunk_cache: Keys and values of a shared beginning.
+    For any model with a cache. All prompts begin with `trunk`, which may be empty, and are longer.
     """
 
     def __init__(
-        self,
-        model: Any,
-        prompts: Sequence[TokenIds],
-        trunk: TokenIds,
-        trunk_cache: TrunkCache,
+        self, model: Any, prompts: Sequence[TokenIds], trunk: TokenIds, trunk_cache: TrunkCache
     ) -> None:
         self.model = model
         self.suffixes = [prompt[len(trunk) :] for prompt in prompts]

@@ -35,12 +35,7 @@ MAX_TRUNKS = 16
 
 
 class TorchEngine:
-    """Sampler and scorer over a transformers model in this process; one caller at a time.
-
-    Args:
-        model: A causal language model, with or without a PEFT adapter.
-        renderer: Decodes completions; its tokenizer names the stop token.
-    """
+    """Sampler and scorer over a transformers model in this process; one caller at a time."""
 
     def __init__(self, model: Any, renderer: Renderer) -> None:
         self.model = model
@@ -70,9 +65,8 @@ class TorchEngine:
             while len(completions) < len(prompts):
                 missing = [index for index in range(len(prompts)) if index not in completions]
                 try:
-                    for batch, state in self._batches(
-                        [prompts[i] for i in missing], sampling, adapter
-                    ):
+                    waiting = [prompts[i] for i in missing]
+                    for batch, state in self._batches(waiting, sampling, adapter):
                         rows = [missing[index] for index in batch]
                         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
                         batch_completions = self._decode(state, sampling, generators)
@@ -202,20 +196,17 @@ class TorchEngine:
         logits = state.start()
         for step in range(sampling.max_tokens):
             next_tokens, scored = draw(logits, sampling.temperature, [generators[r] for r in live])
-            for row, token, logprob in zip(
-                live, next_tokens.tolist(), scored.tolist(), strict=True
-            ):
+            draws = zip(live, next_tokens.tolist(), scored.tolist(), strict=True)
+            for row, token, logprob in draws:
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
-            going = [
-                index for index, row in enumerate(live) if tokens[row][-1] not in self.stop_ids
-            ]
+            going = [i for i, row in enumerate(live) if tokens[row][-1] not in self.stop_ids]
             if not going or step + 1 == sampling.max_tokens:
                 break
             if len(going) < len(live):
                 unfinished = torch.tensor(going)
                 state.keep(unfinished)
-                next_tokens, live = next_tokens[unfinished], [live[index] for index in going]
+                next_tokens, live = next_tokens[unfinished], [live[i] for i in going]
             logits = state.advance(next_tokens)
         return [
             Completion(

@@ -19,12 +19,7 @@ class Optimizer(Protocol):
         """Offer new prompts to the pool, scored on the anchor set.
 
         Draws at most `scorer.remaining` rollouts. A reflection model that stays away ends the
-        search; prompts that have entered by then stay.
-
-        Args:
-            scorer: Asks the policy.
-            pool: Holds the old prompts, re-scored; takes or refuses new ones.
-            seed: Of every draw.
+        search; prompts that have entered by then stay. The pool holds the old prompts, re-scored.
         """
         ...
 

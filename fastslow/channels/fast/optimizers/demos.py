@@ -128,11 +128,6 @@ class AnswerQuota:
     A policy that gives one answer to everything is right where that is the answer, and prompts made
     of those successes teach it nothing else. While DSPy gathers demonstrations, which shows in that
     it hands over a trace, a right answer counts until its share of the prompt is taken.
-
-    Args:
-        metric: Scores a prediction.
-        pool: Source of the demonstrations; gives the distinct answers.
-        demonstrations: Demonstrations in one prompt, at most.
     """
 
     def __init__(self, metric: Metric, pool: Sequence[Any], demonstrations: int) -> None:

@@ -97,11 +97,7 @@ def offer(results: Any, proposer: "Proposer", pool: Pool, scorer: TextScorer) ->
 
 
 class PopulationModule(PromptModule):
-    """Several prompts as one module with two components.
-
-    Args:
-        programs: Distinct prompts; the module starts as the first.
-    """
+    """Several distinct prompts as one module with two components; it starts as the first."""
 
     def __init__(self, programs: Sequence[PromptProgram]) -> None:
         super().__init__(programs[0])
@@ -123,10 +119,8 @@ class PopulationModule(PromptModule):
 class Proposer:
     """GEPA's instruction proposer and acceptance criterion: old prompts first, then reflection.
 
-    Args:
-        old: Prompts to start from; the first is GEPA's seed.
-        pool: Judges proposals before they cost a rollout.
-        reflection: Writes instructions.
+    The first of the old prompts is GEPA's seed. The pool judges proposals before they cost a
+    rollout.
     """
 
     def __init__(self, old: Sequence[PromptProgram], pool: Pool, reflection: Reflection) -> None:

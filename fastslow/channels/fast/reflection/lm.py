@@ -33,9 +33,6 @@ class ReflectionAway(ChannelError):
 class Reflection:
     """The reflection LM, and the account of the present fast phase.
 
-    Args:
-        settings: Which model, and how patiently it is asked.
-
     Raises:
         ConfigError: The model's key is not in the environment.
     """
@@ -182,9 +179,8 @@ class Reflection:
         """Seconds until the next attempt: doubling, times a random factor in [0.5, 1], capped."""
         with self._lock:
             share = 0.5 + 0.5 * self._jitter.random()
-        return min(
-            max(self.settings.wait_s * 2.0 ** (attempt - 1) * share, least_s), LONGEST_WAIT_S
-        )
+        wait_s = self.settings.wait_s * 2.0 ** (attempt - 1) * share
+        return min(max(wait_s, least_s), LONGEST_WAIT_S)
 
 
 def _sum(total: Any, more: Any) -> Any:

@@ -15,11 +15,8 @@ from fastslow.policy.policy import Policy
 class OwnBase:
     """The policy's base as a language model: the adapter is off while it answers.
 
-    Its draws are not rollouts of a task: the engine does not count them, `Reflection` does.
-
-    Args:
-        policy: Whose base.
-        seed: Of the draws; a request drawn again under the same seed gets another answer.
+    Its draws are not rollouts of a task: the engine does not count them, `Reflection` does. A
+    request drawn again under the same seed gets another answer.
     """
 
     def __init__(self, policy: Policy, seed: int) -> None:
