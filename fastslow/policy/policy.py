@@ -203,11 +203,7 @@ def load_policy(
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    Args:
-        path_or_id: A local folder or a hub id.
-        revision: Of a hub id.
-        dtype: Number format of the weights.
-        device: A torch device, e.g. `cpu` or `cuda`.
+    From a local folder or a hub id, of which there may be a revision.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.

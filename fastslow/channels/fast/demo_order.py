@@ -30,8 +30,7 @@ def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ..
 def by_similarity(questions: Sequence[str]) -> Order:
     """Least similar first, so that the most similar ones stand next to the question.
 
-    Args:
-        questions: The anchor problems' questions, at least one; similarity is the mean over them.
+    Similarity is the mean over the anchor problems' questions.
 
     Source: demonstrations that are close to the question help most (KATE, arXiv 2101.06804), the
         order matters (arXiv 2104.08786); character overlap with a set of questions, in place of
@@ -40,8 +39,8 @@ def by_similarity(questions: Sequence[str]) -> Order:
     grams = [ngrams(question) for question in questions]
 
     def similarity(demonstration: Demonstration) -> float:
-        own = ngrams(demonstration.question)
-        return fmean(overlap(own, question) for question in grams)
+        shown_grams = ngrams(demonstration.question)
+        return fmean(overlap(shown_grams, question) for question in grams)
 
     return lambda demonstrations: tuple(sorted(demonstrations, key=similarity))
 
@@ -49,9 +48,7 @@ def by_similarity(questions: Sequence[str]) -> Order:
 def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
     """From questions the policy mostly gets right to those it gets wrong, or the reverse.
 
-    Args:
-        rates: Question to measured pass rate in [0, 1].
-        hardest_first: Lowest pass rate first.
+    `rates` has the measured pass rate in [0, 1] of each question.
 
     Source: SG-ICL, "easy first" as in its code; its notes say the opposite, so both are here.
         Difficulty by pass rate in place of activation sparsity is ours.

@@ -200,8 +200,8 @@ def system_text(request: Request) -> str:
     return system if isinstance(system, str) else _text(system)
 
 
-def _text(parts: Sequence[Any]) -> str:
-    return "".join(str(getattr(part, "text", "")) for part in parts)
+def _text(pieces: Sequence[Any]) -> str:
+    return "".join(str(getattr(piece, "text", "")) for piece in pieces)
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped

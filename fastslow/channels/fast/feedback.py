@@ -45,18 +45,9 @@ def playbook(
 ) -> str:
     """Worked examples and lessons from graded completions, as a text for a reflection LM.
 
-    Each question and each line occurs once. A worked example that does not fit into the rest of the
-    budget is passed over, never cut.
-
-    Args:
-        evidence: Graded completions, the more telling ones first.
-        examples: The examples by id; evidence about others is left out.
-        items: Most worked examples, and most lessons.
-        tokens: Limit of all worked examples together.
-        count_tokens: Length of a text in tokens.
-
-    Returns:
-        Several lines; empty when there is nothing to show.
+    Each question and each line occurs once, the earlier evidence first; that about other examples
+    is left out. There are at most `items` worked examples, of `tokens` together, and as many
+    lessons. A worked example that does not fit into the rest is passed over, never cut.
     """
     worked: dict[str, str] = {}
     lessons: dict[str, None] = {}

@@ -210,8 +210,8 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         parts_file = folder / PARTS_FILE
-        parts = json.loads(parts_file.read_text()) if parts_file.is_file() else {"frozen_rank": 0}
-        return tensors, parts["frozen_rank"]
+        ranks = json.loads(parts_file.read_text()) if parts_file.is_file() else {"frozen_rank": 0}
+        return tensors, ranks["frozen_rank"]
     except (SafetensorError, ValueError, OSError) as err:
         raise CheckpointError(
             f"{path}: the adapter cannot be read, got {err}. The file is damaged: use the resume "
