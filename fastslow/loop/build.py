@@ -207,10 +207,10 @@ def build_optimizer(
     from fastslow.channels.fast.optimizers.simba import SimbaSearch
 
     if isinstance(keys, DemosKeys):
-        return DemosSearch(keys.demonstrations, keys.demonstration_order)
+        return DemosSearch(keys)
     assert reflection is not None
     if isinstance(keys, GepaKeys):
-        return GepaSearch(keys.minibatch, population, reflection)
+        return GepaSearch(keys, population, reflection)
     if isinstance(keys, SimbaKeys):
-        return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
-    return MiproSearch(keys.demonstrations, keys.candidates, reflection)
+        return SimbaSearch(keys, reflection)
+    return MiproSearch(keys, reflection)

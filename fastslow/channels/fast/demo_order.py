@@ -8,11 +8,10 @@ renders prompts in this order, so they are scored as they are kept.
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from fastslow.core.prompts import Demonstration
 
-OrderName: TypeAlias = Literal["random", "similar", "easy_first", "hard_first"]
 Order: TypeAlias = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
 """Puts demonstrations in order; the result holds the same ones."""
 

@@ -35,8 +35,6 @@ ECHOES = (
 )
 """Signs that a small model copied the request instead of answering it."""
 
-Identity: TypeAlias = tuple[str, tuple[Demonstration, ...]]
-
 
 @dataclass(frozen=True)
 class Guard:
@@ -66,7 +64,7 @@ class Guard:
         return None
 
 
-def identity(program: PromptProgram) -> Identity:
+def identity(program: PromptProgram) -> tuple[str, tuple[Demonstration, ...]]:
     """Equal for prompts that differ only in letter case and white space of the instruction."""
     return " ".join(program.instruction.casefold().split()), program.demonstrations
 

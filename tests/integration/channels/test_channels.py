@@ -16,7 +16,7 @@ from fastslow.channels.fast.dspy_bridge import Metric, PolicyEngine, PromptModul
 from fastslow.channels.fast.dspy_programs import load_program, save_programs
 from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, spread_answers
 from fastslow.channels.fast.scorer import TextScorer
-from fastslow.channels.fast.settings import DemosConfig
+from fastslow.channels.fast.settings import DemosConfig, DemosKeys
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.remedies.kl_budget import kl_budget
@@ -40,7 +40,7 @@ from tests.support.updates import (
 )
 
 FAST = DemosConfig(population=2, metric_calls=24, threads=4)
-DEMOS = DemosSearch(demonstrations=2)
+DEMOS = DemosSearch(DemosKeys(demonstrations=2))
 GRPO = GrpoConfig(
     loss="cispo",
     group=4,

@@ -28,7 +28,7 @@ from fastslow.channels.fast.dspy_bridge import (
 )
 from fastslow.channels.fast.optimizers.demos import DemosSearch
 from fastslow.channels.fast.scorer import TextScorer, isolated, scores_by_id
-from fastslow.channels.fast.settings import DemosConfig
+from fastslow.channels.fast.settings import DemosConfig, DemosKeys
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Completion, Grade, Sampling, TokenIds
@@ -130,7 +130,7 @@ def test_a_phase_never_draws_the_same_completion_twice(
 
     monkeypatch.setattr(moved.sampler, "sample", spy)
     poor = replace(anchors[0], pool=anchors[0].pool[:1])  # proposals must repeat each other
-    channel = FastChannel(SETTINGS, DemosSearch(demonstrations=2))
+    channel = FastChannel(SETTINGS, DemosSearch(DemosKeys(demonstrations=2)))
     adaptation = channel.adapt(moved, task, poor, 1, lambda *unused: None)
     assert len(seen) == len(set(seen)) == adaptation.rollouts
     assert adaptation.metrics["cache_hits"] > 0
@@ -232,7 +232,9 @@ def test_every_order_keeps_to_the_budget_and_repeats_itself(
     moved: Policy, task: Task, anchors: list[Anchor], order: Any
 ) -> None:
     settings = SETTINGS.model_copy(update={"metric_calls": 32})
-    channel = FastChannel(settings, DemosSearch(demonstrations=2, order=order))
+    channel = FastChannel(
+        settings, DemosSearch(DemosKeys(demonstrations=2, demonstration_order=order))
+    )
     found = []
     for _ in range(2):
         moved.populations.clear()

@@ -16,7 +16,6 @@ import dspy
 
 from fastslow.channels.fast.demo_order import (
     Order,
-    OrderName,
     as_found,
     by_pass_rate,
     by_similarity,
@@ -25,6 +24,7 @@ from fastslow.channels.fast.dspy_bridge import Metric, PromptModule
 from fastslow.channels.fast.feedback import correct_answers
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.channels.fast.settings import DemosKeys
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import derive_seed, named_random
 
@@ -37,12 +37,9 @@ FULL_SCORE = 1.0
 
 @dataclass(frozen=True)
 class DemosSearch:
-    """Random search over demonstrations; see `config.models.DemosConfig`."""
+    """Random search over demonstrations."""
 
-    demonstrations: int
-    """Demonstrations in one prompt, at most."""
-    order: OrderName = "random"
-    """Order of the demonstrations within a prompt."""
+    keys: DemosKeys
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: every proposal has the best prompt's instruction."""
@@ -67,7 +64,7 @@ class DemosSearch:
 
     def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
         """How this phase orders demonstrations; pass rates of the pool cost a rollout each."""
-        match self.order:
+        match self.keys.demonstration_order:
             case "random":
                 return as_found
             case "similar":
@@ -89,7 +86,7 @@ class DemosSearch:
         """A prompt that shows answers of the last slow phase, with its scores."""
         answers = list(answers)
         named_random(seed, "reused").shuffle(answers)
-        demonstrations = order(spread_answers(answers)[: self.demonstrations])
+        demonstrations = order(spread_answers(answers)[: self.keys.demonstrations])
         program = PromptProgram(parent.instruction, demonstrations)
         return Candidate(program, scorer.score(program)[0])
 
@@ -101,10 +98,10 @@ class DemosSearch:
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)
         optimizer_arguments = {
-            "metric": AnswerQuota(scorer.metric, pool, self.demonstrations),
+            "metric": AnswerQuota(scorer.metric, pool, self.keys.demonstrations),
             "metric_threshold": FULL_SCORE,
-            "max_labeled_demos": self.demonstrations,
-            "max_bootstrapped_demos": self.demonstrations,
+            "max_labeled_demos": self.keys.demonstrations,
+            "max_bootstrapped_demos": self.keys.demonstrations,
             "num_candidate_programs": 1,
             "num_threads": scorer.threads,
             "max_errors": 1,

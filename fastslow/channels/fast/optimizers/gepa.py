@@ -18,6 +18,7 @@ from fastslow.channels.fast.dspy_bridge import EMPTY, PromptModule, RendererAdap
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.channels.fast.settings import GepaKeys
 from fastslow.core.prompts import PromptProgram
 
 REFUSED_IN_A_ROW = 10
@@ -30,14 +31,13 @@ INSTRUCTION, SHOWN = "respond", "shown"
 
 @dataclass(frozen=True)
 class GepaSearch:
-    """Reflective evolution of the instruction; see `config.models.GepaConfig`.
+    """Reflective evolution of the instruction; see `GepaKeys`.
 
     Source: GEPA (arXiv 2507.19457): Pareto choice of parents; a proposal reaches the anchor set
         if it beats its parent on the minibatch it was made from. No crossover.
     """
 
-    minibatch: int
-    """M: examples that a proposal is made from."""
+    keys: GepaKeys
     population: int
     """K: prompts it starts from, at most."""
     reflection: Reflection
@@ -50,19 +50,19 @@ class GepaSearch:
         on top of the budget; it stops before a proposal that might not fit.
         """
         old = [candidate.program for candidate in pool.best(self.population)]
-        anchor, calls = len(scorer.anchor_set), 2 * self.minibatch
-        if not gepa_proposals(scorer.remaining, anchor, self.minibatch, len(old)):
+        anchor, minibatch = len(scorer.anchor_set), self.keys.minibatch
+        if not gepa_proposals(scorer.remaining, anchor, minibatch, len(old)):
             return
         # GEPA counts metric calls. Those that score the old prompts on the anchor set draw nothing,
         # so they come on top. A proposal of 2M + V calls may start below the limit, and must fit.
         free = len(old) * anchor
-        limit = free + scorer.remaining - (calls + anchor) + 1
+        limit = free + scorer.remaining - (2 * minibatch + anchor) + 1
         proposer = Proposer(old, pool, self.reflection)
         with scorer.asking():
             optimizer = dspy.GEPA(
                 metric=scorer.feedback,
                 max_metric_calls=limit,
-                reflection_minibatch_size=self.minibatch,
+                reflection_minibatch_size=minibatch,
                 reflection_lm=self.reflection.lm,
                 instruction_proposer=proposer,
                 component_selector=lambda *unused: [INSTRUCTION],

@@ -14,23 +14,19 @@ from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer
+from fastslow.channels.fast.settings import SimbaKeys
 from fastslow.core.seeds import named_random
 
 
 @dataclass(frozen=True)
 class SimbaSearch:
-    """Stochastic mini-batch ascent from the best prompt; see `config.models.SimbaConfig`.
+    """Stochastic mini-batch ascent from the best prompt; see `SimbaKeys`.
 
     SIMBA does not say which of its prompts a winner was made from, so all winners count as children
     of the prompt it started from.
     """
 
-    demonstrations: int
-    """Demonstrations in one prompt, about: more are dropped at random."""
-    batch: int
-    """Examples of one step."""
-    candidates: int
-    """Answers drawn to each example, and prompts made in one step (plus one)."""
+    keys: SimbaKeys
     reflection: Reflection
     """Writes rules."""
 
@@ -40,8 +36,8 @@ class SimbaSearch:
         SIMBA passes over a rule that was not written. Once the reflection model stays away, all
         prompts are refused, so that the rest of the budget is not spent on a search without rules.
         """
-        parent = pool.best(1)[0].program
-        sizes = len(scorer.anchor_set), len(scorer.pool), self.batch, self.candidates
+        parent, keys = pool.best(1)[0].program, self.keys
+        sizes = len(scorer.anchor_set), len(scorer.pool), keys.batch, keys.candidates
         steps = simba_steps(scorer.remaining, *sizes)
         if not steps:
             return
@@ -50,16 +46,16 @@ class SimbaSearch:
         with scorer.asking():
             optimizer = dspy.SIMBA(
                 metric=scorer.metric,
-                bsize=self.batch,
-                num_candidates=self.candidates,
+                bsize=keys.batch,
+                num_candidates=keys.candidates,
                 max_steps=steps,
-                max_demos=self.demonstrations,
+                max_demos=keys.demonstrations,
                 prompt_model=self.reflection.lm,
                 num_threads=scorer.threads,
             )
             best = optimizer.compile(
                 GuardedModule(parent, lambda text: self.reflection.away or pool.forbids(text)),
-                trainset=examples[: steps * self.batch],
+                trainset=examples[: steps * keys.batch],
                 seed=seed,
             )
         for candidate in best.candidate_programs:
