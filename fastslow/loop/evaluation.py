@@ -178,8 +178,9 @@ def _reoptimize(run: Run, cost: EvaluationCost, row: int) -> None:
     fast = next((channel for channel in run.channels if channel.name == "fast"), None)
     last = run.config.stages[-1].task
     earlier = dict.fromkeys(stage.task for stage in run.config.stages if stage.task != last)
-    for name in earlier if fast is not None else ():
-        assert fast is not None
+    if fast is None:
+        return
+    for name in earlier:
         task, policy = run.tasks[name], run.policy
         before = policy.sampler.num_rollouts
         population = policy.populations.get(name)

@@ -68,11 +68,7 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
 
     Units are the hidden units of every feed-forward block: the inputs of its linear module back to
     the hidden width. A model whose blocks have no such module has no layers.
-
-    Args:
-        model: A transformers causal language model, with or without an adapter, as it is to be
-            measured; the mode it is in is restored.
-        rows: Token ids of the inputs, the same for every stage; at least one, none empty.
+    There is at least one input, and none is empty.
     """
     real: list[Tensor] = []  # the mask of the pass: the hooks leave padding out
     units = {name: _Sums(real) for name in unit_layers(model)}
@@ -110,13 +106,8 @@ def next_token_logprobs(
 ) -> list[tuple[float, ...]] | None:
     """Log-probability of each token but the first of each input, in nats, without another pass.
 
-    Args:
-        model: The model that `recorded` comes from.
-        rows: The inputs of `recorded`, in their order.
-        recorded: The result of `record_activations`.
-
-    Returns:
-        One row per input; None for a model whose logits are more than a layer of its last states.
+    `recorded` is what `record_activations` gave for these rows. None for a model whose logits are
+    more than a layer of its last states.
     """
     head = plain_head(model)
     if head is None:

@@ -155,9 +155,7 @@ def named(name: str, models: Mapping[str, WheelModel] = MODELS) -> WheelModel:
 def complaint_about(folder: Path, checksums: bool) -> str | None:
     """What is wrong with a folder of the cache, or None when it is whole.
 
-    Args:
-        folder: A folder that `model_fetch.fetch` made, or none.
-        checksums: Compare contents too (about 1 s for 500 MB), not sizes alone.
+    Sizes are compared, with `checksums` contents too (about 1 s for 500 MB).
     """
     try:
         listed: Any = json.loads((folder / CARD).read_text())["files"]

@@ -50,14 +50,9 @@ class PolicyEngine:
     for ever: those that still do when the block ends, in any way, or when the worker dies, get an
     error.
 
-    A completion depends on its prompt, decoding and seed alone, not on other requests.
-
-    Args:
-        sampler: Draws: the policy's engine, or a cache before it.
-        renderer: The policy's renderer.
-        sampling: How completions are drawn; a request's own temperature and limit come first.
-        seed: Of the draws, when the temperature is above 0; a request's own seed is mixed in.
-        threads: Requests that may be in flight; a batch is complete when this many wait.
+    A completion depends on its prompt, decoding and seed alone, not on other requests. A request's
+    own temperature and limit come before those of `sampling`, and its own seed is mixed in. A batch
+    is complete when `threads` requests wait.
     """
 
     def __init__(

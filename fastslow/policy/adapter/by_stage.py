@@ -62,7 +62,7 @@ class StageAdapters:
         self.put({n: w * factor if ".lora_B." in n else w for n, w in weights.items()})
 
     def blend(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
-        """Set the weights to `start` plus `share` of the way to `end`, whose values 1 gives."""
+        """Set the weights to `start` plus `share` of the way to `end`; 0 and 1 give them exact."""
         self.put({name: torch.lerp(start[name], end[name], share) for name in start})
 
     def freeze(self, seed: int) -> None:
@@ -91,11 +91,8 @@ class StageAdapters:
     def begin(self, task: str, *, trains: bool, keep_start: bool) -> None:
         """Make the adapter that of a stage; remedies may have frozen it or put it aside before.
 
-        Args:
-            task: The stage's task.
-            trains: Whether the stage trains it; otherwise it gets the adapter that was put aside
-                for its task, if there is one, and else continues with the present one.
-            keep_start: Whether `start` is needed during the stage or at its end.
+        A stage that does not train it gets the adapter that was put aside for its task, if there is
+        one, and else continues with the present one. `keep_start`: whether `start` is needed.
         """
         self.start = None
         if not trains:

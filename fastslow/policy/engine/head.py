@@ -67,18 +67,11 @@ def score_targets(
     targets: Int[Tensor, " targets"],
     temperature: float = 1.0,
 ) -> tuple[Float[Tensor, " targets"], Float[Tensor, " nodes"]]:
-    """Log-probability of each target at its node, and each node's entropy.
+    """Natural-log probability of each target at its node, and each node's entropy in nats.
 
-    Args:
-        hidden: Last hidden states.
-        head: Frozen.
-        nodes: Row of `hidden` that predicts each target; rows may predict several.
-        targets: Token ids.
-        temperature: Logits are divided by it; > 0.
-
-    Returns:
-        Natural-log probabilities, differentiable in `hidden`; entropies in nats, which carry no
-        gradient.
+    `nodes` says which row of the last hidden states predicts each target; a row may predict
+    several. Logits are divided by the temperature. The head is frozen; the log-probabilities are
+    differentiable in `hidden`, the entropies carry no gradient.
     """
     score = _Scores.apply
     scores: tuple[Tensor, Tensor] = score(  # type: ignore[no-untyped-call]  # torch's own

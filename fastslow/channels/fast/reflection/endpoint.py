@@ -56,13 +56,9 @@ class Answer:
 
 
 class Endpoint:
-    """A model behind an address, asked once per request.
+    """A model behind an address, or the provider's own address, asked once per request.
 
-    Args:
-        model: A model string of DSPy or LiteLLM, e.g. `openai/gpt-5-mini`.
-        api_base: Address of the server; None takes the provider's own.
-        api_key: The key, if one is needed.
-        timeout_s: Seconds until a request counts as not answered.
+    `model` is a model string of DSPy or LiteLLM, e.g. `openai/gpt-5-mini`.
     """
 
     def __init__(
