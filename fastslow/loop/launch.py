@@ -50,11 +50,9 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
-
-    def make(device: str) -> RunDir:
-        return RunDir.create(loaded.config, loaded.layers, command, device)
-
-    return _build_and_run(loaded, make, finish)
+    return _build_and_run(
+        loaded, lambda device: RunDir.create(loaded.config, loaded.layers, command, device), finish
+    )
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:

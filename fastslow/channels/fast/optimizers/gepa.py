@@ -13,7 +13,6 @@ from typing import Any
 
 import dspy
 
-from fastslow.channels.fast.budgets import gepa_proposals
 from fastslow.channels.fast.dspy_bridge import EMPTY, PromptModule, RendererAdapter, program_of
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
@@ -51,7 +50,7 @@ class GepaSearch:
         """
         old = [candidate.program for candidate in pool.best(self.population)]
         anchor, minibatch = len(scorer.anchor_set), self.keys.minibatch
-        if not gepa_proposals(scorer.remaining, anchor, minibatch, len(old)):
+        if not self.keys.proposals(scorer.remaining, anchor, len(scorer.pool), len(old)):
             return
         # GEPA counts metric calls. Those that score the old prompts on the anchor set draw nothing,
         # so they come on top. A proposal of 2M + V calls may start below the limit, and must fit.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import dspy
 
-from fastslow.channels.fast.budgets import mipro_trials
 from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
@@ -30,7 +29,7 @@ class MiproSearch:
         """See `Optimizer.search`: it starts from the best prompt."""
         parent, keys = pool.best(1)[0].program, self.keys
         sizes = len(scorer.anchor_set), len(scorer.pool)
-        trials = mipro_trials(scorer.remaining, *sizes, keys.candidates)
+        trials = keys.proposals(scorer.remaining, *sizes, old=1)
         if not trials:
             return
         examples = list(scorer.pool)

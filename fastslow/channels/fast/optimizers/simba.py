@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import dspy
 
-from fastslow.channels.fast.budgets import simba_steps
 from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
@@ -37,8 +36,7 @@ class SimbaSearch:
         prompts are refused, so that the rest of the budget is not spent on a search without rules.
         """
         parent, keys = pool.best(1)[0].program, self.keys
-        sizes = len(scorer.anchor_set), len(scorer.pool), keys.batch, keys.candidates
-        steps = simba_steps(scorer.remaining, *sizes)
+        steps = keys.num_steps(scorer.remaining, len(scorer.anchor_set), len(scorer.pool))
         if not steps:
             return
         examples = list(scorer.pool)
