@@ -1,7 +1,11 @@
 """The report for a terminal, with rich. Text from outside is displayed, never obeyed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import TextEvent
@@ -10,17 +14,13 @@ from fastslow.results.report.data import Report
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 
-if TYPE_CHECKING:
-    import rich.text
-    from rich.console import RenderableType
-
 _STYLES = {"plain": "", "strong": "bold", "dim": "dim"}
 _WIDTH = 200
 """Characters of one line of a prompt; report.md has more."""
 _MAX_DEMONSTRATIONS = 4
 
 
-def render_terminal(report: Report) -> "RenderableType":
+def render_terminal(report: Report) -> RenderableType:
     """The report in a form that `rich.console.Console.print` takes: verdict, tables, prompts.
 
     Args:
@@ -29,8 +29,6 @@ def render_terminal(report: Report) -> "RenderableType":
     Returns:
         A rich renderable without markup; every character in it is printable.
     """
-    from rich.console import Group
-
     tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
     blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
     prompts = report.section(Prompts).prompts
@@ -41,20 +39,15 @@ def render_terminal(report: Report) -> "RenderableType":
     return Group(*blocks)
 
 
-def render_tables(headings: Sequence[str], tables: Sequence[Table]) -> "RenderableType":
+def render_tables(headings: Sequence[str], tables: Sequence[Table]) -> RenderableType:
     """Sentences, then tables, in a form that `rich.console.Console.print` takes."""
-    from rich.console import Group
-
     blocks: list[RenderableType] = [_text(heading, "bold") for heading in headings]
     for table in tables:
         blocks += [_text(""), _table(table), _text(table.note, "dim")]
     return Group(*blocks)
 
 
-def _table(table: Table) -> "RenderableType":
-    from rich import box
-    from rich.table import Table as RichTable
-
+def _table(table: Table) -> RichTable:
     rich_table = RichTable(
         title=_text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -67,7 +60,7 @@ def _table(table: Table) -> "RenderableType":
     return rich_table
 
 
-def _prompt(prompt: TextEvent) -> list["RenderableType"]:
+def _prompt(prompt: TextEvent) -> list[RenderableType]:
     program, mean = prompt.program, prompt.validation_mean
     scored = "" if mean is None else f", validation {mean:.2f} on {prompt.validation_n}"
     lines: list[RenderableType] = [
@@ -83,8 +76,6 @@ def _prompt(prompt: TextEvent) -> list["RenderableType"]:
     return lines
 
 
-def _text(text: str, style: str = "") -> "rich.text.Text":
+def _text(text: str, style: str = "") -> Text:
     """Text with our style and no other: no markup, no control characters but newlines."""
-    from rich.text import Text
-
     return Text("\n".join(visible(line) for line in text.split("\n")), style=style)
