@@ -3,13 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastslow.core.errors import CheckpointError, ConfigError
-from fastslow.core.files import read_json
+from fastslow.core.text import shorten
 from fastslow.core.types import Json
-from fastslow.records.events import TextEvent
-from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.compare.contrasts import (
     Pair,
     cost_contrasts,
@@ -17,15 +14,9 @@ from fastslow.results.compare.contrasts import (
     metric_contrasts,
     task_contrasts,
 )
-from fastslow.results.compare.data import (
-    QUANTITIES,
-    Arm,
-    ArmComparison,
-    ArmRun,
-    RunComparison,
-)
+from fastslow.results.compare.data import QUANTITIES, Arm, ArmComparison, ArmRun, RunComparison
 from fastslow.results.report.build import build_report
-from fastslow.results.report.cells import CellTable
+from fastslow.results.report.reading import read_object
 
 PLACES = frozenset({"name", "runs_dir", "tracking", "seed"})
 """Top-level keys that say where things go, and the seed; runs that share all others are an arm."""
@@ -77,19 +68,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(path: Path, name: str) -> ArmRun:
-    report = build_report(path)
-    texts = [e for e in read_events(path / "events.jsonl") if isinstance(e, TextEvent)]
-    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
-    table = CellTable(read_scores(path / "scores.jsonl"), report.stage_tasks, first_text)
-    try:
-        config: dict[str, Any] = read_json(path / "config.json")
-        seed = int(config["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    report, config = build_report(path), read_object(path / "config.json")
+    if not isinstance(seed := config.get("seed"), int):
         raise CheckpointError(
-            f"{path / 'config.json'}: cannot be read, got {error!r}. Give a folder that "
-            "`fastslow train` made."
-        ) from error
-    return ArmRun(name, seed, report, table, dict(_leaves(config, ())))
+            f"{path / 'config.json'}: not the configuration of a run, got seed "
+            f"{shorten(repr(seed), 60)}, expected a whole number. Restore it from a copy."
+        )
+    return ArmRun(name, seed, report, dict(_leaves(config, ())))
 
 
 def _leaves(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:

@@ -133,13 +133,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
     """Score of each example, or final minus learned; nothing where there is none."""
-    learned = run.table.learned_row(task)
-    final = run.table.deployed(run.last, task)
+    learned = run.report.table.learned_row(task)
+    final = run.report.table.deployed(run.last, task)
     if quantity == "final":
         return final
     if learned is None:
         return {}
-    first = run.table.deployed(learned, task)
+    first = run.report.table.deployed(learned, task)
     if quantity == "learned":
         return first
     if learned == run.last or first.keys() != final.keys():
@@ -173,7 +173,7 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
 
 
 def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
-    learned = run.table.learned_row(task)
+    learned = run.report.table.learned_row(task)
     if task not in run.report.tasks:
         return "no such task"
     if quantity != "final" and learned is None:

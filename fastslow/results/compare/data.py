@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
-from fastslow.results.report.cells import CellTable, ExampleScores
+from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.data import Report
 
 SCHEMA_VERSION = 2
@@ -70,14 +70,13 @@ class ArmRun:
     """Name of the folder that was given."""
     seed: int
     report: Report
-    table: CellTable
     config: Mapping[str, Json]
     """Its config.json, flattened to dotted keys."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The task of each stage, in training order."""
-        return self.table.stages
+        return self.report.stages
 
     @property
     def last(self) -> int:
@@ -87,8 +86,8 @@ class ArmRun:
     @property
     def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
         """By row of the matrix and task, the score of each example under the deployed prompt."""
-        rows = range(self.last + 1)
-        return {(r, t): self.table.deployed(r, t) for r in rows for t in self.report.tasks}
+        rows, deployed = range(self.last + 1), self.report.table.deployed
+        return {(row, task): deployed(row, task) for row in rows for task in self.report.tasks}
 
 
 @dataclass(frozen=True, slots=True)

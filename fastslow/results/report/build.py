@@ -60,14 +60,5 @@ def build_report(run_path: Path) -> Report:
         EvaluationError: Recorded scores cannot form a matrix.
     """
     records = Records(run_path)
-    card = records.card
-    return Report(
-        run=card.run,
-        state=card.state,
-        command=card.command,
-        config_hash=card.config_hash,
-        tasks=card.tasks,
-        stage_tasks=card.stages,
-        cells=records.cells,
-        sections=tuple(records.section(kind) for kind in SECTIONS),
-    )
+    sections = tuple(records.section(kind) for kind in SECTIONS)
+    return Report(**vars(records.card), table=records.table, cells=records.cells, sections=sections)

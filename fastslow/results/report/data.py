@@ -5,26 +5,19 @@ from typing import TypeVar
 
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.report.cells import Cell
+from fastslow.results.report.cells import Cell, CellTable
+from fastslow.results.report.reading import RunCard
 from fastslow.results.report.section import Section
 
 S = TypeVar("S", bound=Section)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True)
+class Report(RunCard):
     """Everything a report says."""
 
-    run: str
-    """Name of the run folder when it was made."""
-    state: str
-    """`running`, `finished`, `failed` or `interrupted`."""
-    command: tuple[str, ...]
-    config_hash: str
-    tasks: tuple[str, ...]
-    """Columns of the matrix: tasks of the stages in order, then held-out ones."""
-    stage_tasks: tuple[str, ...]
-    """The task each stage trains on."""
+    table: CellTable
+    """The example scores behind the cells."""
     cells: tuple[tuple[Cell, ...], ...]
     """T + 1 rows; row 0 is the base."""
     sections: tuple[Section, ...]

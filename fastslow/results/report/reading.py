@@ -23,9 +23,12 @@ class RunCard:
     run: str
     """Name of the run folder when it was made."""
     state: str
+    """`running`, `finished`, `failed` or `interrupted`."""
     config_hash: str
     tasks: tuple[str, ...]
+    """Columns of the matrix: tasks of the stages in order, then held-out ones."""
     stages: tuple[str, ...]
+    """The task each stage trains on."""
     command: tuple[str, ...]
 
 

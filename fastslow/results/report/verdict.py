@@ -30,10 +30,9 @@ def verdict_sentences(report: Report) -> list[str]:
         )
     sentences += _learned(metrics, summaries)
     sentences += _forgotten(metrics, summaries)
-    if deployed is not None and deployed.row < len(report.stage_tasks):
+    if deployed is not None and deployed.row < len(report.stages):
         sentences.append(
-            f"Rolled back: in use is the policy after stage {deployed.row} of "
-            f"{len(report.stage_tasks)}."
+            f"Rolled back: in use is the policy after stage {deployed.row} of {len(report.stages)}."
         )
     return sentences + [_probe_sentence(probe) for probe in report.section(Plasticity).probes]
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
 from fastslow.results.render import drawing
+from fastslow.results.render.encoding import ends
 from fastslow.results.render.layout import Table, Text, difference, metric_text, score_or_dash
 from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
@@ -99,7 +100,7 @@ class Tasks(Section):
                 if cell is None or cell.score is None:
                     continue
                 y, first = number + shift, None if number else name
-                drawing.interval_line(axes, y, cell.interval, colour)
+                drawing.interval_line(axes, y, ends(cell.interval), colour)
                 axes.plot(cell.score, y, marker, color=colour, mfc=fill, label=first, clip_on=False)
         names = [drawing.label(summary.task) for summary in summaries]
         drawing.named_rows(axes, range(len(names)), names, "score, with 95 % interval")
