@@ -12,7 +12,7 @@ from fastslow.measure.stats.intervals import PairedDifference
 from fastslow.records.events import ReoptimizedEvent
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends, with_limits
-from fastslow.results.render.layout import Table, Text, difference, metric_text
+from fastslow.results.render.layout import Table, Text, difference, figure_row, metric_text
 from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.section import Records, Section
 
@@ -64,7 +64,7 @@ class ChannelSplit(Section):
         rows = []
         for name, split in SPLITS.items() if self.splits else ():
             figures = [_cell(split, name) for split in self.splits]
-            rows.append((Text(name, is_code=True), *figures, Text(split.formula, is_code=True)))
+            rows.append(figure_row(name, split.formula, *figures))
         yield Table(
             "Channel split",
             ("figure", *(split.task for split in self.splits), "formula"),

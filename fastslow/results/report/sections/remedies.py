@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fastslow.records.events import RemedyEvent
-from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.render.layout import Table, Text, row, score_or_dash
 from fastslow.results.report.section import Records, Section, stage_label
 
 SHRINK = (
@@ -34,25 +34,25 @@ class Remedies(Section):
         yield Table(
             "Remedies",
             ("stage", "remedy", "figures", "rollouts", "seconds", "notes"),
-            tuple(_remedy_row(event) for event in self.events),
+            tuple(
+                row(
+                    stage_label(event.stage, event.task),
+                    event.name,
+                    _figures(event) or "-",
+                    event.rollouts,
+                    f"{event.seconds:.1f}",
+                    " ".join(event.notes) or "-",
+                )
+                for event in self.events
+            ),
             "What each remedy against forgetting reports at the end of a stage. Its rollouts and "
             "seconds count as the slow channel's.",
         )
 
 
-def _remedy_row(event: RemedyEvent) -> tuple[Text, ...]:
-    figures = [
-        f"{name} undefined" if value is None else f"{name} {value:.4g}"
-        for name, value in event.figures.items()
-    ]
-    return (
-        Text(stage_label(event.stage, event.task)),
-        Text(event.name),
-        Text(", ".join(figures) or "-"),
-        Text(str(event.rollouts)),
-        Text(f"{event.seconds:.1f}"),
-        Text(" ".join(event.notes) or "-"),
-    )
+def _figures(event: RemedyEvent) -> str:
+    figures = event.figures.items()
+    return ", ".join(f"{name} {'undefined' if v is None else f'{v:.4g}'}" for name, v in figures)
 
 
 def _is_shrink(event: RemedyEvent) -> bool:
@@ -128,10 +128,10 @@ def _shrink_row(event: RemedyEvent) -> tuple[Text, ...]:
     share = (after - start) / (before - start) if before > start else None
     kl = (event.figures.get("kl_before"), event.figures.get("kl_after"))
     earlier = ", ".join(f"{task} {b - a:+.2f}" for task, a, b in _earlier(event))
-    return (
-        Text(stage_label(event.stage, event.task)),
-        Text(f"{_figure(event, 'factor'):g}" + (f": {reason}" if reason else "")),
-        *(Text(score_or_dash(value)) for value in (start, before, after, share)),
-        *(Text("-" if value is None else f"{value:.4f}") for value in kl),
-        Text(earlier or "-"),
+    return row(
+        stage_label(event.stage, event.task),
+        f"{_figure(event, 'factor'):g}" + (f": {reason}" if reason else ""),
+        *(score_or_dash(value) for value in (start, before, after, share)),
+        *("-" if value is None else f"{value:.4f}" for value in kl),
+        earlier or "-",
     )

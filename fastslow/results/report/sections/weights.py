@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from fastslow.records.events import FiguresEvent
 from fastslow.results.render import drawing
-from fastslow.results.render.layout import Table, Text, metric_text
+from fastslow.results.render.layout import Table, figure_row, metric_text, row
 from fastslow.results.report.section import Records, Section
 
 WITH_SECTION = ("geometry", "overlap", "proxies")
@@ -53,7 +53,7 @@ def _plain_table(title: str, events: Sequence[FiguresEvent]) -> Table:
     for event in events:
         metrics = {metric.name: metric for metric in event.figures}
         cells = (metric_text(metrics.get(name), 4) for name in names)
-        rows.append((Text(str(event.row)), Text(event.of), *cells))
+        rows.append(row(event.row, event.of, *cells))
     note = " ".join(f"{name}: {formulas[name]}." for name in names)
     return Table(title, ("row", "measured on", *names), tuple(rows), note)
 
@@ -66,11 +66,7 @@ def _table(
     formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
     names = dict.fromkeys(metric.name for event in events for metric in event.figures)
     rows = [
-        (
-            Text(name, is_code=True),
-            *(metric_text(metrics.get(name), 4) for metrics in by_event),
-            Text(formulas[name], is_code=True),
-        )
+        figure_row(name, formulas[name], *(metric_text(m.get(name), 4) for m in by_event))
         for name in names
     ]
     return Table(title, ("figure", *columns, "formula"), tuple(rows), note)
@@ -95,10 +91,10 @@ class Geometry(Section):
             "counts of unchanged weights, which alone are mostly a matter of the number format.",
         )
         overlaps = [
-            (
-                Text(event.of),
+            row(
+                event.of,
                 metric_text(event.figures[0] if event.figures else None, 4),
-                Text(f"{event.numbers['chance']:.4f}" if "chance" in event.numbers else "-"),
+                f"{event.numbers['chance']:.4f}" if "chance" in event.numbers else "-",
             )
             for event in self.overlaps
         ]
