@@ -7,10 +7,10 @@ pair has no seeds to estimate from, so its interval is over examples only.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from fastslow.measure.scores.per_example import PER_EXAMPLE
 from fastslow.measure.stats.intervals import (
@@ -36,6 +36,7 @@ from fastslow.results.report.sections.drift import Drift
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.tasks import Tasks
 
+T = TypeVar("T")
 Pair: TypeAlias = tuple[ArmRun, ArmRun]
 """A run of the baseline and one of the other arm."""
 
@@ -43,14 +44,7 @@ Pair: TypeAlias = tuple[ArmRun, ArmRun]
 def task_contrasts(
     quantity: Quantity, tasks: Sequence[str], pairs: Sequence[Pair], why_not: str | None
 ) -> tuple[Contrast, ...]:
-    """One per task, with Holm's correction over them.
-
-    Args:
-        quantity: The score that is compared.
-        tasks: Every task of either arm.
-        pairs: Runs that are compared with each other.
-        why_not: Why nothing can be paired; None if it can.
-    """
+    """One per task, with Holm's correction over them; `why_not` says why nothing is paired."""
     contrasts = [_task(quantity, task, pairs, why_not) for task in tasks]
     adjusted = holm({c.name: c.p_value for c in contrasts if c.p_value is not None})
     return tuple(replace(c, p_holm=adjusted.get(c.name)) for c in contrasts)
@@ -58,9 +52,7 @@ def task_contrasts(
 
 def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | None) -> Contrast:
     scored = [(_scores(a, task, quantity), _scores(b, task, quantity)) for a, b in pairs]
-    before, after = (
-        _mean([fmean(s.values()) for pair in scored if (s := pair[i])]) for i in (0, 1)
-    )
+    before, after = (_mean(fmean(s.values()) for s in side if s) for side in _sides(scored))
     plain = Contrast(task, before, after)
     reasons = [why_not, *(_why_not_paired(pair, task, quantity) for pair in pairs)]
     if len({frozenset(before) for before, _ in scored}) > 1:
@@ -126,9 +118,15 @@ def _over_seeds(plain: Contrast, estimate: SeedEstimate, n: int = 0) -> Contrast
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    """The mean, or None of nothing."""
-    return fmean(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None without any."""
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _sides(pairs: Sequence[Sequence[T]]) -> tuple[list[T], list[T]]:
+    """The first and the second of every pair."""
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
@@ -153,7 +151,8 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
         reason = _why_missing(run, task, quantity)
         if reason is not None:
             return f"{run.run}: {reason}"
-    versions = [_version(run, task) for run in pair]
+    summaries = [summary for run in pair for summary in run.report.section(Tasks).summaries]
+    versions = [summary.version for summary in summaries if summary.task == task]
     if versions[0] != versions[1]:
         return f"other versions of the task: {versions[0]}, {versions[1]}"
     configs = [run.config for run in pair]
@@ -183,11 +182,6 @@ def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
     return None if _scores(run, task, quantity) else "not measured"
 
 
-def _version(run: ArmRun, task: str) -> str | None:
-    summaries = run.report.section(Tasks).summaries
-    return next((summary.version for summary in summaries if summary.task == task), None)
-
-
 METRICS: Mapping[str, Quantity | None] = {
     "average_accuracy": "final",
     "learning_accuracy": "learned",
@@ -213,9 +207,7 @@ def _metric(
     why_not: str | None,
 ) -> Contrast:
     values = [[run.report.section(Metrics).metrics[name] for run in pair] for pair in pairs]
-    before, after = (
-        _mean([v for pair in values if (v := pair[i].value) is not None]) for i in (0, 1)
-    )
+    before, after = (_mean(metric.value for metric in side) for side in _sides(values))
     plain = Contrast(name, before, after)
     missing = [metric.reason for pair in values for metric in pair if metric.value is None]
     reason = why_not or (f"undefined: {missing[0]}" if missing else None)
@@ -312,7 +304,7 @@ def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast
     contrasts = []
     for name, amount in COSTS.items():
         costs = [[float(amount(run.report.section(Cost))) for run in pair] for pair in pairs]
-        before, after = (_mean([pair[i] for pair in costs]) for i in (0, 1))
+        before, after = map(_mean, _sides(costs))
         step = None if before is None or after is None else after - before
         contrasts.append(Contrast(name, before, after, step, reason=why_not))
     return tuple(contrasts)

@@ -22,10 +22,6 @@ NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range
 def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...]:
     """Write compare.html, compare.md, compare.json, scores.csv and figures/ into a folder.
 
-    Args:
-        comparison: The comparison.
-        folder: Made if need be; files of these names in it are replaced.
-
     Raises:
         ConfigError: The folder is a run folder, whose own files these would replace.
         CheckpointError: It cannot be written.

@@ -84,7 +84,7 @@ class Drawing:
     """A finished figure."""
 
     name: str
-    """Stem of its files."""
+    """Stem of its files; letters, digits and hyphens."""
     title: str
     caption: str
     """The subject and how to read it; may hold untrusted names."""
@@ -121,16 +121,7 @@ def draw(
     height: float = 2.9,
     width: float = WIDTH,
 ) -> Drawing:
-    """Make a figure.
-
-    Args:
-        name: Stem of its files; letters, digits and hyphens.
-        title: Stands above it.
-        caption: The subject and how to read it.
-        paint: Draws into the empty figure it is given.
-        height: Inches.
-        width: Inches.
-    """
+    """Make a figure of `height` by `width` inches, which `paint` draws into; see `Drawing`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -56,10 +56,10 @@ def score_or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def metric_text(metric: Metric | None, digits: int = 2) -> Text:
+def metric_text(metric: Metric | None, digits: int = 2, interval: Interval | None = None) -> Text:
     """The value of a metric; dimmed, why there is none, or a dash where there is no metric."""
     if metric is None:
         return Text("-", "dim")
     if metric.value is None:
         return Text(metric.reason or "undefined", "dim")
-    return Text(f"{metric.value:.{digits}f}")
+    return Text(f"{metric.value:.{digits}f}{brackets(interval)}")

@@ -52,9 +52,6 @@ SECTIONS: tuple[type[Section], ...] = (
 def build_report(run_path: Path) -> Report:
     """Compute the report of a run, finished or not, from its folder.
 
-    Args:
-        run_path: A run folder; only read.
-
     Raises:
         CheckpointError: It is not a run folder, or a record in it is damaged.
         EvaluationError: Recorded scores cannot form a matrix.

@@ -17,14 +17,7 @@ _LONGEST_TEXT = 4000
 
 
 def markdown(report: Report) -> str:
-    """The text of report.md: verdict, tables, the prompt each task is deployed with.
-
-    Args:
-        report: The report.
-
-    Returns:
-        Markdown that ends with a newline and holds no control characters but newlines.
-    """
+    """The text of report.md; it ends with a newline, its only control character."""
     lines = [
         f"# {inline(report.run)}",
         "",

@@ -59,12 +59,7 @@ class Chapter:
 
 
 def page(report: Report, drawings: Sequence[Drawing]) -> str:
-    """The text of report.html.
-
-    Args:
-        report: The run's report.
-        drawings: Its figures, as `Report.drawings` made them.
-    """
+    """The text of report.html, with the figures of `Report.drawings`."""
     first, *others = verdict_sentences(report)
     return render(
         "report.html",

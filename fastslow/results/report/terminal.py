@@ -21,14 +21,7 @@ _MAX_DEMONSTRATIONS = 4
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """The report in a form that `rich.console.Console.print` takes: verdict, tables, prompts.
-
-    Args:
-        report: The report.
-
-    Returns:
-        A rich renderable without markup; every character in it is printable.
-    """
+    """Verdict, tables and prompts for `rich.console.Console.print`; printable characters only."""
     tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
     blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
     prompts = report.section(Prompts).prompts

@@ -11,10 +11,7 @@ from fastslow.results.report.sections.tasks import Tasks, TaskSummary
 
 
 def verdict(report: Report) -> str:
-    """The tasks learned and forgotten, with uncertainty, in a few sentences.
-
-    Never says that nothing was forgotten: it says how large a drop would have been missed.
-    """
+    """The tasks learned and forgotten, in a few sentences; never that nothing was forgotten."""
     return " ".join(verdict_sentences(report))
 
 

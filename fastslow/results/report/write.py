@@ -27,13 +27,7 @@ DRAWING_NAMES = tuple(section.drawing_name for section in SECTIONS if section.dr
 
 
 def write_report(run_path: Path) -> tuple[Path, ...]:
-    """Write the reports of a run into its folder, replacing older ones.
-
-    report.md, report.json, report.html and scores.csv; every figure of report.html also as PNG and
-    SVG in figures/.
-
-    Args:
-        run_path: The run folder.
+    """Write report.md, report.json, report.html, scores.csv and figures/ into a run's folder.
 
     Returns:
         The four reports.
@@ -55,10 +49,7 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
 
 
 def recompute_report(run_path: Path) -> tuple[str, ...]:
-    """Compute report.json from the raw records again and hold it against the one that is there.
-
-    Args:
-        run_path: The run folder, or a copy of it; only read.
+    """Compute report.json from the raw records again and compare it with the file.
 
     Returns:
         What differs, by path with both values, e.g. `metrics.bwt_gem.value: 0.1 -> 0.2`; nothing

@@ -6,7 +6,7 @@ from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import why_bwt_says_nothing
 from fastslow.measure.stats.intervals import Interval, mean_difference
-from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.render.layout import Table, Text, metric_text
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.curves import Curves, learning_curve_area
 from fastslow.results.report.sections.tasks import Tasks, TaskSummary
@@ -55,12 +55,11 @@ class Metrics(Section):
         rows = []
         for name in names:
             metric = self.metrics[name]
+            value = metric_text(metric, 3, self.intervals.get(name))
+            cells = (value, Text(metric.formula, is_code=True))
             if metric.value is None:
-                value, text = Text("undefined", "dim"), Text(metric.reason or "", "dim")
-            else:
-                value = Text(f"{metric.value:.3f}{brackets(self.intervals.get(name))}")
-                text = Text(metric.formula, is_code=True)
-            rows.append((Text(name, is_code=True), value, text))
+                cells = (Text("undefined", "dim"), value)
+            rows.append((Text(name, is_code=True), *cells))
         notes = [f"{self.bwt_warning}."] if self.bwt_warning else []
         if num_alternates := len(self.metrics) - len(names):
             notes.append(f"{num_alternates} alternates are in report.md and report.json.")
