@@ -106,12 +106,8 @@ def _arms(runs: Sequence[ArmRun]) -> list[Arm]:
         else:
             groups.append([run])
     groups = groups if len(groups) > 1 else [[run] for run in runs]
-    return [Arm(_arm_name(group), tuple(group)) for group in groups]
-
-
-def _arm_name(group: Sequence[ArmRun]) -> str:
-    name = group[0].run
-    return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
+    more = [f" and {len(group) - 1} more" if len(group) > 1 else "" for group in groups]
+    return [Arm(group[0].run + end, tuple(group)) for group, end in zip(groups, more, strict=True)]
 
 
 def _settings(arms: Sequence[Arm]) -> dict[str, tuple[Json, ...]]:

@@ -44,9 +44,9 @@ def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...
 
 def json_text(comparison: RunComparison) -> str:
     """The text of compare.json."""
-    settings = {key: list(values) for key, values in comparison.settings.items()}
+    data = comparison_json(comparison, verdicts(comparison))
     # settings as they were given: 1e-9 is not 0
-    return encoding.json_text(comparison_json(comparison, verdicts(comparison)), settings=settings)
+    return encoding.json_text(data, settings=comparison.settings)
 
 
 def markdown(comparison: RunComparison) -> str:

@@ -23,8 +23,6 @@ POLICY = (
     "form-action 'none'"
 )
 """Content-Security-Policy: styles in the page itself, and nothing else."""
-MAX_BYTES = 2_000_000
-"""Size a page stays under; whatever could grow without limit is cut where it is collected."""
 MAX_CELL = 2000
 """Characters of one table cell."""
 

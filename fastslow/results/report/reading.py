@@ -99,13 +99,9 @@ def require_places(
         CheckpointError: One does not; names it.
     """
     last = len(stages)
-    places: list[tuple[str, object, int, int]] = []
-    places += [("scores.jsonl", row, row.row, 0) for row in scores]
-    places += [
-        ("events.jsonl", event, getattr(event, "row", 0), getattr(event, "stage", 0))
-        for event in events
-    ]
-    for name, record, row, stage in places:
+    records = [("scores.jsonl", score) for score in scores]
+    for name, record in [*records, *(("events.jsonl", event) for event in events)]:
+        row, stage = getattr(record, "row", 0), getattr(record, "stage", 0)
         if row > last or stage >= max(last, 1):
             raise CheckpointError(
                 f"{run_path / name}: a record of row {row}, stage {stage} in a run of {last} "

@@ -3,7 +3,7 @@
 Which cell is which: `measure/scores/channel_split.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fastslow.core.types import Json, Metric
@@ -137,15 +137,11 @@ def _split(table: CellTable, task: str, learned: int, budget: int | None) -> Tas
         for name, cell in cells.items()
         if cell.keys() == examples
     }
+    twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
     differences = {
         name: split_difference(name, columns, same_text=same_text)
         for name, figure in figures.items()
-        if figure.value is not None and _has_columns(columns, name, same_text)
+        if figure.value is not None
+        and all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)
     }
     return TaskSplit(task, same_text, budget, figures, differences)
-
-
-def _has_columns(columns: Mapping[CellName, Sequence[float]], name: str, same_text: bool) -> bool:
-    """Whether every cell that a figure needs was scored on all examples."""
-    twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
-    return all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)

@@ -97,31 +97,28 @@ class Cost(Section):
         }
 
     def tables(self) -> Iterator[Table]:
-        amounts = self.rollouts, self.seconds_by
-        rows = [(name, self.rollouts[name], 0, self.seconds_by[name]) for name in CHANNELS]
-        trained, seconds = (sum(amount[name] for name in CHANNELS) for amount in amounts)
-        rows.append(("fast + slow", trained, 0, seconds))
+        lines = [(name, self.rollouts[name], 0, self.seconds_by[name]) for name in CHANNELS]
+        seconds = sum(self.seconds_by[name] for name in CHANNELS)
+        lines.append(("fast + slow", sum(self.rollouts[name] for name in CHANNELS), 0, seconds))
         reused = sum(cost.reused for cost in self.evaluations.values())
-        sampled, seconds = (amount["evaluation"] for amount in amounts)
-        rows.append(("evaluation", sampled, reused, seconds))
+        evaluation = self.rollouts["evaluation"], reused, self.seconds_by["evaluation"]
+        lines.append(("evaluation", *evaluation))
         if len(self.evaluations) > 1:
             for name, cost in self.evaluations.items():
-                rows.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
+                lines.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
         if self.saving_seconds is not None:
-            rows.append(("resume points", 0, 0, self.saving_seconds))
+            lines.append(("resume points", 0, 0, self.saving_seconds))
+        rows = []
+        for name, rollouts, reused, seconds in lines:
+            share = seconds / self.seconds if self.seconds else None
+            rows.append(row(name, rollouts, reused or "-", f"{seconds:.1f}", score_or_dash(share)))
         yield Table(
             "Cost",
             ("spent on", "rollouts", "reused", "seconds", "share of the run"),
-            tuple(
-                row(name, rollouts, reused or "-", f"{seconds:.1f}", self._share(seconds))
-                for name, rollouts, reused, seconds in rows
-            ),
+            tuple(rows),
             f"The whole run took {self.seconds / 60:.1f} minutes. Reused: scores of weights and "
             "prompts that had been scored before; nothing was drawn for them.",
         )
-
-    def _share(self, seconds: float) -> str:
-        return f"{seconds / self.seconds:.2f}" if self.seconds else "-"
 
     def draw(self) -> drawing.Drawing | None:
         amounts = (self.rollouts, self.seconds_by)

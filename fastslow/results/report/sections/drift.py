@@ -54,7 +54,14 @@ class Drift(Section):
             if name not in HIDDEN:
                 yield self._table(name)
         if self.events:
-            yield self._fit_table()
+            yield Table(
+                "Forgetting on KL",
+                ("figure", "value", "formula"),
+                tuple(figure_row(m.name, m.formula, metric_text(m, 3)) for m in self.fit.values()),
+                "Points: per later stage and earlier task, kl_razor on the stage's own inputs and "
+                "what the earlier task has lost since it was learned. A description of these "
+                "points, not a law.",
+            )
 
     def _table(self, name: str) -> Table:
         events = [event for event in self.events if event.name == name]
@@ -72,16 +79,6 @@ class Drift(Section):
         ]
         header = ("after stage", *(("prompt",) if has_prompt else ()), *columns)
         return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
-
-    def _fit_table(self) -> Table:
-        return Table(
-            "Forgetting on KL",
-            ("figure", "value", "formula"),
-            tuple(figure_row(m.name, m.formula, metric_text(m, 3)) for m in self.fit.values()),
-            "Points: per later stage and earlier task, kl_razor on the stage's own inputs and what "
-            "the earlier task has lost since it was learned. A description of these points, not a "
-            "law.",
-        )
 
     def draw(self) -> drawing.Drawing | None:
         kl, lines = _values(self.events, "kl_fst"), {}
