@@ -48,7 +48,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         )
     runs = [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
     baseline, *others = arms = _arms(runs)
-    tasks = tuple(dict.fromkeys(task for run in runs for task in run.report.tasks))
+    tasks = tuple(dict.fromkeys(task for run in runs for task in run.report.card.tasks))
     return RunComparison(
         arms=tuple(arms),
         tasks=tasks,

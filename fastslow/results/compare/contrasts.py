@@ -173,7 +173,7 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
 
 def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
     learned = run.report.table.learned_row(task)
-    if task not in run.report.tasks:
+    if task not in run.report.card.tasks:
         return "no such task"
     if quantity != "final" and learned is None:
         return "held out: no stage trains on it"

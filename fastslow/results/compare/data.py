@@ -76,7 +76,7 @@ class ArmRun:
     @property
     def stages(self) -> tuple[str, ...]:
         """The task of each stage, in training order."""
-        return self.report.stages
+        return self.report.card.stages
 
     @property
     def last(self) -> int:
@@ -87,7 +87,7 @@ class ArmRun:
     def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
         """By row of the matrix and task, the score of each example under the deployed prompt."""
         rows, deployed = range(self.last + 1), self.report.table.deployed
-        return {(row, task): deployed(row, task) for row in rows for task in self.report.tasks}
+        return {(row, task): deployed(row, task) for row in rows for task in self.report.card.tasks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ def _run_json(run: ArmRun) -> dict[str, object]:
     return {
         "run": run.run,
         "seed": run.seed,
-        "state": report.state,
-        "config_hash": report.config_hash,
-        "command": report.command,
+        "state": report.card.state,
+        "config_hash": report.card.config_hash,
+        "command": report.card.command,
     }
 
 

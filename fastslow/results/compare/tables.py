@@ -100,8 +100,8 @@ def _runs(comparison: RunComparison) -> Table:
                 arm.name + (" (baseline)" if number == 0 else ""),
                 run.run,
                 run.seed,
-                run.report.state,
-                Text(run.report.config_hash, is_code=True),
+                run.report.card.state,
+                Text(run.report.card.config_hash, is_code=True),
             )
             for number, arm in enumerate(comparison.arms)
             for run in arm.runs

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastslow.results.report.data import Report
-from fastslow.results.report.section import Records, Section
+from fastslow.results.report.section import Section
 from fastslow.results.report.sections import (
     channel_split,
     completions,
@@ -56,6 +56,4 @@ def build_report(run_path: Path) -> Report:
         CheckpointError: It is not a run folder, or a record in it is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    records = Records(run_path)
-    sections = tuple(records.section(kind) for kind in SECTIONS)
-    return Report(**vars(records.card), table=records.table, cells=records.cells, sections=sections)
+    return Report(run_path, SECTIONS)

@@ -1,31 +1,21 @@
-"""A report as plain data: what every part of it needs, and its sections."""
+"""A report: the records of a run with every section computed from them."""
 
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable
+from pathlib import Path
 
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.report.cells import Cell, CellTable
-from fastslow.results.report.reading import RunCard
-from fastslow.results.report.section import Section
-
-S = TypeVar("S", bound=Section)
+from fastslow.results.report.section import Records, Section
 
 
-@dataclass(frozen=True)
-class Report(RunCard):
+class Report(Records):
     """Everything a report says."""
 
-    table: CellTable
-    """The example scores behind the cells."""
-    cells: tuple[tuple[Cell, ...], ...]
-    """T + 1 rows; row 0 is the base."""
-    sections: tuple[Section, ...]
-    """In the order of report.md."""
-
-    def section(self, kind: type[S]) -> S:
-        """The section of that class."""
-        return next(section for section in self.sections if isinstance(section, kind))
+    def __init__(self, path: Path, kinds: Iterable[type[Section]]) -> None:
+        """Read a run folder and compute the sections of these classes."""
+        super().__init__(path)
+        self.sections = tuple(self.section(kind) for kind in kinds)
+        """In the order of report.md."""
 
     def tables(self) -> list[Table]:
         """The tables of report.md."""

@@ -17,12 +17,13 @@ _LONGEST_TEXT = 4000
 
 def markdown(report: Report) -> str:
     """The text of report.md; it ends with a newline, its only control character."""
+    card = report.card
     lines = [
-        f"# {inline(report.run)}",
+        f"# {inline(card.run)}",
         "",
         f"**{inline(verdict(report))}**",
         "",
-        f"Made by {code(shlex.join(report.command))}, configuration {code(report.config_hash)}.",
+        f"Made by {code(shlex.join(card.command))}, configuration {code(card.config_hash)}.",
         "",
     ]
     for table in report.tables():

@@ -64,7 +64,7 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
     return render(
         "report.html",
         {
-            "title": f"{report.run} · fastslow report",
+            "title": f"{report.card.run} · fastslow report",
             "report": report,
             "headline": first,
             "verdict": " ".join(others),
@@ -74,7 +74,7 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "chapters": _chapters(report, drawings),
             "prompts": report.section(Prompts),
             "samples": report.section(Completions).samples,
-            "command": shlex.join(report.command),
+            "command": shlex.join(report.card.command),
         },
     )
 

@@ -39,6 +39,7 @@ class Records:
         self.cells = tuple(
             tuple(self.table.cell(row, task) for task in tasks) for row in range(len(stages) + 1)
         )
+        """T + 1 rows, a column per task; row 0 is the base."""
         scores = tuple(tuple(cell.score for cell in row) for row in self.cells)
         self.matrix = ScoreMatrix(tasks, stages, scores)
         floors = [self.table.base_floor(task).value for task in tasks]

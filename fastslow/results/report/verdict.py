@@ -20,16 +20,17 @@ def verdict_sentences(report: Report) -> list[str]:
     metrics, summaries = report.section(Metrics), report.section(Tasks).summaries
     rows, deployed = len(report.cells), report.section(Rollback).event
     sentences = []
-    if report.state != "finished" or report.rows_measured < rows:
+    if report.card.state != "finished" or report.rows_measured < rows:
         sentences.append(
-            f"The run is {report.state}: {report.rows_measured} of {rows} rows of the matrix are "
-            "measured."
+            f"The run is {report.card.state}: {report.rows_measured} of {rows} rows of the matrix "
+            "are measured."
         )
     sentences += _learned(metrics, summaries)
     sentences += _forgotten(metrics, summaries)
-    if deployed is not None and deployed.row < len(report.stages):
+    if deployed is not None and deployed.row < len(report.card.stages):
         sentences.append(
-            f"Rolled back: in use is the policy after stage {deployed.row} of {len(report.stages)}."
+            f"Rolled back: in use is the policy after stage {deployed.row} of "
+            f"{len(report.card.stages)}."
         )
     return sentences + [_probe_sentence(probe) for probe in report.section(Plasticity).probes]
 

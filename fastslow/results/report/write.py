@@ -90,12 +90,12 @@ def report_json(report: Report) -> str:
     """The text of report.json, as docs/report-schema.md describes it."""
     data: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
-        "run": report.run,
-        "state": report.state,
+        "run": report.card.run,
+        "state": report.card.state,
         "verdict": verdict(report),
-        "command": report.command,
-        "config_hash": report.config_hash,
-        "tasks": report.tasks,
+        "command": report.card.command,
+        "config_hash": report.card.config_hash,
+        "tasks": report.card.tasks,
     }
     for section in report.sections:
         data |= section.to_json()

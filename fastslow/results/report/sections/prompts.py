@@ -94,13 +94,10 @@ class Prompts(Section):
 
 
 def _prompt_json(prompt: TextEvent) -> dict[str, object]:
-    program = prompt.program.to_json()
     return {
+        **prompt.program.to_json(),
         "stage": prompt.stage,
         "text_hash": prompt.program.text_hash,
-        "instruction": program["instruction"],
-        "demonstrations": program["demonstrations"],
-        "lineage": program["lineage"],
         "validation_mean": prompt.validation_mean,
         "validation_n": prompt.validation_n,
     }

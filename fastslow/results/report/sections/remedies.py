@@ -109,9 +109,7 @@ def _shrink_json(event: RemedyEvent) -> dict[str, object]:
         "factor": figures["factor"],
         "reason": " ".join(event.notes) or None,
         "validation": {
-            "start": figures["validation_start"],
-            "before": figures["validation_before"],
-            "after": figures["validation_after"],
+            **{name: figures[f"validation_{name}"] for name in ("start", "before", "after")},
             "n": int(_figure(event, "validation_n")),
         },
         "kl_fst": {"before": figures.get("kl_before"), "after": figures.get("kl_after")},
