@@ -8,10 +8,11 @@ from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.results.compare.contrasts import (
+    METRICS,
     Pair,
     cost_contrasts,
     drift_contrasts,
-    metric_contrasts,
+    metric_contrast,
     task_contrasts,
 )
 from fastslow.results.compare.data import QUANTITIES, Arm, ArmComparison, ArmRun, RunComparison
@@ -26,10 +27,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
     """Compare runs, example by example where they were scored on the same.
 
     Runs whose configurations differ in nothing but the seed are one arm, unless that would leave
-    one arm only; then each run is its own.
-
-    Args:
-        paths: Run folders, the baseline first; only read.
+    one arm only; then each run is its own. The first is the baseline.
 
     Raises:
         ConfigError: Fewer than two folders, or one given twice.
@@ -152,7 +150,7 @@ def _compare(baseline: Arm, arm: Arm, tasks: Sequence[str]) -> ArmComparison:
         pairs=tuple((a.run, b.run) for a, b in pairs),
         notes=tuple(notes),
         tasks=by_task,
-        metrics=metric_contrasts(pairs, by_task, why_not),
+        metrics=tuple(metric_contrast(name, by_task, pairs, why_not) for name in METRICS),
         drift=drift_contrasts(tasks, pairs, why_not),
         costs=cost_contrasts(pairs, why_not),
     )

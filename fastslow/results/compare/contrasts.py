@@ -28,7 +28,7 @@ from fastslow.measure.stats.over_seeds import (
     over_seeds_and_examples,
 )
 from fastslow.measure.stats.significance import holm
-from fastslow.records.events import NEUTRAL
+from fastslow.records.events import NEUTRAL, DriftEvent
 from fastslow.results.compare.data import ArmRun, Contrast, Quantity
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.sections.cost import Cost
@@ -60,12 +60,12 @@ def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | N
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None:
         return replace(plain, reason=reason)
-    by_seed = {
-        a.seed: difference({task: second}, {task: first})
-        for (a, _), (first, second) in zip(pairs, scored, strict=True)
-    }
     n = len(scored[0][0])
     if len(pairs) > 1:
+        by_seed = {
+            a.seed: difference({task: second}, {task: first})
+            for (a, _), (first, second) in zip(pairs, scored, strict=True)
+        }
         contrast = _over_seeds(plain, over_seeds_and_examples(by_seed), n)
         # without any spread, the most that Wilson's interval allows for 0 changes in n
         detectable = contrast.smallest_detectable or wilson(0, n).high
@@ -148,8 +148,7 @@ def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
 def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
     """Why a task's examples cannot be held against each other; None if they can."""
     for run in pair:
-        reason = _why_missing(run, task, quantity)
-        if reason is not None:
+        if reason := _why_missing(run, task, quantity):
             return f"{run.run}: {reason}"
     summaries = [summary for run in pair for summary in run.report.section(Tasks).summaries]
     versions = [summary.version for summary in summaries if summary.task == task]
@@ -193,19 +192,13 @@ METRICS: Mapping[str, Quantity | None] = {
 DRIFTS = ("kl_fst", "kl_razor", "neutral_ce_delta")
 
 
-def metric_contrasts(
-    pairs: Sequence[Pair], tasks: Mapping[Quantity, tuple[Contrast, ...]], why_not: str | None
-) -> tuple[Contrast, ...]:
-    """Differences of the headline metrics, with intervals where they are means over tasks."""
-    return tuple(_metric(name, pairs, tasks, why_not) for name in METRICS)
-
-
-def _metric(
+def metric_contrast(
     name: str,
-    pairs: Sequence[Pair],
     tasks: Mapping[Quantity, tuple[Contrast, ...]],
+    pairs: Sequence[Pair],
     why_not: str | None,
 ) -> Contrast:
+    """The difference of one of `METRICS`, with an interval where it is a mean over tasks."""
     values = [[run.report.section(Metrics).metrics[name] for run in pair] for pair in pairs]
     before, after = (_mean(metric.value for metric in side) for side in _sides(values))
     plain = Contrast(name, before, after)
@@ -246,45 +239,41 @@ def drift_contrasts(
     for name in DRIFTS:
         for task in (*tasks, NEUTRAL):
             measured = [[_drift(run, name, task) for run in pair] for pair in pairs]
-            values = [[v for pair in measured if (v := pair[i][0]) is not None] for i in (0, 1)]
-            if not any(values):
-                continue
-            plain = Contrast(f"{name}, {task}", _mean(values[0]), _mean(values[1]))
-            by_seed = {
-                a.seed: second - first
-                for (a, _), ((first, _), (second, _)) in zip(pairs, measured, strict=True)
-                if first is not None and second is not None
+            before, after = (_mean(e.value for e in side if e) for side in _sides(measured))
+            events = [e for pair in measured for e in pair if e and e.value is not None]
+            steps = {
+                a.seed: second.value - first.value
+                for (a, _), (first, second) in zip(pairs, measured, strict=True)
+                if first and second and first.value is not None and second.value is not None
             }
-            if why_not or not len(by_seed) == len(values[0]) == len(values[1]):
+            plain = Contrast(f"{name}, {task}", before, after)
+            if not events:
+                continue
+            if why_not or 2 * len(steps) < len(events):
                 contrasts.append(replace(plain, reason=why_not or "not measured in both"))
-            elif len(by_seed) > 1:
-                contrasts.append(_over_seeds(plain, over_seeds_alone(by_seed)))
+            elif len(steps) > 1:
+                contrasts.append(_over_seeds(plain, over_seeds_alone(steps)))
             else:
-                [step] = by_seed.values()
-                errors = [e for pair in measured for value, e in pair if value is not None]
-                contrasts.append(_independent(replace(plain, difference=step), errors))
+                [step] = steps.values()
+                contrasts.append(_independent(plain, step, [event.se for event in events]))
     return tuple(contrasts)
 
 
-def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
+def _independent(plain: Contrast, step: float, errors: Sequence[float | None]) -> Contrast:
     """A difference of two independent means with their standard errors."""
     measured = [error for error in errors if error is not None]
-    if len(measured) < len(errors) or plain.difference is None:
-        return replace(plain, reason="no standard error was recorded")
+    if len(measured) < len(errors):
+        return replace(plain, difference=step, reason="no standard error was recorded")
     half = Z_95 * math.hypot(*measured)
-    low, high = plain.difference - half, plain.difference + half
-    return replace(plain, low=low, high=high, covers="examples")
+    low, high = step - half, step + half
+    return replace(plain, difference=step, low=low, high=high, covers="examples")
 
 
-def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
-    """Value and standard error after the last stage; under the deployed prompt if there is one."""
-    events = [
-        e
-        for e in run.report.section(Drift).events
-        if e.name == name and e.task == task and e.row == run.last
-    ]
-    best = sorted(events, key=lambda e: e.text != "with_text")
-    return (best[0].value, best[0].se) if best else (None, None)
+def _drift(run: ArmRun, name: str, task: str) -> DriftEvent | None:
+    """A figure after the last stage; under the deployed prompt if there is one."""
+    events = run.report.section(Drift).events
+    matches = [e for e in events if (e.name, e.task, e.row) == (name, task, run.last)]
+    return min(matches, key=lambda e: e.text != "with_text", default=None)
 
 
 COSTS: Mapping[str, Callable[[Cost], float]] = {

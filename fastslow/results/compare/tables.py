@@ -29,13 +29,9 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
     findings = []
     if average.difference is not None:
         findings.append(f"final average accuracy {average.difference:+z.2f}{_interval(average)}")
-    words = {True: "higher", False: "lower"}
-    for is_higher, word in words.items():
-        names = [
-            contrast.name
-            for contrast in paired
-            if contrast.is_beyond_chance and ((contrast.difference or 0) > 0) is is_higher
-        ]
+    sure = [contrast for contrast in paired if contrast.is_beyond_chance]
+    for word, sign in (("higher", 1), ("lower", -1)):
+        names = [contrast.name for contrast in sure if sign * (contrast.difference or 0) > 0]
         if names:
             findings.append(f"{word} beyond chance on {', '.join(names)}")
     unclear = [contrast for contrast in paired if not contrast.is_beyond_chance]
@@ -51,10 +47,9 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
 
 def _coverage(comparison: ArmComparison) -> str:
     """The sources of variance that the intervals of an arm count."""
-    num_seeds = len(comparison.pairs)
-    if num_seeds == 1:
+    if len(comparison.pairs) == 1:
         return "one seed: intervals over examples only"
-    return f"{num_seeds} seeds: intervals over seeds and examples"
+    return f"{len(comparison.pairs)} seeds: intervals over seeds and examples"
 
 
 def comparison_tables(comparison: RunComparison) -> list[Table]:

@@ -15,11 +15,7 @@ DECIMALS = 6
 
 
 def json_text(data: Mapping[str, object], **exact: Json) -> str:
-    """The text of a JSON file; see `plain`.
-
-    Args:
-        data: One key a subject.
-        exact: More keys, whose values are written as they are and not rounded.
+    """The text of a JSON file; the values of `exact` are written as they are, not rounded.
 
     Raises:
         ValueError: A number is infinite or not a number.

@@ -61,7 +61,7 @@ class CellTable:
         """Sort the raw rows into cells.
 
         Args:
-            rows: Score rows of one run; those of other prompts, or within a stage, are skipped.
+            rows: Score rows of one run; those within a stage are skipped.
             stages: The task each stage trains on, in training order.
             first_text: The row from which on a task is deployed with a prompt of its own. Until
                 then, and for tasks not in it, the seed prompt is deployed.

@@ -63,12 +63,8 @@ class Curves(Section):
 def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> Metric:
     """`lca` over the stages of a run, up to the last update that all of them made.
 
-    Its curve has a point after every update; ours has one after every cycle. The two are the same
-    where a cycle is one update.
-
-    Args:
-        curves: Of every stage.
-        steps_per_cycle: Updates between two points.
+    Its curve has a point after every update; ours has one after every cycle of `steps_per_cycle`
+    updates. The two are the same where that is 1.
     """
     points = {
         stage_label(stage.stage, stage.task): stage.curve.means() if stage.curve else []

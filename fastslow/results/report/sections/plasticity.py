@@ -161,10 +161,6 @@ def _means(curves: Sequence[LearningCurve]) -> str:
 def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
     """Every probe whose curves from the base and from a stage are both there, by task and row.
 
-    Args:
-        run_path: A run folder; only read.
-        noise_floor: As in `probe_metrics`.
-
     Raises:
         CheckpointError: A curve is damaged.
         EvaluationError: Both sides of a probe cannot be compared.
