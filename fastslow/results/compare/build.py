@@ -1,9 +1,11 @@
 """Reads run folders and compares them with the first; no model is needed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from fastslow.config.loading.load import leaves
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
@@ -72,40 +74,21 @@ def _read(path: Path, name: str) -> ArmRun:
             f"{path / 'config.json'}: not the configuration of a run, got seed "
             f"{shorten(repr(seed), 60)}, expected a whole number. Restore it from a copy."
         )
-    return ArmRun(name, seed, report, dict(_leaves(config, ())))
-
-
-def _leaves(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
-    """Every value of a configuration by its dotted key; stages and other lists by position."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, (*path, key))
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, (*path, str(index)))
-    else:
-        yield ".".join(path), value
-
-
-def _recipe(run: ArmRun) -> str:
-    """Everything of a configuration that makes an arm, as one text."""
-    recipe = {key: v for key, v in run.config.items() if key.split(".")[0] not in PLACES}
-    return json.dumps(recipe, sort_keys=True)
+    return ArmRun(name, seed, report, leaves(config))
 
 
 def _arms(runs: Sequence[ArmRun]) -> list[Arm]:
-    groups: list[list[ArmRun]] = []
+    groups: dict[tuple[str, int], list[ArmRun]] = {}
+    repeats = Counter[tuple[str, int]]()
     for run in runs:
-        for group in groups:
-            is_new_seed = run.seed not in {member.seed for member in group}
-            if _recipe(group[0]) == _recipe(run) and is_new_seed:
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    groups = groups if len(groups) > 1 else [[run] for run in runs]
-    more = [f" and {len(group) - 1} more" if len(group) > 1 else "" for group in groups]
-    return [Arm(group[0].run + end, tuple(group)) for group, end in zip(groups, more, strict=True)]
+        recipe = {key: v for key, v in run.config.items() if key.split(".")[0] not in PLACES}
+        text = json.dumps(recipe, sort_keys=True)
+        # a second run with the same seed begins another arm
+        groups.setdefault((text, repeats[text, run.seed]), []).append(run)
+        repeats[text, run.seed] += 1
+    arms = list(groups.values()) if len(groups) > 1 else [[run] for run in runs]
+    more = [f" and {len(arm) - 1} more" if len(arm) > 1 else "" for arm in arms]
+    return [Arm(arm[0].run + end, tuple(arm)) for arm, end in zip(arms, more, strict=True)]
 
 
 def _settings(arms: Sequence[Arm]) -> dict[str, tuple[Json, ...]]:

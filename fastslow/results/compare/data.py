@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
 from fastslow.results.report.cells import ExampleScores
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 
 SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the

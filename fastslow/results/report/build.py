@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fastslow.results.report.data import Report
-from fastslow.results.report.section import Section
+from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
     channel_split,
     completions,

@@ -7,7 +7,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import visible
 from fastslow.records.events import TextEvent
 from fastslow.results.render.markdown import code, fence, inline, table_lines
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.layout import Table
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.metrics import Metrics

@@ -10,7 +10,7 @@ from rich.text import Text
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import TextEvent
 from fastslow.results.render.layout import Table
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fastslow.results.render.layout import brackets, difference
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.plasticity import Plasticity, TaskProbe
 from fastslow.results.report.sections.rollback import Rollback

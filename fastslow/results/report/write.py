@@ -14,9 +14,9 @@ from fastslow.core.types import Json
 from fastslow.results.render.encoding import json_text
 from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
-from fastslow.results.report.data import Report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict
 
