@@ -19,7 +19,7 @@ from fastslow.measure.stats.intervals import (
     score_interval,
 )
 from fastslow.measure.stats.significance import noise_floor
-from fastslow.records.events import ScoreRow
+from fastslow.records.events import Event, ScoreRow, TextEvent
 
 ExampleScores: TypeAlias = Mapping[str, float]
 """Example id to its mean score over samples."""
@@ -56,20 +56,23 @@ class CellTable:
     """The example scores of every cell of the headline matrix."""
 
     def __init__(
-        self, rows: Iterable[ScoreRow], stages: Sequence[str], first_text: Mapping[str, int]
+        self, rows: Iterable[ScoreRow], stages: Sequence[str], events: Sequence[Event]
     ) -> None:
         """Sort the raw rows into cells.
 
         Args:
             rows: Score rows of one run; those within a stage are skipped.
             stages: The task each stage trains on, in training order.
-            first_text: The row from which on a task is deployed with a prompt of its own. Until
-                then, and for tasks not in it, the seed prompt is deployed.
+            events: Events of that run; until one chooses a task's prompt, the seed prompt is
+                deployed.
 
         Raises:
             CheckpointError: One sample was recorded twice.
         """
-        self.stages, self._first_text = tuple(stages), first_text
+        self.stages = tuple(stages)
+        chosen = [event for event in reversed(events) if isinstance(event, TextEvent)]
+        self._first_text = {event.task: event.stage + 1 for event in chosen}
+        """The row from which on a task is deployed with a prompt of its own."""
         samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
         self._texts: dict[CellKey, str] = {}
         """Hash of the prompt of each cell; of a task visited twice, of the later one."""

@@ -56,12 +56,12 @@ class Plasticity(Section):
     drawing_name = "plasticity"
 
     def __init__(self, records: Records) -> None:
-        curves = _read_curves(records.path)
+        curves = read_curves(records.path)
         self.has_curves = bool(curves)
         # each once: probes of several stages share the curve of the base
         self.rollouts = sum(curve["rollouts"] for curve in curves)
         self.seconds = float(sum(curve["seconds"] for curve in curves))
-        self.probes = _probes(curves, records.noise_floor or 0.0)
+        self.probes = probes_of(curves, records.noise_floor or 0.0)
 
     def to_json(self) -> Mapping[str, object]:
         return {"probes": [_probe_json(probe) for probe in self.probes]}
@@ -158,18 +158,13 @@ def _means(curves: Sequence[LearningCurve]) -> str:
     return "; ".join(", ".join(f"{mean:.2f}" for mean in curve.means()) for curve in curves)
 
 
-def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
+def probes_of(curves: Sequence[Mapping[str, Any]], noise_floor: float) -> list[TaskProbe]:
     """Every probe whose curves from the base and from a stage are both there, by task and row.
 
     Raises:
-        CheckpointError: A curve is damaged.
         EvaluationError: Both sides of a probe cannot be compared.
     """
-    return _probes(_read_curves(run_path), noise_floor)
-
-
-def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskProbe, ...]:
-    by_place: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    by_place: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for curve in curves:
         by_place.setdefault((curve["task"], curve["row"]), []).append(curve)
     probes = []
@@ -177,7 +172,7 @@ def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskP
         settings = [(curve["settings"], curve["seed"]) for curve in tuned]
         base = [c for c in by_place.get((task, 0), ()) if (c["settings"], c["seed"]) in settings]
         if row > 0 and len(base) == len(tuned):
-            ours, theirs = (tuple(map(_learning_curve, side)) for side in (tuned, base))
+            ours, theirs = (tuple(c["curve"] for c in side) for side in (tuned, base))
             probe = Probe(ours, theirs, tuned[0]["settings"]["adapter"])
             generator = named_random(0, "report", "probe", task, row)
             estimates = probe_estimates(
@@ -195,7 +190,7 @@ def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskP
                     sum(curve["seconds"] for curve in (*tuned, *base)),
                 )
             )
-    return tuple(probes)
+    return probes
 
 
 @dataclass(frozen=True)
@@ -220,11 +215,12 @@ class _CurveFile:
 _FIELDS, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_CurveFile, _Settings))
 
 
-def _learning_curve(content: Mapping[str, Any]) -> LearningCurve:
-    return LearningCurve("steps", tuple(content["at"]), tuple(map(tuple, content["scores"])))
+def read_curves(run_path: Path) -> list[dict[str, Any]]:
+    """The curves of all probes of a run, as in their files, each with a `LearningCurve` as `curve`.
 
-
-def _read_curves(run_path: Path) -> list[dict[str, Any]]:
+    Raises:
+        CheckpointError: One is damaged.
+    """
     return [_read_curve(path) for path in sorted((run_path / "probe").glob("*/row-*.json"))]
 
 
@@ -235,10 +231,9 @@ def _read_curve(path: Path) -> dict[str, Any]:
         shaped(_Settings, {name: data["settings"][name] for name in _SETTINGS})
         if not all(0 <= score <= 1 for row in content.scores for score in row):
             raise ValueError("a score outside of [0, 1]")
-        LearningCurve("steps", content.at, content.scores)
+        return {**data, "curve": LearningCurve("steps", content.at, content.scores)}
     except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
         raise CheckpointError(
             f"{path}: not a curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
             "probe again."
         ) from error
-    return data
