@@ -30,6 +30,8 @@ class RunCard:
     stages: tuple[str, ...]
     """The task each stage trains on."""
     command: tuple[str, ...]
+    tracker: str | None = None
+    """Name of the tracker that was told of the run; None without one."""
 
 
 RUN_CARD = tuple(RunCard.__dataclass_fields__)
