@@ -34,10 +34,6 @@ class RunCard:
     """Name of the tracker that was told of the run; None without one."""
 
 
-RUN_CARD = tuple(RunCard.__dataclass_fields__)
-"""Keys of run.json that a report needs; there may be others."""
-
-
 def read_card(path: Path) -> RunCard:
     """Read run.json.
 
@@ -46,7 +42,8 @@ def read_card(path: Path) -> RunCard:
     """
     data = read_object(path)
     try:
-        card = shaped(RunCard, {name: data[name] for name in RUN_CARD if name in data})
+        names = RunCard.__dataclass_fields__.keys() & data.keys()  # others are not read
+        card = shaped(RunCard, {name: data[name] for name in names})
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
     except ValueError as error:

@@ -40,21 +40,15 @@ def _by_channel(
     return total
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EvaluationCost:
     """What one part of the evaluation cost over the run."""
 
-    rollouts: int
+    rollouts: int = 0
     """Completions sampled, from the tuned policy and from the base."""
-    seconds: float
-    reused: int
+    seconds: float = 0.0
+    reused: int = 0
     """Score rows that repeat earlier ones, for which nothing was sampled."""
-
-    @classmethod
-    def of(cls, events: Sequence[EvaluationEvent]) -> "EvaluationCost":
-        """The sums over some evaluations."""
-        seconds = sum(event.seconds for event in events)
-        return cls(sum(e.rollouts for e in events), seconds, sum(e.reused for e in events))
 
 
 class Cost(Section):
@@ -65,16 +59,16 @@ class Cost(Section):
 
     def __init__(self, records: Records) -> None:
         events, ends = _channel_events(records), records.events_of(RunEvent)
-        evaluations = records.events_of(EvaluationEvent)
-        parts = dict.fromkeys(event.part for event in evaluations)
-        self.evaluations = {
-            part: EvaluationCost.of([event for event in evaluations if event.part == part])
-            for part in parts
-        }
+        self.evaluations: dict[str, EvaluationCost] = {}
         """By part of the evaluation, in the order in which the parts first came."""
+        for event in records.events_of(EvaluationEvent):
+            cost = self.evaluations.setdefault(event.part, EvaluationCost())
+            cost.rollouts += event.rollouts
+            cost.seconds += event.seconds
+            cost.reused += event.reused
         probes = records.section(Plasticity)
         if probes.has_curves:
-            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds, 0)
+            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds)
         costs = self.evaluations.values()
         sampled = sum(cost.rollouts for cost in costs)
         self.rollouts = _by_channel(events, "rollouts") | {"evaluation": sampled}

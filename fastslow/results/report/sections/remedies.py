@@ -85,50 +85,46 @@ class Shrink(Section):
         )
 
 
-def _figure(event: RemedyEvent, name: str) -> float:
-    value = event.figures[name]
-    assert value is not None
-    return value
+def _values(event: RemedyEvent) -> dict[str, float]:
+    return {name: value for name, value in event.figures.items() if value is not None}
 
 
-def _earlier(event: RemedyEvent) -> Iterator[tuple[str, float, float]]:
+def _earlier(values: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
     """Each earlier task, its score before and after scaling."""
-    for name, before in event.figures.items():
+    for name, before in values.items():
         kind, _, task = name.partition("/")
-        after = event.figures.get(f"earlier_after/{task}")
-        if kind == "earlier_before" and before is not None and after is not None:
-            yield task, before, after
+        if kind == "earlier_before" and f"earlier_after/{task}" in values:
+            yield task, before, values[f"earlier_after/{task}"]
 
 
 def _shrink_json(event: RemedyEvent) -> dict[str, object]:
-    figures = event.figures
+    values = _values(event)
     return {
         "stage": event.stage,
         "task": event.task,
-        "share": figures["keep_share"],
-        "factor": figures["factor"],
+        "share": values["keep_share"],
+        "factor": values["factor"],
         "reason": " ".join(event.notes) or None,
         "validation": {
-            **{name: figures[f"validation_{name}"] for name in ("start", "before", "after")},
-            "n": int(_figure(event, "validation_n")),
+            **{name: values[f"validation_{name}"] for name in ("start", "before", "after")},
+            "n": int(values["validation_n"]),
         },
-        "kl_fst": {"before": figures.get("kl_before"), "after": figures.get("kl_after")},
-        "earlier": {task: {"before": b, "after": a} for task, b, a in _earlier(event)},
+        "kl_fst": {name: values.get(f"kl_{name}") for name in ("before", "after")},
+        "earlier": {task: {"before": b, "after": a} for task, b, a in _earlier(values)},
         "rollouts": event.rollouts,
         "seconds": event.seconds,
     }
 
 
 def _shrink_row(event: RemedyEvent) -> tuple[Text, ...]:
-    reason = " ".join(event.notes)
-    names = ("validation_start", "validation_before", "validation_after")
-    start, before, after = (_figure(event, name) for name in names)
+    values, reason = _values(event), " ".join(event.notes)
+    start, before, after = (values[f"validation_{name}"] for name in ("start", "before", "after"))
     share = (after - start) / (before - start) if before > start else None
-    kl = (event.figures.get("kl_before"), event.figures.get("kl_after"))
-    earlier = ", ".join(f"{task} {b - a:+.2f}" for task, a, b in _earlier(event))
+    kl = (values.get("kl_before"), values.get("kl_after"))
+    earlier = ", ".join(f"{task} {b - a:+.2f}" for task, a, b in _earlier(values))
     return row(
         stage_label(event.stage, event.task),
-        f"{_figure(event, 'factor'):g}" + (f": {reason}" if reason else ""),
+        f"{values['factor']:g}" + (f": {reason}" if reason else ""),
         *(score_or_dash(value) for value in (start, before, after, share)),
         *("-" if value is None else f"{value:.4f}" for value in kl),
         earlier or "-",
