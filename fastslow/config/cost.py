@@ -174,10 +174,11 @@ def _count_parameters(path: Path) -> int:
 
 
 def _fast_proposals(config: RunConfig) -> int | None:
-    if config.fast is None:
+    if (fast := config.fast) is None:
         return None
-    anchor = config.cycle.optimizer_steps * config.cycle.problems
-    return sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
+    anchor, old = config.cycle.optimizer_steps * config.cycle.problems, fast.population
+    rollouts = fast.metric_calls - old * anchor
+    return sum(fitting_proposals(fast, rollouts, anchor, fast.pool, old))
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:

@@ -14,7 +14,7 @@ from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, 
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
-from fastslow.results.report.sections.plasticity import read_probes
+from fastslow.results.report.sections.plasticity import probes_of, read_curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,12 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
     stages = tuple(stage.task for stage in run.config.stages)
     tasks = run.config.task_names
     events = read_events(path / "events.jsonl")
-    texts = [event for event in events if isinstance(event, TextEvent)]
-    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
-    table = CellTable(scores, stages, first_text)
+    table = CellTable(scores, stages, events)
     rows = range(len(stages) + 1)
     cells = {(row, task): table.deployed(row, task) for row in rows for task in tasks}
     means = tuple(tuple(table.cell(row, task).score for task in tasks) for row in rows)
     floors = [table.base_floor(task).value or 0.0 for task in tasks]
-    probes = [p.probe for p in read_probes(path, max(floors)) if p.row == len(stages)]
+    probes = probes_of(read_curves(path), max(floors))
     return RunRecord(
         arm=run.arm,
         seed=run.seed,
@@ -112,7 +110,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
         curves=_curves(cells, scores, events, stages),
         rollouts=_rollouts(events),
         kl=_kl(events),
-        probe=probes[0] if probes else None,
+        probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
     )
 
 

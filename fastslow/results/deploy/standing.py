@@ -14,7 +14,7 @@ from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
-from fastslow.records.events import ScoreRow, TextEvent
+from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.results.report.reading import read_card
@@ -98,11 +98,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
             f"({', '.join(stages)}). Give one of these numbers."
         )
     scores = read_scores(run / "scores.jsonl")
-    first_text: dict[str, int] = {}
-    for event in read_events(run / "events.jsonl"):
-        if isinstance(event, TextEvent):
-            first_text.setdefault(event.task, event.stage + 1)
-    table = CellTable(scores, stages[:row], first_text)
+    table = CellTable(scores, stages[:row], read_events(run / "events.jsonl"))
     tasks = card.tasks
     cells = [[table.cell(i, task).score for task in tasks] for i in range(row + 1)]
     matrix = ScoreMatrix(tasks, stages[:row], tuple(map(tuple, cells)))

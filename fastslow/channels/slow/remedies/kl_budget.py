@@ -69,6 +69,7 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
         is_over=lambda memory: bool(memory.facts.get("is_hit")),
         attempt=attempt,
         standing=_figures,
+        is_silent=True,
         needs_start=True,
     )
 
