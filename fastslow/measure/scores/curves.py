@@ -57,11 +57,7 @@ class LearningCurve:
         return len(self.scores[0]) if self.scores else 0
 
     def means(self, examples: Sequence[int] | None = None) -> list[float]:
-        """Mean score at each point.
-
-        Args:
-            examples: Indices of the examples that count, repeats included; None takes each once.
-        """
+        """Mean score at each point, over the examples of these indices; None takes each once."""
         if examples is None:
             return [fmean(row) for row in self.scores]
         return [fmean(row[i] for i in examples) for row in self.scores]
@@ -72,13 +68,6 @@ def count_to_threshold(curve: LearningCurve, threshold: float) -> Metric:
 
     The first point measured counts, nothing is interpolated: the truth may be up to one interval
     between points earlier. The name says the unit: `steps_to_threshold`, `rollouts_to_threshold`.
-
-    Args:
-        curve: The curve.
-        threshold: A score in [0, 1].
-
-    Returns:
-        None and "not reached" where no point is that high.
     """
 
     def value() -> float:
@@ -99,12 +88,8 @@ def fit_sigmoid(
     """Least-squares fit of the four-parameter sigmoid, with bootstrap intervals over examples.
 
     R0 and A are held in [0, 1], C_mid between a tenth of the first and ten times the last count,
-    B in [0.1, 20].
-
-    Args:
-        curve: At least five points whose means differ.
-        generator: Of the bootstrap.
-        resamples: Draws of the examples, >= 40; 0 leaves the intervals out.
+    B in [0.1, 20]. Needs at least five points whose means differ. Bootstrap with `resamples` draws
+    of the examples, >= 40; 0 leaves the intervals out.
 
     Returns:
         The four of `PARAMETERS` and `sigmoid_r2`, by name.

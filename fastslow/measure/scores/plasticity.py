@@ -60,11 +60,10 @@ def probe_metrics(
         noise_floor: Gains and denominators up to this, in score units, count as none; >= 0.
         threshold: Score for `probe_steps_to_threshold` and its `_base` twin; None leaves both out.
     """
-    formulas = _figures(probe, noise_floor)
     tuned, base = _mean(probe.tuned, None), _mean(probe.base, None)
     figures = [
         figure(name, f"{formula}, adapter policy {probe.adapter}", partial(compute, tuned, base))
-        for name, (formula, compute) in formulas.items()
+        for name, (formula, compute) in _figures(probe, noise_floor).items()
     ]
     if threshold is not None:
         for name, means in (("", tuned), ("_base", base)):
@@ -86,19 +85,12 @@ def probe_estimates(
     """The figures of `probe_metrics` that are means or ratios, with bootstrap intervals.
 
     Examples are drawn again, the same for both sides, and with several seeds the seeds too, in
-    pairs; with one seed the interval says nothing about other seeds.
-
-    Args:
-        probe: The curves.
-        generator: Of the bootstrap.
-        noise_floor: As in `probe_metrics`.
-        resamples: Draws, >= 40.
+    pairs; with one seed the interval says nothing about other seeds. At least 40 draws.
     """
     metrics = probe_metrics(probe, noise_floor=noise_floor)
-    formulas = _figures(probe, noise_floor)
     seeds = len(probe.base)
     estimates = {}
-    for name, (_, compute) in formulas.items():
+    for name, (_, compute) in _figures(probe, noise_floor).items():
 
         def again(examples: Sequence[int], compute: Compute = compute) -> float:
             runs = generator.choices(range(seeds), k=seeds) if seeds > 1 else [0]

@@ -12,10 +12,7 @@ class Undefined(Exception):
 def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
     """The value of `compute` as a metric; None and its reason where it raises `Undefined`.
 
-    Args:
-        name: As in docs/methods.md.
-        formula: The formula and its source, in one line.
-        compute: Gives the value; never NaN.
+    `formula` has its source in it, in one line.
     """
     try:
         return Metric(name, compute(), None, formula)
@@ -26,12 +23,8 @@ def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
 def measured(value: float | None, name: str) -> float:
     """`value`, which must have been measured.
 
-    Args:
-        value: None where it was not measured.
-        name: Names it in the reason.
-
     Raises:
-        Undefined: It was not measured.
+        Undefined: It is None; names it.
     """
     if value is None:
         raise Undefined(f"not measured: {name}")
