@@ -48,7 +48,7 @@ def auroc_of(values: list[float | None], wrong: list[bool]) -> Metric:
     from scipy.stats import mannwhitneyu
 
     pairs = [(v, w) for v, w in zip(values, wrong, strict=True) if v is not None]
-    of_wrong, of_right = ([v for v, w in pairs if w is side] for side in (True, False))
+    of_wrong, of_right = ([v for v, w in pairs if w == side] for side in (True, False))
     formula = "share of (wrong, right) pairs with the higher signal on the wrong one, ties half"
     if not (of_wrong and of_right):
         reason = "all answers are right, or all are wrong"

@@ -10,7 +10,7 @@ Source of the claims: Fast-Slow Training, arXiv 2605.12484; how they are measure
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from fastslow.measure.scores.per_example import final_scores, later_gains
 from fastslow.measure.stats.significance import SignFlip, holm, sign_flip
@@ -55,8 +55,7 @@ class Claim:
     """The figures that the answer rests on, by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """A claim before it is answered."""
 
     name: str
@@ -114,12 +113,10 @@ QUESTIONS = (
 
 
 def put_to_the_test(records: Sequence[RunRecord], fast_slow: str, slow_only: str) -> list[Claim]:
-    """Every claim of `QUESTIONS` with its answer.
+    """Every claim of `QUESTIONS` with its answer, from the finished runs of an ablation.
 
-    Args:
-        records: Finished runs of an ablation.
-        fast_slow: The arm with both channels.
-        slow_only: The arm with the slow channel alone, or under one frozen text; same budget.
+    `fast_slow` is the arm with both channels, `slow_only` that with the slow channel alone, or
+    under one frozen text, at the same budget.
     """
     both = [run for run in records if run.arm == fast_slow]
     slow = [run for run in records if run.arm == slow_only]
