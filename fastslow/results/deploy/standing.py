@@ -80,11 +80,7 @@ class Standing:
 
 
 def read_standing(run: Path, row: int | None = None) -> Standing:
-    """Compute how a run's policy stands.
-
-    Args:
-        run: A run folder; only read.
-        row: The policy after the stage with this number; None takes the deployed one.
+    """Compute how a run's policy stands after stage `row`, or the deployed one; only reads.
 
     Raises:
         CheckpointError: It is not a run folder, has no such stage, or a record in it is damaged.
@@ -169,6 +165,13 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
     Raises:
         CheckpointError: The row was not measured, or one of the files is another.
     """
+
+    def refuse_other(what: str, now: str, scored: str) -> None:
+        raise CheckpointError(
+            f"{policy.folder}: {what} is not the one that was scored, got {now}, expected "
+            f"{scored}. The folder was changed: restore it from a copy."
+        )
+
     for task in standing.tasks:
         if task.weights is None or task.text is None:
             raise CheckpointError(
@@ -177,15 +180,7 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
                 "stage that is complete."
             )
         if (weights := policy.weights_of(task.task)) != task.weights:
-            raise CheckpointError(
-                f"{policy.folder}: the adapter for task {task.task!r} is not the one that was "
-                f"scored, got weights {weights}, expected {task.weights}. The folder was changed: "
-                "restore it from a copy."
-            )
+            refuse_other(f"the adapter for task {task.task!r}", f"weights {weights}", task.weights)
         live = policy.live.get(task.task)
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
-            raise CheckpointError(
-                f"{policy.folder}: the prompt of task {task.task!r} is not the one that was "
-                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: "
-                "restore it from a copy."
-            )
+            refuse_other(f"the prompt of task {task.task!r}", live.text_hash, task.text)
