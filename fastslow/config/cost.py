@@ -11,7 +11,6 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fastslow.channels.fast.settings import fitting_proposals
 from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
 from fastslow.core.text import shorten
+from fastslow.policy.saved import tensor_header
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
@@ -37,8 +37,6 @@ START_S = 30.0
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
-MAX_HEADER_BYTES = 100_000_000
-"""Longest header the safetensors format allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +79,17 @@ class Cost:
     note: str
     """What the estimates rest on, or why there are none."""
 
-    @property
-    def _proposals(self) -> str:
-        return "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
-
     def lines(self) -> list[str]:
         """The figures as a person reads them, one a line."""
         unknown = "unknown: the whole test split"
         evaluated = unknown if self.evaluation_rollouts is None else f"{self.evaluation_rollouts:,}"
+        proposals = "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
         minutes = "unknown" if self.minutes is None else f"about {self.minutes:.0f}"
         memory = "unknown" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
-            f"new prompts a cycle  {self._proposals}",
+            f"new prompts a cycle  {proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",
@@ -105,14 +100,10 @@ class Cost:
 
 
 def estimate_cost(config: RunConfig) -> Cost:
-    """Count what `config` will spend, and estimate minutes and memory on 2 CPU cores.
+    """Count what a complete run will spend, and estimate minutes and memory on 2 CPU cores.
 
-    Args:
-        config: A complete run, as `load_config` returns it.
-
-    Returns:
-        The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
-        whose KL budget is spent may stop early.
+    Rollouts and updates are exact, save that a fast channel, shrinking and a stage whose KL budget
+    is spent may stop early.
     """
     ledger = Ledger(config)
     rollouts: Counter[str] = Counter()
@@ -125,10 +116,14 @@ def estimate_cost(config: RunConfig) -> Cost:
     evaluated = None if config.evaluation.test_examples is None else rollouts.total()
     trained = [entry.trained for entry in ledger.entries if entry.part == "slow"]
     shape = model_shape(config.model.name)
+    proposals = None
+    if config.fast is not None:
+        anchor = config.cycle.optimizer_steps * config.cycle.problems
+        proposals = sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
     return Cost(
         slow_rollouts=slow,
         fast_rollouts=fast,
-        fast_proposals=_fast_proposals(config),
+        fast_proposals=proposals,
         optimizer_steps=len(trained) * config.cycle.optimizer_steps,
         evaluation_cells=(len(config.stages) + 1) * len(config.task_names),
         evaluation_rollouts=evaluated,
@@ -157,27 +152,9 @@ def model_shape(name: str) -> ModelShape | None:
 
 
 def _count_parameters(path: Path) -> int:
-    """Number of weights in one safetensors file, from its header.
-
-    Source: the safetensors format: 8 bytes of length, little-endian, then that much JSON.
-    """
+    """Number of weights in one safetensors file, from its header."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > MAX_HEADER_BYTES:
-            raise ValueError(f"header of {length} bytes")
-        header = json.loads(file.read(length))
-    return sum(
-        math.prod(entry["shape"])
-        for name, entry in header.items()
-        if name != "__metadata__" and isinstance(entry, Mapping)
-    )
-
-
-def _fast_proposals(config: RunConfig) -> int | None:
-    if config.fast is None:
-        return None
-    anchor = config.cycle.optimizer_steps * config.cycle.problems
-    return sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
+        return sum(math.prod(entry["shape"]) for entry in tensor_header(file).values())
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:

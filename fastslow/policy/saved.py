@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastslow.core.errors import CheckpointError
 from fastslow.core.prompts import PromptProgram
@@ -101,6 +101,22 @@ def fingerprint(tensors: Iterable[tuple[str, bytes | memoryview]]) -> str:
     return digest.hexdigest()
 
 
+def tensor_header(file: BinaryIO) -> dict[str, Any]:
+    """Type, shape and place of every tensor of a safetensors file, read from its start.
+
+    Raises:
+        ValueError, AttributeError, struct.error: It is not such a file.
+
+    Source: the safetensors format: 8 bytes of length, little-endian, then that much JSON.
+    """
+    (size,) = struct.unpack("<Q", file.read(8))
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {size} bytes")
+    header: dict[str, Any] = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return header
+
+
 def fingerprint_of_file(path: Path) -> str:
     """`fingerprint` of the tensors in a safetensors file.
 
@@ -108,13 +124,9 @@ def fingerprint_of_file(path: Path) -> str:
         CheckpointError: It is missing or damaged.
     """
     try:
-        data = path.read_bytes()
-        size = struct.unpack("<Q", data[:8])[0]
-        if size > min(MAX_HEADER_BYTES, len(data) - 8):
-            raise ValueError(f"a header of {size} bytes in a file of {len(data)}")
-        header: dict[str, Any] = json.loads(data[8 : 8 + size])
-        header.pop("__metadata__", None)
-        body = memoryview(data)[8 + size :]
+        with path.open("rb") as file:
+            header = tensor_header(file)
+            body = memoryview(file.read())
         spans = {name: entry["data_offsets"] for name, entry in header.items()}
         if any(not 0 <= start <= end <= len(body) for start, end in spans.values()):
             raise ValueError("tensors that end after the file does")

@@ -42,13 +42,10 @@ _KINDS = {
 
 
 def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: Any) -> str:
-    """One pydantic error as a sentence.
+    """One of `ValidationError.errors()` as a sentence.
 
-    Args:
-        error: An entry of `ValidationError.errors()`.
-        path: The key path within `model`, without pydantic's union tags.
-        node: What was written there; None when nothing was.
-        model: The model class that was validated.
+    `path` is its key path within `model`, without pydantic's union tags, `node` what was written
+    there.
     """
     kind, loc = str(error["type"]), error["loc"]
     if loc and loc[-1] == "[key]":

@@ -21,16 +21,11 @@ def validate(
 ) -> ModelT | None:
     """Check what is written against `model`, strictly: text is not a number, a number not a switch.
 
-    Rules between keys are checked when the keys themselves are right.
-
-    Args:
-        model: The model class.
-        root: The section as written.
-        mistakes: Receives every mistake.
-        prefix: Where the section stands in the run's configuration.
+    Rules between keys are checked when the keys themselves are right. `prefix` is where the section
+    stands in the run's configuration.
 
     Returns:
-        The model; None after a mistake.
+        The model; None after a mistake, each of which is added to `mistakes`.
     """
     try:
         return model.model_validate_json(json.dumps(root.plain()), strict=True)
@@ -82,15 +77,12 @@ def _broken_rules(rules: Mapping[str, str], root: Node, prefix: KeyPath) -> list
     """Every rule at that of its keys which was written nearest to the user's hand."""
     mistakes = []
     for name, text in rules.items():
-        paths = [_path(dotted) for dotted in (name, *_DOTTED.findall(text))]
+        dotted = [key.split(".") for key in (name, *_DOTTED.findall(text))]
+        paths = [tuple(int(p) if p.isdigit() else p for p in parts) for parts in dotted]
         written = [path for path in dict.fromkeys(paths) if root.find(path)] or paths[:1]
         blamed = min(written, key=lambda path: _distance(root.origin_of(path), root))
         mistakes.append(Mistake(root.origin_of(blamed), prefix + blamed, text))
     return mistakes
-
-
-def _path(dotted: str) -> KeyPath:
-    return tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
 
 
 def _distance(origin: Origin, root: Node) -> int:
