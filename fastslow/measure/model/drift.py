@@ -104,11 +104,7 @@ def drift_on(
 ) -> list[DriftPair]:
     """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
 
-    Args:
-        scorer: Over the tuned policy.
-        inputs: As many as there are results.
-        tuned: Completions that the tuned policy drew on each of `inputs`.
-        base: The same of the base.
+    `tuned` are completions that the tuned policy drew on each of `inputs`, `base` the base's.
 
     Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
     """
@@ -153,12 +149,8 @@ def kl_system(
     """KL(tuned under its prompt || base under the seed prompt), of weights and prompt together.
 
     The contexts differ, so it is estimated from the tokens that were drawn (k3): do not compare it
-    with the exact divergences of weights alone.
-
-    Args:
-        scorer: Over the tuned policy.
-        completions: Draws of the tuned policy on each task's inputs under the deployed prompt.
-        theirs: The same inputs under the seed prompt, for the base.
+    with the exact divergences of weights alone. `completions` were drawn by the tuned policy on
+    each task's inputs under the deployed prompt; `theirs` are these inputs under the seed prompt.
     """
     rows = [
         (prompt, completion)

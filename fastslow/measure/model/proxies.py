@@ -14,9 +14,10 @@ from fastslow.measure.model.ranks import effective_rank, energy_rank, srank, sta
 from fastslow.measure.stats.figure import Undefined, figure
 
 TAU = 0.025
-"""Units that score up to this are dormant. Source: Sokar et al. 2023."""
+"""Units that score up to this are dormant, for any activation. Source: Sokar et al. 2023."""
 ACTIVE_SHARE = 0.01
-"""Units active on a smaller share of samples are dormant. Source: Dohare et al. 2024."""
+"""Units active on a smaller share of samples are inactive: right for ReLU-like networks, where a
+unit is off at exactly 0. Source: Dohare et al. 2024 (Nature 632:768)."""
 
 
 def dormancy_scores(mean_abs: Sequence[float]) -> list[float]:
@@ -31,26 +32,6 @@ def dormancy_scores(mean_abs: Sequence[float]) -> list[float]:
     if mean == 0:
         raise Undefined("every unit of the layer is silent")
     return [value / mean for value in mean_abs]
-
-
-def tau_dormant_frac(mean_abs: Sequence[float], tau: float = TAU) -> float:
-    """Share of a layer's units with `dormancy_scores` up to `tau`, in [0, 1]; for any activation.
-
-    0 counts dead units.
-    """
-    scores = dormancy_scores(mean_abs)
-    return sum(score <= tau for score in scores) / len(scores)
-
-
-def inactive_frac(active_share: Sequence[float], least: float = ACTIVE_SHARE) -> float:
-    """Share of a layer's units active on less than `least` of the samples, in [0, 1].
-
-    Right for ReLU-like networks, where a unit is off at exactly 0; with SwiGLU and GELU read
-    `tau_dormant_frac`.
-
-    Source: Dohare et al. 2024 (Nature 632:768), with `shibhansh/loss-of-plasticity`.
-    """
-    return sum(share < least for share in active_share) / len(active_share)
 
 
 def plasticity_proxies(
@@ -68,12 +49,16 @@ def plasticity_proxies(
         samples: Token positions behind all of it; it limits the ranks.
     """
 
-    def over_layers(
-        share_of: Callable[[Sequence[float]], float], by_layer: Mapping[str, Sequence[float]]
-    ) -> float:
+    def share(is_asleep: Callable[[str], list[bool]]) -> float:
         if not mean_abs:
             raise Undefined("the model has no layer of units that we know how to find")
-        return fmean(share_of(by_layer[layer]) for layer in mean_abs)
+        return fmean(fmean(is_asleep(layer)) for layer in mean_abs)
+
+    def dormant_in(layer: str) -> list[bool]:
+        return [score <= TAU for score in dormancy_scores(mean_abs[layer])]
+
+    def inactive_in(layer: str) -> list[bool]:
+        return [active < ACTIVE_SHARE for active in active_share[layer]]
 
     inputs, layers = f"{samples} positions", f"mean over layers {', '.join(mean_abs)}"
     dormant = f"share of units with E|h_u| <= {TAU} of their layer's mean (Sokar et al. 2023)"
@@ -96,13 +81,7 @@ def plasticity_proxies(
             f"{least} sum s^2, {inputs} (Dohare et al. 2024)",
             lambda: energy_rank(feature_values),
         ),
-        "tau_dormant_frac": (
-            f"{dormant}, {layers}",
-            lambda: over_layers(tau_dormant_frac, mean_abs),
-        ),
-        "inactive_frac": (
-            f"{inactive}, {layers}",
-            lambda: over_layers(inactive_frac, active_share),
-        ),
+        "tau_dormant_frac": (f"{dormant}, {layers}", lambda: share(dormant_in)),
+        "inactive_frac": (f"{inactive}, {layers}", lambda: share(inactive_in)),
     }
     return {name: figure(name, formula, compute) for name, (formula, compute) in proxies.items()}

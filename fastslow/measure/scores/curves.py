@@ -52,6 +52,11 @@ class LearningCurve:
             )
 
     @property
+    def shape(self) -> tuple[str, tuple[int, ...], int]:
+        """What two curves must share to be compared: unit, counts, number of examples."""
+        return self.unit, self.counts, self.num_examples
+
+    @property
     def num_examples(self) -> int:
         """Examples behind every point."""
         return len(self.scores[0]) if self.scores else 0

@@ -119,12 +119,9 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
 def difference_of(
     differences: Sequence[float], *, p_value: float | None = None, limit: float = 1.0
 ) -> PairedDifference:
-    """As `paired_difference`, from one difference per example.
+    """As `paired_difference`, from one difference, or other sum of scores, per example.
 
-    Args:
-        differences: After - before, or any other sum of an example's scores; at least one.
-        p_value: Of a test made on the scores themselves, if there was one.
-        limit: The interval is cut to [-limit, limit].
+    `p_value` is that of a test made on the scores; the interval is cut to [-limit, limit].
 
     Raises:
         ValueError: There is no difference.

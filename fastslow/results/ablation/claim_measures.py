@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from fastslow.core.errors import EvaluationError
 from fastslow.core.seeds import named_random
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates
@@ -190,30 +189,18 @@ def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
     A run's seed counts as the probe's: the probes of a seed in several orders, or from several
     fresh runs, give one mean curve, because they are not further seeds.
     """
-    by_seed: dict[int, list[Probe]] = {}
+    by_seed = defaultdict[int, list[Probe]](list)
     for run in runs:
         if run.probe is not None:
-            by_seed.setdefault(run.seed, []).append(run.probe)
-    if len(by_seed) < 2:
+            by_seed[run.seed].append(run.probe)
+    probes = [probe for of_seed in by_seed.values() for probe in of_seed]
+    # a change of configuration leaves probes of different lengths behind
+    if len(by_seed) < 2 or len({probe.base[0].shape for probe in probes}) > 1:
         return None
-    try:
-        _joined([probe for probes in by_seed.values() for probe in probes])
-    except EvaluationError:
-        return None  # probes of different lengths, which a change of configuration leaves behind
-    means = [_joined(probes) for probes in by_seed.values()]
-    return Probe(
-        tuple(_mean_curve(probe.tuned) for probe in means),
-        tuple(_mean_curve(probe.base) for probe in means),
-        means[0].adapter,
-    )
-
-
-def _joined(probes: Sequence[Probe]) -> Probe:
-    return Probe(
-        tuple(curve for probe in probes for curve in probe.tuned),
-        tuple(curve for probe in probes for curve in probe.base),
-        probes[0].adapter,
-    )
+    tuned = [[c for probe in of_seed for c in probe.tuned] for of_seed in by_seed.values()]
+    base = [[c for probe in of_seed for c in probe.base] for of_seed in by_seed.values()]
+    adapter = probes[0].adapter
+    return Probe(tuple(map(_mean_curve, tuned)), tuple(map(_mean_curve, base)), adapter)
 
 
 def _mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.per_example import final_scores, learned_scores
+from fastslow.measure.scores.plasticity import mean_over_seeds
 from fastslow.results.ablation.claim_measures import kl_points, pooled_probe
 from fastslow.results.ablation.claims import QUESTIONS, Claim
 from fastslow.results.ablation.records import Point, RunRecord
@@ -168,10 +168,15 @@ def _plasticity(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
         for number, (runs, probe) in enumerate(zip(sides, probes, strict=True)):
             if probe is not None:
                 counts, look = probe.base[0].counts, series(number)
-                axes.plot(counts, _mean(probe.tuned), label=f"after {label(runs[0].arm)}", **look)
+                axes.plot(
+                    counts,
+                    mean_over_seeds(probe.tuned),
+                    label=f"after {label(runs[0].arm)}",
+                    **look,
+                )
         probe = next(probe for probe in probes if probe is not None)
         base = series(5) | {"ls": "--"}
-        axes.plot(probe.base[0].counts, _mean(probe.base), label="from the base", **base)
+        axes.plot(probe.base[0].counts, mean_over_seeds(probe.base), label="from the base", **base)
         axes.set_xlabel("updates on the probe's task")
         score_axis(axes, "validation score")
         legend(axes)
@@ -205,7 +210,3 @@ def _means(curve: Sequence[Point]) -> list[float]:
     """Mean at each point, on the examples that all have."""
     shared = set.intersection(*(set(point.scores) for point in curve))
     return [fmean(point.scores[example] for example in sorted(shared)) for point in curve]
-
-
-def _mean(curves: Sequence[LearningCurve]) -> list[float]:
-    return [fmean(point) for point in zip(*(curve.means() for curve in curves), strict=True)]

@@ -74,14 +74,8 @@ def judge_loss(
 ) -> RuleResult:
     """Whether a loss is at most the larger of the threshold and the noise floor.
 
-    Args:
-        rule: Its name.
-        task: None for a mean.
-        change: After - before. Without any spread the upper end of its loss is the most that
-            Wilson's interval allows.
-        threshold: The user's, in score units, >= 0.
-        floor: The noise floor; None leaves the threshold.
-        strict: Compare the upper end of the interval in place of the value.
+    `change` is after - before, of one task or of the mean; without any spread the upper end of its
+    loss is the most that Wilson's interval allows. `strict` compares that end.
     """
     value = 0.0 - change.mean
     high = value + change.smallest_detectable if change.low is None else -change.low
