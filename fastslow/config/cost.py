@@ -142,19 +142,16 @@ def model_shape(name: str) -> ModelShape | None:
         return KNOWN_SHAPES[name]
     folder = Path(name)
     try:
-        parameters = sum(_count_parameters(path) for path in sorted(folder.glob("*.safetensors")))
+        parameters = 0
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                parameters += sum(math.prod(t["shape"]) for t in tensor_header(file).values())
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
         sizes = [int(config[key]) for key in keys]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         return None  # the loader says what is wrong with a folder; an estimate needs no opinion
     return ModelShape(parameters, *sizes) if parameters else None
-
-
-def _count_parameters(path: Path) -> int:
-    """Number of weights in one safetensors file, from its header."""
-    with path.open("rb") as file:
-        return sum(math.prod(entry["shape"]) for entry in tensor_header(file).values())
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -34,7 +34,14 @@ def validate(
     if errors[0]["type"] == "broken_rules":
         mistakes += _broken_rules(errors[0]["ctx"]["rules"], root, prefix)
         return None
-    for path, error in _by_path(errors, root).items():
+    by_path: dict[KeyPath, Any] = {}
+    for error in errors:
+        by_path.setdefault(_written_path(error, root), error)
+    # of a union's alternatives, those that got furthest
+    sections = {path[:size] for path in by_path for size in range(len(path))}
+    for path, error in by_path.items():
+        if path in sections:
+            continue
         text = in_words(error, path, root.find(path), model)
         mistakes.append(Mistake(root.origin_of(path), prefix + path, text))
     return None
@@ -51,15 +58,6 @@ def require(model: type[ModelT], root: Node) -> ModelT:
     refuse(mistakes)
     assert config is not None, "what has no mistake is valid"
     return config
-
-
-def _by_path(errors: Sequence[Any], root: Node) -> dict[KeyPath, Any]:
-    """One error per written path; of a union's alternatives, those that got furthest."""
-    by_path: dict[KeyPath, Any] = {}
-    for error in errors:
-        by_path.setdefault(_written_path(error, root), error)
-    sections = {path[:size] for path in by_path for size in range(len(path))}
-    return {path: error for path, error in by_path.items() if path not in sections}
 
 
 def _written_path(error: Mapping[str, Any], root: Node) -> KeyPath:

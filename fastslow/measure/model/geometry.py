@@ -159,10 +159,8 @@ def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> dict
             f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
         )
     for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True):
-        figures[name] = (
-            count / size,
-            f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
-        )
+        formula = f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)"
+        figures[name] = (count / size, formula)
     figures |= {
         "unchanged_bf16_frac": (
             totals.same_bf16 / size,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure, measured
+from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.measure.stats.intervals import PairedDifference, difference_of
 
 T = TypeVar("T")
@@ -96,7 +96,9 @@ def channel_split(
                 raise Undefined(SAME_TEXT)
             if budget is None and "final_reopt" in split.weights:
                 raise Undefined("not measured: the text was not optimised again")
-            return sum(w * measured(scores.get(c), c) for c, w in split.weights.items())
+            if missing := [cell for cell in split.weights if cell not in scores]:
+                raise Undefined(f"not measured: {missing[0]}")
+            return sum(weight * scores[cell] for cell, weight in split.weights.items())
 
         is_reopt = budget is not None and "final_reopt" in split.weights
         spent = f", p* found in {budget} rollouts" if is_reopt else ""

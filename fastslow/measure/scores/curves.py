@@ -99,7 +99,11 @@ def fit_sigmoid(
     Returns:
         The four of `PARAMETERS` and `sigmoid_r2`, by name.
     """
-    reason = _why_no_fit(curve)
+    reason = None
+    if len(curve.counts) < 5:
+        reason = f"four parameters need at least five points, the curve has {len(curve.counts)}"
+    elif len(set(curve.means())) == 1:
+        reason = "every point has the same score: there is no curve to fit"
     fitted = None if reason else _least_squares(curve.counts, curve.means())
     draws: list[tuple[float, ...]] = []
     if fitted is not None and curve.num_examples > 1:
@@ -115,14 +119,6 @@ def fit_sigmoid(
         interval = percentile_interval([draw[index] for draw in draws]) if draws else None
         estimates[name] = Estimate(metric, interval, None if interval else why_none)
     return estimates
-
-
-def _why_no_fit(curve: LearningCurve) -> str | None:
-    if len(curve.counts) < 5:
-        return f"four parameters need at least five points, the curve has {len(curve.counts)}"
-    if len(set(curve.means())) == 1:
-        return "every point has the same score: there is no curve to fit"
-    return None
 
 
 def _least_squares(

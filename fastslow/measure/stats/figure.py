@@ -18,14 +18,3 @@ def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
         return Metric(name, compute(), None, formula)
     except Undefined as reason:
         return Metric(name, None, str(reason), formula)
-
-
-def measured(value: float | None, name: str) -> float:
-    """`value`, which must have been measured.
-
-    Raises:
-        Undefined: It is None; names it.
-    """
-    if value is None:
-        raise Undefined(f"not measured: {name}")
-    return value

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure
 
 LEAST_SEEDS = 6
 """Pairs of seeds from which on a sign-flip test can fall below 5 %: 2/2^6 = .031."""
@@ -73,10 +72,8 @@ def noise_floor(base_scores: Sequence[float]) -> Metric:
     A floor under what may be called a change, never an interval: the range of n runs grows with n.
     In [0, 1]; None with fewer than two repetitions.
     """
-
-    def value() -> float:
-        if len(base_scores) < 2:
-            raise Undefined(f"needs two base evaluations at least, got {len(base_scores)}")
-        return max(base_scores) - min(base_scores)
-
-    return figure("noise_floor", "max - min over repeated base evaluations (ours)", value)
+    formula = "max - min over repeated base evaluations (ours)"
+    if len(base_scores) < 2:
+        reason = f"needs two base evaluations at least, got {len(base_scores)}"
+        return Metric("noise_floor", None, reason, formula)
+    return Metric("noise_floor", max(base_scores) - min(base_scores), None, formula)

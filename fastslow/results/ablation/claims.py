@@ -61,10 +61,10 @@ class _Question(NamedTuple):
     name: str
     statement: str
     unit: str
-    boundary: float
-    side: Literal["above", "from", "below"]
-    """Where the whole interval must lie; `from` includes the boundary."""
     measure: Callable[[Sequence[RunRecord], Sequence[RunRecord]], Effect]
+    boundary: float = 0.0
+    side: Literal["above", "from", "below"] = "above"
+    """Where the whole interval must lie; `from` includes the boundary."""
 
 
 QUESTIONS = (
@@ -72,40 +72,36 @@ QUESTIONS = (
         "sample_efficiency",
         "Reaches the slow channel's best score with fewer slow rollouts.",
         "ratio of slow rollouts",
+        rollouts_to_best,
         1.0,
         "below",
-        rollouts_to_best,
     ),
     _Question(
         "higher_score",
         "Ends with a higher average score at the same budget.",
         "score",
-        0.0,
-        "above",
         partial(score_difference, values_of=final_scores),
     ),
     _Question(
         "lower_kl",
         "Stays nearer to the base at equal score.",
         "ratio of kl_fst",
+        kl_ratio,
         1.0,
         "below",
-        kl_ratio,
     ),
     _Question(
         "plasticity",
         f"Keeps at least {PLASTIC} of the base's gain on a new task.",
         "share of the base's gain",
+        plasticity_share,
         PLASTIC,
         "from",
-        plasticity_share,
     ),
     _Question(
         "continued_acquisition",
         "Goes on acquiring: later tasks gain more in their own stages.",
         "score",
-        0.0,
-        "above",
         partial(score_difference, values_of=later_gains),
     ),
 )

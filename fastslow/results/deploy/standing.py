@@ -127,6 +127,17 @@ def _task(
         missing = [i for i, score in earlier.items() if score is None]
         best = missing[0] if missing else max(earlier, key=lambda i: (earlier[i] or 0.0, -i))
     text = table.text(row, task)
+    cell = (row, None, task, text)
+    weights = {
+        line.sample.weights
+        for line in scores
+        if (line.row, line.cycle, line.sample.task, line.sample.text_hash) == cell
+    }
+    if len(weights) > 1:
+        raise CheckpointError(
+            f"scores.jsonl: row {row} of task {task!r} was scored with weights "
+            f"{' and '.join(sorted(weights))}, expected one. Restore the file from a copy."
+        )
     return TaskStanding(
         task=task,
         version=version,
@@ -137,26 +148,10 @@ def _task(
         change=table.compare(task, learned if best is None else best, row),
         net=table.compare(task, 0, row),
         floor=table.base_floor(task),
-        weights=_weights(scores, row, task, text),
+        weights=next(iter(weights), None),
         text=text,
         scores=table.deployed(row, task),
     )
-
-
-def _weights(scores: Sequence[ScoreRow], row: int, task: str, text: str | None) -> str | None:
-    """Fingerprint of the weights a cell was scored with."""
-    fingerprints = {
-        line.sample.weights
-        for line in scores
-        if (line.row, line.cycle, line.sample.task, line.sample.text_hash)
-        == (row, None, task, text)
-    }
-    if len(fingerprints) > 1:
-        raise CheckpointError(
-            f"scores.jsonl: row {row} of task {task!r} was scored with weights "
-            f"{' and '.join(sorted(fingerprints))}, expected one. Restore the file from a copy."
-        )
-    return next(iter(fingerprints), None)
 
 
 def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
