@@ -99,7 +99,7 @@ def is_kept(name: str) -> bool:
 
 
 def ablation_lines() -> list[str]:
-    """Every kept ablation; its figures are drawn anew beside its records."""
+    """Every kept ablation; its figures are drawn again next to its records."""
     lines: list[str] = []
     for name in filter(is_kept, QUESTIONS):
         home = ABLATIONS / name

@@ -34,10 +34,10 @@ def keep(run: Path, name: str) -> Path:
 
 
 def write_kept_report(name: str) -> None:
-    """Write the report of a kept run anew, as this version has it."""
+    """Write the report of a kept run again, as this version has it."""
     folder = REFERENCE / name
     write_report(folder)
-    if name != README_RUN:  # `fastslow report` makes them anew
+    if name != README_RUN:  # `fastslow report` makes them again
         shutil.rmtree(folder / "figures")
         (folder / "report.html").unlink()
         return

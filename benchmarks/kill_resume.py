@@ -39,7 +39,14 @@ from typing import Any
 
 from benchmarks.figures import write_figures
 from fastslow.core.seeds import named_random
-from fastslow.records.events import CycleEvent, Event, RunEvent, ScoreRow
+from fastslow.records.events import (
+    CycleEvent,
+    EvaluationEvent,
+    Event,
+    RunEvent,
+    ScoreRow,
+    StepEvent,
+)
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lock import read_state
 from fastslow.results.report.build import build_report
@@ -144,7 +151,7 @@ def leftovers(run: Path) -> dict[str, Any]:
         "state": read_state(run),
         "scores": [replace(row, run="") for row in read_scores(run / "scores.jsonl")],
         "events": [_timeless(event) for event in read_events(run / "events.jsonl")],
-        "metrics": read_events(run / "metrics.jsonl"),
+        "metrics": [_timeless(event) for event in read_events(run / "metrics.jsonl")],
         "matrix": [[cell.score for cell in row] for row in report.cells],
         "measures": {
             name: metric.value for name, metric in report.section(Metrics).metrics.items()
@@ -162,6 +169,8 @@ def leftovers(run: Path) -> dict[str, Any]:
 
 
 def _timeless(event: Event | ScoreRow) -> Any:
+    if isinstance(event, StepEvent | CycleEvent | EvaluationEvent):
+        event = replace(event, time=None)
     if isinstance(event, CycleEvent):
         return replace(event, seconds={})
     if isinstance(event, RunEvent):
@@ -208,7 +217,7 @@ def make_case(folder: Path, model: Path, store: Path) -> list[str]:
 
 
 class Trial:
-    """Kills, resumes and compares one run; a step at a time, so that some go on side by side.
+    """Kills, resumes and compares one run; a step at a time, so that some run side by side.
 
     Args:
         folder: Where its runs are made.

@@ -1,6 +1,6 @@
 """Keeps reference runs and writes docs/results.md and the README's table from them.
 
-    python -m benchmarks.results                       # write reports and documents anew
+    python -m benchmarks.results                       # write reports and documents again
     python -m benchmarks.results --keep RUN NAME       # first keep a run as runs/reference/NAME
     python -m benchmarks.results --keep-ablation DIR   # first keep the records of an ablation
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import ablations
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
+from benchmarks.remedies import remedy_lines
 from benchmarks.speed import speed_lines
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
@@ -70,7 +71,7 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += speed_lines() + endurance_lines()
+    lines += remedy_lines() + speed_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

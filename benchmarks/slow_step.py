@@ -139,7 +139,7 @@ def release_memory() -> None:
 
 
 def reset_peak() -> float | None:
-    """Start measuring the peak anew; returns the memory in use now."""
+    """Start measuring the peak again; returns the memory in use now."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return float(torch.cuda.memory_allocated())
@@ -280,7 +280,7 @@ class PeakRow:
 
 
 def measure_peak(policy: Policy, shape: Shape, repeats: int) -> PeakRow:
-    """One shape: forward and backward, ours beside large matrix products."""
+    """One shape: forward and backward, ours next to large matrix products."""
     model = policy.model
     prompts, completions = rows_of(shape, model.config.vocab_size)
 

@@ -180,7 +180,7 @@ def _texts() -> list[Any]:
 
 
 def _add_code(files: dict[str, bytes], draw: random.Random) -> None:
-    """Pickled weights beside or in place of others, and code that a config points to."""
+    """Pickled weights next to or in place of others, and code that a config points to."""
     opened = pickle.dumps(Payload())
     name = draw.choice(("pytorch_model.bin", "model.pt", "model.pkl", "training_args.bin"))
     files[name] = opened

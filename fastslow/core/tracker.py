@@ -29,6 +29,8 @@ class TrackedRun:
     """The run folder."""
     config: Mapping[str, Json]
     """The resolved configuration, nested as in config.json."""
+    since: float = 0.0
+    """Seconds since 1970: points of an earlier part that are later than this may come again."""
 
 
 class Tracker:

@@ -63,6 +63,8 @@ class Phase:
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "slow.json"
 REMEDIES_FOLDER = "remedies"
+COUNTS = ("skipped_updates", "alarm/")
+"""Beginnings of the names of figures that are counted, not averaged."""
 
 
 class SlowChannel:
@@ -117,6 +119,7 @@ class SlowChannel:
     ) -> Sequence[RemedyReport]:
         """Have every remedy finish the stage. See `Channel.end`."""
         visit = self._visit(policy, task, stage)
+        self._remedies.move_to(policy.device)  # loaded, if no update was made since
         reports = self._remedies.end(Ended(visit, assessor.score, assessor.kl))
         policy.adapters.start = None  # of no use once the stage has ended
         return reports
@@ -282,8 +285,7 @@ class SlowChannel:
     def _tasks_of(self, anchor: Anchor, task: Task) -> dict[str, Task]:
         """The tasks that the anchor's problems are of, by name."""
         tasks = {visited.name: visited for visited, _ in self._visits} | {task.name: task}
-        names = {name: None for batch in anchor.batches for name, _ in batch.rows}
-        return {name: tasks[name] for name in names}
+        return {name: tasks[name] for batch in anchor.batches for name, _ in batch.rows}
 
     def _require_effect(self, policy: Policy, trainer: Updates) -> None:
         """Integrity, once per stage and process: the adapter is applied where the policy scores."""
@@ -351,10 +353,6 @@ def _over_cycle(figures: list[dict[str, float]]) -> dict[str, float]:
         for name, value in update.items():
             columns.setdefault(name, []).append(value)
     return {
-        name: sum(values) if _is_count(name) else sum(values) / len(values)
+        name: sum(values) / (1 if name.startswith(COUNTS) else len(values))
         for name, values in columns.items()
     }
-
-
-def _is_count(name: str) -> bool:
-    return name == "skipped_updates" or name.startswith("alarm/")

@@ -130,7 +130,9 @@ class FastSlowTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         loss, passes = self._backward(rows, placeholders)
         ending = finish() | {"skipped_updates": 0.0, "loss": loss}
         self.state.global_step += 1
-        return self._figures([loss_tokens(rows) for rows in passes]) | ending
+        # A process whose groups were all dropped has no loss token; then others have
+        tokens = zip(*from_all([loss_tokens(rows) for rows in passes]), strict=True)
+        return self._figures([sum(of_pass) for of_pass in tokens]) | ending
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
         """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""

@@ -17,9 +17,10 @@ from fastslow.task.definition import Task
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion with its reward."""
+    """A completion with its reward; plain data, which processes send each other."""
 
-    task: Task
+    task: str
+    """Name of the problem's task."""
     program: PromptProgram
     example: Example
     completion: Completion
@@ -52,7 +53,7 @@ def draw_rollouts(
         for i, completion in zip(indices, completions, strict=True):
             _, text, problem = requests[i]
             grade = task.grade(problem, completion.text)
-            rollouts[i] = Rollout(task, text, problem, completion, grade)
+            rollouts[i] = Rollout(task.name, text, problem, completion, grade)
     return [rollouts[i] for i in range(len(requests))]
 
 
@@ -75,7 +76,7 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
     cuts = [rollouts[start : start + size] for start in range(0, len(rollouts), size)]
     return [
         Group(
-            task=cut[0].task.name,
+            task=cut[0].task,
             problem=cut[0].example.id,
             rewards=tuple(r.grade.score for r in cut),
             completions=tuple(r.completion.token_ids for r in cut),

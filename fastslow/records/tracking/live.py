@@ -12,6 +12,7 @@ import math
 import time as clock
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fastslow.core.plugins import CustomUse, find
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.tracker import Status, TrackedRun, Tracker, TrackerDefinition
 from fastslow.records.events import StepEvent
-from fastslow.records.tracking.records import REPORT_FILES, RunRecords, read_run_records
+from fastslow.records.tracking.records import REPORT_FILES, RunRecords, last_time, read_run_records
 
 _LOG = logging.getLogger(__name__)
 IDENTITY_FILE = "tracker.json"
@@ -109,7 +110,7 @@ class Tracking:
             TrackerError: The tracker did not take all of it.
         """
         records = read_run_records(self._run.folder)
-        self._call(self._tracker.begin, self._run)
+        self._call(self._tracker.begin, replace(self._run, since=0.0))
         self._send(records)
         for name in REPORT_FILES:
             if is_file(self._run.folder / name):
@@ -214,13 +215,16 @@ def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Track
             card = read_json(folder / IDENTITY_FILE)
     card = card if isinstance(card, dict) and isinstance(card.get("identity"), str) else {}
     identity = card.get("identity", uuid.uuid4().hex)
-    run = TrackedRun(folder.name, identity, folder, config.model_dump(mode="json"))
+    has_missed = bool(card.get("missed"))
+    is_resumed = is_on and bool(card) and not has_missed
+    since = last_time(folder) if is_resumed else 0.0
+    run = TrackedRun(folder.name, identity, folder, config.model_dump(mode="json"), since)
     if not is_on or config.tracking is None:
         return Tracking(Tracker(), run)
     if not card:  # before the tracker hears of it: after a crash it is found by this
         with contextlib.suppress(OSError):
             save_identity(run, has_missed=False)
-    return Tracking(build_tracker(config), run, bool(card.get("missed")))
+    return Tracking(build_tracker(config), run, has_missed)
 
 
 def prepare_tracking(config: RunConfig) -> None:

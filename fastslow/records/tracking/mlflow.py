@@ -2,7 +2,7 @@
 
 The only module that imports mlflow. Every MLflow run it makes carries a tag by which it is found
 again, so that a resumed run continues in the same MLflow runs; points, parameters and texts that
-are there already are not sent twice.
+come again are not sent twice.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,8 +61,8 @@ class MlflowTracker(Tracker):
         self._tasks: dict[int, str] = {}
         self._ids: dict[int | None, str] = {}
         """Ids of MLflow runs by stage; None for the whole sequence's."""
-        self._points: dict[str, set[tuple[str, int, float]]] = {}
-        """Name, step and value of what an MLflow run had when it was found."""
+        self._points: dict[str, Counter[tuple[str, int, float]]] = {}
+        """Name, step and value of the points of an MLflow run that are to come again."""
 
     def prepare(self) -> None:
         """Make store and experiment: processes that make one SQLite file disturb each other."""
@@ -93,13 +94,12 @@ class MlflowTracker(Tracker):
 
         with self._client() as client:
             run_id = self._run_id(client, stage)
-            there = self._points.get(run_id, set())
-            points = [
-                Metric(name, value, int(time * 1000), step)
-                for name, value in ((_name(key), value) for key, value in metrics.items())
-                if (name, step, value) not in there
-            ]
-            client.log_batch(run_id, metrics=points)
+            keys = [(_name(key), step, value) for key, value in metrics.items()]
+            there = Counter(key for key in keys if self._points[run_id][key])
+            points = [Metric(name, value, int(time * 1000), step) for name, _, value in keys]
+            new = [point for point, key in zip(points, keys, strict=True) if not there[key]]
+            client.log_batch(run_id, metrics=new)
+            self._points[run_id] -= there
 
     def artifact(self, path: Path, stage: int | None) -> None:
         """Keep a copy of a file or folder in the run of the stage."""
@@ -218,11 +218,13 @@ class MlflowTracker(Tracker):
             runs = client.search_runs([self._experiment_id], f"tags.`{_TAG}` = '{tag}'")
             if runs:
                 run_id = runs[0].info.run_id
-                self._points[run_id] = {
-                    (point.key, point.step, point.value)
-                    for name in runs[0].data.metrics
-                    for point in client.get_metric_history(run_id, name)
-                }
+                if run_id not in self._points:
+                    self._points[run_id] = Counter(
+                        (point.key, point.step, point.value)
+                        for name in runs[0].data.metrics
+                        for point in client.get_metric_history(run_id, name)
+                        if point.timestamp > self._run.since * 1000
+                    )
                 client.update_run(run_id, status="RUNNING")
             else:
                 name, tags = self._run.name, {_TAG: tag}
@@ -233,6 +235,7 @@ class MlflowTracker(Tracker):
                     tags["mlflow.parentRunId"] = self._run_id(client, None)
                 run = client.create_run(self._experiment_id, run_name=name, tags=tags)
                 run_id = run.info.run_id
+                self._points[run_id] = Counter()
             self._ids[stage] = run_id
         return self._ids[stage]
 

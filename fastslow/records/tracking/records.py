@@ -114,6 +114,13 @@ def read_run_records(run: Path) -> RunRecords:
     return RunRecords(run, tuple(card["stages"]), read_scores(run / "scores.jsonl"), events, status)
 
 
+def last_time(run: Path) -> float:
+    """When the last record that knows its time was made; 0 where none does."""
+    paths = [run / "metrics.jsonl", run / "events.jsonl"]
+    events = [event for path in paths if path.exists() for event in read_events(path)]
+    return max((getattr(event, "time", None) or 0.0 for event in events), default=0.0)
+
+
 def _drift_name(event: DriftEvent) -> str | None:
     """The metric that a divergence is tracked as, if it is."""
     if event.task == NEUTRAL:

@@ -44,6 +44,7 @@ SECTIONS: tuple[type[Section], ...] = (
     cost.Reflection,
     prompts.Prompts,
     completions.Completions,
+    origin.Tracking,
     origin.Environment,
 )
 """Every subject of a report, in the order of report.md."""

@@ -27,6 +27,8 @@ class RunCard:
     tasks: tuple[str, ...]
     stages: tuple[str, ...]
     command: tuple[str, ...]
+    tracker: str | None = None
+    """Name of the tracker that was told of the run; None without one."""
 
 
 RUN_CARD = tuple(RunCard.__dataclass_fields__)

@@ -18,7 +18,7 @@ from fastslow.policy.policy import pick_device
 from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
-from tests.support.runs import WIDER, start
+from tests.support.runs import WIDER, newest_point, start
 from tests.support.servers import FailingServer
 
 pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
@@ -43,9 +43,9 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def adapter(run: Path) -> dict[str, torch.Tensor]:
+def adapter(run: Path, stage: str = "000-first") -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = load_file(
-        run / "stages" / "000-first" / "adapter_model.safetensors"
+        run / "stages" / stage / "adapter_model.safetensors"
     )
     return tensors
 
@@ -88,6 +88,40 @@ def test_two_processes_give_the_adapter_of_one(
     assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
     [shrunk] = events(alone, RemedyEvent)
     assert [e.figures["factor"] for e in events(both, RemedyEvent)] == [shrunk.figures["factor"]]
+
+
+def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: Path) -> None:
+    """Both draw no answer twice, add the remedies' gradient once, and end on one adapter."""
+    remedies = "[{kind: replay, rows: 4, keep: 40}, {kind: ewc, examples: 4, strength: 10.0}]"
+    overrides = [
+        f"model.name={tiny_folder}",
+        "stages=[{task: first, cycles: 1}, {task: third, cycles: 1}]",
+        "tasks.first={use: 'tests.support.toy_tasks:parity'}",
+        "tasks.third={use: 'tests.support.toy_tasks:parity'}",
+        *("fast=null", "cycle.optimizer_steps=3", "slow.lr=0.001"),
+        f"slow.remedies={remedies}",
+    ]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+    done = torchrun("-m", "fastslow", "train", *both_words)
+    assert done.returncode == 0, done.stderr
+    [both] = (tmp_path / "two").iterdir()
+    for name, tensor in adapter(alone, "001-third").items():
+        torch.testing.assert_close(adapter(both, "001-third")[name], tensor, atol=1e-5, rtol=0)
+    reports = [events(run, RemedyEvent) for run in (alone, both)]
+    assert [(e.stage, e.name, e.rollouts) for e in reports[1]] == [
+        *((0, "replay", 40), (0, "ewc", 4), (1, "replay", 40), (1, "ewc", 4))
+    ]
+    for of_one, of_both in zip(*reports, strict=True):
+        assert of_both.figures == pytest.approx(of_one.figures, rel=1e-3)
+    last = [events(run, CycleEvent)[-1] for run in (alone, both)]
+    for name in ("slow/remedy/replay/loss", "slow/remedy/ewc/loss"):
+        assert last[0].metrics[name] > 0
+        assert last[1].metrics[name] == pytest.approx(last[0].metrics[name], rel=1e-3)
+    memories = [newest_point(run) / "slow" / "remedies" for run in (alone, both)]
+    facts = [(folder / "replay" / "memory.json").read_text() for folder in memories]
+    assert facts[0] == facts[1]
+    assert json.loads(facts[0])["first"]
 
 
 LEADER_ALONE = """

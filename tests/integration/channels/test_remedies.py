@@ -104,12 +104,12 @@ class Gradients:
         self.policy, self.stage = policy, stage
         self.rows: list[TaughtRow] = []
         self.whole: Tensor | None = None
-        made = {
+        shipped = {
             "replay": replay.build(ReplayConfig(target="gold", rows=5, keep=8, strength=0.7)),
             "ewc": ewc.build(EwcConfig(strength=40.0)),
             "weighted": Remedy(rows=self.weighted_rows, strength=2.0),
         }
-        chosen = [(name, self.watched(made[name])) for name in names]
+        chosen = [(name, self.watched(shipped[name])) for name in names]
         self.remedies = Remedies([*chosen, ("copy", Remedy(project=self.copy))])
         for name, memory in self.remedies._memories.items():
             self.fill(name, memory)
@@ -193,8 +193,8 @@ def test_the_gradient_is_that_of_the_sum_of_all_losses(
     for name, term in added.items():
         loss, share = figures[f"remedy/{name}/loss"], figures[f"remedy/{name}/gradient_share"]
         assert loss == pytest.approx(term.item() / strengths[name], rel=1e-6)
-        own = flat(torch.autograd.grad(term, weights, retain_graph=True))
-        assert share == pytest.approx(float(own.norm() / task_gradient.norm()), rel=1e-5)
+        gradient = flat(torch.autograd.grad(term, weights, retain_graph=True))
+        assert share == pytest.approx(float(gradient.norm() / task_gradient.norm()), rel=1e-5)
     assert figures["grad_norm"] == pytest.approx(float(expected.norm()), rel=1e-6)
 
 
@@ -212,34 +212,34 @@ def test_the_gradient_of_rollouts_gets_the_same_terms_in_any_number_of_passes(
         return gradients.whole, gradients
 
     plain, _ = gradient([])
-    whole, gradients = gradient(names)
+    total, gradients = gradient(names)
     terms = torch.stack(list(gradients.added().values())).sum()
     expected = flat(torch.autograd.grad(terms, trainable(exact)))
-    assert ((whole - plain) - expected).norm() / expected.norm() < 1e-6
+    assert ((total - plain) - expected).norm() / expected.norm() < 1e-6
 
 
 def test_the_fisher_is_the_mean_of_squared_gradients_of_own_completions(
     exact: Policy, earlier: Task
 ) -> None:
     exact.sampler = sampler = Recorded(exact.sampler)
-    drawn: list[tuple[TokenIds, TokenIds]] = []
+    rows: list[tuple[TokenIds, TokenIds]] = []
     inner = sampler.sample
 
     def spy(prompts: Any, sampling: Any, seeds: Any, *, adapter: bool = True) -> Any:
         assert adapter
         assert (sampling.temperature, sampling.max_tokens) == (1.0, earlier.max_tokens)
         completions = inner(prompts, sampling, seeds, adapter=adapter)
-        drawn.extend(zip(prompts, [c.token_ids for c in completions], strict=True))
+        rows.extend(zip(prompts, [c.token_ids for c in completions], strict=True))
         return completions
 
     sampler.sample = spy  # type: ignore[method-assign]  # what is drawn is the test's own to see
     fisher = fisher_diagonal(ended(stage_of(exact, earlier)), num_examples=5)
-    assert len(set(drawn)) == 5
+    assert len(set(rows)) == 5
     prompts = {exact.renderer.prompt_ids(DEPLOYED, e.question) for e in earlier.train}
-    assert {prompt for prompt, _ in drawn} <= prompts
+    assert {prompt for prompt, _ in rows} <= prompts
     weights = exact.adapters.trainable()
     expected = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for prompt, completion in drawn:
+    for prompt, completion in rows:
         logprob = row_logprobs(exact, prompt, completion).sum()
         gradient = torch.autograd.grad(logprob, list(weights.values()))
         for name, of_weight in zip(weights, gradient, strict=True):
@@ -277,7 +277,9 @@ def test_in_a_fresh_adapter_only_b_matters(policy: Policy, earlier: Task) -> Non
         assert (float(values.sum()) > 0) == (".lora_B." in name), name
 
 
-def kept(policy: Policy, task: Task, memory: Memory, config: ReplayConfig) -> dict[str, Any]:
+def end_of_stage(
+    policy: Policy, task: Task, memory: Memory, config: ReplayConfig
+) -> dict[str, Any]:
     """Figures of the end of a stage of `task`, the first."""
     remedy = replay.build(config)
     assert remedy.end is not None
@@ -294,7 +296,7 @@ def test_replayed_rows_are_right_answers_to_training_examples_under_their_tasks_
     first, second = parity.build("first"), parity.build("second")
     moved.live["first"] = DEPLOYED
     memory = Memory()
-    counts = {t.name: kept(moved, t, memory, config) for t in (first, second)}
+    counts = {t.name: end_of_stage(moved, t, memory, config) for t in (first, second)}
     allowed: set[tuple[TokenIds, TokenIds]] = set()
     for past in (first, second):
         answers = memory.facts[past.name]
@@ -316,9 +318,9 @@ def test_replayed_rows_are_right_answers_to_training_examples_under_their_tasks_
     assert len(chosen) == len({(row.prompt, row.completion) for row in chosen}) == 6
     assert {(row.prompt, row.completion) for row in chosen} <= allowed
     assert {row.weight for row in chosen} == {1.0}
-    others = [rows(replace(update, seed=seed), memory) for seed in range(4, 12)]
-    assert any(other != chosen for other in others)
-    seen = {row.prompt for other in others for row in other}
+    draws = [rows(replace(update, seed=seed), memory) for seed in range(4, 12)]
+    assert any(draw != chosen for draw in draws)
+    seen = {row.prompt for draw in draws for row in draw}
     assert seen & {moved.renderer.prompt_ids(DEPLOYED, e.question) for e in first.train}
     moved.live["first"] = GOOD  # the text that is deployed now, not when it was learned
     renamed = rows(update, memory)
@@ -328,7 +330,7 @@ def test_replayed_rows_are_right_answers_to_training_examples_under_their_tasks_
 
 def test_gold_answers_are_replayed_without_a_rollout(moved: Policy, task: Task) -> None:
     memory, past = Memory(), letters.build("first")
-    figures = kept(moved, past, memory, ReplayConfig(target="gold", keep=50))
+    figures = end_of_stage(moved, past, memory, ReplayConfig(target="gold", keep=50))
     assert figures == {"notes": (), "tried": 40, "kept": 40}
     assert moved.sampler.num_rollouts == 0
     answers = {e.id: list(moved.renderer.answer_ids(e.answer)) for e in past.train}
@@ -340,7 +342,7 @@ def test_a_task_of_which_nothing_was_right_is_said_and_leaves_no_row(
 ) -> None:
     memory = Memory()
     hopeless = replace(letters.build("first"), grade=lambda *unused: Grade(0.0, "always"))
-    figures = kept(moved, hopeless, memory, ReplayConfig(keep=3))
+    figures = end_of_stage(moved, hopeless, memory, ReplayConfig(keep=3))
     assert (figures["tried"], figures["kept"]) == (3, 0)
     assert figures["notes"] == (
         "replay: no right answer of first was drawn, so none will be replayed.",
@@ -361,7 +363,7 @@ def test_a_task_that_is_visited_again_is_not_replayed_into_itself(moved: Policy)
     ]
     memory = Memory()
     for past in (first, second):
-        kept(moved, past, memory, ReplayConfig(target="gold", keep=40))
+        end_of_stage(moved, past, memory, ReplayConfig(target="gold", keep=40))
     rows = replay.build(ReplayConfig(rows=100)).rows
     assert rows is not None
     chosen = rows(Update(stages[3], Batch(()), 0, 0, 0.1, list), memory)
@@ -469,9 +471,9 @@ def test_rollouts_of_a_remedy_are_counted_as_the_slow_channels(
     events = read_events(run / "events.jsonl")
     reports = [e for e in events if isinstance(e, RemedyEvent)]
     assert [(e.name, e.rollouts) for e in reports] == [("replay", 40), ("ewc", 4)] * 2
-    drawn = sum(e.rollouts.get("slow", 0) for e in events if isinstance(e, CycleEvent))
+    rollouts = sum(e.rollouts.get("slow", 0) for e in events if isinstance(e, CycleEvent))
     state = json.loads((newest_point(run) / "state.json").read_text())
-    assert state["rollouts"]["slow"] == drawn + 2 * (40 + 4)
+    assert state["rollouts"]["slow"] == rollouts + 2 * (40 + 4)
 
 
 TOWARDS_BASE = '''

@@ -25,8 +25,8 @@ IDS = torch.tensor([[7, 3, 9, 120, 11, 42]])
 
 def logits(policy: Policy) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = policy.model(input_ids=IDS).logits
-    return found
+        output: torch.Tensor = policy.model(input_ids=IDS).logits
+    return output
 
 
 def base_logits(policy: Policy) -> torch.Tensor:
@@ -113,11 +113,11 @@ def test_each_stage_has_its_own_adapter_and_each_task_is_given_its_own(
     again = fresh(tiny_folder)
     again.load(tmp_path / "kept")
     for policy in (moved, again):
-        found = {}
+        fingerprints = {}
         for task in ("first", "second", "unseen"):
             with policy.adapters.serving(task):
-                found[task] = policy.weights_fingerprint()
-        assert found == {"first": first, "second": second, "unseen": second}
+                fingerprints[task] = policy.weights_fingerprint()
+        assert fingerprints == {"first": first, "second": second, "unseen": second}
         assert policy.weights_fingerprint() == second
     assert {p.name for p in (tmp_path / "kept" / "adapters").iterdir()} == {"first"}
 

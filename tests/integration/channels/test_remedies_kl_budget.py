@@ -133,9 +133,11 @@ def test_an_update_over_budget_is_undone_with_its_moments_and_later_cycles_draw_
     assert again.adapt(policy, task, next_stage, 4, silent).rollouts == 2 * 2 * 4
 
 
-@pytest.mark.parametrize(("share", "kept"), [(0.5, {0.9, 0.8, 0.7, 0.6, 0.5, 0.4}), (1e-9, {0.0})])
+@pytest.mark.parametrize(
+    ("share", "kept_shares"), [(0.5, {0.9, 0.8, 0.7, 0.6, 0.5, 0.4}), (1e-9, {0.0})]
+)
 def test_a_stage_that_new_inputs_put_over_its_budget_goes_back_towards_its_start(
-    policy: Policy, task: Task, anchors: list[Anchor], share: float, kept: set[float]
+    policy: Policy, task: Task, anchors: list[Anchor], share: float, kept_shares: set[float]
 ) -> None:
     start = policy.weights_fingerprint()
     channel = limited(1e9, 8)
@@ -143,9 +145,9 @@ def test_a_stage_that_new_inputs_put_over_its_budget_goes_back_towards_its_start
     limit = share * first.metrics["kl_tuned_base"]
     set_limit(channel, limit, 8)
     second = channel.adapt(policy, task, anchors[1], 2, silent)
-    assert second.metrics["kl_budget_kept"] in kept
+    assert second.metrics["kl_budget_kept"] in kept_shares
     assert kl_now(policy, channel, 8) <= limit
-    assert (policy.weights_fingerprint() == start) == (kept == {0.0})
+    assert (policy.weights_fingerprint() == start) == (kept_shares == {0.0})
 
 
 @pytest.mark.parametrize("first_is_undone", [False, True])
@@ -177,10 +179,10 @@ def test_the_budget_is_measured_in_portions_as_in_one(
     moved: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [(moved.renderer.prompt_ids(TEXT, q), (5, 6, 7)[: 1 + len(q) % 3]) for q in "abcdefgh"]
-    whole = measured_kl(moved, rows, 5)
+    at_once = measured_kl(moved, rows, 5)
     monkeypatch.setattr("fastslow.channels.slow.remedies.kl_budget.TOKENS_AT_ONCE", 3)
-    assert measured_kl(moved, rows, 5) == pytest.approx(whole, rel=1e-5)
-    assert whole > 1e-4
+    assert measured_kl(moved, rows, 5) == pytest.approx(at_once, rel=1e-5)
+    assert at_once > 1e-4
 
 
 def test_resume_points_of_older_versions_load_unless_they_hold_a_budget(

@@ -44,22 +44,22 @@ def test_shrinking_takes_the_smallest_factor_down_to_which_the_share_is_kept(
 ) -> None:
     begin(policy, "first")
     move(policy, 1)
-    left = copied_weights(policy.model)
+    weights = copied_weights(policy.model)
     result = scale_down(policy, share, scored_by(policy, scores, at_start), dict)
     assert result.factor == expected
     assert (result.start, result.before, result.after) == (at_start, scores[1.0], scores[expected])
     assert (result.reason is None) == (expected < 1)
     for name, weight in trainable_weights(policy.model).items():
-        scaled = left[name] * expected if "lora_B" in name else left[name]
+        scaled = weights[name] * expected if "lora_B" in name else weights[name]
         assert torch.equal(weight, scaled), name
 
 
 def test_scaling_b_scales_the_update_of_the_weights_and_its_kl(moved: Policy) -> None:
-    whole = copied_weights(moved.model)
+    weights = copied_weights(moved.model)
     rows = [(moved.renderer.prompt_ids(TEXT, q), (5, 6)) for q in "abc"]
     kls = []
     for factor in (1.0, 0.5, 0.1):
-        scale_weights(moved.model, whole, factor)
+        scale_weights(moved.model, weights, factor)
         kls.append(measured_kl(moved, rows, 3))
     assert kls[0] > kls[1] > kls[2] > 0
 

@@ -22,7 +22,7 @@ NOTEBOOK = '''
 import json
 from pathlib import Path
 
-from fastslow.core.tracker import Tracker, TrackerConfig, tracker
+from fastslow.plugins import Tracker, TrackerConfig, tracker
 
 
 class Notebook(TrackerConfig):

@@ -155,6 +155,23 @@ def test_a_resumed_run_continues_in_the_same_mlflow_runs(store: Path) -> None:
     assert {stage.info.status, parent.info.status} == {"FINISHED"}
 
 
+def test_after_a_resume_only_what_came_after_the_resume_point_counts_as_told(store: Path) -> None:
+    """A step and a later cycle may report one value under one name at one number."""
+    first = tracking(MlflowTracker(store, experiment="equal"), store / "s")
+    with first.run():
+        first.log({"kl": 0.0}, step=1, time=10.0)
+        first.log({"kl": 0.0}, step=2, time=30.0)
+    run = TrackedRun("0101-0000-demo", "identity of 0101-0000-demo", store / "s", CONFIG, 20.0)
+    resumed = Tracking(MlflowTracker(store, experiment="equal"), run)
+    with resumed.run():
+        resumed.log({"kl": 0.0}, step=2, time=40.0)  # came before
+        resumed.log({"kl": 0.0}, step=1, time=50.0)  # did not
+    assert (first.num_failures, resumed.num_failures) == (0, 0)
+    [found] = runs_of(store, "equal")
+    history = client(store).get_metric_history(found.info.run_id, "kl")
+    assert sorted((m.step, m.timestamp) for m in history) == [(1, 10_000), (1, 50_000), (2, 30_000)]
+
+
 def test_a_store_that_cannot_be_opened_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

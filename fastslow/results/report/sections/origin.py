@@ -56,6 +56,22 @@ def _notes_of(event: Event) -> Iterator[Note]:
         yield Note(event.stage, event.cycle, f"grader of {event.task}", text + event.last)
 
 
+class Tracking(Section):
+    """The tracker that was told of the run; nothing where there was none."""
+
+    chapter = "origin"
+
+    def __init__(self, records: Records) -> None:
+        self.tracker = records.card.tracker
+
+    def to_json(self) -> Mapping[str, object]:
+        return {"tracker": self.tracker} if self.tracker else {}
+
+    def tables(self) -> Iterator[Table]:
+        if self.tracker:
+            yield Table("Tracker", ("tracker",), ((Text(self.tracker, is_code=True),),))
+
+
 class Environment(Section):
     """environment.json as it is."""
 
