@@ -84,12 +84,9 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
     stages = tuple(stage.task for stage in run.config.stages)
     tasks = run.config.task_names
     events = read_events(path / "events.jsonl")
-    texts = [event for event in events if isinstance(event, TextEvent)]
-    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
-    table = CellTable(scores, stages, first_text)
+    table = CellTable(scores, stages, events)
     rows = range(len(stages) + 1)
     cells = {(row, task): table.deployed(row, task) for row in rows for task in tasks}
-    means = tuple(tuple(table.cell(row, task).score for task in tasks) for row in rows)
     floors = [table.base_floor(task).value or 0.0 for task in tasks]
     probes = [p.probe for p in read_probes(path, max(floors)) if p.row == len(stages)]
     return RunRecord(
@@ -97,7 +94,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
         seed=run.seed,
         order=run.order,
         config_hash=run.hash,
-        matrix=ScoreMatrix(tasks, stages, means),
+        matrix=table.matrix(tasks),
         noise_floor=max(floors),
         cells=cells,
         curves=_curves(cells, scores, events, stages),

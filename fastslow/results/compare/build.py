@@ -8,7 +8,6 @@ from typing import Any
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import read_json
 from fastslow.core.types import Json
-from fastslow.records.events import TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.compare.contrasts import (
     Pair,
@@ -78,9 +77,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _read(path: Path, name: str) -> ArmRun:
     report = build_report(path)
-    texts = [e for e in read_events(path / "events.jsonl") if isinstance(e, TextEvent)]
-    first_text = {event.task: event.stage + 1 for event in reversed(texts)}
-    table = CellTable(read_scores(path / "scores.jsonl"), report.stage_tasks, first_text)
+    scores, events = read_scores(path / "scores.jsonl"), read_events(path / "events.jsonl")
+    table = CellTable(scores, report.stage_tasks, events)
     try:
         config: dict[str, Any] = read_json(path / "config.json")
         seed = int(config["seed"])

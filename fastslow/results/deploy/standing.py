@@ -11,10 +11,9 @@ from pathlib import Path
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
-from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
-from fastslow.records.events import ScoreRow, TextEvent
+from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.results.report.reading import read_card
@@ -94,14 +93,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
             f"({', '.join(stages)}). Give one of these numbers."
         )
     scores = read_scores(run / "scores.jsonl")
-    first_text: dict[str, int] = {}
-    for event in read_events(run / "events.jsonl"):
-        if isinstance(event, TextEvent):
-            first_text.setdefault(event.task, event.stage + 1)
-    table = CellTable(scores, stages[:row], first_text)
-    tasks = card.tasks
-    cells = [[table.cell(i, task).score for task in tasks] for i in range(row + 1)]
-    matrix = ScoreMatrix(tasks, stages[:row], tuple(map(tuple, cells)))
+    table, tasks = CellTable(scores, stages[:row], read_events(run / "events.jsonl")), card.tasks
     versions = {line.sample.task: line.sample.version for line in scores}
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     return Standing(
@@ -112,7 +104,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         row=row,
         stages=stages,
         tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in tasks),
-        metrics=final_metrics(matrix, noise_floor=max(floors, default=None)),
+        metrics=final_metrics(table.matrix(tasks), noise_floor=max(floors, default=None)),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric, PromptPolicy
-from fastslow.measure.scores.matrix import headline_policy
+from fastslow.measure.scores.matrix import ScoreMatrix, headline_policy
 from fastslow.measure.stats.intervals import (
     Interval,
     PairedDifference,
@@ -19,7 +19,7 @@ from fastslow.measure.stats.intervals import (
     score_interval,
 )
 from fastslow.measure.stats.significance import noise_floor
-from fastslow.records.events import ScoreRow
+from fastslow.records.events import Event, ScoreRow, TextEvent
 
 ExampleScores: TypeAlias = Mapping[str, float]
 """Example id to its mean score over samples."""
@@ -56,20 +56,24 @@ class CellTable:
     """The example scores of every cell of the headline matrix."""
 
     def __init__(
-        self, rows: Iterable[ScoreRow], stages: Sequence[str], first_text: Mapping[str, int]
+        self, rows: Iterable[ScoreRow], stages: Sequence[str], events: Iterable[Event]
     ) -> None:
         """Sort the raw rows into cells.
 
         Args:
             rows: Score rows of one run; those of other prompts, or within a stage, are skipped.
             stages: The task each stage trains on, in training order.
-            first_text: The row from which on a task is deployed with a prompt of its own. Until
-                then, and for tasks not in it, the seed prompt is deployed.
+            events: Of the run. Until one says which prompt of its own a task is deployed with, the
+                seed prompt is.
 
         Raises:
             CheckpointError: One sample was recorded twice.
         """
-        self.stages, self._first_text = tuple(stages), first_text
+        self.stages = tuple(stages)
+        self._first_text: dict[str, int] = {}
+        for event in events:
+            if isinstance(event, TextEvent):
+                self._first_text.setdefault(event.task, event.stage + 1)
         samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
         self.texts: dict[CellKey, str] = {}
         """Hash of the prompt of each cell; of a task visited twice, of the later one."""
@@ -113,6 +117,16 @@ class CellTable:
     def deployed(self, row: int, task: str) -> ExampleScores:
         """Score of each example of one cell of the headline matrix."""
         return self._cells.get((row, task, self._policy(row, task)), {})
+
+    def matrix(self, tasks: Sequence[str]) -> ScoreMatrix:
+        """The headline matrix of these tasks.
+
+        Raises:
+            EvaluationError: Recorded scores cannot form one.
+        """
+        rows = range(len(self.stages) + 1)
+        scores = tuple(tuple(self.cell(row, task).score for task in tasks) for row in rows)
+        return ScoreMatrix(tuple(tasks), self.stages, scores)
 
     def text(self, row: int, task: str) -> str | None:
         """Hash of the prompt of that cell; None where not measured."""

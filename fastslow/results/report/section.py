@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from fastslow.measure.scores.matrix import ScoreMatrix
-from fastslow.records.events import TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
@@ -34,13 +32,11 @@ class Records:
         self.steps_per_cycle = steps_per_cycle(path)
         """Optimizer updates of a full cycle."""
         tasks, stages = self.card.tasks, self.card.stages
-        first_prompt = {e.task: e.stage + 1 for e in reversed(self.events_of(TextEvent))}
-        self.table = CellTable(self.scores, stages, first_prompt)
+        self.table = CellTable(self.scores, stages, self.events)
         self.cells = tuple(
             tuple(self.table.cell(row, task) for task in tasks) for row in range(len(stages) + 1)
         )
-        scores = tuple(tuple(cell.score for cell in row) for row in self.cells)
-        self.matrix = ScoreMatrix(tasks, stages, scores)
+        self.matrix = self.table.matrix(tasks)
         floors = [self.table.base_floor(task).value for task in tasks]
         self.noise_floor = max((floor for floor in floors if floor is not None), default=None)
         """The largest of any task; None where no base evaluation was repeated."""
