@@ -58,16 +58,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of one run.
-
-    Args:
-        config: A complete run.
-        tasks: Every task, for the sizes of test splits. Without them a test sample counts in full
-            and a whole split counts nothing.
-    """
+    """The account of one complete run."""
 
     config: RunConfig
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    """For the sizes of test splits: without them a sample counts in full, a whole split nothing."""
 
     @cached_property
     def entries(self) -> list[Entry]:

@@ -214,10 +214,8 @@ def top_overlaps(
 ) -> list[Overlap]:
     """Jaccard overlap of the most changed weights, for every pair of stages, in one pass over each.
 
-    Args:
-        stages: The changes each stage made, over the same matrices.
-        thresholds: Of each stage, at that share, as `measure_geometry` found it.
-        share: One of `TOP_SHARES`. Ties with the smallest weight of a mask are all in it.
+    `thresholds` are those that `measure_geometry` finds at this share, one of `TOP_SHARES`. Ties
+    with the smallest weight of a mask are all in it.
 
     Raises:
         EvaluationError: The stages changed different matrices.

@@ -42,11 +42,8 @@ def plasticity_proxies(
 ) -> dict[str, Metric]:
     """Every proxy of one policy on one set of inputs, by name.
 
-    Args:
-        feature_values: Singular values of the features, [samples x width].
-        mean_abs: E|h_u| of each unit, by layer.
-        active_share: Share of samples on which each unit is above 0, by layer.
-        samples: Token positions behind all of it; it limits the ranks.
+    `feature_values` are singular values of the features, [samples x width]; by layer, `mean_abs`
+    has E|h_u| of each unit and `active_share` the share of samples on which it is above 0.
     """
 
     def share(is_asleep: Callable[[str], list[bool]]) -> float:

@@ -81,11 +81,9 @@ def channel_split(
 ) -> dict[str, Metric]:
     """Every figure of the split of one task, by name; see `SPLITS`.
 
-    Args:
-        cells: Mean score in [0, 1] of each cell; one that is missing or None was not measured.
-        same_text: Whether p_T is p_j. Cells that differ in that alone then stand for each other,
-            and the text's part has a reason in place of a zero.
-        budget: Rollouts p* was optimised with, for the formulas that use p*.
+    `cells` are mean scores in [0, 1], `budget` the rollouts p* was optimised with. With `same_text`
+    p_T is p_j: cells that differ in that alone stand for each other, and the text's part has a
+    reason in place of a zero.
     """
     scores = _filled(cells, same_text)
     figures = {}

@@ -55,10 +55,8 @@ def probe_metrics(
 ) -> dict[str, Metric]:
     """Every figure of a probe, by name; the mean over seeds is taken first.
 
-    Args:
-        probe: The curves.
-        noise_floor: Gains and denominators up to this, in score units, count as none; >= 0.
-        threshold: Score for `probe_steps_to_threshold` and its `_base` twin; None leaves both out.
+    Gains and denominators up to `noise_floor`, in score units, count as none. Without a `threshold`
+    score `probe_steps_to_threshold` and its `_base` twin are left out.
     """
     tuned, base = mean_over_seeds(probe.tuned), mean_over_seeds(probe.base)
     figures = [

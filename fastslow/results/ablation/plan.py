@@ -122,10 +122,7 @@ def is_ablation(file: Path) -> bool:
 def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     """Read an ablation file and check the configuration of every run in it.
 
-    Args:
-        file: The ablation file.
-        overrides: `key=value` texts; keys of an ablation change it, others every run. A key that an
-            arm sets itself wins over them.
+    Overrides of an ablation's keys change it, others every run. A key that an arm sets itself wins.
 
     Raises:
         ConfigError: One line for every mistake, as in `load_config`.
