@@ -76,7 +76,7 @@ def _broken_rules(rules: Mapping[str, str], root: Node, prefix: KeyPath) -> list
     mistakes = []
     for name, text in rules.items():
         dotted = [key.split(".") for key in (name, *_DOTTED.findall(text))]
-        paths = [tuple(int(p) if p.isdigit() else p for p in parts) for parts in dotted]
+        paths = [tuple(int(p) if p.isdigit() else p for p in names) for names in dotted]
         written = [path for path in dict.fromkeys(paths) if root.find(path)] or paths[:1]
         blamed = min(written, key=lambda path: _distance(root.origin_of(path), root))
         mistakes.append(Mistake(root.origin_of(blamed), prefix + blamed, text))

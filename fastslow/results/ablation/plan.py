@@ -232,7 +232,7 @@ def _state(path: Path) -> RunState:
     except (OSError, ValueError):
         return "broken"
     states: tuple[RunState, ...] = ("running", "finished")
-    return next((known for known in states if known == state), "broken")
+    return next((name for name in states if name == state), "broken")
 
 
 def plan_table(plan: Plan) -> Table:

@@ -104,8 +104,8 @@ def _ratio_interval(
     for _ in range(RESAMPLES):
         chosen = generator.choices(seeds, k=len(seeds))
         again = {task: generator.choices(ids, k=len(ids)) for task, ids in examples.items()}
-        drawn = [race for seed in chosen for race in races if race.seed == seed]
-        draws += filter(None, [_summed(drawn, again)])
+        chosen_races = [race for seed in chosen for race in races if race.seed == seed]
+        draws += filter(None, [_summed(chosen_races, again)])
     if len(draws) < LEAST_DEFINED * RESAMPLES or len(seeds) < 2:
         return None, None
     low = percentile_interval([c.least / c.slow for c in draws]).low
