@@ -41,7 +41,7 @@ def nothing(config: Nothing) -> Remedy:
 def read_run(run: Path) -> dict[str, Any]:
     """The figures of one finished run."""
     report = build_report(run)
-    columns = {task: column for column, task in enumerate(report.tasks)}
+    columns = {task: column for column, task in enumerate(report.card.tasks)}
     learned, final = (report.cells[row][columns[FIRST]].score for row in (1, 2))
     second = report.cells[2][columns[SECOND]].score
     assert learned is not None

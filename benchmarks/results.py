@@ -59,7 +59,7 @@ def results() -> str:
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
     for name, report in reports.items():
         lines += [f"## {QUESTIONS[name]}", ""]
-        lines += [f"Run `runs/reference/{name}`, made by `{shlex.join(report.command)}`.", ""]
+        lines += [f"Run `runs/reference/{name}`, made by `{shlex.join(report.card.command)}`.", ""]
         lines += [machine(report), "", f"**{verdict(report)}**", ""]
         for table in islice(report.tables(), SHOWN_TABLES):
             lines += [

@@ -84,7 +84,7 @@ class Channel(Protocol):
 
     def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
         """Get the policy ready for a stage, whether or not the channel takes part in it."""
-        ...
+        return
 
     def end(
         self, policy: Policy, task: Task, stage: int, assessor: Assessor
@@ -94,8 +94,8 @@ class Channel(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what the next call needs beyond the policy itself."""
-        ...
+        return
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote; the next call then does what it would have done."""
-        ...
+        return

@@ -11,6 +11,7 @@ import json
 import math
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from fastslow.channels.fast.settings import fitting_proposals
 from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
 from fastslow.core.text import shorten
-from fastslow.policy.saved import tensor_header
 
 REFERENCE_PARAMETERS = 134.5e6
 """Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
@@ -37,6 +37,8 @@ START_S = 30.0
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header the safetensors format allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +118,10 @@ def estimate_cost(config: RunConfig) -> Cost:
     evaluated = None if config.evaluation.test_examples is None else rollouts.total()
     trained = [entry.trained for entry in ledger.entries if entry.part == "slow"]
     shape = model_shape(config.model.name)
-    proposals = None
-    if config.fast is not None:
-        anchor = config.cycle.optimizer_steps * config.cycle.problems
-        proposals = sum(fitting_proposals(config.fast, anchor, config.fast.metric_calls))
     return Cost(
         slow_rollouts=slow,
         fast_rollouts=fast,
-        fast_proposals=proposals,
+        fast_proposals=_fast_proposals(config),
         optimizer_steps=len(trained) * config.cycle.optimizer_steps,
         evaluation_cells=(len(config.stages) + 1) * len(config.task_names),
         evaluation_rollouts=evaluated,
@@ -142,16 +140,38 @@ def model_shape(name: str) -> ModelShape | None:
         return KNOWN_SHAPES[name]
     folder = Path(name)
     try:
-        parameters = 0
-        for path in folder.glob("*.safetensors"):
-            with path.open("rb") as file:
-                parameters += sum(math.prod(t["shape"]) for t in tensor_header(file).values())
+        parameters = sum(_count_parameters(path) for path in sorted(folder.glob("*.safetensors")))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
         sizes = [int(config[key]) for key in keys]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         return None  # the loader says what is wrong with a folder; an estimate needs no opinion
     return ModelShape(parameters, *sizes) if parameters else None
+
+
+def _count_parameters(path: Path) -> int:
+    """Number of weights in one safetensors file, from its header.
+
+    Source: the safetensors format: 8 bytes of length, little-endian, then that much JSON.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"header of {length} bytes")
+        header = json.loads(file.read(length))
+    return sum(
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__" and isinstance(entry, Mapping)
+    )
+
+
+def _fast_proposals(config: RunConfig) -> int | None:
+    if (fast := config.fast) is None:
+        return None
+    anchor, old = config.cycle.optimizer_steps * config.cycle.problems, fast.population
+    rollouts = fast.metric_calls - old * anchor
+    return sum(fitting_proposals(fast, rollouts, anchor, fast.pool, old))
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:

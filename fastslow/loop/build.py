@@ -4,7 +4,7 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +28,6 @@ from fastslow.core.plugins import CustomUse, find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure, MeasureDefinition
-from fastslow.policy import model_store
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, SignalDefinition
 from fastslow.task.definition import Task
@@ -48,8 +47,8 @@ FIGURE_KINDS = ("geometry", "overlap", "proxies", "signals")
 """Kinds of figures that the package records itself."""
 
 
-def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
-    """Every task of the run by name, in the order of the matrix.
+def build_tasks(loaded: LoadedConfig, names: Iterable[str]) -> dict[str, Task]:
+    """Tasks by name, in this order; names that the run does not use are built as `find_task` says.
 
     Raises:
         TaskError: A task's data cannot be had or breaks the contract.
@@ -59,36 +58,12 @@ def build_tasks(loaded: LoadedConfig) -> dict[str, Task]:
         name: build_task(
             name,
             config.task_use(name).use,
-            loaded.task_params[name],
+            loaded.task_params.get(name),
             allow_code=config.allow_code,
         )
-        for name in config.task_names
+        for name in names
     }
     return guard_graders(tasks, config.graders.timeout_s, config.graders.max_failures_frac)
-
-
-def build_probe_task(loaded: LoadedConfig) -> Task | None:
-    """The task of the run's probe; None without one.
-
-    Raises:
-        TaskError: Its data cannot be had or breaks the contract.
-    """
-    probe = loaded.config.probe
-    if probe is None:
-        return None
-    use, params = loaded.config.task_use(probe.task).use, loaded.task_params[probe.task]
-    task = build_task(probe.task, use, params, allow_code=loaded.config.allow_code)
-    limits = loaded.config.graders
-    return guard_graders({probe.task: task}, limits.timeout_s, limits.max_failures_frac)[probe.task]
-
-
-def locate_model(config: RunConfig) -> str:
-    """Folder or hub id of the base model.
-
-    Raises:
-        ModelError: It is not there; says how to get it.
-    """
-    return model_store.resolve(config.model.name, config.model.revision).path_or_id
 
 
 def build_policy(config: RunConfig, path_or_id: str) -> Policy:
@@ -98,23 +73,12 @@ def build_policy(config: RunConfig, path_or_id: str) -> Policy:
         ModelError: The model cannot be loaded, or takes no adapter as configured.
     """
     model = config.model
-    policy = load_policy(
-        path_or_id,
-        revision=model.revision,
-        dtype=model.dtype,
-        device=pick_device(model.device),
-    )
+    device = pick_device(model.device)
+    policy = load_policy(path_or_id, revision=model.revision, dtype=model.dtype, device=device)
     if config.slow is None:
         return policy
-    lora = config.slow.lora
-    return with_adapter(
-        policy,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        target_modules=lora.target_modules,
-        seed=derive_seed(config.seed, "adapter"),
-        placement=lora.placement,
-    )
+    seed = derive_seed(config.seed, "adapter")
+    return with_adapter(policy, **dict(config.slow.lora), seed=seed)
 
 
 def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:
@@ -237,21 +201,16 @@ def build_optimizer(
     reflection: "Reflection | None",
 ) -> "Optimizer":
     """One optimizer of texts."""
+    from fastslow.channels.fast.optimizers.demos import DemosSearch
+    from fastslow.channels.fast.optimizers.gepa import GepaSearch
+    from fastslow.channels.fast.optimizers.mipro import MiproSearch
+    from fastslow.channels.fast.optimizers.simba import SimbaSearch
+
     if isinstance(keys, DemosKeys):
-        from fastslow.channels.fast.optimizers.demos import DemosSearch
-
-        return DemosSearch(keys.demonstrations, keys.demonstration_order)
+        return DemosSearch(keys)
     assert reflection is not None
-    match keys:
-        case GepaKeys():
-            from fastslow.channels.fast.optimizers.gepa import GepaSearch
-
-            return GepaSearch(keys.minibatch, population, reflection)
-        case SimbaKeys():
-            from fastslow.channels.fast.optimizers.simba import SimbaSearch
-
-            return SimbaSearch(keys.demonstrations, keys.batch, keys.candidates, reflection)
-        case MiproKeys():
-            from fastslow.channels.fast.optimizers.mipro import MiproSearch
-
-            return MiproSearch(keys.demonstrations, keys.candidates, reflection)
+    if isinstance(keys, GepaKeys):
+        return GepaSearch(keys, population, reflection)
+    if isinstance(keys, SimbaKeys):
+        return SimbaSearch(keys, reflection)
+    return MiproSearch(keys, reflection)

@@ -18,7 +18,6 @@ from fastslow.measure.base import Measure, Snapshot
 from fastslow.measure.model.drift import (
     Drift,
     DriftInputs,
-    DriftPair,
     draw,
     drift_on,
     kl_system,
@@ -107,7 +106,7 @@ def _measure(run: Run, cost: EvaluationCost, row: int, cells: Sequence[DriftCell
     tuned_tokens = [[completion.token_ids for completion in completions] for completions in tuned]
     for cell, pair in zip(cells, drift_on(policy.scorer, inputs, tuned_tokens, base), strict=True):
         for text in cell.texts:
-            record_drift(run, row, cell.task, cell.text_hash, text, _figures(pair))
+            record_drift(run, row, cell.task, cell.text_hash, text, vars(pair))
         if "with_text" in cell.texts:
             figures = {"kl_fst": pair.kl_fst.value, "kl_razor": pair.kl_razor.value}
             logged = {f"{name}/{cell.task}": value for name, value in figures.items()}
@@ -151,15 +150,6 @@ def record_drift(
             for name, d in figures.items()
         )
     )
-
-
-def _figures(pair: DriftPair) -> dict[str, Drift]:
-    return {
-        "kl_fst": pair.kl_fst,
-        "kl_razor": pair.kl_razor,
-        "entropy": pair.entropy,
-        "entropy_base": pair.entropy_base,
-    }
 
 
 PROXY_EXAMPLES = 4
@@ -263,11 +253,8 @@ def measure_proxies(run: Run, row: int, prose: NeutralPass) -> None:
         activations.samples,
     )
     inputs = f"test inputs of {', '.join(run.tasks)} under their seed texts, and neutral prose"
-    run.run_dir.events.append(
-        FiguresEvent(
-            row, "proxies", inputs, tuple(proxies.values()), {"samples": activations.samples}
-        )
-    )
+    figures, numbers = tuple(proxies.values()), {"samples": activations.samples}
+    run.run_dir.events.append(FiguresEvent(row, "proxies", inputs, figures, numbers))
 
 
 def measure_stage_geometry(run: Run, row: int) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from fastslow.config.models import RunConfig
 from fastslow.core.prompts import PromptProgram, best_by_mean
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Example, PromptPolicy, SampleScore
 from fastslow.loop.run import Run
-from fastslow.loop.stream import Stream
+from fastslow.loop.stream import stage_stream
 from fastslow.measure.evaluator import mean_score
 from fastslow.measure.scores.matrix import headline_policy
 from fastslow.policy.policy import seed_program
@@ -92,36 +91,23 @@ def score_cell(
 ) -> list[SampleScore]:
     """Score and record one cell: what is new is drawn, what is not is recorded again.
 
-    Args:
-        run: The run.
-        cost: Counts what is reused and what is drawn from the base.
-        task: The column.
-        row: The row whose weights these are.
-        role: Which text `program` is.
-        program: The text.
-        base: Whether to score the base in place of the tuned policy.
-        cycle: As in `ScoreRow`.
-        examples: Of the test sample; None takes all.
+    The weights are those of `row`, or with `base` the untouched ones; the examples are those of the
+    test sample, unless some are given. `cost` counts what is reused and what the base draws.
     """
     examples = run.evaluator.test_sample(task) if examples is None else examples
     with run.policy.adapters.serving(task.name):
         weights = BASE if base else run.policy.weights_fingerprint()
         old = run.score_cache.look_up(weights, program.text_hash, task.name, examples, role)
         missing = [example for example in examples if example.id not in old]
-        new = {}
+        new_samples = []
         if missing:
-            samples = run.evaluator.score(
+            new_samples = run.evaluator.score(
                 run.policy, task, program, role, examples=missing, adapter=not base
             )
-            new = {sample.example: sample for sample in samples}
+    samples = old | {sample.example: sample for sample in new_samples}
+    name = run.run_dir.path.name
     rows = [
-        ScoreRow(
-            run.run_dir.path.name,
-            row,
-            cycle,
-            old.get(example.id) or new[example.id],
-            reused=example.id in old,
-        )
+        ScoreRow(name, row, cycle, samples[example.id], reused=example.id in old)
         for example in examples
     ]
     run.run_dir.scores.append(*rows)
@@ -192,40 +178,23 @@ def _reoptimize(run: Run, cost: EvaluationCost, row: int) -> None:
     fast = next((channel for channel in run.channels if channel.name == "fast"), None)
     last = run.config.stages[-1].task
     earlier = dict.fromkeys(stage.task for stage in run.config.stages if stage.task != last)
-    for name in earlier if fast is not None else ():
-        assert fast is not None
+    if fast is None:
+        return
+    for name in earlier:
         task, policy = run.tasks[name], run.policy
         before = policy.sampler.num_rollouts
         population = policy.populations.get(name)
         seed = derive_seed(run.config.seed, "reoptimize", name)
         with policy.adapters.serving(name):
-            anchor = reopt_stream(run.config, task).anchor(0)
+            # an anchor other than those of the task's own stage
+            anchor = stage_stream(run.config, task, len(run.config.stages), 1).anchor(0)
             fast.adapt(policy, task, anchor, seed, lambda *_: None)
             best = best_by_mean(run.evaluator.validate(policy, task))
         del policy.populations[name]
         if population is not None:
             policy.populations[name] = population
+        rollouts = policy.sampler.num_rollouts - before
         run.run_dir.events.append(
-            ReoptimizedEvent(
-                name,
-                best.program,
-                best.mean,
-                len(best.scores),
-                policy.sampler.num_rollouts - before,
-            )
+            ReoptimizedEvent(name, best.program, best.mean, len(best.scores), rollouts)
         )
         score_cell(run, cost, task, row, "reopt", best.program)
-
-
-def reopt_stream(config: RunConfig, task: Task) -> Stream:
-    """One anchor of the task, other than those of its own stage."""
-    return Stream(
-        task.name,
-        task.train,
-        seed=config.seed,
-        stage=len(config.stages),
-        num_cycles=1,
-        steps=config.cycle.optimizer_steps,
-        problems=config.cycle.problems,
-        pool=config.fast.pool if config.fast else 0,
-    )

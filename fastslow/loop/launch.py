@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fastslow.channels.base import Channel
-from fastslow.channels.slow.settings import GrpoConfig, SftConfig, SlowConfig
+from fastslow.channels.slow.settings import SftConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
@@ -20,22 +20,14 @@ from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten
 from fastslow.loop import stages
-from fastslow.loop.build import (
-    build_channels,
-    build_measures,
-    build_policy,
-    build_probe_task,
-    build_slow,
-    build_tasks,
-    locate_model,
-)
+from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
-from fastslow.measure.evaluator import Evaluator
+from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
 from fastslow.records.lock import State
@@ -43,39 +35,24 @@ from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking
 from fastslow.task.definition import Task
-from fastslow.task.guarded_grader import guard_graders
-from fastslow.task.registry import build_task
 
 
 def train(
     loaded: LoadedConfig, command: Sequence[str], finish: Callable[[Path], Sequence[Path]]
 ) -> Path:
-    """Start a run and take it to its end.
+    """Start a run, take it to its end, and give its folder.
 
     Args:
         loaded: The checked configuration.
         command: The command line, for the record.
         finish: Writes the reports of a run folder; gives the files to be tracked.
 
-    Returns:
-        The run folder.
-
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
-    config, stop = loaded.config, StopRequest()
-    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
-    channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
-    model = locate_model(config)
-    with stop.catching(), connected(config):
-        policy = build_policy(config, model)
-        every = [*tasks.values(), *([probed] if probed else [])]
-        require_fit(policy, every, teaches_gold=isinstance(config.slow, SftConfig))
-        device = policy.device
-        with run_folder(
-            config, lambda: RunDir.create(config, loaded.layers, command, device)
-        ) as run_dir:
-            return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
+    return _build_and_run(
+        loaded, lambda device: RunDir.create(loaded.config, loaded.layers, command, device), finish
+    )
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -85,18 +62,26 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
         CheckpointError: It is not a run folder, is being written, or has no usable resume point.
     """
     RunDir.require(path)
-    loaded = load_resolved(path / "config.json")
+    return _build_and_run(
+        load_resolved(path / "config.json"), lambda device: RunDir.open(path), finish
+    )
+
+
+def _build_and_run(
+    loaded: LoadedConfig, make: Callable[[str], RunDir], finish: Callable[[Path], Sequence[Path]]
+) -> Path:
+    """Build the parts of a run, then make or open its folder, given the device, and run."""
     config, stop = loaded.config, StopRequest()
-    tasks, probed = build_tasks(loaded), build_probe_task(loaded)
+    tasks = build_tasks(loaded, config.task_names)
+    probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
     channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
-    model = locate_model(config)
-    with (
-        stop.catching(),
-        connected(config),
-        run_folder(config, lambda: RunDir.open(path)) as run_dir,
-    ):
-        policy = build_policy(config, model)
-        return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
+    model = resolve(config.model.name, config.model.revision)
+    with stop.catching(), connected(config):
+        policy = build_policy(config, model.path_or_id)
+        every_task = [*tasks.values(), *probed.values()]
+        require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
+        with run_folder(config, lambda: make(policy.device)) as run_dir:
+            return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
@@ -123,44 +108,15 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         )
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
-    use, params = config.task_use(name).use, loaded.task_params.get(name)
-    probe_task = build_task(name, use, params, allow_code=config.allow_code)
-    limits = config.graders
-    task = guard_graders({name: probe_task}, limits.timeout_s, limits.max_failures_frac)[name]
-    model, index = locate_model(config), len(visited) if stage is None else stage
+    task = build_tasks(loaded, [name])[name]
+    model = resolve(config.model.name, config.model.revision)
+    index = len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
-        policy = build_policy(config, model)
+        policy = build_policy(config, model.path_or_id)
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
-        ready = probe_setup(config, path, policy, task, settings)
-        run_probe(ready, settings, folder, lambda *_: None)
-
-
-def probe_setup(
-    config: RunConfig, run_path: Path, policy: Policy, task: Task, settings: ProbeConfig
-) -> ProbeSetup:
-    """What a probe of this run works with; `policy` is used up."""
-    evaluation = config.evaluation
-    return ProbeSetup(
-        run=run_path,
-        policy=policy,
-        task=task,
-        evaluator=Evaluator(evaluation.test_examples, evaluation.validation_examples),
-        make_channel=lambda: build_slow(probe_learner(config, settings), config.seed),
-        problems=config.cycle.problems,
-        seed=config.seed,
-    )
-
-
-def probe_learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
-    """The run's own slow channel where the probe is of that kind, else one with its defaults."""
-    assert config.slow is not None
-    kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
-    is_own_kind = config.slow.kind == settings.kind
-    learner = config.slow if is_own_kind else kinds[settings.kind](lora=config.slow.lora)
-    without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
-    return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
+        run_probe(ProbeSetup(path, config, policy, task, settings), folder, lambda *_: None)
 
 
 @contextlib.contextmanager
@@ -228,45 +184,31 @@ def _run_in(
     channels: Sequence[Channel],
     measures: Mapping[str, Measure],
     finish: Callable[[Path], Sequence[Path]],
-    probed: Task | None,
+    probed: Mapping[str, Task],
     stop: StopRequest,
 ) -> Path:
     """Restore what there is, run, probe, and leave the folder saying how it ended."""
     stop.is_patient = True  # what is said before the first step counts after it
     seed_generators(derive_seed(config.seed, "generators"))
     state = restore(run_dir, policy, channels)
-    evaluation = config.evaluation
-    evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
     units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
     run_dir.mark("running")
     outcome: State = "failed"
-    with (
-        Progress(units, console) as progress,
-        tracker.run(),
-    ):
+    with Progress(units, console) as progress, tracker.run():
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
-            config,
-            tasks,
-            policy,
-            channels,
-            evaluator,
-            tracker,
-            run_dir,
-            progress,
-            state,
-            measures,
-            stop,
+            config, tasks, policy, channels, tracker, run_dir, progress, state, measures, stop
         )
         try:
             stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed
-            if config.probe is not None and probed is not None:
-                state.seconds += _probe_last_stage(run, config.probe, probed)
+            if config.probe is not None:
+                task = probed[config.probe.task]
+                state.seconds += _probe_last_stage(run, config.probe, task)
             outcome = "finished"
         except KeyboardInterrupt as end:
             outcome = "interrupted"
@@ -304,5 +246,4 @@ def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
             run.progress.finish(run.ledger.curve(settings).units)
         run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
-    ready = probe_setup(run.config, place, run.policy, task, settings)
-    return run_probe(ready, settings, last, begin)
+    return run_probe(ProbeSetup(place, run.config, run.policy, task, settings), last, begin)

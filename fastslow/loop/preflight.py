@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 
 
 def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> None:
-    """Make sure that every prompt and its answer fit under the task's seed text.
+    """Make sure that every prompt and its answer fit under the task's seed text, in all splits.
 
-    Args:
-        policy: Gives renderer and context length; a model without one takes everything.
-        tasks: All splits of each are looked at.
-        teaches_gold: Whether gold answers are trained on, which may be longer than completions.
+    A model without a context length takes everything. `teaches_gold`: gold answers are trained on,
+    which may be longer than completions.
 
     Raises:
         TaskError: One does not; names the longest, with its tokens and the model's.
     """
     from fastslow.policy.policy import seed_program
 
-    limit = policy.context_length
-    for task in tasks if limit is not None else ():
-        assert limit is not None
+    if (limit := policy.context_length) is None:
+        return
+    for task in tasks:
         text, renderer = seed_program(task), policy.renderer
         frame = len(renderer.prompt_ids(text, ""))
         worst, tokens = "", 0

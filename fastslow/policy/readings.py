@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fastslow.core.types import TokenIds
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import Predictions, predict
 from fastslow.policy.signals import Reading
 
@@ -17,28 +18,17 @@ PROBLEMS_AT_ONCE = 48
 def read_prompts(
     model: Any, examples: Sequence[str], prompts: Sequence[TokenIds], answers: Sequence[TokenIds]
 ) -> list[Reading]:
-    """Read some problems under the present weights.
+    """One reading per problem under the present weights, in order.
 
-    Args:
-        model: A transformers causal language model whose output head is one linear layer.
-        examples: `Example.id` of each problem.
-        prompts: Token ids of each prompt.
-        answers: Token ids of each gold answer, its stop token included.
-
-    Returns:
-        One reading per problem, in order.
+    `examples` are ids; the gold answers include their stop token.
     """
-    training = model.training
-    model.eval()
-    try:
-        readings: list[Reading] = []
+    readings: list[Reading] = []
+    with evaluating(model):
         for start in range(0, len(prompts), PROBLEMS_AT_ONCE):
             part = slice(start, start + PROBLEMS_AT_ONCE)
             predictions = predict(model, prompts[part], answers[part])
             readings += _read(predictions, examples[part], prompts[part], answers[part])
-        return readings
-    finally:
-        model.train(training)
+    return readings
 
 
 def _read(

@@ -47,11 +47,7 @@ def chat_messages(program: PromptProgram, question: str) -> list[Message]:
 
 
 class Renderer:
-    """Turns messages into token ids with the model's own chat template.
-
-    Args:
-        tokenizer: A transformers tokenizer; without a chat template it gets `PLAIN_TEMPLATE`.
-    """
+    """Turns messages into token ids with the tokenizer's own chat template or `PLAIN_TEMPLATE`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -93,16 +89,11 @@ class Renderer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""
-        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def _text(self, messages: list[Mapping[str, str]]) -> str:
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        return text
+        apply = self.tokenizer.apply_chat_template
+        return str(apply(messages, tokenize=False, add_generation_prompt=True))
 
     def _renders(self, messages: list[Message]) -> bool:
         from jinja2.exceptions import TemplateError

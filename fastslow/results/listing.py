@@ -61,10 +61,10 @@ def _summary(path: Path) -> RunSummary:
     except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:
         return RunSummary(path, UNREADABLE, size, str(error))
     if not (rows := report.rows_measured):
-        return RunSummary(path, state, size, stages=len(report.stage_tasks), started=started)
+        return RunSummary(path, state, size, stages=len(report.card.stages), started=started)
     scores = [cell.score for cell in report.cells[rows - 1] if cell.score is not None]
     score = sum(scores) / len(scores) if scores else None
-    return RunSummary(path, state, size, "", rows - 1, len(report.stage_tasks), score, started)
+    return RunSummary(path, state, size, "", rows - 1, len(report.card.stages), score, started)
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:

@@ -6,15 +6,14 @@ within the budget, keep the Pareto top K (arXiv 2605.12484, Algorithm 1).
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
-from fastslow.channels.base import Adaptation, Assessor, StepLog
+from fastslow.channels.base import Adaptation, Assessor, Channel, StepLog
 from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer, build_guard
-from fastslow.channels.fast.settings import FastSettings
+from fastslow.channels.fast.settings import FastConfig, fitting_proposals
 from fastslow.core.distributed import by_leader
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Candidate, Lineage, Population
@@ -23,8 +22,11 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 
-class FastChannel:
+class FastChannel(Channel):
     """Evolves a task's prompts with any optimizer.
+
+    Its prompts belong to a task and to the policy, and each phase draws from its own seed: there is
+    nothing to begin, to save or to load.
 
     Args:
         settings: Sizes and budget.
@@ -35,17 +37,14 @@ class FastChannel:
     name = "fast"
 
     def __init__(
-        self, settings: FastSettings, optimizer: Optimizer, reflection: Reflection | None = None
+        self, settings: FastConfig, optimizer: Optimizer, reflection: Reflection | None = None
     ) -> None:
         self.settings = settings
         self.optimizer = optimizer
         self.reflection = reflection
 
-    def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
-        """Nothing: texts belong to a task, not to a stage."""
-
     def end(self, policy: Policy, task: Task, stage: int, assessor: Assessor) -> tuple[()]:
-        """Nothing. See `Channel.end`."""
+        """No remedies."""
         return ()
 
     def adapt(
@@ -70,10 +69,11 @@ class FastChannel:
         started, weights = time.monotonic(), policy.weights_fingerprint()
         old_prompts = policy.population(task)
 
-        with TextScorer(policy, task, anchor, self.settings, seed) as scorer:
+        scorer = TextScorer(policy, task, anchor, self.settings, seed)
+        with scorer.engine:
             sizes = len(scorer.anchor_set), len(scorer.pool), len(old_prompts)
             rescoring = len(scorer.anchor_set) * len(old_prompts)
-            fits = self.optimizer.proposals(scorer.limit - rescoring, *sizes)
+            fits = sum(fitting_proposals(self.settings, scorer.limit - rescoring, *sizes))
             log(0, scorer.limit, {"proposals_fit": fits})
 
             def log_best(pool: Pool) -> None:
@@ -92,7 +92,13 @@ class FastChannel:
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while prompts evolved. This is a bug.")
-        population = pool.best(self.settings.population)
+        population, notes = pool.best(self.settings.population), pool.notes()
+        if self.reflection is not None and (away := self.reflection.away) is not None:
+            end = f"the reflection model stayed away, the phase ended with what it had: {away}"
+            notes = (*notes, end)
+        reused: dict[str, float] = {}  # rollouts of the last slow phase that could be shown
+        if anchor.evidence:
+            reused["reused_rollouts"] = float(len(correct_answers(task, anchor)))
         return population, Adaptation(
             rollouts=scorer.spent,
             seconds=time.monotonic() - started,
@@ -104,9 +110,9 @@ class FastChannel:
                 "cache_hits": float(scorer.cache.hits),
                 **pool.figures(),
                 **(self.reflection.figures() if self.reflection else {}),
-                **self._reused(task, anchor),
+                **reused,
             },
-            notes=(*pool.notes(), *self._missed()),
+            notes=notes,
         )
 
     def _reflecting(
@@ -115,32 +121,10 @@ class FastChannel:
         """The reflection model's phase, with a playbook if the last slow phase left evidence."""
         if self.reflection is None:
             return nullcontext()
+
+        def count_tokens(text: str) -> int:
+            return len(policy.renderer.answer_ids(text))
+
         limits = self.reflection.settings
-        playbook = evidence_playbook(
-            task,
-            anchor,
-            seed,
-            items=limits.playbook_items,
-            tokens=limits.playbook_tokens,
-            count_tokens=lambda text: len(policy.renderer.answer_ids(text)),
-        )
+        playbook = evidence_playbook(task, anchor, seed, limits, count_tokens)
         return self.reflection.phase(policy, seed, playbook)
-
-    def _reused(self, task: Task, anchor: Anchor) -> dict[str, float]:
-        """How many rollouts of the last slow phase could be shown; nothing when none came."""
-        if not anchor.evidence:
-            return {}
-        return {"reused_rollouts": float(len(correct_answers(task, anchor)))}
-
-    def _missed(self) -> tuple[str, ...]:
-        """A note when the reflection model stayed away."""
-        if self.reflection is None or self.reflection.away is None:
-            return ()
-        away = self.reflection.away
-        return (f"the reflection model stayed away, the phase ended with what it had: {away}",)
-
-    def save(self, folder: Path) -> None:
-        """Nothing: the population is the policy's, and each phase draws from its own seed."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing to take back."""

@@ -35,9 +35,6 @@ class CompletionCache:
     The key is the exact token sequence of prompt and example, the decoding and the seed (which
     greedy decoding does not depend on). Answers from the cache are not rollouts: the engine counts
     its draws. New weights empty the cache.
-
-    Args:
-        policy: Its engine draws, its fingerprint says whether the weights changed.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -80,14 +77,8 @@ def score_programs(
 ) -> list[dict[str, float]]:
     """Score each prompt on each example, greedily, all of them in one call of the engine.
 
-    The scores are those of `dspy.Evaluate` over the same policy, renderer and grader.
-
-    Args:
-        policy: Answers; not changed.
-        task: Gives grader and limit.
-        programs: The prompts.
-        examples: The questions.
-        cache: Of the phase; None draws every completion.
+    The scores are those of `dspy.Evaluate` over the same policy, renderer and grader. Without a
+    cache every completion is drawn.
 
     Returns:
         For each prompt, the score in [0, 1] of each example by its id.

@@ -8,11 +8,10 @@ renders prompts in this order, so they are scored as they are kept.
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from fastslow.core.prompts import Demonstration
 
-OrderName: TypeAlias = Literal["random", "similar", "easy_first", "hard_first"]
 Order: TypeAlias = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
 """Puts demonstrations in order; the result holds the same ones."""
 
@@ -20,11 +19,6 @@ NGRAM = 3
 """Characters in a row that two questions are compared by."""
 UNKNOWN_RATE = 0.5
 """Pass rate of a demonstration that was not measured: between easy and hard."""
-
-
-def measures_pool(order: OrderName) -> bool:
-    """Whether the order needs the pass rate of every example demonstrations are taken from."""
-    return order in ("easy_first", "hard_first")
 
 
 def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
@@ -35,8 +29,7 @@ def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ..
 def by_similarity(questions: Sequence[str]) -> Order:
     """Least similar first, so that the most similar ones stand next to the question.
 
-    Args:
-        questions: The anchor problems' questions, at least one; similarity is the mean over them.
+    Similarity is the mean over the anchor problems' questions.
 
     Source: demonstrations that are close to the question help most (KATE, arXiv 2101.06804), the
         order matters (arXiv 2104.08786); character overlap with a set of questions, in place of
@@ -44,35 +37,27 @@ def by_similarity(questions: Sequence[str]) -> Order:
     """
     grams = [ngrams(question) for question in questions]
 
-    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        return tuple(
-            sorted(
-                demonstrations,
-                key=lambda d: fmean(overlap(ngrams(d.question), question) for question in grams),
-            )
-        )
+    def similarity(demonstration: Demonstration) -> float:
+        shown_grams = ngrams(demonstration.question)
+        return fmean(overlap(shown_grams, question) for question in grams)
 
-    return order
+    return lambda demonstrations: tuple(sorted(demonstrations, key=similarity))
 
 
 def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
     """From questions the policy mostly gets right to those it gets wrong, or the reverse.
 
-    Args:
-        rates: Question to measured pass rate in [0, 1].
-        hardest_first: Lowest pass rate first.
+    `rates` has the measured pass rate in [0, 1] of each question.
 
     Source: SG-ICL, "easy first" as in its code; its notes say the opposite, so both are here.
         Difficulty by pass rate in place of activation sparsity is ours.
     """
 
-    def order(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        def rate(demonstration: Demonstration) -> float:
-            return rates.get(demonstration.question, UNKNOWN_RATE)
+    def rate(demonstration: Demonstration) -> float:
+        easiness = rates.get(demonstration.question, UNKNOWN_RATE)
+        return easiness if hardest_first else -easiness
 
-        return tuple(sorted(demonstrations, key=lambda d: rate(d) if hardest_first else -rate(d)))
-
-    return order
+    return lambda demonstrations: tuple(sorted(demonstrations, key=rate))
 
 
 def ngrams(text: str) -> frozenset[str]:

@@ -50,14 +50,9 @@ class PolicyEngine:
     for ever: those that still do when the block ends, in any way, or when the worker dies, get an
     error.
 
-    A completion depends on its prompt, decoding and seed alone, not on other requests.
-
-    Args:
-        sampler: Draws: the policy's engine, or a cache before it.
-        renderer: The policy's renderer.
-        sampling: How completions are drawn; a request's own temperature and limit come first.
-        seed: Of the draws, when the temperature is above 0; a request's own seed is mixed in.
-        threads: Requests that may be in flight; a batch is complete when this many wait.
+    A completion depends on its prompt, decoding and seed alone, not on other requests. A request's
+    own temperature and limit come before those of `sampling`, and its own seed is mixed in. A batch
+    is complete when `threads` requests wait.
     """
 
     def __init__(
@@ -139,10 +134,9 @@ class PolicyEngine:
 
     def _decoding(self, config: Any, prompt: TokenIds) -> tuple[Sampling, int]:
         """How to draw an answer; above temperature 0 each prompt has a stream of its own."""
-        temperature = (
-            self.sampling.temperature if config.temperature is None else config.temperature
-        )
-        limit = self.sampling.max_tokens if config.max_tokens is None else config.max_tokens
+        usual = self.sampling
+        temperature = usual.temperature if config.temperature is None else config.temperature
+        limit = usual.max_tokens if config.max_tokens is None else config.max_tokens
         if temperature == 0:
             return Sampling(limit), 0
         seed = derive_seed(self.seed, "request", config.seed or 0, *prompt)
@@ -190,21 +184,23 @@ class PolicyEngine:
 
 def request_messages(request: Request) -> list[Message]:
     """The chat messages of a DSPy request, as the renderer takes them."""
-    messages = [{"role": m.role, "content": _text(m)} for m in request.messages]
-    system = [{"role": "system", "content": str(request.system)}] if request.system else []
+    messages = [{"role": m.role, "content": _text(m.parts)} for m in request.messages]
+    system = [{"role": "system", "content": text}] if (text := system_text(request)) else []
     return [*system, *messages]
 
 
-def _text(message: Any) -> str:
-    return "".join(getattr(part, "text", "") for part in message.parts)
+def system_text(request: Request) -> str:
+    """The system text of a request, empty without one."""
+    system = request.system or ""
+    return system if isinstance(system, str) else _text(system)
+
+
+def _text(pieces: Sequence[Any]) -> str:
+    return "".join(str(getattr(piece, "text", "")) for piece in pieces)
 
 
 class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
-    """Formats a DSPy call exactly as `policy.render` formats a prompt.
-
-    Args:
-        order: In which the demonstrations are shown.
-    """
+    """Formats a DSPy call exactly as `policy.render` does, the demonstrations in an order."""
 
     def __init__(self, order: Order = as_found) -> None:
         super().__init__()
@@ -225,9 +221,7 @@ class RendererAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy is untyped
 class PromptModule(dspy.Module):  # type: ignore[misc]  # dspy is untyped
     """A prompt as a DSPy module: one predictor, question to answer.
 
-    Args:
-        program: The prompt it starts from.
-        order: In which demonstrations are shown, whichever optimizer puts them in.
+    Demonstrations are shown in `order`, whichever optimizer puts them in.
     """
 
     def __init__(self, program: PromptProgram, order: Order = as_found) -> None:
@@ -265,12 +259,7 @@ def to_dspy(example: Example) -> Any:
 
 
 class GuardedModule(PromptModule):
-    """A prompt that an optimizer changes by itself; a refused one asks no model.
-
-    Args:
-        program: The prompt it starts from.
-        forbids: Whether a prompt may not be used.
-    """
+    """A prompt that an optimizer changes by itself; one that `forbids` refuses asks no model."""
 
     def __init__(self, program: PromptProgram, forbids: Callable[[PromptProgram], object]) -> None:
         super().__init__(program)
@@ -284,12 +273,7 @@ class GuardedModule(PromptModule):
 
 
 class Metric:
-    """A task's grader as a DSPy metric.
-
-    Args:
-        task: Gives the grader.
-        examples: Every example that may be scored.
-    """
+    """A task's grader as a DSPy metric, for all `examples` that may be scored."""
 
     def __init__(self, task: Task, examples: Sequence[Example]) -> None:
         self.grade = task.grade

@@ -19,6 +19,7 @@ fastslow opens none, and the export writes none.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastslow.channels.fast.dspy_bridge import PromptModule
@@ -42,33 +43,16 @@ def save_programs(policy: Policy, folder: Path) -> None:
         task_folder = folder / task
         task_folder.mkdir(parents=True)
         live = policy.live.get(task, population[0].program)
-        texts = {}
-        for candidate in population:
-            program = candidate.program
-            texts[program.text_hash] = program.to_json()["lineage"], candidate.mean
-            _save(program, task_folder)
-        if live.text_hash not in texts:
-            _save(live, task_folder)
+        scores = {candidate.program: candidate.mean for candidate in population}
+        _save_texts(task_folder, live, scores)
         with isolated():  # DSPy warns of what the docstring above says
             PromptModule(live).save(task_folder / LIVE_FOLDER, save_program=True)
-        index = {
-            "live": f"{live.text_hash}.json",
-            "texts": [
-                {"file": f"{text_hash}.json", "lineage": lineage, "mean_score": mean}
-                for text_hash, (lineage, mean) in texts.items()
-            ],
-        }
-        (task_folder / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def save_deployed(program: PromptProgram, folder: Path) -> None:
     """Write one prompt, the deployed one, to a new folder, as `load_program` reads it."""
     folder.mkdir(parents=True)
-    _save(program, folder)
-    file = f"{program.text_hash}.json"
-    text = {"file": file, "lineage": program.to_json()["lineage"], "mean_score": None}
-    index = json.dumps({"live": file, "texts": [text]}, indent=1)
-    (folder / INDEX_FILE).write_text(index + "\n", encoding="utf-8")
+    _save_texts(folder, program, {program: None})
 
 
 def load_program(path: str | Path) -> PromptModule:
@@ -94,5 +78,19 @@ def load_program(path: str | Path) -> PromptModule:
     return module
 
 
-def _save(program: PromptProgram, folder: Path) -> None:
-    PromptModule(program).save(folder / f"{program.text_hash}.json")
+def _save_texts(
+    folder: Path, live: PromptProgram, scores: Mapping[PromptProgram, float | None]
+) -> None:
+    """A file for each prompt, the deployed one among them, and the index of those with a score."""
+    for program in {program.text_hash: program for program in (*scores, live)}.values():
+        PromptModule(program).save(folder / f"{program.text_hash}.json")
+    texts = [
+        {
+            "file": f"{program.text_hash}.json",
+            "lineage": program.to_json()["lineage"],
+            "mean_score": score,
+        }
+        for program, score in scores.items()
+    ]
+    index = {"live": f"{live.text_hash}.json", "texts": texts}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

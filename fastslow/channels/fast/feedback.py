@@ -7,6 +7,7 @@ untrusted: characters without a glyph are escaped.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from fastslow.channels.fast.settings import ReflectionSettings
 from fastslow.core.prompts import Demonstration
 from fastslow.core.seeds import named_random
 from fastslow.core.text import shorten, visible
@@ -18,26 +19,14 @@ QUOTED_CHARS = 160
 
 
 def feedback(example: Example, completion: str, grade: Grade) -> str:
-    """Feedback on one completion, in one line.
-
-    Args:
-        example: Its example.
-        completion: Text of the policy; untrusted.
-        grade: The grader's score and sentence.
-    """
+    """Feedback on one completion, an untrusted text of the policy, in one line."""
     if grade.score >= FULL_MARKS:
         return f"Correct: {_quoted(completion)} is what is wanted. Keep what leads to it."
     return lesson(example, completion, grade)
 
 
 def lesson(example: Example, completion: str, grade: Grade) -> str:
-    """A failure in one line: the completion, the grader's cause, and the fix.
-
-    Args:
-        example: Its example; the gold answer is the fix.
-        completion: Text of the policy; untrusted.
-        grade: The grader's score, below full marks, and sentence.
-    """
+    """A failure in one line: the completion, the grader's cause, and the gold answer as the fix."""
     cause = shorten(" ".join(grade.reason.split()), QUOTED_CHARS)
     cause = cause if cause.endswith((".", "!", "?", "…")) else cause + "."
     return (
@@ -56,18 +45,9 @@ def playbook(
 ) -> str:
     """Worked examples and lessons from graded completions, as a text for a reflection LM.
 
-    Each question and each line occurs once. A worked example that does not fit into the rest of the
-    budget is passed over, never cut.
-
-    Args:
-        evidence: Graded completions, the more telling ones first.
-        examples: The examples by id; evidence about others is left out.
-        items: Most worked examples, and most lessons.
-        tokens: Limit of all worked examples together.
-        count_tokens: Length of a text in tokens.
-
-    Returns:
-        Several lines; empty when there is nothing to show.
+    Each question and each line occurs once, the earlier evidence first; that about other examples
+    is left out. There are at most `items` worked examples, of `tokens` together, and as many
+    lessons. A worked example that does not fit into the rest is passed over, never cut.
     """
     worked: dict[str, str] = {}
     lessons: dict[str, None] = {}
@@ -116,25 +96,18 @@ def evidence_playbook(
     task: Task,
     anchor: Anchor,
     seed: int,
-    *,
-    items: int,
-    tokens: int,
+    limits: ReflectionSettings,
     count_tokens: Callable[[str], int],
 ) -> str:
-    """Some of the anchor's evidence as a text for a reflection LM; see `feedback.playbook`.
-
-    Args:
-        task: Gives the questions.
-        anchor: Gives the evidence.
-        seed: Of the choice.
-        items: Most worked examples, and most lessons.
-        tokens: Limit of all worked examples together.
-        count_tokens: Length of a text in tokens.
-    """
-    evidence: list[Evidence] = list(anchor.evidence)
+    """Some of the anchor's evidence, chosen by `seed`, as a text for a reflection LM."""
+    evidence = list(anchor.evidence)
     named_random(seed, "playbook").shuffle(evidence)
     return playbook(
-        evidence, unscored(task, anchor), items=items, tokens=tokens, count_tokens=count_tokens
+        evidence,
+        unscored(task, anchor),
+        items=limits.playbook_items,
+        tokens=limits.playbook_tokens,
+        count_tokens=count_tokens,
     )
 
 

@@ -14,10 +14,8 @@ from fastslow.core.prompts import Candidate, Lineage, Population, PromptProgram,
 class Pool:
     """Candidates with their scores on one anchor set, in the order they entered.
 
-    Args:
-        guard: Judges prompts before they are scored.
-        origin: Stage, cycle and weights of the phase, for the lineage of new prompts.
-        changed: Called whenever a candidate was judged.
+    `origin` has stage, cycle and weights of the phase, for the lineage of new prompts; `changed` is
+    called whenever a candidate was judged.
     """
 
     def __init__(self, guard: Guard, origin: Lineage, changed: Callable[["Pool"], None]) -> None:
@@ -66,12 +64,7 @@ class Pool:
         """Let a child in if its mean is higher than its parent's, on the same examples.
 
         A child of a refused prompt is measured against the nearest ancestor that is in the pool.
-
-        Args:
-            program: The child.
-            scores: Of the child, on every example of the anchor set.
-            parent: `text_hash` of the prompt it was made from, which this pool has met.
-            optimizer: Name of the optimizer that made it.
+        `parent` is the `text_hash` of the prompt it was made from, which this pool has met.
         """
         lineage = replace(self._origin, optimizer=optimizer, parent=parent)
         child = Candidate(replace(program, lineage=lineage), scores)

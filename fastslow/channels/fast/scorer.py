@@ -26,19 +26,14 @@ from fastslow.channels.fast.text_guards import Guard
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
-from fastslow.policy.render import Renderer
 from fastslow.task.definition import Task
 
 
 class TextScorer:
-    """A fast phase's access to the policy. A context manager.
+    """A fast phase's access to the policy; DSPy gets answers while its `engine` is open.
 
-    Args:
-        policy: Answers; not changed.
-        task: Gives instruction, grader and limits.
-        anchor: Prompts are scored on its examples; optimizers may show those of its pool.
-        settings: Sizes.
-        seed: Of draws at a temperature above 0.
+    Prompts are scored on the anchor's examples; optimizers may show those of its pool. `seed` is
+    that of draws at a temperature above 0.
     """
 
     def __init__(
@@ -58,17 +53,6 @@ class TextScorer:
         self._policy, self.task = policy, task
         self._before = policy.sampler.num_rollouts
 
-    def __enter__(self) -> "TextScorer":
-        """Start answering."""
-        self.engine.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        """Stop; raises the first error of the engine (see `PolicyEngine.__exit__`)."""
-        self.engine.__exit__(kind, error, trace)
-
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
@@ -79,14 +63,11 @@ class TextScorer:
         """Rollouts that may still be drawn."""
         return self.limit - self.spent
 
-    def score(self, *programs: PromptProgram) -> list[dict[str, float]]:
-        """Score of each prompt on each anchor example, by id; cached answers draw no rollout."""
-        return self.score_on(self.anchor.examples, *programs)
-
-    def score_on(
-        self, examples: Sequence[Example], *programs: PromptProgram
+    def score(
+        self, *programs: PromptProgram, examples: Sequence[Example] | None = None
     ) -> list[dict[str, float]]:
-        """Score of each prompt on each of `examples`, by id."""
+        """Score of each prompt on each anchor example, or others, by id; none is drawn twice."""
+        examples = self.anchor.examples if examples is None else examples
         return score_programs(self._policy, self.task, programs, examples, self.cache)
 
     @contextlib.contextmanager
@@ -100,10 +81,9 @@ def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettin
     """The limits of new prompts for this model, task and anchor set."""
     everything = (*task.train, *task.validation, *task.test)  # lengths alone; nothing is learned
     longest = max((example.question for example in everything), key=len)
-    renderer: Renderer = policy.renderer
 
     def count_tokens(program: PromptProgram) -> int:
-        return len(renderer.prompt_ids(program, longest)) + task.max_tokens
+        return len(policy.renderer.prompt_ids(program, longest)) + task.max_tokens
 
     limits = [n for n in (settings.max_prompt_tokens, policy.context_length) if n is not None]
     return Guard(

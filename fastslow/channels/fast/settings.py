@@ -1,6 +1,14 @@
-"""Settings of the fast channel: optimizers of prompts, their budgets, the reflection LM."""
+"""Settings of the fast channel: optimizers of prompts, their budgets, the reflection LM.
+
+`proposals` says how many new prompts a budget certainly pays for. `fastslow check` refuses a budget
+by it before a run, and a fast phase plans by it. `rollouts` is the budget after old prompts were
+re-scored, `anchor` the number of problems a prompt is scored on, `pool` that of the examples
+demonstrations are taken from, `old` that of the prompts it starts from. Answers that are known
+already cost nothing, and leave room for more.
+"""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,12 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from fastslow.channels.fast import budgets
 from fastslow.core.credentials import looks_like_key
 from fastslow.core.keys import FST, OURS, Model, key, kind_among
 
 SELF = "self"
 """Name of the policy's base as its own reflection LM."""
+FEWEST_PROPOSALS = 2
+"""A fast phase that cannot make this many new prompts is refused: one is not a search."""
 
 
 class ReflectionSettings(Model):
@@ -105,9 +114,15 @@ class DemosKeys(Model):
     """Order in a prompt: as drawn; most like the anchor problems last; by measured pass rate."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New prompts that a budget pays for; see `budgets.py`."""
+        """Labelled and bootstrapped prompts take turns.
+
+        A bootstrapped one asks for up to the whole pool, and makes way for a labelled one when that
+        does not fit. An order by pass rate asks every example of the pool once first.
+        """
         measures_pool = self.demonstration_order in ("easy_first", "hard_first")
-        return budgets.demos_proposals(rollouts, anchor, pool, measures_pool)
+        rollouts = max(0, rollouts - (pool if measures_pool else 0))
+        pairs, rest = divmod(rollouts, 2 * anchor + pool)
+        return 2 * pairs + rest // anchor  # less than a pair pays for labelled ones alone
 
 
 class GepaKeys(Model):
@@ -119,8 +134,15 @@ class GepaKeys(Model):
     """M: examples of the pool that a proposal is made from and first compared on."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New prompts that a budget pays for; see `budgets.py`."""
-        return budgets.gepa_proposals(rollouts, anchor, self.minibatch, old)
+        """A proposal costs its parent's minibatch, its own, and the anchor set.
+
+        Each old prompt but the first is brought in as a proposal, whose scores on the anchor set
+        are known.
+
+        Source: GEPA (arXiv 2507.19457) as the gepa package 0.1 counts it: 2M + V per proposal.
+        """
+        minibatches = 2 * self.minibatch
+        return max(0, rollouts - (old - 1) * minibatches) // (minibatches + anchor)
 
 
 class SimbaKeys(Model):
@@ -136,8 +158,25 @@ class SimbaKeys(Model):
     """Answers drawn to each example of a step, and winners that are scored in the end, at most."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New prompts that a budget pays for; see `budgets.py`."""
-        return budgets.simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
+        """Prompts that get as far as the anchor set: the winners of the steps."""
+        return min(self.candidates, self.num_steps(rollouts, anchor, pool))
+
+    def num_steps(self, rollouts: int, anchor: int, pool: int) -> int:
+        """Steps that fit, with SIMBA's last comparison and our scoring.
+
+        A step draws `candidates` answers to each example of its batch and scores at most one prompt
+        more than that on it. In the end up to `candidates` winners and the start are scored on all
+        examples met so far, and we score the winners on the anchor set.
+
+        Source: dspy.SIMBA of DSPy 3.4.
+        """
+
+        def cost(steps: int) -> int:
+            answers = steps * self.batch * (2 * self.candidates + 1)
+            winners, met = min(steps, self.candidates), min(pool, steps * self.batch)
+            return answers + (winners + 1) * met + winners * anchor
+
+        return first_number(lambda steps: cost(steps + 1) > rollouts)
 
 
 class MiproKeys(Model):
@@ -151,8 +190,14 @@ class MiproKeys(Model):
     """Instructions, and sets of demonstrations, that are combined."""
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """New prompts that a budget pays for; see `budgets.py`."""
-        return budgets.mipro_trials(rollouts, anchor, pool, self.candidates)
+        """Trials: each scores one combination of instruction and demonstrations.
+
+        Before them MIPRO scores its start and bootstraps all sets of demonstrations but two, going
+        through the pool at most once for each.
+
+        Source: dspy.MIPROv2 of DSPy 3.4.
+        """
+        return max(0, rollouts - anchor - max(0, self.candidates - 2) * pool) // anchor
 
 
 class FastSettings(Model):
@@ -263,23 +308,38 @@ FastConfig = Annotated[
 """The fast channel's section: one model per `kind`."""
 
 
-def fitting_proposals(fast: FastConfig, anchor: int, metric_calls: int) -> list[int]:
-    """New prompts that a phase certainly pays for with K old prompts, by step of a sequence.
-
-    Args:
-        fast: The fast channel; a single optimizer is one step.
-        anchor: Problems that a prompt is scored on.
-        metric_calls: Budget of the phase, re-scoring included.
-    """
-    rest = metric_calls - fast.population * anchor
+def fitting_proposals(
+    fast: FastConfig, rollouts: int, anchor: int, pool: int, old: int
+) -> list[int]:
+    """New prompts that a phase certainly pays for, by step of a sequence."""
     if not isinstance(fast, SequenceConfig):
-        return [fast.proposals(rest, anchor, fast.pool, fast.population)]
+        return [fast.proposals(rollouts, anchor, pool, old)]
     return [
-        step.proposals(int(share * rest), anchor, fast.pool, fast.population)
+        step.proposals(int(share * rollouts), anchor, pool, old)
         for share, step in zip(fast.shares, fast.steps, strict=True)
     ]
 
 
 def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
     """The smallest `metric_calls` that pays for two new prompts in every step."""
-    return budgets.fewest_rollouts(lambda calls: min(fitting_proposals(fast, anchor, calls)))
+    old = fast.population
+
+    def is_enough(calls: int) -> bool:
+        plan = fitting_proposals(fast, calls - old * anchor, anchor, fast.pool, old)
+        return min(plan) >= FEWEST_PROPOSALS
+
+    return first_number(is_enough)
+
+
+def first_number(holds: Callable[[int], bool]) -> int:
+    """The smallest number >= 0 for which `holds`, which stays true for all larger ones.
+
+    Takes time with the logarithm of the number, of any size: configurations may ask for anything.
+    """
+    low, high = 0, 1
+    while not holds(high):
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low

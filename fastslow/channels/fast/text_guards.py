@@ -35,8 +35,6 @@ ECHOES = (
 )
 """Signs that a small model copied the request instead of answering it."""
 
-Identity: TypeAlias = tuple[str, tuple[Demonstration, ...]]
-
 
 @dataclass(frozen=True)
 class Guard:
@@ -52,12 +50,7 @@ class Guard:
     """The problems that prompts are scored on, whose answers none may show."""
 
     def cause(self, program: PromptProgram, has_new_instruction: bool) -> Cause | None:
-        """Why this prompt is refused; None when it is not.
-
-        Args:
-            program: The prompt.
-            has_new_instruction: False when an old prompt has it too; it is not judged again then.
-        """
+        """Why this prompt is refused, or None; an instruction of an old prompt is not judged."""
         if has_new_instruction and is_garbage(program.instruction):
             return "garbage"
         if has_new_instruction and len(program.instruction) > self.max_instruction_chars:
@@ -71,7 +64,7 @@ class Guard:
         return None
 
 
-def identity(program: PromptProgram) -> Identity:
+def identity(program: PromptProgram) -> tuple[str, tuple[Demonstration, ...]]:
     """Equal for prompts that differ only in letter case and white space of the instruction."""
     return " ".join(program.instruction.casefold().split()), program.demonstrations
 
@@ -86,11 +79,8 @@ def is_garbage(instruction: str) -> bool:
         return True
     if text.startswith(("{", "```")) or any(echo in text for echo in ECHOES):
         return True
-    if any(
-        visible(line.replace("\t", " ")) != line.replace("\t", " ") for line in text.split("\n")
-    ):
-        return True
-    return is_loop(text)
+    lines = text.replace("\t", " ").split("\n")
+    return any(visible(line) != line for line in lines) or is_loop(text)
 
 
 def is_loop(text: str) -> bool:

@@ -106,9 +106,10 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
-def leaves(config: RunConfig) -> dict[str, Json]:
+def leaves(config: RunConfig | Mapping[str, Json]) -> dict[str, Json]:
     """Every value of a run by its dotted key path; the keys of `LoadedConfig.sources`."""
-    return {shown_path(path): value for path, value, _ in _leaves(config.model_dump(mode="json"))}
+    data = config if isinstance(config, Mapping) else config.model_dump(mode="json")
+    return {shown_path(path): value for path, value, _ in _leaves(data)}
 
 
 def _leaves(

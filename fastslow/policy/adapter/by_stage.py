@@ -10,19 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from fastslow.policy.adapter.deltas import WeightDelta, weight_deltas
 from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter
 from fastslow.policy.adapter.parts import (
-    blend_weights,
     concatenated,
-    copied_weights,
     freeze_trained,
     put_parts,
-    put_weights,
-    scale_weights,
     start_fresh,
     trainable_weights,
 )
@@ -32,10 +29,8 @@ from fastslow.policy.saved import KEPT_FOLDER, START_FILE, STATE_FILE, WEIGHTS_F
 class StageAdapters:
     """The present adapter, which stage it belongs to, where it started, and those put aside.
 
-    "Weights" are those of the trainable part, by name; the frozen part never changes.
-
-    Args:
-        model: With or without a PEFT adapter; without one, no stage ever begins.
+    "Weights" are those of the trainable part, by name; the frozen part never changes. Without an
+    adapter no stage ever begins.
     """
 
     def __init__(self, model: Any) -> None:
@@ -53,19 +48,22 @@ class StageAdapters:
 
     def copied(self) -> dict[str, Tensor]:
         """A copy of the weights, for `put`, `scale` and `blend`."""
-        return copied_weights(self.model)
+        weights = trainable_weights(self.model)
+        return {name: weight.detach().clone() for name, weight in weights.items()}
 
+    @torch.no_grad()
     def put(self, weights: Mapping[str, Tensor]) -> None:
         """Set the weights, bit for bit, in place."""
-        put_weights(self.model, weights)
+        for name, parameter in trainable_weights(self.model).items():
+            parameter.copy_(weights[name])
 
     def scale(self, weights: Mapping[str, Tensor], factor: float) -> None:
-        """Set the weights to `weights` with their update B A times `factor`."""
-        scale_weights(self.model, weights, factor)
+        """Set the weights to `weights` with their update B A times `factor`: B alone is scaled."""
+        self.put({n: w * factor if ".lora_B." in n else w for n, w in weights.items()})
 
     def blend(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
-        """Set the weights to `start` plus `share` of the way to `end`."""
-        blend_weights(self.model, start, end, share)
+        """Set the weights to `start` plus `share` of the way to `end`; 0 and 1 give them exact."""
+        self.put({name: torch.lerp(start[name], end[name], share) for name in start})
 
     def freeze(self, seed: int) -> None:
         """Freeze all there is under fresh weights; the policy computes what it did before."""
@@ -79,17 +77,13 @@ class StageAdapters:
     def deltas(self, after: Path | None, before: Path | None) -> Iterator[WeightDelta]:
         """The change of every adapted matrix between two states of the adapter.
 
-        Args:
-            after: A folder that `save_adapter` wrote; None takes the present adapter.
-            before: The same for the state before; None takes the base.
+        Each is a folder that `save_adapter` wrote; None is the present adapter, or before it the
+        base.
         """
         from safetensors.torch import load_file
 
-        def saved(folder: Path) -> dict[str, Tensor]:
-            tensors: dict[str, Tensor] = load_file(
-                folder / WEIGHTS_FILE, device=str(self.model.device)
-            )
-            return tensors
+        def saved(folder: Path) -> Any:
+            return load_file(folder / WEIGHTS_FILE, device=str(self.model.device))
 
         tensors = adapter_tensors(self.model) if after is None else saved(after)
         return weight_deltas(self.model, tensors, None if before is None else saved(before))
@@ -97,11 +91,8 @@ class StageAdapters:
     def begin(self, task: str, *, trains: bool, keep_start: bool) -> None:
         """Make the adapter that of a stage; remedies may have frozen it or put it aside before.
 
-        Args:
-            task: The stage's task.
-            trains: Whether the stage trains it; otherwise it gets the adapter that was put aside
-                for its task, if there is one, and else continues with the present one.
-            keep_start: Whether `start` is needed during the stage or at its end.
+        A stage that does not train it gets the adapter that was put aside for its task, if there is
+        one, and else continues with the present one. `keep_start`: whether `start` is needed.
         """
         self.start = None
         if not trains:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastslow.core.errors import CheckpointError, ModelError, nearest
-from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts
+from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts, rank_axis
 from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
 
 LAYER = re.compile(r"\.(\d+)\.")
@@ -183,13 +183,11 @@ def load_adapter(model: Any, folder: Path) -> None:
     if not hasattr(model, "peft_config"):
         return
     saved, frozen = _read(folder)
-    present = {name: tuple(t.shape) for name, t in concatenated(model, frozen=False).items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
-    differing = [
-        name
-        for name in {*saved, *present}
-        if name not in saved or name not in present or shapes[name] != _grown(name, present, frozen)
-    ]
+    shapes = {name: list(tensor.shape) for name, tensor in saved.items()}
+    present = {name: list(t.shape) for name, t in concatenated(model, frozen=False).items()}
+    for name, shape in present.items():
+        shape[rank_axis(name)] += frozen  # frozen ranks stand before those of the trainable part
+    differing = [n for n in {*shapes, *present} if shapes.get(n) != present.get(n)]
     if differing:
         raise CheckpointError(
             f"{folder / WEIGHTS_FILE}: not the adapter of this run, {len(differing)} of "
@@ -197,12 +195,6 @@ def load_adapter(model: Any, folder: Path) -> None:
             "Use the run's own base and LoRA keys."
         )
     put_parts(model, saved, frozen)
-
-
-def _grown(name: str, shapes: dict[str, tuple[int, ...]], frozen: int) -> tuple[int, ...]:
-    """Shape of a tensor of the trainable part once `frozen` ranks stand before its own."""
-    first, second = shapes[name]
-    return (first + frozen, second) if "lora_A" in name else (first, second + frozen)
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
@@ -218,9 +210,8 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         parts_file = folder / PARTS_FILE
-        return tensors, json.loads(parts_file.read_text())[
-            "frozen_rank"
-        ] if parts_file.is_file() else 0
+        ranks = json.loads(parts_file.read_text()) if parts_file.is_file() else {"frozen_rank": 0}
+        return tensors, ranks["frozen_rank"]
     except (SafetensorError, ValueError, OSError) as err:
         raise CheckpointError(
             f"{path}: the adapter cannot be read, got {err}. The file is damaged: use the resume "

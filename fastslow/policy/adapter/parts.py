@@ -27,44 +27,8 @@ def trainable_weights(model: Any) -> dict[str, Parameter]:
     }
 
 
-def copied_weights(model: Any) -> dict[str, Tensor]:
-    """A copy of the trainable part's weights, for `put_weights`."""
-    return {name: weight.detach().clone() for name, weight in trainable_weights(model).items()}
-
-
-@torch.no_grad()
-def put_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Set the trainable part, bit for bit, to what `copied_weights` gave; in place."""
-    for name, parameter in trainable_weights(model).items():
-        parameter.copy_(weights[name])
-
-
-@torch.no_grad()
-def scale_weights(model: Any, weights: Mapping[str, Tensor], factor: float) -> None:
-    """Set the trainable part to `weights` with its update B A times `factor`: B alone is scaled."""
-    for name, parameter in trainable_weights(model).items():
-        parameter.copy_(weights[name] * factor if ".lora_B." in name else weights[name])
-
-
-@torch.no_grad()
-def blend_weights(
-    model: Any, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
-) -> None:
-    """Set the trainable part to `start` plus `share` of the way to `end`; of equal rank throughout.
-
-    0 and 1 give the two ends bit for bit.
-    """
-    for name, parameter in trainable_weights(model).items():
-        parameter.copy_(torch.lerp(start[name], end[name], share))
-
-
 def start_fresh(model: Any, seed: int) -> None:
-    """Make the trainable part fresh: A random, B zero, so that it adds nothing.
-
-    Args:
-        model: With a PEFT adapter.
-        seed: Of A; the global generators stay as they were.
-    """
+    """Make the trainable part fresh: A random by its seed, B zero, so that it adds nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for module in model.modules():
@@ -88,17 +52,12 @@ def frozen_rank(model: Any) -> int:
 
 
 def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
-    """The adapter's weights by PEFT's names, sorted, the frozen ranks first.
-
-    Args:
-        model: With a PEFT adapter.
-        frozen: False leaves the frozen part out.
-    """
+    """The adapter's weights by PEFT's names, sorted, the frozen ranks first unless left out."""
     trained = _part(model, TRAINED)
     if not frozen or FROZEN not in model.peft_config:
         return trained
     earlier = _part(model, FROZEN)
-    return {n: torch.cat([earlier[n], trained[n]], _rank_axis(n)) for n in trained}
+    return {n: torch.cat([earlier[n], trained[n]], rank_axis(n)) for n in trained}
 
 
 def _part(model: Any, adapter: str) -> dict[str, Tensor]:
@@ -110,19 +69,11 @@ def _part(model: Any, adapter: str) -> dict[str, Tensor]:
 
 
 def put_parts(model: Any, tensors: Mapping[str, Tensor], rank: int) -> None:
-    """Inverse of `concatenated`: the first `rank` ranks become the frozen part.
-
-    Args:
-        model: With a PEFT adapter.
-        tensors: By PEFT's names, of the rank of both parts together.
-        rank: 0 takes the frozen part away.
-    """
+    """Inverse of `concatenated`: the first `rank` ranks become the frozen part; 0 takes it away."""
     from peft import set_peft_model_state_dict
 
     trained_rank = int(model.peft_config[TRAINED].r)
-    halves = {
-        n: torch.split(t, [rank, trained_rank], dim=_rank_axis(n)) for n, t in tensors.items()
-    }
+    halves = {n: torch.split(t, [rank, trained_rank], dim=rank_axis(n)) for n, t in tensors.items()}
     _put_frozen(model, {name: first for name, (first, _) in halves.items()} if rank else {})
     set_peft_model_state_dict(model, {n: last for n, (_, last) in halves.items()}, TRAINED)
 
@@ -155,5 +106,6 @@ def _make_buffers(model: Any) -> None:
             module.register_buffer("weight", weight)
 
 
-def _rank_axis(name: str) -> int:
+def rank_axis(name: str) -> int:
+    """The axis of a factor, by its name, that its ranks lie on."""
     return 0 if "lora_A" in name else 1

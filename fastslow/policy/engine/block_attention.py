@@ -5,8 +5,7 @@ transformers calls it, so a model that carries it behaves as before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,16 +17,9 @@ ATTENTION = "fastslow_blocks"
 """Name of our attention in transformers' registry."""
 
 
-@dataclass(frozen=True)
-class MaskedBlock:
-    """A block, its mask ready for the model at hand."""
-
-    queries: slice
-    """The nodes that attend."""
-    keys: tuple[slice, ...]
-    """The nodes they attend to, in pieces."""
-    bias: Tensor
-    """[heads per key head * queries, keys]: 0 where a node may attend, minus infinity elsewhere."""
+MaskedBlock: TypeAlias = tuple[Block, Tensor]
+"""A block and its mask for the model at hand, [heads per key head * queries, keys]: 0 where a node
+may attend, minus infinity elsewhere."""
 
 
 def install(model: Any) -> None:
@@ -49,9 +41,8 @@ def masked(blocks: Sequence[Block], model: Any) -> tuple[MaskedBlock, ...]:
         getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     )
     return tuple(
-        MaskedBlock(
-            block.queries,
-            block.keys,
+        (
+            block,
             torch.zeros(block.mask.shape, dtype=model.dtype)
             .masked_fill(~block.mask, float("-inf"))
             .repeat(shared, 1)
@@ -106,17 +97,17 @@ class _BlockAttention(torch.autograd.Function):
     ) -> Tensor:
         attended = torch.empty_like(query, memory_format=torch.contiguous_format)
         ctx.graphs = []
-        for block in blocks:
+        for block, bias in blocks:
             # [1, heads, queries, size], and [1, key heads, keys, size] twice
             inputs = [query[:, :, block.queries], _keys(key, block), _keys(value, block)]
             if any(ctx.needs_input_grad):
                 # cut off from the outer graph: leaves of a graph of this block alone
                 inputs = [states.detach().requires_grad_() for states in inputs]
                 with torch.enable_grad():
-                    output = _attend(inputs, block.bias, scaling)
+                    output = _attend(inputs, bias, scaling)
                 ctx.graphs.append((block, inputs, output))
             else:
-                output = _attend(inputs, block.bias, scaling)
+                output = _attend(inputs, bias, scaling)
             # blocks partition the queries, so every row of `attended` is written once
             attended[:, :, block.queries] = output.detach()
         ctx.shapes = query.shape, key.shape
@@ -141,7 +132,7 @@ class _BlockAttention(torch.autograd.Function):
         return to_query, to_key, to_value, None, None
 
 
-def _keys(states: Tensor, block: MaskedBlock) -> Tensor:
+def _keys(states: Tensor, block: Block) -> Tensor:
     """Keys or values that a block attends to; no copy where they are neighbours."""
     pieces = [states[:, :, piece] for piece in block.keys]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)

@@ -7,7 +7,7 @@ each row its own copy of the cache, for long answers and for models whose mask w
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,30 +20,10 @@ TrunkCache: TypeAlias = Callable[[TokenIds], Any]
 """Gives the one-row cache of a text; it must not be changed."""
 
 
-class DecodingState(Protocol):
-    """Rows in progress."""
-
-    def start(self) -> Tensor:
-        """Take the prompts in; logits [rows, vocabulary] of each row's first token, on the CPU."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these, given as ascending indices."""
-        ...
-
-    def advance(self, tokens: Tensor) -> Tensor:
-        """Append one token to each row; logits [rows, vocabulary] of the next, on the CPU."""
-        ...
-
-
 class SharedRows:
     """All rows in one sequence; a row attends to its own text, question and tokens by mask.
 
-    Args:
-        model: A model with full attention in every layer.
-        prompts: Token ids, none empty.
-        groups: Which of them begin alike.
-        trunk_cache: Keys and values of a shared beginning.
+    For models with full attention in every layer. `groups` says which prompts begin alike.
     """
 
     def __init__(
@@ -59,7 +39,11 @@ class SharedRows:
         self.trunks = [trunk_cache(group.trunk) for group in groups]
 
     def start(self) -> Tensor:
-        """See `DecodingState.start`: texts from their caches, distinct question tokens once."""
+        """Take the prompts in: texts from their caches, distinct question tokens once.
+
+        Returns:
+            Logits [rows, vocabulary] of each row's first token, on the CPU.
+        """
         # one cached sequence of all texts, and below each text a trie of its members' questions
         self.cache = _joined(self.model, self.trunks)
         cached = self.cache.get_seq_length()
@@ -92,11 +76,11 @@ class SharedRows:
         return self._forward(tokens, mask, torch.tensor(depth), ends)[end_of_row]
 
     def keep(self, rows: Tensor) -> None:
-        """See `DecodingState.keep`; columns of finished rows stay, masked for all others."""
+        """Drop all rows but these, ascending; their columns stay, masked for all others."""
         self.rows_mask, self.positions = self.rows_mask[rows], self.positions[rows]
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """See `DecodingState.advance`."""
+        """Append one token to each row; logits [rows, vocabulary] of the next, on the CPU."""
         # [rows, columns] -> [rows, columns + rows]: every row's new token is a column of all, open
         # to its own row alone
         itself = torch.eye(len(tokens), dtype=torch.bool)
@@ -114,26 +98,18 @@ class SharedRows:
 class BranchedRows:
     """Each row with its own copy of the cache, made once its question has been computed.
 
-    Args:
-        model: Any causal language model with a cache.
-        prompts: Token ids with a common beginning `trunk`, each longer than it.
-        trunk: The common beginning, possibly empty.
-        trunk_cache: Keys and values of a shared beginning.
+    For any model with a cache. All prompts begin with `trunk`, which may be empty, and are longer.
     """
 
     def __init__(
-        self,
-        model: Any,
-        prompts: Sequence[TokenIds],
-        trunk: TokenIds,
-        trunk_cache: TrunkCache,
+        self, model: Any, prompts: Sequence[TokenIds], trunk: TokenIds, trunk_cache: TrunkCache
     ) -> None:
         self.model = model
         self.suffixes = [prompt[len(trunk) :] for prompt in prompts]
         self.trunk = trunk_cache(trunk)
 
     def start(self) -> Tensor:
-        """See `DecodingState.start`: each distinct question once, then one branch per row."""
+        """As `SharedRows.start`: each distinct question once, then one branch per row."""
         # the text's cache, one row, copied to the distinct questions
         questions = list(dict.fromkeys(self.suffixes))
         row_of = {question: row for row, question in enumerate(questions)}
@@ -162,12 +138,12 @@ class BranchedRows:
         return logits[branches]
 
     def keep(self, rows: Tensor) -> None:
-        """See `DecodingState.keep`."""
+        """Drop all rows but these, given as ascending indices."""
         self.cache.batch_select_indices(rows.to(self.model.device))
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """See `DecodingState.advance`."""
+        """As `SharedRows.advance`."""
         new = torch.ones(len(tokens), 1, dtype=torch.bool)
         self.mask = torch.cat([self.mask, new], dim=1)
         only = torch.zeros(1, dtype=torch.long)

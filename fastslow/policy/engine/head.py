@@ -6,6 +6,8 @@ log-probability with respect to the hidden state is the target's row of the head
 row, and that is kept instead.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,16 +40,23 @@ def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "rows tokens hidde
     return states
 
 
-@torch.no_grad()
-def _gives_logits(model: Any, head: torch.nn.Linear) -> bool:
-    ids = torch.arange(2, device=model.device)[None]
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Within it dropout and gradient checkpointing are off; the mode is restored."""
     training = model.training
     model.eval()
     try:
-        logits = model(input_ids=ids, use_cache=False).logits
-        ours = head(hidden_states(model, input_ids=ids, use_cache=False))
+        yield
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def _gives_logits(model: Any, head: torch.nn.Linear) -> bool:
+    ids = torch.arange(2, device=model.device)[None]
+    with evaluating(model):
+        logits = model(input_ids=ids, use_cache=False).logits
+        ours = head(hidden_states(model, input_ids=ids, use_cache=False))
     return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-3, atol=1e-4)
 
 
@@ -58,18 +67,11 @@ def score_targets(
     targets: Int[Tensor, " targets"],
     temperature: float = 1.0,
 ) -> tuple[Float[Tensor, " targets"], Float[Tensor, " nodes"]]:
-    """Log-probability of each target at its node, and each node's entropy.
+    """Natural-log probability of each target at its node, and each node's entropy in nats.
 
-    Args:
-        hidden: Last hidden states.
-        head: Frozen.
-        nodes: Row of `hidden` that predicts each target; rows may predict several.
-        targets: Token ids.
-        temperature: Logits are divided by it; > 0.
-
-    Returns:
-        Natural-log probabilities, differentiable in `hidden`; entropies in nats, which carry no
-        gradient.
+    `nodes` says which row of the last hidden states predicts each target; a row may predict
+    several. Logits are divided by the temperature. The head is frozen; the log-probabilities are
+    differentiable in `hidden`, the entropies carry no gradient.
     """
     score = _Scores.apply
     scores: tuple[Tensor, Tensor] = score(  # type: ignore[no-untyped-call]  # torch's own

@@ -65,13 +65,7 @@ class Scorer(Protocol):
     def logprobs(
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
     ) -> list[tuple[float, ...]]:
-        """Natural-log probability of each completion token at temperature 1.
-
-        Args:
-            prompts: Token ids before each completion.
-            completions: Token ids to score.
-            adapter: False scores under the base weights.
-        """
+        """Natural-log probability of each completion token at temperature 1; see `Sampler`."""
         ...
 
     def kl_to_base(

@@ -84,17 +84,10 @@ def score_completions(
     temperature: float = 1.0,
     layout: Layout | None = None,
 ) -> ScoredTokens:
-    """Log-probabilities of `completions` after `prompts`.
+    """Log-probabilities of `completions` after `prompts`, none of them empty.
 
-    Args:
-        model: A transformers causal language model, with or without an adapter.
-        prompts: Token ids before each completion; none empty.
-        completions: Token ids to score; none empty.
-        temperature: Logits are divided by it first; > 0.
-        layout: How the rows go through the model; None takes the cheapest.
-
-    Returns:
-        One row per completion, as wide as the longest. Differentiable in the model's parameters.
+    One row per completion, as wide as the longest; differentiable in the model's parameters. Logits
+    are divided by the temperature first. Without a layout the cheapest is taken.
     """
     predictions = predict(model, prompts, completions, layout)
     states, head = predictions.states, predictions.head

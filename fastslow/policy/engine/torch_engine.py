@@ -8,14 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 
 from fastslow.core.types import Completion, Sampling, TokenIds
 from fastslow.policy.adapter.lora import adapter_fingerprint
-from fastslow.policy.engine.decoding import BranchedRows, DecodingState, SharedRows, draw
-from fastslow.policy.engine.head import CHUNK_NODES
+from fastslow.policy.engine.decoding import BranchedRows, SharedRows, draw
+from fastslow.policy.engine.head import CHUNK_NODES, evaluating
 from fastslow.policy.engine.interface import TokenComparison
 from fastslow.policy.engine.layouts import predict, score_completions, why_not_shared
 from fastslow.policy.engine.memory import free_memory, out_of_memory
@@ -34,17 +35,16 @@ MAX_TRUNKS = 16
 
 
 class TorchEngine:
-    """Sampler and scorer over a transformers model in this process; one caller at a time.
-
-    Args:
-        model: A causal language model, with or without a PEFT adapter.
-        renderer: Decodes completions; its tokenizer names the stop token.
-    """
+    """Sampler and scorer over a transformers model in this process; one caller at a time."""
 
     def __init__(self, model: Any, renderer: Renderer) -> None:
         self.model = model
         self.renderer = renderer
-        self.stop_ids = frozenset({*_stop_ids(model, renderer.tokenizer), renderer.stop_id})
+        # every token that ends a completion: the tokenizer's and the generation config's
+        configured = getattr(model.generation_config, "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [configured]
+        ends = {*listed, renderer.tokenizer.eos_token_id, renderer.stop_id}
+        self.stop_ids: frozenset[int] = frozenset(ends - {None})
         self.num_rollouts = 0
         self._max_rows = MAX_BATCH_ROWS
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
@@ -61,13 +61,12 @@ class TorchEngine:
     ) -> list[Completion]:
         """See `Sampler.sample`: a shared beginning is computed once, and kept for later calls."""
         completions: dict[int, Completion] = {}
-        with self._evaluating(), nullcontext() if adapter else self.base_weights():
+        with self._busy, evaluating(self.model), nullcontext() if adapter else self.base_weights():
             while len(completions) < len(prompts):
                 missing = [index for index in range(len(prompts)) if index not in completions]
                 try:
-                    for batch, state in self._batches(
-                        [prompts[i] for i in missing], sampling, adapter
-                    ):
+                    waiting = [prompts[i] for i in missing]
+                    for batch, state in self._batches(waiting, sampling, adapter):
                         rows = [missing[index] for index in batch]
                         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
                         batch_completions = self._decode(state, sampling, generators)
@@ -103,7 +102,7 @@ class TorchEngine:
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], *, adapter: bool = True
     ) -> list[tuple[float, ...]]:
         """See `Scorer.logprobs`."""
-        with self._evaluating(), nullcontext() if adapter else self.base_weights():
+        with self._busy, evaluating(self.model), nullcontext() if adapter else self.base_weights():
             scored = score_completions(self.model, prompts, completions)
         return [
             tuple(row[: len(completion)])
@@ -122,7 +121,7 @@ class TorchEngine:
         self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
     ) -> list[TokenComparison]:
         """See `Scorer.compare_to_base`: in float64, some positions at a time."""
-        with self._evaluating():
+        with self._busy, evaluating(self.model):
             tuned = predict(self.model, prompts, completions)
             with self.base_weights():
                 base = predict(self.model, prompts, completions)
@@ -149,13 +148,10 @@ class TorchEngine:
 
     def _batches(
         self, prompts: Sequence[TokenIds], sampling: Sampling, adapter: bool
-    ) -> Iterator[tuple[list[int], DecodingState]]:
+    ) -> Iterator[tuple[list[int], SharedRows | BranchedRows]]:
         """Cut the prompts into batches that can be decoded together, neighbours by prefix."""
         weights = adapter_fingerprint(self.model) if adapter else BASE
-
-        def trunk_cache(trunk: TokenIds) -> Any:
-            return self._trunk_cache(trunk, weights)
-
+        trunk_cache = partial(self._trunk_cache, weights)
         groups = shared_prefixes(prompts, self.stop_ids)
         if sampling.max_tokens <= MAX_SHARED_TOKENS and why_not_shared(self.model) is None:
             order = [i for group in groups for i in group.members]
@@ -171,7 +167,7 @@ class TorchEngine:
                 picked = [prompts[i] for i in rows]
                 yield rows, BranchedRows(self.model, picked, group.trunk, trunk_cache)
 
-    def _trunk_cache(self, trunk: TokenIds, weights: str) -> Any:
+    def _trunk_cache(self, weights: str, trunk: TokenIds) -> Any:
         """KV of `trunk`, kept for as long as the weights stay what they are."""
         from transformers import DynamicCache
 
@@ -188,7 +184,10 @@ class TorchEngine:
         return self._trunks[key]
 
     def _decode(
-        self, state: DecodingState, sampling: Sampling, generators: Sequence[torch.Generator]
+        self,
+        state: SharedRows | BranchedRows,
+        sampling: Sampling,
+        generators: Sequence[torch.Generator],
     ) -> list[Completion]:
         """Draw token after token; finished rows leave the batch."""
         tokens: list[list[int]] = [[] for _ in generators]
@@ -197,20 +196,17 @@ class TorchEngine:
         logits = state.start()
         for step in range(sampling.max_tokens):
             next_tokens, scored = draw(logits, sampling.temperature, [generators[r] for r in live])
-            for row, token, logprob in zip(
-                live, next_tokens.tolist(), scored.tolist(), strict=True
-            ):
+            draws = zip(live, next_tokens.tolist(), scored.tolist(), strict=True)
+            for row, token, logprob in draws:
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
-            going = [
-                index for index, row in enumerate(live) if tokens[row][-1] not in self.stop_ids
-            ]
+            going = [i for i, row in enumerate(live) if tokens[row][-1] not in self.stop_ids]
             if not going or step + 1 == sampling.max_tokens:
                 break
             if len(going) < len(live):
                 unfinished = torch.tensor(going)
                 state.keep(unfinished)
-                next_tokens, live = next_tokens[unfinished], [live[index] for index in going]
+                next_tokens, live = next_tokens[unfinished], [live[i] for i in going]
             logits = state.advance(next_tokens)
         return [
             Completion(
@@ -221,21 +217,3 @@ class TorchEngine:
             )
             for row, scores in zip(tokens, logprobs, strict=True)
         ]
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Switch dropout and gradient checkpointing off, and restore the mode found."""
-        with self._busy:
-            training = self.model.training
-            self.model.eval()
-            try:
-                yield
-            finally:
-                self.model.train(training)
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends a completion: the tokenizer's and the generation config's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}

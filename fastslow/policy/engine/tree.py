@@ -21,11 +21,6 @@ def tree_states(
 ) -> tuple[Tensor, list[list[int]]]:
     """States that predict every completion token, level by level.
 
-    Args:
-        model: A transformers causal language model that takes a cache and has a plain head.
-        prompts: Token ids before each completion; none empty.
-        completions: Token ids to be predicted; none empty.
-
     Returns:
         Hidden states [nodes, hidden], and for each completion the rows that predict its tokens.
     """
@@ -95,17 +90,12 @@ def _level(
     rows: Sequence[TokenIds],
     past_mask: Tensor | None,
     past_lengths: Sequence[int],
-    wanted_columns: Sequence[int],
+    columns_out: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Run `rows`, padded on the right, after the cache; returns states and the grown mask.
+    """Run `rows`, padded on the right, after the cache, which grows by them.
 
-    Args:
-        model: The model.
-        cache: Keys and values of what comes before each row; grows by the rows.
-        rows: New tokens, none empty.
-        past_mask: True on real cached tokens [rows, cached]; None when all are.
-        past_lengths: Real tokens before each row, which is where its positions start.
-        wanted_columns: Columns of the rows whose states are wanted, ascending.
+    `past_mask` is True on real cached tokens [rows, cached], None when all are; `past_lengths`
+    counts them. Returns the states at some ascending columns of the rows, and the grown mask.
     """
     # [rows, width], padded on the right; positions continue each row's own past
     device = model.device
@@ -126,4 +116,4 @@ def _level(
         past_key_values=cache,
         use_cache=True,
     )
-    return states[:, torch.tensor(wanted_columns, device=device)], mask
+    return states[:, torch.tensor(columns_out, device=device)], mask

@@ -15,7 +15,7 @@ from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, 
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
-from fastslow.results.report.sections.plasticity import read_probes
+from fastslow.results.report.sections.plasticity import probes_of, read_curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
     rows = range(len(stages) + 1)
     cells = {(row, task): table.deployed(row, task) for row in rows for task in tasks}
     floors = [table.base_floor(task).value or 0.0 for task in tasks]
-    probes = [p.probe for p in read_probes(path, max(floors)) if p.row == len(stages)]
+    probes = probes_of(read_curves(path), max(floors))
     return RunRecord(
         arm=run.arm,
         seed=run.seed,
@@ -105,7 +105,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
             if isinstance(event, DriftEvent) and event.value is not None
             if (event.name, event.text) == ("kl_fst", "with_text")
         },
-        probe=probes[0] if probes else None,
+        probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
     )
 
 

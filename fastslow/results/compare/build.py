@@ -1,30 +1,25 @@
 """Reads run folders and compares them with the first; no model is needed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from fastslow.config.loading.load import leaves
 from fastslow.core.errors import CheckpointError, ConfigError
-from fastslow.core.files import read_json
+from fastslow.core.text import shorten
 from fastslow.core.types import Json
-from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.compare.contrasts import (
+    METRICS,
     Pair,
     cost_contrasts,
     drift_contrasts,
-    metric_contrasts,
+    metric_contrast,
     task_contrasts,
 )
-from fastslow.results.compare.data import (
-    QUANTITIES,
-    Arm,
-    ArmComparison,
-    ArmRun,
-    RunComparison,
-)
+from fastslow.results.compare.data import QUANTITIES, Arm, ArmComparison, ArmRun, RunComparison
 from fastslow.results.report.build import build_report
-from fastslow.results.report.cells import CellTable
+from fastslow.results.report.reading import read_object
 
 PLACES = frozenset({"name", "runs_dir", "tracking", "seed"})
 """Top-level keys that say where things go, and the seed; runs that share all others are an arm."""
@@ -34,10 +29,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
     """Compare runs, example by example where they were scored on the same.
 
     Runs whose configurations differ in nothing but the seed are one arm, unless that would leave
-    one arm only; then each run is its own.
-
-    Args:
-        paths: Run folders, the baseline first; only read.
+    one arm only; then each run is its own. The first is the baseline.
 
     Raises:
         ConfigError: Fewer than two folders, or one given twice.
@@ -56,7 +48,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         )
     runs = [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
     baseline, *others = arms = _arms(runs)
-    tasks = tuple(dict.fromkeys(task for run in runs for task in run.report.tasks))
+    tasks = tuple(dict.fromkeys(task for run in runs for task in run.report.card.tasks))
     return RunComparison(
         arms=tuple(arms),
         tasks=tasks,
@@ -76,55 +68,27 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(path: Path, name: str) -> ArmRun:
-    report = build_report(path)
-    scores, events = read_scores(path / "scores.jsonl"), read_events(path / "events.jsonl")
-    table = CellTable(scores, report.stage_tasks, events)
-    try:
-        config: dict[str, Any] = read_json(path / "config.json")
-        seed = int(config["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    report, config = build_report(path), read_object(path / "config.json")
+    if not isinstance(seed := config.get("seed"), int):
         raise CheckpointError(
-            f"{path / 'config.json'}: cannot be read, got {error!r}. Give a folder that "
-            "`fastslow train` made."
-        ) from error
-    return ArmRun(name, seed, report, table, dict(_leaves(config, ())))
-
-
-def _leaves(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
-    """Every value of a configuration by its dotted key; stages and other lists by position."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, (*path, key))
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, (*path, str(index)))
-    else:
-        yield ".".join(path), value
-
-
-def _recipe(run: ArmRun) -> str:
-    """Everything of a configuration that makes an arm, as one text."""
-    recipe = {key: v for key, v in run.config.items() if key.split(".")[0] not in PLACES}
-    return json.dumps(recipe, sort_keys=True)
+            f"{path / 'config.json'}: not the configuration of a run, got seed "
+            f"{shorten(repr(seed), 60)}, expected a whole number. Restore it from a copy."
+        )
+    return ArmRun(name, seed, report, leaves(config))
 
 
 def _arms(runs: Sequence[ArmRun]) -> list[Arm]:
-    groups: list[list[ArmRun]] = []
+    groups: dict[tuple[str, int], list[ArmRun]] = {}
+    repeats = Counter[tuple[str, int]]()
     for run in runs:
-        for group in groups:
-            is_new_seed = run.seed not in {member.seed for member in group}
-            if _recipe(group[0]) == _recipe(run) and is_new_seed:
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    groups = groups if len(groups) > 1 else [[run] for run in runs]
-    return [Arm(_arm_name(group), tuple(group)) for group in groups]
-
-
-def _arm_name(group: Sequence[ArmRun]) -> str:
-    name = group[0].run
-    return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
+        recipe = {key: v for key, v in run.config.items() if key.split(".")[0] not in PLACES}
+        text = json.dumps(recipe, sort_keys=True)
+        # a second run with the same seed begins another arm
+        groups.setdefault((text, repeats[text, run.seed]), []).append(run)
+        repeats[text, run.seed] += 1
+    arms = list(groups.values()) if len(groups) > 1 else [[run] for run in runs]
+    more = [f" and {len(arm) - 1} more" if len(arm) > 1 else "" for arm in arms]
+    return [Arm(arm[0].run + end, tuple(arm)) for arm, end in zip(arms, more, strict=True)]
 
 
 def _settings(arms: Sequence[Arm]) -> dict[str, tuple[Json, ...]]:
@@ -169,7 +133,7 @@ def _compare(baseline: Arm, arm: Arm, tasks: Sequence[str]) -> ArmComparison:
         pairs=tuple((a.run, b.run) for a, b in pairs),
         notes=tuple(notes),
         tasks=by_task,
-        metrics=metric_contrasts(pairs, by_task, why_not),
+        metrics=tuple(metric_contrast(name, by_task, pairs, why_not) for name in METRICS),
         drift=drift_contrasts(tasks, pairs, why_not),
         costs=cost_contrasts(pairs, why_not),
     )

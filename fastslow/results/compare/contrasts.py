@@ -7,10 +7,10 @@ pair has no seeds to estimate from, so its interval is over examples only.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from fastslow.measure.scores.per_example import PER_EXAMPLE
 from fastslow.measure.stats.intervals import (
@@ -28,7 +28,7 @@ from fastslow.measure.stats.over_seeds import (
     over_seeds_and_examples,
 )
 from fastslow.measure.stats.significance import holm
-from fastslow.records.events import NEUTRAL
+from fastslow.records.events import NEUTRAL, DriftEvent
 from fastslow.results.compare.data import ArmRun, Contrast, Quantity
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.sections.cost import Cost
@@ -36,6 +36,7 @@ from fastslow.results.report.sections.drift import Drift
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.tasks import Tasks
 
+T = TypeVar("T")
 Pair: TypeAlias = tuple[ArmRun, ArmRun]
 """A run of the baseline and one of the other arm."""
 
@@ -43,14 +44,7 @@ Pair: TypeAlias = tuple[ArmRun, ArmRun]
 def task_contrasts(
     quantity: Quantity, tasks: Sequence[str], pairs: Sequence[Pair], why_not: str | None
 ) -> tuple[Contrast, ...]:
-    """One per task, with Holm's correction over them.
-
-    Args:
-        quantity: The score that is compared.
-        tasks: Every task of either arm.
-        pairs: Runs that are compared with each other.
-        why_not: Why nothing can be paired; None if it can.
-    """
+    """One per task, with Holm's correction over them; `why_not` says why nothing is paired."""
     contrasts = [_task(quantity, task, pairs, why_not) for task in tasks]
     adjusted = holm({c.name: c.p_value for c in contrasts if c.p_value is not None})
     return tuple(replace(c, p_holm=adjusted.get(c.name)) for c in contrasts)
@@ -58,9 +52,7 @@ def task_contrasts(
 
 def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | None) -> Contrast:
     scored = [(_scores(a, task, quantity), _scores(b, task, quantity)) for a, b in pairs]
-    before, after = (
-        _mean([fmean(s.values()) for pair in scored if (s := pair[i])]) for i in (0, 1)
-    )
+    before, after = (_mean(fmean(s.values()) for s in side if s) for side in _sides(scored))
     plain = Contrast(task, before, after)
     reasons = [why_not, *(_why_not_paired(pair, task, quantity) for pair in pairs)]
     if len({frozenset(before) for before, _ in scored}) > 1:
@@ -68,12 +60,12 @@ def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | N
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None:
         return replace(plain, reason=reason)
-    by_seed = {
-        a.seed: difference({task: second}, {task: first})
-        for (a, _), (first, second) in zip(pairs, scored, strict=True)
-    }
     n = len(scored[0][0])
     if len(pairs) > 1:
+        by_seed = {
+            a.seed: difference({task: second}, {task: first})
+            for (a, _), (first, second) in zip(pairs, scored, strict=True)
+        }
         contrast = _over_seeds(plain, over_seeds_and_examples(by_seed), n)
         # without any spread, the most that Wilson's interval allows for 0 changes in n
         detectable = contrast.smallest_detectable or wilson(0, n).high
@@ -126,20 +118,26 @@ def _over_seeds(plain: Contrast, estimate: SeedEstimate, n: int = 0) -> Contrast
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    """The mean, or None of nothing."""
-    return fmean(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None without any."""
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _sides(pairs: Sequence[Sequence[T]]) -> tuple[list[T], list[T]]:
+    """The first and the second of every pair."""
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
     """Score of each example, or final minus learned; nothing where there is none."""
-    learned = run.table.learned_row(task)
-    final = run.table.deployed(run.last, task)
+    learned = run.report.table.learned_row(task)
+    final = run.report.table.deployed(run.last, task)
     if quantity == "final":
         return final
     if learned is None:
         return {}
-    first = run.table.deployed(learned, task)
+    first = run.report.table.deployed(learned, task)
     if quantity == "learned":
         return first
     if learned == run.last or first.keys() != final.keys():
@@ -150,10 +148,10 @@ def _scores(run: ArmRun, task: str, quantity: Quantity) -> ExampleScores:
 def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
     """Why a task's examples cannot be held against each other; None if they can."""
     for run in pair:
-        reason = _why_missing(run, task, quantity)
-        if reason is not None:
+        if reason := _why_missing(run, task, quantity):
             return f"{run.run}: {reason}"
-    versions = [_version(run, task) for run in pair]
+    summaries = [summary for run in pair for summary in run.report.section(Tasks).summaries]
+    versions = [summary.version for summary in summaries if summary.task == task]
     if versions[0] != versions[1]:
         return f"other versions of the task: {versions[0]}, {versions[1]}"
     configs = [run.config for run in pair]
@@ -173,19 +171,14 @@ def _why_not_paired(pair: Pair, task: str, quantity: Quantity) -> str | None:
 
 
 def _why_missing(run: ArmRun, task: str, quantity: Quantity) -> str | None:
-    learned = run.table.learned_row(task)
-    if task not in run.report.tasks:
+    learned = run.report.table.learned_row(task)
+    if task not in run.report.card.tasks:
         return "no such task"
     if quantity != "final" and learned is None:
         return "held out: no stage trains on it"
     if quantity == "change" and learned == run.last:
         return "learned in the last stage: nothing came after"
     return None if _scores(run, task, quantity) else "not measured"
-
-
-def _version(run: ArmRun, task: str) -> str | None:
-    summaries = run.report.section(Tasks).summaries
-    return next((summary.version for summary in summaries if summary.task == task), None)
 
 
 METRICS: Mapping[str, Quantity | None] = {
@@ -199,23 +192,15 @@ METRICS: Mapping[str, Quantity | None] = {
 DRIFTS = ("kl_fst", "kl_razor", "neutral_ce_delta")
 
 
-def metric_contrasts(
-    pairs: Sequence[Pair], tasks: Mapping[Quantity, tuple[Contrast, ...]], why_not: str | None
-) -> tuple[Contrast, ...]:
-    """Differences of the headline metrics, with intervals where they are means over tasks."""
-    return tuple(_metric(name, pairs, tasks, why_not) for name in METRICS)
-
-
-def _metric(
+def metric_contrast(
     name: str,
-    pairs: Sequence[Pair],
     tasks: Mapping[Quantity, tuple[Contrast, ...]],
+    pairs: Sequence[Pair],
     why_not: str | None,
 ) -> Contrast:
+    """The difference of one of `METRICS`, with an interval where it is a mean over tasks."""
     values = [[run.report.section(Metrics).metrics[name] for run in pair] for pair in pairs]
-    before, after = (
-        _mean([v for pair in values if (v := pair[i].value) is not None]) for i in (0, 1)
-    )
+    before, after = (_mean(metric.value for metric in side) for side in _sides(values))
     plain = Contrast(name, before, after)
     missing = [metric.reason for pair in values for metric in pair if metric.value is None]
     reason = why_not or (f"undefined: {missing[0]}" if missing else None)
@@ -254,45 +239,41 @@ def drift_contrasts(
     for name in DRIFTS:
         for task in (*tasks, NEUTRAL):
             measured = [[_drift(run, name, task) for run in pair] for pair in pairs]
-            values = [[v for pair in measured if (v := pair[i][0]) is not None] for i in (0, 1)]
-            if not any(values):
-                continue
-            plain = Contrast(f"{name}, {task}", _mean(values[0]), _mean(values[1]))
-            by_seed = {
-                a.seed: second - first
-                for (a, _), ((first, _), (second, _)) in zip(pairs, measured, strict=True)
-                if first is not None and second is not None
+            before, after = (_mean(e.value for e in side if e) for side in _sides(measured))
+            events = [e for pair in measured for e in pair if e and e.value is not None]
+            steps = {
+                a.seed: second.value - first.value
+                for (a, _), (first, second) in zip(pairs, measured, strict=True)
+                if first and second and first.value is not None and second.value is not None
             }
-            if why_not or not len(by_seed) == len(values[0]) == len(values[1]):
+            plain = Contrast(f"{name}, {task}", before, after)
+            if not events:
+                continue
+            if why_not or 2 * len(steps) < len(events):
                 contrasts.append(replace(plain, reason=why_not or "not measured in both"))
-            elif len(by_seed) > 1:
-                contrasts.append(_over_seeds(plain, over_seeds_alone(by_seed)))
+            elif len(steps) > 1:
+                contrasts.append(_over_seeds(plain, over_seeds_alone(steps)))
             else:
-                [step] = by_seed.values()
-                errors = [e for pair in measured for value, e in pair if value is not None]
-                contrasts.append(_independent(replace(plain, difference=step), errors))
+                [step] = steps.values()
+                contrasts.append(_independent(plain, step, [event.se for event in events]))
     return tuple(contrasts)
 
 
-def _independent(plain: Contrast, errors: Sequence[float | None]) -> Contrast:
+def _independent(plain: Contrast, step: float, errors: Sequence[float | None]) -> Contrast:
     """A difference of two independent means with their standard errors."""
     measured = [error for error in errors if error is not None]
-    if len(measured) < len(errors) or plain.difference is None:
-        return replace(plain, reason="no standard error was recorded")
+    if len(measured) < len(errors):
+        return replace(plain, difference=step, reason="no standard error was recorded")
     half = Z_95 * math.hypot(*measured)
-    low, high = plain.difference - half, plain.difference + half
-    return replace(plain, low=low, high=high, covers="examples")
+    low, high = step - half, step + half
+    return replace(plain, difference=step, low=low, high=high, covers="examples")
 
 
-def _drift(run: ArmRun, name: str, task: str) -> tuple[float | None, float | None]:
-    """Value and standard error after the last stage; under the deployed prompt if there is one."""
-    events = [
-        e
-        for e in run.report.section(Drift).events
-        if e.name == name and e.task == task and e.row == run.last
-    ]
-    best = sorted(events, key=lambda e: e.text != "with_text")
-    return (best[0].value, best[0].se) if best else (None, None)
+def _drift(run: ArmRun, name: str, task: str) -> DriftEvent | None:
+    """A figure after the last stage; under the deployed prompt if there is one."""
+    events = run.report.section(Drift).events
+    matches = [e for e in events if (e.name, e.task, e.row) == (name, task, run.last)]
+    return min(matches, key=lambda e: e.text != "with_text", default=None)
 
 
 COSTS: Mapping[str, Callable[[Cost], float]] = {
@@ -312,7 +293,7 @@ def cost_contrasts(pairs: Sequence[Pair], why_not: str | None) -> tuple[Contrast
     contrasts = []
     for name, amount in COSTS.items():
         costs = [[float(amount(run.report.section(Cost))) for run in pair] for pair in pairs]
-        before, after = (_mean([pair[i] for pair in costs]) for i in (0, 1))
+        before, after = map(_mean, _sides(costs))
         step = None if before is None or after is None else after - before
         contrasts.append(Contrast(name, before, after, step, reason=why_not))
     return tuple(contrasts)

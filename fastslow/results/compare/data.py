@@ -1,12 +1,12 @@
 """A comparison of runs as plain data; docs/compare-schema.md describes its JSON form."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
-from fastslow.results.report.cells import CellTable, ExampleScores
-from fastslow.results.report.data import Report
+from fastslow.results.report.cells import ExampleScores
+from fastslow.results.report.section import Report
 
 SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
@@ -70,14 +70,13 @@ class ArmRun:
     """Name of the folder that was given."""
     seed: int
     report: Report
-    table: CellTable
     config: Mapping[str, Json]
     """Its config.json, flattened to dotted keys."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The task of each stage, in training order."""
-        return self.table.stages
+        return self.report.card.stages
 
     @property
     def last(self) -> int:
@@ -87,8 +86,8 @@ class ArmRun:
     @property
     def cells(self) -> Mapping[tuple[int, str], ExampleScores]:
         """By row of the matrix and task, the score of each example under the deployed prompt."""
-        rows = range(self.last + 1)
-        return {(r, t): self.table.deployed(r, t) for r in rows for t in self.report.tasks}
+        rows, deployed = range(self.last + 1), self.report.table.deployed
+        return {(row, task): deployed(row, task) for row in rows for task in self.report.card.tasks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,47 +127,38 @@ class RunComparison:
     """One per arm but the first."""
 
 
-def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dict[str, Json]:
+def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dict[str, object]:
     """The comparison as plain data."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "verdict": list(verdicts),
+        "verdict": verdicts,
         "baseline": comparison.arms[0].name,
         "arms": [
-            {
-                "name": arm.name,
-                "runs": [
-                    {
-                        "run": run.run,
-                        "seed": run.seed,
-                        "state": run.report.state,
-                        "config_hash": run.report.config_hash,
-                        "command": list(run.report.command),
-                    }
-                    for run in arm.runs
-                ],
-            }
+            {"name": arm.name, "runs": [_run_json(run) for run in arm.runs]}
             for arm in comparison.arms
         ],
-        "tasks": list(comparison.tasks),
+        "tasks": comparison.tasks,
         "comparisons": [_arm_json(arm) for arm in comparison.comparisons],
     }
 
 
-def _arm_json(comparison: ArmComparison) -> dict[str, Json]:
-    def plain(contrasts: tuple[Contrast, ...]) -> dict[str, Json]:
-        by_name: dict[str, Json] = {}
-        for contrast in contrasts:
-            values = asdict(contrast)
-            by_name[values.pop("name")] = values
-        return by_name
-
+def _run_json(run: ArmRun) -> dict[str, object]:
+    report = run.report
     return {
-        "arm": comparison.arm,
-        "pairs": [list(pair) for pair in comparison.pairs],
-        "notes": list(comparison.notes),
-        **{quantity: plain(contrasts) for quantity, contrasts in comparison.tasks.items()},
-        "metrics": plain(comparison.metrics),
-        "drift": plain(comparison.drift),
-        "costs": plain(comparison.costs),
+        "run": run.run,
+        "seed": run.seed,
+        "state": report.card.state,
+        "config_hash": report.card.config_hash,
+        "command": report.card.command,
     }
+
+
+def _arm_json(arm: ArmComparison) -> dict[str, object]:
+    groups = {"metrics": arm.metrics, "drift": arm.drift, "costs": arm.costs}
+    groups |= {str(quantity): contrasts for quantity, contrasts in arm.tasks.items()}
+    figures = [field.name for field in fields(Contrast) if field.name != "name"]
+    by_name = {
+        group: {c.name: {name: getattr(c, name) for name in figures} for c in contrasts}
+        for group, contrasts in groups.items()
+    }
+    return {"arm": arm.arm, "pairs": arm.pairs, "notes": arm.notes, **by_name}

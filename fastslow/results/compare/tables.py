@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from fastslow.core.types import Json
 from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
-from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.render.layout import Table, Text, row, score_or_dash
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
@@ -30,13 +29,9 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
     findings = []
     if average.difference is not None:
         findings.append(f"final average accuracy {average.difference:+z.2f}{_interval(average)}")
-    words = {True: "higher", False: "lower"}
-    for is_higher, word in words.items():
-        names = [
-            contrast.name
-            for contrast in paired
-            if contrast.is_beyond_chance and ((contrast.difference or 0) > 0) is is_higher
-        ]
+    sure = [contrast for contrast in paired if contrast.is_beyond_chance]
+    for word, sign in (("higher", 1), ("lower", -1)):
+        names = [contrast.name for contrast in sure if sign * (contrast.difference or 0) > 0]
         if names:
             findings.append(f"{word} beyond chance on {', '.join(names)}")
     unclear = [contrast for contrast in paired if not contrast.is_beyond_chance]
@@ -52,10 +47,9 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
 
 def _coverage(comparison: ArmComparison) -> str:
     """The sources of variance that the intervals of an arm count."""
-    num_seeds = len(comparison.pairs)
-    if num_seeds == 1:
+    if len(comparison.pairs) == 1:
         return "one seed: intervals over examples only"
-    return f"{num_seeds} seeds: intervals over seeds and examples"
+    return f"{len(comparison.pairs)} seeds: intervals over seeds and examples"
 
 
 def comparison_tables(comparison: RunComparison) -> list[Table]:
@@ -97,12 +91,12 @@ def _runs(comparison: RunComparison) -> Table:
         "Runs",
         ("arm", "run", "seed", "state", "configuration"),
         tuple(
-            (
-                Text(arm.name + (" (baseline)" if number == 0 else "")),
-                Text(run.run),
-                Text(str(run.seed)),
-                Text(run.report.state),
-                Text(run.report.config_hash, is_code=True),
+            row(
+                arm.name + (" (baseline)" if number == 0 else ""),
+                run.run,
+                run.seed,
+                run.report.card.state,
+                Text(run.report.card.config_hash, is_code=True),
             )
             for number, arm in enumerate(comparison.arms)
             for run in arm.runs
@@ -126,19 +120,13 @@ def _by_arm(
 def _contrasts(
     title: str, rows: Sequence[tuple[str, Contrast]], note: str, digits: int = 2
 ) -> Table:
-    has_tests = any(row.p_holm is not None for _, row in rows)
+    has_tests = any(contrast.p_holm is not None for _, contrast in rows)
     tests = ("p (Holm)", "n", "detectable") if has_tests else ()
     cells = []
-    for arm, row in rows:
-        figures = (_number(row.baseline, digits), _number(row.value, digits))
-        last: tuple[Text, ...] = ()
-        if has_tests:
-            last = (
-                Text(_p_value(row.p_holm)),
-                Text(str(row.n) if row.n else "-"),
-                Text(score_or_dash(row.smallest_detectable)),
-            )
-        cells.append((Text(row.name), Text(arm), *figures, _difference(row, digits), *last))
+    for arm, c in rows:
+        last = (_p_value(c.p_holm), c.n or "-", score_or_dash(c.smallest_detectable))
+        numbers = (_number(c.baseline, digits), _number(c.value, digits), _difference(c, digits))
+        cells.append(row(c.name, arm, *numbers, *(last if has_tests else ())))
     header = ("of", "arm", "baseline", "value", "value - baseline", *tests)
     return Table(title, header, tuple(cells), note)
 
@@ -153,39 +141,30 @@ def _number(value: float | None, digits: int) -> Text:
     return Text("-", "dim") if value is None else Text(f"{value:.{digits}f}")
 
 
-def _difference(row: Contrast, digits: int) -> Text:
-    if row.difference is None:
-        return Text(row.reason or "-", "dim")
-    mark = "!" if row.is_beyond_chance else ""
-    text = f"{row.difference:+z.{digits}f}{mark}{_interval(row, digits)}"
-    if row.low is None and row.reason:
-        text += f" ({row.reason})"
-    return Text(text, "strong" if row.is_beyond_chance else "plain")
+def _difference(contrast: Contrast, digits: int) -> Text:
+    if contrast.difference is None:
+        return Text(contrast.reason or "-", "dim")
+    mark = "!" if contrast.is_beyond_chance else ""
+    text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
+    if contrast.low is None and contrast.reason:
+        text += f" ({contrast.reason})"
+    return Text(text, "strong" if contrast.is_beyond_chance else "plain")
 
 
-def _interval(row: Contrast, digits: int = 2) -> str:
-    if row.low is None or row.high is None:
+def _interval(contrast: Contrast, digits: int = 2) -> str:
+    if contrast.low is None or contrast.high is None:
         return ""
-    return f" [{row.low:+z.{digits}f}, {row.high:+z.{digits}f}]"
+    return f" [{contrast.low:+z.{digits}f}, {contrast.high:+z.{digits}f}]"
 
 
 def _costs(arms: Sequence[ArmComparison]) -> Table:
     rows = []
     for arm in arms:
-        for row in arm.costs:
-            if row.baseline is None or row.value is None or row.difference is None:
-                continue
-            ratio = f"{row.value / row.baseline:.2f}" if row.baseline else "-"
-            rows.append(
-                (
-                    Text(row.name),
-                    Text(arm.arm),
-                    Text(f"{row.baseline:.0f}"),
-                    Text(f"{row.value:.0f}"),
-                    Text(f"{row.difference:+.0f}"),
-                    Text(ratio),
-                )
-            )
+        for c in arm.costs:
+            if c.baseline is not None and c.value is not None and c.difference is not None:
+                ratio = f"{c.value / c.baseline:.2f}" if c.baseline else "-"
+                amounts = (f"{c.baseline:.0f}", f"{c.value:.0f}", f"{c.difference:+.0f}")
+                rows.append(row(c.name, arm.arm, *amounts, ratio))
     return Table(
         "Cost",
         ("of", "arm", "baseline", "value", "value - baseline", "times the baseline"),
@@ -199,12 +178,11 @@ def _seeds(arms: Sequence[ArmComparison]) -> Table:
     rows = []
     for arm in arms:
         groups = (*arm.tasks.items(), ("metric", arm.metrics))
-        for quantity, row in ((name, row) for name, contrasts in groups for row in contrasts):
-            if row.seed_differences and row.sign_flip_p is not None:
-                each = ", ".join(f"{value:+z.2f}" for value in row.seed_differences)
-                note = f" ({row.sign_flip_note})" if row.sign_flip_note else ""
-                names = (Text(row.name), Text(quantity), Text(arm.arm))
-                rows.append((*names, Text(each), Text(f"{row.sign_flip_p:.3f}{note}")))
+        for quantity, c in ((name, c) for name, contrasts in groups for c in contrasts):
+            if c.seed_differences and c.sign_flip_p is not None:
+                each = ", ".join(f"{value:+z.2f}" for value in c.seed_differences)
+                note = f" ({c.sign_flip_note})" if c.sign_flip_note else ""
+                rows.append(row(c.name, quantity, arm.arm, each, f"{c.sign_flip_p:.3f}{note}"))
     return Table(
         "Over seeds",
         ("of", "quantity", "arm", "difference under each seed", "p of an exact sign-flip test"),
@@ -216,7 +194,7 @@ def _seeds(arms: Sequence[ArmComparison]) -> Table:
 
 def _settings(comparison: RunComparison) -> Table:
     rows = [
-        (Text(key, is_code=True), *(Text(_plain(value)) for value in values))
+        row(Text(key, is_code=True), *("-" if v is None or v == [] else str(v) for v in values))
         for key, values in comparison.settings.items()
     ]
     cut = f"The first {MAX_SETTINGS} of {len(rows)}." if len(rows) > MAX_SETTINGS else ""
@@ -226,7 +204,3 @@ def _settings(comparison: RunComparison) -> Table:
         tuple(rows[:MAX_SETTINGS]),
         f"Of each arm's first run; - is none. {cut}".strip(),
     )
-
-
-def _plain(value: Json) -> str:
-    return "-" if value is None or value == [] else str(value)

@@ -2,35 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
-from fastslow.measure.stats.intervals import Interval
-from fastslow.results.compare.data import ArmRun, RunComparison, comparison_json
+from fastslow.results.compare.data import ArmRun, Contrast, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
-from fastslow.results.render import encoding
-from fastslow.results.render.drawing import (
-    LOSS,
-    MAX_TASKS,
-    MUTED,
-    PAPER,
-    Drawing,
-    draw,
-    label,
-    legend,
-    series,
-)
+from fastslow.results.render import drawing, encoding
+from fastslow.results.render.encoding import ends
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.writing import csv_text, write_figures, write_files
 from fastslow.results.report.cells import Cell
 from fastslow.results.report.sections.tasks import Tasks
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from fastslow.results.compare.data import Contrast
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))
 """Stems of the figures."""
@@ -38,10 +21,6 @@ NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range
 
 def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...]:
     """Write compare.html, compare.md, compare.json, scores.csv and figures/ into a folder.
-
-    Args:
-        comparison: The comparison.
-        folder: Made if need be; files of these names in it are replaced.
 
     Raises:
         ConfigError: The folder is a run folder, whose own files these would replace.
@@ -65,9 +44,9 @@ def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...
 
 def json_text(comparison: RunComparison) -> str:
     """The text of compare.json."""
-    settings = {key: list(values) for key, values in comparison.settings.items()}
+    data = comparison_json(comparison, verdicts(comparison))
     # settings as they were given: 1e-9 is not 0
-    return encoding.json_text(comparison_json(comparison, verdicts(comparison)), settings=settings)
+    return encoding.json_text(data, settings=comparison.settings)
 
 
 def markdown(comparison: RunComparison) -> str:
@@ -83,17 +62,13 @@ def markdown(comparison: RunComparison) -> str:
 def scores_csv(comparison: RunComparison) -> str:
     """The text of scores.csv: base, learned and final score of each task in each run."""
     rows = [
-        [arm.name, run.run, run.seed, task, phase, cell.score, *_ends(cell.interval), cell.n]
+        [arm.name, run.run, run.seed, task, phase, cell.score, *ends(cell.interval), cell.n]
         for arm in comparison.arms
         for run in arm.runs
         for task, phase, cell in _cells(run)
     ]
     header = ("arm", "run", "seed", "task", "phase", "score", "low", "high", "n")
     return csv_text(header, rows)
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
@@ -105,7 +80,7 @@ def _cells(run: ArmRun) -> Iterator[tuple[str, str, Cell]]:
                 yield summary.task, phase, cell
 
 
-def page(comparison: RunComparison, drawings: Sequence[Drawing]) -> str:
+def page(comparison: RunComparison, drawings: Sequence[drawing.Drawing]) -> str:
     """The text of compare.html."""
     return render(
         "compare.html",
@@ -119,44 +94,39 @@ def page(comparison: RunComparison, drawings: Sequence[Drawing]) -> str:
     )
 
 
-def figures(comparison: RunComparison) -> tuple[Drawing, ...]:
+def figures(comparison: RunComparison) -> tuple[drawing.Drawing, ...]:
     """Final scores of all arms, then the differences of each arm from the baseline."""
     drawings = [_scores(comparison)]
     for number, _ in enumerate(comparison.comparisons[: len(NAMES) - 1]):
-        if (drawing := _differences(comparison, number)) is not None:
-            drawings.append(drawing)
+        if (figure := _differences(comparison, number)) is not None:
+            drawings.append(figure)
     return tuple(drawings)
 
 
-def _scores(comparison: RunComparison) -> Drawing:
-    tasks = comparison.tasks[:MAX_TASKS]
+def _scores(comparison: RunComparison) -> drawing.Drawing:
+    tasks = comparison.tasks[: drawing.MAX_TASKS]
     num_arms = len(comparison.arms)
     step = 0.7 / max(1, num_arms)
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: drawing.Figure) -> None:
         axes = figure.add_subplot()
         for number, arm in enumerate(comparison.arms):
-            look = series(number) | {"ls": "none"}
-            name: str | None = label(arm.name)
+            look = drawing.series(number) | {"ls": "none"}
+            name: str | None = drawing.label(arm.name)
             for task, phase, cell in (line for run in arm.runs for line in _cells(run)):
                 if phase != "final" or task not in tasks or cell.score is None:
                     continue
                 y = tasks.index(task) + (number - (num_arms - 1) / 2) * step
-                if cell.interval is not None:
-                    ends = [cell.interval.low, cell.interval.high]
-                    axes.plot(ends, [y, y], color=look["color"], lw=1)
+                drawing.interval_line(axes, y, ends(cell.interval), look["color"])
                 axes.plot(cell.score, y, label=name, clip_on=False, **look)
                 name = None
-        axes.set_yticks(range(len(tasks)), [label(task) for task in tasks])
+        names = [drawing.label(task) for task in tasks]
+        drawing.named_rows(axes, range(len(tasks)), names, "score at the end, with 95 % interval")
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel("score at the end, with 95 % interval")
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        legend(axes, 2)
+        drawing.legend(axes, 2)
 
-    return draw(
+    return drawing.draw(
         NAMES[0],
         "Scores at the end",
         "Final score of every task in every run, each run with its own 95 % interval. Whether two "
@@ -166,53 +136,36 @@ def _scores(comparison: RunComparison) -> Drawing:
     )
 
 
-def _differences(comparison: RunComparison, number: int) -> Drawing | None:
-    arm = comparison.comparisons[number]
+def _differences(comparison: RunComparison, number: int) -> drawing.Drawing | None:
+    arm, rows = comparison.comparisons[number], list[drawing.Row]()
     words = {"final": "at the end", "learned": "learned", "change": "forgetting"}
-    rows: list[tuple[str, str, Contrast]] = [
-        (contrast.name, words[quantity], contrast)
-        for task in comparison.tasks[:MAX_TASKS]
-        for quantity, contrasts in arm.tasks.items()
-        for contrast in contrasts
-        if contrast.name == task and contrast.difference is not None
-    ]
+    for task in comparison.tasks[: drawing.MAX_TASKS]:
+        for quantity, contrasts in arm.tasks.items():
+            for contrast in contrasts:
+                if contrast.name == task and contrast.difference is not None:
+                    rows.append(_difference_row(contrast, words[quantity]))
     if not rows:
         return None
 
-    def paint(figure: "Figure") -> None:
-        axes = figure.add_subplot()
-        y, before, ticks = -1.0, "", []
-        for task, _, contrast in rows:
-            y += 1 if task == before else 1.9
-            if task != before:
-                place = axes.get_yaxis_transform()
-                axes.text(0, y - 0.85, label(task), weight="bold", va="center", transform=place)
-            before = task
-            assert contrast.difference is not None
-            colour = MUTED
-            if contrast.is_beyond_chance:
-                colour = series(0)["color"] if contrast.difference > 0 else LOSS
-            if contrast.low is not None and contrast.high is not None:
-                axes.plot([contrast.low, contrast.high], [y, y], color=colour, lw=1)
-            fill = colour if contrast.is_beyond_chance else PAPER
-            axes.plot(contrast.difference, y, "o", color=colour, mfc=fill)
-            ticks.append(y)
-        axes.axvline(0, color=MUTED, lw=0.8)
-        axes.set_yticks(ticks, [row[1] for row in rows])
-        axes.set_ylim(y + 0.7, -0.7)
+    def paint(figure: drawing.Figure) -> None:
+        axes = drawing.grouped_rows(figure, rows, "difference of scores, with 95 % interval")
         low, high = axes.get_xlim()
         axes.set_xlim(min(low, -0.1), max(high, 0.1))
-        axes.set_xlabel("difference of scores, with 95 % interval")
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
 
-    tasks = len({row[0] for row in rows})
-    return draw(
+    return drawing.draw(
         NAMES[number + 1],
-        f"{label(arm.arm)} against {label(comparison.arms[0].name)}",
+        f"{drawing.label(arm.arm)} against {drawing.label(comparison.arms[0].name)}",
         "Paired differences of each task; right of zero is better, for forgetting too. Filled: "
         "beyond chance at 5 % after Holm's correction over tasks.",
         paint,
-        height=0.8 + 0.2 * len(rows) + 0.2 * tasks,
+        height=drawing.grouped_height(rows),
     )
+
+
+def _difference_row(contrast: Contrast, name: str) -> drawing.Row:
+    value, look = contrast.difference or 0.0, {"marker": "o", "color": drawing.MUTED}
+    if contrast.is_beyond_chance:
+        look["color"] = drawing.ACCENT if value > 0 else drawing.LOSS
+    else:
+        look["mfc"] = drawing.PAPER
+    return drawing.Row(contrast.name, name, value, (contrast.low, contrast.high), look)

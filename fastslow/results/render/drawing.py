@@ -9,10 +9,10 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fastslow.core.text import shorten
-from fastslow.measure.stats.intervals import Interval, PairedDifference
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Axes: TypeAlias = "matplotlib.axes.Axes"
 Figure: TypeAlias = "matplotlib.figure.Figure"
+Ends: TypeAlias = tuple[float | None, float | None]
+"""Of a 95 % interval, as `encoding.ends` takes them out."""
 INK, MUTED, LINE, PAPER = "#1d1d22", "#5f626b", "#dcdbd6", "#fcfcfa"
 ACCENT, LOSS = "#1f5fa8", "#a3361f"
 SERIES = (ACCENT, "#b0562c", "#2f7556", "#83539f", "#806210", "#4f5b69")
@@ -45,35 +47,26 @@ MANY = 6
 """More stages than this, and their names do not fit under an axis."""
 _LOOK: Mapping[str, Any] = {
     "axes.axisbelow": True,
-    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 8.5,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 9,
     "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
     "legend.handlelength": 1.6,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "fastslow",
-    "text.color": INK,
+    **dict.fromkeys(("axes.titlecolor", "text.color"), INK),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.labelsize", "font.size"), 8.5),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 8),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
     "text.parse_math": False,
-    "xtick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.color": MUTED,
-    "ytick.labelsize": 8,
 }
 
 
@@ -82,7 +75,7 @@ class Drawing:
     """A finished figure."""
 
     name: str
-    """Stem of its files."""
+    """Stem of its files; letters, digits and hyphens."""
     title: str
     caption: str
     """The subject and how to read it; may hold untrusted names."""
@@ -119,16 +112,7 @@ def draw(
     height: float = 2.9,
     width: float = WIDTH,
 ) -> Drawing:
-    """Make a figure.
-
-    Args:
-        name: Stem of its files; letters, digits and hyphens.
-        title: Stands above it.
-        caption: The subject and how to read it.
-        paint: Draws into the empty figure it is given.
-        height: Inches.
-        width: Inches.
-    """
+    """Make a figure of `height` by `width` inches, which `paint` draws into; see `Drawing`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -184,12 +168,46 @@ def named_rows(axes: Axes, rows: Sequence[float], names: Sequence[str], label_of
     axes.grid(visible=True, axis="x")
 
 
-def interval_line(
-    axes: Axes, row: float, interval: Interval | PairedDifference | None, colour: str
-) -> None:
+def interval_line(axes: Axes, row: float, ends: Ends, colour: str) -> None:
     """A 95 % interval along one row, where there is one."""
-    if interval is not None and interval.low is not None and interval.high is not None:
-        axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1)
+    low, high = ends
+    if low is not None and high is not None:
+        axes.plot([low, high], [row, row], color=colour, lw=1)
+
+
+class Row(NamedTuple):
+    """A figure of `grouped_rows`."""
+
+    group: str
+    """Untrusted; rows of one group follow each other."""
+    name: str
+    value: float
+    ends: Ends
+    look: Mapping[str, Any]
+    """Colour and marker."""
+
+
+def grouped_rows(figure: Figure, rows: Sequence[Row], label_of_x: str) -> Axes:
+    """Figures with their intervals one under the other, each group under its name."""
+    axes, ticks, y = figure.add_subplot(), list[float](), -1.0
+    place = axes.get_yaxis_transform()
+    for group, members in groupby(rows, key=lambda row: row.group):
+        axes.text(0, y + 1.05, label(group), weight="bold", va="center", transform=place)
+        y += 0.9
+        for row in members:
+            y += 1
+            interval_line(axes, y, row.ends, row.look["color"])
+            axes.plot(row.value, y, ls="none", **row.look)
+            ticks.append(y)
+    axes.axvline(0, color=MUTED, lw=0.8)
+    named_rows(axes, ticks, [row.name for row in rows], label_of_x)
+    axes.set_ylim(y + 0.7, -0.7)
+    return axes
+
+
+def grouped_height(rows: Sequence[Row]) -> float:
+    """Inches that `grouped_rows` needs."""
+    return 0.8 + 0.2 * len(rows) + 0.2 * len({row.group for row in rows})
 
 
 def stage_ends(axes: Axes, positions: Iterable[float]) -> None:

@@ -15,11 +15,7 @@ DECIMALS = 6
 
 
 def json_text(data: Mapping[str, object], **exact: Json) -> str:
-    """The text of a JSON file; see `plain`.
-
-    Args:
-        data: One key a subject.
-        exact: More keys, whose values are written as they are and not rounded.
+    """The text of a JSON file; the values of `exact` are written as they are, not rounded.
 
     Raises:
         ValueError: A number is infinite or not a number.
@@ -47,8 +43,13 @@ def plain(data: object) -> Json:
     return {f.name: plain(getattr(data, f.name)) for f in fields(data) if f.name not in skipped}
 
 
+def ends(interval: Interval | PairedDifference | None) -> tuple[float | None, float | None]:
+    """Both ends of a 95 % interval, None where there is none."""
+    return (interval.low, interval.high) if interval else (None, None)
+
+
 def with_limits(metric: Metric, interval: Interval | PairedDifference | None) -> dict[str, Json]:
     """A metric and the ends of its 95 % interval, null where it has none."""
-    low, high = (interval.low, interval.high) if interval else (None, None)
+    low, high = ends(interval)
     content = {"value": metric.value, "reason": metric.reason, "formula": metric.formula}
     return {**content, "low": low, "high": high}

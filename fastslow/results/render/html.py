@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Text
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = (
@@ -24,8 +23,6 @@ POLICY = (
     "form-action 'none'"
 )
 """Content-Security-Policy: styles in the page itself, and nothing else."""
-MAX_BYTES = 2_000_000
-"""Size a page stays under; whatever could grow without limit is cut where it is collected."""
 MAX_CELL = 2000
 """Characters of one table cell."""
 
@@ -37,9 +34,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 @cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -50,15 +45,8 @@ def _environment() -> "Environment":
     )
     environment.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
     environment.tests |= {"figure_like": is_figure_like}
-    environment.globals["style"] = _style(environment)
+    environment.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return environment
-
-
-def _style(environment: "Environment") -> "Markup":
-    from markupsafe import Markup
-
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, "style.css")[0])
 
 
 def _visible_value(value: object) -> object:
@@ -66,42 +54,34 @@ def _visible_value(value: object) -> object:
     return value if hasattr(value, "__html__") else visible(str(value)[: 10 * MAX_CELL])
 
 
-def lines(text: Iterable[str]) -> "Markup":
+def lines(text: Iterable[str]) -> Markup:
     """Lines of untrusted text, one under the other."""
-    from markupsafe import Markup, escape
-
     return Markup("\n").join(escape(visible(line)) for line in text)
 
 
-def breakable(name: str) -> "Markup":
+def breakable(name: str) -> Markup:
     """An untrusted name that may be broken after its underscores, slashes and hyphens."""
-    from markupsafe import Markup, escape
-
     pieces = re.split(r"(?<=[_/-])(?=.)", visible(name[:MAX_CELL]))
     return Markup("<wbr>").join(escape(piece) for piece in pieces)
 
 
-def inline_svg(drawing: Drawing) -> "Markup":
+def inline_svg(drawing: Drawing) -> Markup:
     """A figure of ours as part of the page; Matplotlib escaped its labels."""
-    from markupsafe import Markup
-
     return Markup(drawing.inline)
 
 
 def main(cell: Text) -> str:
     """The cell without the interval behind it."""
-    return cell.text[:MAX_CELL].split(" [")[0] if _has_interval(cell) else cell.text[:MAX_CELL]
+    text = cell.text[:MAX_CELL]
+    return text.split(" [")[0] if is_figure_like(cell) else text
 
 
 def aside(cell: Text) -> str:
     """The interval behind the figure of a cell, or nothing."""
-    return f"[{cell.text.split(' [', 1)[1]}" if _has_interval(cell) else ""
+    _, bracket, interval = cell.text.partition(" [")
+    return f"[{interval}" if bracket and is_figure_like(cell) else ""
 
 
 def is_figure_like(cell: Text) -> bool:
     """Whether a cell is a number, maybe with an interval, and belongs to the right."""
     return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40
-
-
-def _has_interval(cell: Text) -> bool:
-    return is_figure_like(cell) and " [" in cell.text and not cell.is_code

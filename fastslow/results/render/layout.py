@@ -29,6 +29,16 @@ class Table:
     note: str = ""
 
 
+def row(*cells: Text | str | float) -> tuple[Text, ...]:
+    """A row of a table; whatever is not a cell yet becomes a plain one."""
+    return tuple(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells)
+
+
+def figure_row(name: str, formula: str, *cells: Text) -> tuple[Text, ...]:
+    """A row that begins with the name of a figure and ends with its formula."""
+    return (Text(name, is_code=True), *cells, Text(formula, is_code=True))
+
+
 def difference(change: PairedDifference) -> str:
     """A paired difference with its interval, or with the reason why it has none."""
     if change.low is None or change.high is None:
@@ -46,10 +56,10 @@ def score_or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def metric_text(metric: Metric | None, digits: int = 2) -> Text:
+def metric_text(metric: Metric | None, digits: int = 2, interval: Interval | None = None) -> Text:
     """The value of a metric; dimmed, why there is none, or a dash where there is no metric."""
     if metric is None:
         return Text("-", "dim")
     if metric.value is None:
         return Text(metric.reason or "undefined", "dim")
-    return Text(f"{metric.value:.{digits}f}")
+    return Text(f"{metric.value:.{digits}f}{brackets(interval)}")

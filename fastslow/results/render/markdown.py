@@ -35,10 +35,14 @@ def _cell(text: Text) -> str:
 def code(text: str) -> str:
     """A code span of one line; backticks inside cannot end it."""
     content = shorten(text, 500)
-    longest = max((len(run) for run in re.findall("`+", content)), default=0)
-    ticks = "`" * (longest + 1)
+    ticks = fence(content, 1)
     pad = " " if content.startswith("`") or content.endswith("`") else ""
     return f"{ticks}{pad}{content}{pad}{ticks}"
+
+
+def fence(text: str, least: int) -> str:
+    """Backticks, more than stand in a row anywhere in a text."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def code_cell(text: str) -> str:

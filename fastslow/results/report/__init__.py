@@ -5,7 +5,7 @@ write it down; the same files always give the same bytes.
 """
 
 from fastslow.results.report.build import build_report
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.terminal import render_terminal
 from fastslow.results.report.write import recompute_report, write_report
 

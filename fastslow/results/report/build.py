@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fastslow.results.report.data import Report
-from fastslow.results.report.section import Records, Section
+from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
     channel_split,
     completions,
@@ -53,22 +52,8 @@ SECTIONS: tuple[type[Section], ...] = (
 def build_report(run_path: Path) -> Report:
     """Compute the report of a run, finished or not, from its folder.
 
-    Args:
-        run_path: A run folder; only read.
-
     Raises:
         CheckpointError: It is not a run folder, or a record in it is damaged.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    records = Records(run_path)
-    card = records.card
-    return Report(
-        run=card.run,
-        state=card.state,
-        command=card.command,
-        config_hash=card.config_hash,
-        tasks=card.tasks,
-        stage_tasks=card.stages,
-        cells=records.cells,
-        sections=tuple(records.section(kind) for kind in SECTIONS),
-    )
+    return Report(run_path, SECTIONS)

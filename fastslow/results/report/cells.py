@@ -56,50 +56,44 @@ class CellTable:
     """The example scores of every cell of the headline matrix."""
 
     def __init__(
-        self, rows: Iterable[ScoreRow], stages: Sequence[str], events: Iterable[Event]
+        self, rows: Iterable[ScoreRow], stages: Sequence[str], events: Sequence[Event]
     ) -> None:
         """Sort the raw rows into cells.
 
         Args:
-            rows: Score rows of one run; those of other prompts, or within a stage, are skipped.
+            rows: Score rows of one run; those within a stage are skipped.
             stages: The task each stage trains on, in training order.
-            events: Of the run. Until one says which prompt of its own a task is deployed with, the
-                seed prompt is.
+            events: Events of that run; until one chooses a task's prompt, the seed prompt is
+                deployed.
 
         Raises:
             CheckpointError: One sample was recorded twice.
         """
         self.stages = tuple(stages)
-        self._first_text: dict[str, int] = {}
-        for event in events:
-            if isinstance(event, TextEvent):
-                self._first_text.setdefault(event.task, event.stage + 1)
+        chosen = [event for event in reversed(events) if isinstance(event, TextEvent)]
+        self._first_text = {event.task: event.stage + 1 for event in chosen}
+        """The row from which on a task is deployed with a prompt of its own."""
         samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
-        self.texts: dict[CellKey, str] = {}
+        self._texts: dict[CellKey, str] = {}
         """Hash of the prompt of each cell; of a task visited twice, of the later one."""
         for row in rows:
             if row.cycle is None:
                 sample = row.sample
                 key = (row.row, sample.task, sample.prompt_policy)
-                self.texts[key] = sample.text_hash
+                self._texts[key] = sample.text_hash
                 cell = samples.setdefault(key, {}).setdefault(sample.text_hash, {})
                 of_example = cell.setdefault(sample.example, {})
                 if sample.sample in of_example and not row.reused:
-                    raise CheckpointError(_recorded_twice(row))
+                    raise CheckpointError(
+                        f"scores.jsonl: sample {sample.sample} of example {sample.example!r}, task "
+                        f"{sample.task!r}, row {row.row}: recorded twice, expected once. The mean "
+                        "would be wrong; restore the file from a copy."
+                    )
                 of_example[sample.sample] = sample.score
+        self._samples = {key: by_text[self._texts[key]] for key, by_text in samples.items()}
         self._cells: dict[CellKey, ExampleScores] = {
-            key: {
-                example: fmean(scores.values())
-                for example, scores in sorted(cells[self.texts[key]].items())
-            }
-            for key, cells in samples.items()
-        }
-
-        self._repeats = {
-            task: _means_by_sample(cells[self.texts[key]])
-            for key, cells in samples.items()
-            for row_index, task, policy in (key,)
-            if row_index == 0 and policy == "seed"
+            key: {example: fmean(scores.values()) for example, scores in sorted(cell.items())}
+            for key, cell in self._samples.items()
         }
 
     def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
@@ -130,16 +124,18 @@ class CellTable:
 
     def text(self, row: int, task: str) -> str | None:
         """Hash of the prompt of that cell; None where not measured."""
-        return self.texts.get((row, task, self._policy(row, task)))
+        return self._texts.get((row, task, self._policy(row, task)))
 
     def base_floor(self, task: str) -> Metric:
         """How far repeated evaluations of the base lie apart; see `noise_floor`."""
-        return noise_floor(self._repeats.get(task, ()))
+        cell = self._samples.get((0, task, "seed"), {})
+        repeats = set.intersection(*map(set, cell.values())) if cell else set()
+        return noise_floor([fmean(scores[n] for scores in cell.values()) for n in sorted(repeats)])
 
     def learned_row(self, task: str) -> int | None:
         """The row after the task's last stage; None when no stage visits it."""
-        visits = [row for row, stage in enumerate(self.stages, start=1) if stage == task]
-        return visits[-1] if visits else None
+        visits = (row for row, stage in enumerate(self.stages, start=1) if stage == task)
+        return max(visits, default=None)
 
     def cell(self, row: int, task: str) -> Cell:
         """The cell of `task` in `row`, measured or not."""
@@ -174,18 +170,3 @@ class CellTable:
             return Comparison(None, f"rows {before} and {after} were scored on other examples")
         differences = paired_difference(list(first.values()), [second[key] for key in first])
         return Comparison(differences, None)
-
-
-def _means_by_sample(cell: Mapping[str, Mapping[int, float]]) -> tuple[float, ...]:
-    """Mean score of each repetition that every example has."""
-    shared = set.intersection(*(set(scores) for scores in cell.values()))
-    return tuple(fmean(scores[n] for scores in cell.values()) for n in sorted(shared))
-
-
-def _recorded_twice(row: ScoreRow) -> str:
-    sample = row.sample
-    return (
-        f"scores.jsonl: sample {sample.sample} of example {sample.example!r}, task "
-        f"{sample.task!r}, row {row.row}: recorded twice, expected once. The mean would be wrong; "
-        "restore the file from a copy."
-    )

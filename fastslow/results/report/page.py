@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.layout import Table
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.metrics import Metrics
@@ -59,17 +59,12 @@ class Chapter:
 
 
 def page(report: Report, drawings: Sequence[Drawing]) -> str:
-    """The text of report.html.
-
-    Args:
-        report: The run's report.
-        drawings: Its figures, as `Report.drawings` made them.
-    """
+    """The text of report.html, with the figures of `Report.drawings`."""
     first, *others = verdict_sentences(report)
     return render(
         "report.html",
         {
-            "title": f"{report.run} · fastslow report",
+            "title": f"{report.card.run} · fastslow report",
             "report": report,
             "headline": first,
             "verdict": " ".join(others),
@@ -79,7 +74,7 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "chapters": _chapters(report, drawings),
             "prompts": report.section(Prompts),
             "samples": report.section(Completions).samples,
-            "command": shlex.join(report.command),
+            "command": shlex.join(report.card.command),
         },
     )
 

@@ -1,11 +1,9 @@
 """`fastslow prompts`: the prompts of a run, cycle by cycle, how two differ, where one came from.
 
-Reads the records of a run folder and nothing else. Prompts are untrusted: every line made here is
-visible characters only.
+Prompts are untrusted: every line made here is visible characters only.
 """
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ from fastslow.core.text import shorten, visible
 from fastslow.records.events import Event, PopulationEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 
-_STAGE = re.compile(r"stage-(\d+)")
 MIN_PREFIX = 4
 """Digits of a prompt's hash that are enough to name it, if no other prompt begins so."""
 WIDTH = 100
@@ -88,12 +85,7 @@ def overview_lines(history: PromptHistory) -> Iterator[str]:
 
 
 def diff_lines(history: PromptHistory, first: str, second: str) -> Iterator[str]:
-    """A unified diff of two prompts.
-
-    Args:
-        history: The run's prompts.
-        first: A prompt: its hash, the beginning of it, or `stage-<number>` for the deployed one.
-        second: The other prompt.
+    """A unified diff of two prompts, each named as for `find`.
 
     Raises:
         ConfigError: No prompt, or more than one, has that name.
@@ -163,23 +155,21 @@ def text_lines(program: PromptProgram) -> list[str]:
 
 
 def find(history: PromptHistory, name: str) -> PromptProgram:
-    """The prompt of that name; see `diff_lines`.
+    """The prompt of that name: its hash, the beginning of it, or `stage-<number>`, deployed then.
 
     Raises:
         ConfigError: No prompt, or more than one, has that name.
     """
     live = {f"stage-{event.stage + 1}": event.program for event in history.chosen}
-    programs = history.programs
-    if name in live:
-        return live[name]
+    programs = live | history.programs
     matches = [name] if name in programs else []
-    if not matches and len(name) >= MIN_PREFIX and not _STAGE.fullmatch(name):
-        matches = [text_hash for text_hash in programs if text_hash.startswith(name)]
+    if not matches and len(name) >= MIN_PREFIX:
+        matches = [text_hash for text_hash in history.programs if text_hash.startswith(name)]
     if len(matches) == 1:
         return programs[matches[0]]
     problem = "more than one prompt begins so" if matches else "no such prompt"
     raise ConfigError(
-        f"{visible(history.run)}: {problem}, got {name!r}.{nearest(name, [*live, *programs])} Give "
+        f"{visible(history.run)}: {problem}, got {name!r}.{nearest(name, list(programs))} Give "
         f"a prompt's hash, its first {MIN_PREFIX} digits or more, or stage-<number>; "
         f"`fastslow prompts` without options lists them."
     )

@@ -23,16 +23,15 @@ class RunCard:
     run: str
     """Name of the run folder when it was made."""
     state: str
+    """`running`, `finished`, `failed` or `interrupted`."""
     config_hash: str
     tasks: tuple[str, ...]
+    """Columns of the matrix: tasks of the stages in order, then held-out ones."""
     stages: tuple[str, ...]
+    """The task each stage trains on."""
     command: tuple[str, ...]
     tracker: str | None = None
     """Name of the tracker that was told of the run; None without one."""
-
-
-RUN_CARD = tuple(RunCard.__dataclass_fields__)
-"""Keys of run.json that a report needs; there may be others."""
 
 
 def read_card(path: Path) -> RunCard:
@@ -43,7 +42,8 @@ def read_card(path: Path) -> RunCard:
     """
     data = read_object(path)
     try:
-        card = shaped(RunCard, {name: data[name] for name in RUN_CARD if name in data})
+        names = RunCard.__dataclass_fields__.keys() & data.keys()  # others are not read
+        card = shaped(RunCard, {name: data[name] for name in names})
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
     except ValueError as error:
@@ -98,13 +98,9 @@ def require_places(
         CheckpointError: One does not; names it.
     """
     last = len(stages)
-    places: list[tuple[str, object, int, int]] = []
-    places += [("scores.jsonl", row, row.row, 0) for row in scores]
-    places += [
-        ("events.jsonl", event, getattr(event, "row", 0), getattr(event, "stage", 0))
-        for event in events
-    ]
-    for name, record, row, stage in places:
+    records = [("scores.jsonl", score) for score in scores]
+    for name, record in [*records, *(("events.jsonl", event) for event in events)]:
+        row, stage = getattr(record, "row", 0), getattr(record, "stage", 0)
         if row > last or stage >= max(last, 1):
             raise CheckpointError(
                 f"{run_path / name}: a record of row {row}, stage {stage} in a run of {last} "

@@ -1,4 +1,4 @@
-"""What a section of a report is, and the records that it is computed from."""
+"""A report, its sections, and the records that they are computed from."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,6 +36,7 @@ class Records:
         self.cells = tuple(
             tuple(self.table.cell(row, task) for task in tasks) for row in range(len(stages) + 1)
         )
+        """T + 1 rows, a column per task; row 0 is the base."""
         self.matrix = self.table.matrix(tasks)
         floors = [self.table.base_floor(task).value for task in tasks]
         self.noise_floor = max((floor for floor in floors if floor is not None), default=None)
@@ -93,6 +94,31 @@ class Section:
     def to_json(self) -> Mapping[str, object]:
         """Its keys of report.json, for `encoding.json_text`."""
         return {}
+
+
+class Report(Records):
+    """Everything a report says."""
+
+    def __init__(self, path: Path, kinds: Iterable[type[Section]]) -> None:
+        """Read a run folder and compute the sections of these classes."""
+        super().__init__(path)
+        self.sections = tuple(self.section(kind) for kind in kinds)
+        """In the order of report.md."""
+
+    def tables(self) -> list[Table]:
+        """The tables of report.md."""
+        return [table for section in self.sections for table in section.tables() if table.rows]
+
+    def drawings(self) -> tuple[Drawing, ...]:
+        """Every figure for which there is something to draw."""
+        drawings = (section.draw() for section in self.sections)
+        return tuple(drawing for drawing in drawings if drawing is not None)
+
+    @property
+    def rows_measured(self) -> int:
+        """Rows of the matrix in which every task has a score, counted from the base on."""
+        complete = [all(cell.score is not None for cell in row) for row in self.cells]
+        return [*complete, False].index(False)
 
 
 def stage_label(stage: int, task: str) -> str:

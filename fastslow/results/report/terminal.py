@@ -1,18 +1,18 @@
 """The report for a terminal, with rich. Text from outside is displayed, never obeyed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import TextEvent
 from fastslow.results.render.layout import Table
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.verdict import verdict
-
-if TYPE_CHECKING:
-    import rich.text
-    from rich.console import RenderableType
 
 _STYLES = {"plain": "", "strong": "bold", "dim": "dim"}
 _WIDTH = 200
@@ -20,17 +20,8 @@ _WIDTH = 200
 _MAX_DEMONSTRATIONS = 4
 
 
-def render_terminal(report: Report) -> "RenderableType":
-    """The report in a form that `rich.console.Console.print` takes: verdict, tables, prompts.
-
-    Args:
-        report: The report.
-
-    Returns:
-        A rich renderable without markup; every character in it is printable.
-    """
-    from rich.console import Group
-
+def render_terminal(report: Report) -> RenderableType:
+    """Verdict, tables and prompts for `rich.console.Console.print`; printable characters only."""
     tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
     blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
     prompts = report.section(Prompts).prompts
@@ -41,20 +32,15 @@ def render_terminal(report: Report) -> "RenderableType":
     return Group(*blocks)
 
 
-def render_tables(headings: Sequence[str], tables: Sequence[Table]) -> "RenderableType":
+def render_tables(headings: Sequence[str], tables: Sequence[Table]) -> RenderableType:
     """Sentences, then tables, in a form that `rich.console.Console.print` takes."""
-    from rich.console import Group
-
     blocks: list[RenderableType] = [_text(heading, "bold") for heading in headings]
     for table in tables:
         blocks += [_text(""), _table(table), _text(table.note, "dim")]
     return Group(*blocks)
 
 
-def _table(table: Table) -> "RenderableType":
-    from rich import box
-    from rich.table import Table as RichTable
-
+def _table(table: Table) -> RichTable:
     rich_table = RichTable(
         title=_text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -67,7 +53,7 @@ def _table(table: Table) -> "RenderableType":
     return rich_table
 
 
-def _prompt(prompt: TextEvent) -> list["RenderableType"]:
+def _prompt(prompt: TextEvent) -> list[RenderableType]:
     program, mean = prompt.program, prompt.validation_mean
     scored = "" if mean is None else f", validation {mean:.2f} on {prompt.validation_n}"
     lines: list[RenderableType] = [
@@ -83,8 +69,6 @@ def _prompt(prompt: TextEvent) -> list["RenderableType"]:
     return lines
 
 
-def _text(text: str, style: str = "") -> "rich.text.Text":
+def _text(text: str, style: str = "") -> Text:
     """Text with our style and no other: no markup, no control characters but newlines."""
-    from rich.text import Text
-
     return Text("\n".join(visible(line) for line in text.split("\n")), style=style)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fastslow.results.render.layout import brackets, difference
-from fastslow.results.report.data import Report
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.plasticity import Plasticity, TaskProbe
 from fastslow.results.report.sections.rollback import Rollback
@@ -11,10 +11,7 @@ from fastslow.results.report.sections.tasks import Tasks, TaskSummary
 
 
 def verdict(report: Report) -> str:
-    """The tasks learned and forgotten, with uncertainty, in a few sentences.
-
-    Never says that nothing was forgotten: it says how large a drop would have been missed.
-    """
+    """The tasks learned and forgotten, in a few sentences; never that nothing was forgotten."""
     return " ".join(verdict_sentences(report))
 
 
@@ -23,17 +20,17 @@ def verdict_sentences(report: Report) -> list[str]:
     metrics, summaries = report.section(Metrics), report.section(Tasks).summaries
     rows, deployed = len(report.cells), report.section(Rollback).event
     sentences = []
-    if report.state != "finished" or report.rows_measured < rows:
+    if report.card.state != "finished" or report.rows_measured < rows:
         sentences.append(
-            f"The run is {report.state}: {report.rows_measured} of {rows} rows of the matrix are "
-            "measured."
+            f"The run is {report.card.state}: {report.rows_measured} of {rows} rows of the matrix "
+            "are measured."
         )
     sentences += _learned(metrics, summaries)
     sentences += _forgotten(metrics, summaries)
-    if deployed is not None and deployed.row < len(report.stage_tasks):
+    if deployed is not None and deployed.row < len(report.card.stages):
         sentences.append(
             f"Rolled back: in use is the policy after stage {deployed.row} of "
-            f"{len(report.stage_tasks)}."
+            f"{len(report.card.stages)}."
         )
     return sentences + [_probe_sentence(probe) for probe in report.section(Plasticity).probes]
 

@@ -14,9 +14,9 @@ from fastslow.core.types import Json
 from fastslow.results.render.encoding import json_text
 from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
-from fastslow.results.report.data import Report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
+from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict
 
@@ -27,13 +27,7 @@ DRAWING_NAMES = tuple(section.drawing_name for section in SECTIONS if section.dr
 
 
 def write_report(run_path: Path) -> tuple[Path, ...]:
-    """Write the reports of a run into its folder, replacing older ones.
-
-    report.md, report.json, report.html and scores.csv; every figure of report.html also as PNG and
-    SVG in figures/.
-
-    Args:
-        run_path: The run folder.
+    """Write report.md, report.json, report.html, scores.csv and figures/ into a run's folder.
 
     Returns:
         The four reports.
@@ -55,10 +49,7 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
 
 
 def recompute_report(run_path: Path) -> tuple[str, ...]:
-    """Compute report.json from the raw records again and hold it against the one that is there.
-
-    Args:
-        run_path: The run folder, or a copy of it; only read.
+    """Compute report.json from the raw records again and compare it with the file.
 
     Returns:
         What differs, by path with both values, e.g. `metrics.bwt_gem.value: 0.1 -> 0.2`; nothing
@@ -99,12 +90,12 @@ def report_json(report: Report) -> str:
     """The text of report.json, as docs/report-schema.md describes it."""
     data: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
-        "run": report.run,
-        "state": report.state,
+        "run": report.card.run,
+        "state": report.card.state,
         "verdict": verdict(report),
-        "command": report.command,
-        "config_hash": report.config_hash,
-        "tasks": report.tasks,
+        "command": report.card.command,
+        "config_hash": report.card.config_hash,
+        "tasks": report.card.tasks,
     }
     for section in report.sections:
         data |= section.to_json()

@@ -16,7 +16,7 @@ from fastslow.channels.fast.dspy_bridge import Metric, PolicyEngine, PromptModul
 from fastslow.channels.fast.dspy_programs import load_program, save_programs
 from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, spread_answers
 from fastslow.channels.fast.scorer import TextScorer
-from fastslow.channels.fast.settings import FastSettings
+from fastslow.channels.fast.settings import DemosConfig, DemosKeys
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.remedies.kl_budget import kl_budget
@@ -39,8 +39,8 @@ from tests.support.updates import (
     trainable,
 )
 
-FAST = FastSettings(population=2, metric_calls=24, threads=4)
-DEMOS = DemosSearch(demonstrations=2)
+FAST = DemosConfig(population=2, metric_calls=24, threads=4)
+DEMOS = DemosSearch(DemosKeys(demonstrations=2))
 GRPO = GrpoConfig(
     loss="cispo",
     group=4,
@@ -98,8 +98,7 @@ def test_one_token_sequence_for_both_channels_and_the_saved_program(
     recorded = policy.sampler = Recorded(policy.sampler)
 
     anchor = replace(anchors[0], batches=(anchors[0].batches[0],))
-    with TextScorer(policy, task, anchor, FAST) as search:
-        search.score(program)
+    TextScorer(policy, task, anchor, FAST).score(program)
     assert set(recorded.prompts) == expected
 
     recorded.prompts.clear()
@@ -355,7 +354,8 @@ def test_a_request_that_comes_again_draws_no_rollout(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     program = PromptProgram("Write letters.", (Demonstration("q", "ab"),))
-    with TextScorer(moved, task, anchors[0], FAST) as scorer:
+    scorer = TextScorer(moved, task, anchors[0], FAST)
+    with scorer.engine:
         [first] = scorer.score(program)
         assert scorer.spent == 4
         assert scorer.score(program) == [first]

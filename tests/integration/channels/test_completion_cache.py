@@ -28,14 +28,14 @@ from fastslow.channels.fast.dspy_bridge import (
 )
 from fastslow.channels.fast.optimizers.demos import DemosSearch
 from fastslow.channels.fast.scorer import TextScorer, isolated, scores_by_id
-from fastslow.channels.fast.settings import FastSettings
+from fastslow.channels.fast.settings import DemosConfig, DemosKeys
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Completion, Grade, Sampling, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
-SETTINGS = FastSettings(population=2, metric_calls=24, threads=4)
+SETTINGS = DemosConfig(population=2, metric_calls=24, threads=4)
 TEXTS = [
     PromptProgram("Write letters, good.", (Demonstration("q", "ab"),)),
     PromptProgram("Write."),
@@ -74,7 +74,8 @@ def test_scores_around_dspy_are_those_through_it_and_both_draw_each_completion_o
     direct = score_programs(moved, task, TEXTS, examples)
     assert moved.sampler.num_rollouts == 12
     assert len({tuple(scores.values()) for scores in direct}) > 1
-    with TextScorer(moved, task, anchors[0], SETTINGS) as scorer:
+    scorer = TextScorer(moved, task, anchors[0], SETTINGS)
+    with scorer.engine:
         assert [through_dspy(scorer, text) for text in TEXTS] == direct
         assert (moved.sampler.num_rollouts, scorer.cache.hits) == (24, 0)
         assert scorer.score(*TEXTS) == direct
@@ -129,7 +130,7 @@ def test_a_phase_never_draws_the_same_completion_twice(
 
     monkeypatch.setattr(moved.sampler, "sample", spy)
     poor = replace(anchors[0], pool=anchors[0].pool[:1])  # proposals must repeat each other
-    channel = FastChannel(SETTINGS, DemosSearch(demonstrations=2))
+    channel = FastChannel(SETTINGS, DemosSearch(DemosKeys(demonstrations=2)))
     adaptation = channel.adapt(moved, task, poor, 1, lambda *unused: None)
     assert len(seen) == len(set(seen)) == adaptation.rollouts
     assert adaptation.metrics["cache_hits"] > 0
@@ -204,7 +205,7 @@ def test_an_interrupt_ends_the_phase_and_every_thread(
 
     scorer = TextScorer(moved, task, anchors[0], SETTINGS)
     scorer.engine.sampler = Scripted(interrupt)
-    with pytest.raises(KeyboardInterrupt), scorer:
+    with pytest.raises(KeyboardInterrupt), scorer.engine:
         through_dspy(scorer, TEXTS[0])
     deadline = time.monotonic() + 5
     while any("ThreadPool" in t.name for t in threading.enumerate()):
@@ -231,7 +232,9 @@ def test_every_order_keeps_to_the_budget_and_repeats_itself(
     moved: Policy, task: Task, anchors: list[Anchor], order: Any
 ) -> None:
     settings = SETTINGS.model_copy(update={"metric_calls": 32})
-    channel = FastChannel(settings, DemosSearch(demonstrations=2, order=order))
+    channel = FastChannel(
+        settings, DemosSearch(DemosKeys(demonstrations=2, demonstration_order=order))
+    )
     found = []
     for _ in range(2):
         moved.populations.clear()

@@ -20,7 +20,14 @@ from fastslow.channels.fast.optimizers.simba import SimbaSearch
 from fastslow.channels.fast.reflection.endpoint import Answer, NoAnswer
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer
-from fastslow.channels.fast.settings import FastSettings, ReflectionSettings
+from fastslow.channels.fast.settings import (
+    DemosConfig,
+    DemosKeys,
+    GepaKeys,
+    MiproKeys,
+    ReflectionSettings,
+    SimbaKeys,
+)
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Anchor, Completion, Example, Grade, Sampling, TokenIds
@@ -29,7 +36,7 @@ from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 RULE = "Double the number."
-FAST = FastSettings(population=2, metric_calls=60, threads=4)
+FAST = DemosConfig(population=2, metric_calls=60, threads=4)
 
 
 def silent(done: int, total: int, figures: object) -> None:
@@ -152,7 +159,7 @@ def adapt(policy: Policy, task: Task, anchor: Anchor, optimizer: Optimizer, **se
 
 
 def gepa(*replies: str) -> GepaSearch:
-    return GepaSearch(minibatch=2, population=2, reflection=Scripted(list(replies)))
+    return GepaSearch(GepaKeys(minibatch=2), 2, Scripted(list(replies)))
 
 
 def test_gepa_takes_the_rule_that_the_reflection_model_supplies(
@@ -231,7 +238,7 @@ def test_a_score_of_zero_everywhere_keeps_the_seed_text_and_is_said(
     obedient: Policy, task: Task, anchor: Anchor
 ) -> None:
     hopeless = replace(task, grade=lambda *unused: Grade(0.0, "never"))
-    adaptation = adapt(obedient, hopeless, anchor, DemosSearch(2))
+    adaptation = adapt(obedient, hopeless, anchor, DemosSearch(DemosKeys(demonstrations=2)))
     assert [c.program for c in obedient.populations["double"]] == [PromptProgram("Answer.")]
     assert adaptation.metrics["all_zero"] == 1
     assert "scores 0 on every anchor problem" in adaptation.notes[0]
@@ -241,7 +248,7 @@ def test_nothing_is_searched_where_every_text_has_full_marks(
     obedient: Policy, task: Task, anchor: Anchor
 ) -> None:
     easy = replace(task, grade=lambda *unused: Grade(1.0, "correct"))
-    adaptation = adapt(obedient, easy, anchor, DemosSearch(2))
+    adaptation = adapt(obedient, easy, anchor, DemosSearch(DemosKeys(demonstrations=2)))
     assert adaptation.rollouts == 8
     assert adaptation.metrics["saturated"] == 1
     assert "scores 1 on every anchor problem" in adaptation.notes[0]
@@ -253,7 +260,8 @@ def simba(*replies: str) -> SimbaSearch:
         f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value)}\n\n"
         for name, value in rule.items()
     )
-    return SimbaSearch(2, 2, 2, Scripted(replies or [chat + "[[ ## completed ## ]]"]))
+    keys = SimbaKeys(demonstrations=2, batch=2, candidates=2)
+    return SimbaSearch(keys, Scripted(replies or [chat + "[[ ## completed ## ]]"]))
 
 
 def test_simba_finds_demonstrations_or_rules_where_answers_differ(
@@ -280,7 +288,8 @@ def test_simba_asks_the_policy_no_more_once_the_reflection_model_is_away(
 
 
 def test_a_text_that_is_refused_asks_no_model(obedient: Policy, task: Task, anchor: Anchor) -> None:
-    with TextScorer(obedient, task, anchor, FAST) as scorer, scorer.asking():
+    scorer = TextScorer(obedient, task, anchor, FAST)
+    with scorer.engine, scorer.asking():
         refused = GuardedModule(PromptProgram(RULE), lambda program: "too_long")
         assert refused(question="number 3").answer == ""
         assert scorer.spent == 0
@@ -295,7 +304,7 @@ def test_mipro_combines_instructions_and_demonstrations(
 ) -> None:
     reply = "[[ ## observations ## ]]\nx\n\n[[ ## summary ## ]]\nx\n\n"
     reply += f"[[ ## proposed_instruction ## ]]\n{RULE}\n\n[[ ## completed ## ]]"
-    optimizer = MiproSearch(2, 3, Scripted([reply]))
+    optimizer = MiproSearch(MiproKeys(demonstrations=2, candidates=3), Scripted([reply]))
     adaptation = adapt(obedient, task, anchor, optimizer, metric_calls=120)
     best = obedient.populations["double"][0]
     assert best.mean == 0.75
@@ -306,7 +315,12 @@ def test_mipro_combines_instructions_and_demonstrations(
 def test_a_sequence_gives_the_second_what_the_first_found(
     obedient: Policy, task: Task, anchor: Anchor
 ) -> None:
-    both = SequenceSearch([(0.4, DemosSearch(1)), (0.6, gepa(says(RULE), says("Do Double.")))])
+    both = SequenceSearch(
+        [
+            (0.4, DemosSearch(DemosKeys(demonstrations=1))),
+            (0.6, gepa(says(RULE), says("Do Double."))),
+        ]
+    )
     adaptation = adapt(obedient, task, anchor, both, metric_calls=100)
     origins = {c.program.lineage.optimizer for c in obedient.populations["double"]}
     assert origins <= {"demos-labelled", "demos-bootstrapped", "gepa"}

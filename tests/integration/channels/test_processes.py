@@ -161,14 +161,14 @@ def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: 
 SHRINK = """
 import os, sys
 from fastslow.channels.slow.remedies.shrink import scale_down
-from fastslow.policy.adapter.parts import copied_weights, trainable_weights
+from fastslow.policy.adapter.parts import trainable_weights
 from fastslow.policy.policy import load_policy, with_adapter
 from fastslow.core.distributed import connect, disconnect, is_leader
 
 connect("cpu")
 base = load_policy(sys.argv[1])
 policy = with_adapter(base, rank=2, alpha=4, target_modules="all-linear", seed=1)
-policy.adapters.start = copied_weights(policy.model)
+policy.adapters.start = policy.adapters.copied()
 trained = [w for name, w in trainable_weights(policy.model).items() if ".lora_B." in name]
 for weight in trained:
     weight.data.fill_(1.0)

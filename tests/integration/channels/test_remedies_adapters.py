@@ -10,7 +10,6 @@ from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.core.types import Anchor
 from fastslow.policy.adapter.lora import save_adapter
 from fastslow.policy.adapter.parts import (
-    copied_weights,
     freeze_trained,
     frozen_rank,
     trainable_weights,
@@ -53,7 +52,7 @@ def test_merging_keeps_the_logits_and_the_base_and_trains_the_new_adapter_alone(
 
     frozen = {n: b.clone() for n, b in moved.model.named_buffers() if ".earlier." in n}
     assert len(frozen) == num_trainable
-    trained = copied_weights(moved.model)
+    trained = moved.adapters.copied()
     SlowChannel(GRPO, FastSlowTrainer).adapt(moved, task, anchors[0], 1, silent)
     assert sum(p.requires_grad for p in moved.model.parameters()) == num_trainable
     assert all(torch.equal(b, frozen[n]) for n, b in moved.model.named_buffers() if n in frozen)
@@ -131,7 +130,7 @@ def test_the_start_of_a_stage_is_saved_with_the_policy(
     moved: Policy, tiny_folder: Path, tmp_path: Path
 ) -> None:
     begin(moved, "first")
-    start = copied_weights(moved.model)
+    start = moved.adapters.copied()
     move(moved, 1)
     moved.save(tmp_path / "kept")
     again = fresh(tiny_folder)

@@ -18,7 +18,6 @@ from fastslow.channels.slow.trainer import MakeUpdates
 from fastslow.core.errors import CheckpointError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor
-from fastslow.policy.adapter.parts import copied_weights, put_weights
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 from tests.integration.channels.test_channels import GRPO, silent, two_texts
@@ -61,11 +60,11 @@ def test_a_stage_with_a_budget_ends_at_or_under_it_and_without_one_would_not(
     policy: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     two_texts(policy, task)
-    start = copied_weights(policy.model)
+    start = policy.adapters.copied()
     fresh_fingerprint = policy.weights_fingerprint()
     cycles = all_updates(policy, task, anchors, limited(1e9, 8))
     unlimited = [cycle.metrics["kl_tuned_base"] for cycle in cycles]
-    put_weights(policy.model, start)
+    policy.adapters.put(start)
 
     limit = (unlimited[0] + unlimited[-1]) / 2
     assert unlimited[0] < limit < unlimited[-1]

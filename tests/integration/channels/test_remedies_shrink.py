@@ -9,7 +9,7 @@ from fastslow.channels.slow.remedies.kl_budget import measured_kl
 from fastslow.channels.slow.remedies.shrink import FACTORS, scale_down
 from fastslow.config import ledger
 from fastslow.core.prompts import PromptProgram
-from fastslow.policy.adapter.parts import copied_weights, scale_weights, trainable_weights
+from fastslow.policy.adapter.parts import trainable_weights
 from fastslow.policy.policy import Policy
 from tests.support.adapters import begin, move
 
@@ -19,7 +19,7 @@ TEXT = PromptProgram("Write letters.")
 def scored_by(policy: Policy, scores: dict[float, float], at_start: float) -> Callable[[], float]:
     """A score that depends on the factor the adapter is scaled by, which it reads off a weight."""
     name = next(n for n in trainable_weights(policy.model) if "lora_B" in n)
-    full = float(copied_weights(policy.model)[name].norm())
+    full = float(policy.adapters.copied()[name].norm())
 
     def validate() -> float:
         factor = round(float(trainable_weights(policy.model)[name].detach().norm()) / full, 4)
@@ -44,7 +44,7 @@ def test_shrinking_takes_the_smallest_factor_down_to_which_the_share_is_kept(
 ) -> None:
     begin(policy, "first")
     move(policy, 1)
-    weights = copied_weights(policy.model)
+    weights = policy.adapters.copied()
     result = scale_down(policy, share, scored_by(policy, scores, at_start), dict)
     assert result.factor == expected
     assert (result.start, result.before, result.after) == (at_start, scores[1.0], scores[expected])
@@ -55,11 +55,11 @@ def test_shrinking_takes_the_smallest_factor_down_to_which_the_share_is_kept(
 
 
 def test_scaling_b_scales_the_update_of_the_weights_and_its_kl(moved: Policy) -> None:
-    weights = copied_weights(moved.model)
+    weights = moved.adapters.copied()
     rows = [(moved.renderer.prompt_ids(TEXT, q), (5, 6)) for q in "abc"]
     kls = []
     for factor in (1.0, 0.5, 0.1):
-        scale_weights(moved.model, weights, factor)
+        moved.adapters.scale(weights, factor)
         kls.append(measured_kl(moved, rows, 3))
     assert kls[0] > kls[1] > kls[2] > 0
 

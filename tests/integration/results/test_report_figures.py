@@ -11,12 +11,14 @@ from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.records.events import PopulationEvent, TextEvent
 from fastslow.records.run_folder import RunDir
 from fastslow.results.render.drawing import draw
-from fastslow.results.render.html import MAX_BYTES
 from fastslow.results.report import build_report, write_report
 from fastslow.results.report.write import DRAWING_NAMES
 from tests.support.hostile_folder import write_hostile_run
 from tests.support.paths import ROOT
 from tests.support.run_folder import write_run
+
+MAX_BYTES = 2_000_000
+"""Size a page stays under; whatever could grow without limit is cut where it is collected."""
 
 
 def test_a_task_name_is_never_read_as_a_formula_or_as_markup_in_a_figure(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_after_a_rollback_the_earlier_scores_come_back_exactly(run: Path) -> Non
     policy.load(standing.folder)
     evaluator = Evaluator(loaded.config.evaluation.test_examples, 4)
     before = recorded(run, 1)
-    for name, task in build_tasks(loaded).items():
+    for name, task in build_tasks(loaded, loaded.config.task_names).items():
         with policy.adapters.serving(name):
             drawn = evaluator.score(policy, task, policy.live_program(task), "live")
         for one in drawn:

@@ -7,6 +7,7 @@ from fastslow.channels.fast.feedback import (
     lesson,
     playbook,
 )
+from fastslow.channels.fast.settings import ReflectionSettings
 from fastslow.core.prompts import Demonstration
 from fastslow.core.types import Anchor, Batch, Evidence, Example, Grade
 from fastslow.task.definition import Task
@@ -106,7 +107,8 @@ def test_the_playbook_of_evidence_is_drawn_from_its_seed_and_hides_scored_answer
     task, anchor = task_and_anchor([*RIGHT, *WRONG])
 
     def drawn(seed: int) -> str:
-        return evidence_playbook(task, anchor, seed, items=2, tokens=99, count_tokens=words)
+        limits = ReflectionSettings(playbook_items=2, playbook_tokens=99)
+        return evidence_playbook(task, anchor, seed, limits, words)
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in range(5)}) > 1

@@ -15,27 +15,11 @@ from fastslow.core.seeds import derive_seed
 class Optimizer(Protocol):
     """Makes new prompts out of those of a pool, within the scorer's budget."""
 
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """Prompts that `rollouts` certainly pay for.
-
-        Args:
-            rollouts: The budget, after old prompts were re-scored.
-            anchor: Problems that a prompt is scored on.
-            pool: Examples that may be shown.
-            old: Prompts it starts from.
-        """
-        ...
-
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """Offer new prompts to the pool, scored on the anchor set.
 
         Draws at most `scorer.remaining` rollouts. A reflection model that stays away ends the
-        search; prompts that have entered by then stay.
-
-        Args:
-            scorer: Asks the policy.
-            pool: Holds the old prompts, re-scored; takes or refuses new ones.
-            seed: Of every draw.
+        search; prompts that have entered by then stay. The pool holds the old prompts, re-scored.
         """
         ...
 
@@ -49,10 +33,6 @@ class SequenceSearch:
 
     def __init__(self, steps: Sequence[tuple[float, Optimizer]]) -> None:
         self.steps = tuple(steps)
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return sum(s.proposals(int(share * rollouts), anchor, pool, old) for share, s in self.steps)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`."""

@@ -14,19 +14,17 @@ from typing import Any, Literal
 
 import dspy
 
-from fastslow.channels.fast.budgets import demos_proposals
 from fastslow.channels.fast.demo_order import (
     Order,
-    OrderName,
     as_found,
     by_pass_rate,
     by_similarity,
-    measures_pool,
 )
 from fastslow.channels.fast.dspy_bridge import Metric, PromptModule
 from fastslow.channels.fast.feedback import correct_answers
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.channels.fast.settings import DemosKeys
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import derive_seed, named_random
 
@@ -39,16 +37,9 @@ FULL_SCORE = 1.0
 
 @dataclass(frozen=True)
 class DemosSearch:
-    """Random search over demonstrations; see `config.models.DemosConfig`."""
+    """Random search over demonstrations."""
 
-    demonstrations: int
-    """Demonstrations in one prompt, at most."""
-    order: OrderName = "random"
-    """Order of the demonstrations within a prompt."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return demos_proposals(rollouts, anchor, pool, measures_pool(self.order))
+    keys: DemosKeys
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: every proposal has the best prompt's instruction."""
@@ -73,14 +64,14 @@ class DemosSearch:
 
     def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
         """How this phase orders demonstrations; pass rates of the pool cost a rollout each."""
-        match self.order:
+        match self.keys.demonstration_order:
             case "random":
                 return as_found
             case "similar":
                 return by_similarity([example.question for example in scorer.anchor.examples])
             case order:
                 examples = scorer.anchor.pool
-                [scores] = scorer.score_on(examples, parent)
+                [scores] = scorer.score(parent, examples=examples)
                 rates = {example.question: scores[example.id] for example in examples}
                 return by_pass_rate(rates, hardest_first=order == "hard_first")
 
@@ -95,30 +86,22 @@ class DemosSearch:
         """A prompt that shows answers of the last slow phase, with its scores."""
         answers = list(answers)
         named_random(seed, "reused").shuffle(answers)
-        demonstrations = order(spread_answers(answers)[: self.demonstrations])
+        demonstrations = order(spread_answers(answers)[: self.keys.demonstrations])
         program = PromptProgram(parent.instruction, demonstrations)
         return Candidate(program, scorer.score(program)[0])
 
     def _propose(
         self, scorer: TextScorer, kind: Drawn, parent: PromptProgram, order: Order, seed: int
     ) -> Candidate:
-        """One new prompt with its scores.
-
-        Args:
-            scorer: Asks the policy.
-            kind: How its demonstrations are made.
-            parent: Gives the instruction.
-            order: In which it shows its demonstrations.
-            seed: Of the order in which the pool is gone through.
-        """
+        """One new prompt with its scores; `seed` orders the pool."""
         pool = list(scorer.pool)
         named_random(seed, "pool").shuffle(pool)
         pool = spread_answers(pool)
         optimizer_arguments = {
-            "metric": AnswerQuota(scorer.metric, pool, self.demonstrations),
+            "metric": AnswerQuota(scorer.metric, pool, self.keys.demonstrations),
             "metric_threshold": FULL_SCORE,
-            "max_labeled_demos": self.demonstrations,
-            "max_bootstrapped_demos": self.demonstrations,
+            "max_labeled_demos": self.keys.demonstrations,
+            "max_bootstrapped_demos": self.keys.demonstrations,
             "num_candidate_programs": 1,
             "num_threads": scorer.threads,
             "max_errors": 1,
@@ -142,11 +125,6 @@ class AnswerQuota:
     A policy that gives one answer to everything is right where that is the answer, and prompts made
     of those successes teach it nothing else. While DSPy gathers demonstrations, which shows in that
     it hands over a trace, a right answer counts until its share of the prompt is taken.
-
-    Args:
-        metric: Scores a prediction.
-        pool: Source of the demonstrations; gives the distinct answers.
-        demonstrations: Demonstrations in one prompt, at most.
     """
 
     def __init__(self, metric: Metric, pool: Sequence[Any], demonstrations: int) -> None:

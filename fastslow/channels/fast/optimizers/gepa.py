@@ -13,11 +13,11 @@ from typing import Any
 
 import dspy
 
-from fastslow.channels.fast.budgets import gepa_proposals
 from fastslow.channels.fast.dspy_bridge import EMPTY, PromptModule, RendererAdapter, program_of
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer, scores_by_id
+from fastslow.channels.fast.settings import GepaKeys
 from fastslow.core.prompts import PromptProgram
 
 REFUSED_IN_A_ROW = 10
@@ -30,22 +30,17 @@ INSTRUCTION, SHOWN = "respond", "shown"
 
 @dataclass(frozen=True)
 class GepaSearch:
-    """Reflective evolution of the instruction; see `config.models.GepaConfig`.
+    """Reflective evolution of the instruction; see `GepaKeys`.
 
     Source: GEPA (arXiv 2507.19457): Pareto choice of parents; a proposal reaches the anchor set
         if it beats its parent on the minibatch it was made from. No crossover.
     """
 
-    minibatch: int
-    """M: examples that a proposal is made from."""
+    keys: GepaKeys
     population: int
     """K: prompts it starts from, at most."""
     reflection: Reflection
     """Writes instructions."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return gepa_proposals(rollouts, anchor, self.minibatch, old)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
@@ -54,19 +49,19 @@ class GepaSearch:
         on top of the budget; it stops before a proposal that might not fit.
         """
         old = [candidate.program for candidate in pool.best(self.population)]
-        anchor, calls = len(scorer.anchor_set), 2 * self.minibatch
-        if not gepa_proposals(scorer.remaining, anchor, self.minibatch, len(old)):
+        anchor, minibatch = len(scorer.anchor_set), self.keys.minibatch
+        if not self.keys.proposals(scorer.remaining, anchor, len(scorer.pool), len(old)):
             return
         # GEPA counts metric calls. Those that score the old prompts on the anchor set draw nothing,
         # so they come on top. A proposal of 2M + V calls may start below the limit, and must fit.
         free = len(old) * anchor
-        limit = free + scorer.remaining - (calls + anchor) + 1
+        limit = free + scorer.remaining - (2 * minibatch + anchor) + 1
         proposer = Proposer(old, pool, self.reflection)
         with scorer.asking():
             optimizer = dspy.GEPA(
                 metric=scorer.feedback,
                 max_metric_calls=limit,
-                reflection_minibatch_size=self.minibatch,
+                reflection_minibatch_size=minibatch,
                 reflection_lm=self.reflection.lm,
                 instruction_proposer=proposer,
                 component_selector=lambda *unused: [INSTRUCTION],
@@ -101,11 +96,7 @@ def offer(results: Any, proposer: "Proposer", pool: Pool, scorer: TextScorer) ->
 
 
 class PopulationModule(PromptModule):
-    """Several prompts as one module with two components.
-
-    Args:
-        programs: Distinct prompts; the module starts as the first.
-    """
+    """Several distinct prompts as one module with two components; it starts as the first."""
 
     def __init__(self, programs: Sequence[PromptProgram]) -> None:
         super().__init__(programs[0])
@@ -127,10 +118,8 @@ class PopulationModule(PromptModule):
 class Proposer:
     """GEPA's instruction proposer and acceptance criterion: old prompts first, then reflection.
 
-    Args:
-        old: Prompts to start from; the first is GEPA's seed.
-        pool: Judges proposals before they cost a rollout.
-        reflection: Writes instructions.
+    The first of the old prompts is GEPA's seed. The pool judges proposals before they cost a
+    rollout.
     """
 
     def __init__(self, old: Sequence[PromptProgram], pool: Pool, reflection: Reflection) -> None:
@@ -142,7 +131,10 @@ class Proposer:
         self._pool = pool
         self._reflection = reflection
         self._by_hash = {program.text_hash: program for program in old}
-        self._imports = [components(program) for program in old[1:]]
+        self._imports = [
+            {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}
+            for program in old[1:]
+        ]
         self._imported: list[dict[str, str]] = []
         self._ask = InstructionProposer()
 
@@ -187,8 +179,3 @@ class Proposer:
             return True
         before, after = proposal.subsample_scores_before, proposal.subsample_scores_after
         return bool(sum(after) > sum(before))
-
-
-def components(program: PromptProgram) -> dict[str, str]:
-    """An old prompt as GEPA's components."""
-    return {INSTRUCTION: program.instruction or EMPTY, SHOWN: program.text_hash}

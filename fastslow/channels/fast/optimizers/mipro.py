@@ -9,34 +9,27 @@ from dataclasses import dataclass
 
 import dspy
 
-from fastslow.channels.fast.budgets import mipro_trials
 from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer
+from fastslow.channels.fast.settings import MiproKeys
 from fastslow.core.seeds import named_random
 
 
 @dataclass(frozen=True)
 class MiproSearch:
-    """Search over instructions times demonstrations; see `config.models.MiproConfig`."""
+    """Search over instructions times demonstrations; see `MiproKeys`."""
 
-    demonstrations: int
-    """Demonstrations in one prompt, at most."""
-    candidates: int
-    """Instructions, and sets of demonstrations, that are combined."""
+    keys: MiproKeys
     reflection: Reflection
     """Writes instructions."""
 
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return mipro_trials(rollouts, anchor, pool, self.candidates)
-
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`: it starts from the best prompt."""
-        parent = pool.best(1)[0].program
+        parent, keys = pool.best(1)[0].program, self.keys
         sizes = len(scorer.anchor_set), len(scorer.pool)
-        trials = mipro_trials(scorer.remaining, *sizes, self.candidates)
+        trials = keys.proposals(scorer.remaining, *sizes, old=1)
         if not trials:
             return
         examples = list(scorer.pool)
@@ -48,9 +41,9 @@ class MiproSearch:
                 metric=scorer.metric,
                 prompt_model=self.reflection.lm,
                 auto=None,
-                num_candidates=self.candidates,
-                max_bootstrapped_demos=self.demonstrations,
-                max_labeled_demos=self.demonstrations,
+                num_candidates=keys.candidates,
+                max_bootstrapped_demos=keys.demonstrations,
+                max_labeled_demos=keys.demonstrations,
                 metric_threshold=1.0,
                 num_threads=scorer.threads,
                 max_errors=1,

@@ -9,34 +9,25 @@ from dataclasses import dataclass
 
 import dspy
 
-from fastslow.channels.fast.budgets import simba_proposals, simba_steps
 from fastslow.channels.fast.dspy_bridge import GuardedModule
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
 from fastslow.channels.fast.scorer import TextScorer
+from fastslow.channels.fast.settings import SimbaKeys
 from fastslow.core.seeds import named_random
 
 
 @dataclass(frozen=True)
 class SimbaSearch:
-    """Stochastic mini-batch ascent from the best prompt; see `config.models.SimbaConfig`.
+    """Stochastic mini-batch ascent from the best prompt; see `SimbaKeys`.
 
     SIMBA does not say which of its prompts a winner was made from, so all winners count as children
     of the prompt it started from.
     """
 
-    demonstrations: int
-    """Demonstrations in one prompt, about: more are dropped at random."""
-    batch: int
-    """Examples of one step."""
-    candidates: int
-    """Answers drawn to each example, and prompts made in one step (plus one)."""
+    keys: SimbaKeys
     reflection: Reflection
     """Writes rules."""
-
-    def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
-        """See `Optimizer.proposals`."""
-        return simba_proposals(rollouts, anchor, pool, self.batch, self.candidates)
 
     def search(self, scorer: TextScorer, pool: Pool, seed: int) -> None:
         """See `Optimizer.search`.
@@ -44,9 +35,8 @@ class SimbaSearch:
         SIMBA passes over a rule that was not written. Once the reflection model stays away, all
         prompts are refused, so that the rest of the budget is not spent on a search without rules.
         """
-        parent = pool.best(1)[0].program
-        sizes = len(scorer.anchor_set), len(scorer.pool), self.batch, self.candidates
-        steps = simba_steps(scorer.remaining, *sizes)
+        parent, keys = pool.best(1)[0].program, self.keys
+        steps = keys.num_steps(scorer.remaining, len(scorer.anchor_set), len(scorer.pool))
         if not steps:
             return
         examples = list(scorer.pool)
@@ -54,16 +44,16 @@ class SimbaSearch:
         with scorer.asking():
             optimizer = dspy.SIMBA(
                 metric=scorer.metric,
-                bsize=self.batch,
-                num_candidates=self.candidates,
+                bsize=keys.batch,
+                num_candidates=keys.candidates,
                 max_steps=steps,
-                max_demos=self.demonstrations,
+                max_demos=keys.demonstrations,
                 prompt_model=self.reflection.lm,
                 num_threads=scorer.threads,
             )
             best = optimizer.compile(
                 GuardedModule(parent, lambda text: self.reflection.away or pool.forbids(text)),
-                trainset=examples[: steps * self.batch],
+                trainset=examples[: steps * keys.batch],
                 seed=seed,
             )
         for candidate in best.candidate_programs:

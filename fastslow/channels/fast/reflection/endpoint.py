@@ -56,13 +56,9 @@ class Answer:
 
 
 class Endpoint:
-    """A model behind an address, asked once per request.
+    """A model behind an address, or the provider's own address, asked once per request.
 
-    Args:
-        model: A model string of DSPy or LiteLLM, e.g. `openai/gpt-5-mini`.
-        api_base: Address of the server; None takes the provider's own.
-        api_key: The key, if one is needed.
-        timeout_s: Seconds until a request counts as not answered.
+    `model` is a model string of DSPy or LiteLLM, e.g. `openai/gpt-5-mini`.
     """
 
     def __init__(
@@ -108,11 +104,8 @@ def no_answer(error: Exception, keys: list[str]) -> NoAnswer:
 def find_key(model: str, api_base: str | None, api_key_env: str | None) -> str | None:
     """The key to send, from the environment; None when the provider knows another way in.
 
-    Args:
-        model: A model string of DSPy or LiteLLM.
-        api_base: Address of the server. One on this machine gets no key unless `api_key_env` names
-            one, so that a program that needs no key never sees one.
-        api_key_env: Name of the variable that holds the key; None takes the provider's usual one.
+    A server on this machine gets no key unless `api_key_env` names one, so that a program that
+    needs no key never sees one. Without that name the variable is the provider's usual one.
 
     Raises:
         ConfigError: The variable is not set; names it.

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import dspy
 from dspy.lm15 import Request, Response
 
+from fastslow.channels.fast.dspy_bridge import system_text
 from fastslow.channels.fast.reflection.endpoint import Answer, Endpoint, NoAnswer, find_key
-from fastslow.channels.fast.reflection.own_base import OwnBase, system_text
+from fastslow.channels.fast.reflection.own_base import OwnBase
 from fastslow.channels.fast.settings import SELF, ReflectionSettings
 from fastslow.core.errors import ChannelError
 from fastslow.core.seeds import named_random
@@ -29,23 +30,8 @@ class ReflectionAway(ChannelError):
     """The reflection LM stays away. The fast phase ends and keeps the prompts found so far."""
 
 
-class Answers(Protocol):
-    """Answers a request once."""
-
-    def complete(self, request: Request) -> Answer:
-        """Ask once.
-
-        Raises:
-            NoAnswer: There was no answer.
-        """
-        ...
-
-
 class Reflection:
     """The reflection LM, and the account of the present fast phase.
-
-    Args:
-        settings: Which model, and how patiently it is asked.
 
     Raises:
         ConfigError: The model's key is not in the environment.
@@ -74,8 +60,11 @@ class Reflection:
             max_tokens=settings.max_tokens,
         )
         """The LM for DSPy's optimizers."""
-        self._endpoint = None if settings.model == SELF else endpoint(settings)
-        self._answers: Answers | None = None
+        self._endpoint: Endpoint | None = None
+        if settings.model != SELF:
+            key = find_key(settings.model, settings.api_base, settings.api_key_env)
+            self._endpoint = Endpoint(settings.model, settings.api_base, key, settings.timeout_s)
+        self._answers: Endpoint | OwnBase | None = None
         self._preface = ""
         self._refused = 0
         self._bug: Exception | None = None
@@ -190,19 +179,8 @@ class Reflection:
         """Seconds until the next attempt: doubling, times a random factor in [0.5, 1], capped."""
         with self._lock:
             share = 0.5 + 0.5 * self._jitter.random()
-        return min(
-            max(self.settings.wait_s * 2.0 ** (attempt - 1) * share, least_s), LONGEST_WAIT_S
-        )
-
-
-def endpoint(settings: ReflectionSettings) -> Endpoint:
-    """The model behind the configured address.
-
-    Raises:
-        ConfigError: Its key is not in the environment.
-    """
-    key = find_key(settings.model, settings.api_base, settings.api_key_env)
-    return Endpoint(settings.model, settings.api_base, key, settings.timeout_s)
+        wait_s = self.settings.wait_s * 2.0 ** (attempt - 1) * share
+        return min(max(wait_s, least_s), LONGEST_WAIT_S)
 
 
 def _sum(total: Any, more: Any) -> Any:

@@ -2,11 +2,10 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 from dspy.lm15 import Message, Request, Response, Usage
 
+from fastslow.channels.fast.dspy_bridge import request_messages
 from fastslow.channels.fast.reflection.endpoint import Answer, NoAnswer, no_answer
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Sampling
@@ -16,11 +15,8 @@ from fastslow.policy.policy import Policy
 class OwnBase:
     """The policy's base as a language model: the adapter is off while it answers.
 
-    Its draws are not rollouts of a task: the engine does not count them, `Reflection` does.
-
-    Args:
-        policy: Whose base.
-        seed: Of the draws; a request drawn again under the same seed gets another answer.
+    Its draws are not rollouts of a task: the engine does not count them, `Reflection` does. A
+    request drawn again under the same seed gets another answer.
     """
 
     def __init__(self, policy: Policy, seed: int) -> None:
@@ -35,7 +31,7 @@ class OwnBase:
         Raises:
             NoAnswer: The request and its answer are too long for the model or the memory.
         """
-        ids = self._policy.renderer.message_ids(chat_of(request))
+        ids = self._policy.renderer.message_ids(request_messages(request))
         digest = hashlib.sha256(repr(ids).encode()).hexdigest()
         with self._lock:
             number = self._asked[digest] = self._asked.get(digest, 0) + 1
@@ -62,24 +58,3 @@ class OwnBase:
             usage=Usage(input_tokens=len(ids), output_tokens=len(completion.token_ids)),
         )
         return Answer(response, None)
-
-
-def system_text(request: Request) -> str:
-    """The system text of a request, empty without one."""
-    system = request.system or ""
-    return system if isinstance(system, str) else "".join(_part(part) for part in system)
-
-
-def chat_of(request: Request) -> list[Mapping[str, str]]:
-    """A request as chat messages of role and text."""
-    messages: list[Mapping[str, str]] = [
-        {"role": message.role, "content": "".join(_part(part) for part in message.parts)}
-        for message in request.messages
-    ]
-    if text := system_text(request):
-        messages.insert(0, {"role": "system", "content": text})
-    return messages
-
-
-def _part(part: Any) -> str:
-    return str(getattr(part, "text", ""))

@@ -25,4 +25,4 @@ def adapter_policy(
         renew = adapters.freeze if how == "merge-then-new" else adapters.put_aside
         renew(seed_of(stage.index))
 
-    return Remedy(begin=begin)
+    return Remedy(begin=begin, is_silent=True)

@@ -130,6 +130,8 @@ class Remedy:
     """After the last update, with the text chosen; figures alone, or with notes."""
     strength: float = 1.0
     """Weight of `rows` and `penalty` in the loss."""
+    is_silent: bool = False
+    """Whether the report's table of remedies leaves it out; its figures are those of updates."""
     needs_start: bool = False
     """Whether `policy.adapters.start` is read: the weights as the stage found them."""
 

@@ -66,7 +66,12 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
         return bool(memory.facts.get("is_hit"))
 
     return Remedy(
-        begin=begin, is_over=is_over, attempt=attempt, standing=_figures, needs_start=True
+        begin=begin,
+        is_over=is_over,
+        attempt=attempt,
+        standing=_figures,
+        is_silent=True,
+        needs_start=True,
     )
 
 

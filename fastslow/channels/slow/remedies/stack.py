@@ -131,6 +131,8 @@ class Remedies:
         """What each did at the end of a stage, and what that cost."""
         reports = []
         for name, remedy in self._remedies.items():
+            if remedy.is_silent:
+                continue
             sampler, started = ended.stage.policy.sampler, time.monotonic()
             before = sampler.num_rollouts
             named = replace(ended, stage=_own(ended.stage, name))

@@ -3,28 +3,27 @@
 Which cell is which: `measure/scores/channel_split.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.channel_split import SPLITS, CellName, channel_split, split_difference
 from fastslow.measure.stats.intervals import PairedDifference
 from fastslow.records.events import ReoptimizedEvent
 from fastslow.results.render import drawing
-from fastslow.results.render.encoding import with_limits
-from fastslow.results.render.layout import Table, Text, difference, metric_text
+from fastslow.results.render.encoding import ends, with_limits
+from fastslow.results.render.layout import Table, Text, difference, figure_row, metric_text
 from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.section import Records, Section
 
 GAINS = ("gain_slow", "gain_fast", "gain_joint", "synergy")
 """Figures of learning; the others are of what came after."""
 DRAWN = (
-    ("gain_slow", "gained by weights", drawing.ACCENT, "s"),
-    ("gain_fast", "gained by prompt", drawing.ACCENT, "o"),
-    ("synergy", "synergy", drawing.MUTED, "D"),
-    ("wf", "lost by weights", drawing.LOSS, "s"),
-    ("pf", "lost by prompt", drawing.LOSS, "o"),
+    ("gain_slow", "gained by weights", {"color": drawing.ACCENT, "marker": "s"}),
+    ("gain_fast", "gained by prompt", {"color": drawing.ACCENT, "marker": "o"}),
+    ("synergy", "synergy", {"color": drawing.MUTED, "marker": "D"}),
+    ("wf", "lost by weights", {"color": drawing.LOSS, "marker": "s"}),
+    ("pf", "lost by prompt", {"color": drawing.LOSS, "marker": "o"}),
 )
 """Figures that are drawn, each with its words, colour and marker."""
 
@@ -65,7 +64,7 @@ class ChannelSplit(Section):
         rows = []
         for name, split in SPLITS.items() if self.splits else ():
             figures = [_cell(split, name) for split in self.splits]
-            rows.append((Text(name, is_code=True), *figures, Text(split.formula, is_code=True)))
+            rows.append(figure_row(name, split.formula, *figures))
         yield Table(
             "Channel split",
             ("figure", *(split.task for split in self.splits), "formula"),
@@ -78,30 +77,13 @@ class ChannelSplit(Section):
 
     def draw(self) -> drawing.Drawing | None:
         rows = [
-            (split.task, words, value, split.differences.get(name), colour, marker)
+            drawing.Row(split.task, words, value, ends(split.differences.get(name)), look)
             for split in self.splits[: drawing.MAX_TASKS]
-            for name, words, colour, marker in DRAWN
+            for name, words, look in DRAWN
             if (value := split.figures[name].value) is not None
         ]
         if not rows:
             return None
-
-        def paint(figure: drawing.Figure) -> None:
-            axes, ticks, y = figure.add_subplot(), list[float](), -1.0
-            place = axes.get_yaxis_transform()
-            for task, lines in groupby(rows, key=lambda row: row[0]):
-                name = drawing.label(task)
-                axes.text(0, y + 1.05, name, weight="bold", va="center", transform=place)
-                y += 0.9
-                for _, _, value, change, colour, marker in lines:
-                    y += 1
-                    drawing.interval_line(axes, y, change, colour)
-                    axes.plot(value, y, marker, color=colour)
-                    ticks.append(y)
-            axes.axvline(0, color=drawing.MUTED, lw=0.8)
-            names = [row[1] for row in rows]
-            drawing.named_rows(axes, ticks, names, "score, with 95 % interval")
-            axes.set_ylim(y + 0.7, -0.7)
 
         return drawing.draw(
             self.drawing_name,
@@ -109,8 +91,8 @@ class ChannelSplit(Section):
             "Gains when the task was learned, against the untouched base under the seed prompt; "
             "losses since then. The table has the formulas. A figure that is not there is not "
             "defined or not measured; the table says why.",
-            paint,
-            height=0.8 + 0.2 * len(rows) + 0.2 * len({row[0] for row in rows}),
+            lambda figure: drawing.grouped_rows(figure, rows, "score, with 95 % interval"),
+            height=drawing.grouped_height(rows),
         )
 
 
@@ -155,15 +137,11 @@ def _split(table: CellTable, task: str, learned: int, budget: int | None) -> Tas
         for name, cell in cells.items()
         if cell.keys() == examples
     }
+    twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
     differences = {
         name: split_difference(name, columns, same_text=same_text)
         for name, figure in figures.items()
-        if figure.value is not None and _has_columns(columns, name, same_text)
+        if figure.value is not None
+        and all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)
     }
     return TaskSplit(task, same_text, budget, figures, differences)
-
-
-def _has_columns(columns: Mapping[CellName, Sequence[float]], name: str, same_text: bool) -> bool:
-    """Whether every cell that a figure needs was scored on all examples."""
-    twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
-    return all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)

@@ -4,7 +4,6 @@ Completions are untrusted text; the page makes them visible.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,7 +54,11 @@ class Completions(Section):
     chapter = "completions"
 
     def __init__(self, records: Records) -> None:
-        cells, self.samples = _cells(records), list[TaskSamples]()
+        cells, self.samples = dict[CellKey, CellSamples](), list[TaskSamples]()
+        for line in records.scores:
+            if line.cycle is None and (sample := line.sample).sample == 0:
+                key = (line.row, sample.task, sample.prompt_policy)
+                cells.setdefault(key, {})[sample.example] = sample
         for column, task in enumerate(records.card.tasks):
             keys = [(i, task, row[column].prompt_policy) for i, row in enumerate(records.cells)]
             measured = [key for key in keys if key in cells]
@@ -66,33 +69,19 @@ class Completions(Section):
                 self.samples.append(samples)
 
 
-def _cells(records: Records) -> dict[CellKey, CellSamples]:
-    cells: dict[CellKey, CellSamples] = {}
-    for row in records.scores:
-        if row.cycle is None and row.sample.sample == 0:
-            key = (row.row, row.sample.task, row.sample.prompt_policy)
-            cells.setdefault(key, {})[row.sample.example] = row.sample
-    return cells
-
-
 def _task_samples(task: str, row: int, now: CellSamples, before: CellSamples) -> TaskSamples:
-    def first(holds: Callable[[SampleScore], bool]) -> tuple[Sample, ...]:
-        return tuple(Sample(sample) for sample in order if holds(sample))[:PER_GROUP]
-
     order = sorted(now.values(), key=lambda s: derive_seed(0, "report", "samples", s.example))
+    right = [Sample(sample) for sample in order if sample.score >= RIGHT]
+    wrong = [Sample(sample) for sample in order if sample.score < RIGHT]
     lost = [
-        Sample(sample, learned)
-        for sample in order
-        if sample.score < RIGHT
-        and (learned := before.get(sample.example)) is not None
-        and learned.score >= RIGHT
+        Sample(sample.now, learned)
+        for sample in wrong
+        if (learned := before.get(sample.now.example)) is not None and learned.score >= RIGHT
     ]
     return TaskSamples(
         task,
         row,
         len(now),
         all(_WITHHELD.fullmatch(sample.completion) for sample in order),
-        first(lambda s: s.score >= RIGHT),
-        first(lambda s: s.score < RIGHT),
-        tuple(lost[:PER_GROUP]),
+        *(tuple(group[:PER_GROUP]) for group in (right, wrong, lost)),
     )

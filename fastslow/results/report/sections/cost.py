@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.records.events import CycleEvent, EvaluationEvent, RemedyEvent, RunEvent, TextEvent
 from fastslow.results.render import drawing
-from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.render.layout import Table, row, score_or_dash
 from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.plasticity import Plasticity
 
@@ -20,42 +20,34 @@ REFLECTION = "fast/reflection_"
 COLOURS = {"fast": drawing.ACCENT, "slow": drawing.INK, "evaluation": drawing.MUTED}
 ChannelEvent: TypeAlias = CycleEvent | TextEvent | RemedyEvent
 """Events whose rollouts and seconds are a channel's."""
-N = TypeVar("N", int, float)
 
 
 def _channel_events(records: Records) -> list[ChannelEvent]:
     return [event for event in records.events if isinstance(event, ChannelEvent)]
 
 
-def _rollouts(events: Iterable[ChannelEvent]) -> dict[str, int]:
-    return _by_channel(((event, event.rollouts) for event in events), 0)
-
-
-def _seconds(events: Iterable[ChannelEvent]) -> dict[str, float]:
-    return _by_channel(((event, event.seconds) for event in events), 0.0)
-
-
 def _by_channel(
-    amounts: Iterable[tuple[ChannelEvent, Mapping[str, N] | N]], zero: N
-) -> dict[str, N]:
+    events: Iterable[ChannelEvent], unit: Literal["rollouts", "seconds"]
+) -> dict[str, float]:
     """Sums by channel; choosing a prompt is the fast channel's, a remedy the slow one's."""
-    total = dict.fromkeys(CHANNELS, zero)
-    for event, amount in amounts:
-        payer = "fast" if isinstance(event, TextEvent) else "slow"
-        by_channel = amount if isinstance(amount, Mapping) else {payer: amount}
-        for channel, value in by_channel.items():
-            total[channel] = total.get(channel, zero) + value
+    total: dict[str, float] = dict.fromkeys(CHANNELS, 0 if unit == "rollouts" else 0.0)
+    for event in events:
+        amount = event.rollouts if unit == "rollouts" else event.seconds
+        if not isinstance(amount, Mapping):
+            amount = {"fast" if isinstance(event, TextEvent) else "slow": amount}
+        for channel, value in amount.items():
+            total[channel] = total.get(channel, 0) + value
     return total
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EvaluationCost:
     """What one part of the evaluation cost over the run."""
 
-    rollouts: int
+    rollouts: int = 0
     """Completions sampled, from the tuned policy and from the base."""
-    seconds: float
-    reused: int
+    seconds: float = 0.0
+    reused: int = 0
     """Score rows that repeat earlier ones, for which nothing was sampled."""
 
 
@@ -67,15 +59,22 @@ class Cost(Section):
 
     def __init__(self, records: Records) -> None:
         events, ends = _channel_events(records), records.events_of(RunEvent)
-        self.evaluations = _evaluations(records.events_of(EvaluationEvent))
+        self.evaluations: dict[str, EvaluationCost] = {}
         """By part of the evaluation, in the order in which the parts first came."""
+        for event in records.events_of(EvaluationEvent):
+            cost = self.evaluations.setdefault(event.part, EvaluationCost())
+            cost.rollouts += event.rollouts
+            cost.seconds += event.seconds
+            cost.reused += event.reused
         probes = records.section(Plasticity)
         if probes.has_curves:
-            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds, 0)
+            self.evaluations["probe"] = EvaluationCost(probes.rollouts, probes.seconds)
         costs = self.evaluations.values()
-        self.rollouts = _rollouts(events) | {"evaluation": sum(c.rollouts for c in costs)}
+        sampled = sum(cost.rollouts for cost in costs)
+        self.rollouts = _by_channel(events, "rollouts") | {"evaluation": sampled}
         """By `fast`, `slow` and `evaluation`, as `seconds_by`."""
-        self.seconds_by = _seconds(events) | {"evaluation": float(sum(c.seconds for c in costs))}
+        seconds = float(sum(cost.seconds for cost in costs))
+        self.seconds_by = _by_channel(events, "seconds") | {"evaluation": seconds}
         self.seconds = max([sum(self.seconds_by.values()), *(end.seconds for end in ends)])
         """Wall time of the whole run."""
         self.saving_seconds = next((end.saving_seconds for end in reversed(ends)), None)
@@ -92,33 +91,27 @@ class Cost(Section):
         }
 
     def tables(self) -> Iterator[Table]:
-        reused = sum(cost.reused for cost in self.evaluations.values())
-        trained = sum(self.rollouts[name] for name in CHANNELS)
+        lines = [(name, self.rollouts[name], 0, self.seconds_by[name]) for name in CHANNELS]
         seconds = sum(self.seconds_by[name] for name in CHANNELS)
-        rows = [(name, self.rollouts[name], 0, self.seconds_by[name]) for name in CHANNELS]
-        rows.append(("fast + slow", trained, 0, seconds))
-        evaluation = (self.rollouts["evaluation"], reused, self.seconds_by["evaluation"])
-        rows.append(("evaluation", *evaluation))
+        lines.append(("fast + slow", sum(self.rollouts[name] for name in CHANNELS), 0, seconds))
+        reused = sum(cost.reused for cost in self.evaluations.values())
+        evaluation = self.rollouts["evaluation"], reused, self.seconds_by["evaluation"]
+        lines.append(("evaluation", *evaluation))
         if len(self.evaluations) > 1:
             for name, cost in self.evaluations.items():
-                rows.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
+                lines.append((f"evaluation: {name}", cost.rollouts, cost.reused, cost.seconds))
         if self.saving_seconds is not None:
-            rows.append(("resume points", 0, 0, self.saving_seconds))
+            lines.append(("resume points", 0, 0, self.saving_seconds))
+        rows = []
+        for name, rollouts, reused, seconds in lines:
+            share = seconds / self.seconds if self.seconds else None
+            rows.append(row(name, rollouts, reused or "-", f"{seconds:.1f}", score_or_dash(share)))
         yield Table(
             "Cost",
             ("spent on", "rollouts", "reused", "seconds", "share of the run"),
-            tuple(self._row(*row) for row in rows),
+            tuple(rows),
             f"The whole run took {self.seconds / 60:.1f} minutes. Reused: scores of weights and "
             "prompts that had been scored before; nothing was drawn for them.",
-        )
-
-    def _row(self, name: str, rollouts: int, reused: int, seconds: float) -> tuple[Text, ...]:
-        return (
-            Text(name),
-            Text(str(rollouts)),
-            Text(str(reused) if reused else "-"),
-            Text(f"{seconds:.1f}"),
-            Text(f"{seconds / self.seconds:.2f}" if self.seconds else "-"),
         )
 
     def draw(self) -> drawing.Drawing | None:
@@ -160,19 +153,6 @@ class Cost(Section):
         drawing.legend(axes)
 
 
-def _evaluations(events: Sequence[EvaluationEvent]) -> dict[str, EvaluationCost]:
-    """Cost by part, in the order in which the parts first came."""
-    costs: dict[str, EvaluationCost] = {}
-    for event in events:
-        total = costs.get(event.part, EvaluationCost(0, 0.0, 0))
-        costs[event.part] = EvaluationCost(
-            total.rollouts + event.rollouts,
-            total.seconds + event.seconds,
-            total.reused + event.reused,
-        )
-    return costs
-
-
 @dataclass(frozen=True, slots=True)
 class StageSummary:
     """What one stage cost, and the metrics as they stood after it."""
@@ -180,10 +160,9 @@ class StageSummary:
     task: str
     cycles: int
     """Cycles done."""
-    rollouts: Mapping[str, int]
-    """By channel."""
+    rollouts: Mapping[str, float]
+    """By channel, as `seconds`."""
     seconds: Mapping[str, float]
-    """By channel."""
     metrics: Mapping[str, Metric]
 
 
@@ -200,10 +179,20 @@ class Stages(Section):
 
     def tables(self) -> Iterator[Table]:
         header = ("stage", "cycles", "fast rollouts", "slow rollouts", "minutes")
+        rows = [
+            row(
+                stage_label(index, stage.task),
+                stage.cycles,
+                *(stage.rollouts[name] for name in CHANNELS),
+                f"{sum(stage.seconds.values()) / 60:.1f}",
+                *(score_or_dash(stage.metrics[name].value) for name in STAGE_METRICS),
+            )
+            for index, stage in enumerate(self.stages)
+        ]
         yield Table(
             "Stages",
             (*header, "average accuracy", "bwt_gem", "forgetting chaudhry"),
-            tuple(_stage_row(index, stage) for index, stage in enumerate(self.stages)),
+            tuple(rows),
             "Metrics as they stood after the stage; - is undefined.",
         )
 
@@ -213,20 +202,9 @@ def _stage(records: Records, index: int) -> StageSummary:
     return StageSummary(
         task=records.card.stages[index],
         cycles=len({event.cycle for event in events if isinstance(event, CycleEvent)}),
-        rollouts=_rollouts(events),
-        seconds=_seconds(events),
+        rollouts=_by_channel(events, "rollouts"),
+        seconds=_by_channel(events, "seconds"),
         metrics=final_metrics(records.matrix.upto(index + 1), noise_floor=records.noise_floor),
-    )
-
-
-def _stage_row(index: int, stage: StageSummary) -> tuple[Text, ...]:
-    return (
-        Text(stage_label(index, stage.task)),
-        Text(str(stage.cycles)),
-        Text(str(stage.rollouts["fast"])),
-        Text(str(stage.rollouts["slow"])),
-        Text(f"{sum(stage.seconds.values()) / 60:.1f}"),
-        *(Text(score_or_dash(stage.metrics[name].value)) for name in STAGE_METRICS),
     )
 
 
@@ -253,16 +231,12 @@ class Reflection(Section):
         if self.account is None:
             return
         names = ("calls", "failures", "prompt_tokens", "completion_tokens")
-        counts = [self.account[name] for name in names]
+        counts = ["-" if (n := self.account[name]) is None else n for name in names]
         dollars = self.account["cost_usd"]
-        row = (
-            *(Text("-" if count is None else str(count)) for count in counts),
-            Text("-" if dollars is None else f"{dollars:.4f}"),
-        )
         yield Table(
             "Reflection LM",
             ("requests", "failed attempts", "prompt tokens", "answer tokens", "US dollars"),
-            (row,),
+            (row(*counts, "-" if dollars is None else f"{dollars:.4f}"),),
             "What the reflection LM was asked by the fast channel; none of it is a rollout of a "
             "task. Dollars by list prices; - is not known.",
         )

@@ -11,7 +11,7 @@ from fastslow.measure.stats.bootstrap import Estimate
 from fastslow.records.events import CycleEvent
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
-from fastslow.results.render.layout import Table, Text, brackets, metric_text
+from fastslow.results.render.layout import Table, Text, metric_text, row
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.section import Records, Section, stage_label
 
@@ -41,9 +41,10 @@ class Curves(Section):
 
     def __init__(self, records: Records) -> None:
         stages, points = records.card.stages, dict[tuple[int, int], dict[str, float]]()
-        for row in records.scores:
-            if row.cycle is not None and row.sample.task == stages[row.row - 1]:
-                points.setdefault((row.row, row.cycle), {})[row.sample.example] = row.sample.score
+        for line in records.scores:
+            sample = line.sample
+            if line.cycle is not None and sample.task == stages[line.row - 1]:
+                points.setdefault((line.row, line.cycle), {})[sample.example] = sample.score
         self.curves = [_curve(records, index, points) for index in range(len(stages))]
 
     def to_json(self) -> Mapping[str, object]:
@@ -62,12 +63,8 @@ class Curves(Section):
 def learning_curve_area(curves: Sequence[StageCurve], steps_per_cycle: int) -> Metric:
     """`lca` over the stages of a run, up to the last update that all of them made.
 
-    Its curve has a point after every update; ours has one after every cycle. The two are the same
-    where a cycle is one update.
-
-    Args:
-        curves: Of every stage.
-        steps_per_cycle: Updates between two points.
+    Its curve has a point after every update; ours has one after every cycle of `steps_per_cycle`
+    updates. The two are the same where that is 1.
     """
     points = {
         stage_label(stage.stage, stage.task): stage.curve.means() if stage.curve else []
@@ -130,20 +127,17 @@ def _curve_json(stage: StageCurve) -> dict[str, object]:
 
 
 def _row(stage: StageCurve) -> tuple[Text, ...]:
-    name, curve = Text(stage_label(stage.stage, stage.task)), stage.curve
+    name, curve = stage_label(stage.stage, stage.task), stage.curve
     if curve is None or stage.to_threshold is None:
-        return (name, Text(stage.reason or "", "dim"), Text("-"), Text("-"), Text("-"))
+        return row(name, Text(stage.reason or "", "dim"), "-", "-", "-")
     points = zip(curve.counts, curve.means(), strict=True)
     asymptote = stage.sigmoid["sigmoid_asymptote"]
-    asymptote_text = metric_text(asymptote.metric)
-    if asymptote.interval is not None:
-        asymptote_text = Text(asymptote_text.text + brackets(asymptote.interval))
-    return (
+    return row(
         name,
-        Text(f"{', '.join(f'{n}: {mean:.2f}' for n, mean in points)} ({curve.unit})"),
-        Text(str(curve.num_examples)),
+        f"{', '.join(f'{n}: {mean:.2f}' for n, mean in points)} ({curve.unit})",
+        curve.num_examples,
         metric_text(stage.to_threshold, 0),
-        asymptote_text,
+        metric_text(asymptote.metric, interval=asymptote.interval),
     )
 
 

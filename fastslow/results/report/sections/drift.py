@@ -7,7 +7,7 @@ from fastslow.measure.model.divergences import forgetting_on_kl
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.records.events import NEUTRAL, DriftEvent
 from fastslow.results.render import drawing
-from fastslow.results.render.layout import Table, Text, metric_text
+from fastslow.results.render.layout import Table, Text, figure_row, metric_text, row
 from fastslow.results.report.section import Records, Section
 
 ENTROPY = "Nats per generated token at temperature 1."
@@ -54,7 +54,14 @@ class Drift(Section):
             if name not in HIDDEN:
                 yield self._table(name)
         if self.events:
-            yield self._fit_table()
+            yield Table(
+                "Forgetting on KL",
+                ("figure", "value", "formula"),
+                tuple(figure_row(m.name, m.formula, metric_text(m, 3)) for m in self.fit.values()),
+                "Points: per later stage and earlier task, kl_razor on the stage's own inputs and "
+                "what the earlier task has lost since it was learned. A description of these "
+                "points, not a law.",
+            )
 
     def _table(self, name: str) -> Table:
         events = [event for event in self.events if event.name == name]
@@ -63,29 +70,15 @@ class Drift(Section):
         lines = dict.fromkeys((event.row, event.text) for event in events)
         has_prompt = columns != [NEUTRAL]
         rows = [
-            (
-                Text(str(row)),
-                *((Text(PROMPTS[text]),) if has_prompt else ()),
-                *(_cell(by_place.get((row, text, column))) for column in columns),
+            row(
+                i,
+                *((PROMPTS[text],) if has_prompt else ()),
+                *(_cell(by_place.get((i, text, column))) for column in columns),
             )
-            for row, text in lines
+            for i, text in lines
         ]
         header = ("after stage", *(("prompt",) if has_prompt else ()), *columns)
         return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
-
-    def _fit_table(self) -> Table:
-        rows = [
-            (Text(m.name, is_code=True), metric_text(m, 3), Text(m.formula, is_code=True))
-            for m in self.fit.values()
-        ]
-        return Table(
-            "Forgetting on KL",
-            ("figure", "value", "formula"),
-            tuple(rows),
-            "Points: per later stage and earlier task, kl_razor on the stage's own inputs and what "
-            "the earlier task has lost since it was learned. A description of these points, not a "
-            "law.",
-        )
 
     def draw(self) -> drawing.Drawing | None:
         kl, lines = _values(self.events, "kl_fst"), {}
@@ -108,8 +101,8 @@ class Drift(Section):
                 look = drawing.series(self.matrix.tasks.index(task)) | {"lw": 0.9}
                 axes.plot(x, y, label=drawing.label(task), **look)
                 look = {"textcoords": "offset points", "fontsize": 7, "color": drawing.MUTED}
-                for value, score, row in points:
-                    axes.annotate(str(row), (value, score), (4, 3), **look)
+                for value, score, stage in points:
+                    axes.annotate(str(stage), (value, score), (4, 3), **look)
             axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
             axes.set_xlim(left=min(0.0, *(p[0] for points in lines.values() for p in points)))
             axes.grid(visible=True, axis="x")

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import why_bwt_says_nothing
 from fastslow.measure.stats.intervals import Interval, mean_difference
-from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.render.layout import Table, Text, metric_text
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.curves import Curves, learning_curve_area
-from fastslow.results.report.sections.tasks import Tasks, TaskSummary
+from fastslow.results.report.sections.tasks import Tasks
 
 HEADLINE = (
     "average_accuracy",
@@ -32,9 +31,15 @@ class Metrics(Section):
         matrix, floor = records.matrix, records.noise_floor
         area = learning_curve_area(records.section(Curves).curves, records.steps_per_cycle)
         self.metrics = {**final_metrics(matrix, noise_floor=floor), "lca": area}
-        summaries = records.section(Tasks).summaries
-        self.intervals = _intervals(self.metrics, summaries, matrix.num_stages)
-        """95 % intervals of metrics that have one, tasks taken as fixed."""
+        self.intervals: dict[str, Interval] = {}
+        """95 % interval of `bwt_gem`, the one default metric that is a plain mean of paired
+        differences, where there is one; tasks taken as fixed."""
+        trained = [s for s in records.section(Tasks).summaries if s.learned_row is not None]
+        changes = [s.change.difference for s in trained if s.learned_row != matrix.num_stages]
+        paired = [change for change in changes if change is not None]
+        is_whole = self.metrics["bwt_gem"].value is not None and len(paired) == len(changes)
+        if is_whole and (interval := mean_difference(paired)):
+            self.intervals["bwt_gem"] = interval
         self.bwt_warning = why_bwt_says_nothing(matrix, floor or 0.0)
         """Why backward transfer must not be read as retention; None if it may be."""
 
@@ -55,25 +60,13 @@ class Metrics(Section):
         rows = []
         for name in names:
             metric = self.metrics[name]
+            value = metric_text(metric, 3, self.intervals.get(name))
+            cells = (value, Text(metric.formula, is_code=True))
             if metric.value is None:
-                value, text = Text("undefined", "dim"), Text(metric.reason or "", "dim")
-            else:
-                value = Text(f"{metric.value:.3f}{brackets(self.intervals.get(name))}")
-                text = Text(metric.formula, is_code=True)
-            rows.append((Text(name, is_code=True), value, text))
+                cells = (Text("undefined", "dim"), value)
+            rows.append((Text(name, is_code=True), *cells))
         notes = [f"{self.bwt_warning}."] if self.bwt_warning else []
         if num_alternates := len(self.metrics) - len(names):
             notes.append(f"{num_alternates} alternates are in report.md and report.json.")
         header = ("metric", "value", "formula, or why there is no value")
         return Table("Metrics", header, tuple(rows), " ".join(notes))
-
-
-def _intervals(
-    metrics: Mapping[str, Metric], summaries: Sequence[TaskSummary], num_stages: int
-) -> dict[str, Interval]:
-    """Of `bwt_gem`: the one default metric that is a plain mean of paired differences."""
-    changes = [s.change.difference for s in summaries if s.change.difference is not None]
-    earlier = [s for s in summaries if s.learned_row not in (None, num_stages)]
-    complete = metrics["bwt_gem"].value is not None and len(changes) == len(earlier)
-    interval = mean_difference(changes) if complete else None
-    return {} if interval is None else {"bwt_gem": interval}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastslow.records.events import CycleEvent, Event, GraderEvent
-from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.layout import Table, Text, row
 from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Records, Section, stage_label
 
@@ -36,13 +36,8 @@ class Notes(Section):
 
     def tables(self) -> Iterator[Table]:
         rows = [
-            (
-                Text(stage_label(note.stage, self.stages[note.stage])),
-                Text(str(note.cycle + 1)),
-                Text(note.channel),
-                Text(note.text),
-            )
-            for note in self.notes
+            row(stage_label(n.stage, self.stages[n.stage]), n.cycle + 1, n.channel, n.text)
+            for n in self.notes
         ]
         yield Table("Notes", ("stage", "cycle", "channel", "what happened"), tuple(rows))
 
@@ -87,5 +82,5 @@ class Environment(Section):
         rows = []
         for name, value in self.environment.items():
             inner = value.items() if isinstance(value, Mapping) else [("", value)]
-            rows += [(Text(f"{name} {key}".strip()), Text(f"{leaf}")) for key, leaf in inner]
+            rows += [row(f"{name} {key}".strip(), str(leaf)) for key, leaf in inner]
         yield Table("Environment", ("of the machine", "value"), tuple(rows))

@@ -16,9 +16,10 @@ from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates, probe_metrics
 from fastslow.measure.stats.bootstrap import Estimate
+from fastslow.measure.stats.intervals import Interval
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
-from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.render.layout import Table, figure_row, metric_text
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.curves import THRESHOLD
 
@@ -43,6 +44,10 @@ class TaskProbe:
     """Completions sampled for it, those from the base too."""
     seconds: float
 
+    def interval(self, name: str) -> Interval | None:
+        """The 95 % interval of a metric; None where it has none."""
+        return self.estimates[name].interval if name in self.estimates else None
+
 
 class Plasticity(Section):
     """Every probe, by task and row, and the cost of all their curves."""
@@ -51,12 +56,12 @@ class Plasticity(Section):
     drawing_name = "plasticity"
 
     def __init__(self, records: Records) -> None:
-        curves = _read_curves(records.path)
+        curves = read_curves(records.path)
         self.has_curves = bool(curves)
         # each once: probes of several stages share the curve of the base
         self.rollouts = sum(curve["rollouts"] for curve in curves)
         self.seconds = float(sum(curve["seconds"] for curve in curves))
-        self.probes = _probes(curves, records.noise_floor or 0.0)
+        self.probes = probes_of(curves, records.noise_floor or 0.0)
 
     def to_json(self) -> Mapping[str, object]:
         return {"probes": [_probe_json(probe) for probe in self.probes]}
@@ -114,10 +119,7 @@ def _paint_probe(axes: drawing.Axes, probe: TaskProbe, *, is_first: bool) -> Non
 
 
 def _probe_json(probe: TaskProbe) -> dict[str, object]:
-    base, figures = probe.probe.base, {}
-    for name, metric in probe.metrics.items():
-        estimate = probe.estimates.get(name)
-        figures[name] = with_limits(metric, estimate.interval if estimate else None)
+    base, metrics = probe.probe.base, probe.metrics.items()
     return {
         "task": probe.task,
         "row": probe.row,
@@ -127,21 +129,17 @@ def _probe_json(probe: TaskProbe) -> dict[str, object]:
         "n": base[0].num_examples,
         "tuned": [curve.means() for curve in probe.probe.tuned],
         "base": [curve.means() for curve in base],
-        "figures": figures,
+        "figures": {name: with_limits(m, probe.interval(name)) for name, m in metrics},
         "rollouts": probe.rollouts,
         "seconds": probe.seconds,
     }
 
 
 def _table(probe: TaskProbe) -> Table:
-    rows = []
-    for name, metric in probe.metrics.items():
-        estimate = probe.estimates.get(name)
-        interval = brackets(estimate.interval) if estimate else ""
-        value = Text(metric.reason or "undefined", "dim")
-        if metric.value is not None:
-            value = Text(f"{metric.value:.3f}{interval}")
-        rows.append((Text(name, is_code=True), value, Text(metric.formula, is_code=True)))
+    rows = [
+        figure_row(name, metric.formula, metric_text(metric, 3, probe.interval(name)))
+        for name, metric in probe.metrics.items()
+    ]
     base, tuned = probe.probe.base, probe.probe.tuned
     resampled = "examples" if len(base) == 1 else "seeds and examples"
     return Table(
@@ -160,22 +158,13 @@ def _means(curves: Sequence[LearningCurve]) -> str:
     return "; ".join(", ".join(f"{mean:.2f}" for mean in curve.means()) for curve in curves)
 
 
-def read_probes(run_path: Path, noise_floor: float) -> tuple[TaskProbe, ...]:
+def probes_of(curves: Sequence[Mapping[str, Any]], noise_floor: float) -> list[TaskProbe]:
     """Every probe whose curves from the base and from a stage are both there, by task and row.
 
-    Args:
-        run_path: A run folder; only read.
-        noise_floor: As in `probe_metrics`.
-
     Raises:
-        CheckpointError: A curve is damaged.
         EvaluationError: Both sides of a probe cannot be compared.
     """
-    return _probes(_read_curves(run_path), noise_floor)
-
-
-def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskProbe, ...]:
-    by_place: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    by_place: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for curve in curves:
         by_place.setdefault((curve["task"], curve["row"]), []).append(curve)
     probes = []
@@ -183,30 +172,25 @@ def _probes(curves: Sequence[dict[str, Any]], noise_floor: float) -> tuple[TaskP
         settings = [(curve["settings"], curve["seed"]) for curve in tuned]
         base = [c for c in by_place.get((task, 0), ()) if (c["settings"], c["seed"]) in settings]
         if row > 0 and len(base) == len(tuned):
-            probes.append(_probe(task, row, tuned, base, noise_floor))
-    return tuple(probes)
-
-
-def _probe(
-    task: str,
-    row: int,
-    tuned: Sequence[Mapping[str, Any]],
-    base: Sequence[Mapping[str, Any]],
-    floor: float,
-) -> TaskProbe:
-    settings = tuned[0]["settings"]
-    probe = Probe(tuple(map(_curve, tuned)), tuple(map(_curve, base)), settings["adapter"])
-    generator = named_random(0, "report", "probe", task, row)
-    return TaskProbe(
-        task,
-        row,
-        settings,
-        probe,
-        probe_metrics(probe, noise_floor=floor, threshold=THRESHOLD),
-        probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES),
-        sum(curve["rollouts"] for curve in (*tuned, *base)),
-        sum(curve["seconds"] for curve in (*tuned, *base)),
-    )
+            ours, theirs = (tuple(c["curve"] for c in side) for side in (tuned, base))
+            probe = Probe(ours, theirs, tuned[0]["settings"]["adapter"])
+            generator = named_random(0, "report", "probe", task, row)
+            estimates = probe_estimates(
+                probe, generator, noise_floor=noise_floor, resamples=RESAMPLES
+            )
+            probes.append(
+                TaskProbe(
+                    task,
+                    row,
+                    tuned[0]["settings"],
+                    probe,
+                    probe_metrics(probe, noise_floor=noise_floor, threshold=THRESHOLD),
+                    estimates,
+                    sum(curve["rollouts"] for curve in (*tuned, *base)),
+                    sum(curve["seconds"] for curve in (*tuned, *base)),
+                )
+            )
+    return probes
 
 
 @dataclass(frozen=True)
@@ -231,11 +215,12 @@ class _CurveFile:
 _FIELDS, _SETTINGS = (tuple(kind.__dataclass_fields__) for kind in (_CurveFile, _Settings))
 
 
-def _curve(content: Mapping[str, Any]) -> LearningCurve:
-    return LearningCurve("steps", tuple(content["at"]), tuple(map(tuple, content["scores"])))
+def read_curves(run_path: Path) -> list[dict[str, Any]]:
+    """The curves of all probes of a run, as in their files, each with a `LearningCurve` as `curve`.
 
-
-def _read_curves(run_path: Path) -> list[dict[str, Any]]:
+    Raises:
+        CheckpointError: One is damaged.
+    """
     return [_read_curve(path) for path in sorted((run_path / "probe").glob("*/row-*.json"))]
 
 
@@ -246,10 +231,9 @@ def _read_curve(path: Path) -> dict[str, Any]:
         shaped(_Settings, {name: data["settings"][name] for name in _SETTINGS})
         if not all(0 <= score <= 1 for row in content.scores for score in row):
             raise ValueError("a score outside of [0, 1]")
-        LearningCurve("steps", content.at, content.scores)
+        return {**data, "curve": LearningCurve("steps", content.at, content.scores)}
     except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
         raise CheckpointError(
             f"{path}: not a curve of a probe, got {shorten(repr(error), 200)}. Remove the file and "
             "probe again."
         ) from error
-    return data

@@ -8,7 +8,7 @@ from itertools import islice
 from fastslow.core.prompts import PromptProgram
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import TextEvent
-from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.layout import Table, Text, row
 from fastslow.results.report.prompt_history import (
     PromptHistory,
     ancestors,
@@ -48,8 +48,8 @@ class Prompts(Section):
     chapter = "prompts"
 
     def __init__(self, records: Records) -> None:
-        row, tasks = deployed_row(records.path, len(records.card.stages)), records.card.tasks
-        live = {e.task: e for e in records.events_of(TextEvent) if e.stage < row}
+        tasks, deployed = records.card.tasks, deployed_row(records.path, len(records.card.stages))
+        live = {e.task: e for e in records.events_of(TextEvent) if e.stage < deployed}
         self.prompts = [live[task] for task in tasks if task in live]
         self.history = prompt_history(records.card.run, records.events, records.scores)
 
@@ -70,15 +70,15 @@ class Prompts(Section):
     def page_tables(self) -> Iterator[Table]:
         live = {event.stage: event.program.text_hash for event in self.history.chosen}
         rows = [
-            (
-                Text(stage_label(event.stage, event.task)),
-                Text(str(event.cycle + 1)),
+            row(
+                stage_label(event.stage, event.task),
+                event.cycle + 1,
                 Text(candidate.program.text_hash, is_code=True),
-                Text(f"{candidate.mean:.2f}"),
-                Text(str(len(candidate.scores))),
-                Text(candidate.program.lineage.optimizer),
+                f"{candidate.mean:.2f}",
+                len(candidate.scores),
+                candidate.program.lineage.optimizer,
                 Text(candidate.program.lineage.parent or "-", is_code=True),
-                Text("deployed" if candidate.program.text_hash == live.get(event.stage) else "-"),
+                "deployed" if candidate.program.text_hash == live.get(event.stage) else "-",
             )
             for event in self.history.populations
             for candidate in event.candidates
@@ -94,13 +94,10 @@ class Prompts(Section):
 
 
 def _prompt_json(prompt: TextEvent) -> dict[str, object]:
-    program = prompt.program.to_json()
     return {
+        **prompt.program.to_json(),
         "stage": prompt.stage,
         "text_hash": prompt.program.text_hash,
-        "instruction": program["instruction"],
-        "demonstrations": program["demonstrations"],
-        "lineage": program["lineage"],
         "validation_mean": prompt.validation_mean,
         "validation_n": prompt.validation_n,
     }

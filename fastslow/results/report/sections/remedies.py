@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fastslow.records.events import RemedyEvent
-from fastslow.results.render.layout import Table, Text, score_or_dash
+from fastslow.results.render.layout import Table, Text, row, score_or_dash
 from fastslow.results.report.section import Records, Section, stage_label
 
 SHRINK = (
@@ -34,25 +34,25 @@ class Remedies(Section):
         yield Table(
             "Remedies",
             ("stage", "remedy", "figures", "rollouts", "seconds", "notes"),
-            tuple(_remedy_row(event) for event in self.events),
+            tuple(
+                row(
+                    stage_label(event.stage, event.task),
+                    event.name,
+                    _figures(event) or "-",
+                    event.rollouts,
+                    f"{event.seconds:.1f}",
+                    " ".join(event.notes) or "-",
+                )
+                for event in self.events
+            ),
             "What each remedy against forgetting reports at the end of a stage. Its rollouts and "
             "seconds count as the slow channel's.",
         )
 
 
-def _remedy_row(event: RemedyEvent) -> tuple[Text, ...]:
-    figures = [
-        f"{name} undefined" if value is None else f"{name} {value:.4g}"
-        for name, value in event.figures.items()
-    ]
-    return (
-        Text(stage_label(event.stage, event.task)),
-        Text(event.name),
-        Text(", ".join(figures) or "-"),
-        Text(str(event.rollouts)),
-        Text(f"{event.seconds:.1f}"),
-        Text(" ".join(event.notes) or "-"),
-    )
+def _figures(event: RemedyEvent) -> str:
+    figures = event.figures.items()
+    return ", ".join(f"{name} {'undefined' if v is None else f'{v:.4g}'}" for name, v in figures)
 
 
 def _is_shrink(event: RemedyEvent) -> bool:
@@ -85,53 +85,47 @@ class Shrink(Section):
         )
 
 
-def _figure(event: RemedyEvent, name: str) -> float:
-    value = event.figures[name]
-    assert value is not None
-    return value
+def _values(event: RemedyEvent) -> dict[str, float]:
+    return {name: value for name, value in event.figures.items() if value is not None}
 
 
-def _earlier(event: RemedyEvent) -> Iterator[tuple[str, float, float]]:
+def _earlier(values: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
     """Each earlier task, its score before and after scaling."""
-    for name, before in event.figures.items():
+    for name, before in values.items():
         kind, _, task = name.partition("/")
-        after = event.figures.get(f"earlier_after/{task}")
-        if kind == "earlier_before" and before is not None and after is not None:
-            yield task, before, after
+        if kind == "earlier_before" and f"earlier_after/{task}" in values:
+            yield task, before, values[f"earlier_after/{task}"]
 
 
 def _shrink_json(event: RemedyEvent) -> dict[str, object]:
-    figures = event.figures
+    values = _values(event)
     return {
         "stage": event.stage,
         "task": event.task,
-        "share": figures["keep_share"],
-        "factor": figures["factor"],
+        "share": values["keep_share"],
+        "factor": values["factor"],
         "reason": " ".join(event.notes) or None,
         "validation": {
-            "start": figures["validation_start"],
-            "before": figures["validation_before"],
-            "after": figures["validation_after"],
-            "n": int(_figure(event, "validation_n")),
+            **{name: values[f"validation_{name}"] for name in ("start", "before", "after")},
+            "n": int(values["validation_n"]),
         },
-        "kl_fst": {"before": figures.get("kl_before"), "after": figures.get("kl_after")},
-        "earlier": {task: {"before": b, "after": a} for task, b, a in _earlier(event)},
+        "kl_fst": {name: values.get(f"kl_{name}") for name in ("before", "after")},
+        "earlier": {task: {"before": b, "after": a} for task, b, a in _earlier(values)},
         "rollouts": event.rollouts,
         "seconds": event.seconds,
     }
 
 
 def _shrink_row(event: RemedyEvent) -> tuple[Text, ...]:
-    reason = " ".join(event.notes)
-    names = ("validation_start", "validation_before", "validation_after")
-    start, before, after = (_figure(event, name) for name in names)
+    values, reason = _values(event), " ".join(event.notes)
+    start, before, after = (values[f"validation_{name}"] for name in ("start", "before", "after"))
     share = (after - start) / (before - start) if before > start else None
-    kl = (event.figures.get("kl_before"), event.figures.get("kl_after"))
-    earlier = ", ".join(f"{task} {b - a:+.2f}" for task, a, b in _earlier(event))
-    return (
-        Text(stage_label(event.stage, event.task)),
-        Text(f"{_figure(event, 'factor'):g}" + (f": {reason}" if reason else "")),
-        *(Text(score_or_dash(value)) for value in (start, before, after, share)),
-        *(Text("-" if value is None else f"{value:.4f}") for value in kl),
-        Text(earlier or "-"),
+    kl = (values.get("kl_before"), values.get("kl_after"))
+    earlier = ", ".join(f"{task} {b - a:+.2f}" for task, a, b in _earlier(values))
+    return row(
+        stage_label(event.stage, event.task),
+        f"{values['factor']:g}" + (f": {reason}" if reason else ""),
+        *(score_or_dash(value) for value in (start, before, after, share)),
+        *("-" if value is None else f"{value:.4f}" for value in kl),
+        earlier or "-",
     )

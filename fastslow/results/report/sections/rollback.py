@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fastslow.records.deployments import deployed_row, deployments
-from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.layout import Table, Text, row
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.scores import score_text
 
@@ -16,8 +16,8 @@ class Rollback(Section):
     def __init__(self, records: Records) -> None:
         self.event = next(reversed(deployments(records.path)), None)
         """None where the last stage was never left."""
-        row = deployed_row(records.path, len(records.card.stages))
-        self.cells = dict(zip(records.card.tasks, records.cells[row], strict=True))
+        deployed = deployed_row(records.path, len(records.card.stages))
+        self.cells = dict(zip(records.card.tasks, records.cells[deployed], strict=True))
 
     def to_json(self) -> Mapping[str, object]:
         # no key at all without a rollback, so that reports of other runs stay as they are
@@ -39,15 +39,10 @@ class Rollback(Section):
         event = self.event
         if event is None:
             return
-        rows = [
-            (
-                Text(task),
-                score_text(cell),
-                Text(event.weights.get(task, "-"), is_code=True),
-                Text(event.texts.get(task, "-"), is_code=True),
-            )
-            for task, cell in self.cells.items()
-        ]
+        rows = []
+        for task, cell in self.cells.items():
+            hashes = (side.get(task, "-") for side in (event.weights, event.texts))
+            rows.append(row(task, score_text(cell), *(Text(h, is_code=True) for h in hashes)))
         yield Table(
             "Deployed",
             ("task", "score", "weights", "prompt"),

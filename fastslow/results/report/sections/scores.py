@@ -1,12 +1,11 @@
 """The score matrix, and how the scores went over the stages."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 
 from fastslow.results.render import drawing
-from fastslow.results.render.encoding import DECIMALS
+from fastslow.results.render.encoding import ends
 from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.render.writing import csv_text
 from fastslow.results.report.cells import Cell
 from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.curves import Curves
@@ -27,16 +26,14 @@ class Scores(Section):
 
     def csv(self) -> str:
         """The text of scores.csv: one line per cell; empty where not measured."""
-        out = io.StringIO()
-        lines = csv.writer(out, lineterminator="\n")
-        lines.writerow(["row", "after", "task", "phase", "prompt", "score", "low", "high", "n"])
-        for row, cells in enumerate(self.cells):
-            after = self.stages[row - 1] if row else "base"
-            for task, cell in zip(self.tasks, cells, strict=True):
-                ends = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
-                numbers = ["" if x is None else f"{x:.{DECIMALS}f}" for x in (cell.score, *ends)]
-                lines.writerow([row, after, task, cell.phase, cell.prompt_policy, *numbers, cell.n])
-        return out.getvalue()
+        header = ("row", "after", "task", "phase", "prompt", "score", "low", "high", "n")
+        after = ("base", *self.stages)
+        rows = [
+            (i, after[i], task, c.phase, c.prompt_policy, c.score, *ends(c.interval), c.n)
+            for i, cells in enumerate(self.cells)
+            for task, c in zip(self.tasks, cells, strict=True)
+        ]
+        return csv_text(header, rows)
 
     def tables(self) -> Iterator[Table]:
         labels = ["0 base", *(stage_label(i, task) for i, task in enumerate(self.stages))]
@@ -79,8 +76,8 @@ class Scores(Section):
                 weight = "bold" if cell.phase == "learned" else "normal"
                 axes.text(j, i - 0.1, text, ha="center", va="center", weight=weight)
                 if cell.interval is not None:
-                    ends = f"{cell.interval.low:.2f} to {cell.interval.high:.2f}"
-                    axes.text(j, i + 0.26, ends, ha="center", va="center", fontsize=6.5)
+                    limits = f"{cell.interval.low:.2f} to {cell.interval.high:.2f}"
+                    axes.text(j, i + 0.26, limits, ha="center", va="center", fontsize=6.5)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.xaxis.tick_top()
@@ -144,8 +141,8 @@ class ScoresOverStages(Section):
         column = [row[number] for row in self.cells]
         for i, cell in enumerate(column):
             if cell.interval is not None:
-                x, ends = i + (number - len(self.tasks) / 2) * 0.02, cell.interval
-                axes.plot([x, x], [ends.low, ends.high], color=look["color"], lw=0.8, alpha=0.6)
+                x, limits = i + (number - len(self.tasks) / 2) * 0.02, cell.interval
+                axes.plot([x, x], [limits.low, limits.high], color=look["color"], lw=0.8, alpha=0.6)
         points = [(i, cell.score) for i, cell in enumerate(column) if cell.score is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=name, **look)

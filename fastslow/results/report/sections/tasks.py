@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
 from fastslow.results.render import drawing
-from fastslow.results.render.layout import Table, Text, difference, metric_text, score_or_dash
+from fastslow.results.render.encoding import ends
+from fastslow.results.render.layout import Table, Text, difference, metric_text, row, score_or_dash
 from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
 
@@ -99,7 +100,7 @@ class Tasks(Section):
                 if cell is None or cell.score is None:
                     continue
                 y, first = number + shift, None if number else name
-                drawing.interval_line(axes, y, cell.interval, colour)
+                drawing.interval_line(axes, y, ends(cell.interval), colour)
                 axes.plot(cell.score, y, marker, color=colour, mfc=fill, label=first, clip_on=False)
         names = [drawing.label(summary.task) for summary in summaries]
         drawing.named_rows(axes, range(len(names)), names, "score, with 95 % interval")
@@ -149,12 +150,11 @@ def _comparison_json(comparison: Comparison) -> Mapping[str, Json]:
 
 
 def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
-    return (
-        Text(summary.task),
-        Text(str(summary.final.n or summary.base.n)),
-        Text(score_or_dash(summary.base.score)),
-        Text(score_or_dash(summary.learned.score if summary.learned else None)),
-        Text(score_or_dash(summary.final.score)),
+    cells = (summary.base, summary.learned, summary.final)
+    return row(
+        summary.task,
+        summary.final.n or summary.base.n,
+        *(score_or_dash(cell.score if cell else None) for cell in cells),
         _comparison_text(summary.gain),
         _comparison_text(summary.change),
         _detectable(summary),
@@ -200,22 +200,21 @@ class Forgetting(Section):
         yield Table(
             "Forgetting by task",
             ("task", *TERMS, "detectable drop", "noise floor"),
-            tuple(_forgetting_row(summary) for summary in self.summaries),
+            tuple(
+                row(
+                    summary.task,
+                    *(metric_text(summary.terms[name]) for name in TERMS),
+                    _detectable(summary),
+                    metric_text(summary.noise_floor),
+                )
+                for summary in self.summaries
+            ),
             "Each task's part of the mean of that name. Detectable drop: the smallest one that "
             "would be found with 80 % power. Noise floor: max - min over repeated evaluations of "
             "the base.",
         )
 
 
-def _forgetting_row(summary: TaskSummary) -> tuple[Text, ...]:
-    return (
-        Text(summary.task),
-        *(metric_text(summary.terms[name]) for name in TERMS),
-        _detectable(summary),
-        metric_text(summary.noise_floor),
-    )
-
-
-def _detectable(summary: TaskSummary) -> Text:
+def _detectable(summary: TaskSummary) -> str:
     change = summary.change.difference
-    return Text("-" if change is None else f"{change.smallest_detectable:.2f}")
+    return "-" if change is None else f"{change.smallest_detectable:.2f}"

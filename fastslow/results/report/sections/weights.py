@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
+from fastslow.core.types import Metric
 from fastslow.records.events import FiguresEvent
 from fastslow.results.render import drawing
-from fastslow.results.render.layout import Table, Text, metric_text
+from fastslow.results.render.layout import Table, figure_row, metric_text, row
 from fastslow.results.report.section import Records, Section
 
 WITH_SECTION = ("geometry", "overlap", "proxies")
@@ -47,31 +48,31 @@ class Measured(Section):
 
 def _plain_table(title: str, events: Sequence[FiguresEvent]) -> Table:
     """One row per event, one column per figure; the note has the formulas."""
-    formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
-    names = tuple(dict.fromkeys(metric.name for event in events for metric in event.figures))
-    rows = []
-    for event in events:
-        metrics = {metric.name: metric for metric in event.figures}
-        cells = (metric_text(metrics.get(name), 4) for name in names)
-        rows.append((Text(str(event.row)), Text(event.of), *cells))
-    note = " ".join(f"{name}: {formulas[name]}." for name in names)
-    return Table(title, ("row", "measured on", *names), tuple(rows), note)
+    formulas, by_event = _by_name(events)
+    rows = [
+        row(event.row, event.of, *(metric_text(metrics.get(name), 4) for name in formulas))
+        for event, metrics in zip(events, by_event, strict=True)
+    ]
+    note = " ".join(f"{name}: {formula}." for name, formula in formulas.items())
+    return Table(title, ("row", "measured on", *formulas), tuple(rows), note)
+
+
+def _by_name(events: Sequence[FiguresEvent]) -> tuple[dict[str, str], list[dict[str, Metric]]]:
+    """The formula of each figure, and the figures of each event."""
+    formulas: dict[str, str] = {}
+    for metric in (metric for event in events for metric in event.figures):
+        formulas.setdefault(metric.name, metric.formula)
+    return formulas, [{metric.name: metric for metric in event.figures} for event in events]
 
 
 def _table(
     title: str, columns: Sequence[str], events: Sequence[FiguresEvent], note: str = ""
 ) -> Table:
     """One row per figure, one column per event, and the formulas."""
-    by_event = [{metric.name: metric for metric in event.figures} for event in events]
-    formulas = {m.name: m.formula for event in reversed(events) for m in event.figures}
-    names = dict.fromkeys(metric.name for event in events for metric in event.figures)
+    formulas, by_event = _by_name(events)
     rows = [
-        (
-            Text(name, is_code=True),
-            *(metric_text(metrics.get(name), 4) for metrics in by_event),
-            Text(formulas[name], is_code=True),
-        )
-        for name in names
+        figure_row(name, formula, *(metric_text(metrics.get(name), 4) for metrics in by_event))
+        for name, formula in formulas.items()
     ]
     return Table(title, ("figure", *columns, "formula"), tuple(rows), note)
 
@@ -95,10 +96,10 @@ class Geometry(Section):
             "counts of unchanged weights, which alone are mostly a matter of the number format.",
         )
         overlaps = [
-            (
-                Text(event.of),
+            row(
+                event.of,
                 metric_text(event.figures[0] if event.figures else None, 4),
-                Text(f"{event.numbers['chance']:.4f}" if "chance" in event.numbers else "-"),
+                f"{event.numbers['chance']:.4f}" if "chance" in event.numbers else "-",
             )
             for event in self.overlaps
         ]
