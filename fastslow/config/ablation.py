@@ -5,7 +5,7 @@ Arms are written as parts of a run's configuration and are checked as such, by
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, NonNegativeInt
@@ -81,40 +81,27 @@ class AblationConfig(RuledModel):
                     )
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds", f"a seed is named twice, got {list(self.seeds)}. Name each once."
-        for path, why in self._given_keys():
-            yield path, f"not of an ablation's runs: {why}"
-        for path, arm in self._named_arms():
-            if arm not in self.arms:
+        arms = {f"arms.{name}": keys for name, keys in self.arms.items()}
+        for section, keys in {"common": self.common, **arms}.items():
+            refused = GIVEN if section == "common" else {**GIVEN, "runs_dir": ONE_FOLDER}
+            for name in filter(keys.__contains__, refused):
+                yield f"{section}.{name}", f"not of an ablation's runs: {refused[name]}"
+        yield from self._broken_names()
+
+    def _broken_names(self) -> Iterator[tuple[str, str]]:
+        """Arms that are named elsewhere in the file must exist, and rivals differ."""
+        rivals, named = {}, {"references.joint": self.references.joint}
+        named |= {f"references.isolated.{t}": a for t, a in self.references.isolated.items()}
+        if self.claims is not None:
+            rivals = self.claims.model_dump()
+            named |= {f"claims.{role}": arm for role, arm in rivals.items()}
+        for path, arm in named.items():
+            if arm is not None and arm not in self.arms:
                 yield path, f"no such arm, got {arm!r}.{nearest(arm, self.arms)}"
-        for path, arm in self._rivals():
-            if self.claims and self.claims.fast_slow == arm:
+        for role in ("slow_only", "frozen_text"):
+            if rivals and rivals[role] == rivals["fast_slow"]:
                 yield (
-                    path,
-                    f"the same arm as claims.fast_slow ({arm!r}). An arm cannot be compared with "
-                    "itself; name another.",
+                    f"claims.{role}",
+                    f"the same arm as claims.fast_slow ({rivals[role]!r}). An arm cannot be "
+                    "compared with itself; name another.",
                 )
-
-    def _given_keys(self) -> Iterator[tuple[str, str]]:
-        """Every key that no arm may set, with the reason."""
-        arms = ((f"arms.{name}", keys) for name, keys in self.arms.items())
-        for section, keys in (("common", self.common), *arms):
-            yield from ((f"{section}.{name}", why) for name, why in GIVEN.items() if name in keys)
-            if "runs_dir" in keys and section != "common":
-                yield f"{section}.runs_dir", ONE_FOLDER
-
-    def _named_arms(self) -> Iterable[tuple[str, str]]:
-        """Every place where an arm is named, with the name."""
-        if self.references.joint is not None:
-            yield "references.joint", self.references.joint
-        for task, arm in self.references.isolated.items():
-            yield f"references.isolated.{task}", arm
-        if self.claims is not None:
-            yield "claims.fast_slow", self.claims.fast_slow
-        yield from self._rivals()
-
-    def _rivals(self) -> Iterator[tuple[str, str]]:
-        """The arms that both channels are held against, each with its path."""
-        if self.claims is not None:
-            yield "claims.slow_only", self.claims.slow_only
-            if self.claims.frozen_text is not None:
-                yield "claims.frozen_text", self.claims.frozen_text

@@ -81,20 +81,17 @@ class Cost:
     note: str
     """What the estimates rest on, or why there are none."""
 
-    @property
-    def _proposals(self) -> str:
-        return "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
-
     def lines(self) -> list[str]:
         """The figures as a person reads them, one a line."""
         unknown = "unknown: the whole test split"
         evaluated = unknown if self.evaluation_rollouts is None else f"{self.evaluation_rollouts:,}"
+        proposals = "none" if self.fast_proposals is None else f"at least {self.fast_proposals:,}"
         minutes = "unknown" if self.minutes is None else f"about {self.minutes:.0f}"
         memory = "unknown" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             f"fast rollouts        {self.fast_rollouts:,}",
-            f"new prompts a cycle  {self._proposals}",
+            f"new prompts a cycle  {proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
             f"evaluation cells     {self.evaluation_cells:,}",
             f"evaluation rollouts  {evaluated}",
@@ -105,14 +102,10 @@ class Cost:
 
 
 def estimate_cost(config: RunConfig) -> Cost:
-    """Count what `config` will spend, and estimate minutes and memory on 2 CPU cores.
+    """Count what a complete run will spend, and estimate minutes and memory on 2 CPU cores.
 
-    Args:
-        config: A complete run, as `load_config` returns it.
-
-    Returns:
-        The cost. Rollouts and updates are exact, save that a fast channel, shrinking and a stage
-        whose KL budget is spent may stop early.
+    Rollouts and updates are exact, save that a fast channel, shrinking and a stage whose KL budget
+    is spent may stop early.
     """
     ledger = Ledger(config)
     rollouts: Counter[str] = Counter()

@@ -58,16 +58,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of one run.
-
-    Args:
-        config: A complete run.
-        tasks: Every task, for the sizes of test splits. Without them a test sample counts in full
-            and a whole split counts nothing.
-    """
+    """The account of one complete run."""
 
     config: RunConfig
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    """For the sizes of test splits: without them a sample counts in full, a whole split nothing."""
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -83,13 +78,7 @@ class Ledger:
         return next((entry.units for entry in entries), 0.0)
 
     def remaining(self, base_done: bool, next_stage: int, next_cycle: int) -> float:
-        """Work that a run has before it, its probe included.
-
-        Args:
-            base_done: Whether row 0 is measured.
-            next_stage: Index of the stage in hand.
-            next_cycle: Index of its cycle in hand.
-        """
+        """Work that a run has before it at a cycle of a stage, by index; its probe included."""
         row, cycle = next_stage + 1 if base_done else 0, (next_stage + 1, next_cycle)
         probe = self.config.probe
         return (2 * probe.seeds * self.curve(probe).units if probe else 0.0) + sum(

@@ -166,11 +166,8 @@ class RunConfig(RuledModel):
     def channel_names(self, index: int) -> tuple[str, ...]:
         """Names of the channels that take part in the stage with this index, fast first."""
         stage = self.stages[index]
-        takes_part = {
-            "fast": self.fast is not None and stage.fast,
-            "slow": self.slow is not None and stage.slow,
-        }
-        return tuple(name for name, does in takes_part.items() if does)
+        fast = ("fast",) if self.fast is not None and stage.fast else ()
+        return (*fast, "slow") if self.slow is not None and stage.slow else fast
 
     def phases(self, index: int) -> tuple[tuple[str, ...], ...]:
         """Names of the channels that adapt in each cycle of the stage with this index, in order.
@@ -192,11 +189,12 @@ class RunConfig(RuledModel):
         """Yield (key path, message) for every rule between keys that does not hold."""
         group = self.slow.rollouts_per_problem if self.slow else 0
         if group % self.num_texts:
+            divisors = [n for n in range(1, min(group, 1000) + 1) if group % n == 0]
             yield (
                 "fast.population",
                 f"fast.population (K = {self.num_texts}) must divide slow.group "
                 f"(G = {group}), so that every prompt gets the same number of rollouts. "
-                f"Known divisors of G: {', '.join(map(str, _divisors(group)))}.",
+                f"Known divisors of G: {', '.join(map(str, divisors))}.",
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
         yield from self._broken_steps()
@@ -282,8 +280,3 @@ class RunConfig(RuledModel):
                     f"{path}.batch ({step.batch}) must not exceed fast.pool ({self.fast.pool}), "
                     "the examples it is drawn from. Lower it, or raise fast.pool.",
                 )
-
-
-def _divisors(number: int) -> list[int]:
-    """Divisors up to a thousand; no group is larger."""
-    return [n for n in range(1, min(number, 1000) + 1) if number % n == 0]

@@ -60,11 +60,9 @@ class MeasureDefinition(Definition[Measure]):
 
 
 def measure(*, name: str, source: str) -> Callable[[Callable[[Any], Measure]], MeasureDefinition]:
-    """Declare a measure. The function's annotated `MeasureConfig` is its parameter schema.
+    """Declare a measure by its name in records and reports, and the source that it comes from.
 
-    Args:
-        name: Its name in records and reports.
-        source: The paper it comes from, or who made it.
+    The function's annotated `MeasureConfig` is its parameter schema.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `MeasureConfig`.

@@ -35,27 +35,15 @@ class Evaluator:
         examples: Sequence[Example] | None = None,
         adapter: bool = True,
     ) -> list[SampleScore]:
-        """Score one cell of the matrix: the test sample under one prompt.
+        """Score one cell of the matrix: the test sample, or some of it, under one prompt.
 
-        Args:
-            policy: Bit-identical afterwards, generators included.
-            task: Gives examples and grader.
-            program: The prompt.
-            prompt_policy: Which role that prompt has.
-            examples: Those of the test sample to score; None takes all.
-            adapter: False scores the base.
-
-        Returns:
-            One record per example, in the sample's order.
+        The policy is bit-identical afterwards, generators included; without `adapter` the base is
+        scored. `prompt_policy` is the role of the prompt.
         """
         examples = self.test_sample(task) if examples is None else examples
-        sampling = Sampling(task.max_tokens)
-        completions = policy.complete(
-            [(program, example) for example in examples],
-            sampling,
-            [0] * len(examples),
-            adapter=adapter,
-        )
+        prompts = [(program, example) for example in examples]
+        sampling, seeds = Sampling(task.max_tokens), [0] * len(examples)
+        completions = policy.complete(prompts, sampling, seeds, adapter=adapter)
         weights = policy.weights_fingerprint() if adapter else BASE
         text_hash = program.text_hash
         records = []
@@ -94,11 +82,8 @@ class Evaluator:
     ) -> dict[str, float]:
         """Score of each validation example under one prompt, by its id; greedy."""
         examples = self.validation_sample(task)
-        completions = policy.complete(
-            [(program, example) for example in examples],
-            Sampling(task.max_tokens),
-            [0] * len(examples),
-        )
+        prompts = [(program, example) for example in examples]
+        completions = policy.complete(prompts, Sampling(task.max_tokens), [0] * len(examples))
         return {
             example.id: task.grade(example, completion.text).score
             for example, completion in zip(examples, completions, strict=True)

@@ -151,14 +151,16 @@ class _Reader:
         if not _is_name(path):
             text = "no file can have this name. Remove the NUL or half surrogate pair from it."
             raise Mistake(asker or Origin(printable(str(path))), (), text)
-        path = _shipped(path)
+        names = Path(os.path.normpath(path)).parts
+        if names[:1] == ("configs",) and not path.exists():
+            path = shipped_root().joinpath(*names)  # the copy shipped with the package
         name, identity = _display(path), Path(os.path.realpath(path))
         if identity in self._merged:
             return self._merged[identity]
         where: tuple[Origin, KeyPath] = (asker, ("extends",)) if asker else (Origin(name), ())
         if identity in chain:
-            names = " -> ".join(_display(Path(os.path.relpath(p))) for p in (*chain, identity))
-            raise Mistake(*where, f"a cycle, got {names}. Break it at one of them.")
+            cycle = " -> ".join(_display(Path(os.path.relpath(p))) for p in (*chain, identity))
+            raise Mistake(*where, f"a cycle, got {cycle}. Break it at one of them.")
         if len(self.texts) == MAX_LAYERS:
             text = f"more than {MAX_LAYERS} files are extended. Use fewer."
             raise Mistake(*where, text)
@@ -191,14 +193,6 @@ class _Reader:
             self.mistakes.append(Mistake(node.origin, ("extends",), text))
             return []
         return paths
-
-
-def _shipped(path: Path) -> Path:
-    """The file itself; for a missing `configs/...`, the copy shipped with the package."""
-    names = Path(os.path.normpath(path)).parts
-    if names[:1] != ("configs",) or path.exists():
-        return path
-    return shipped_root().joinpath(*names)
 
 
 def _is_name(path: Path) -> bool:

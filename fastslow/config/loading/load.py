@@ -44,9 +44,8 @@ class LoadedConfig:
 def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read, merge and check a run's configuration, its tasks' parameters included.
 
-    Args:
-        files: YAML or JSON files, later ones over earlier ones; each may extend others.
-        overrides: `key=value` texts laid over the files from left to right.
+    Files are YAML or JSON, later ones over earlier ones, and each may extend others; `key=value`
+    overrides are laid over them from left to right.
 
     Raises:
         ConfigError: One line for every mistake: where it was written, its key path, what is wrong
@@ -56,15 +55,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
 
 
 def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
-    """Check a run's configuration that was read and merged already; see `load_config`.
-
-    Args:
-        layers: What was read; the overrides are in it.
-        overrides: Their texts, for the record.
-
-    Raises:
-        ConfigError: As in `load_config`.
-    """
+    """As `load_config`, from what was read and merged already, the overrides included."""
     config = require(RunConfig, layers.root)
     plugins = check_plugins(config, layers.root)
     complete = plugins.complete(config)

@@ -14,17 +14,12 @@ from fastslow.config.loading.yaml_nodes import KeyPath, Node, cut
 from fastslow.core.errors import nearest
 
 _TYPES = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "set_type": "a list",
-    "dict_type": "a mapping of keys",
-    "model_type": "a mapping of keys",
-    "model_attributes_type": "a mapping of keys",
+    **dict.fromkeys(("tuple_type", "list_type", "set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys"),
     "none_required": "null",
 }
 _KINDS = {
@@ -42,13 +37,10 @@ _KINDS = {
 
 
 def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: Any) -> str:
-    """One pydantic error as a sentence.
+    """One of `ValidationError.errors()` as a sentence.
 
-    Args:
-        error: An entry of `ValidationError.errors()`.
-        path: The key path within `model`, without pydantic's union tags.
-        node: What was written there; None when nothing was.
-        model: The model class that was validated.
+    `path` is its key path within `model`, without pydantic's union tags, `node` what was written
+    there.
     """
     kind, loc = str(error["type"]), error["loc"]
     if loc and loc[-1] == "[key]":

@@ -5,7 +5,7 @@ Tasks are named under `tasks` and by the stages; a plug-in of the user's own sta
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,11 +73,7 @@ class _Use:
 
 
 def check_plugins(config: RunConfig, root: Node) -> Plugins:
-    """Find every plug-in of the run and check its parameters.
-
-    Args:
-        config: The run; its own keys are right.
-        root: The same as written.
+    """Find every plug-in of the run, whose own keys are right, and check its parameters.
 
     Raises:
         ConfigError: One line for every plug-in that is not found, every wrong parameter, and a
@@ -110,7 +106,11 @@ def check_plugins(config: RunConfig, root: Node) -> Plugins:
         if params is not None:
             checked[use.section] = use.name, params
     if data and data.origin.is_override and not (mistakes or takes_data):
-        mistakes.append(_without_effect(data, root, checked))
+        paths = [path for section in checked if root.find(path := (*section, "params", "data"))]
+        others = ", ".join(map(shown_path, paths))
+        advice = f"Override {others} instead." if paths else "Leave it out."
+        text = f"no task of this run would read it, got {got(data)}. {advice}"
+        mistakes.append(Mistake(data.origin, ("data",), text))
     refuse(mistakes)
     return Plugins(root, checked)
 
@@ -131,14 +131,6 @@ def _custom(root: Node) -> Iterator[_Use]:
             use = root.find((*path, "use"))
             assert use is not None, "RunConfig requires it"
             yield _Use(path, str(use.value), partial(find, kind), (*path, "use"))
-
-
-def _without_effect(data: Node, root: Node, sections: Iterable[KeyPath]) -> Mistake:
-    """Say that no task of the run reads the `data` that an override sets."""
-    paths = [path for section in sections if root.find(path := (*section, "params", "data"))]
-    advice = f"Override {', '.join(map(shown_path, paths))} instead." if paths else "Leave it out."
-    text = f"no task of this run would read it, got {got(data)}. {advice}"
-    return Mistake(data.origin, ("data",), text)
 
 
 def _instances(node: Node, pattern: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:

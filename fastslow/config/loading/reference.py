@@ -89,12 +89,9 @@ def model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
 def find_keys(
     model: type[BaseModel], path: tuple[str | int | None, ...], kinds: Container[Any] = ()
 ) -> list[Key]:
-    """The keys that `path` is an instance of, of the right kinds first.
+    """The keys that `path` is an instance of, None standing for any name.
 
-    Args:
-        model: The model class.
-        path: Where a value stands; None in it stands for any name.
-        kinds: The `kind`s of the sections around it, as far as they are known.
+    Of those of the `kinds` of the sections around it, as far as they are known.
     """
     keys = [key for key in model_keys(model) if _fits(key.pattern, path)]
     of_kinds = [key for key in keys if not key.kinds or any(kind in kinds for kind in key.kinds)]
@@ -144,10 +141,11 @@ def _keys(schema: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[Key]:
     for name, field in schema["properties"].items():
         forms = list(_forms(field))
         sections = [item for form in forms for item in _sections(form, (*prefix, name))]
+        texts = dict.fromkeys(map(_form_text, forms))
         default = "" if sections or "default" not in field else json.dumps(field["default"])
         key = Key(
             pattern=(*prefix, name),
-            type=_type_text(forms),
+            type=" or ".join(sorted(texts, key="null".__eq__)),  # null comes last
             unit=field.get("unit"),
             default=None if name in schema.get("required", ()) else default,
             source=field.get("source", ""),
@@ -210,13 +208,8 @@ def _words(form: Mapping[str, Any]) -> Sequence[Any]:
     return [form["const"]] if "const" in form else form.get("enum", ())
 
 
-def _type_text(forms: Sequence[Mapping[str, Any]]) -> str:
-    """What the forms accept, in plain words; null comes last."""
-    texts = dict.fromkeys(_form_text(form) for form in forms)
-    return " or ".join(sorted(texts, key="null".__eq__))
-
-
 def _form_text(form: Mapping[str, Any]) -> str:
+    """What a form accepts, in plain words."""
     if words := _words(form):
         return words_text(words)
     items = form.get("items", {})

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,16 +21,11 @@ def validate(
 ) -> ModelT | None:
     """Check what is written against `model`, strictly: text is not a number, a number not a switch.
 
-    Rules between keys are checked when the keys themselves are right.
-
-    Args:
-        model: The model class.
-        root: The section as written.
-        mistakes: Receives every mistake.
-        prefix: Where the section stands in the run's configuration.
+    Rules between keys are checked when the keys themselves are right. `prefix` is where the section
+    stands in the run's configuration.
 
     Returns:
-        The model; None after a mistake.
+        The model; None after a mistake, each of which is added to `mistakes`.
     """
     try:
         return model.model_validate_json(json.dumps(root.plain()), strict=True)
@@ -39,7 +34,14 @@ def validate(
     if errors[0]["type"] == "broken_rules":
         mistakes += _broken_rules(errors[0]["ctx"]["rules"], root, prefix)
         return None
-    for path, error in _by_path(errors, root).items():
+    by_path: dict[KeyPath, Any] = {}
+    for error in errors:
+        by_path.setdefault(_written_path(error, root), error)
+    # of a union's alternatives, those that got furthest
+    sections = {path[:size] for path in by_path for size in range(len(path))}
+    for path, error in by_path.items():
+        if path in sections:
+            continue
         text = in_words(error, path, root.find(path), model)
         mistakes.append(Mistake(root.origin_of(path), prefix + path, text))
     return None
@@ -58,15 +60,6 @@ def require(model: type[ModelT], root: Node) -> ModelT:
     return config
 
 
-def _by_path(errors: Sequence[Any], root: Node) -> dict[KeyPath, Any]:
-    """One error per written path; of a union's alternatives, those that got furthest."""
-    by_path: dict[KeyPath, Any] = {}
-    for error in errors:
-        by_path.setdefault(_written_path(error, root), error)
-    sections = {path[:size] for path in by_path for size in range(len(path))}
-    return {path: error for path, error in by_path.items() if path not in sections}
-
-
 def _written_path(error: Mapping[str, Any], root: Node) -> KeyPath:
     """The written path of an error, without the parts that pydantic adds for unions."""
     path: KeyPath = ()
@@ -82,15 +75,12 @@ def _broken_rules(rules: Mapping[str, str], root: Node, prefix: KeyPath) -> list
     """Every rule at that of its keys which was written nearest to the user's hand."""
     mistakes = []
     for name, text in rules.items():
-        paths = [_path(dotted) for dotted in (name, *_DOTTED.findall(text))]
+        dotted = [key.split(".") for key in (name, *_DOTTED.findall(text))]
+        paths = [tuple(int(p) if p.isdigit() else p for p in names) for names in dotted]
         written = [path for path in dict.fromkeys(paths) if root.find(path)] or paths[:1]
         blamed = min(written, key=lambda path: _distance(root.origin_of(path), root))
         mistakes.append(Mistake(root.origin_of(blamed), prefix + blamed, text))
     return mistakes
-
-
-def _path(dotted: str) -> KeyPath:
-    return tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
 
 
 def _distance(origin: Origin, root: Node) -> int:

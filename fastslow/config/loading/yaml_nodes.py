@@ -127,11 +127,7 @@ def shown_path(path: KeyPath) -> str:
 
 
 def compose(text: str, origin: Origin) -> Node:
-    """Read one YAML document; an empty one is null.
-
-    Args:
-        text: The document.
-        origin: Of its first line, or the override it is the value of.
+    """Read one YAML document; an empty one is null. `origin` is that of its first line.
 
     Raises:
         Mistake: It is not YAML, or not of this dialect.

@@ -13,11 +13,8 @@ from fastslow.core.types import Metric
 def k3(logprob_p: float, logprob_q: float) -> float:
     """Estimate of KL(p||q) from one token that p drew: e^d - 1 - d with d = ln q - ln p; >= 0.
 
-    Unbiased where the supports match. For divergences that cannot be computed exactly.
-
-    Args:
-        logprob_p: ln p of the token, drawn at temperature 1.
-        logprob_q: ln q of the same token.
+    Unbiased where the supports match and p draws at temperature 1. For divergences that cannot be
+    computed exactly.
 
     Source: Schulman 2020, "Approximating KL divergence".
     """
@@ -32,10 +29,8 @@ def forgetting_on_kl(
 
     forgetting = c0 + c1 KL + c2 KL^2. It describes these points and extrapolates to no other.
 
-    Args:
-        divergences: KL of each point in nats per token: `kl_razor` on the new task's inputs is what
-            the source fits.
-        forgetting: Forgetting of earlier tasks at the same points, in score units.
+    `divergences` are in nats per token (the source fits `kl_razor` on the new task's inputs),
+    `forgetting` of earlier tasks at the same points in score units.
 
     Returns:
         `kl_fit_c0`, `kl_fit_c1`, `kl_fit_c2`, `kl_fit_r2` (in [0, 1]) and `kl_fit_n`. None where

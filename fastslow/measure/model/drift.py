@@ -74,16 +74,9 @@ def task_inputs(
 def draw(
     sampler: Sampler, inputs: Sequence[DriftInputs], seeds: Sequence[int], *, adapter: bool
 ) -> list[tuple[Completion, ...]]:
-    """One completion per prompt at temperature 1; inputs with the same limit in one call.
+    """One completion per prompt of each of `inputs`, at temperature 1; the base without `adapter`.
 
-    Args:
-        sampler: Over the tuned policy; not changed.
-        inputs: The prompts.
-        seeds: One for each of `inputs`; its rows get streams of their own.
-        adapter: False draws from the base.
-
-    Returns:
-        The completions of each of `inputs`, in the order of its prompts.
+    Inputs with the same limit are drawn in one call; each has a seed, each row a stream.
     """
     by_row: dict[tuple[int, int], Completion] = {}
     for limit in dict.fromkeys(group.max_tokens for group in inputs):
@@ -111,11 +104,7 @@ def drift_on(
 ) -> list[DriftPair]:
     """Both directions and both entropies on any inputs: a new task's, old ones', neutral ones.
 
-    Args:
-        scorer: Over the tuned policy; not changed.
-        inputs: As many as there are results.
-        tuned: Completions that the tuned policy drew on each of `inputs`.
-        base: The same of the base.
+    `tuned` are completions that the tuned policy drew on each of `inputs`, `base` the base's.
 
     Source: `kl_fst` Fast-Slow Training (arXiv 2605.12484), `kl_razor` RL's Razor (2509.04259).
     """
@@ -146,13 +135,6 @@ def kl_fst(
 ) -> Drift:
     """KL(tuned || base) at tokens the tuned policy draws, same prompt in both contexts.
 
-    Args:
-        policy: The tuned policy; not changed.
-        task: Gives the completion limit.
-        program: The prompt of both.
-        examples: The inputs, at least one.
-        seed: Of the draws.
-
     Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
     """
     inputs = task_inputs(policy, task, program, examples)
@@ -167,15 +149,8 @@ def kl_system(
     """KL(tuned under its prompt || base under the seed prompt), of weights and prompt together.
 
     The contexts differ, so it is estimated from the tokens that were drawn (k3): do not compare it
-    with the exact divergences of weights alone.
-
-    Args:
-        scorer: Over the tuned policy; not changed.
-        completions: Draws of the tuned policy on each task's inputs under the deployed prompt.
-        theirs: The same inputs under the seed prompt, for the base.
-
-    Returns:
-        One divergence for each of `theirs`.
+    with the exact divergences of weights alone. `completions` were drawn by the tuned policy on
+    each task's inputs under the deployed prompt; `theirs` are these inputs under the seed prompt.
     """
     rows = [
         (prompt, completion)
@@ -195,11 +170,7 @@ def kl_system(
 
 
 def token_mean(rows: Sequence[Sequence[float]]) -> Drift:
-    """Mean over all tokens of all rows, with a standard error whose clusters are the rows.
-
-    Args:
-        rows: One value per token; at least one token.
-    """
+    """Mean over all tokens of all rows, with a standard error whose clusters are the rows."""
     values = [value for row in rows for value in row]
     clusters = [index for index, row in enumerate(rows) for _ in row]
     assert all(map(math.isfinite, values)), "a probability of the model is not a number"

@@ -21,7 +21,6 @@ from torch import Tensor
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Metric
 from fastslow.measure.model.ranks import effective_rank, stable_rank
-from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.policy.adapter.deltas import WeightDelta
 
 Deltas: TypeAlias = Callable[[], Iterable[WeightDelta]]
@@ -49,9 +48,6 @@ def gaussian_energy_share(share: float) -> float:
 
     t is the half-normal's quantile, P(|z| > t) = share. The null of a dense random update; the
     product of random factors of low rank is more concentrated than that by itself.
-
-    Args:
-        share: In (0, 1).
     """
     normal = NormalDist()
     t = normal.inv_cdf(1 - share / 2)
@@ -59,11 +55,7 @@ def gaussian_energy_share(share: float) -> float:
 
 
 def measure_geometry(deltas: Deltas) -> Geometry:
-    """Every figure of an update, in two passes over its matrices.
-
-    Args:
-        deltas: The changes; at least one matrix.
-    """
+    """Every figure of an update of at least one matrix, in two passes over its matrices."""
     totals = _Totals()
     for delta in deltas():
         totals.add(delta)
@@ -167,10 +159,8 @@ def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> dict
             f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
         )
     for (name, tolerance), count in zip(TOLERANCES.items(), totals.small, strict=True):
-        figures[name] = (
-            count / size,
-            f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)",
-        )
+        formula = f"share of weights with |change| <= {tolerance:g} in float32 (arXiv 2505.11711)"
+        figures[name] = (count / size, formula)
     figures |= {
         "unchanged_bf16_frac": (
             totals.same_bf16 / size,
@@ -214,12 +204,7 @@ class Overlap:
 
 
 def chance_jaccard(first: float, second: float) -> float:
-    """Expected overlap of two independent masks of these shares; p/(2 - p) for equal ones.
-
-    Args:
-        first: Share of weights in the mask, in (0, 1].
-        second: The same of the other mask.
-    """
+    """Expected overlap of two independent masks of these shares; p/(2 - p) for equal ones."""
     both = first * second
     return both / (first + second - both)
 
@@ -229,10 +214,8 @@ def top_overlaps(
 ) -> list[Overlap]:
     """Jaccard overlap of the most changed weights, for every pair of stages, in one pass over each.
 
-    Args:
-        stages: The changes each stage made, over the same matrices.
-        thresholds: Of each stage, at that share, as `measure_geometry` found it.
-        share: One of `TOP_SHARES`. Ties with the smallest weight of a mask are all in it.
+    `thresholds` are those that `measure_geometry` finds at this share, one of `TOP_SHARES`. Ties
+    with the smallest weight of a mask are all in it.
 
     Raises:
         EvaluationError: The stages changed different matrices.
@@ -255,28 +238,15 @@ def top_overlaps(
             sizes[name] += int(mask.sum())
         for first, second in shared:
             shared[first, second] += int((masks[first] & masks[second]).sum())
-    return [
-        _overlap(pair, common, sizes, total, thresholds, share) for pair, common in shared.items()
-    ]
-
-
-def _overlap(
-    pair: tuple[str, str],
-    common: int,
-    sizes: Mapping[str, int],
-    total: int,
-    thresholds: Mapping[str, float],
-    share: float,
-) -> Overlap:
-    first, second = pair
-
-    def value() -> float:
-        for name in pair:
-            if thresholds[name] == 0:
-                raise Undefined(f"{name} changed fewer than {share:.0%} of the weights")
-        return common / (sizes[first] + sizes[second] - common)
-
     name = f"jaccard_top{round(100 * share)}"
     formula = "weights in both masks / weights in either (CPI-FT, arXiv 2508.21741)"
-    chance = chance_jaccard(sizes[first] / total, sizes[second] / total)
-    return Overlap(first, second, figure(name, formula, value), chance)
+    overlaps = []
+    for (first, second), common in shared.items():
+        value, reason = None, None
+        if unfit := [stage for stage in (first, second) if thresholds[stage] == 0]:
+            reason = f"{unfit[0]} changed fewer than {share:.0%} of the weights"
+        else:
+            value = common / (sizes[first] + sizes[second] - common)
+        chance = chance_jaccard(sizes[first] / total, sizes[second] / total)
+        overlaps.append(Overlap(first, second, Metric(name, value, reason, formula), chance))
+    return overlaps

@@ -14,16 +14,14 @@ from fastslow.measure.model.ranks import effective_rank, energy_rank, srank, sta
 from fastslow.measure.stats.figure import Undefined, figure
 
 TAU = 0.025
-"""Units that score up to this are dormant. Source: Sokar et al. 2023."""
+"""Units that score up to this are dormant, for any activation. Source: Sokar et al. 2023."""
 ACTIVE_SHARE = 0.01
-"""Units active on a smaller share of samples are dormant. Source: Dohare et al. 2024."""
+"""Units active on a smaller share of samples are inactive: right for ReLU-like networks, where a
+unit is off at exactly 0. Source: Dohare et al. 2024 (Nature 632:768)."""
 
 
 def dormancy_scores(mean_abs: Sequence[float]) -> list[float]:
     """s_u = E|h_u| / mean over the layer's units of E|h|; their mean is 1.
-
-    Args:
-        mean_abs: E|h_u| of each unit of one layer, >= 0.
 
     Raises:
         Undefined: Every unit of the layer is silent.
@@ -36,32 +34,6 @@ def dormancy_scores(mean_abs: Sequence[float]) -> list[float]:
     return [value / mean for value in mean_abs]
 
 
-def tau_dormant_frac(mean_abs: Sequence[float], tau: float = TAU) -> float:
-    """Share of a layer's units with `dormancy_scores` up to `tau`, in [0, 1]; for any activation.
-
-    Args:
-        mean_abs: As in `dormancy_scores`.
-        tau: >= 0; 0 counts dead units.
-    """
-    scores = dormancy_scores(mean_abs)
-    return sum(score <= tau for score in scores) / len(scores)
-
-
-def inactive_frac(active_share: Sequence[float], least: float = ACTIVE_SHARE) -> float:
-    """Share of a layer's units active on less than `least` of the samples, in [0, 1].
-
-    Right for ReLU-like networks, where a unit is off at exactly 0; with SwiGLU and GELU read
-    `tau_dormant_frac`.
-
-    Args:
-        active_share: Share of samples on which each unit is above 0; at least one unit.
-        least: In (0, 1].
-
-    Source: Dohare et al. 2024 (Nature 632:768), with `shibhansh/loss-of-plasticity`.
-    """
-    return sum(share < least for share in active_share) / len(active_share)
-
-
 def plasticity_proxies(
     feature_values: Sequence[float],
     mean_abs: Mapping[str, Sequence[float]],
@@ -70,52 +42,43 @@ def plasticity_proxies(
 ) -> dict[str, Metric]:
     """Every proxy of one policy on one set of inputs, by name.
 
-    Args:
-        feature_values: Singular values of the features, [samples x width].
-        mean_abs: E|h_u| of each unit, by layer.
-        active_share: Share of samples on which each unit is above 0, by layer.
-        samples: Token positions behind all of it; it limits the ranks.
+    `feature_values` are singular values of the features, [samples x width]; by layer, `mean_abs`
+    has E|h_u| of each unit and `active_share` the share of samples on which it is above 0.
     """
-    layers = ", ".join(mean_abs)
-    inputs = f"{samples} positions"
 
-    def over_layers(per_layer: Callable[[str], float]) -> float:
+    def share(is_asleep: Callable[[str], list[bool]]) -> float:
         if not mean_abs:
             raise Undefined("the model has no layer of units that we know how to find")
-        return fmean(per_layer(layer) for layer in mean_abs)
+        return fmean(fmean(is_asleep(layer)) for layer in mean_abs)
 
+    def dormant_in(layer: str) -> list[bool]:
+        return [score <= TAU for score in dormancy_scores(mean_abs[layer])]
+
+    def inactive_in(layer: str) -> list[bool]:
+        return [active < ACTIVE_SHARE for active in active_share[layer]]
+
+    inputs, layers = f"{samples} positions", f"mean over layers {', '.join(mean_abs)}"
     dormant = f"share of units with E|h_u| <= {TAU} of their layer's mean (Sokar et al. 2023)"
     inactive = f"share of units active on < {ACTIVE_SHARE} of samples (Dohare et al. 2024)"
-    proxies = (
-        figure(
-            "feature_effective_rank",
+    least = "least k with 0.99 of"
+    proxies: dict[str, tuple[str, Callable[[], float]]] = {
+        "feature_effective_rank": (
             f"exp(entropy of s_i / sum s), {inputs} (Roy & Vetterli 2007)",
             lambda: effective_rank(feature_values),
         ),
-        figure(
-            "feature_stable_rank",
+        "feature_stable_rank": (
             f"sum s_i^2 / s_1^2, {inputs} (Rudelson & Vershynin 2007)",
             lambda: stable_rank(feature_values),
         ),
-        figure(
-            "feature_srank",
-            f"least k with 0.99 of sum s, {inputs} (Kumar et al. 2021, arXiv 2010.14498)",
+        "feature_srank": (
+            f"{least} sum s, {inputs} (Kumar et al. 2021, arXiv 2010.14498)",
             lambda: srank(feature_values),
         ),
-        figure(
-            "feature_energy_rank",
-            f"least k with 0.99 of sum s^2, {inputs} (Dohare et al. 2024)",
+        "feature_energy_rank": (
+            f"{least} sum s^2, {inputs} (Dohare et al. 2024)",
             lambda: energy_rank(feature_values),
         ),
-        figure(
-            "tau_dormant_frac",
-            f"{dormant}, mean over layers {layers}",
-            lambda: over_layers(lambda layer: tau_dormant_frac(mean_abs[layer])),
-        ),
-        figure(
-            "inactive_frac",
-            f"{inactive}, mean over layers {layers}",
-            lambda: over_layers(lambda layer: inactive_frac(active_share[layer])),
-        ),
-    )
-    return {metric.name: metric for metric in proxies}
+        "tau_dormant_frac": (f"{dormant}, {layers}", lambda: share(dormant_in)),
+        "inactive_frac": (f"{inactive}, {layers}", lambda: share(inactive_in)),
+    }
+    return {name: figure(name, formula, compute) for name, (formula, compute) in proxies.items()}

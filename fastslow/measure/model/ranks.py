@@ -33,10 +33,6 @@ def stable_rank(singular_values: Sequence[float]) -> float:
 def srank(singular_values: Sequence[float], delta: float = 0.01) -> int:
     """Least k whose k largest values hold the share 1 - delta of the sum.
 
-    Args:
-        singular_values: In any order.
-        delta: Share that may be left out, in (0, 1).
-
     Source: Kumar et al. 2021 (arXiv 2010.14498).
     """
     return _least_k(singular_values, delta)

@@ -8,16 +8,11 @@ from statistics import fmean
 
 from fastslow.core.types import Metric
 from fastslow.measure.base import Measure, Measured, Snapshot
-from fastslow.measure.stats.association import auroc
 from fastslow.policy.signals import Signal
 
 
 def signal_measure(signals: Mapping[str, Signal]) -> Measure:
-    """Mean of each signal over a task's test sample, and its AUROC for wrong answers.
-
-    Args:
-        signals: By the name they are reported under.
-    """
+    """Mean of each signal over a task's test sample, and its AUROC for wrong answers, by name."""
 
     def measure(snapshot: Snapshot) -> Iterable[Measured]:
         for task in snapshot.tasks.values():
@@ -46,9 +41,17 @@ def mean_of(values: list[float | None]) -> Metric:
 
 
 def auroc_of(values: list[float | None], wrong: list[bool]) -> Metric:
-    """How well a signal tells wrong answers from right ones, where it is defined."""
+    """How well a signal tells wrong answers from right ones, where it is defined.
+
+    Area under the receiver operating characteristic (Mann and Whitney 1947): 0.5 tells nothing.
+    """
+    from scipy.stats import mannwhitneyu
+
     pairs = [(v, w) for v, w in zip(values, wrong, strict=True) if v is not None]
-    value = auroc([v for v, _ in pairs], [w for _, w in pairs])
-    reason = None if value is not None else "all answers are right, or all are wrong"
+    of_wrong, of_right = ([v for v, w in pairs if w == side] for side in (True, False))
     formula = "share of (wrong, right) pairs with the higher signal on the wrong one, ties half"
-    return Metric("signal_auroc", value, reason, formula)
+    if not (of_wrong and of_right):
+        reason = "all answers are right, or all are wrong"
+        return Metric("signal_auroc", None, reason, formula)
+    wins = mannwhitneyu(of_wrong, of_right, method="asymptotic").statistic
+    return Metric("signal_auroc", float(wins / (len(of_wrong) * len(of_right))), None, formula)

@@ -58,15 +58,10 @@ def wc_acc(R: ScoreMatrix) -> float:
 
 
 def lca(curves: Mapping[str, Sequence[float]], updates: int) -> Metric:
-    """Learning curve area LCA_b: how fast tasks are learned in their first `updates` updates.
+    """Learning curve area LCA_b in [0, 1]: how fast tasks are learned in b = `updates` updates.
 
-    Args:
-        curves: By task, its test score in [0, 1] before the first update of its own stage and
-            after each update from there on.
-        updates: b, >= 0; 0 gives the zero-shot score.
-
-    Returns:
-        A value in [0, 1]; None where a curve is shorter than `updates + 1`, or there is none.
+    `curves` has by task its test score in [0, 1] before the first update of its own stage and
+    after each update from there on; LCA_0 is the zero-shot score.
     """
 
     def value() -> float:

@@ -6,7 +6,7 @@ from functools import partial
 from fastslow.core.types import Metric
 from fastslow.measure.scores import accuracy, forgetting, intransigence, transfer
 from fastslow.measure.scores.intransigence import Reference
-from fastslow.measure.scores.matrix import ScoreMatrix, each_task_once
+from fastslow.measure.scores.matrix import MeanMetric, ScoreMatrix, each_task_once
 from fastslow.measure.stats.figure import Undefined, figure
 
 
@@ -18,10 +18,8 @@ def final_metrics(
 ) -> dict[str, Metric]:
     """Every metric of a run's scores, by name, in the order of the report.
 
-    Args:
-        R: The score matrix; `matrix.upto(k)` gives the metrics as they stood after stage k.
-        noise_floor: As in `retention_gain`.
-        reference: As in `intransigence`.
+    `noise_floor` is that of `retention_gain`, `reference` that of `intransigence`;
+    `matrix.upto(k)` gives the metrics as they stood after stage k.
     """
     metrics = (
         accuracy.average_accuracy(R),
@@ -57,51 +55,34 @@ def task_metrics(
     noise_floor: float | None = None,
     reference: Reference | None = None,
 ) -> dict[str, Metric]:
-    """The terms that task j gives to the means of `final_metrics`, by the names of those means.
-
-    Args:
-        R: The score matrix.
-        j: The task, by its stage, 1 <= j <= T.
-        noise_floor: As in `retention_gain`.
-        reference: As in `intransigence`.
-    """
+    """The terms that task j gives to the means of `final_metrics`, by the names of those means."""
     T = R.num_stages
     end, best, gain = f"R[{T},{j}]", f"max_{{{j}<=l<{T}}} R[l,{j}]", f"(R[{j},{j}] - R[0,{j}])"
-    later: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
-        "min_acc": (f"min_{{l>{j}}} R[l,{j}]", accuracy.min_acc.term),
-        "forgetting_chaudhry": (f"{best} - {end}", forgetting.forgetting_chaudhry.term),
-        "forgetting_chaudhry_any": (
-            f"max_{{1<=l<{T}}} R[l,{j}] - {end}",
-            forgetting.forgetting_chaudhry_any.term,
-        ),
-        "forgetting_incl_final": (
-            f"max(0, {best} - {end})",
-            forgetting.forgetting_incl_final.term,
-        ),
-        "forgetting_first_last": (f"R[{j},{j}] - {end}", forgetting.forgetting_first_last.term),
-        "forgetting_relative": (
-            f"({best} - {end}) / {best}",
-            forgetting.forgetting_relative.term,
-        ),
-    }
-    always: dict[str, tuple[str, Callable[[ScoreMatrix, int], float]]] = {
-        "retention_gain": (
-            f"({end} - R[0,{j}]) / {gain}",
-            partial(forgetting.retention_gain.term, noise_floor=noise_floor),
-        ),
-        "intransigence": (
-            f"r_{j} - R[{j},{j}]",
-            partial(intransigence.intransigence.term, reference=reference),
-        ),
+    later: dict[MeanMetric[[]], str] = {
+        accuracy.min_acc: f"min_{{l>{j}}} R[l,{j}]",
+        forgetting.forgetting_chaudhry: f"{best} - {end}",
+        forgetting.forgetting_chaudhry_any: f"max_{{1<=l<{T}}} R[l,{j}] - {end}",
+        forgetting.forgetting_incl_final: f"max(0, {best} - {end})",
+        forgetting.forgetting_first_last: f"R[{j},{j}] - {end}",
+        forgetting.forgetting_relative: f"({best} - {end}) / {best}",
     }
 
-    def term(name: str, compute: Callable[[ScoreMatrix, int], float]) -> float:
+    def after(term: Callable[[ScoreMatrix, int], float]) -> float:
         each_task_once(R)
-        if name in later and j == T:
+        if j == T:
             raise Undefined("learned in the last stage: nothing came after")
-        return compute(R, j)
+        return term(R, j)
 
-    return {
-        name: figure(name, formula, partial(term, name, compute))
-        for name, (formula, compute) in (later | always).items()
-    }
+    def retention() -> float:
+        return forgetting.retention_gain.term(each_task_once(R), j, noise_floor)
+
+    def missed() -> float:
+        return intransigence.intransigence.term(each_task_once(R), j, reference)
+
+    figures = [
+        figure(mean.term.__name__, formula, partial(after, mean.term))
+        for mean, formula in later.items()
+    ]
+    figures.append(figure("retention_gain", f"({end} - R[0,{j}]) / {gain}", retention))
+    figures.append(figure("intransigence", f"r_{j} - R[{j},{j}]", missed))
+    return {metric.name: metric for metric in figures}

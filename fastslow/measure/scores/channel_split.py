@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure, measured
+from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.measure.stats.intervals import PairedDifference, difference_of
 
 T = TypeVar("T")
@@ -81,12 +81,9 @@ def channel_split(
 ) -> dict[str, Metric]:
     """Every figure of the split of one task, by name; see `SPLITS`.
 
-    Args:
-        cells: Mean score in [0, 1] of each cell; one that is missing or None was not measured.
-        same_text: Whether p_T is p_j. Cells that differ in that alone then stand for each other,
-            and the text's part has a reason in place of a zero.
-        budget: Rollouts p* was optimised with; named in the formulas that use p*, which mean
-            nothing without it.
+    `cells` are mean scores in [0, 1], `budget` the rollouts p* was optimised with. With `same_text`
+    p_T is p_j: cells that differ in that alone stand for each other, and the text's part has a
+    reason in place of a zero.
     """
     scores = _filled(cells, same_text)
     figures = {}
@@ -97,21 +94,22 @@ def channel_split(
                 raise Undefined(SAME_TEXT)
             if budget is None and "final_reopt" in split.weights:
                 raise Undefined("not measured: the text was not optimised again")
-            return sum(w * measured(scores.get(c), c) for c, w in split.weights.items())
+            if missing := [cell for cell in split.weights if cell not in scores]:
+                raise Undefined(f"not measured: {missing[0]}")
+            return sum(weight * scores[cell] for cell, weight in split.weights.items())
 
-        figures[name] = figure(name, _formula(split, budget), value)
+        is_reopt = budget is not None and "final_reopt" in split.weights
+        spent = f", p* found in {budget} rollouts" if is_reopt else ""
+        figures[name] = figure(name, f"{split.formula} (ours){spent}", value)
     return figures
 
 
 def split_difference(
     name: str, examples: Mapping[CellName, Sequence[float]], *, same_text: bool
 ) -> PairedDifference:
-    """Mean and 95 % interval of one figure over the examples, which every cell shares.
+    """Mean and 95 % interval of one of `SPLITS` over the examples, which every cell shares.
 
-    Args:
-        name: One of `SPLITS`.
-        examples: Score of each example in each cell the figure needs, in one order.
-        same_text: As in `channel_split`.
+    `examples` has the score of each example in each cell the figure needs, in one order.
 
     Raises:
         KeyError: A cell that the figure needs is missing.
@@ -128,18 +126,8 @@ def _filled(cells: Mapping[CellName, T | None], same_text: bool) -> dict[CellNam
     """The cells; with one text all along, each stands for its twin where that is missing."""
     scores = {cell: score for cell, score in cells.items() if score is not None}
     if same_text:
-        pairs: tuple[tuple[CellName, CellName], ...] = (
-            ("learned_own", "learned_live"),
-            ("final_own", "final_live"),
-        )
-        for first, second in pairs:
-            for cell, twin in ((first, second), (second, first)):
-                if twin in scores:
-                    scores.setdefault(cell, scores[twin])
+        twins: dict[CellName, CellName] = {"learned_own": "learned_live", "final_own": "final_live"}
+        for cell, twin in (*twins.items(), *((twin, cell) for cell, twin in twins.items())):
+            if twin in scores:
+                scores.setdefault(cell, scores[twin])
     return scores
-
-
-def _formula(split: Split, budget: int | None) -> str:
-    if "final_reopt" in split.weights and budget is not None:
-        return f"{split.formula} (ours), p* found in {budget} rollouts"
-    return f"{split.formula} (ours)"

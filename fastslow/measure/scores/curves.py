@@ -52,16 +52,17 @@ class LearningCurve:
             )
 
     @property
+    def shape(self) -> tuple[str, tuple[int, ...], int]:
+        """What two curves must share to be compared: unit, counts, number of examples."""
+        return self.unit, self.counts, self.num_examples
+
+    @property
     def num_examples(self) -> int:
         """Examples behind every point."""
         return len(self.scores[0]) if self.scores else 0
 
     def means(self, examples: Sequence[int] | None = None) -> list[float]:
-        """Mean score at each point.
-
-        Args:
-            examples: Indices of the examples that count, repeats included; None takes each once.
-        """
+        """Mean score at each point, over the examples of these indices; None takes each once."""
         if examples is None:
             return [fmean(row) for row in self.scores]
         return [fmean(row[i] for i in examples) for row in self.scores]
@@ -72,13 +73,6 @@ def count_to_threshold(curve: LearningCurve, threshold: float) -> Metric:
 
     The first point measured counts, nothing is interpolated: the truth may be up to one interval
     between points earlier. The name says the unit: `steps_to_threshold`, `rollouts_to_threshold`.
-
-    Args:
-        curve: The curve.
-        threshold: A score in [0, 1].
-
-    Returns:
-        None and "not reached" where no point is that high.
     """
 
     def value() -> float:
@@ -99,17 +93,17 @@ def fit_sigmoid(
     """Least-squares fit of the four-parameter sigmoid, with bootstrap intervals over examples.
 
     R0 and A are held in [0, 1], C_mid between a tenth of the first and ten times the last count,
-    B in [0.1, 20].
-
-    Args:
-        curve: At least five points whose means differ.
-        generator: Of the bootstrap.
-        resamples: Draws of the examples, >= 40; 0 leaves the intervals out.
+    B in [0.1, 20]. Needs at least five points whose means differ. Bootstrap with `resamples` draws
+    of the examples, >= 40; 0 leaves the intervals out.
 
     Returns:
         The four of `PARAMETERS` and `sigmoid_r2`, by name.
     """
-    reason = _why_no_fit(curve)
+    reason = None
+    if len(curve.counts) < 5:
+        reason = f"four parameters need at least five points, the curve has {len(curve.counts)}"
+    elif len(set(curve.means())) == 1:
+        reason = "every point has the same score: there is no curve to fit"
     fitted = None if reason else _least_squares(curve.counts, curve.means())
     draws: list[tuple[float, ...]] = []
     if fitted is not None and curve.num_examples > 1:
@@ -125,14 +119,6 @@ def fit_sigmoid(
         interval = percentile_interval([draw[index] for draw in draws]) if draws else None
         estimates[name] = Estimate(metric, interval, None if interval else why_none)
     return estimates
-
-
-def _why_no_fit(curve: LearningCurve) -> str | None:
-    if len(curve.counts) < 5:
-        return f"four parameters need at least five points, the curve has {len(curve.counts)}"
-    if len(set(curve.means())) == 1:
-        return "every point has the same score: there is no curve to fit"
-    return None
 
 
 def _least_squares(

@@ -61,12 +61,7 @@ def _best(R: ScoreMatrix, j: int) -> float:
 def retention_gain(R: ScoreMatrix, j: int, noise_floor: float | None = None) -> float:
     """Share of the learned gain kept: an LLM keeps its base score even when it forgets all.
 
-    Above 1 if the score grew later.
-
-    Args:
-        R: The score matrix.
-        j: The task, by its stage, 1 <= j <= T.
-        noise_floor: Gains up to this, in score units, make it undefined; None means 0.
+    Above 1 if the score grew later; undefined for gains up to `noise_floor`, in score units.
     """
     gain, floor = R[j, j] - R[0, j], noise_floor or 0.0
     if gain <= floor:

@@ -22,16 +22,6 @@ class Reference:
     scores: Mapping[str, float]
     """Its test score in [0, 1], by task name."""
 
-    def score_of(self, task: str) -> float:
-        """r_j of the task of that name.
-
-        Raises:
-            Undefined: The reference was not scored on it.
-        """
-        if task not in self.scores:
-            raise Undefined(f"not measured: no reference score for task {task!r}")
-        return self.scores[task]
-
 
 @mean_over(
     every_stage,
@@ -43,24 +33,17 @@ def intransigence(R: ScoreMatrix, j: int, reference: Reference | None = None) ->
 
     Positive = failed to learn; in [-1, 1]. Values that rise with j are a cheap sign of lost
     plasticity.
-
-    Args:
-        R: The score matrix.
-        j: The task, by its stage, 1 <= j <= T.
-        reference: None when there is no such run.
     """
     if reference is None:
         raise Undefined("not measured: needs a reference run (joint, or each task alone)")
-    return reference.score_of(R.stages[j - 1]) - R[j, j]
+    task = R.stages[j - 1]
+    if task not in reference.scores:
+        raise Undefined(f"not measured: no reference score for task {task!r}")
+    return reference.scores[task] - R[j, j]
 
 
 def named_intransigence(R: ScoreMatrix, reference: Reference | None) -> Metric:
-    """`intransigence`; its formula ends with which reference it is, `ref=joint` or `ref=isolated`.
-
-    Args:
-        R: The score matrix.
-        reference: None when there is no such run.
-    """
+    """`intransigence`; its formula ends with the reference: `ref=joint` or `ref=isolated`."""
     mean = intransigence(R, reference)
     label = "" if reference is None else f"; ref={reference.kind}"
     return replace(mean, formula=mean.formula + label)
@@ -72,13 +55,7 @@ def named_intransigence(R: ScoreMatrix, reference: Reference | None) -> Metric:
     "budget (as in SAPT)",
 )
 def fwt_isolated(R: ScoreMatrix, j: int, reference: Reference | None = None) -> float:
-    """Gain from having learned other tasks before: minus `intransigence` with `ref=isolated`.
-
-    Args:
-        R: The score matrix.
-        j: The task, by its stage, 1 <= j <= T.
-        reference: Must be `isolated`; a joint one has no value here.
-    """
+    """Gain from having learned other tasks before: minus `intransigence` with `ref=isolated`."""
     if reference is None or reference.kind != "isolated":
         raise Undefined("not measured: needs each task trained alone from the base")
     return -intransigence.term(R, j, reference)
@@ -93,9 +70,7 @@ def learning_gain(R: ScoreMatrix, j: int) -> float:
 def why_bwt_says_nothing(R: ScoreMatrix, noise_floor: float = 0.0) -> str | None:
     """Why backward transfer of this run must not be read as retention; None if it may be.
 
-    Args:
-        R: The score matrix.
-        noise_floor: Difference that repeated base runs show by themselves, in score units, >= 0.
+    `noise_floor` is the difference that repeated base runs show, in score units, >= 0.
     """
     gain = learning_gain(R)
     if gain.value is None:

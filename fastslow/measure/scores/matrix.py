@@ -68,11 +68,7 @@ class ScoreMatrix:
         return len(self.stages)
 
     def upto(self, k: int) -> "ScoreMatrix":
-        """The matrix as it stood after stage k: the first k stages and k + 1 rows.
-
-        Args:
-            k: Stages to keep, from 0 to T.
-        """
+        """The matrix as it stood after stage k, 0 <= k <= T: k stages and k + 1 rows."""
         if not 0 <= k <= self.num_stages:
             raise IndexError(f"stage {k} of a matrix with {self.num_stages} stages")
         return ScoreMatrix(self.tasks, self.stages[:k], self.rows[: k + 1])
@@ -93,16 +89,10 @@ class ScoreMatrix:
 
 
 def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolicy:
-    """The text a cell of the headline matrix is scored with: `seed` before the task's stage.
+    """The text a cell of the headline matrix is scored with.
 
-    Args:
-        stages: The task each stage trains on, in training order.
-        row: Row of the matrix, 0 the base.
-        task: A column's name.
-
-    Returns:
-        `live`, the text in deployment, once a stage has visited the task; `seed` until then, so
-        that forward transfer compares equal texts.
+    `live`, the text in deployment, once one of `stages` up to `row` has visited the task; `seed`
+    until then, so that forward transfer compares equal texts.
     """
     return "live" if task in stages[:row] else "seed"
 
@@ -110,11 +100,7 @@ def headline_policy(stages: tuple[str, ...], row: int, task: str) -> PromptPolic
 def metric(
     formula: str,
 ) -> Callable[[Callable[[ScoreMatrix], float]], Callable[[ScoreMatrix], Metric]]:
-    """Turn a function on the matrix into a metric of its name: a value, or None and a reason.
-
-    Args:
-        formula: The formula and its source, in one line.
-    """
+    """Turn a function on the matrix into a metric of its name: a value, or None and a reason."""
 
     def declare(function: Callable[[ScoreMatrix], float]) -> Callable[[ScoreMatrix], Metric]:
         @functools.wraps(function)
@@ -157,9 +143,7 @@ def mean_over(
 ) -> Callable[[Callable[Concatenate[ScoreMatrix, int, P], float]], MeanMetric[P]]:
     """Turn a function of the matrix and a task's stage j into the metric that is its mean.
 
-    Args:
-        over: The tasks of the mean, `every_stage` or `earlier_tasks`.
-        formula: The formula and its source, in one line.
+    The mean is over `every_stage` or `earlier_tasks`; `formula` names its source, in one line.
     """
     return lambda term: MeanMetric(term, over, formula)
 

@@ -41,7 +41,7 @@ class Probe:
             EvaluationError: They differ in seeds, counts, unit or examples, or there is no curve.
         """
         curves = (*self.tuned, *self.base)
-        shapes = {(curve.unit, curve.counts, curve.num_examples) for curve in curves}
+        shapes = {curve.shape for curve in curves}
         if len(self.tuned) != len(self.base) or len(shapes) != 1 or len(curves[0].counts) < 2:
             raise EvaluationError(
                 f"plasticity probe: got {len(self.tuned)} curves from the stage and "
@@ -55,16 +55,13 @@ def probe_metrics(
 ) -> dict[str, Metric]:
     """Every figure of a probe, by name; the mean over seeds is taken first.
 
-    Args:
-        probe: The curves.
-        noise_floor: Gains and denominators up to this, in score units, count as none; >= 0.
-        threshold: Score for `probe_steps_to_threshold` and its `_base` twin; None leaves both out.
+    Gains and denominators up to `noise_floor`, in score units, count as none. Without a `threshold`
+    score `probe_steps_to_threshold` and its `_base` twin are left out.
     """
-    formulas = _figures(probe, noise_floor)
-    tuned, base = _mean(probe.tuned, None), _mean(probe.base, None)
+    tuned, base = mean_over_seeds(probe.tuned), mean_over_seeds(probe.base)
     figures = [
         figure(name, f"{formula}, adapter policy {probe.adapter}", partial(compute, tuned, base))
-        for name, (formula, compute) in formulas.items()
+        for name, (formula, compute) in _figures(probe, noise_floor).items()
     ]
     if threshold is not None:
         for name, means in (("", tuned), ("_base", base)):
@@ -86,24 +83,17 @@ def probe_estimates(
     """The figures of `probe_metrics` that are means or ratios, with bootstrap intervals.
 
     Examples are drawn again, the same for both sides, and with several seeds the seeds too, in
-    pairs; with one seed the interval says nothing about other seeds.
-
-    Args:
-        probe: The curves.
-        generator: Of the bootstrap.
-        noise_floor: As in `probe_metrics`.
-        resamples: Draws, >= 40.
+    pairs; with one seed the interval says nothing about other seeds. At least 40 draws.
     """
     metrics = probe_metrics(probe, noise_floor=noise_floor)
-    formulas = _figures(probe, noise_floor)
     seeds = len(probe.base)
     estimates = {}
-    for name, (_, compute) in formulas.items():
+    for name, (_, compute) in _figures(probe, noise_floor).items():
 
         def again(examples: Sequence[int], compute: Compute = compute) -> float:
             runs = generator.choices(range(seeds), k=seeds) if seeds > 1 else [0]
-            tuned = _mean([probe.tuned[i] for i in runs], examples)
-            base = _mean([probe.base[i] for i in runs], examples)
+            tuned = mean_over_seeds([probe.tuned[i] for i in runs], examples)
+            base = mean_over_seeds([probe.base[i] for i in runs], examples)
             return compute(tuned, base)
 
         if name != "probe_stalled":
@@ -161,6 +151,8 @@ def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
     }
 
 
-def _mean(curves: Sequence[LearningCurve], examples: Sequence[int] | None) -> list[float]:
+def mean_over_seeds(
+    curves: Sequence[LearningCurve], examples: Sequence[int] | None = None
+) -> list[float]:
     """Mean over seeds of the curves' means at each point."""
     return [fmean(point) for point in zip(*(c.means(examples) for c in curves), strict=True)]

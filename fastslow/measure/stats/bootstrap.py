@@ -36,15 +36,10 @@ def estimate(
     generator: random.Random,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Give a figure its bootstrap interval.
+    """Give a figure of `units` units, e.g. examples, its bootstrap interval from >= 40 draws.
 
-    Args:
-        metric: The figure on all units.
-        units: How many units it is a function of, e.g. examples.
-        again: The figure computed from units of these indices, some of them several times; may
-            raise `Undefined`.
-        generator: Of the draws.
-        resamples: Draws, >= 40.
+    `again` computes it from the units of some indices, some of them several times; it may raise
+    `Undefined`.
     """
     if metric.value is None:
         return Estimate(metric, None, metric.reason)

@@ -12,27 +12,9 @@ class Undefined(Exception):
 def figure(name: str, formula: str, compute: Callable[[], float]) -> Metric:
     """The value of `compute` as a metric; None and its reason where it raises `Undefined`.
 
-    Args:
-        name: As in docs/methods.md.
-        formula: The formula and its source, in one line.
-        compute: Gives the value; never NaN.
+    `formula` has its source in it, in one line.
     """
     try:
         return Metric(name, compute(), None, formula)
     except Undefined as reason:
         return Metric(name, None, str(reason), formula)
-
-
-def measured(value: float | None, name: str) -> float:
-    """`value`, which must have been measured.
-
-    Args:
-        value: None where it was not measured.
-        name: Names it in the reason.
-
-    Raises:
-        Undefined: It was not measured.
-    """
-    if value is None:
-        raise Undefined(f"not measured: {name}")
-    return value

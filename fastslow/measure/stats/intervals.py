@@ -72,12 +72,7 @@ class PairedDifference:
 def wilson(successes: float, n: int) -> Interval:
     """Wilson's 95 % interval of a share, good at small n and near 0 and 1.
 
-    Args:
-        successes: How many of `n` succeeded, in [0, n].
-        n: Trials, >= 1.
-
-    Returns:
-        Limits in [0, 1] with `successes / n` between them.
+    Its limits are in [0, 1] with `successes / n` between them; n >= 1.
     """
     if not (n >= 1 and 0 <= successes <= n):
         raise ValueError(f"wilson: need 0 <= successes <= n and n >= 1, got {successes} of {n}.")
@@ -92,11 +87,7 @@ def wilson(successes: float, n: int) -> Interval:
 def score_interval(scores: Sequence[float]) -> Interval | None:
     """95 % interval of a mean score: Wilson if every score is 0 or 1, else normal, cut to [0, 1].
 
-    Args:
-        scores: One score in [0, 1] per example.
-
-    Returns:
-        None where no interval can be given: no scores, or graded scores without spread.
+    None where no interval can be given: no scores, or graded scores without spread.
     """
     if not scores:
         return None
@@ -115,10 +106,6 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
     detectable drop is then the most that Wilson's interval allows for 0 changes in n (ours): to
     have seen no change in a few examples does not prove that there is none.
 
-    Args:
-        before: Score in [0, 1] of each example, means over samples.
-        after: The same examples in the same order; at least one.
-
     Raises:
         ValueError: The lengths differ, or there is no example.
     """
@@ -132,12 +119,9 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Paired
 def difference_of(
     differences: Sequence[float], *, p_value: float | None = None, limit: float = 1.0
 ) -> PairedDifference:
-    """As `paired_difference`, from one difference per example.
+    """As `paired_difference`, from one difference, or other sum of scores, per example.
 
-    Args:
-        differences: After - before, or any other sum of an example's scores; at least one.
-        p_value: Of a test made on the scores themselves, if there was one.
-        limit: The interval is cut to [-limit, limit].
+    `p_value` is that of a test made on the scores; the interval is cut to [-limit, limit].
 
     Raises:
         ValueError: There is no difference.
@@ -162,10 +146,6 @@ def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float
     sqrt(C/(C-1) sum_c (sum_{i in c} (d_i - mean))^2) / n with C clusters: the plain standard error
     when every cluster has one member, up to root of the cluster size larger when members agree.
 
-    Args:
-        values: One per example.
-        clusters: The cluster of each.
-
     Returns:
         None with fewer than two clusters; unreliable with fewer than some ten.
 
@@ -189,13 +169,8 @@ def mean_difference(differences: Sequence[PairedDifference]) -> Interval | None:
     """95 % interval of the mean of several tasks' differences, the tasks taken as fixed.
 
     SE = sqrt(sum se_j^2) / m: it says how the mean would move with other examples of these same
-    tasks, nothing about other tasks. A task whose differences have no spread adds none.
-
-    Args:
-        differences: One per task.
-
-    Returns:
-        None when there is no task, or no task has a spread.
+    tasks, nothing about other tasks. A task whose differences have no spread adds none; None when
+    no task has a spread.
     """
     squares = [d.se**2 for d in differences if d.se is not None]
     if not squares:
@@ -208,12 +183,7 @@ def mean_difference(differences: Sequence[PairedDifference]) -> Interval | None:
 def mcnemar(right_to_wrong: int, wrong_to_right: int) -> float:
     """Exact two-sided McNemar test: could the discordant examples be coin flips?
 
-    Args:
-        right_to_wrong: Examples scored 1 before and 0 after, >= 0.
-        wrong_to_right: Examples scored 0 before and 1 after, >= 0.
-
-    Returns:
-        The p-value in (0, 1]; 1 when no example changed.
+    Takes their numbers, gives the p-value in (0, 1]; 1 when no example changed.
     """
     n, few = right_to_wrong + wrong_to_right, min(right_to_wrong, wrong_to_right)
     outcomes = sum(math.comb(n, i) for i in range(few + 1))

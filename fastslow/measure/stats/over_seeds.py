@@ -48,9 +48,7 @@ def over_seeds_and_examples(by_seed: Mapping[int, ByTask]) -> SeedEstimate:
     interaction of seeds and examples is counted twice, so the interval is somewhat too wide.
     Student's t with Satterthwaite's degrees of freedom. With one seed it is over examples alone.
 
-    Args:
-        by_seed: Seed to values of every task; at least one seed and one task. Examples that some
-            seed lacks are left out.
+    Needs one seed and one task at least; examples that some seed lacks are left out.
 
     Source: Satterthwaite 1946; both sources of variance after Miller 2024 (arXiv 2411.00640).
     """
@@ -65,43 +63,32 @@ def over_seeds_and_examples(by_seed: Mapping[int, ByTask]) -> SeedEstimate:
             per_seed[seed] += fmean(values[task][e] for e in shared) / len(tasks)
     squares = [variance(values) / len(values) for values in means if len(values) > 1]
     df = sum(len(values) - 1 for values in means)
-    return _estimate(per_seed, _Variance(sum(squares) / len(tasks) ** 2, df))
+    return _estimate(per_seed, sum(squares) / len(tasks) ** 2, df)
 
 
 def over_seeds_alone(per_seed: Mapping[int, float]) -> SeedEstimate:
-    """Mean over seeds of a figure that is not a mean over examples, with a 95 % t interval.
-
-    Args:
-        per_seed: At least one seed.
-    """
-    return _estimate(per_seed, None)
+    """Mean over seeds of a figure that is not a mean over examples, with a 95 % t interval."""
+    return _estimate(per_seed, 0.0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Variance:
-    """One source's share of a squared standard error, and its degrees of freedom."""
-
-    squared: float
-    df: int
-
-
-def _estimate(per_seed: Mapping[int, float], examples: _Variance | None) -> SeedEstimate:
+def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: int) -> SeedEstimate:
+    """From a figure per seed, and the squared standard error over examples with its df."""
     from scipy.special import stdtr, stdtrit
 
     values = list(per_seed.values())
     mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
-    seeds = None if sd is None else _Variance(sd**2 / len(values), len(values) - 1)
-    sources = {
-        name: source
-        for name, source in (("seeds", seeds), ("examples", examples))
-        if source is not None and source.df > 0
-    }
+    # source of variance -> its squared standard error and degrees of freedom
+    sources: dict[str, tuple[float, int]] = {}
+    if sd is not None:
+        sources["seeds"] = (sd**2 / len(values), len(values) - 1)
+    if df_examples:
+        sources["examples"] = (of_examples, df_examples)
     test = sign_flip(values)
-    squared = math.fsum(source.squared for source in sources.values())
+    squared = math.fsum(square for square, _ in sources.values())
     if squared <= 1e-24:
         why = "one seed has no spread" if sd is None else "every seed gave the same"
         return SeedEstimate(mean, dict(per_seed), sd, None, None, None, None, why, test)
-    df = squared**2 / math.fsum(source.squared**2 / source.df for source in sources.values())
+    df = squared**2 / math.fsum(square**2 / df for square, df in sources.values())
     se, t = math.sqrt(squared), float(stdtrit(df, 0.975))
     return SeedEstimate(
         mean=mean,
@@ -131,9 +118,6 @@ def average(several: Sequence[ByTask]) -> ByTask:
 
     A task that only some have weighs less: its values are scaled by their share. Examples are those
     that all which have the task share.
-
-    Args:
-        several: At least one.
     """
     tasks = list(dict.fromkeys(task for by_task in several for task in by_task))
     weight = len(tasks) / max(1, sum(map(len, several)))

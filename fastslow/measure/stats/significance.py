@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure
 
 LEAST_SEEDS = 6
 """Pairs of seeds from which on a sign-flip test can fall below 5 %: 2/2^6 = .031."""
@@ -35,13 +34,7 @@ def sign_flip(differences: Sequence[float]) -> SignFlip | None:
     """Could the mean difference over seeds have had either sign by chance?
 
     Exact: all 2^n ways to flip the signs are counted; the p-value is the share whose mean is at
-    least as far from 0 as the one observed.
-
-    Args:
-        differences: One per seed, treatment minus control under the same seed.
-
-    Returns:
-        None without a difference, and with more than 16, which are too many to count exactly.
+    least as far from 0 as the one observed. None without a difference, and with more than 16.
 
     Source: Fisher's randomisation test; the limits by number of seeds follow from counting.
     """
@@ -61,14 +54,7 @@ def sign_flip(differences: Sequence[float]) -> SignFlip | None:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p-values: rejecting those up to 5 % keeps the family's error at 5 %.
-
-    Args:
-        p_values: One per claim, by name, in [0, 1].
-
-    Returns:
-        By the same names, in the same order; each at least the plain one, at most 1, and ordered
-        as the plain ones are.
+    """Holm's adjusted p-values, by name: rejecting those up to 5 % keeps the family's error at 5 %.
 
     Source: Holm 1979.
     """
@@ -84,17 +70,10 @@ def noise_floor(base_scores: Sequence[float]) -> Metric:
     """How far repeated evaluations of the same base lie apart on one task: max - min.
 
     A floor under what may be called a change, never an interval: the range of n runs grows with n.
-
-    Args:
-        base_scores: Mean score in [0, 1] of each repetition.
-
-    Returns:
-        A value in [0, 1]; None with fewer than two repetitions.
+    In [0, 1]; None with fewer than two repetitions.
     """
-
-    def value() -> float:
-        if len(base_scores) < 2:
-            raise Undefined(f"needs two base evaluations at least, got {len(base_scores)}")
-        return max(base_scores) - min(base_scores)
-
-    return figure("noise_floor", "max - min over repeated base evaluations (ours)", value)
+    formula = "max - min over repeated base evaluations (ours)"
+    if len(base_scores) < 2:
+        reason = f"needs two base evaluations at least, got {len(base_scores)}"
+        return Metric("noise_floor", None, reason, formula)
+    return Metric("noise_floor", max(base_scores) - min(base_scores), None, formula)

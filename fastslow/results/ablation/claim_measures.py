@@ -4,15 +4,14 @@ Pure functions on run records; the rollouts to the best score are in `rollouts_t
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from fastslow.core.errors import EvaluationError
 from fastslow.core.seeds import named_random
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates
-from fastslow.measure.stats.bootstrap import Estimate
 from fastslow.measure.stats.figure import Undefined
 from fastslow.measure.stats.intervals import Z_95, Z_DETECT
 from fastslow.measure.stats.over_seeds import ByTask, over_seeds_alone
@@ -62,13 +61,13 @@ def score_difference(
     is_one_seed = estimate.sd is None
     reason = estimate.covers if estimate.low is None else None
     return Effect(
-        value=estimate.mean,
-        low=estimate.low,
-        high=estimate.high,
-        detectable=estimate.detectable,
-        reason="one seed: its interval is over examples alone" if is_one_seed else reason,
-        distances=list(estimate.per_seed.values()),
-        numbers=means,
+        estimate.mean,
+        estimate.low,
+        estimate.high,
+        estimate.detectable,
+        "one seed: its interval is over examples alone" if is_one_seed else reason,
+        list(estimate.per_seed.values()),
+        means,
         is_decidable=not is_one_seed,
     )
 
@@ -80,8 +79,7 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
     on which one arm never rose above the base by more than the noise floor have no such score.
     Geometric mean over tasks, then over seeds.
     """
-    by_seed: dict[int, list[float]] = {}
-    by_arm: dict[str, list[float]] = {}
+    by_seed, by_arm = defaultdict[int, list[float]](list), defaultdict[str, list[float]](list)
     reasons: list[str] = []
     for run, partner in pairs(both, slow):
         for task in dict.fromkeys(run.stages):
@@ -90,27 +88,25 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
             except Undefined as reason:
                 reasons.append(str(reason))
                 continue
-            by_seed.setdefault(run.seed, []).append(math.log(kl / kl_slow))
-            by_arm.setdefault(run.arm, []).append(kl)
-            by_arm.setdefault(partner.arm, []).append(kl_slow)
+            by_seed[run.seed].append(math.log(kl / kl_slow))
+            by_arm[run.arm].append(kl)
+            by_arm[partner.arm].append(kl_slow)
     numbers: dict[str, float | None] = {
         f"kl_fst at equal score, {arm}": fmean(values) for arm, values in by_arm.items()
     }
     numbers["pairs of runs and tasks"] = float(sum(map(len, by_seed.values())))
     numbers["without such a score"] = float(len(reasons))
     if not by_seed:
-        why = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
-        return Effect(reason=why, numbers=numbers)
+        unmeasured = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
+        return Effect(reason=unmeasured, numbers=numbers)
     logs = over_seeds_alone({seed: fmean(values) for seed, values in by_seed.items()})
-    return Effect(
-        value=math.exp(logs.mean),
-        low=None if logs.low is None else math.exp(logs.low),
-        high=None if logs.high is None else math.exp(logs.high),
-        detectable=None if logs.detectable is None else math.exp(-logs.detectable),
-        reason=logs.covers if logs.low is None else None,
-        distances=list(logs.per_seed.values()),
-        numbers=numbers,
-    )
+    low = high = detectable = None
+    if logs.low is not None and logs.high is not None and logs.detectable is not None:
+        low, high = math.exp(logs.low), math.exp(logs.high)
+        detectable = math.exp(-logs.detectable)
+    why = logs.covers if low is None else None
+    distances = list(logs.per_seed.values())
+    return Effect(math.exp(logs.mean), low, high, detectable, why, distances, numbers)
 
 
 def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[float, float]:
@@ -123,8 +119,11 @@ def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[f
     points = [kl_points(member, task) for member in both]
     if not all(points):
         raise Undefined(f"KL was not measured on {task}")
-    base = max(_base_score(member, task) for member in both)
-    floor = max(member.noise_floor for member in both)
+    starts = [member.matrix.rows[0][member.matrix.tasks.index(task)] for member in both]
+    measured = [score for score in starts if score is not None]
+    if len(measured) < 2:
+        raise Undefined(f"{task} was not scored in row 0")
+    base, floor = max(measured), max(member.noise_floor for member in both)
     best = [max(score for score, _ in rows) for rows in points]
     for member, top in zip(both, best, strict=True):
         if top <= base + floor:
@@ -146,64 +145,42 @@ def kl_points(run: RunRecord, task: str) -> list[tuple[float, float]]:
     return [(score, kl) for score, kl in rows if score is not None and kl is not None]
 
 
-def _base_score(run: RunRecord, task: str) -> float:
-    score = run.matrix.rows[0][run.matrix.tasks.index(task)]
-    if score is None:
-        raise Undefined(f"{task} was not scored in row 0")
-    return score
-
-
 def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
     """Gain of the final weights on a new task over the base's, `probe_gain_ratio` over all seeds.
 
     Interval by drawing seeds and examples again.
     """
-    arms = [complete(both), complete(slow)]
-    probes = [pooled_probe(runs) for runs in arms]
-    estimates = [
-        _gain_ratio(probe, runs) if probe else None
-        for probe, runs in zip(probes, arms, strict=True)
-    ]
-    numbers = {
-        runs[0].arm: estimate.metric.value if estimate else None
-        for runs, estimate in zip(arms, estimates, strict=True)
-        if runs
-    }
-    probe, estimate = probes[0], estimates[0]
-    if probe is None or estimate is None:
+    effects: list[Effect | None] = []
+    numbers: dict[str, float | None] = {}
+    for runs in (complete(both), complete(slow)):
+        probe = pooled_probe(runs)
+        effects.append(_gain_ratio(probe, runs) if probe else None)
+        if runs:
+            numbers[runs[0].arm] = effects[-1].value if effects[-1] else None
+    if effects[0] is None:
         return Effect(reason="not measured: needs a probe of two seeds at least", numbers=numbers)
-    low = high = detectable = None
-    if estimate.interval is not None:
-        low, high = estimate.interval.low, estimate.interval.high
-        detectable = (high - low) / (2 * Z_95) * Z_DETECT if high > low else None
-    ratios = _gain_ratios(probe, max(run.noise_floor for run in arms[0]))
-    is_tested = len(ratios) == len({run.seed for run in arms[0]})
-    return Effect(
-        value=estimate.metric.value,
-        low=low,
-        high=high,
-        detectable=detectable,
-        reason=estimate.metric.reason or estimate.interval_reason,
-        distances=[ratio - PLASTIC for ratio in ratios] if is_tested else (),
-        numbers=numbers,
-    )
+    return replace(effects[0], numbers=numbers)
 
 
-def _gain_ratio(probe: Probe, runs: Sequence[RunRecord]) -> Estimate:
-    """`probe_gain_ratio` over the probes of several runs, with its interval."""
+def _gain_ratio(probe: Probe, runs: Sequence[RunRecord]) -> Effect:
+    """`probe_gain_ratio` over the probes of several runs; tested if every seed's base gained."""
     floor = max(run.noise_floor for run in runs)
     generator = named_random(0, "claims", "plasticity")
     estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
-    return estimates["probe_gain_ratio"]
-
-
-def _gain_ratios(probe: Probe, floor: float) -> list[float]:
-    """The same of every seed, without intervals; not of seeds whose base gained nothing."""
+    ratio = estimates["probe_gain_ratio"]
+    low = high = detectable = None
+    if ratio.interval is not None:
+        low, high = ratio.interval.low, ratio.interval.high
+        detectable = (high - low) / (2 * Z_95) * Z_DETECT if high > low else None
     gains = [
         tuple(curve.means()[-1] - curve.means()[0] for curve in curves)
         for curves in zip(probe.tuned, probe.base, strict=True)
     ]
-    return [tuned / base for tuned, base in gains if base > floor]
+    distances = [tuned / base - PLASTIC for tuned, base in gains if base > floor]
+    if len(distances) < len({run.seed for run in runs}):
+        distances = []
+    reason = ratio.metric.reason or ratio.interval_reason
+    return Effect(ratio.metric.value, low, high, detectable, reason, distances)
 
 
 def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
@@ -212,30 +189,18 @@ def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:
     A run's seed counts as the probe's: the probes of a seed in several orders, or from several
     fresh runs, give one mean curve, because they are not further seeds.
     """
-    by_seed: dict[int, list[Probe]] = {}
+    by_seed = defaultdict[int, list[Probe]](list)
     for run in runs:
         if run.probe is not None:
-            by_seed.setdefault(run.seed, []).append(run.probe)
-    if len(by_seed) < 2:
+            by_seed[run.seed].append(run.probe)
+    probes = [probe for of_seed in by_seed.values() for probe in of_seed]
+    # a change of configuration leaves probes of different lengths behind
+    if len(by_seed) < 2 or len({probe.base[0].shape for probe in probes}) > 1:
         return None
-    try:
-        _joined([probe for probes in by_seed.values() for probe in probes])
-    except EvaluationError:
-        return None  # probes of different lengths, which a change of configuration leaves behind
-    means = [_joined(probes) for probes in by_seed.values()]
-    return Probe(
-        tuple(_mean_curve(probe.tuned) for probe in means),
-        tuple(_mean_curve(probe.base) for probe in means),
-        means[0].adapter,
-    )
-
-
-def _joined(probes: Sequence[Probe]) -> Probe:
-    return Probe(
-        tuple(curve for probe in probes for curve in probe.tuned),
-        tuple(curve for probe in probes for curve in probe.base),
-        probes[0].adapter,
-    )
+    tuned = [[c for probe in of_seed for c in probe.tuned] for of_seed in by_seed.values()]
+    base = [[c for probe in of_seed for c in probe.base] for of_seed in by_seed.values()]
+    adapter = probes[0].adapter
+    return Probe(tuple(map(_mean_curve, tuned)), tuple(map(_mean_curve, base)), adapter)
 
 
 def _mean_curve(curves: Sequence[LearningCurve]) -> LearningCurve:

@@ -10,7 +10,7 @@ Source of the claims: Fast-Slow Training, arXiv 2605.12484; how they are measure
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from fastslow.measure.scores.per_example import final_scores, later_gains
 from fastslow.measure.stats.significance import SignFlip, holm, sign_flip
@@ -55,17 +55,16 @@ class Claim:
     """The figures that the answer rests on, by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """A claim before it is answered."""
 
     name: str
     statement: str
     unit: str
-    boundary: float
-    side: Literal["above", "from", "below"]
-    """Where the whole interval must lie; `from` includes the boundary."""
     measure: Callable[[Sequence[RunRecord], Sequence[RunRecord]], Effect]
+    boundary: float = 0.0
+    side: Literal["above", "from", "below"] = "above"
+    """Where the whole interval must lie; `from` includes the boundary."""
 
 
 QUESTIONS = (
@@ -73,40 +72,36 @@ QUESTIONS = (
         "sample_efficiency",
         "Reaches the slow channel's best score with fewer slow rollouts.",
         "ratio of slow rollouts",
+        rollouts_to_best,
         1.0,
         "below",
-        rollouts_to_best,
     ),
     _Question(
         "higher_score",
         "Ends with a higher average score at the same budget.",
         "score",
-        0.0,
-        "above",
         partial(score_difference, values_of=final_scores),
     ),
     _Question(
         "lower_kl",
         "Stays nearer to the base at equal score.",
         "ratio of kl_fst",
+        kl_ratio,
         1.0,
         "below",
-        kl_ratio,
     ),
     _Question(
         "plasticity",
         f"Keeps at least {PLASTIC} of the base's gain on a new task.",
         "share of the base's gain",
+        plasticity_share,
         PLASTIC,
         "from",
-        plasticity_share,
     ),
     _Question(
         "continued_acquisition",
         "Goes on acquiring: later tasks gain more in their own stages.",
         "score",
-        0.0,
-        "above",
         partial(score_difference, values_of=later_gains),
     ),
 )
@@ -114,12 +109,10 @@ QUESTIONS = (
 
 
 def put_to_the_test(records: Sequence[RunRecord], fast_slow: str, slow_only: str) -> list[Claim]:
-    """Every claim of `QUESTIONS` with its answer.
+    """Every claim of `QUESTIONS` with its answer, from the finished runs of an ablation.
 
-    Args:
-        records: Finished runs of an ablation.
-        fast_slow: The arm with both channels.
-        slow_only: The arm with the slow channel alone, or under one frozen text; same budget.
+    `fast_slow` is the arm with both channels, `slow_only` that with the slow channel alone, or
+    under one frozen text, at the same budget.
     """
     both = [run for run in records if run.arm == fast_slow]
     slow = [run for run in records if run.arm == slow_only]

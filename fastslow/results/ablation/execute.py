@@ -67,12 +67,9 @@ class Execution:
 
 
 def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]) -> dict[str, str]:
-    """Make every run that is not finished.
+    """Make every run that is not finished, `workers` at once.
 
-    Args:
-        plan: The ablation.
-        workers: Runs at once, >= 1.
-        make_progress: Takes the work to do, in rollouts drawn.
+    `make_progress` takes the work to do, in rollouts drawn.
 
     Returns:
         Why runs failed, by their names; empty when all are finished.
@@ -123,7 +120,11 @@ def collect(doing: Execution) -> None:
         code = active.process.poll()
         if code is not None:
             doing.active.remove(active)
-            failure = None if code == 0 else f"exit code {code}: {last_line(active.log)}"
+            failure = None
+            if code != 0:
+                lines = active.log.read_text(errors="replace").splitlines()
+                words = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+                failure = f"exit code {code}: {shorten(words, 300)}"
             ended(doing, active.run, failure)
 
 
@@ -151,21 +152,13 @@ def show(doing: Execution) -> None:
     activity = f"running {names}" if names else f"waiting for another process on {waiting}"
     num_open = len(doing.todo) + len(doing.active)
     if num_open:
-        look(doing)
+        now = time.monotonic()
+        if now - doing.looked >= LOOK_S:
+            paths = [(active.run, doing.plan.status_of(active.run).path) for active in doing.active]
+            work = [min(units(run), units_drawn(path)) for run, path in paths if path is not None]
+            doing.looked, doing.under_way = now, sum(work)
         count = f"{len(doing.plan.runs) - num_open}/{len(doing.plan.runs)} runs done"
         doing.progress.show(f"{count}, {activity}", "", doing.under_way, doing.scores)
-
-
-def look(doing: Execution) -> None:
-    """Read the rollouts of the active runs, now and then."""
-    now = time.monotonic()
-    if now - doing.looked < LOOK_S:
-        return
-    doing.looked, doing.under_way = now, 0.0
-    for active in doing.active:
-        path = doing.plan.status_of(active.run).path
-        if path is not None:
-            doing.under_way += min(units(active.run), units_drawn(path))
 
 
 def stop(active: list[Active]) -> None:
@@ -245,12 +238,6 @@ def average_accuracy(path: Path) -> float | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return None if value is None else float(value)
-
-
-def last_line(log: Path) -> str:
-    """The last line that a process printed."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return shorten(lines[-1], 300) if lines else "it said nothing"
 
 
 def say(doing: Execution, line: str) -> None:

@@ -3,40 +3,31 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.per_example import final_scores, learned_scores
+from fastslow.measure.scores.plasticity import mean_over_seeds
 from fastslow.results.ablation.claim_measures import kl_points, pooled_probe
-from fastslow.results.ablation.claims import Claim
+from fastslow.results.ablation.claims import QUESTIONS, Claim
 from fastslow.results.ablation.records import Point, RunRecord
 from fastslow.results.ablation.result import Result
-from fastslow.results.render.drawing import Drawing, draw, label, legend, score_axis, series
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FIGURES = tuple(
-    f"claim-{name}"
-    for name in (
-        "sample-efficiency",
-        "higher-score",
-        "lower-kl",
-        "plasticity",
-        "continued-acquisition",
-    )
+from fastslow.results.render.drawing import (
+    Drawing,
+    Figure,
+    draw,
+    label,
+    legend,
+    score_axis,
+    series,
 )
+
+FIGURES = tuple(f"claim-{question.name.replace('_', '-')}" for question in QUESTIONS)
 """Stems of the figures, in the order of the claims."""
 FROZEN_TEXT_FIGURES = ("frozen-text-sample-efficiency", "frozen-text-lower-kl")
 """The same against the arm under one frozen text, where they show other runs."""
 
 
 def claim_figures(result: Result) -> tuple[Drawing, ...]:
-    """A figure for every claim that has something to show, in the order of the claims.
-
-    Args:
-        result: An ablation; without claims there are no figures.
-    """
+    """A figure for every claim that has something to show, in the order of the claims."""
     arms = result.config.claims
     if arms is None:
         return ()
@@ -66,7 +57,7 @@ def _drawings(result: Result, claims: Sequence[Claim], arms: tuple[str, str]) ->
 
 
 def _draw(
-    claim: Claim, caption: str, paint: "Callable[[Figure], None]", height: float = 2.9
+    claim: Claim, caption: str, paint: Callable[[Figure], None], height: float = 2.9
 ) -> Drawing:
     name = f"claim-{claim.name.replace('_', '-')}"
     return draw(name, f"{claim.statement} {claim.answer}", caption, paint, height=height)
@@ -78,7 +69,7 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
     if not all(sides):
         return None
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
         for panel, task in zip(panels, tasks, strict=True):
             for number, runs in enumerate(sides):
@@ -106,19 +97,22 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
     """Average score at the end, by arm, with its interval and every seed."""
     trained = {task for run in result.records for task in run.stages}
     arms = [a for a in result.arms if a.runs and set(a.tasks) == trained]
-    if not arms:
+    pair = result.config.claims
+    if not arms or pair is None:
         return None
+    numbers = {pair.fast_slow: 0, pair.slow_only: 1}
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for row, arm in enumerate(arms):
             runs = [run for run in result.records if run.arm == arm.arm]
             for run in runs:
-                axes.plot(_average(run), row, "o", ms=3, alpha=0.5, color=series(5)["color"])
+                average = fmean(fmean(values.values()) for values in final_scores(run).values())
+                axes.plot(average, row, "o", ms=3, alpha=0.5, color=series(5)["color"])
             estimate = arm.metrics["average_accuracy"]
             if isinstance(estimate, str):
                 continue
-            colour = series(_number(arm.arm, result))["color"]
+            colour = series(numbers.get(arm.arm, 2))["color"]
             if estimate.low is not None and estimate.high is not None:
                 axes.plot([max(0, estimate.low), min(1, estimate.high)], [row, row], color=colour)
             axes.plot(estimate.mean, row, "D", color=colour)
@@ -138,19 +132,12 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
 
 def _kl(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing | None:
     """Score against KL to the base, a point per task, row and seed."""
-    by_side = [
-        [
-            point
-            for run in runs
-            for task in dict.fromkeys(run.stages)
-            for point in kl_points(run, task)
-        ]
-        for runs in sides
-    ]
+    cells = [[(run, task) for run in runs for task in dict.fromkeys(run.stages)] for runs in sides]
+    by_side = [[point for cell in side for point in kl_points(*cell)] for side in cells]
     if not all(by_side):
         return None
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for number, (runs, points) in enumerate(zip(sides, by_side, strict=True)):
             scores, divergences = zip(*points, strict=True)
@@ -176,15 +163,20 @@ def _plasticity(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
     if not any(probes):
         return None
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for number, (runs, probe) in enumerate(zip(sides, probes, strict=True)):
             if probe is not None:
                 counts, look = probe.base[0].counts, series(number)
-                axes.plot(counts, _mean(probe.tuned), label=f"after {label(runs[0].arm)}", **look)
+                axes.plot(
+                    counts,
+                    mean_over_seeds(probe.tuned),
+                    label=f"after {label(runs[0].arm)}",
+                    **look,
+                )
         probe = next(probe for probe in probes if probe is not None)
         base = series(5) | {"ls": "--"}
-        axes.plot(probe.base[0].counts, _mean(probe.base), label="from the base", **base)
+        axes.plot(probe.base[0].counts, mean_over_seeds(probe.base), label="from the base", **base)
         axes.set_xlabel("updates on the probe's task")
         score_axis(axes, "validation score")
         legend(axes)
@@ -197,7 +189,7 @@ def _acquisition(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing 
     if not all(sides):
         return None
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for number, runs in enumerate(sides):
             width = max(run.matrix.num_stages for run in runs)
@@ -218,17 +210,3 @@ def _means(curve: Sequence[Point]) -> list[float]:
     """Mean at each point, on the examples that all have."""
     shared = set.intersection(*(set(point.scores) for point in curve))
     return [fmean(point.scores[example] for example in sorted(shared)) for point in curve]
-
-
-def _mean(curves: Sequence[LearningCurve]) -> list[float]:
-    return [fmean(point) for point in zip(*(curve.means() for curve in curves), strict=True)]
-
-
-def _average(run: RunRecord) -> float:
-    return fmean(fmean(values.values()) for values in final_scores(run).values())
-
-
-def _number(arm: str, result: Result) -> int:
-    claims = result.config.claims
-    assert claims is not None
-    return {claims.fast_slow: 0, claims.slow_only: 1}.get(arm, 2)

@@ -7,13 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
-from fastslow.config.loading.load import LoadedConfig, config_hash, load_layers, load_resolved
+from fastslow.config.loading.load import config_hash, load_layers, load_resolved
 from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import MlflowConfig, RunConfig
@@ -81,7 +82,8 @@ class Plan:
         folders: dict[RunState, Path] = {}
         others = []
         for path, card in cards(self.folder, run.name):
-            if _is_of(run, path, card):
+            # that of an older version has another hash if keys were added since
+            if run.hash in (card.get("config_hash"), _hash_now(path)):
                 folders.setdefault(_state(path), path)
             else:
                 others.append(str(card.get("config_hash")))
@@ -120,10 +122,7 @@ def is_ablation(file: Path) -> bool:
 def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     """Read an ablation file and check the configuration of every run in it.
 
-    Args:
-        file: The ablation file.
-        overrides: `key=value` texts; keys of an ablation change it, others every run. A key that an
-            arm sets itself wins over them.
+    Overrides of an ablation's keys change it, others every run. A key that an arm sets itself wins.
 
     Raises:
         ConfigError: One line for every mistake, as in `load_config`.
@@ -136,23 +135,23 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     tree = read_layers((file,), of_ablation).root
     config = require(AblationConfig, tree)
     base = _base(config, tree, others)
-    loaded = _load_arms(config, tree, base, others)
+    arms = _load_arms(config, tree, base, others)
     _check_orders(config, tree, load_layers(base, others).config)
-    return Plan(config, tuple(_runs(config, tree, {n: a.config for n, a in loaded.items()})))
+    return Plan(config, tuple(_runs(config, tree, arms)))
 
 
 def _load_arms(
     config: AblationConfig, tree: Node, base: Layers, overrides: Sequence[str]
-) -> dict[str, LoadedConfig]:
+) -> dict[str, RunConfig]:
     """Check every arm; a mistake that only some arms make names them."""
-    loaded: dict[str, LoadedConfig] = {}
+    loaded: dict[str, RunConfig] = {}
     wrong: dict[str, list[str]] = defaultdict(list)
     for arm in config.arms:
         over = tree.find(("arms", arm))
         assert over is not None, "the arms are what is written"
         try:
             layers = Layers(merge(base.root, over), base.texts)
-            loaded[arm] = load_layers(layers, overrides)
+            loaded[arm] = load_layers(layers, overrides).config
         except ConfigError as error:
             for line in str(error).splitlines():
                 wrong[line].append(arm)
@@ -195,52 +194,27 @@ def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
 
 
 def _runs(config: AblationConfig, tree: Node, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
-    for seed in config.seeds:
-        for arm, run in arms.items():
-            has_own = tree.find(("arms", arm, "stages")) is not None
-            written = has_own or not config.orders
-            orders = [(None, None)] if written else list(config.orders.items())
-            for order, tasks in orders:
-                yield PlannedRun(arm, seed, order, _finished(config, run, arm, seed, order, tasks))
-
-
-def _finished(
-    config: AblationConfig,
-    run: RunConfig,
-    arm: str,
-    seed: int,
-    order: str | None,
-    tasks: Sequence[str] | None,
-) -> RunConfig:
-    """The arm's configuration with seed, order, name and folder of one run."""
-    stages = run.stages
-    if tasks is not None:
+    """Each arm's configuration with seed, order, name and folder of every run."""
+    for seed, (arm, run) in product(config.seeds, arms.items()):
+        tracking = run.tracking
+        if isinstance(tracking, MlflowConfig):
+            experiment = tracking.experiment or config.name
+            tracking = tracking.model_copy(update={"experiment": experiment})
+        folder = str(Path(run.runs_dir) / config.name)
+        changes = {"seed": seed, "runs_dir": folder, "tracking": tracking}
+        name = f"{arm}-s{seed}"
+        if not config.orders or tree.find(("arms", arm, "stages")) is not None:
+            yield PlannedRun(arm, seed, None, run.model_copy(update={**changes, "name": name}))
+            continue
         by_task = {stage.task: stage for stage in run.stages}
-        stages = tuple(by_task[task] for task in tasks)
-    tracking = run.tracking
-    if isinstance(tracking, MlflowConfig):
-        tracking = tracking.model_copy(update={"experiment": tracking.experiment or config.name})
-    return run.model_copy(
-        update={
-            "name": f"{arm}-s{seed}" + (f"-{order}" if order else ""),
-            "seed": seed,
-            "stages": stages,
-            "runs_dir": str(Path(run.runs_dir) / config.name),
-            "tracking": tracking,
-        }
-    )
+        for order, tasks in config.orders.items():
+            stages = tuple(by_task[task] for task in tasks)
+            changes |= {"name": f"{name}-{order}", "stages": stages}
+            yield PlannedRun(arm, seed, order, run.model_copy(update=changes))
 
 
 def _first_key(text: str) -> str:
     return text.partition("=")[0].strip().split(".")[0]
-
-
-def _is_of(run: PlannedRun, path: Path, card: dict[str, Any]) -> bool:
-    """Whether a folder is of this configuration.
-
-    One that an older version made has another hash although it is, if keys were added since.
-    """
-    return run.hash in (card.get("config_hash"), _hash_now(path))
 
 
 @lru_cache(maxsize=1024)
@@ -257,17 +231,12 @@ def _state(path: Path) -> RunState:
         state = read_state(path)
     except (OSError, ValueError):
         return "broken"
-    if state == "running":
-        return "running"
-    return "finished" if state == "finished" else "broken"
+    states: tuple[RunState, ...] = ("running", "finished")
+    return next((name for name in states if name == state), "broken")
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row per arm: how many of its runs are done, and the budget of one of them.
-
-    Args:
-        plan: The ablation; its folder is looked at.
-    """
+    """One row per arm: how many of its runs are done, and the budget of one of them."""
     costs = {run.arm: estimate_cost(run.config) for run in plan.runs}
     most = max(cost.slow_rollouts + cost.fast_rollouts for cost in costs.values())
     rows, changed, minutes = [], [], 0.0
@@ -283,16 +252,11 @@ def plan_table(plan: Plan) -> Table:
         total = cost.slow_rollouts + cost.fast_rollouts
         begun = states["broken"] + states["running"]
         counts = (len(statuses), states["finished"], begun, states["missing"])
-        rows.append(
-            (
-                Text(arm),
-                *(Text(str(n)) for n in counts),
-                *(Text(f"{n:,}") for n in (cost.fast_rollouts, cost.slow_rollouts, total)),
-                Text(f"{total / most:.2f}" if most else "-"),
-                Text(f"{cost.optimizer_steps:,}"),
-                Text("unknown" if cost.minutes is None else f"{cost.minutes:.0f}"),
-            )
-        )
+        share = f"{total / most:.2f}" if most else "-"
+        budget = (cost.fast_rollouts, cost.slow_rollouts, total, share, cost.optimizer_steps)
+        time = "unknown" if cost.minutes is None else f"{cost.minutes:.0f}"
+        cells = (arm, *counts, *budget, time)
+        rows.append(tuple(Text(f"{c:,}" if isinstance(c, int) else c) for c in cells))
     header = ["arm", "runs", "finished", "begun", "missing"]
     note = (
         "Budget of one run: rollouts that train or evolve, as `fastslow check` counts them; arms "

@@ -3,6 +3,7 @@
 Reads run folders and nothing else; its records have no paths, clocks or machines in them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,7 @@ class RunRecord:
 
 
 def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
-    """The runs of a plan that have a folder, in its order.
-
-    Args:
-        plan: The ablation.
-        folders: Of finished runs, by name.
+    """The runs of a plan that have a folder among the finished ones, in its order.
 
     Raises:
         CheckpointError: A record is damaged.
@@ -70,23 +67,17 @@ def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
             a task.
     """
     records, versions = [], dict[str, str]()
-    for run in plan.runs:
-        if run.name in folders:
-            scores = read_scores(folders[run.name] / "scores.jsonl")
-            _require_one_version(folders[run.name], scores, versions)
-            records.append(_record(folders[run.name], run, scores))
+    for run, path in ((run, folders[run.name]) for run in plan.runs if run.name in folders):
+        scores = read_scores(path / "scores.jsonl")
+        for sample in (row.sample for row in scores):
+            if versions.setdefault(sample.task, sample.version) != sample.version:
+                raise EvaluationError(
+                    f"{path}: scored task {sample.task!r} as {sample.version}, other runs of the "
+                    f"ablation as {versions[sample.task]}. Scores of two versions cannot be "
+                    "compared: remove the folders of the older runs, and run the ablation again."
+                )
+        records.append(_record(path, run, scores))
     return records
-
-
-def _require_one_version(path: Path, scores: Sequence[ScoreRow], versions: dict[str, str]) -> None:
-    """Refuse scores of another version than `versions` has; new tasks are added to it."""
-    for sample in (row.sample for row in scores):
-        if versions.setdefault(sample.task, sample.version) != sample.version:
-            raise EvaluationError(
-                f"{path}: scored task {sample.task!r} as {sample.version}, other runs of the "
-                f"ablation as {versions[sample.task]}. Scores of two versions cannot be compared: "
-                "remove the folders of the older runs, and run the ablation again."
-            )
 
 
 def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecord:
@@ -96,7 +87,6 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
     table = CellTable(scores, stages, events)
     rows = range(len(stages) + 1)
     cells = {(row, task): table.deployed(row, task) for row in rows for task in tasks}
-    means = tuple(tuple(table.cell(row, task).score for task in tasks) for row in rows)
     floors = [table.base_floor(task).value or 0.0 for task in tasks]
     probes = probes_of(read_curves(path), max(floors))
     return RunRecord(
@@ -104,12 +94,17 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
         seed=run.seed,
         order=run.order,
         config_hash=run.hash,
-        matrix=ScoreMatrix(tasks, stages, means),
+        matrix=table.matrix(tasks),
         noise_floor=max(floors),
         cells=cells,
         curves=_curves(cells, scores, events, stages),
         rollouts=_rollouts(events),
-        kl=_kl(events),
+        kl={
+            (event.row, event.task): event.value
+            for event in events
+            if isinstance(event, DriftEvent) and event.value is not None
+            if (event.name, event.text) == ("kl_fst", "with_text")
+        },
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
     )
 
@@ -143,24 +138,10 @@ def _curves(
 
 
 def _rollouts(events: Sequence[Event]) -> dict[str, int]:
-    total = {"fast": 0, "slow": 0}
+    total = Counter(fast=0, slow=0)
     for event in events:
         if isinstance(event, CycleEvent):
-            for channel, count in event.rollouts.items():
-                total[channel] += count
-        elif isinstance(event, TextEvent):
-            total["fast"] += event.rollouts
-        elif isinstance(event, RemedyEvent):
-            total["slow"] += event.rollouts
-    return total
-
-
-def _kl(events: Sequence[Event]) -> dict[tuple[int, str], float]:
-    return {
-        (event.row, event.task): event.value
-        for event in events
-        if isinstance(event, DriftEvent)
-        and event.name == "kl_fst"
-        and event.text == "with_text"
-        and event.value is not None
-    }
+            total.update(event.rollouts)
+        elif isinstance(event, TextEvent | RemedyEvent):
+            total["fast" if isinstance(event, TextEvent) else "slow"] += event.rollouts
+    return dict(total)

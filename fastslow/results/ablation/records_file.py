@@ -82,19 +82,21 @@ def plain_record(run: RunRecord) -> dict[str, Any]:
         "cells": [[row, task, dict(scores)] for (row, task), scores in run.cells.items()],
         "curves": [[[p.slow, p.total, dict(p.scores)] for p in curve] for curve in run.curves],
         "kl_fst": [[row, task, value] for (row, task), value in run.kl.items()],
-        "probe": None if run.probe is None else _plain_probe(run.probe),
+        "probe": run.probe
+        and {
+            "tuned": list(map(_plain_curve, run.probe.tuned)),
+            "base": list(map(_plain_curve, run.probe.base)),
+            "adapter": run.probe.adapter,
+        },
     }
 
 
-def _plain_probe(probe: Probe) -> dict[str, Any]:
-    sides = {
-        side: [{"unit": c.unit, "at": c.counts, "scores": c.scores} for c in curves]
-        for side, curves in (("tuned", probe.tuned), ("base", probe.base))
-    }
-    return sides | {"adapter": probe.adapter}
+def _plain_curve(curve: LearningCurve) -> dict[str, Any]:
+    return {"unit": curve.unit, "at": curve.counts, "scores": curve.scores}
 
 
 def _record(line: Mapping[str, Any]) -> RunRecord:
+    probe = line["probe"]
     return RunRecord(
         arm=line["arm"],
         seed=line["seed"],
@@ -108,18 +110,13 @@ def _record(line: Mapping[str, Any]) -> RunRecord:
         curves=tuple(tuple(Point(*point) for point in curve) for curve in line["curves"]),
         rollouts=line["rollouts"],
         kl={(row, task): value for row, task, value in line["kl_fst"]},
-        probe=_probe(line["probe"]),
+        probe=probe
+        and Probe(
+            tuple(map(_curve, probe["tuned"])), tuple(map(_curve, probe["base"])), probe["adapter"]
+        ),
     )
 
 
-def _probe(plain: Mapping[str, Any] | None) -> Probe | None:
-    if plain is None:
-        return None
-    tuned, base = (
-        tuple(
-            LearningCurve(c["unit"], tuple(c["at"]), tuple(map(tuple, c["scores"])))
-            for c in plain[side]
-        )
-        for side in ("tuned", "base")
-    )
-    return Probe(tuned, base, plain["adapter"])
+def _curve(plain: Mapping[str, Any]) -> LearningCurve:
+    scores = tuple(map(tuple, plain["scores"]))
+    return LearningCurve(plain["unit"], tuple(plain["at"]), scores)

@@ -57,13 +57,7 @@ def make_result(
     first = named.fast_slow if named else next(iter(config.arms))
     others = [arm for arm in config.arms if arm != first]
     rivals = (named.slow_only, named.frozen_text) if named else (None, None)
+    arms = tuple(arm_summaries(records, planned, config.references))
+    paired = tuple(differences(records, first, others))
     claims = [tuple(put_to_the_test(records, first, arm)) if arm else () for arm in rivals]
-    return Result(
-        config=config,
-        records=tuple(records),
-        missing=missing,
-        arms=tuple(arm_summaries(records, planned, config.references)),
-        differences=tuple(differences(records, first, others)),
-        claims=claims[0],
-        frozen_text_claims=claims[1],
-    )
+    return Result(config, tuple(records), missing, arms, paired, claims[0], claims[1])

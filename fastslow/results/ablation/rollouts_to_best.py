@@ -80,14 +80,18 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Ef
     ratios = [c.both / c.slow for c in each if c and math.isfinite(c.both)]
     # with a seed that missed its target left out, the others would pass for all
     is_tested = is_reached and len(ratios) > 1 and min(ratios) > 0
+    detectable = None
+    if low and high is not None and high != low:  # the factor below 1 that would be found
+        se = (math.log(high) - math.log(low)) / (2 * Z_95)
+        detectable = math.exp(-Z_DETECT * se)
     return Effect(
-        value=counts.both / counts.slow if is_reached else None,
-        low=low,
-        high=high,
-        detectable=_detectable_factor(low, high),
-        reason=reason,
-        distances=[math.log(ratio) for ratio in ratios] if is_tested else (),
-        numbers={name: n if math.isfinite(n) else None for name, n in numbers.items()},
+        counts.both / counts.slow if is_reached else None,
+        low,
+        high,
+        detectable,
+        reason,
+        [math.log(ratio) for ratio in ratios] if is_tested else (),
+        {name: n if math.isfinite(n) else None for name, n in numbers.items()},
     )
 
 
@@ -100,22 +104,13 @@ def _ratio_interval(
     for _ in range(RESAMPLES):
         chosen = generator.choices(seeds, k=len(seeds))
         again = {task: generator.choices(ids, k=len(ids)) for task, ids in examples.items()}
-        counts = _summed([race for seed in chosen for race in races if race.seed == seed], again)
-        if counts is not None:
-            draws.append(counts)
+        chosen_races = [race for seed in chosen for race in races if race.seed == seed]
+        draws += filter(None, [_summed(chosen_races, again)])
     if len(draws) < LEAST_DEFINED * RESAMPLES or len(seeds) < 2:
         return None, None
     low = percentile_interval([c.least / c.slow for c in draws]).low
     high = percentile_interval([min(LARGE, c.both / c.slow) for c in draws]).high
     return low, high if high < LARGE / RESAMPLES else None
-
-
-def _detectable_factor(low: float | None, high: float | None) -> float | None:
-    """The factor below 1 that would be found, from the interval of a ratio."""
-    if low is None or high is None or low <= 0 or high == low:
-        return None
-    se = (math.log(high) - math.log(low)) / (2 * Z_95)
-    return math.exp(-Z_DETECT * se)
 
 
 def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:

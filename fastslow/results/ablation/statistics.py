@@ -68,39 +68,19 @@ class ArmDifference:
 def arm_summaries(
     records: Sequence[RunRecord], planned: Mapping[str, int], references: ReferencesConfig
 ) -> list[ArmSummary]:
-    """Every arm, those without a finished run too.
-
-    Args:
-        records: Finished runs.
-        planned: Runs of every arm.
-        references: Which arms are reference runs.
-    """
-    return [
-        _summary(arm, count, [r for r in records if r.arm == arm], records, references)
-        for arm, count in planned.items()
-    ]
-
-
-def _summary(
-    arm: str,
-    planned: int,
-    runs: Sequence[RunRecord],
-    records: Sequence[RunRecord],
-    references: ReferencesConfig,
-) -> ArmSummary:
-    metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
-    for name in SEED_METRICS:
-        metrics[name] = _seed_metric(runs, name, records, references)
-    rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow") if runs}
-    return ArmSummary(
-        arm=arm,
-        planned=planned,
-        runs=len(runs),
-        tasks=tuple(dict.fromkeys(runs[0].stages)) if runs else (),
-        metrics=metrics,
-        rollouts=rollouts | {"total": sum(rollouts.values())} if runs else {},
-        kl=_kl(runs),
-    )
+    """Every arm with its number of planned runs, those without a finished run too."""
+    summaries = []
+    for arm, count in planned.items():
+        runs = [run for run in records if run.arm == arm]
+        metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
+        metrics |= {name: _seed_metric(runs, name, records, references) for name in SEED_METRICS}
+        rollouts = {}
+        if runs:
+            rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow")}
+            rollouts["total"] = sum(rollouts.values())
+        tasks = tuple(dict.fromkeys(runs[0].stages)) if runs else ()
+        summaries.append(ArmSummary(arm, count, len(runs), tasks, metrics, rollouts, _kl(runs)))
+    return summaries
 
 
 def mean_of(
@@ -117,13 +97,7 @@ def compare(
 ) -> SeedEstimate | str:
     """Mean of `values_of` in one arm minus another, paired by seed, order and example.
 
-    Args:
-        treated: Finished runs of the one arm.
-        control: Of the other.
-        values_of: Takes the values of one run.
-
-    Returns:
-        The reason where no runs or not the same tasks are shared.
+    Or the reason where no runs or not the same tasks are shared.
     """
     values: list[tuple[int, ByTask]] = []
     for run, partner in pairs(treated, control):
@@ -166,9 +140,9 @@ def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstimate | str:
     """Mean over seeds of the mean over orders, or why there is none."""
-    by_seed: dict[int, list[ByTask]] = {}
+    by_seed = defaultdict[int, list[ByTask]](list)
     for seed, by_task in values:
-        by_seed.setdefault(seed, []).append(by_task)
+        by_seed[seed].append(by_task)
     if not by_seed:
         return why_none
     if not all(by_task for _, by_task in values):
@@ -208,14 +182,14 @@ def _seed_metric(
     """A metric that is not a mean over examples, mean over seeds; references of the same seed."""
     if any(run.arm in reference_arms(name, references) for run in runs):
         return OWN_REFERENCE
-    values: dict[int, list[float]] = {}
+    values = defaultdict[int, list[float]](list)
     for run in complete(runs):
         kind = "isolated" if name == "fwt_isolated" else None
         reference = reference_of(records, references, run.seed, kind)
         metric = final_metrics(run.matrix, noise_floor=run.noise_floor, reference=reference)[name]
         if metric.value is None:
             return metric.reason or "undefined"
-        values.setdefault(run.seed, []).append(metric.value)
+        values[run.seed].append(metric.value)
     return _over_seeds(values)
 
 
@@ -241,12 +215,6 @@ def reference_of(
 
     A joint run that is not finished is not replaced by isolated ones: seeds with other references
     have no mean.
-
-    Args:
-        records: Finished runs.
-        references: Which arms are reference runs.
-        seed: Of the runs.
-        kind: `isolated`; None prefers the joint arm.
     """
     runs = {run.arm: run for run in records if run.seed == seed}
     if kind is None and references.joint is not None:
@@ -266,12 +234,10 @@ def _task_means(run: RunRecord) -> dict[str, float]:
 
 
 def _kl(runs: Sequence[RunRecord]) -> SeedEstimate | str:
-    values: dict[int, list[float]] = {}
+    values = defaultdict[int, list[float]](list)
     for run in complete(runs):
-        last = run.matrix.num_stages
-        measured = [run.kl.get((last, task)) for task in dict.fromkeys(run.stages)]
-        divergences = [kl for kl in measured if kl is not None]
-        if len(divergences) < len(measured):
+        cells = [(run.matrix.num_stages, task) for task in dict.fromkeys(run.stages)]
+        if not all(cell in run.kl for cell in cells):
             return "not measured"
-        values.setdefault(run.seed, []).append(fmean(divergences))
+        values[run.seed].append(fmean(run.kl[cell] for cell in cells))
     return _over_seeds(values)

@@ -17,9 +17,13 @@ from fastslow.results.render.layout import Table, Text
 
 def tables(result: Result) -> list[Table]:
     """All tables in reading order."""
+    frozen_text = result.config.claims.frozen_text if result.config.claims else None
     candidates = [
         _claims("Claims of Fast-Slow Training", result.claims),
-        _frozen_text_claims(result),
+        _claims(
+            f"The same claims against weights under one frozen text: {frozen_text}",
+            result.frozen_text_claims,
+        ),
         _arms(result),
         _references(result),
         _differences(result.differences),
@@ -41,13 +45,6 @@ def estimate_text(estimate: SeedEstimate | str, digits: int = 2, *, sign: bool =
     return Text(f"{mean}{spread} {limits}{alone}")
 
 
-def _frozen_text_claims(result: Result) -> Table:
-    arm = result.config.claims.frozen_text if result.config.claims else None
-    return _claims(
-        f"The same claims against weights under one frozen text: {arm}", result.frozen_text_claims
-    )
-
-
 def _claims(title: str, claims: Sequence[Claim]) -> Table:
     return Table(
         title,
@@ -66,7 +63,7 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
         interval = f" [{low}, {high}]" if claim.low is not None else ""
         interval += f" ({claim.reason})" if claim.reason else ""
         effect = f"{claim.effect:.3f}{interval} {claim.unit}"
-    numbers = [f"{n}: {'-' if v is None else _short(v)}" for n, v in claim.numbers.items()]
+    numbers = [f"{name}: {_short(value)}" for name, value in claim.numbers.items()]
     return (
         Text(claim.statement),
         Text(claim.answer, "strong"),
@@ -78,8 +75,10 @@ def _claim(claim: Claim) -> tuple[Text, ...]:
     )
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
     """Four digits; counts whole."""
+    if value is None:
+        return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -92,16 +91,8 @@ def _arms(result: Result) -> Table:
     )
     if result.missing:
         note += f" Not finished, so not in here: {', '.join(result.missing)}."
-    header = (
-        "arm",
-        "runs",
-        "average accuracy",
-        "learning accuracy",
-        "bwt gem",
-        "KL",
-        "slow rollouts",
-        "fast + slow",
-    )
+    scores = ("average accuracy", "learning accuracy", "bwt gem", "KL")
+    header = ("arm", "runs", *scores, "slow rollouts", "fast + slow")
     return Table(f"Arms of {result.config.name}", header, tuple(map(_arm, result.arms)), note)
 
 

@@ -119,13 +119,8 @@ def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
 
 
 def json_text(result: Result) -> str:
-    """The text of ablation.json."""
-    return encoding.json_text(result_json(result))
-
-
-def result_json(result: Result) -> dict[str, Json]:
-    """The result as plain data, as docs/report-schema.md describes it."""
-    return {
+    """The text of ablation.json, as docs/report-schema.md describes it."""
+    content: dict[str, Json] = {
         "schema_version": SCHEMA_VERSION,
         "name": result.config.name,
         "config": result.config.model_dump(mode="json"),
@@ -155,24 +150,18 @@ def result_json(result: Result) -> dict[str, Json]:
         "claims": {claim.name: asdict(claim) for claim in result.claims},
         "frozen_text_claims": {claim.name: asdict(claim) for claim in result.frozen_text_claims},
     }
+    return encoding.json_text(content)
 
 
 def estimate_json(estimate: SeedEstimate | str) -> dict[str, Json]:
     """An estimate as plain data; without a value, with its reason."""
     if isinstance(estimate, str):
         return {"value": None, "reason": estimate}
-    test = estimate.test
-    return {
-        "value": estimate.mean,
-        "reason": None,
-        "per_seed": {str(seed): value for seed, value in estimate.per_seed.items()},
-        "sd": estimate.sd,
-        "low": estimate.low,
-        "high": estimate.high,
-        "detectable": estimate.detectable,
-        "covers": estimate.covers,
-        "sign_flip": None if test is None else asdict(test),
-    }
+    content = asdict(estimate)
+    del content["p_value"]
+    per_seed = {str(seed): value for seed, value in estimate.per_seed.items()}
+    named = {"value": content.pop("mean"), "sign_flip": content.pop("test")}
+    return content | named | {"reason": None, "per_seed": per_seed}
 
 
 def _run(record: RunRecord) -> dict[str, Json]:
@@ -198,12 +187,11 @@ def differences_csv(result: Result) -> str:
     rows: list[Sequence[object]] = []
     for difference in result.differences:
         estimate = difference.estimate
-        tail: list[float | None] = [None] * 3
+        tail: list[float | None] = [None, None]
         if not isinstance(estimate, str):
-            p_value = estimate.test.p_value if estimate.test else None
-            tail = [estimate.detectable, p_value, difference.holm]
+            tail = [estimate.detectable, estimate.test.p_value if estimate.test else None]
         names = (difference.arm, difference.minus, difference.metric)
-        rows.append([*names, *_numbers(estimate), *tail])
+        rows.append([*names, *_numbers(estimate), *tail, difference.holm])
     header = ("arm", "minus", "metric", "mean", "sd", "low", "high", "detectable", "p", "holm")
     return csv_text(header, rows)
 

@@ -41,16 +41,13 @@ from fastslow.task.registry import build_task, find_task
 def export(
     run: Path, *, stage: int | None = None, merge: bool = False, out: Path | None = None
 ) -> Path:
-    """Write a stage's policy to a new folder: all of it or nothing.
+    """Write a stage's policy to a new folder, which it returns: all of it or nothing.
 
     Args:
         run: A run folder; only read, but for the default `out`.
         stage: Number of a finished stage, from 1; None takes the deployed one.
         merge: Write the whole model with the adapter folded in, in place of the adapter.
         out: The folder; None takes `export/NNN-TASK` in the run folder, `-merged` behind it.
-
-    Returns:
-        The folder.
 
     Raises:
         CheckpointError: It is not a run folder, the stage was not kept, its files or a task are not
@@ -135,15 +132,8 @@ def _task(
         if (row.row, row.cycle, row.sample.task) == (standing.row, None, name)
         and (row.sample.example, row.sample.text_hash) == (best, scored.text)
     )
-    return ExportedTask(
-        standing=scored,
-        task=task,
-        definition=find_task(use or name),
-        program=program,
-        adapter=policy.adapter_of(name),
-        question=questions[best],
-        completion=completion,
-    )
+    definition, adapter = find_task(use or name), policy.adapter_of(name)
+    return ExportedTask(scored, task, definition, program, adapter, questions[best], completion)
 
 
 @contextmanager

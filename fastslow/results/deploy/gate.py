@@ -5,13 +5,11 @@ Owns which losses are judged and when judging is impossible; `gate_rules.py` has
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from fastslow.core.errors import ConfigError, GateError, nearest
-from fastslow.core.types import Metric
-from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
 from fastslow.results.deploy.gate_rules import (
@@ -39,8 +37,8 @@ class GateOptions:
     """Largest mean loss over tasks, in score units, in [0, 1]."""
     max_task_forgetting: float = MAX_TASK_FORGETTING
     """Largest loss of one task, in score units, in [0, 1]."""
-    min_scores: tuple[tuple[str, float], ...] = ()
-    """Task and the least score it must have, in [0, 1]."""
+    min_scores: Mapping[str, float] = field(default_factory=dict)
+    """By task, the least score it must have, in [0, 1]."""
     strict: bool = False
     """Whether bounds of the 95 % intervals are compared in place of the estimates."""
     against: str | None = None
@@ -50,11 +48,9 @@ class GateOptions:
         """Check ranges.
 
         Raises:
-            ConfigError: A number is not in [0, 1], or a task is given two least scores.
+            ConfigError: A number is not in [0, 1].
         """
-        named = {f"--min-score {task}": score for task, score in self.min_scores}
-        if len(named) != len(self.min_scores):
-            raise ConfigError("gate --min-score: a task is named twice. Give one score per task.")
+        named = {f"--min-score {task}": score for task, score in self.min_scores.items()}
         named["--max-forgetting"] = self.max_forgetting
         named["--max-task-forgetting"] = self.max_task_forgetting
         for name, value in named.items():
@@ -88,11 +84,7 @@ class GateVerdict:
 
 
 def judge(run: Path, options: GateOptions) -> GateVerdict:
-    """Judge the policy a run is deployed with.
-
-    Args:
-        run: A run folder; only read.
-        options: The demands.
+    """Judge the policy a run is deployed with; only reads the run folder.
 
     Raises:
         GateError: The run or the baseline is not finished, is missing a score, or the two cannot
@@ -113,14 +105,30 @@ def judge(run: Path, options: GateOptions) -> GateVerdict:
     if standing.folder.is_dir():
         verify_kept(standing, read_kept(standing.folder))
         seen = "verified"
+    tasks = {task.task: task for task in standing.tasks}
+    changes = {
+        name: _measured(standing, name, task.change)
+        for name, task in tasks.items()
+        if task.best_row is not None
+    }
+    net = {name: _measured(standing, name, task.net) for name, task in tasks.items()}
     rules = [
-        *_within(standing, options),
-        *_compared(standing, baseline, options),
-        *_scores(standing, options),
+        *_losses(("forgetting", "task_forgetting"), changes, tasks, options),
+        *_losses((None, "below_base"), net, tasks, options),
     ]
-    return GateVerdict(
-        standing, baseline, options, tuple(rules), tuple(_notes(standing, baseline)), seen
-    )
+    if baseline is not None:
+        changes = _changes_since(baseline, standing.path, tasks)
+        rules += _losses(("against", "task_against"), changes, tasks, options)
+    for name, least in sorted(options.min_scores.items()):
+        if name not in tasks:
+            hint = nearest(name, tasks)
+            raise ConfigError(f"gate --min-score: this run has no task {name!r}.{hint}")
+        now = tasks[name].now
+        assert now.score is not None
+        score = (now.score, now.interval, now.n)
+        rules.append(judge_score(name, *score, least, strict=options.strict))
+    notes = tuple(_notes(standing, baseline))
+    return GateVerdict(standing, baseline, options, tuple(rules), notes, seen)
 
 
 def _finished(run: Path) -> Standing:
@@ -140,35 +148,17 @@ def _finished(run: Path) -> Standing:
     return standing
 
 
-def _within(standing: Standing, options: GateOptions) -> list[RuleResult]:
-    """Losses since the best earlier stage, and since the base."""
-    tasks = {task.task: task for task in standing.tasks}
-    changes = {
-        name: _measured(standing, name, task.change)
-        for name, task in tasks.items()
-        if task.best_row is not None
-    }
-    net = {name: _measured(standing, name, task.net) for name, task in tasks.items()}
-    return [
-        *_losses(("forgetting", "task_forgetting"), changes, tasks, options),
-        *_losses((None, "below_base"), net, tasks, options),
-    ]
-
-
-def _compared(
-    standing: Standing, baseline: Standing | None, options: GateOptions
-) -> list[RuleResult]:
-    """Losses since the baseline, paired on examples."""
-    if baseline is None:
-        return []
-    tasks = {task.task: task for task in standing.tasks}
+def _changes_since(
+    baseline: Standing, run: Path, tasks: Mapping[str, TaskStanding]
+) -> dict[str, PairedDifference]:
+    """Changes of every task of the baseline, paired on examples."""
     changes: dict[str, PairedDifference] = {}
     for before in baseline.tasks:
         now = tasks.get(before.task)
         if now is None:
             raise GateError(
                 f"gate --against: task {before.task!r} of the baseline {baseline.path} was not "
-                f"scored by {standing.path}. Whether it was lost is not known; list it under "
+                f"scored by {run}. Whether it was lost is not known; list it under "
                 "`tasks` of the run, so that it is scored as a held-out task."
             )
         if now.version != before.version or now.scores.keys() != before.scores.keys():
@@ -181,7 +171,7 @@ def _compared(
         changes[before.task] = paired_difference(
             list(before.scores.values()), [now.scores[example] for example in before.scores]
         )
-    return _losses(("against", "task_against"), changes, tasks, options)
+    return changes
 
 
 def _losses(
@@ -195,30 +185,15 @@ def _losses(
     results = []
     if of_mean is not None and changes:
         mean = mean_change(list(changes.values()))
-        floor = _mean_floor([tasks[name] for name in changes])
-        limits = (options.max_forgetting, floor)
+        floors = [tasks[name].floor.value for name in changes]
+        measured = [floor for floor in floors if floor is not None]
+        # the mean of the tasks' noise floors: noise of a mean is at most that
+        limits = (options.max_forgetting, sum(measured) / len(floors) if measured else None)
         results.append(judge_loss(of_mean, None, mean, *limits, strict=options.strict))
     for name, change in changes.items():
-        limits = (options.max_task_forgetting, tasks[name].floor)
+        limits = (options.max_task_forgetting, tasks[name].floor.value)
         results.append(judge_loss(of_task, name, change, *limits, strict=options.strict))
     return results
-
-
-def _scores(standing: Standing, options: GateOptions) -> list[RuleResult]:
-    """Least scores."""
-    tasks = {task.task: task for task in standing.tasks}
-    rules = []
-    for name, least in options.min_scores:
-        if name not in tasks:
-            raise ConfigError(
-                f"gate --min-score: this run has no task {name!r}.{nearest(name, tasks)}"
-            )
-        now = tasks[name].now
-        assert now.score is not None
-        rules.append(
-            judge_score(name, now.score, now.interval, now.n, least, strict=options.strict)
-        )
-    return rules
 
 
 def _measured(standing: Standing, task: str, comparison: Comparison) -> PairedDifference:
@@ -228,18 +203,6 @@ def _measured(standing: Standing, task: str, comparison: Comparison) -> PairedDi
             "the one in which it was learned must be measured, on the same examples."
         )
     return comparison.difference
-
-
-def _mean_floor(tasks: Sequence[TaskStanding]) -> Metric:
-    """Mean of the tasks' noise floors: noise of a mean is at most that."""
-
-    def value() -> float:
-        floors = [task.floor.value for task in tasks if task.floor.value is not None]
-        if not floors:
-            raise Undefined(tasks[0].floor.reason or "not measured")
-        return sum(floors) / len(tasks)
-
-    return figure("noise_floor", "mean over tasks of max - min over base evaluations (ours)", value)
 
 
 def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
@@ -266,17 +229,19 @@ def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
     return notes
 
 
-def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def min_scores(words: Sequence[str]) -> dict[str, float]:
     """Read `TASK=SCORE` words.
 
     Raises:
-        ConfigError: A word is not of that form.
+        ConfigError: A word is not of that form, or a task is given two scores.
     """
-    scores = []
+    scores = {}
     for word in words:
         task, _, number = word.rpartition("=")
+        if task in scores:
+            raise ConfigError("gate --min-score: a task is named twice. Give one score per task.")
         try:
-            scores.append((task, float(number)))
+            scores[task] = float(number)
         except ValueError:
             task = ""
         if not task:
@@ -284,20 +249,4 @@ def min_scores(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
                 f"gate --min-score: expected TASK=SCORE, got {word!r}. For example: "
                 "--min-score word_valence=0.5"
             )
-    return tuple(scores)
-
-
-def options_from_json(data: Mapping[str, Any]) -> GateOptions:
-    """The options in a gate.json.
-
-    Raises:
-        AttributeError, KeyError, TypeError, ValueError: They are not options.
-    """
-    against, scores = data["against"], data["min_scores"].items()
-    return GateOptions(
-        max_forgetting=float(data["max_forgetting"]),
-        max_task_forgetting=float(data["max_task_forgetting"]),
-        min_scores=tuple((str(task), float(score)) for task, score in scores),
-        strict=bool(data["strict"]),
-        against=None if against is None else str(against),
-    )
+    return scores

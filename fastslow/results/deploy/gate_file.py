@@ -11,13 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.deployments import DEPLOYED_FILE
-from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge, options_from_json
+from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge
 from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
 from fastslow.results.render.encoding import json_text
@@ -50,7 +52,7 @@ def verdict_json(verdict: GateVerdict) -> dict[str, Json]:
         "verdict": "yes" if verdict.passed else "no",
         "failed": [_name(rule) for rule in verdict.failed],
         "compared": "upper ends of 95 % intervals" if options.strict else "estimates",
-        "options": {**asdict(options), "min_scores": dict(options.min_scores)},
+        "options": asdict(options),
         "rules": [{**asdict(rule), "compares": MEANINGS[rule.rule]} for rule in verdict.rules],
         "notes": list(verdict.notes),
         "run": _standing(verdict.standing),
@@ -87,7 +89,7 @@ def recompute_verdict(run: Path) -> GateVerdict:
     try:
         content = path.read_bytes()
         before: dict[str, Any] = json.loads(content)
-        options: GateOptions = options_from_json(before["options"])
+        options = TypeAdapter(GateOptions).validate_python(before["options"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read, got {type(error).__name__}: {error}. Write it with: "
@@ -120,11 +122,12 @@ def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
     )
     for rule in rules:
         yield f"  {'ok  ' if rule.passed else 'FAIL'} {_line(rule)}"
-    unsure = [rule for rule in rules if rule.passed and _may_exceed(rule)]
-    if unsure and not verdict.options.strict:
-        most = max(rule.high or 0.0 for rule in unsure)
+    losses = [rule for rule in rules if rule.passed and rule.rule != "min_score"]
+    excess = [rule.high for rule in losses if rule.high is not None and rule.high > rule.limit]
+    if excess and not verdict.options.strict:
+        most = max(excess)
         yield (
-            f"  note: {len(unsure)} of the rules that hold do so by their estimates alone; with so "
+            f"  note: {len(excess)} of the rules that hold do so by their estimates alone; with so "
             f"few examples a loss of up to {most:.3f} is not excluded (--strict demands that it is)"
         )
     for note in verdict.notes:
@@ -132,20 +135,12 @@ def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
     yield f"  note: adapter and prompts of the stage: {verdict.weights_seen}"
 
 
-def _may_exceed(rule: RuleResult) -> bool:
-    """Whether the interval of a loss reaches beyond its limit."""
-    return rule.rule != "min_score" and rule.high is not None and rule.high > rule.limit
-
-
 def _line(rule: RuleResult) -> str:
     sign = ">=" if rule.rule == "min_score" else "<="
-    low = "-" if rule.low is None else f"{rule.low:+.3f}"
-    high = "-" if rule.high is None else f"{rule.high:+.3f}"
-    detectable = (
-        ""
-        if rule.smallest_detectable is None
-        else f", smallest detectable {rule.smallest_detectable:.3f}"
-    )
+    low, high = ("-" if end is None else f"{end:+.3f}" for end in (rule.low, rule.high))
+    detectable = ""
+    if rule.smallest_detectable is not None:
+        detectable = f", smallest detectable {rule.smallest_detectable:.3f}"
     return (
         f"{shorten(_name(rule), 140)}: {rule.value:+.3f} [{low}, {high}] {sign} {rule.limit:.3f} "
         f"({rule.limit_from}); {MEANINGS[rule.rule]}; n = {rule.n}{detectable}"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, TypeAlias
 
-from fastslow.core.types import Metric
 from fastslow.measure.stats.intervals import Z_95, Z_DETECT, Interval, PairedDifference
 
 RuleName: TypeAlias = Literal[
@@ -48,9 +47,6 @@ def mean_change(changes: Sequence[PairedDifference]) -> PairedDifference:
 
     SE = sqrt(sum se_j^2) / m. A task whose differences have no spread gives the most that Wilson's
     interval allows, on the side of the loss, in place of a standard error.
-
-    Args:
-        changes: One per task, after - before; at least one.
     """
     m, mean = len(changes), fmean(change.mean for change in changes)
     se = math.sqrt(sum(change.se**2 for change in changes if change.se is not None)) / m
@@ -72,25 +68,19 @@ def judge_loss(
     task: str | None,
     change: PairedDifference,
     threshold: float,
-    floor: Metric,
+    floor: float | None,
     *,
     strict: bool,
 ) -> RuleResult:
     """Whether a loss is at most the larger of the threshold and the noise floor.
 
-    Args:
-        rule: Its name.
-        task: None for a mean.
-        change: After - before. Without any spread the upper end of its loss is the most that
-            Wilson's interval allows.
-        threshold: The user's, in score units, >= 0.
-        floor: The noise floor; one without a value leaves the threshold.
-        strict: Compare the upper end of the interval in place of the value.
+    `change` is after - before, of one task or of the mean; without any spread the upper end of its
+    loss is the most that Wilson's interval allows. `strict` compares that end.
     """
     value = 0.0 - change.mean
     high = value + change.smallest_detectable if change.low is None else -change.low
     high = min(1.0, high)
-    limit = threshold if floor.value is None else max(threshold, floor.value)
+    limit = threshold if floor is None else max(threshold, floor)
     return RuleResult(
         rule=rule,
         task=task,

@@ -16,14 +16,9 @@ CARD_FILE = "README.md"
 
 
 def card(export: Export, rank: int | None) -> str:
-    """The text of README.md.
+    """The text of README.md: Markdown with a YAML head that model hubs read.
 
-    Args:
-        export: The export.
-        rank: Highest rank of its adapters; None without any.
-
-    Returns:
-        Markdown with a YAML head that model hubs read; ends with a newline.
+    `rank` is the highest of the export's adapters.
     """
     task = export.tasks[-1]
     model = MODELS.get(export.model_name)

@@ -16,11 +16,7 @@ from fastslow.results.deploy.standing import Standing, read_standing, verify_kep
 
 
 def roll_back(run: Path, stage: int) -> Standing:
-    """Deploy the policy after a stage of a run from now on.
-
-    Args:
-        run: A run folder that no process writes to.
-        stage: Number of a finished stage, from 1; a later one than the present rolls forward.
+    """Deploy the policy after a finished stage, from 1, of a run from now on.
 
     Returns:
         How that policy stands: its scores are those recorded in that row.

@@ -4,13 +4,11 @@ The lines are in `templates/`. Those for transformers and DSPy are executed by t
 vLLM are not: their names are those of its documentation.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.render.layout import brackets, difference, score_or_dash
 from fastslow.results.render.markdown import code, code_cell, inline
-from fastslow.results.report.cells import Comparison
 
 TEMPLATES = Path(__file__).parent / "templates"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -34,11 +32,6 @@ def snippets(export: Export, task: ExportedTask, rank: int | None) -> dict[str, 
 
     `transformers` and `vllm` ask one question of a task; `serve` is the command that serves the
     export, for the lines of `dspy`, which ask it of any server that speaks OpenAI's chat API.
-
-    Args:
-        export: The export.
-        task: The task that is asked.
-        rank: Highest rank of the export's adapters; None without any.
     """
     adapter = export.adapter_of(task)
     max_rank = vllm_rank(rank) if rank is not None and export.adapters else None
@@ -72,19 +65,13 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
+    environment.filters |= {
         "ascii": ascii,
         "code": code,
         "code_cell": code_cell,
         "inline": inline,
         "score": lambda cell: score_or_dash(cell.score) + brackets(cell.interval),
-        "change": _change,
+        "change": lambda c: inline(difference(c.difference) if c.difference else c.reason or "-"),
         "served_name": served_name,
     }
-    environment.filters |= filters
     return environment.get_template(template).render(values)
-
-
-def _change(comparison: Comparison) -> str:
-    change = comparison.difference
-    return inline(difference(change) if change else comparison.reason or "-")

@@ -11,7 +11,6 @@ from pathlib import Path
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
-from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import ScoreRow
@@ -80,11 +79,7 @@ class Standing:
 
 
 def read_standing(run: Path, row: int | None = None) -> Standing:
-    """Compute how a run's policy stands.
-
-    Args:
-        run: A run folder; only read.
-        row: The policy after the stage with this number; None takes the deployed one.
+    """Compute how a run's policy stands after stage `row`, or the deployed one; only reads.
 
     Raises:
         CheckpointError: It is not a run folder, has no such stage, or a record in it is damaged.
@@ -98,10 +93,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
             f"({', '.join(stages)}). Give one of these numbers."
         )
     scores = read_scores(run / "scores.jsonl")
-    table = CellTable(scores, stages[:row], read_events(run / "events.jsonl"))
-    tasks = card.tasks
-    cells = [[table.cell(i, task).score for task in tasks] for i in range(row + 1)]
-    matrix = ScoreMatrix(tasks, stages[:row], tuple(map(tuple, cells)))
+    table, tasks = CellTable(scores, stages[:row], read_events(run / "events.jsonl")), card.tasks
     versions = {line.sample.task: line.sample.version for line in scores}
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     return Standing(
@@ -112,7 +104,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         row=row,
         stages=stages,
         tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in tasks),
-        metrics=final_metrics(matrix, noise_floor=max(floors, default=None)),
+        metrics=final_metrics(table.matrix(tasks), noise_floor=max(floors, default=None)),
     )
 
 
@@ -127,6 +119,17 @@ def _task(
         missing = [i for i, score in earlier.items() if score is None]
         best = missing[0] if missing else max(earlier, key=lambda i: (earlier[i] or 0.0, -i))
     text = table.text(row, task)
+    cell = (row, None, task, text)
+    weights = {
+        line.sample.weights
+        for line in scores
+        if (line.row, line.cycle, line.sample.task, line.sample.text_hash) == cell
+    }
+    if len(weights) > 1:
+        raise CheckpointError(
+            f"scores.jsonl: row {row} of task {task!r} was scored with weights "
+            f"{' and '.join(sorted(weights))}, expected one. Restore the file from a copy."
+        )
     return TaskStanding(
         task=task,
         version=version,
@@ -137,26 +140,10 @@ def _task(
         change=table.compare(task, learned if best is None else best, row),
         net=table.compare(task, 0, row),
         floor=table.base_floor(task),
-        weights=_weights(scores, row, task, text),
+        weights=next(iter(weights), None),
         text=text,
         scores=table.deployed(row, task),
     )
-
-
-def _weights(scores: Sequence[ScoreRow], row: int, task: str, text: str | None) -> str | None:
-    """Fingerprint of the weights a cell was scored with."""
-    fingerprints = {
-        line.sample.weights
-        for line in scores
-        if (line.row, line.cycle, line.sample.task, line.sample.text_hash)
-        == (row, None, task, text)
-    }
-    if len(fingerprints) > 1:
-        raise CheckpointError(
-            f"scores.jsonl: row {row} of task {task!r} was scored with weights "
-            f"{' and '.join(sorted(fingerprints))}, expected one. Restore the file from a copy."
-        )
-    return next(iter(fingerprints), None)
 
 
 def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
@@ -165,6 +152,13 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
     Raises:
         CheckpointError: The row was not measured, or one of the files is another.
     """
+
+    def refuse_other(what: str, now: str, scored: str) -> None:
+        raise CheckpointError(
+            f"{policy.folder}: {what} is not the one that was scored, got {now}, expected "
+            f"{scored}. The folder was changed: restore it from a copy."
+        )
+
     for task in standing.tasks:
         if task.weights is None or task.text is None:
             raise CheckpointError(
@@ -173,15 +167,7 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
                 "stage that is complete."
             )
         if (weights := policy.weights_of(task.task)) != task.weights:
-            raise CheckpointError(
-                f"{policy.folder}: the adapter for task {task.task!r} is not the one that was "
-                f"scored, got weights {weights}, expected {task.weights}. The folder was changed: "
-                "restore it from a copy."
-            )
+            refuse_other(f"the adapter for task {task.task!r}", f"weights {weights}", task.weights)
         live = policy.live.get(task.task)
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
-            raise CheckpointError(
-                f"{policy.folder}: the prompt of task {task.task!r} is not the one that was "
-                f"scored, got {live.text_hash}, expected {task.text}. The folder was changed: "
-                "restore it from a copy."
-            )
+            refuse_other(f"the prompt of task {task.task!r}", live.text_hash, task.text)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric, PromptPolicy
-from fastslow.measure.scores.matrix import headline_policy
+from fastslow.measure.scores.matrix import ScoreMatrix, headline_policy
 from fastslow.measure.stats.intervals import (
     Interval,
     PairedDifference,
@@ -111,6 +111,16 @@ class CellTable:
     def deployed(self, row: int, task: str) -> ExampleScores:
         """Score of each example of one cell of the headline matrix."""
         return self._cells.get((row, task, self._policy(row, task)), {})
+
+    def matrix(self, tasks: Sequence[str]) -> ScoreMatrix:
+        """The headline matrix of these tasks.
+
+        Raises:
+            EvaluationError: Recorded scores cannot form one.
+        """
+        rows = range(len(self.stages) + 1)
+        scores = tuple(tuple(self.cell(row, task).score for task in tasks) for row in rows)
+        return ScoreMatrix(tuple(tasks), self.stages, scores)
 
     def text(self, row: int, task: str) -> str | None:
         """Hash of the prompt of that cell; None where not measured."""

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
@@ -38,8 +37,7 @@ class Records:
             tuple(self.table.cell(row, task) for task in tasks) for row in range(len(stages) + 1)
         )
         """T + 1 rows, a column per task; row 0 is the base."""
-        scores = tuple(tuple(cell.score for cell in row) for row in self.cells)
-        self.matrix = ScoreMatrix(tasks, stages, scores)
+        self.matrix = self.table.matrix(tasks)
         floors = [self.table.base_floor(task).value for task in tasks]
         self.noise_floor = max((floor for floor in floors if floor is not None), default=None)
         """The largest of any task; None where no base evaluation was repeated."""

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from fastslow.core.errors import EvaluationError
-from fastslow.measure.model.proxies import inactive_frac, plasticity_proxies, tau_dormant_frac
+from fastslow.measure.model.proxies import plasticity_proxies
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.plasticity import Probe, probe_estimates, probe_metrics
 
@@ -92,9 +92,10 @@ def test_sides_that_cannot_be_compared_are_refused(
 
 
 def test_dormant_units_are_counted_by_both_definitions() -> None:
-    assert tau_dormant_frac([0.0, 0.01, 1.0, 1.0]) == 0.5
-    assert tau_dormant_frac([0.0, 0.01, 1.0, 1.0], tau=0) == 0.25
-    assert inactive_frac([0.0, 0.009, 0.01, 1.0]) == 0.5
+    units = {"a": [0.0, 0.01, 1.0, 1.0]}
+    proxies = plasticity_proxies([1], units, {"a": [0.0, 0.009, 0.01, 1.0]}, 9)
+    assert proxies["tau_dormant_frac"].value == 0.5
+    assert proxies["inactive_frac"].value == 0.5
 
 
 def test_proxies_of_silent_layers_and_of_unknown_models_are_undefined_with_a_reason() -> None:

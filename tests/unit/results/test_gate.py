@@ -304,14 +304,14 @@ def test_every_case_of_the_rule(
     strict: bool,
     passes: bool,
 ) -> None:
-    loss, metric = change(before, after), noise_floor(floor)
-    result = judge_loss("task_against", "alpha", loss, threshold, metric, strict=strict)
+    loss, noise = change(before, after), noise_floor(floor).value
+    result = judge_loss("task_against", "alpha", loss, threshold, noise, strict=strict)
     assert result.passed is passes
 
 
 def lost(changes: list[PairedDifference]) -> RuleResult:
     mean = mean_change(changes)
-    return judge_loss("against", None, mean, 0.0, noise_floor(()), strict=False)
+    return judge_loss("against", None, mean, 0.0, None, strict=False)
 
 
 def test_without_any_change_the_mean_still_admits_what_it_cannot_see() -> None:
