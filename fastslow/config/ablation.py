@@ -1,8 +1,4 @@
-"""What an ablation file says: one experiment, several arms, several seeds.
-
-Arms are written as parts of a run's configuration and are checked as such, by
-`fastslow/results/ablation/plan.py`; here is what only an ablation has.
-"""
+"""What only an ablation file has: one experiment in several arms over several seeds."""
 
 import re
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 """What a run will cost, from its configuration alone: counts that are exact, and estimates.
 
-Counts are those of `ledger.py`; minutes and memory are estimates for two CPU cores, from the
-model's size. No model is loaded and no torch imported.
-
+Counts are those of `ledger.py`; minutes and memory follow from the model's size.
 Minutes take every input for short, since no data is read: a question of a few words, an answer of a
 word. Runs on news items take several times as long; see docs/decisions.md.
 """
@@ -175,10 +173,7 @@ def _fast_proposals(config: RunConfig) -> int | None:
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:
-    """Every rollout is sampled, the slow channel's rows are trained on, at the reference's rates.
-
-    Of either number format: see "What the cost estimate rests on" in docs/decisions.md.
-    """
+    """At the reference's rates in either number format; docs/decisions.md says on what grounds."""
     sampled = rollouts * SAMPLED_TOKENS_PER_ROLLOUT / SAMPLED_TOKENS_PER_S
     trained = trained_rows * TRAINED_TOKENS_PER_ROW / TRAINED_TOKENS_PER_S
     return (START_S + (sampled + trained) * shape.parameters / REFERENCE_PARAMETERS) / 60

@@ -1,8 +1,4 @@
-"""What a run is made of: every configuration key, with its unit, default and source.
-
-One model per noun, frozen, unknown keys refused; those that a channel receives stand next to its
-code. `config/loading/load.py` reads the files.
-"""
+"""What a run is made of: every configuration key, with its unit, default and source."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal

@@ -1,8 +1,4 @@
-"""What a measure is: figures of the policy that made a row of the score matrix.
-
-A measure of a user's own is a function under `@measure`, called after every stage and on the base.
-It leaves the policy as it is. Light: a configuration is checked without torch.
-"""
+"""What a measure is: figures of the policy that made a row of the score matrix; needs no torch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

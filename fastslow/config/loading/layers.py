@@ -1,8 +1,4 @@
-"""From files and overrides to one merged tree: finding, reading, `extends`, merging.
-
-Owns the rules of layering: depth-first, later wins, mappings merge, lists replace. Does not know
-which keys exist.
-"""
+"""From files and overrides to one tree: later wins, mappings merge, lists replace."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -56,11 +52,7 @@ def read_layers(files: Sequence[Path], overrides: Sequence[str]) -> Layers:
 
 
 def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
-    """`root` with every `key=value` laid over it, from left to right.
-
-    Raises:
-        ConfigError: One is malformed.
-    """
+    """`root` with every `key=value` laid over it in turn; `ConfigError` for a malformed one."""
     mistakes: list[Mistake] = []
     for text in overrides:
         origin = Origin(f"override {text!r}")

@@ -1,7 +1,4 @@
-"""From files and overrides to a complete, checked run; and back from a run folder's config.json.
-
-Owns the order of the steps and the provenance of every value.
-"""
+"""From files and overrides to a complete, checked run with the provenance of every value."""
 
 import hashlib
 import json
@@ -14,12 +11,7 @@ from fastslow.config.loading.layers import Layers, merge, read_layers
 from fastslow.config.loading.plugins import check_plugins
 from fastslow.config.loading.reference import find_keys
 from fastslow.config.loading.validate import require
-from fastslow.config.loading.yaml_nodes import (
-    KeyPath,
-    Node,
-    compose,
-    shown_path,
-)
+from fastslow.config.loading.yaml_nodes import KeyPath, Node, compose, shown_path
 from fastslow.config.models import RunConfig
 from fastslow.core.types import Json
 from fastslow.task.definition import TaskConfig
@@ -69,11 +61,7 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
 
 
 def check_fragment(file: Path) -> None:
-    """Check a file that other files extend: as `load_config`, but what it lacks is not missed.
-
-    Raises:
-        ConfigError: As in `load_config`.
-    """
+    """Check a file that other files extend: as `load_config`, but what it lacks is not missed."""
     root = read_layers((file,), ()).root
     stand_ins = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
     config = require(RunConfig, merge(stand_ins, root))
@@ -83,11 +71,7 @@ def check_fragment(file: Path) -> None:
 
 
 def load_resolved(path: Path) -> LoadedConfig:
-    """Read a run folder's config.json back: `load_config` of that one file.
-
-    Raises:
-        ConfigError: It is missing or damaged, or names keys this version does not know.
-    """
+    """Read a run folder's config.json back: `load_config` of that one file."""
     return load_config((path,))
 
 

@@ -1,8 +1,4 @@
-"""Plug-ins that a run names: found, and their parameters checked against their own schemas.
-
-Tasks are named under `tasks` and by the stages; a plug-in of the user's own stands, as
-`kind: custom`, wherever `PLACES` lists it.
-"""
+"""Plug-ins that a run names: found, and their parameters checked against their own schemas."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

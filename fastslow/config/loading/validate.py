@@ -22,10 +22,7 @@ def validate(
     """Check what is written against `model`, strictly: text is not a number, a number not a switch.
 
     Rules between keys are checked when the keys themselves are right. `prefix` is where the section
-    stands in the run's configuration.
-
-    Returns:
-        The model; None after a mistake, each of which is added to `mistakes`.
+    stands in the run's configuration. None after a mistake, each of which is added to `mistakes`.
     """
     try:
         return model.model_validate_json(json.dumps(root.plain()), strict=True)
@@ -48,11 +45,7 @@ def validate(
 
 
 def require(model: type[ModelT], root: Node) -> ModelT:
-    """What `validate` returns.
-
-    Raises:
-        ConfigError: One line for every mistake.
-    """
+    """What `validate` returns; `ConfigError` with one line for every mistake."""
     mistakes: list[Mistake] = []
     config = validate(model, root, mistakes)
     refuse(mistakes)

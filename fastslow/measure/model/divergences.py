@@ -1,8 +1,4 @@
-"""The sampled estimate of a divergence, and the fit of forgetting on divergences.
-
-Pure functions on numbers, in nats. A divergence has a direction: KL(p||q) is at tokens p draws.
-`drift.py` measures divergences on a model.
-"""
+"""The sampled estimate of a divergence, and the fit of forgetting on divergences; in nats."""
 
 import math
 from collections.abc import Sequence
@@ -32,9 +28,8 @@ def forgetting_on_kl(
     `divergences` are in nats per token (the source fits `kl_razor` on the new task's inputs),
     `forgetting` of earlier tasks at the same points in score units.
 
-    Returns:
-        `kl_fit_c0`, `kl_fit_c1`, `kl_fit_c2`, `kl_fit_r2` (in [0, 1]) and `kl_fit_n`. None where
-        there are fewer than four points, fewer than three different KL, or equal forgetting.
+    Gives `kl_fit_c0`, `kl_fit_c1`, `kl_fit_c2`, `kl_fit_r2` (in [0, 1]) and `kl_fit_n`. No value
+    from fewer than four points, fewer than three different KL, or equal forgetting.
 
     Source: RL's Razor (arXiv 2509.04259), which reports R2 = 0.71 for language models.
     """

@@ -133,10 +133,7 @@ def drift_on(
 def kl_fst(
     policy: Policy, task: Task, program: PromptProgram, examples: Sequence[Example], seed: int
 ) -> Drift:
-    """KL(tuned || base) at tokens the tuned policy draws, same prompt in both contexts.
-
-    Source: Fast-Slow Training (arXiv 2605.12484); reference metric `kl_fst`.
-    """
+    """`kl_fst` alone: KL(tuned || base) at tokens the tuned policy draws (arXiv 2605.12484)."""
     inputs = task_inputs(policy, task, program, examples)
     [completions] = draw(policy.sampler, [inputs], [seed], adapter=True)
     rows = _compare(policy.scorer, inputs.prompts, [c.token_ids for c in completions])

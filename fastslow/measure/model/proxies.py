@@ -21,12 +21,9 @@ unit is off at exactly 0. Source: Dohare et al. 2024 (Nature 632:768)."""
 
 
 def dormancy_scores(mean_abs: Sequence[float]) -> list[float]:
-    """s_u = E|h_u| / mean over the layer's units of E|h|; their mean is 1.
+    """s_u = E|h_u| / mean over the layer's units of E|h| (Sokar et al. 2023, arXiv 2302.12902).
 
-    Raises:
-        Undefined: Every unit of the layer is silent.
-
-    Source: Sokar et al. 2023 (arXiv 2302.12902).
+    Their mean is 1; `Undefined` where every unit of the layer is silent.
     """
     mean = fmean(mean_abs) if mean_abs else 0.0
     if mean == 0:

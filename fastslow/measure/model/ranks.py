@@ -12,37 +12,25 @@ from fastslow.measure.stats.figure import Undefined
 
 
 def effective_rank(singular_values: Sequence[float]) -> float:
-    """Exponential of the entropy of p_i = s_i / sum s; in [1, number of values].
-
-    Source: Roy & Vetterli 2007.
-    """
+    """exp(entropy of p_i = s_i / sum s), in [1, number of values] (Roy & Vetterli 2007)."""
     total = _positive(sum(singular_values))
     shares = [value / total for value in singular_values if value > 0]
     return math.exp(-sum(share * math.log(share) for share in shares if share > 0))
 
 
 def stable_rank(singular_values: Sequence[float]) -> float:
-    """Energy in units of the largest, sum s_i^2 / s_1^2; in [1, number of values].
-
-    Source: Rudelson & Vershynin 2007.
-    """
+    """Energy sum s_i^2 / s_1^2, in [1, number of values] (Rudelson & Vershynin 2007)."""
     largest = _positive(max(singular_values, default=0.0))
     return math.fsum((value / largest) ** 2 for value in singular_values)
 
 
 def srank(singular_values: Sequence[float], delta: float = 0.01) -> int:
-    """Least k whose k largest values hold the share 1 - delta of the sum.
-
-    Source: Kumar et al. 2021 (arXiv 2010.14498).
-    """
+    """Least k whose k largest values hold 1 - delta of the sum (Kumar et al., arXiv 2010.14498)."""
     return _least_k(singular_values, delta)
 
 
 def energy_rank(singular_values: Sequence[float], delta: float = 0.01) -> int:
-    """As `srank` with squared values: directions for 1 - delta of the energy.
-
-    Source: Dohare et al. 2024 (arXiv 2306.13812), "approximate rank".
-    """
+    """As `srank` with squared values; "approximate rank" in Dohare et al. (arXiv 2306.13812)."""
     return _least_k([value * value for value in singular_values], delta)
 
 

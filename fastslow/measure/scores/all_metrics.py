@@ -11,10 +11,7 @@ from fastslow.measure.stats.figure import Undefined, figure
 
 
 def final_metrics(
-    R: ScoreMatrix,
-    *,
-    noise_floor: float | None = None,
-    reference: Reference | None = None,
+    R: ScoreMatrix, *, noise_floor: float | None = None, reference: Reference | None = None
 ) -> dict[str, Metric]:
     """Every metric of a run's scores, by name, in the order of the report.
 
@@ -49,11 +46,7 @@ def final_metrics(
 
 
 def task_metrics(
-    R: ScoreMatrix,
-    j: int,
-    *,
-    noise_floor: float | None = None,
-    reference: Reference | None = None,
+    R: ScoreMatrix, j: int, *, noise_floor: float | None = None, reference: Reference | None = None
 ) -> dict[str, Metric]:
     """The terms that task j gives to the means of `final_metrics`, by the names of those means."""
     T = R.num_stages

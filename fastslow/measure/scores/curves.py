@@ -1,8 +1,4 @@
-"""Learning curves within a stage: how fast a score is reached, and where it seems to be heading.
-
-A curve is measured at growing counts of steps or rollouts on the same examples throughout. The
-asymptote of its sigmoid lies beyond the last point measured, so it never goes without its interval.
-"""
+"""Learning curves within a stage: how fast a score is reached, and where it seems to be heading."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +19,7 @@ RESAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Scores of the same examples at several points of training."""
+    """Scores of the same examples at several points of training; `EvaluationError` if unfit."""
 
     unit: Literal["steps", "rollouts"]
     """Unit of `counts`: optimizer steps, or completions drawn for training."""
@@ -34,11 +30,6 @@ class LearningCurve:
     known by its means alone has one column, and then no interval."""
 
     def __post_init__(self) -> None:
-        """Check counts and shapes.
-
-        Raises:
-            EvaluationError: Counts do not rise, or rows are missing, empty or of unequal length.
-        """
         if list(self.counts) != sorted(set(self.counts)) or min(self.counts, default=0) < 0:
             raise EvaluationError(
                 f"learning curve: counts must be >= 0 and rise, got {list(self.counts)}. "
@@ -94,10 +85,7 @@ def fit_sigmoid(
 
     R0 and A are held in [0, 1], C_mid between a tenth of the first and ten times the last count,
     B in [0.1, 20]. Needs at least five points whose means differ. Bootstrap with `resamples` draws
-    of the examples, >= 40; 0 leaves the intervals out.
-
-    Returns:
-        The four of `PARAMETERS` and `sigmoid_r2`, by name.
+    of the examples, >= 40; 0 leaves the intervals out. Gives `PARAMETERS` and `sigmoid_r2` by name.
     """
     reason = None
     if len(curve.counts) < 5:

@@ -41,8 +41,7 @@ def forgetting_first_last(R: ScoreMatrix, j: int) -> float:
 
 
 @mean_over(
-    earlier_tasks,
-    "1/(T-1) sum_{j<T} (max_{j<=l<T} R[l,j] - R[T,j]) / max_{j<=l<T} R[l,j] (ours)",
+    earlier_tasks, "1/(T-1) sum_{j<T} (max_{j<=l<T} R[l,j] - R[T,j]) / max_{j<=l<T} R[l,j] (ours)"
 )
 def forgetting_relative(R: ScoreMatrix, j: int) -> float:
     """Forgetting as a share of the best score; undefined if a task never scored above 0."""

@@ -22,7 +22,11 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class ScoreMatrix:
-    """Scores of every task in every row: row 0 the base, row i after stage i."""
+    """Scores of every task in every row: row 0 the base, row i after stage i.
+
+    `EvaluationError` for a missing or short row, a stage whose task has no column, and a score
+    outside [0, 1].
+    """
 
     tasks: tuple[str, ...]
     """Column names. A task that no stage visits is held out and enters no formula."""
@@ -32,12 +36,6 @@ class ScoreMatrix:
     """`len(stages) + 1` rows of `len(tasks)` scores in [0, 1]; None where not measured."""
 
     def __post_init__(self) -> None:
-        """Check shapes, names and ranges.
-
-        Raises:
-            EvaluationError: A row is missing or too short, a stage's task has no column, or a
-                score lies outside [0, 1].
-        """
         if len(self.rows) != len(self.stages) + 1:
             raise EvaluationError(
                 f"score matrix: {len(self.stages)} stages need {len(self.stages) + 1} rows (row 0 "
@@ -124,7 +122,6 @@ class MeanMetric(Generic[P]):
         over: Callable[[ScoreMatrix], range],
         formula: str,
     ) -> None:
-        """Declare a metric; see `mean_over`."""
         self.term, self.over, self.formula = term, over, formula
         self.__doc__ = term.__doc__
 

@@ -1,8 +1,4 @@
-"""The metrics that are means over tasks of means over examples, as the value of each example.
-
-Their intervals, and paired differences between runs, are computed from these
-(`measure/stats/over_seeds.py`). Pure functions on the scores of a run.
-"""
+"""The metrics that are means over tasks of means over examples, as the value of each example."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol

@@ -25,7 +25,10 @@ from fastslow.measure.stats.figure import Undefined, figure
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The curves of one probe: from some stage's weights, and from the base."""
+    """The curves of one probe, from some stage's weights and from the base.
+
+    `EvaluationError` if they differ in seeds, counts, unit or examples, or there is no curve.
+    """
 
     tuned: tuple[LearningCurve, ...]
     """One per seed, from the weights that are probed."""
@@ -35,11 +38,6 @@ class Probe:
     """Whether the probe trains a new adapter on top of the old one, or the old one further."""
 
     def __post_init__(self) -> None:
-        """Check that the two sides can be compared.
-
-        Raises:
-            EvaluationError: They differ in seeds, counts, unit or examples, or there is no curve.
-        """
         curves = (*self.tuned, *self.base)
         shapes = {curve.shape for curve in curves}
         if len(self.tuned) != len(self.base) or len(shapes) != 1 or len(curves[0].counts) < 2:
@@ -74,11 +72,7 @@ def probe_metrics(
 
 
 def probe_estimates(
-    probe: Probe,
-    generator: random.Random,
-    *,
-    noise_floor: float = 0.0,
-    resamples: int = RESAMPLES,
+    probe: Probe, generator: random.Random, *, noise_floor: float = 0.0, resamples: int = RESAMPLES
 ) -> dict[str, Estimate]:
     """The figures of `probe_metrics` that are means or ratios, with bootstrap intervals.
 

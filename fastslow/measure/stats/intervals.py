@@ -146,11 +146,7 @@ def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float
     sqrt(C/(C-1) sum_c (sum_{i in c} (d_i - mean))^2) / n with C clusters: the plain standard error
     when every cluster has one member, up to root of the cluster size larger when members agree.
 
-    Returns:
-        None with fewer than two clusters; unreliable with fewer than some ten.
-
-    Raises:
-        ValueError: The lengths differ.
+    None with fewer than two clusters; unreliable with fewer than some ten.
 
     Source: Miller 2024 (arXiv 2411.00640), with the factor C/(C-1) added.
     """

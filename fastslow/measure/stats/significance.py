@@ -1,7 +1,4 @@
-"""Conclusions from several seeds, several claims and repeated measurements.
-
-Pure functions on numbers. The intervals of single differences are in `intervals.py`.
-"""
+"""Conclusions from several seeds, several claims and repeated measurements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -54,10 +51,7 @@ def sign_flip(differences: Sequence[float]) -> SignFlip | None:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p-values, by name: rejecting those up to 5 % keeps the family's error at 5 %.
-
-    Source: Holm 1979.
-    """
+    """Adjusted p-values by name: those up to 5 % keep the family's error at 5 % (Holm 1979)."""
     adjusted: dict[str, float] = {}
     so_far = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda claim: p_values[claim])):

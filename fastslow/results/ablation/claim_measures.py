@@ -1,7 +1,4 @@
-"""The effects that the claims are about, measured on the runs of two arms with their intervals.
-
-Pure functions on run records; the rollouts to the best score are in `rollouts_to_best.py`.
-"""
+"""The effects that the claims are about, measured on the runs of two arms with their intervals."""
 
 import math
 from collections import defaultdict
@@ -45,9 +42,7 @@ class Effect:
 
 
 def score_difference(
-    both: Sequence[RunRecord],
-    slow: Sequence[RunRecord],
-    values_of: Callable[[RunRecord], ByTask],
+    both: Sequence[RunRecord], slow: Sequence[RunRecord], values_of: Callable[[RunRecord], ByTask]
 ) -> Effect:
     """Paired difference of a mean over tasks and examples."""
     means = {}
@@ -110,11 +105,7 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
 
 
 def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[float, float]:
-    """`kl_fst` of two runs at the highest score on `task` that both reached.
-
-    Raises:
-        Undefined: One never rose above the base, or KL was not measured or is 0.
-    """
+    """`kl_fst` of two runs at the highest score on `task` that both reached, or `Undefined`."""
     both = (run, partner)
     points = [kl_points(member, task) for member in both]
     if not all(points):

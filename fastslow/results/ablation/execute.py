@@ -67,12 +67,9 @@ class Execution:
 
 
 def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]) -> dict[str, str]:
-    """Make every run that is not finished, `workers` at once.
+    """Make every run that is not finished, `workers` at once; gives failures by names of runs.
 
     `make_progress` takes the work to do, in rollouts drawn.
-
-    Returns:
-        Why runs failed, by their names; empty when all are finished.
 
     Raises:
         CheckpointError: The folder cannot be written, or another process runs this ablation.

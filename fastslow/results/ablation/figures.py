@@ -10,15 +10,7 @@ from fastslow.results.ablation.claim_measures import kl_points, pooled_probe
 from fastslow.results.ablation.claims import QUESTIONS, Claim
 from fastslow.results.ablation.records import Point, RunRecord
 from fastslow.results.ablation.result import Result
-from fastslow.results.render.drawing import (
-    Drawing,
-    Figure,
-    draw,
-    label,
-    legend,
-    score_axis,
-    series,
-)
+from fastslow.results.render.drawing import Drawing, Figure, draw, label, legend, score_axis, series
 
 FIGURES = tuple(f"claim-{question.name.replace('_', '-')}" for question in QUESTIONS)
 """Stems of the figures, in the order of the claims."""

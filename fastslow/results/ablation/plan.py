@@ -1,7 +1,4 @@
-"""From an ablation file to its runs, every one of them checked, and their progress so far.
-
-Every run is an ordinary one with a configuration of its own; nothing here starts any.
-"""
+"""From an ablation file to its runs, every one of them checked, and their progress so far."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -111,11 +108,7 @@ def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def is_ablation(file: Path) -> bool:
-    """Whether a configuration file is an ablation's: it has arms.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
+    """Whether a configuration file is an ablation's: it has arms. `ConfigError` if unreadable."""
     return read_layers((file,), ()).root.find(("arms",)) is not None
 
 
@@ -174,11 +167,7 @@ def _base(config: AblationConfig, tree: Node, overrides: Sequence[str]) -> Layer
 
 
 def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
-    """Every order has every stage of the base once.
-
-    Raises:
-        ConfigError: One does not.
-    """
+    """`ConfigError` unless every order has every stage of the base once."""
     tasks = [stage.task for stage in base.stages]
     for name, order in config.orders.items():
         if sorted(order) != sorted(tasks):

@@ -1,7 +1,4 @@
-"""The measurements of an ablation's finished runs, as plain data for statistics and claims.
-
-Reads run folders and nothing else; its records have no paths, clocks or machines in them.
-"""
+"""The measurements of an ablation's finished runs, as plain data for statistics and claims."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

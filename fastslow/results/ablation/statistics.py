@@ -174,10 +174,7 @@ def differences(
 
 
 def _seed_metric(
-    runs: Sequence[RunRecord],
-    name: str,
-    records: Sequence[RunRecord],
-    references: ReferencesConfig,
+    runs: Sequence[RunRecord], name: str, records: Sequence[RunRecord], references: ReferencesConfig
 ) -> SeedEstimate | str:
     """A metric that is not a mean over examples, mean over seeds; references of the same seed."""
     if any(run.arm in reference_arms(name, references) for run in runs):

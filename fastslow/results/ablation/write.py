@@ -1,8 +1,4 @@
-"""The files of an ablation: a page and ablation.md for people; JSON and CSV for programs.
-
-`ablation.json` and `records.jsonl` hold no path, clock or machine: the same runs give the same
-bytes. Where the runs lie and how long they took is in `runs.csv`.
-"""
+"""The files of an ablation: a page and ablation.md for people; JSON and CSV for programs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -79,9 +75,7 @@ SCHEMA_VERSION = 1
 def write_ablation(plan: Plan) -> Result:
     """Compute the result of the finished runs and write it into the ablation's folder.
 
-    Raises:
-        CheckpointError: A record is damaged, or the folder cannot be written.
-        EvaluationError: Recorded scores cannot form a matrix, or are of two versions of a task.
+    Errors as of `read_result`, and `CheckpointError` if the folder cannot be written.
     """
     result = read_result(plan)
     write_result(result, plan.folder)
@@ -90,11 +84,7 @@ def write_ablation(plan: Plan) -> Result:
 
 
 def write_result(result: Result, folder: Path) -> None:
-    """Write all that follows from the result alone into a folder, made if need be.
-
-    Raises:
-        CheckpointError: It cannot be written.
-    """
+    """Write all that follows from the result alone into a folder, as `write_files` does."""
     figures = claim_figures(result)
     texts = {
         "ablation.html": page(result, figures),

@@ -43,11 +43,8 @@ def export(
 ) -> Path:
     """Write a stage's policy to a new folder, which it returns: all of it or nothing.
 
-    Args:
-        run: A run folder; only read, but for the default `out`.
-        stage: Number of a finished stage, from 1; None takes the deployed one.
-        merge: Write the whole model with the adapter folded in, in place of the adapter.
-        out: The folder; None takes `export/NNN-TASK` in the run folder, `-merged` behind it.
+    `stage` counts from 1, None takes the deployed one; `merge` folds the adapter into the whole
+    model. The default of `out` is `export/NNN-TASK` in the run folder, `-merged` behind it.
 
     Raises:
         CheckpointError: It is not a run folder, the stage was not kept, its files or a task are not

@@ -1,8 +1,4 @@
-"""Writes the files of an export; `export.py` says which and in which order.
-
-docs/deploy.md describes them. Adapters are copied byte for byte; a merged model is made by PEFT
-from the same files.
-"""
+"""Writes the files of an export, which docs/deploy.md describes; `export.py` says in what order."""
 
 import json
 import shutil
@@ -49,14 +45,11 @@ def lora_rank(export: Export) -> int | None:
 
 
 def write_tokenizer(export: Export, folder: Path) -> Any:
-    """Write the tokenizer with the run's chat template, and a generation config.
+    """Write the tokenizer with the run's chat template, and a generation config, which it returns.
 
     The generation config decodes greedily, as scores were drawn, and ends a completion at every
     token that ended one in the run. It has nothing else of the base's: a repetition penalty there
     was not in force in the run.
-
-    Returns:
-        The generation config.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 

@@ -1,8 +1,4 @@
-"""The gate: may a run's policy ship? A verdict from the files of run folders alone.
-
-Owns which losses are judged and when judging is impossible; `gate_rules.py` has the arithmetic,
-`gate_file.py` the file and the words. Loads no model. A policy that cannot be judged is refused.
-"""
+"""The gate: may a run's policy ship, by its records? One that cannot be judged is refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +27,7 @@ MAX_TASK_FORGETTING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class GateOptions:
-    """The user's demands."""
+    """The user's demands; `ConfigError` for a number that is not in [0, 1]."""
 
     max_forgetting: float = MAX_FORGETTING
     """Largest mean loss over tasks, in score units, in [0, 1]."""
@@ -45,11 +41,6 @@ class GateOptions:
     """Run folder of the baseline, as the user wrote it."""
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ConfigError: A number is not in [0, 1].
-        """
         named = {f"--min-score {task}": score for task, score in self.min_scores.items()}
         named["--max-forgetting"] = self.max_forgetting
         named["--max-task-forgetting"] = self.max_task_forgetting

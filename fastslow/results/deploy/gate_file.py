@@ -24,6 +24,7 @@ from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
 from fastslow.results.render.encoding import json_text
 
+GATE_FILE = "gate/gate.json"
 SCHEMA_VERSION = 1
 """Raised when a key of gate.json changes its meaning or goes."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
@@ -39,15 +40,10 @@ MEANINGS = {
 """Quantity that each rule compares."""
 
 
-def verdict_path(run: Path) -> Path:
-    """Where the verdict on a run is written."""
-    return run / "gate" / "gate.json"
-
-
-def verdict_json(verdict: GateVerdict) -> dict[str, Json]:
-    """The verdict as plain data; docs/deploy.md describes it."""
+def verdict_text(verdict: GateVerdict) -> str:
+    """The text of gate.json; docs/deploy.md describes it."""
     options = verdict.options
-    return {
+    data = {
         "schema_version": SCHEMA_VERSION,
         "verdict": "yes" if verdict.passed else "no",
         "failed": [_name(rule) for rule in verdict.failed],
@@ -59,23 +55,14 @@ def verdict_json(verdict: GateVerdict) -> dict[str, Json]:
         "stage_files": verdict.weights_seen,
         "baseline": None if verdict.baseline is None else _standing(verdict.baseline),
     }
-
-
-def verdict_text(verdict: GateVerdict) -> str:
-    """The text of gate.json."""
-    return json_text(verdict_json(verdict))
+    return json_text(data)
 
 
 def write_verdict(run: Path, verdict: GateVerdict) -> Path:
-    """Write gate.json, replacing an older one.
-
-    Raises:
-        CheckpointError: It cannot be written.
-    """
-    path = verdict_path(run)
+    """Write gate.json, replacing an older one; `CheckpointError` if it cannot be written."""
     failure = "cannot be written, and without the file a verdict cannot be checked later"
-    with disk_errors(path, failure, "judge again"):
-        return write_file(run, path.relative_to(run).as_posix(), verdict_text(verdict))
+    with disk_errors(run / GATE_FILE, failure, "judge again"):
+        return write_file(run, GATE_FILE, verdict_text(verdict))
 
 
 def recompute_verdict(run: Path) -> GateVerdict:
@@ -85,7 +72,7 @@ def recompute_verdict(run: Path) -> GateVerdict:
         CheckpointError: There is no gate.json, or the files do not give it any more.
         GateError: As `judge`.
     """
-    path = verdict_path(run)
+    path = run / GATE_FILE
     try:
         content = path.read_bytes()
         before: dict[str, Any] = json.loads(content)

@@ -16,10 +16,7 @@ from fastslow.results.deploy.standing import Standing, read_standing, verify_kep
 
 
 def roll_back(run: Path, stage: int) -> Standing:
-    """Deploy the policy after a finished stage, from 1, of a run from now on.
-
-    Returns:
-        How that policy stands: its scores are those recorded in that row.
+    """Deploy the policy after a finished stage, from 1, of a run from now on; gives its standing.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, the stage was not kept or not

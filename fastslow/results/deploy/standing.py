@@ -1,8 +1,4 @@
-"""How a run's policy stands after one stage: per task, its score then and at its best before.
-
-Computed from the records of a run folder alone, without a model. The gate judges it, the model card
-shows it, and a rollback compares it with the files of the stage.
-"""
+"""How a run's policy stands after one stage: per task, its score then and at its best before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -14,8 +14,7 @@ FIGURES = "figures"
 def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
     """Write figures as PNG and SVG to `figures/`; of `names`, those no longer drawn are removed.
 
-    Raises:
-        CheckpointError: They cannot be written.
+    `CheckpointError` if that fails.
     """
     with disk_errors(folder / FIGURES, "cannot be written", "run the command again"):
         make_folder(folder, FIGURES)
@@ -28,11 +27,7 @@ def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Write files into a folder, each whole or not at all; the folder is made if need be.
-
-    Raises:
-        CheckpointError: One cannot be written.
-    """
+    """Write files into a folder, made if need be, each whole or not at all (`CheckpointError`)."""
     written = []
     for name, content in files.items():
         with disk_errors(folder / name, "cannot be written", "run the command again"):

@@ -53,22 +53,15 @@ class Comparison:
 
 
 class CellTable:
-    """The example scores of every cell of the headline matrix."""
+    """The example scores of every cell of the headline matrix, from the score rows of one run.
+
+    Rows within a stage are skipped. Until an event chooses a task's prompt, the seed prompt is
+    deployed. `CheckpointError` if a sample was recorded twice.
+    """
 
     def __init__(
         self, rows: Iterable[ScoreRow], stages: Sequence[str], events: Sequence[Event]
     ) -> None:
-        """Sort the raw rows into cells.
-
-        Args:
-            rows: Score rows of one run; those within a stage are skipped.
-            stages: The task each stage trains on, in training order.
-            events: Events of that run; until one chooses a task's prompt, the seed prompt is
-                deployed.
-
-        Raises:
-            CheckpointError: One sample was recorded twice.
-        """
         self.stages = tuple(stages)
         chosen = [event for event in reversed(events) if isinstance(event, TextEvent)]
         self._first_text = {event.task: event.stage + 1 for event in chosen}
@@ -113,11 +106,7 @@ class CellTable:
         return self._cells.get((row, task, self._policy(row, task)), {})
 
     def matrix(self, tasks: Sequence[str]) -> ScoreMatrix:
-        """The headline matrix of these tasks.
-
-        Raises:
-            EvaluationError: Recorded scores cannot form one.
-        """
+        """The headline matrix of these tasks; `EvaluationError` if scores cannot form one."""
         rows = range(len(self.stages) + 1)
         scores = tuple(tuple(self.cell(row, task).score for task in tasks) for row in rows)
         return ScoreMatrix(tuple(tasks), self.stages, scores)

@@ -2,11 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
-from fastslow.results.render.layout import Table
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
@@ -47,17 +45,6 @@ ALWAYS = ("prompts", "completions", "origin")
 """Chapters with content of their own in the template."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chapter:
-    """A part of the page: figures, then tables."""
-
-    id: str
-    title: str
-    intro: str
-    drawings: tuple[Drawing, ...]
-    tables: tuple[Table, ...]
-
-
 def page(report: Report, drawings: Sequence[Drawing]) -> str:
     """The text of report.html, with the figures of `Report.drawings`."""
     first, *others = verdict_sentences(report)
@@ -79,14 +66,15 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
     )
 
 
-def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[Chapter]:
+def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[dict[str, object]]:
     """The chapters that have something to show, each with its figures and tables."""
-    chapters = []
+    chapters: list[dict[str, object]] = []
     for name, title, intro in CHAPTERS:
         sections = [section for section in report.sections if section.chapter == name]
         stems = [section.drawing_name for section in sections]
         figures = tuple(drawing for drawing in drawings if drawing.name in stems)
         tables = tuple(table for s in sections for table in s.page_tables() if table.rows)
         if figures or tables or name in ALWAYS:
-            chapters.append(Chapter(name, title, intro, figures, tables))
+            texts = {"id": name, "title": title, "intro": intro}
+            chapters.append({**texts, "drawings": figures, "tables": tables})
     return chapters

@@ -85,11 +85,7 @@ def overview_lines(history: PromptHistory) -> Iterator[str]:
 
 
 def diff_lines(history: PromptHistory, first: str, second: str) -> Iterator[str]:
-    """A unified diff of two prompts, each named as for `find`.
-
-    Raises:
-        ConfigError: No prompt, or more than one, has that name.
-    """
+    """A unified diff of two prompts, each named as for `find`, with its errors."""
     a, b = find(history, first), find(history, second)
     names = [
         name if program.text_hash == name else f"{name} ({program.text_hash})"
@@ -101,11 +97,7 @@ def diff_lines(history: PromptHistory, first: str, second: str) -> Iterator[str]
 
 
 def trace_lines(history: PromptHistory, name: str) -> Iterator[str]:
-    """Where a prompt came from: itself, its parent, and so on to the one the task started from.
-
-    Raises:
-        ConfigError: No prompt, or more than one, has that name.
-    """
+    """A prompt, named as for `find`, its parent, and so on to the one the task started from."""
     last = find(history, name)
     for program in ancestors(last, history):
         last = program

@@ -1,8 +1,4 @@
-"""The files of a run folder that a report needs next to the records, and whether they all fit.
-
-A run folder may come from anywhere: a missing, damaged or contradictory file is a typed error that
-names it.
-"""
+"""The files of a run folder that a report needs next to the records, and whether they all fit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,11 +31,7 @@ class RunCard:
 
 
 def read_card(path: Path) -> RunCard:
-    """Read run.json.
-
-    Raises:
-        CheckpointError: It is missing, or not the card of a run.
-    """
+    """Read run.json; `CheckpointError` if it is missing or not the card of a run."""
     data = read_object(path)
     try:
         names = RunCard.__dataclass_fields__.keys() & data.keys()  # others are not read
@@ -55,11 +47,7 @@ def read_card(path: Path) -> RunCard:
 
 
 def steps_per_cycle(run_path: Path) -> int:
-    """Optimizer updates of a full cycle, from the run's configuration.
-
-    Raises:
-        CheckpointError: config.json is missing, or does not say.
-    """
+    """Optimizer updates of a full cycle; `CheckpointError` if config.json does not say."""
     path = run_path / "config.json"
     cycle = read_object(path).get("cycle")
     steps = cycle.get("optimizer_steps") if isinstance(cycle, dict) else None
@@ -72,11 +60,7 @@ def steps_per_cycle(run_path: Path) -> int:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        CheckpointError: It is missing, or does not.
-    """
+    """Read a JSON file that holds an object; `CheckpointError` if it is missing or does not."""
     try:
         data = read_json(path)
         if not isinstance(data, dict):
@@ -92,11 +76,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def require_places(
     scores: Iterable[ScoreRow], events: Iterable[Event], stages: Sequence[str], run_path: Path
 ) -> None:
-    """Make sure that every record belongs to a row and a stage of this run.
-
-    Raises:
-        CheckpointError: One does not; names it.
-    """
+    """`CheckpointError`, with the record, unless each belongs to a row and a stage of this run."""
     last = len(stages)
     records = [("scores.jsonl", score) for score in scores]
     for name, record in [*records, *(("events.jsonl", event) for event in events)]:

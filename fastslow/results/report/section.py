@@ -15,15 +15,12 @@ E = TypeVar("E")
 
 
 class Records:
-    """The records of one run folder, read once, and the sections computed from them."""
+    """The records of one run folder, read once, and the sections computed from them.
+
+    `CheckpointError` and `EvaluationError` as in `build_report`.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read a run folder.
-
-        Raises:
-            CheckpointError: It is not a run folder, or a record in it is damaged.
-            EvaluationError: Recorded scores cannot form a matrix.
-        """
         self.path = path
         self.card = read_card(path / "run.json")
         self.scores = read_scores(path / "scores.jsonl")
@@ -60,7 +57,8 @@ class Section:
     """One subject of a report, computed from the records of one run.
 
     A new subject is a new subclass and a line in `build.SECTIONS`. A run may not have got far
-    enough for a section to have anything to show.
+    enough for a section to have anything to show. `CheckpointError` if a file that only this
+    section reads is damaged.
     """
 
     chapter: ClassVar[str] = "other"
@@ -69,11 +67,7 @@ class Section:
     """Stem of the files of its drawing; empty if it never draws one."""
 
     def __init__(self, records: Records) -> None:
-        """Compute the figures; see the subclasses.
-
-        Raises:
-            CheckpointError: A file that only this section reads is damaged.
-        """
+        """Compute the figures."""
 
     def tables(self) -> Iterable[Table]:
         """For report.md; tables without rows are left out."""
@@ -100,7 +94,6 @@ class Report(Records):
     """Everything a report says."""
 
     def __init__(self, path: Path, kinds: Iterable[type[Section]]) -> None:
-        """Read a run folder and compute the sections of these classes."""
         super().__init__(path)
         self.sections = tuple(self.section(kind) for kind in kinds)
         """In the order of report.md."""

@@ -27,10 +27,7 @@ DRAWING_NAMES = tuple(section.drawing_name for section in SECTIONS if section.dr
 
 
 def write_report(run_path: Path) -> tuple[Path, ...]:
-    """Write report.md, report.json, report.html, scores.csv and figures/ into a run's folder.
-
-    Returns:
-        The four reports.
+    """Write figures/ and the four reports, whose paths it returns, into a run's folder.
 
     Raises:
         CheckpointError: It is not a run folder, a record is damaged, or it cannot be written.
@@ -51,9 +48,8 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
 def recompute_report(run_path: Path) -> tuple[str, ...]:
     """Compute report.json from the raw records again and compare it with the file.
 
-    Returns:
-        What differs, by path with both values, e.g. `metrics.bwt_gem.value: 0.1 -> 0.2`; nothing
-        when both are equal byte by byte.
+    Every difference has its path and both values, e.g. `metrics.bwt_gem.value: 0.1 -> 0.2`; none
+    when both are equal byte by byte.
 
     Raises:
         CheckpointError: There is no report.json, or a record is missing or damaged.
