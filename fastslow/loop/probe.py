@@ -44,12 +44,9 @@ class ProbeSetup:
 
 
 def probe(setup: ProbeSetup, stage: Path, begin: Callable[[int, int], None]) -> float:
-    """Make every curve of a probe that is not there yet.
+    """Make every curve of a probe that is not there yet, of the weights in a stage's folder.
 
-    Args:
-        setup: What to probe with.
-        stage: Folder of the stage whose weights are probed, as the loop keeps it.
-        begin: Told before each fresh run its number, from 1, and how many there are.
+    `begin` takes the number of each fresh run before it starts, from 1, and how many there are.
 
     Returns:
         Seconds that all its curves took, those that were there already too.

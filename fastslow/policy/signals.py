@@ -56,11 +56,7 @@ class SignalDefinition(Definition[Signal]):
 
 
 def signal(*, name: str, source: str) -> Callable[[Callable[[Any], Signal]], SignalDefinition]:
-    """Declare a signal. The function's annotated `SignalConfig` is its parameter schema.
-
-    Args:
-        name: Its name in records and reports.
-        source: The paper it comes from, or who made it.
+    """Declare a signal from a paper or author; its annotated `SignalConfig` is its schema.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `SignalConfig`.

@@ -55,16 +55,8 @@ def gated_advantages(
     """Advantages with exact zeros for groups that are not kept, and capped in lucky groups.
 
     TRL leaves up to 1e-3 where rewards are equal, by rounding. A lucky group is scaled as a whole,
-    so that its advantages still sum to 0 and only its step gets shorter.
-
-    Args:
-        advantages: As TRL gives them.
-        trained: As in `loss_weights`.
-        lucky: Whether the group has exactly one success.
-        cap: Largest absolute advantage in a lucky group; None leaves them.
-
-    Returns:
-        Advantages; a group that is kept and not lucky has its own unchanged.
+    so that its advantages still sum to 0 and only its step gets shorter. A group is lucky with
+    exactly one success; others that are `trained` keep their advantages. Without a cap all do.
     """
     largest = advantages.abs().amax(dim=1)
     limit = float("inf") if cap is None else cap
@@ -75,11 +67,8 @@ def gated_advantages(
 def cut_passes(rows: Mapping[str, Any], rows_per_pass: int) -> list[Rows]:
     """Cut rollouts into passes, in order, leaving out rows whose weight is 0.
 
-    Every pass keeps at least one row, so that their number does not depend on the rewards.
-
-    Args:
-        rows: Tensors with one row per rollout; others and scalars go into every pass.
-        rows_per_pass: Rows of a pass before any is left out; >= 1.
+    Every pass keeps at least one row, so that their number does not depend on the rewards. What
+    does not have one row per rollout goes into every pass.
     """
     passes = []
     for start in range(0, len(rows["advantages"]), rows_per_pass):

@@ -61,13 +61,8 @@ COUNTS = ("skipped_updates", "alarm/")
 class SlowChannel:
     """Trains the adapter; optimizer state lives as long as a stage.
 
-    Args:
-        settings: Learning rate, and what else its trainer needs.
-        make_trainer: Makes the trainer of a stage, which takes settings of this type.
-        remedies: What keeps earlier tasks, and limits the change of the weights.
-        visits: The task of every stage, and whether the stage trains weights.
-        stage_lrs: Peak learning rate of stages, by index, that have one of their own.
-        seed: The run's; remedies draw from streams of it.
+    `visits` has the task of every stage and whether it trains weights; `stage_lrs` the peak
+    learning rate of stages, by index, that have one of their own; `seed` is the run's.
     """
 
     name = "slow"

@@ -61,9 +61,6 @@ class DifficultyGate:
 
     A gate lives as long as a stage: other stages change the weights, and with them every rate.
 
-    Args:
-        settings: Bands, caps and alarm levels.
-
     Source: arXiv 2605.28388 (problems far too hard harm: lucky successes on faulty ones get the
         largest advantages); the bands' edges and the alarms are ours.
     """

@@ -84,9 +84,7 @@ class PassSize:
     def fit(self, passes: Callable[[int], T], undo: Callable[[], None]) -> T:
         """What `passes` gives for the most rows at a time that the memory takes.
 
-        Args:
-            passes: Makes all passes of an update, with so many rows in each at most.
-            undo: Takes back what `passes` did before it failed.
+        `undo` takes back what `passes` did before it failed.
 
         Raises:
             ChannelError: Not even one row fits; or there are several processes, which all have to

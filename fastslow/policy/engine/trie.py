@@ -60,11 +60,7 @@ class PackedTrie:
 
 
 def merge(rows: Sequence[TokenIds]) -> Trie:
-    """Merge equal beginnings of `rows` into a trie.
-
-    Args:
-        rows: Token ids, any lengths >= 1; equal rows share all their nodes.
-    """
+    """Merge equal beginnings of `rows`, none empty; equal rows share all their nodes."""
     tokens: list[int] = []
     depth: list[int] = []
     parents: list[int] = []

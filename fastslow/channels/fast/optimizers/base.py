@@ -27,8 +27,7 @@ class Optimizer(Protocol):
 class SequenceSearch:
     """One optimizer after another, each starting from the pool that the earlier ones left.
 
-    Args:
-        steps: Share of the budget and optimizer, in order; the next step gets what is not spent.
+    Each has its share of the budget; the next step gets what is not spent.
     """
 
     def __init__(self, steps: Sequence[tuple[float, Optimizer]]) -> None:

@@ -31,13 +31,10 @@ Remedy = Literal["again", "another", "none"]
 
 
 class NoAnswer(ChannelError):
-    """A language model did not answer a request.
+    """A language model did not answer a request; the reason is one line without keys.
 
-    Args:
-        reason: Why, in one line without keys.
-        remedy: `again`: the same request may be answered later; `another`: a different request may
-            be; `none`: no request will be.
-        wait_s: How long the service asks to be left alone, in seconds.
+    Remedies: `again`: the same request may be answered after `wait_s` seconds; `another`: a
+    different request may be; `none`: no request will be.
     """
 
     def __init__(self, reason: str, remedy: Remedy, wait_s: float = 0.0) -> None:
