@@ -1,8 +1,6 @@
 """The fast weights as pure data: prompts, prompts with their scores, the population.
 
-Owns identity (hashes) and order (Pareto selection) of prompts. Does not render them
-(`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`). Their
-JSON form is that of `dataclasses.asdict`; `core/decode.py` reads it.
+Their JSON form is that of `dataclasses.asdict`; `core/decode.py` reads it.
 """
 
 import hashlib

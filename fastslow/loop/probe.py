@@ -1,8 +1,7 @@
 """The plasticity probe: fresh runs on a held-out task from the base and from a stage's weights.
 
 Same data, updates, optimizer and seeds on both sides, new optimizer state, the task's seed text.
-The curves are kept in the run folder under `probe/`; `measure/scores/plasticity.py` computes what
-they say. A curve that is there already under the same settings is not made again.
+A curve that is there already under the same settings is not made again.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Signals: how hard a problem looks before anything is drawn. Pure functions of one reading.
 
-A signal is higher where a problem is harder. Shipped ones are below; one of a user's own is a
-function under `@signal`. Light: a configuration is checked without torch.
+Light: a configuration is checked without torch.
 """
 
 from collections.abc import Callable, Mapping

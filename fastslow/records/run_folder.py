@@ -1,9 +1,4 @@
-"""One folder per run: its configuration, its records, its resume points.
-
-Owns the names in the folder, the lock, the run's state and the resume points. The content of the
-records is up to `jsonl.py`, that of the parts of a resume point up to the loop. Reports read the
-files without this module.
-"""
+"""One folder per run: its configuration, its records, its resume points."""
 
 import contextlib
 import json

@@ -1,8 +1,4 @@
-"""Cutting rows into the three splits of a task: seeded, balanced, without repeats.
-
-For task authors: every shipped task is cut here. Does not read data and does not check the task
-contract (`Task` does).
-"""
+"""Cutting rows into the three splits of a task: seeded, balanced, without repeats."""
 
 import hashlib
 from collections import Counter

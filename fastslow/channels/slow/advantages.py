@@ -1,7 +1,6 @@
 """Which rollouts an update learns from, and how much each of their tokens counts.
 
-Pure functions on tensors, next to TRL's own group advantage; `difficulty.py` decides which
-groups are kept, `grpo.py` calls both.
+Pure functions on tensors, next to TRL's own group advantage.
 """
 
 from collections.abc import Mapping
@@ -28,14 +27,9 @@ def loss_weights(
 
     Groups that are not kept weigh 0 and leave the denominator, as if they had not been drawn.
 
-    Args:
-        tokens: Completion tokens of each rollout.
-        trained: Whether the problem's group is learned from.
-        averaging: `problem`: every kept problem weighs the same, N / (P * N_g) with N tokens in
-            the batch, P kept problems, N_g tokens in the group. `token`: every kept token does.
-
-    Returns:
-        Weights whose product with `tokens` sums to N if a group is kept; all 0 if none is.
+    By `problem` every kept problem weighs the same, N / (P * N_g) with N tokens in the batch, P
+    kept problems, N_g tokens in the group; by `token` every kept token does. The product of weights
+    and tokens sums to N if a group is kept; all weights are 0 if none is.
 
     Source: Fast-Slow Training (arXiv 2605.12484), Eq. 4: token losses averaged per problem, then
         over problems; groups without variance dropped, not resampled (ScaleRL, section 3.2).

@@ -1,7 +1,6 @@
 """The slow channel: T updates of the adapter, with the texts frozen.
 
-Owns what all kinds of updates share: AdamW and its warm-up, remedies, integrity, resuming. A
-trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
+A trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
 """
 
 import json

@@ -1,8 +1,4 @@
-"""How hard each problem is for the policy now, and which groups it should learn from.
-
-Reads pass rates off the rollouts that are drawn anyway. Owns the rates, the bands, the choice of
-groups and the alarms; no torch.
-"""
+"""How hard each problem is for the policy now, and which groups it should learn from."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

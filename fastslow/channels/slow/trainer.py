@@ -1,7 +1,6 @@
 """What the slow channel asks of a trainer, and the step all trainers end an update with.
 
-A trainer belongs to one stage. It knows what an update learns from; when to make one, at which
-learning rate, and how to resume is `channel.py`'s.
+A trainer belongs to one stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -82,11 +82,7 @@ def merge(rows: Sequence[TokenIds]) -> Trie:
 
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
-    """True where the column's node is the row's or an ancestor of it.
-
-    Args:
-        parents: Node before each node, smaller than the node itself; -1 where there is none.
-    """
+    """True where the column's node is the row's or an ancestor of it; parents as in `Trie`."""
     mask = torch.eye(len(parents), dtype=torch.bool)
     for node, parent in enumerate(parents):
         if parent >= 0:

@@ -1,7 +1,6 @@
 """One request to a language model behind an address, and its possible outcomes.
 
 Only this module reads keys, from the environment; messages of a service are repeated without them.
-`lm.py` decides when to ask again.
 """
 
 import contextlib
