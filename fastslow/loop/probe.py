@@ -45,10 +45,8 @@ class ProbeSetup:
 def probe(setup: ProbeSetup, stage: Path, begin: Callable[[int, int], None]) -> float:
     """Make every curve of a probe that is not there yet, of the weights in a stage's folder.
 
-    `begin` takes the number of each fresh run before it starts, from 1, and how many there are.
-
-    Returns:
-        Seconds that all its curves took, those that were there already too.
+    `begin` takes the number of each fresh run before it starts, from 1, and how many there are. The
+    result is the seconds that all curves took, those that were there already too.
 
     Raises:
         CheckpointError: The stage was not kept, or a curve cannot be written.

@@ -128,7 +128,9 @@ def unit_layers(model: Any) -> list[str]:
         if module is head or ".lora_" in name or name.endswith("base_layer"):
             continue
         inputs, outputs = _shape(module)
-        if outputs == hidden and inputs > hidden and _in_a_block(name):
+        path = name.split(".")
+        in_layer = any(part.isdigit() for part in path) and not any("att" in part for part in path)
+        if outputs == hidden and inputs > hidden and in_layer:
             names.append(name)
     return names
 
@@ -163,8 +165,3 @@ def _shape(module: Any) -> tuple[int, int]:
     if isinstance(inner, torch.nn.Linear):
         return inner.in_features, inner.out_features
     return 0, 0
-
-
-def _in_a_block(name: str) -> bool:
-    names = name.split(".")
-    return any(part.isdigit() for part in names) and not any("att" in part for part in names)

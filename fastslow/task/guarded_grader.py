@@ -1,7 +1,6 @@
 """A task's grader, kept from taking a run with it: an answer that it cannot grade scores 0.
 
-One failing example is data: score 0, the reason kept, counted. When more than a set share of a
-stage's answers could not be graded, the stage stops.
+When more than a set share of a stage's answers could not be graded, the stage stops.
 """
 
 import threading

@@ -63,13 +63,10 @@ def score_programs(
     examples: Sequence[Example],
     cache: CompletionCache | None = None,
 ) -> list[dict[str, float]]:
-    """Score each prompt on each example, greedily, all of them in one call of the engine.
+    """Score in [0, 1] of each prompt on each example by its id, greedy, in one call of the engine.
 
     The scores are those of `dspy.Evaluate` over the same policy, renderer and grader. Without a
     cache every completion is drawn.
-
-    Returns:
-        For each prompt, the score in [0, 1] of each example by its id.
 
     Raises:
         ChannelError: The engine could not draw.

@@ -152,11 +152,7 @@ class PolicyEngine:
             self.cancel()
 
     def _gather(self) -> list[_Waiting]:
-        """As many requests as may be in flight, or fewer when no more come.
-
-        Returns:
-            At least one request; none when the engine was closed.
-        """
+        """As many requests as may be in flight, or fewer when no more come; none once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._open)
             seen = 0

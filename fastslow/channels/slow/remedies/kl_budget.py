@@ -89,8 +89,7 @@ def go_under(
 ) -> tuple[float, float]:
     """Take the adapter back towards the start of the stage until its KL is under the limit.
 
-    Returns:
-        Its KL then, and the share of the stage's change that is left.
+    Gives its KL then, and the share of the stage's change that is left.
     """
     kl, share, start = measured_kl(policy, rows, num_rows), 1.0, policy.adapters.start
     end = policy.adapters.copied()
