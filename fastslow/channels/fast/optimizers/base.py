@@ -1,8 +1,4 @@
-"""What a fast optimizer is, and a sequence of them. One bridge module per optimizer of DSPy.
-
-An optimizer proposes; `pool.py` and `channel.py` decide which prompts enter and stay, by the same
-rules for all.
-"""
+"""What a fast optimizer is, and a sequence of them. One bridge module per optimizer of DSPy."""
 
 from collections.abc import Sequence
 from typing import Protocol
