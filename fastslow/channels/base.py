@@ -68,14 +68,9 @@ class Channel(Protocol):
     def adapt(
         self, policy: Policy, task: Task, anchor: Anchor, seed: int, log: StepLog
     ) -> Adaptation:
-        """Change the policy in place on the problems of one cycle.
+        """Change the policy's texts (fast) or its adapter (slow) in place on a cycle's problems.
 
-        Args:
-            policy: Changed in its texts (fast) or its adapter (slow), never in both.
-            task: Gives instruction, grader and limits.
-            anchor: The problems.
-            seed: Of every draw this call makes.
-            log: Called while it works.
+        `seed` is that of every draw this call makes.
 
         Raises:
             ChannelError: The policy could not be adapted; names the cause.

@@ -1,8 +1,8 @@
 """The command line: parse, call one function, print, translate errors into exit codes.
 
-Owns no logic; the commands are in `commands/`. Everything heavy is imported inside the command that
-needs it, so that `--help` and `check` answer at once. Exit codes: 0 done, 1 the run failed, 2 the
-input is wrong, 3 the gate says no, 130 or 143 a signal stopped it.
+Everything heavy is imported inside the command that needs it, so that `--help` and `check` answer
+at once. Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 3 the gate says no, 130 or 143
+a signal stopped it.
 """
 
 import errno

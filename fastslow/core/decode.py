@@ -17,12 +17,10 @@ T = TypeVar("T")
 
 
 def shaped(kind: type[T], data: object) -> T:
-    """Make a `kind` of a JSON object.
+    """Make a `kind` of a JSON object; lists become tuples.
 
-    Args:
-        kind: A dataclass of numbers, texts, switches, null, literals, mappings, sequences and
-            dataclasses. Whole numbers in it are counts, so none is below 0.
-        data: Plain data; lists become tuples.
+    A dataclass of numbers, texts, switches, null, literals, mappings, sequences and dataclasses.
+    Whole numbers in it are counts, so none is below 0.
 
     Raises:
         ValueError: A field is missing, unknown, of another type, or a count below 0; names it.

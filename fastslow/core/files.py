@@ -116,10 +116,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 def disk_errors(path: Path, failure: str, then: str = "resume or start again") -> Iterator[None]:
     """Say where and what failed when the disk refuses something within it.
 
-    Args:
-        path: Where.
-        failure: The first half of a sentence, e.g. `the resume point could not be saved`.
-        then: What to do once there is room.
+    `failure` is a clause, e.g. `the resume point could not be saved`; `then` what to do after.
 
     Raises:
         CheckpointError: The disk is full, read-only, gone.
@@ -137,16 +134,9 @@ def disk_errors(path: Path, failure: str, then: str = "resume or start again") -
 def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = False) -> Path:
     """Replace the file `name` in `folder`, flushed to the disk before the old one is let go.
 
-    A link at the name itself is replaced. The temporary file has a name that nobody can foresee.
-
-    Args:
-        folder: Made if it is not there; links that lead to it are followed.
-        name: The file's path under `folder`; folders in it are made, and must not be links.
-        content: What the file will hold; text is written as UTF-8.
-        in_place: Whether to write over the old content where a full disk has no room for both.
-
-    Returns:
-        The file's path.
+    A link at the name itself is replaced; folders are made as by `make_folder`. The temporary file
+    has a name that nobody can foresee. Text is written as UTF-8. `in_place`: write over the old
+    content where a full disk has no room for both.
 
     Raises:
         OSError: The disk refused, or a folder in `name` is a link; the old file stands.

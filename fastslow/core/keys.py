@@ -32,13 +32,10 @@ class RuledModel(Model):
 
 
 def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:
-    """A configuration key with its unit and the source of its default.
+    """A configuration key with its unit and the source of its default; `...` makes it required.
 
-    Args:
-        default: The value when no file or override sets it; `...` makes the key required.
-        unit: What one of it is, e.g. "optimizer updates"; "name" or "switch" for words.
-        source: Where the default comes from: a paper's section, a library, or a measurement.
-        constraints: Passed on to `pydantic.Field`.
+    The unit is e.g. "optimizer updates", and "name" or "switch" for words; the source a paper's
+    section, a library, or a measurement.
     """
     return Field(default, json_schema_extra={"unit": unit, "source": source}, **constraints)
 

@@ -1,8 +1,6 @@
 """The fast weights as pure data: prompts, prompts with their scores, the population.
 
-Owns identity (hashes) and order (Pareto selection) of prompts. Does not render them
-(`policy/render.py`), score them (the engine) or change them (`channels/fast/channel.py`). Their
-JSON form is that of `dataclasses.asdict`; `core/decode.py` reads it.
+Their JSON form is that of `dataclasses.asdict`; `core/decode.py` reads it.
 """
 
 import hashlib
@@ -110,14 +108,8 @@ def select(candidates: Sequence[Candidate], size: int) -> Population:
     """Keep the `size` best: the Pareto front first, then the rest, each in rank order.
 
     Rank is coverage, then mean score, then the shorter prompt, then its hash (so that equal
-    candidates order the same way everywhere). Duplicate prompts count once.
-
-    Args:
-        candidates: At least one, all scored on the same examples.
-        size: K, the most prompts to keep; >= 1.
-
-    Returns:
-        Between 1 and `size` candidates, best first.
+    candidates order the same way everywhere). Duplicate prompts count once. There is at least one
+    candidate, and all are scored on the same examples.
 
     Source: Fast-Slow Training (arXiv 2605.12484), Algorithm 1: top K of the per-instance Pareto
         frontier. Filling up from behind the front when it is smaller than K is ours.

@@ -88,14 +88,9 @@ def _tensor(text: str) -> Any:
 
 
 def derive_seed(root: int, *names: str | int) -> int:
-    """Seed of the stream called `names` under the run seed `root`.
+    """Seed of the stream called `names`, outermost first, under the run seed `root` >= 0.
 
-    Args:
-        root: The run's seed, >= 0.
-        names: What the stream is for, outermost first, e.g. `"slow", stage, cycle`.
-
-    Returns:
-        An integer in [0, 2**63), the same on every platform and Python version.
+    In [0, 2**63), the same on every platform and Python version.
     """
     text = json.dumps([root, *names], separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

@@ -53,12 +53,9 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
         """Finite values, by `channel/name`, `score/task` and the like.
 
-        Args:
-            metrics: Values by name.
-            step: Optimizer updates or cycles since the stage began; of what is measured after
-                a stage, and of the base, the row of the score matrix.
-            time: When, in seconds since 1970.
-            stage: Index of the stage they belong to; None for the base.
+        `step` counts optimizer updates or cycles since the stage began; of what is measured after a
+        stage, and of the base (`stage` None), it is the row of the score matrix. `time` is in
+        seconds since 1970.
         """
 
     def artifact(self, path: Path, stage: int | None) -> None:
@@ -92,10 +89,6 @@ class TrackerDefinition(Definition[Tracker]):
 
 def tracker(*, name: str, source: str) -> Callable[[Callable[[Any], Tracker]], TrackerDefinition]:
     """Declare a tracker: a function that takes its `TrackerConfig` and gives a `Tracker`.
-
-    Args:
-        name: Its name in records and reports.
-        source: The service, paper or person it comes from.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `TrackerConfig`.

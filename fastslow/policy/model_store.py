@@ -1,8 +1,4 @@
-"""Where base models are: the named ones in the cache, local folders, and hub ids.
-
-Owns the table of named models, the cache folder and the rule on what may be loaded (safetensors
-only). Does not fill the cache (`model_fetch`) and does not load models (`policy`).
-"""
+"""Where base models are: the named ones in the cache, local folders, and hub ids."""
 
 import hashlib
 import json

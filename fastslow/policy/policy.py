@@ -46,10 +46,8 @@ logger = logging.getLogger(__name__)
 class Policy:
     """Base weights + adapter + prompt populations.
 
-    Args:
-        model: A transformers causal language model, with a PEFT adapter if weights may change.
-        tokenizer: Its tokenizer.
-        sampler: Draws the completions; None draws from `model` itself.
+    The model is a transformers causal language model, with a PEFT adapter if weights may change.
+    Without a sampler it draws the completions itself.
     """
 
     def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:

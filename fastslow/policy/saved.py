@@ -1,8 +1,4 @@
-"""The files of a saved policy, read as plain data: names, prompts, fingerprints. Without torch.
-
-`policy.py`, `adapter/lora.py` and `adapter/by_stage.py` write and load them. Gate, rollback and
-export only have to know which weights and prompts a folder holds, and read them with this module.
-"""
+"""The files of a saved policy, read as plain data: names, prompts, fingerprints. Without torch."""
 
 import hashlib
 import json
@@ -62,9 +58,10 @@ def read_kept(folder: Path) -> KeptPolicy:
         CheckpointError: It is not a folder of a saved policy, or is damaged.
     """
     if not folder.is_dir():
+        siblings = ", ".join(sorted(path.name for path in folder.parent.glob("*/")))
         raise CheckpointError(
             f"{folder}: there is no such folder; the stage has not ended, or it was removed. "
-            f"Known: {_siblings(folder) or 'none'}."
+            f"Known: {siblings or 'none'}."
         )
     texts = folder / TEXTS_FILE
     try:
@@ -82,12 +79,6 @@ def read_kept(folder: Path) -> KeptPolicy:
             "folder stages/NNN-TASK of a run, as a finished stage leaves it."
         ) from err
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
-
-
-def _siblings(folder: Path) -> str:
-    parent = folder.parent
-    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-    return ", ".join(sorted(names))
 
 
 def fingerprint(tensors: Iterable[tuple[str, bytes]]) -> str:

@@ -1,7 +1,6 @@
 """Signals: how hard a problem looks before anything is drawn. Pure functions of one reading.
 
-A signal is higher where a problem is harder. Shipped ones are below; one of a user's own is a
-function under `@signal`. Light: a configuration is checked without torch.
+Light: a configuration is checked without torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,11 +55,7 @@ class SignalDefinition(Definition[Signal]):
 
 
 def signal(*, name: str, source: str) -> Callable[[Callable[[Any], Signal]], SignalDefinition]:
-    """Declare a signal. The function's annotated `SignalConfig` is its parameter schema.
-
-    Args:
-        name: Its name in records and reports.
-        source: The paper it comes from, or who made it.
+    """Declare a signal from a paper or author; its annotated `SignalConfig` is its schema.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `SignalConfig`.

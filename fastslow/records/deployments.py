@@ -2,7 +2,7 @@
 
 The file `deployed.jsonl` has a line for every change and nothing else is moved or copied, so every
 earlier choice can be made again. A run that was never rolled back has no such file. A resumed
-run does not cut it back. `results/deploy/rollback.py` writes it; report, gate and export read it.
+run does not cut it back.
 """
 
 from pathlib import Path

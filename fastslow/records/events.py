@@ -1,8 +1,4 @@
-"""The measurements of a run: one class for every kind of line in its record files.
-
-`jsonl.py` writes and reads them. Every table and metric of a report is computed from them, in
-`report/`.
-"""
+"""The measurements of a run: one class for every kind of line in its record files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

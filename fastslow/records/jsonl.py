@@ -1,8 +1,4 @@
-"""The record files of a run: one JSON line per fact, append-only and readable after a crash.
-
-Owns how the lines of `scores.jsonl`, `events.jsonl` and `metrics.jsonl` are written and read;
-their content is in `events.py`, their place in `run_folder.py`.
-"""
+"""The record files of a run: one JSON line per fact, append-only and readable after a crash."""
 
 import json
 import math

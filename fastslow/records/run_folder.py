@@ -1,9 +1,4 @@
-"""One folder per run: its configuration, its records, its resume points.
-
-Owns the names in the folder, the lock, the run's state and the resume points. The content of the
-records is up to `jsonl.py`, that of the parts of a resume point up to the loop. Reports read the
-files without this module.
-"""
+"""One folder per run: its configuration, its records, its resume points."""
 
 import contextlib
 import json
@@ -120,11 +115,8 @@ class RunDir:
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
-        Args:
-            config: The run; written fully resolved to `config.json`.
-            layers: Text of every file it was read from, by path; copied to `layers/`.
-            command: The command line that started it, for the report.
-            device: Where the model runs; None writes the configured one.
+        The configuration is written fully resolved; `layers` has the text of every file it was read
+        from, by path. The model runs on `device`, or else the configured one.
 
         Raises:
             CheckpointError: The folder cannot be made or written.

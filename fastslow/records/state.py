@@ -7,7 +7,7 @@ from fastslow.core.types import Evidence
 
 @dataclass(slots=True)
 class RunState:
-    """How far a run has come; changed by the loop, saved with every resume point."""
+    """How far a run has come."""
 
     next_stage: int = 0
     """Index of the stage to continue with; the number of stages when all are done."""

@@ -1,7 +1,4 @@
-"""The promises of every task beyond its splits, checked on its own examples.
-
-`Task` itself refuses empty and overlapping splits when it is built; this asks its grader.
-"""
+"""The promises of every task beyond its splits, checked on its own examples."""
 
 import hashlib
 import json

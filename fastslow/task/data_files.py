@@ -1,7 +1,6 @@
 """Rows of JSONL, CSV and Parquet files and of hub datasets, each knowing where it stood.
 
-For tasks that read files. Knows nothing of labels or splits beyond the file names; runs no code
-that comes with data.
+Runs no code that comes with data.
 """
 
 import csv

@@ -142,13 +142,9 @@ def task(
 ) -> Callable[[Callable[[Any], Task]], TaskDefinition]:
     """Declare a task. The function's annotated `TaskConfig` is its parameter schema.
 
-    Args:
-        name: Its name in configs, equal to its folder's.
-        version: Raise it when data, instruction or grader change.
-        source: Where the examples come from, and their licence.
-        requires: Import names of packages beyond fastslow's own.
-        runs_code: Whether its grader runs programs that the policy wrote (`program_grader`); it
-            is built only where the user allows that.
+    The name is its folder's; raise the version when data, instruction or grader change. The rest is
+    as in `TaskDefinition`, with import names in `requires`; a task that `runs_code`, as with
+    `program_grader`, is built only where the user allows that.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a `TaskConfig`.

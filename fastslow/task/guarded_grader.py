@@ -1,7 +1,6 @@
 """A task's grader, kept from taking a run with it: an answer that it cannot grade scores 0.
 
-One failing example is data: score 0, the reason kept, counted. When more than a set share of a
-stage's answers could not be graded, the stage stops.
+When more than a set share of a stage's answers could not be graded, the stage stops.
 """
 
 import threading
@@ -24,9 +23,7 @@ FAILED = "The grader failed: "
 class GuardedGrader:
     """Grades as `grade` does in another process; 0 with a reason where it fails or takes too long.
 
-    Args:
-        timeout_s: Seconds one answer may take.
-        max_failures_frac: Share of a stage's answers that may fail, in [0, 1].
+    The timeout is that of one answer; a share in [0, 1] of a stage's answers may fail.
 
     Raises:
         TaskError: The grader cannot be sent to another process.

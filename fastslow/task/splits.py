@@ -1,8 +1,4 @@
-"""Cutting rows into the three splits of a task: seeded, balanced, without repeats.
-
-For task authors: every shipped task is cut here. Does not read data and does not check the task
-contract (`Task` does).
-"""
+"""Cutting rows into the three splits of a task: seeded, balanced, without repeats."""
 
 import hashlib
 from collections import Counter
@@ -32,14 +28,8 @@ def content_id(text: str) -> str:
 def balanced_order(items: Iterable[tuple[Item, str]], seed: int, *names: str) -> list[Item]:
     """Shuffle items so that every beginning of the result holds the labels in proportion.
 
-    Args:
-        items: Each with its label.
-        seed: Of the shuffle, >= 0.
-        names: Which shuffle it is (see `derive_seed`).
-
-    Returns:
-        All items; among the first n, each label appears n times its share, to within 1. The
-        result depends on the order of `items`, so sort them first if that may vary.
+    Among the first n, each label appears n times its share, to within 1. The result depends on the
+    order of `items`, so sort them first if that may vary; `names` as in `derive_seed`.
     """
     shuffled = list(items)
     named_random(seed, "balanced_order", *names).shuffle(shuffled)
@@ -54,13 +44,8 @@ def balanced_order(items: Iterable[tuple[Item, str]], seed: int, *names: str) ->
 def facts_to_splits(facts: Mapping[str, str], *, validation: int, test: int, seed: int) -> Splits:
     """Cut a table of facts, question to answer, into three balanced splits.
 
-    The question is the example's id, so it must be short.
-
-    Args:
-        facts: Question to answer; its order does not matter.
-        validation: Examples in the validation split.
-        test: Examples in the test split; train gets what is left.
-        seed: Of the cut; another seed gives other splits of the same facts.
+    The question is the example's id, so it must be short; the order of facts does not matter. Train
+    gets what `validation` and `test` examples leave.
 
     Raises:
         TaskError: Fewer facts than the two splits take.

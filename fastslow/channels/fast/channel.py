@@ -23,15 +23,10 @@ from fastslow.task.definition import Task
 
 
 class FastChannel(Channel):
-    """Evolves a task's prompts with any optimizer.
+    """Evolves a task's prompts with any optimizer, and its second language model if it has one.
 
     Its prompts belong to a task and to the policy, and each phase draws from its own seed: there is
     nothing to begin, to save or to load.
-
-    Args:
-        settings: Sizes and budget.
-        optimizer: Proposes prompts.
-        reflection: The optimizer's second language model, if it has one.
     """
 
     name = "fast"

@@ -1,13 +1,11 @@
 """Scores prompts on examples under the present weights; no completion is drawn twice.
 
-All pairs of prompt and example go to the engine together, so that each prompt is computed once and
-the rows of all prompts are decoded in the same batches. `dspy_bridge.py` draws from the same cache,
-so a prompt that DSPy proposes again costs nothing.
+DSPy draws from the same cache as we do, so a prompt that it proposes again costs nothing.
 """
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
@@ -17,16 +15,6 @@ from fastslow.task.definition import Task
 
 Request: TypeAlias = tuple[TokenIds, Sampling, int]
 """All that a completion depends on along with the weights: token ids, decoding, seed."""
-
-
-class Sampler(Protocol):
-    """Draws completions: an engine, or a cache before one."""
-
-    def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]:
-        """See `Engine.sample`."""
-        ...
 
 
 class CompletionCache:
@@ -48,7 +36,7 @@ class CompletionCache:
     def sample(
         self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """See `Engine.sample`; equal requests get the same completion."""
+        """See `Sampler.sample`; equal requests get the same completion."""
         with self._lock:
             weights = self._policy.weights_fingerprint()
             if weights != self._weights:
@@ -75,18 +63,15 @@ def score_programs(
     examples: Sequence[Example],
     cache: CompletionCache | None = None,
 ) -> list[dict[str, float]]:
-    """Score each prompt on each example, greedily, all of them in one call of the engine.
+    """Score in [0, 1] of each prompt on each example by its id, greedy, in one call of the engine.
 
     The scores are those of `dspy.Evaluate` over the same policy, renderer and grader. Without a
     cache every completion is drawn.
 
-    Returns:
-        For each prompt, the score in [0, 1] of each example by its id.
-
     Raises:
         ChannelError: The engine could not draw.
     """
-    sampler: Sampler = cache or policy.sampler
+    sampler = cache or policy.sampler
     prompts = [
         policy.renderer.prompt_ids(program, example.question)
         for program in programs

@@ -2,8 +2,7 @@
 
 A prompt is static: it shows the same demonstrations to every question. So *similar* cannot sort by
 the question at hand; it sorts by similarity to the anchor problems as a whole. Ties keep the order
-in which the search took the demonstrations, which is random by the run's seed. `dspy_bridge.py`
-renders prompts in this order, so they are scored as they are kept.
+in which the search took the demonstrations, which is random by the run's seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

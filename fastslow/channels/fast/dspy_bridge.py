@@ -14,13 +14,14 @@ import dspy
 from dspy.lm15 import Message as LmMessage
 from dspy.lm15 import Request, Response, Usage
 
-from fastslow.channels.fast.completion_cache import Sampler
+from fastslow.channels.fast.completion_cache import CompletionCache
 from fastslow.channels.fast.demo_order import Order, as_found
 from fastslow.channels.fast.feedback import feedback
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
+from fastslow.policy.engine.interface import Sampler
 from fastslow.policy.render import Message, Renderer, chat_messages
 from fastslow.task.definition import Task
 
@@ -57,7 +58,7 @@ class PolicyEngine:
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: CompletionCache | Sampler,
         renderer: Renderer,
         sampling: Sampling,
         seed: int = 0,
@@ -151,11 +152,7 @@ class PolicyEngine:
             self.cancel()
 
     def _gather(self) -> list[_Waiting]:
-        """As many requests as may be in flight, or fewer when no more come.
-
-        Returns:
-            At least one request; none when the engine was closed.
-        """
+        """As many requests as may be in flight, or fewer when no more come; none once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._open)
             seen = 0

@@ -1,7 +1,4 @@
-"""The prompts of one fast phase: which enter, which are refused and why, where each came from.
-
-Optimizers propose, the pool decides, `prompts.select` keeps. Knows no optimizer and asks no model.
-"""
+"""The prompts of one fast phase: which enter, which are refused and why, where each came from."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

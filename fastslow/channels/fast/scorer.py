@@ -1,8 +1,4 @@
-"""A fast phase's access to the policy: scores, DSPy's language model, and the account.
-
-Every optimizer shares it, one scorer per phase. Whether DSPy asks or we do, the same completion is
-drawn once.
-"""
+"""A fast phase's access to the policy: scores, DSPy's language model, and the account."""
 
 import contextlib
 import io

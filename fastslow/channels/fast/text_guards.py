@@ -1,7 +1,6 @@
 """Refuses new prompts that are too long, garbage, or a copy of the answers, whatever they score.
 
-Pure functions on prompts; `pool.py` counts the refusals. Prompts come from language models and are
-not trusted. Old ones are not judged again.
+Prompts come from language models and are not trusted. Old ones are not judged again.
 """
 
 import re

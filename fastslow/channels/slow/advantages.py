@@ -1,7 +1,6 @@
 """Which rollouts an update learns from, and how much each of their tokens counts.
 
-Pure functions on tensors, next to TRL's own group advantage; `difficulty.py` decides which
-groups are kept, `grpo.py` calls both.
+Pure functions on tensors, next to TRL's own group advantage.
 """
 
 from collections.abc import Mapping
@@ -28,14 +27,9 @@ def loss_weights(
 
     Groups that are not kept weigh 0 and leave the denominator, as if they had not been drawn.
 
-    Args:
-        tokens: Completion tokens of each rollout.
-        trained: Whether the problem's group is learned from.
-        averaging: `problem`: every kept problem weighs the same, N / (P * N_g) with N tokens in
-            the batch, P kept problems, N_g tokens in the group. `token`: every kept token does.
-
-    Returns:
-        Weights whose product with `tokens` sums to N if a group is kept; all 0 if none is.
+    By `problem` every kept problem weighs the same, N / (P * N_g) with N tokens in the batch, P
+    kept problems, N_g tokens in the group; by `token` every kept token does. The product of weights
+    and tokens sums to N if a group is kept; all weights are 0 if none is.
 
     Source: Fast-Slow Training (arXiv 2605.12484), Eq. 4: token losses averaged per problem, then
         over problems; groups without variance dropped, not resampled (ScaleRL, section 3.2).
@@ -55,16 +49,8 @@ def gated_advantages(
     """Advantages with exact zeros for groups that are not kept, and capped in lucky groups.
 
     TRL leaves up to 1e-3 where rewards are equal, by rounding. A lucky group is scaled as a whole,
-    so that its advantages still sum to 0 and only its step gets shorter.
-
-    Args:
-        advantages: As TRL gives them.
-        trained: As in `loss_weights`.
-        lucky: Whether the group has exactly one success.
-        cap: Largest absolute advantage in a lucky group; None leaves them.
-
-    Returns:
-        Advantages; a group that is kept and not lucky has its own unchanged.
+    so that its advantages still sum to 0 and only its step gets shorter. A group is lucky with
+    exactly one success; others that are `trained` keep their advantages. Without a cap all do.
     """
     largest = advantages.abs().amax(dim=1)
     limit = float("inf") if cap is None else cap
@@ -75,11 +61,8 @@ def gated_advantages(
 def cut_passes(rows: Mapping[str, Any], rows_per_pass: int) -> list[Rows]:
     """Cut rollouts into passes, in order, leaving out rows whose weight is 0.
 
-    Every pass keeps at least one row, so that their number does not depend on the rewards.
-
-    Args:
-        rows: Tensors with one row per rollout; others and scalars go into every pass.
-        rows_per_pass: Rows of a pass before any is left out; >= 1.
+    Every pass keeps at least one row, so that their number does not depend on the rewards. What
+    does not have one row per rollout goes into every pass.
     """
     passes = []
     for start in range(0, len(rows["advantages"]), rows_per_pass):

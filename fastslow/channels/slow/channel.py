@@ -1,7 +1,6 @@
 """The slow channel: T updates of the adapter, with the texts frozen.
 
-Owns what all kinds of updates share: AdamW and its warm-up, remedies, integrity, resuming. A
-trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
+A trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
 """
 
 import json
@@ -61,13 +60,8 @@ COUNTS = ("skipped_updates", "alarm/")
 class SlowChannel:
     """Trains the adapter; optimizer state lives as long as a stage.
 
-    Args:
-        settings: Learning rate, and what else its trainer needs.
-        make_trainer: Makes the trainer of a stage, which takes settings of this type.
-        remedies: What keeps earlier tasks, and limits the change of the weights.
-        visits: The task of every stage, and whether the stage trains weights.
-        stage_lrs: Peak learning rate of stages, by index, that have one of their own.
-        seed: The run's; remedies draw from streams of it.
+    `visits` has the task of every stage and whether it trains weights; `stage_lrs` the peak
+    learning rate of stages, by index, that have one of their own; `seed` is the run's.
     """
 
     name = "slow"
@@ -254,9 +248,11 @@ class SlowChannel:
                     "slow: nothing to train, the model has no trainable adapter weights. "
                     "Check slow.lora.target_modules."
                 )
+            tasks = {visited.name: visited for visited, _ in self._visits} | {task.name: task}
+            of_rows = {name: tasks[name] for batch in anchor.batches for name, _ in batch.rows}
             with kept_generators():  # TRL seeds them, and a resumed stage makes its trainer again
                 self._trainer = self._make_trainer(
-                    policy, self._tasks_of(anchor, task), len(anchor.batches[0].rows), self.settings
+                    policy, of_rows, len(anchor.batches[0].rows), self.settings
                 )
             self._optimizer = torch.optim.AdamW(
                 parameters, lr=self._peak_lr, weight_decay=self.settings.weight_decay
@@ -268,11 +264,6 @@ class SlowChannel:
             self._remedies.move_to(policy.device)
             self._loaded = self._progress = None
         return self._trainer, self._optimizer
-
-    def _tasks_of(self, anchor: Anchor, task: Task) -> dict[str, Task]:
-        """The tasks that the anchor's problems are of, by name."""
-        tasks = {visited.name: visited for visited, _ in self._visits} | {task.name: task}
-        return {name: tasks[name] for batch in anchor.batches for name, _ in batch.rows}
 
     def _require_effect(self, policy: Policy, trainer: Updates) -> None:
         """Integrity, once per stage and process: the adapter is applied where the policy scores."""

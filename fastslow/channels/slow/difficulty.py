@@ -1,8 +1,4 @@
-"""How hard each problem is for the policy now, and which groups it should learn from.
-
-Reads pass rates off the rollouts that are drawn anyway. Owns the rates, the bands, the choice of
-groups and the alarms; no torch.
-"""
+"""How hard each problem is for the policy now, and which groups it should learn from."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,9 +56,6 @@ class DifficultyGate:
     rate that decides contains the group itself, since most problems are met once.
 
     A gate lives as long as a stage: other stages change the weights, and with them every rate.
-
-    Args:
-        settings: Bands, caps and alarm levels.
 
     Source: arXiv 2605.28388 (problems far too hard harm: lucky successes on faulty ones get the
         largest advantages); the bands' edges and the alarms are ours.

@@ -1,7 +1,4 @@
-"""Rollouts of one update: drawn, graded, and what is read off them. Without TRL.
-
-`grpo.py` has them drawn, in groups that share a problem, and learns from them.
-"""
+"""Rollouts of one update: drawn, graded, and what is read off them. Without TRL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -208,11 +208,7 @@ def split_labelled(
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """Undo TRL's padding: what comes before the labelled end of each row, and that end.
 
-    Args:
-        input_ids: [rows, width].
-        attention_mask: 1 on real tokens.
-        labels: The token itself where it carries loss, IGNORED elsewhere; in each row the labelled
-            tokens are the last real ones.
+    All are [rows, width]; labels are the token where it carries loss, IGNORED elsewhere.
     """
     prompts, answers = [], []
     for ids, mask, targets in zip(

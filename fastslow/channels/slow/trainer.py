@@ -1,7 +1,6 @@
 """What the slow channel asks of a trainer, and the step all trainers end an update with.
 
-A trainer belongs to one stage. It knows what an update learns from; when to make one, at which
-learning rate, and how to resume is `channel.py`'s.
+A trainer belongs to one stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -84,9 +83,7 @@ class PassSize:
     def fit(self, passes: Callable[[int], T], undo: Callable[[], None]) -> T:
         """What `passes` gives for the most rows at a time that the memory takes.
 
-        Args:
-            passes: Makes all passes of an update, with so many rows in each at most.
-            undo: Takes back what `passes` did before it failed.
+        `undo` takes back what `passes` did before it failed.
 
         Raises:
             ChannelError: Not even one row fits; or there are several processes, which all have to

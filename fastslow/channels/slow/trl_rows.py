@@ -21,13 +21,8 @@ def score_rows(
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
     """Log-probability and entropy of every token of the completions, in nats; 0 on padding.
 
-    Args:
-        model: A transformers causal language model, with or without an adapter.
-        prompts: Token ids before each completion; none empty.
-        completions: Token ids to score.
-        width: Columns of the result; the longest completion's at least.
-        temperature: Logits are divided by it first; > 0.
-        size: Rows that go through the model together, at most.
+    The result has `width` columns; `size` rows at most go through the model together. See
+    `score_completions`.
     """
     logprobs, entropies = [], []
     for start in range(0, len(prompts), size):
@@ -44,10 +39,7 @@ def unpad(
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """Undo TRL's padding: prompts padded on the left, completions on the right.
 
-    Args:
-        input_ids: [rows, prompt width + completion width].
-        attention_mask: 1 on real tokens.
-        completion_width: Columns that belong to completions.
+    Ids and mask are [rows, prompt width + completion width].
     """
     cut = input_ids.shape[1] - completion_width
     prompts, completions = [], []

@@ -96,7 +96,11 @@ class StageAdapters:
         """
         self.start = None
         if not trains:
-            self._take_back(task)
+            if task in self._aside:
+                assert self.owner is not None
+                self._aside[self.owner] = self.copied()
+                self.put(self._aside.pop(task))
+                self.owner = task
             return
         self._aside.pop(task, None)
         self.owner = task
@@ -108,14 +112,6 @@ class StageAdapters:
         assert self.owner is not None, "the adapter belongs to no task yet"
         self._aside[self.owner] = self.copied()
         start_fresh(self.model, seed)
-
-    def _take_back(self, task: str) -> None:
-        """Make the adapter put aside for `task` the present one."""
-        if task in self._aside:
-            assert self.owner is not None
-            self._aside[self.owner] = self.copied()
-            self.put(self._aside.pop(task))
-            self.owner = task
 
     @contextmanager
     def serving(self, task: str) -> Iterator[None]:

@@ -44,14 +44,8 @@ def weight_deltas(
 ) -> Iterator[WeightDelta]:
     """The merged update of an adapter, or what a stage added to it, matrix by matrix.
 
-    Args:
-        model: With a PEFT adapter whose scaling `after` has; its own weights are not used.
-        after: The adapter's weights by PEFT's names, as `adapter_tensors` gives them or a saved
-            adapter holds them; frozen ranks included.
-        before: The same at the start of the stage, of any rank; None takes the base as start.
-
-    Yields:
-        One change per adapted matrix, in the order of the names.
+    The adapter's weights are given by PEFT's names, frozen ranks included, and have the scaling of
+    the model's adapter, whose own weights are not used. Without `before` the base is the start.
     """
     names = sorted(name for name in after if ".lora_A." in name)
     for name in names:

@@ -32,13 +32,9 @@ def attach_lora(
 ) -> Any:
     """Wrap `model` with a fresh LoRA adapter; its logits stay equal to the base's.
 
-    Args:
-        model: A transformers causal language model.
-        rank: Rank of each update matrix.
-        alpha: Updates are scaled by `alpha / rank`.
-        target_modules: `"all-linear"` or names of linear modules.
-        seed: Of the random half of the adapter; the global generators stay as they were.
-        placement: In which layers; the last third is a third of them, rounded down, at least one.
+    Updates are scaled by `alpha / rank`. Targets are `"all-linear"` or names of linear modules; the
+    last third is that of the layers, rounded down, at least one. `seed` is that of the random half
+    of the adapter; the global generators stay as they were.
 
     Raises:
         ModelError: One of the names fits no module of the model, or none in those layers.

@@ -158,12 +158,9 @@ class BranchedRows:
 def draw(
     logits: Tensor, temperature: float, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Draw one token per row, each from its own generator, by inverting the distribution.
+    """Draw one token per row of `logits` [rows, vocabulary], by inverting the distribution.
 
-    Args:
-        logits: [rows, vocabulary].
-        temperature: 0 takes the most likely token.
-        generators: One per row; each gives one number per call, whatever the other rows do.
+    Each generator gives one number per call, whatever the other rows do; none at temperature 0.
 
     Returns:
         Token ids [rows] and their natural-log probability at temperature 1 [rows].

@@ -45,16 +45,10 @@ class Sampler(Protocol):
         *,
         adapter: bool = True,
     ) -> list[Completion]:
-        """Draw one completion per prompt.
+        """Draw one completion per prompt, in order; without `adapter` from the base weights.
 
-        Args:
-            prompts: Token ids, none empty; repeat a prompt for several completions of it.
-            sampling: Limit and temperature.
-            seeds: One per prompt. A row's draws depend on its seed alone, not on its batch.
-            adapter: False draws from the base weights.
-
-        Returns:
-            Completions in the order of `prompts`.
+        No prompt is empty; repeat one for several completions of it. A row's draws depend on its
+        seed alone, not on its batch.
         """
         ...
 

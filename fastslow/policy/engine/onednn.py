@@ -18,11 +18,7 @@ packed pass has a shape of its own: gigabytes. Source: ours; 64 hold the shapes 
 
 
 def allow_onednn() -> bool:
-    """Let oneDNN make this process's float32 products on the CPU if they stay float32 products.
-
-    Returns:
-        Whether it makes them from now on.
-    """
+    """Let oneDNN make this process's float32 products if they stay so; whether it does from now."""
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # the caller has set it by torch's other interface, for each backend

@@ -25,14 +25,10 @@ def shared_prefixes(rows: Sequence[TokenIds], turn_ends: Collection[int] = ()) -
     Sorted rows stay together as long as each shares at least `MIN_TRUNK_TOKENS`, and half of the
     group's shared beginning so far, with the next.
 
-    Args:
-        rows: Token ids, none empty.
-        turn_ends: Tokens that end a turn of a chat. With them the trunk of a row that shares with
-            no other is all its turns but the last, if those are half of it: a later row may begin
-            with them. Decided by the row alone, so that earlier requests change no bit.
-
-    Returns:
-        Groups that hold every index once; each trunk leaves its members at least one token.
+    `turn_ends` are tokens that end a turn of a chat. With them the trunk of a row that shares with
+    no other is all its turns but the last, if those are half of it: a later row may begin with
+    them. Decided by the row alone, so that earlier requests change no bit. Every index is in one
+    group.
     """
     # sorted, rows with a common beginning are neighbours, and one pass finds the groups
     order = sorted(range(len(rows)), key=lambda i: rows[i])

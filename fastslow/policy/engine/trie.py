@@ -60,11 +60,7 @@ class PackedTrie:
 
 
 def merge(rows: Sequence[TokenIds]) -> Trie:
-    """Merge equal beginnings of `rows` into a trie.
-
-    Args:
-        rows: Token ids, any lengths >= 1; equal rows share all their nodes.
-    """
+    """Merge equal beginnings of `rows`, none empty; equal rows share all their nodes."""
     tokens: list[int] = []
     depth: list[int] = []
     parents: list[int] = []
@@ -86,11 +82,7 @@ def merge(rows: Sequence[TokenIds]) -> Trie:
 
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
-    """True where the column's node is the row's or an ancestor of it.
-
-    Args:
-        parents: Node before each node, smaller than the node itself; -1 where there is none.
-    """
+    """True where the column's node is the row's or an ancestor of it; parents as in `Trie`."""
     mask = torch.eye(len(parents), dtype=torch.bool)
     for node, parent in enumerate(parents):
         if parent >= 0:

@@ -42,13 +42,7 @@ _SPLIT = _END_RAW + "{{ '{%' }}" + _RAW
 
 
 class MlflowTracker(Tracker):
-    """Tracks in MLflow, by default in a SQLite file that needs no server.
-
-    Args:
-        folder: Where `mlflow.db` and `mlflow-artifacts/` lie when `uri` is None.
-        uri: An MLflow tracking address; None is the SQLite file in `folder`.
-        experiment: The MLflow experiment, made if it is not there.
-    """
+    """Tracks in MLflow; without an address in `folder`, in a SQLite file that needs no server."""
 
     def __init__(self, folder: Path, uri: str | None = None, experiment: str = "fastslow") -> None:
         place = folder.resolve()

@@ -34,13 +34,9 @@ class Case:
 def program_grader(cases: Callable[[Example], Sequence[Case]]) -> Callable[[Example, str], Grade]:
     """A grader that scores 1 if the program in a completion is right in every case, 0 otherwise.
 
-    The program is the last fenced block, or the whole text if there is none.
-
-    Args:
-        cases: Gives an example's cases, at least one; they are tried in order up to a wrong one.
-
-    Returns:
-        The grader. It raises EvaluationError when programs cannot be run on this machine.
+    The program is the last fenced block, or the whole text if there is none. An example has at
+    least one case; they are tried in order up to a wrong one. The grader raises EvaluationError
+    when programs cannot be run on this machine.
     """
 
     @lru_cache(REMEMBERED)

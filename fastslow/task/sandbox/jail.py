@@ -1,6 +1,6 @@
 """A program of its own: builds a closed room out of Linux namespaces and runs one program in it.
 
-Started by `run.py` as `python -I -S confinement.py SETTINGS`; standard input holds the program,
+Started by `run.py` as `python -I -S jail.py SETTINGS`; standard input holds the program,
 a NUL byte, and what the program may read. Imports the standard library alone. Leaves with the exit
 code of the program, or 128 + the signal that ended it. The word READY goes to the file descriptor
 `ready` of the settings right before the program starts: without it nothing was run.

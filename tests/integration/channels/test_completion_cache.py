@@ -46,12 +46,19 @@ TEXTS = [
 class Scripted:
     """Says how it was asked; may be told to fail, or to wait."""
 
+    num_rollouts = 0
+
     def __init__(self, before: Any = lambda: None) -> None:
         self.batches: list[list[TokenIds]] = []
         self.before = before
 
     def sample(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        adapter: bool = True,
     ) -> list[Completion]:
         self.batches.append(list(prompts))
         self.before()

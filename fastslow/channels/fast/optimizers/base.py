@@ -1,8 +1,4 @@
-"""What a fast optimizer is, and a sequence of them. One bridge module per optimizer of DSPy.
-
-An optimizer proposes; `pool.py` and `channel.py` decide which prompts enter and stay, by the same
-rules for all.
-"""
+"""What a fast optimizer is, and a sequence of them. One bridge module per optimizer of DSPy."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -27,8 +23,7 @@ class Optimizer(Protocol):
 class SequenceSearch:
     """One optimizer after another, each starting from the pool that the earlier ones left.
 
-    Args:
-        steps: Share of the budget and optimizer, in order; the next step gets what is not spent.
+    Each has its share of the budget; the next step gets what is not spent.
     """
 
     def __init__(self, steps: Sequence[tuple[float, Optimizer]]) -> None:

@@ -1,7 +1,6 @@
 """One request to a language model behind an address, and its possible outcomes.
 
 Only this module reads keys, from the environment; messages of a service are repeated without them.
-`lm.py` decides when to ask again.
 """
 
 import contextlib
@@ -31,13 +30,10 @@ Remedy = Literal["again", "another", "none"]
 
 
 class NoAnswer(ChannelError):
-    """A language model did not answer a request.
+    """A language model did not answer a request; the reason is one line without keys.
 
-    Args:
-        reason: Why, in one line without keys.
-        remedy: `again`: the same request may be answered later; `another`: a different request may
-            be; `none`: no request will be.
-        wait_s: How long the service asks to be left alone, in seconds.
+    Remedies: `again`: the same request may be answered after `wait_s` seconds; `another`: a
+    different request may be; `none`: no request will be.
     """
 
     def __init__(self, reason: str, remedy: Remedy, wait_s: float = 0.0) -> None:

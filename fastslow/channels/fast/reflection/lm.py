@@ -79,10 +79,8 @@ class Reflection:
         answer in many ways, so any error counts as its consequence then, except other errors of a
         channel: a policy that cannot answer stops the run.
 
-        Args:
-            policy: Its base answers when the model is `self`; not changed.
-            seed: Of every draw: waiting times, and the answers of `self`.
-            preface: Put before the system text of every request, e.g. a playbook; may be empty.
+        The seed is that of waiting times and of the answers of `self`; the preface, e.g. a
+        playbook, goes before the system text of every request.
 
         Raises:
             ChannelError: `self` failed, and not because of the request.

@@ -9,13 +9,9 @@ from fastslow.channels.slow.remedies.base import Memory, Remedy, Stage
 def adapter_policy(
     how: Literal["merge-then-new", "new-per-stage"], seed_of: Callable[[int], int]
 ) -> Remedy:
-    """Freezes the adapter under a new one, or puts it aside for its task.
+    """Freezes the adapter under a fresh one, which adds nothing, or puts it aside for its task.
 
-    Args:
-        how: `merge-then-new` freezes what there is under a fresh adapter, which computes the same;
-            `new-per-stage` puts it aside for its task and starts afresh from the base. The first
-            stage finds a fresh adapter anyway.
-        seed_of: Gives the seed of a stage's fresh adapter, by the stage's index.
+    The first stage finds a fresh adapter anyway. `seed_of` takes the index of a stage.
     """
 
     def begin(stage: Stage, memory: Memory) -> None:

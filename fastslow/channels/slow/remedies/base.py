@@ -144,11 +144,7 @@ class RemedyDefinition(Definition[Remedy]):
 
 
 def remedy(*, name: str, source: str) -> Callable[[Callable[[Any], Remedy]], RemedyDefinition]:
-    """Declare a remedy. The function's annotated `RemedyConfig` is its parameter schema.
-
-    Args:
-        name: Its name in records and reports: a-z, 0-9, _.
-        source: The paper it comes from, or who made it.
+    """Declare a remedy from a paper or author; its annotated `RemedyConfig` is its schema.
 
     Raises:
         TypeError: The function does not take exactly one argument annotated with a

@@ -73,9 +73,6 @@ def fisher_diagonal(ended: Ended, num_examples: int) -> "dict[str, Tensor]":
     """Mean over examples of (d ln p(y) / d theta)^2, y one own completion at temperature 1.
 
     One backward pass per example: the squares of a mean are not the mean of squares.
-
-    Returns:
-        By the weights' names, all >= 0.
     """
     import torch
 

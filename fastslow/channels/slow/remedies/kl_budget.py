@@ -34,11 +34,8 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
 
     Figures of every update: `kl_tuned_base` of the adapter as it is, in nats per token;
     `kl_budget_hit`, 1 once an update was undone; `kl_budget_kept`, the share of the stage's change
-    that was kept when it had to go back further, in [0, 1].
-
-    Args:
-        limit: Nats per generated token, mean over rows and tokens; > 0.
-        num_rows: Rows of an update on which it is measured, at most, in each process.
+    that was kept when it had to go back further, in [0, 1]. The limit is a mean over rows and
+    tokens, in nats; `num_rows` is per process.
     """
 
     def begin(stage: Stage, memory: Memory) -> None:
@@ -92,8 +89,7 @@ def go_under(
 ) -> tuple[float, float]:
     """Take the adapter back towards the start of the stage until its KL is under the limit.
 
-    Returns:
-        Its KL then, and the share of the stage's change that is left.
+    Gives its KL then, and the share of the stage's change that is left.
     """
     kl, share, start = measured_kl(policy, rows, num_rows), 1.0, policy.adapters.start
     end = policy.adapters.copied()

@@ -21,12 +21,9 @@ ROUNDING = 1e-9
 
 
 def shrink(keep_share: float, scales_earlier: bool) -> Remedy:
-    """Scales the adapter down at the end of a stage.
+    """Scales the adapter down at the end of a stage, keeping a share in (0, 1] of its gain.
 
-    Args:
-        keep_share: Of the stage's validation gain, in (0, 1].
-        scales_earlier: Whether what earlier stages trained is scaled too; their tasks' scores are
-            then observed for the record.
+    `scales_earlier`: what earlier stages trained is scaled too; their tasks' scores are observed.
     """
 
     def end(ended: Ended, memory: Memory) -> EndReport:
@@ -92,13 +89,8 @@ def scale_down(
 
     Goes down `FACTORS` and stops at the first that keeps less, so that every factor tried between
     the one chosen and 1 keeps enough too: scores need not fall steadily, and a lone lucky point
-    below a gap is not taken.
-
-    Args:
-        policy: Its adapter is scaled in place; knows how the stage found it.
-        keep_share: Of the gain that is to be kept, in (0, 1].
-        validate: Scores the policy as it is on the task's validation sample, in [0, 1].
-        observe: Other figures of the policy as it is, for the record.
+    below a gap is not taken. `validate` scores the policy as it is, in [0, 1]; `observe` gives
+    other figures of it, for the record.
     """
     adapters = policy.adapters
     assert adapters.start is not None, "the stage began without keeping its start"

@@ -194,8 +194,7 @@ class Remedies:
 def taught(policy: Policy, rows: Sequence[TaughtRow]) -> Iterable[Tensor]:
     """Negative log-probability: weighted mean over rows of the mean over tokens, nats.
 
-    Yields:
-        Its summands, some rows at a time: graphs of all rows together might not fit in memory.
+    Comes in summands of some rows: graphs of all rows together might not fit in memory.
     """
     total = math.fsum(row.weight for row in rows)
     for start in range(0, len(rows), ROWS_AT_ONCE):
