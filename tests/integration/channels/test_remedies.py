@@ -272,6 +272,15 @@ def test_ewc_adds_up_what_mattered_and_moves_its_anchor(exact: Policy, earlier: 
         assert torch.equal(memory.tensors[f"anchor/{name}"], weight.detach())
 
 
+def test_ewc_counts_the_examples_that_there_are(exact: Policy, earlier: Task) -> None:
+    few = replace(earlier, train=earlier.train[:2])
+    remedy = ewc.build(EwcConfig(examples=32))
+    assert remedy.end is not None
+    figures = remedy.end(ended(stage_of(exact, few)), Memory())
+    assert isinstance(figures, dict)
+    assert figures["examples"] == 2.0
+
+
 def test_in_a_fresh_adapter_only_b_matters(policy: Policy, earlier: Task) -> None:
     for name, values in fisher_diagonal(ended(stage_of(policy, earlier)), 2).items():
         assert (float(values.sum()) > 0) == (".lora_B." in name), name

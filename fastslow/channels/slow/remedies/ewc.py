@@ -64,7 +64,8 @@ def ewc(config: EwcConfig) -> Remedy:
             memory.tensors[ANCHOR + name] = weight.detach().clone()
         total = sum(float(values.sum()) for values in fisher.values())
         count = sum(values.numel() for values in fisher.values())
-        return {"fisher_mean": total / count, "examples": float(config.examples)}
+        examples = min(config.examples, len(ended.stage.task.train))
+        return {"fisher_mean": total / count, "examples": float(examples)}
 
     return Remedy(penalty=penalty, end=end, strength=config.strength)
 
