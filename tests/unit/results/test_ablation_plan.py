@@ -18,8 +18,8 @@ from tests.support.run_folder import score_row
 BASE = """
 name: base
 stages: [{task: country_continent, cycles: 1}, {task: word_valence, cycles: 1}]
-cycle: {optimizer_steps: 2, problems: 2}
-fast: {population: 2, pool: 8, metric_calls: 24}
+cycle: {optimizer_steps: 2, problems: 2, pool: 8}
+fast: {population: 2, metric_calls: 24}
 slow: {group: 4}
 runs_dir: out
 """
