@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 Z_95 = 1.96
@@ -85,9 +85,7 @@ def wilson(successes: float, n: float) -> Interval:
     )
 
 
-def cluster_labels(
-    examples: Iterable[str], clusters: Mapping[str, str]
-) -> list[tuple[bool, str]]:
+def cluster_labels(examples: Iterable[str], clusters: Mapping[str, str]) -> list[tuple[bool, str]]:
     """The cluster of each example; one without a cluster is its own, whatever others are called."""
     return [(e in clusters, clusters.get(e, e)) for e in examples]
 

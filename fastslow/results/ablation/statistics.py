@@ -6,7 +6,7 @@ that lacks one of them does not count, since its mean would be of something else
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from fastslow.measure.scores.intransigence import Reference
 from fastslow.measure.scores.per_example import PER_EXAMPLE, final_scores
 from fastslow.measure.stats.over_seeds import (
     ByTask,
+    Clusters,
     SeedEstimate,
     average,
     difference,
@@ -87,7 +88,8 @@ def mean_of(
     runs: Sequence[RunRecord], values_of: Callable[[RunRecord], ByTask]
 ) -> SeedEstimate | str:
     """Mean over seeds of the values that `values_of` takes from each run, or why there is none."""
-    return _estimate([(run.seed, values_of(run)) for run in complete(runs)], NO_RUN)
+    values = [(run.seed, values_of(run)) for run in complete(runs)]
+    return estimate(values, NO_RUN, clusters_of(runs))
 
 
 def compare(
@@ -108,7 +110,17 @@ def compare(
         if after and before and not after.keys() == before.keys() == paired.keys():
             return "means over other tasks or other examples"
         values.append((run.seed, paired))
-    return _estimate(values, "no seed is finished in both arms")
+    clusters = clusters_of([*treated, *control])
+    return estimate(values, "no seed is finished in both arms", clusters)
+
+
+def clusters_of(runs: Iterable[RunRecord]) -> Clusters:
+    """By task, the cluster of every example that names one, of all runs together."""
+    clusters = defaultdict[str, dict[str, str]](dict)
+    for run in runs:
+        for task, by_example in run.clusters.items():
+            clusters[task].update(by_example)
+    return clusters
 
 
 def pairs(
@@ -138,7 +150,9 @@ def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if of_seed[run.seed] == orders]
 
 
-def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstimate | str:
+def estimate(
+    values: Sequence[tuple[int, ByTask]], why_none: str, clusters: Clusters
+) -> SeedEstimate | str:
     """Mean over seeds of the mean over orders, or why there is none."""
     by_seed = defaultdict[int, list[ByTask]](list)
     for seed, by_task in values:
@@ -147,7 +161,8 @@ def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstima
         return why_none
     if not all(by_task for _, by_task in values):
         return NOTHING_SHARED
-    return over_seeds_and_examples({seed: average(orders) for seed, orders in by_seed.items()})
+    means = {seed: average(orders) for seed, orders in by_seed.items()}
+    return over_seeds_and_examples(means, clusters)
 
 
 def differences(
