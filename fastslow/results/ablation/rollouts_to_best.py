@@ -56,11 +56,11 @@ class _Race:
         for point in (point for point in self.both if point.slow):
             count = point.slow / ratio
             if side == "next":
-                at = min((x for x in slow if x >= count * (1 - SLACK)), default=0)
+                nearest = min((x for x in slow if x >= count * (1 - SLACK)), default=0)
             else:
-                at = max(x for x in slow if x <= count * (1 + SLACK))
-            if at:
-                steps.append((point.scores, slow[at]))
+                nearest = max(x for x in slow if x <= count * (1 + SLACK))
+            if nearest:
+                steps.append((point.scores, slow[nearest]))
         if not steps:
             return {}
         return {e: fmean(f[e] - s[e] for f, s in steps) for e in sorted(self.examples)}
@@ -159,9 +159,10 @@ def _limits(
 def _curve(points: Sequence[Sequence[Point]], examples: Sequence[frozenset[str]]) -> list[Point]:
     """The mean over runs of curves, point by point, under one made-up example."""
     means = []
-    for at in zip(*points, strict=False):  # runs that stopped early have fewer
-        score = fmean(fmean(p.scores[e] for e in ids) for p, ids in zip(at, examples, strict=True))
-        slow, total = (round(fmean(getattr(p, key) for p in at)) for key in ("slow", "total"))
+    for column in zip(*points, strict=False):  # runs that stopped early have fewer
+        sides = zip(column, examples, strict=True)
+        score = fmean(fmean(point.scores[e] for e in ids) for point, ids in sides)
+        slow, total = (round(fmean(getattr(p, key) for p in column)) for key in ("slow", "total"))
         means.append(Point(slow, total, {"mean": score}))
     return means
 
