@@ -55,7 +55,10 @@ class Design:
 DESIGNS = (
     Design("channels-demo", (0, 160, 320), (0, 352, 704), 64, 32),
     Design("channels-text", (0, 320, 640, 960), (0, 512, 1024, 1536), 64, 64),
+    Design("equal points", (0, 352, 704), (0, 352, 704), 64, 32),
 )
+NUM_DESIGNS = {"sample_efficiency": 3, "plasticity": 1}
+"""By claim: only one is about the points, and a probe is the same in all; two of the others."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,7 @@ WORLDS_OF = {
 def simulate() -> Iterator[dict[str, object]]:
     """One row for every claim, design, number of seeds and world."""
     for question in QUESTIONS:
-        # a probe is the same in both
-        for design in DESIGNS[: 1 if question.name == "plasticity" else None]:
+        for design in DESIGNS[: NUM_DESIGNS.get(question.name, 2)]:
             for num_seeds in SEEDS:
                 for world in WORLDS_OF[question.name]:
                     yield _row(question, design, num_seeds, world)

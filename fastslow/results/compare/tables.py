@@ -10,8 +10,8 @@ MAX_SETTINGS = 60
 PAIRED = (
     "Value - baseline on the same examples, 95 % intervals; so below. p: of one seed exact McNemar "
     "for 0/1 scores, else normal; of several Student's t; after Holm's correction over the tasks; "
-    "! below 5 %. Detectable: the smallest difference found with 80 % power, uncorrected. Power: how "
-    "often a comparison with this spread would find the true difference named, uncorrected."
+    "! below 5 %. Detectable: the smallest difference found with 80 % power, uncorrected. Power: "
+    "how often a comparison with this spread would find the difference named, uncorrected."
 )
 
 
