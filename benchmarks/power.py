@@ -122,7 +122,7 @@ def _row(question: Question, design: Design, num_seeds: int, world: World) -> di
     for number in range(WORLDS):
         generator = named_random(0, "power", *name, number)
         arms = [
-            [_run(design, world, arm, seed, generator) for seed in range(num_seeds)]
+            [run_of(design, world, arm, seed, generator) for seed in range(num_seeds)]
             for arm in ("both", "slow")
         ]
         claim = put(question, *arms)
@@ -140,7 +140,9 @@ def _row(question: Question, design: Design, num_seeds: int, world: World) -> di
     }
 
 
-def _run(design: Design, world: World, arm: str, seed: int, generator: random.Random) -> RunRecord:
+def run_of(
+    design: Design, world: World, arm: str, seed: int, generator: random.Random
+) -> RunRecord:
     """One finished run of an arm."""
     counts, is_both = (design.both, True) if arm == "both" else (design.slow, False)
     end = 1 - math.exp(-1 / world.tau)

@@ -2,10 +2,14 @@
 
 import math
 import random
+from collections import Counter
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
 
+from fastslow.measure.scores.curves import LearningCurve, fit_sigmoid
+from fastslow.measure.stats.bootstrap import draw_again
 from fastslow.measure.stats.intervals import (
     cluster_labels,
     clustered_se,
@@ -95,3 +99,30 @@ def test_seeds_and_examples_count_clusters_too() -> None:
     assert square == pytest.approx(by_hand(SCORES, PAGES) ** 2)
     assert df == 4 - 1
     assert clustered_se(SCORES, PAGES) == pytest.approx(math.sqrt(square))
+
+
+def test_a_draw_takes_whole_clusters_and_without_any_is_one_of_examples() -> None:
+    draw = draw_again(random.Random(1), 8, PAGES)
+    counts = Counter(draw)
+    assert len({counts[i] for i in (0, 1, 2)}) == len({counts[i] for i in (3, 4, 5)}) == 1
+    assert sum(counts[i] for i in (0, 3, 6, 7)) == 4
+    alone = draw_again(random.Random(1), 8, tuple(range(8)))
+    assert alone == draw_again(random.Random(1), 8)
+    assert alone == random.Random(1).choices(range(8), k=8)
+
+
+def test_a_sigmoid_over_clusters_is_less_certain() -> None:
+    generator = random.Random(0)
+    rises = [(0.1, 0.2, 0.5, 0.7, 0.8), (0.0, 0.1, 0.2, 0.3, 0.4), (0.2, 0.5, 0.9, 0.9, 1.0)]
+    columns = [
+        tuple(min(1.0, s + generator.random() / 20) for s in r) for r in rises for _ in "abcd"
+    ]
+    curve = LearningCurve("steps", (0, 1, 2, 4, 8), tuple(zip(*columns, strict=True)))
+    sources = tuple(name for name in "xyz" for _ in range(4))
+    widths = []
+    for clusters in (None, sources):
+        fits = fit_sigmoid(replace(curve, clusters=clusters), random.Random(0), 60)
+        interval = fits["sigmoid_asymptote"].interval
+        assert interval is not None
+        widths.append(interval.high - interval.low)
+    assert widths[1] > 1.3 * widths[0]
