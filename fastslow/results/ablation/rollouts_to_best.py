@@ -11,12 +11,12 @@ ruled out ends the interval above, and with the last point measured before x / r
 - a race that is missed needs no count: its scores are compared like all others.
 """
 
-import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fastslow.measure.stats.over_seeds import ByTask, SeedEstimate
 from fastslow.measure.stats.power import power
@@ -58,7 +58,7 @@ class _Race:
             if side == "next":
                 nearest = min((x for x in slow if x >= count * (1 - SLACK)), default=0)
             else:
-                nearest = max(x for x in slow if x <= count * (1 + SLACK))
+                nearest = max((x for x in slow if x <= count * (1 + SLACK)), default=0)
             if nearest:
                 steps.append((point.scores, slow[nearest]))
         if not steps:
@@ -75,32 +75,37 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal:
     """
     paired = pairs(both, slow)
     races = [race for run, partner in paired for race in _races(run, partner)]
-    rising = [race for race in races if _rises([r for r in races if r.task == race.task])]
-    if not rising:
+    curves = {race.task: _mean_curves([r for r in races if r.task == race.task]) for race in races}
+    floor = max((race.floor for race in races), default=0.0)
+    curves = {task: c for task, c in curves.items() if _best(c.slow) > c.slow[0].mean + floor}
+    races = [race for race in races if race.task in curves]
+    if not races:
         why = "no seed is finished in both arms, or no learning curve was measured"
-        if races:
+        if paired and any(_races(*pair) for pair in paired):
             why = f"{paired[0][1].arm} never rose above its start: there is no best score to reach"
         return Effect(reason=why)
-    numbers = _numbers(rising, paired[0][0].arm, paired[0][1].arm)
-    counts = [numbers[f"slow rollouts, {run.arm}"] for run in paired[0]]
-    first, second = counts
+    names = [run.arm for run in paired[0]]
+    numbers = _numbers(list(curves.values()), names)
+    first, second = (numbers[f"slow rollouts, {name}"] for name in names)
     value = first / second if first is not None and second else None
-    reason = MISSED if value is None else None
-    is_one_seed = len({race.seed for race in rising}) == 1
+    reasons = [MISSED] if value is None else []
     clusters = clusters_of([run for pair in paired for run in pair])
-    at_par = _estimate(rising, 1.0, "next", clusters)
-    if isinstance(at_par, str) or is_one_seed:
-        return Effect(value, reason=reason or "one seed", numbers=numbers, is_decidable=False)
-    low, high = _limits(rising, clusters)
+    at_par = _estimate(races, 1.0, "next", clusters)
+    if isinstance(at_par, str) or at_par.sd is None:
+        reasons.append(at_par if isinstance(at_par, str) else "one seed")
+        return Effect(value, reason="; ".join(reasons), numbers=numbers, is_decidable=False)
+    low, high = _limits(races, clusters)
+    if low is None:
+        reasons.append("no ratio of rollouts is ruled out")
     return Effect(
         value,
         low,
         high,
         None,
-        reason,
+        "; ".join(reasons) or None,
         list(at_par.per_seed.values()),
         numbers,
-        power=power(at_par.sources, _advantage(rising, goal)),
+        power=power(at_par.sources, _advantage(list(curves.values()), goal)),
         excludes_ends=True,
     )
 
@@ -124,21 +129,25 @@ def _estimate(
     side: Literal["next", "last"],
     clusters: Mapping[str, Mapping[str, str]],
 ) -> SeedEstimate | str:
-    """Mean over tasks and seeds of the races' contrast at this ratio."""
+    """Mean over tasks and seeds of the races' contrast at this ratio, of tasks all seeds have."""
+    contrasts = [(race, race.contrast(ratio, side)) for race in races]
+    seeds = defaultdict[str, set[int]](set)
+    for race in (race for race, contrast in contrasts if contrast):
+        seeds[race.task].add(race.seed)
     values: list[tuple[int, ByTask]] = [
         (race.seed, {race.task: contrast})
-        for race in races
-        if (contrast := race.contrast(ratio, side))
+        for race, contrast in contrasts
+        if contrast and seeds[race.task] == {race.seed for race in races}
     ]
     return estimate(values, "no point to compare with", clusters)
 
 
 def _limits(
     races: Sequence[_Race], clusters: Mapping[str, Mapping[str, str]]
-) -> tuple[float, float | None]:
-    """The ratios next to those that are ruled out, stepping in from either end.
+) -> tuple[float | None, float | None]:
+    """The ratios that are ruled out next to those that are not, stepping in from either end.
 
-    Each step is tested only if the one before was ruled out, so that their number costs nothing.
+    Each is tested only if the one before was ruled out, so that their number costs nothing.
     """
     counts = {(p.slow, q.slow) for race in races for p in race.both for q in race.slow}
     ratios = sorted({first / second for first, second in counts if first and second})
@@ -153,67 +162,73 @@ def _limits(
 
     above = list(takewhile(is_too_large, reversed(ratios)))
     below = list(takewhile(is_too_small, ratios))
-    return (below[-1] if below else 0.0), (above[-1] if above else None)
+    least = 0.0 if above else None
+    return (below[-1] if below else least), (above[-1] if above else None)
 
 
-def _curve(points: Sequence[Sequence[Point]], examples: Sequence[frozenset[str]]) -> list[Point]:
-    """The mean over runs of curves, point by point, under one made-up example."""
-    means = []
-    for column in zip(*points, strict=False):  # runs that stopped early have fewer
-        sides = zip(column, examples, strict=True)
-        score = fmean(fmean(point.scores[e] for e in ids) for point, ids in sides)
-        slow, total = (round(fmean(getattr(p, key) for p in column)) for key in ("slow", "total"))
-        means.append(Point(slow, total, {"mean": score}))
-    return means
+class _MeanPoint(NamedTuple):
+    """A point of a task's curve, mean over runs."""
+
+    slow: float
+    total: float
+    mean: float
 
 
-def _mean_curves(races: Sequence[_Race]) -> tuple[list[Point], list[Point]]:
-    """Of one task, the mean curves of both arms over the seeds."""
-    examples = [race.examples for race in races]
-    both, slow = ([race.both for race in races], [race.slow for race in races])
-    return _curve(both, examples), _curve(slow, examples)
+class _Curves(NamedTuple):
+    """The mean curves of both arms on one task."""
+
+    both: list[_MeanPoint]
+    slow: list[_MeanPoint]
 
 
-def _rises(races: Sequence[_Race]) -> bool:
-    """Whether slow-only's mean curve on this task rises above its start."""
-    start, *later = [point.scores["mean"] for point in _mean_curves(races)[1]]
-    return max(later) > start + max(race.floor for race in races)
+def _mean_curves(races: Sequence[_Race]) -> _Curves:
+    """Of the races of one task, point by point."""
+    sides = []
+    for curves in ([race.both for race in races], [race.slow for race in races]):
+        side = []
+        for column in zip(*curves, strict=False):  # runs that stopped early have fewer
+            scores = [
+                fmean(point.scores[e] for e in race.examples)
+                for point, race in zip(column, races, strict=True)
+            ]
+            slow, total = fmean(p.slow for p in column), fmean(p.total for p in column)
+            side.append(_MeanPoint(slow, total, fmean(scores)))
+        sides.append(side)
+    return _Curves(*sides)
 
 
-def _by_task(races: Sequence[_Race]) -> list[tuple[list[Point], list[Point]]]:
-    tasks = dict.fromkeys(race.task for race in races)
-    return [_mean_curves([race for race in races if race.task == task]) for task in tasks]
+def _best(curve: Sequence[_MeanPoint]) -> float:
+    return max(point.mean for point in curve)
 
 
-def _numbers(races: Sequence[_Race], arm: str, arm_slow: str) -> dict[str, float | None]:
+def _numbers(curves: Sequence[_Curves], names: Sequence[str]) -> dict[str, float | None]:
     """Rollouts to the target, summed over tasks; None where an arm misses it on one."""
-    sums = {kind: [0.0, 0.0] for kind in ("slow", "fast + slow")}
-    missed = 0
-    for curves in _by_task(races):
-        start, best = curves[1][0].scores["mean"], max(p.scores["mean"] for p in curves[1])
-        target = start + SHARE * (best - start)
-        for side, curve in enumerate(curves):
-            hits = [point for point in curve if point.scores["mean"] >= target]
-            missed += not hits
-            sums["slow"][side] += hits[0].slow if hits else math.inf
-            sums["fast + slow"][side] += hits[0].total if hits else math.inf
-    numbers = {
-        f"{kind} rollouts, {name}": count if math.isfinite(count) else None
-        for kind, both in sums.items()
-        for name, count in zip((arm, arm_slow), both, strict=True)
-    }
-    return numbers | {"tasks": float(len(_by_task(races))), "tasks that missed": float(missed)}
+    hits: list[list[_MeanPoint | None]] = []
+    for task in curves:
+        start = task.slow[0].mean
+        target = start + SHARE * (_best(task.slow) - start)
+        hits.append([next((p for p in curve if p.mean >= target), None) for curve in task])
+    numbers: dict[str, float | None] = {}
+    for name, points in zip(names, zip(*hits, strict=True), strict=True):
+        reached = [point for point in points if point is not None]
+        is_whole = len(reached) == len(points)
+        numbers[f"slow rollouts, {name}"] = sum(p.slow for p in reached) if is_whole else None
+        total = sum(p.total for p in reached) if is_whole else None
+        numbers[f"fast + slow rollouts, {name}"] = total
+        if not is_whole:
+            numbers[f"tasks of {len(points)} that {name} missed"] = float(points.count(None))
+    return numbers
 
 
-def _advantage(races: Sequence[_Race], goal: float) -> float:
+def _advantage(curves: Sequence[_Curves], goal: float) -> float:
     """Mean contrast at ratio 1 of an arm that follows slow-only's mean curve at `goal`."""
     import numpy as np
 
     steps = []
-    for both, slow in _by_task(races):
-        counts, scores = [p.slow for p in slow], [p.scores["mean"] for p in slow]
+    for both, slow in curves:
+        counts, scores = [point.slow for point in slow], [point.mean for point in slow]
         for x in (point.slow for point in both if point.slow):
-            after = [s for count, s in zip(counts, scores, strict=True) if count >= x]
-            if after:
-                steps.append(float(np.interp(x / goal, counts, scores)) - after[0])
+            later = [s for count, s in zip(counts, scores, strict=True) if count >= x]
+            if later:
+                steps.append(float(np.interp(x / goal, counts, scores)) - later[0])
     return fmean(steps) if steps else 0.0

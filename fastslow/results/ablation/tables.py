@@ -60,12 +60,13 @@ def _claims(title: str, claims: Sequence[Claim]) -> Table:
 
 
 def _claim(claim: Claim) -> tuple[Text, ...]:
-    effect = claim.reason or "undefined"
-    if claim.effect is not None:
-        low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
-        interval = f" [{low}, {high}]" if claim.low is not None else ""
-        interval += f" ({claim.reason})" if claim.reason else ""
-        effect = f"{claim.effect:.3f}{interval} {claim.unit}"
+    low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
+    interval = f" [{low}, {high}]" if claim.low is not None else ""
+    if claim.effect is None:
+        effect = f"{claim.reason or 'undefined'}{interval}"
+    else:
+        reason = f" ({claim.reason})" if claim.reason else ""
+        effect = f"{claim.effect:.3f}{interval}{reason} {claim.unit}"
     numbers = [f"{name}: {_short(value)}" for name, value in claim.numbers.items()]
     return (
         Text(claim.statement),
