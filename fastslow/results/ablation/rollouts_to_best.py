@@ -116,8 +116,10 @@ def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:
         if task not in partner.stages:
             continue
         slow = partner.curves[partner.stages.index(task)]
+        if len(both) < 2 or len(slow) < 2:
+            continue
         shared = frozenset.intersection(*(frozenset(point.scores) for point in (*both, *slow)))
-        if shared and len(both) > 1 and len(slow) > 1:
+        if shared:
             floor = max(run.noise_floor, partner.noise_floor)
             races.append(_Race(run.seed, task, both, slow, shared, floor))
     return races

@@ -183,6 +183,21 @@ def test_a_slower_arm_gets_no_without_having_reached_the_target() -> None:
     assert claim.low == 160 / 40
 
 
+def test_where_there_is_nothing_to_compare_the_reason_is_given() -> None:
+    without_slow = racing([(0, 0.0), (0, 0.5)], [(0, 0.0), (40, 0.5)])
+    assert (without_slow.answer, without_slow.effect) == ("not decidable", 0.0)
+    assert without_slow.reason == "no point to compare with"
+    # a slow arm without the row before its stage, and one whose points end before the other's
+    no_start = racing([(0, 0.0), (40, 0.5), (80, 0.8)], [(30, 0.1), (60, 0.5)])
+    assert no_start.answer == "not decidable"
+    short = racing([(0, 0.0), (100, 0.5), (200, 0.8)], [(0, 0.0), (40, 0.5)])
+    assert (short.answer, short.reason) == ("not decidable", "no point to compare with")
+    uneven = [
+        run if run.seed else replace(run, curves=(run.curves[0], ())) for run in both_and_slow()
+    ]
+    assert claims(uneven)["sample_efficiency"].answer == "yes"  # of the task that all seeds have
+
+
 def test_what_is_not_decidable_says_what_could_have_been_found() -> None:
     alike = [
         record(arm, seed, [(0.0, 0.0), (0.8, 0.0), (0.8, end)])

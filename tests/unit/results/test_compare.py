@@ -22,7 +22,7 @@ from fastslow.results.compare.data import ArmComparison, Contrast, Quantity, Run
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.compare.write import json_text, markdown, page, scores_csv, write_comparison
 from tests.support.hostile_folder import TASK, write_hostile_run
-from tests.support.run_folder import OUTCOMES, write_run
+from tests.support.run_folder import OUTCOMES, name_clusters, write_run
 
 KEPT = (*OUTCOMES[:3], {**OUTCOMES[3], "alpha": "11110000"})
 """As `OUTCOMES`, but three more of alpha's eight examples are still right at the end."""
@@ -127,11 +127,7 @@ def test_examples_of_one_source_count_once(tmp_path: Path) -> None:
     paths = two(tmp_path)
     alone = contrast(compare_runs(paths), "final", "alpha")
     for path in paths:
-        rows = [json.loads(line) for line in (path / "scores.jsonl").read_text().splitlines()]
-        for row in rows:
-            # examples 0 to 3, which change alike, share a source
-            row["cluster"] = "page" if row["example"] in ("e0", "e1", "e2", "e3") else None
-        (path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        name_clusters(path, ("e0", "e1", "e2", "e3"))  # which change alike
     shared = contrast(compare_runs(paths), "final", "alpha")
     assert shared.difference == alone.difference
     assert shared.low is not None
