@@ -30,6 +30,7 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
+from fastslow.policy.engine.dropout import switch_off_dropout
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.engine.torch_engine import TorchEngine
@@ -51,6 +52,7 @@ class Policy:
     """
 
     def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:
+        switch_off_dropout(model)
         self.model = model
         """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
@@ -222,7 +224,6 @@ def load_policy(
             **options,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
         if missing := sorted(loading["missing_keys"]):

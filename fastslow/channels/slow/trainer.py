@@ -141,6 +141,17 @@ def finish_update(
     return figures | {"grad_norm": float(norm)}
 
 
+def leave_routers_alone(trainer: Any) -> None:
+    """Switch off TRL's loss for balanced experts: routers are not trained, so it has no subject.
+
+    It would need logits of the routers, which the shared layouts do not give.
+    """
+    trainer.aux_loss_enabled = False
+    config = trainer.policy.module.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+
+
 def require_effect(policy: Policy, row: tuple[TokenIds, TokenIds]) -> None:
     """Make sure that the adapter changes the logits, on one prompt and completion.
 

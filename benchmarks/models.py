@@ -1,0 +1,288 @@
+"""Every family of causal language models that transformers can build, held against single rows.
+
+`python -m benchmarks.models` scans all of them and writes docs/models.md; names after it scan those
+alone and print their rows. tests/contracts/test_models.py runs the same scan.
+"""
+
+import argparse
+import hashlib
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.remedies.base import Stage, Update
+from fastslow.channels.slow.remedies.stack import Remedies
+from fastslow.channels.slow.settings import GrpoConfig, SftConfig
+from fastslow.channels.slow.sft import GoldTrainer
+from fastslow.channels.slow.trainer import finish_update
+from fastslow.core.errors import ModelError
+from fastslow.core.types import Batch, Example, Grade, Sampling, TokenIds
+from fastslow.measure.model.geometry import measure_geometry
+from fastslow.policy.engine.sharing import pads_left, why_not_shared
+from fastslow.policy.policy import Policy, load_policy, with_adapter
+from fastslow.task.definition import Task
+
+TABLE = Path("docs/models.md")
+EXACT = 1e-5
+"""Largest difference of log-probabilities in nats that counts as none."""
+TINY: Mapping[str, Any] = {
+    "vocab_size": 259,
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "word_embed_proj_dim", "hidden_dim"), 32),
+    **dict.fromkeys(("embedding_size", "lru_width", "expert_ffn_hidden_size"), 32),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers"), 4),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "linear_num_key_heads"), 2),
+    **dict.fromkeys(("head_dim", "attention_head_size", "linear_key_head_dim"), 8),
+    **dict.fromkeys(("linear_value_head_dim", "mamba_n_heads", "mamba_num_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_d_state", "ssm_state_size"), 8),
+    **dict.fromkeys(("state_size", "qk_rope_head_dim", "qk_nope_head_dim"), 8),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 8),
+    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "d_ff", "inner_dim"), 64),
+    **dict.fromkeys(("mlp_hidden_size", "ffn_hidden_size", "mamba_d_ssm"), 64),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 512),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "attention_window_size"), 16),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **dict.fromkeys(("moe_num_experts", "linear_num_value_heads", "time_step_rank"), 4),
+    **dict.fromkeys(("mamba_dt_rank", "rotary_dim"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "mamba_expand"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "n_shared_experts"), 1),
+    **dict.fromkeys(("mamba_n_groups", "n_groups"), 1),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "v_head_dim"), 16),
+    "pad_token_id": 256,
+    "eos_token_id": 258,
+}
+"""What a tiny model of any family has, by the names that configurations use for it."""
+SPECIAL: Mapping[str, Mapping[str, Any]] = {}
+"""What single families want besides, and variants of a family by a name of their own."""
+EOS = 258
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the scan says of one family."""
+
+    name: str
+    attention: str = ""
+    decoding: str = ""
+    layouts: str = ""
+    targets: str = ""
+    difference: float = 0.0
+    """Largest, in nats, of sampler, trainer and single rows."""
+    refused: str = ""
+    """Why it is refused; empty for a family that is right."""
+    wrong: str = ""
+    """What did not hold; empty where all did."""
+
+
+def build_model(name: str) -> Any:
+    """A tiny model of the family, randomly initialised, in float32."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    special = dict(SPECIAL.get(name, {}))
+    kind = CONFIG_MAPPING[special.pop("family", name)]
+    known = kind().to_dict()
+    values = {key: value for key, value in TINY.items() if key in known}
+    config = kind(**(values | special))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return spread(model.eval())
+
+
+@torch.no_grad()
+def spread(model: Any) -> Any:
+    """Larger weights, so that what a token attends to shows in its logits."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.mul_(2.0)
+    return model
+
+
+def scan(name: str) -> Family:
+    """Build the family, load it as a user does, and hold every promise against single rows."""
+    from tests.support.tiny import tiny_tokenizer
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        build_model(name).save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        try:
+            policy = load_policy(str(folder))
+        except ModelError as error:
+            return Family(name, refused=str(error))
+        return _hold(name, policy, folder, Path(place) / "adapter")
+
+
+PROMPTS: Sequence[TokenIds] = tuple(
+    tuple((5 + 3 * i * i + 11 * i + n) % 256 for i in range(n)) for n in (5, 20, 40, 20)
+)
+"""Ragged, and longer than the tiny windows."""
+
+
+def _hold(name: str, policy: Policy, folder: Path, adapter: Path) -> Family:
+    wrong = []
+    if not _greedy_equals_generate(policy):
+        wrong.append("greedy draws differ from generate")
+    base = _hash(policy.model)
+    tuned = with_adapter(policy, rank=2, alpha=4.0, target_modules="all-linear", seed=0)
+    with torch.no_grad():
+        for number, weight in enumerate(tuned.adapters.trainable().values()):
+            torch.manual_seed(number)
+            weight.add_(0.05 * torch.randn_like(weight))
+    difference = _difference(tuned)
+    if difference > EXACT:
+        wrong.append(f"log-probabilities differ by {difference:.1e} nats")
+    for learn in (_learns_gold, _learns_rewards):
+        if problem := learn(tuned):
+            wrong.append(problem)
+    adapters = tuned.adapters
+    measure_geometry(lambda: adapters.deltas(None, None))
+    tuned.activations([PROMPTS[0], PROMPTS[1]])
+    tuned.save(adapter)
+    if problem := _loads_elsewhere(tuned, folder, adapter):
+        wrong.append(problem)
+    if _hash(policy.model) != base:
+        wrong.append("the base changed")
+    shared = why_not_shared(tuned.model) is None
+    return Family(
+        name,
+        attention=policy.model.config._attn_implementation.replace("fastslow_blocks", "sdpa"),
+        decoding="shared"
+        if shared
+        else ("padded" if pads_left(tuned.model) else "by length"),
+        layouts="packed, tree, padded" if shared else "padded",
+        targets=", ".join(sorted({n.split(".lora_")[0].rpartition(".")[2] for n in tuned.adapters.trainable()})),
+        difference=difference,
+        wrong="; ".join(wrong),
+    )
+
+
+def _greedy_equals_generate(policy: Policy) -> bool:
+    ours = policy.sampler.sample(PROMPTS, Sampling(8, 0.0), [0] * len(PROMPTS))
+    for prompt, completion in zip(PROMPTS, ours, strict=True):
+        with torch.no_grad():
+            theirs = policy.model.generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                max_new_tokens=8,
+                do_sample=False,
+            )[0, len(prompt) :].tolist()
+        if list(completion.token_ids) != theirs:
+            return False
+    return True
+
+
+def _difference(policy: Policy) -> float:
+    drawn = policy.sampler.sample(PROMPTS, Sampling(8, 1.0), range(len(PROMPTS)))
+    completions = [completion.token_ids for completion in drawn]
+    with torch.no_grad():
+        trained = policy.completion_logprobs(PROMPTS, completions)
+    largest = 0.0
+    for row, (prompt, completion) in enumerate(zip(PROMPTS, drawn, strict=True)):
+        with torch.no_grad():
+            ids = torch.tensor([prompt + completion.token_ids])
+            logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        tokens = torch.tensor(completion.token_ids)
+        alone = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        for other in (torch.tensor(completion.logprobs), trained[row, : len(tokens)]):
+            largest = max(largest, float((alone - other).abs().max()))
+    return largest
+
+
+TASK = Task(
+    train=(Example("a", "one", "ab"), Example("b", "another one", "abcd")),
+    validation=(Example("c", "x", "ab"),),
+    test=(Example("d", "y", "ab"),),
+    instruction="Write.",
+    grade=lambda example, text: Grade(float(len(text) % 2 == 0), ""),
+    max_tokens=5,
+    name="letters",
+)
+BATCH = Batch(tuple((TASK.name, example) for example in TASK.train))
+
+
+def _finish(policy: Policy, steps: float) -> Any:
+    weights = list(policy.adapters.trainable().values())
+    optimizer = torch.optim.SGD(weights, lr=steps)
+    update = Update(Stage(policy, TASK, 0, (), seed=0), BATCH, 0, 0, steps, lambda: [])
+    return lambda: finish_update(1.0, optimizer, Remedies(()), update)
+
+
+def _learns_gold(policy: Policy) -> str:
+    settings = SftConfig(lr=0.1)
+    trainer = GoldTrainer(policy, {TASK.name: TASK}, len(BATCH.rows), settings)
+    losses = [trainer.update(BATCH, 0, _finish(policy, 0.02))["loss"] for _ in range(2)]
+    return "" if losses[1] < losses[0] else f"SFT raised its loss from {losses[0]} to {losses[1]}"
+
+
+def _learns_rewards(policy: Policy) -> str:
+    settings = GrpoConfig(lr=0.1, group=8, gradient_context="with_text")
+    trainer = FastSlowTrainer(policy, {TASK.name: TASK}, len(BATCH.rows), settings)
+    for seed in range(5):
+        before = {k: v.detach().clone() for k, v in policy.adapters.trainable().items()}
+        figures = trainer.update(BATCH, seed, _finish(policy, 0.02))
+        if figures["skipped_updates"]:
+            continue
+        rows = trainer.scored_rows()
+        prompts, completions = [list(column) for column in zip(*rows, strict=True)]
+        scores = torch.tensor([rollout.grade.score for rollout in trainer.rollouts])
+        groups = scores.view(-1, settings.group)
+        gains = (groups - groups.mean(1, keepdim=True)).flatten()
+
+        def objective() -> float:
+            with torch.no_grad():
+                return float((policy.completion_logprobs(prompts, completions).sum(1) * gains).sum())
+
+        after = objective()
+        with torch.no_grad():
+            for key, weight in policy.adapters.trainable().items():
+                weight.copy_(before[key])
+        return "" if objective() < after else "GRPO lowered the rewarded rows' probability"
+    return "GRPO never saw rewards that differ"
+
+
+def _loads_elsewhere(policy: Policy, folder: Path, adapter: Path) -> str:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, adapter).eval()
+    ids = torch.tensor([PROMPTS[1]])
+    with torch.no_grad():
+        ours = policy.model.eval()(input_ids=ids, use_cache=False).logits
+        theirs = loaded(input_ids=ids, use_cache=False).logits
+    gap = float((ours - theirs).abs().max())
+    return "" if gap < 1e-4 else f"the saved adapter gives other logits ({gap:.1e})"
+
+
+def _hash(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if "lora_" not in name:
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    args = parser.parse_args()
+    import traceback
+
+    logging.disable(logging.WARNING)
+    for name in args.names:
+        try:
+            print(scan(name), flush=True)
+        except Exception as e:
+            print(name, "TRACEBACK", type(e).__name__, str(e)[:200], traceback.format_exc().splitlines()[-4:-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
