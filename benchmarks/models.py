@@ -59,7 +59,36 @@ TINY: Mapping[str, Any] = {
     "eos_token_id": 258,
 }
 """What a tiny model of any family has, by the names that configurations use for it."""
-SPECIAL: Mapping[str, Mapping[str, Any]] = {}
+DEFAULT = object()
+"""Leaves a setting as the family has it."""
+HYBRID = ["mamba", "attention", "mamba", "attention"]
+SPECIAL: Mapping[str, Mapping[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
+    "falcon": {"num_kv_heads": 1, "head_dim": DEFAULT},
+    "falcon-alibi": {
+        "family": "falcon", "alibi": True, "num_kv_heads": 1, "head_dim": DEFAULT
+    },
+    "llama-untied": {"family": "llama", "tie_word_embeddings": False},
+    "llama-tied": {"family": "llama", "tie_word_embeddings": True},
+    "qwen2-window": {
+        "family": "qwen2", "use_sliding_window": True, "max_window_layers": 2, "sliding_window": 16
+    },
+    "phi3-longrope": {
+        "family": "phi3", "sliding_window": None, "original_max_position_embeddings": 128,
+        "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4, "original_max_position_embeddings": 128,
+        },
+    },
+    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "layer_types": ["mamba", "hybrid"] * 2},
+    "granitemoehybrid": {"layer_types": HYBRID},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "ernie4_5_moe": {"moe_k": 2},
+}
 """What single families want besides, and variants of a family by a name of their own."""
 EOS = 258
 
@@ -87,9 +116,12 @@ def build_model(name: str) -> Any:
 
     special = dict(SPECIAL.get(name, {}))
     kind = CONFIG_MAPPING[special.pop("family", name)]
-    known = kind().to_dict()
-    values = {key: value for key, value in TINY.items() if key in known}
-    config = kind(**(values | special))
+    default = kind()
+    known = default.to_dict()
+    values = {k: v for k, v in TINY.items() if k in known or hasattr(default, k)}
+    if "kv_lora_rank" in values:  # latent attention has a key head for each head
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    config = kind(**{k: v for k, v in (values | special).items() if v is not DEFAULT})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -266,7 +298,7 @@ def _hash(model: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if "lora_" not in name:
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -99,18 +99,17 @@ def default_targets(model: Any) -> list[str]:
         and not _beyond_peft(model, name)
         and not (fused and name.rpartition(".")[2] in EXPERT_NAMES)
     }
-    left_out = {name.rpartition(".")[2] for name in linear if name not in chosen}
+    left_out = {name.rpartition(".")[2] for name, _ in model.named_modules() if name not in chosen}
     last_names = {name: name.rpartition(".")[2] for name in chosen}
     return sorted({name if last in left_out else last for name, last in last_names.items()})
 
 
 def _is_router(model: Any, name: str, module: torch.nn.Module) -> bool:
     """Whether a module only says where a token goes: one number, or one for each expert."""
-    last = name.rpartition(".")[2]
     config = model.config.get_text_config()
     experts = {getattr(config, key, None) for key in EXPERT_COUNTS}
     outputs = getattr(module, "out_features", getattr(module, "nf", None))
-    return ("gate" in last or "router" in last) and (outputs == 1 or outputs in experts)
+    return ("gate" in name or "router" in name) and (outputs == 1 or outputs in experts)
 
 
 def _beyond_peft(model: Any, name: str) -> bool:

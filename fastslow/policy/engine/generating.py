@@ -49,9 +49,12 @@ class Drawing:
 
 
 def generate_rows(
-    model: Any, prompts: Sequence[TokenIds], max_tokens: int, drawing: Drawing
+    model: Any, prompts: Sequence[TokenIds], max_tokens: int, drawing: Drawing, *, cache: bool
 ) -> None:
-    """Continue every prompt by up to `max_tokens` tokens, which `drawing` chooses and keeps."""
+    """Continue every prompt by up to `max_tokens` tokens, which `drawing` chooses and keeps.
+
+    Without `cache` every step reads the whole rows again.
+    """
     from transformers import LogitsProcessorList
 
     width = max(map(len, prompts))
@@ -63,11 +66,12 @@ def generate_rows(
             input_ids=ids,
             attention_mask=mask.to(model.device),
             logits_processor=LogitsProcessorList([drawing]),
+            use_cache=cache,
         )
 
 
 @torch.no_grad()
-def next_logits(model: Any, prompts: Sequence[TokenIds]) -> Tensor:
+def next_logits(model: Any, prompts: Sequence[TokenIds], *, cache: bool) -> Tensor:
     """Logits [prompts, vocabulary] of the second token after each prompt, the first being greedy.
 
     So both the reading of the prompts and the step after their cache stand in them.
@@ -79,7 +83,8 @@ def next_logits(model: Any, prompts: Sequence[TokenIds]) -> Tensor:
             kept.append(scores.float().cpu())
             return super().__call__(input_ids, scores)
 
-    generate_rows(model, prompts, 2, Keeping(0.0, [torch.Generator()] * len(prompts), ()))
+    drawing = Keeping(0.0, [torch.Generator()] * len(prompts), ())
+    generate_rows(model, prompts, 2, drawing, cache=cache)
     return kept[-1]
 
 

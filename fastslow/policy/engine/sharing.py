@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastslow.core.text import shorten
 from fastslow.core.types import TokenIds
 from fastslow.policy.engine import block_attention
 from fastslow.policy.engine.decoding import BranchedRows, SharedRows, read_trunk
+from fastslow.policy.engine.generating import next_logits
 from fastslow.policy.engine.head import evaluating, plain_head
 from fastslow.policy.engine.prefixes import PrefixGroup
 from fastslow.policy.engine.states import packed_states, padded_states
@@ -23,7 +25,9 @@ from fastslow.policy.engine.tree import tree_states
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 """Names under which configurations keep how far back attention reaches."""
 TOLERANCE = 1e-3
-"""Largest difference in float32, as a share of the largest value, that counts as rounding."""
+"""Largest difference in float32, as a share of a row's length, that counts as rounding."""
+PROOF_TOKENS = 24
+"""Length of the rows that a model is tried on."""
 COARSE_TOLERANCE = 5e-2
 """As `TOLERANCE`, in number formats of fewer digits."""
 
@@ -36,34 +40,51 @@ def why_not_shared(model: Any) -> str | None:
     Sharing needs attention whose mask is ours to give: full attention in every layer, no state
     carried from token to token, no image or audio parts; and a head that is a plain linear layer.
     """
-    reason: str | None = _kept(model, "no_mask", lambda: _no_mask(model))
+    reason: str | None = keep(model, "no_mask", lambda: _no_mask(model))
     if reason is None and plain_head(model) is None:
         reason = f"the head of {_family(model)} is not a plain frozen linear layer"
     if reason is None:
-        reason = _kept(model, "unequal", lambda: _unequal(model))
+        reason = keep(model, "unequal", lambda: _proven(model))
     return _told(model, reason)
 
 
 def why_unusable(model: Any) -> str | None:
-    """Why no completion of this model can be scored at all; None if it can.
+    """Why no completion of this model can be drawn or scored; None if it can.
 
-    Proven on two rows of which one begins with the other: what comes later must not be seen.
+    Proven on two rows, of which one begins with the other: a batch padded on the right gives what
+    each row gives by itself, what comes later is not seen, and drawing gives what reading does.
     """
-    short, long = _rows(model, (7, 12))
+    long = _rows(model, (PROOF_TOKENS,))[0]
+    short, other = long[: PROOF_TOKENS // 2], tuple(reversed(long))
+    padded = short + (short[-1],) * (len(long) - len(short))
     try:
         with torch.no_grad(), evaluating(model):
-            alone = model(input_ids=_batch(model, [short]), use_cache=False).logits[0]
-            longer = model(input_ids=_batch(model, [long]), use_cache=False).logits[0]
+            alone = [_logits(model, [row])[0] for row in (short, long, other)]
+            batch = _logits(model, [padded, long, other])
+            firsts = [int(logits[-1].argmax()) for logits in alone[1:]]
+            read = [_logits(model, [(*r, t)])[0, -1] for r, t in zip((long, other), firsts, strict=True)]
+            drawn, redrawn = [next_logits(model, [long, other], cache=c) for c in (True, False)]
     except Exception as error:  # any model of the user's runs here for the first time
-        return f"it does not read plain token ids, {type(error).__name__}: {error}"
-    if not bool(torch.isfinite(longer).all()):
+        return f"it cannot be read or continued, {_first_line(error)}"
+    if not all(bool(torch.isfinite(logits).all()) for logits in alone):
         return "its logits are not finite numbers"
-    if not _equal(model, alone, longer[: len(short)]):
+    if not _equal(model, alone[0], alone[1][: len(short)]):
         return (
-            "a token's logits depend on tokens that come after it, so it is not a causal language "
-            "model as configured"
+            "its logits at a token depend on tokens after it, so it is not a causal language model "
+            "as configured"
         )
+    together = torch.cat([batch[0, : len(short)], *batch[1:]])
+    if not _equal(model, torch.cat(alone), together):
+        return "its logits of a row depend on the rows next to it"
+    if not _equal(model, torch.stack(read), redrawn):
+        return "what it generates is not drawn from the logits of its own forward pass"
+    keep(model, "caches", lambda: _equal(model, torch.stack(read), drawn))
     return None
+
+
+def caches(model: Any) -> bool:
+    """Whether the model's own cache gives what reading the whole row again gives."""
+    return bool(keep(model, "caches", lambda: why_unusable(model) is None))
 
 
 def pads_left(model: Any) -> bool:
@@ -72,7 +93,7 @@ def pads_left(model: Any) -> bool:
     True of most attention, whatever its window; where chunks are counted from the first column,
     padding would move them.
     """
-    return bool(_kept(model, "pads_left", lambda: _continues_padded(model)))
+    return bool(keep(model, "pads_left", lambda: _continues_padded(model)))
 
 
 def _no_mask(model: Any) -> str | None:
@@ -93,6 +114,15 @@ def _no_mask(model: Any) -> str | None:
     return None
 
 
+def _proven(model: Any) -> str | None:
+    """A reason that two rows give; then the model's attention is what it was."""
+    own = model.config._attn_implementation
+    reason = _unequal(model)
+    if reason is not None:
+        model.config._attn_implementation = own
+    return reason
+
+
 @torch.no_grad()
 def _unequal(model: Any) -> str | None:
     """A reason that two ragged rows give: they do not come out as each does by itself."""
@@ -109,16 +139,13 @@ def _unequal(model: Any) -> str | None:
                 if not _equal(model, alone, states[[node for path in nodes for node in path]]):
                     return f"{_family(model)} does not read rows together as it reads one"
             firsts = torch.tensor([completion[0] for completion in completions])
-            expected = torch.stack([_next_logits(model, p + c[:1]) for p, c in rows])
+            expected = torch.cat([_logits(model, [p + c[:1]])[:, -1] for p, c in rows])
             for state in _decoders(model, prompts, trunk):
                 state.start()
                 if not _equal(model, expected, state.advance(firsts)):
                     return f"{_family(model)} does not continue rows together as it continues one"
         except Exception as error:  # a family may refuse a mask or a cache in any way
-            return (
-                f"{_family(model)} takes no mask or cache of ours "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-            )
+            return f"{_family(model)} takes no mask or cache of ours ({_first_line(error)})"
     return None
 
 
@@ -133,22 +160,21 @@ def _decoders(
 
 
 def _continues_padded(model: Any) -> bool:
-    from fastslow.policy.engine.generating import next_logits
-
-    config = model.config.get_text_config()
-    if getattr(config, "attention_chunk_size", None):
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
         return False
     rows = _rows(model, (3, 8))
     try:
         with evaluating(model):
-            together = next_logits(model, rows)
-            alone = torch.cat([next_logits(model, [row]) for row in rows])
+            cache = caches(model)
+            together = next_logits(model, rows, cache=cache)
+            alone = torch.cat([next_logits(model, [row], cache=cache) for row in rows])
     except Exception:  # a family may refuse a mask in any way; then lengths are kept apart
         return False
     return _equal(model, alone, together)
 
 
-def _kept(model: Any, name: str, find: Callable[[], Any]) -> Any:
+def keep(model: Any, name: str, find: Callable[[], Any]) -> Any:
+    """What was found under this name for the model's base, found now if it never was."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     answers = base.__dict__.setdefault("_fastslow_answers", {})
     if name not in answers:
@@ -159,17 +185,20 @@ def _kept(model: Any, name: str, find: Callable[[], Any]) -> Any:
 def _told(model: Any, reason: str | None) -> str | None:
     """The reason, logged once per model."""
     if reason is not None:
-        _kept(model, "told", lambda: logger.warning("Prompts are not shared: %s.", reason))
+        keep(model, "told", lambda: logger.warning("Prompts are not shared: %s.", reason))
     return reason
 
 
-def _next_logits(model: Any, row: TokenIds) -> Tensor:
-    logits: Tensor = model(input_ids=_batch(model, [row]), use_cache=False).logits[0, -1]
+def _logits(model: Any, rows: list[TokenIds]) -> Tensor:
+    """Logits [rows, width, vocabulary] of rows of one length, without mask or cache."""
+    ids = torch.tensor(rows, device=model.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits.float().cpu()
 
 
-def _batch(model: Any, rows: list[TokenIds]) -> Tensor:
-    return torch.tensor(rows, device=model.device)
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {shorten(lines[0], 200) if lines else ''}"
 
 
 def _rows(model: Any, lengths: tuple[int, ...]) -> list[TokenIds]:
@@ -181,8 +210,9 @@ def _rows(model: Any, lengths: tuple[int, ...]) -> list[TokenIds]:
 def _equal(model: Any, expected: Tensor, got: Tensor) -> bool:
     expected, got = expected.float().cpu(), got.float().cpu()
     share = TOLERANCE if model.dtype == torch.float32 else COARSE_TOLERANCE
-    limit = share * float(expected.abs().max().clamp(min=1e-3))
-    return bool((expected - got).abs().max() <= limit)
+    # per row of the last axis, so that no row hides behind larger ones
+    gap, size = (expected - got).norm(dim=-1), expected.norm(dim=-1)
+    return bool((gap <= share * size.clamp(min=1e-3)).all())
 
 
 def _family(model: Any) -> str:

@@ -23,7 +23,7 @@ from fastslow.policy.engine.interface import TokenComparison
 from fastslow.policy.engine.layouts import predict, score_completions
 from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.engine.prefixes import shared_prefixes
-from fastslow.policy.engine.sharing import pads_left, why_not_shared
+from fastslow.policy.engine.sharing import caches, pads_left, why_not_shared
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import BASE
 
@@ -208,7 +208,9 @@ class TorchEngine:
     ) -> list[Completion]:
         """Draw through transformers' `generate`."""
         drawing = Drawing(sampling.temperature, generators, self.stop_ids)
-        generate_rows(self.model, prompts, sampling.max_tokens, drawing)
+        generate_rows(
+            self.model, prompts, sampling.max_tokens, drawing, cache=caches(self.model)
+        )
         return self._completions(drawing.tokens, drawing.logprobs)
 
     def _decode(
