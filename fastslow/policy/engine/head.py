@@ -37,7 +37,7 @@ def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "rows tokens hidde
     """Last hidden states of the model's decoder, adapter included, before its head."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = base.get_decoder()
-    if decoder is base:  # a family that names none
+    if decoder is base or not hasattr(decoder, "config"):  # a family that names none
         every: tuple[Tensor, ...] = base(**inputs, output_hidden_states=True).hidden_states
         return every[-1]
     states: Tensor = decoder(**inputs).last_hidden_state

@@ -62,7 +62,9 @@ def why_unusable(model: Any) -> str | None:
             alone = [_logits(model, [row])[0] for row in (short, long, other)]
             batch = _logits(model, [padded, long, other])
             firsts = [int(logits[-1].argmax()) for logits in alone[1:]]
-            read = [_logits(model, [(*r, t)])[0, -1] for r, t in zip((long, other), firsts, strict=True)]
+            read = [
+                _logits(model, [(*r, t)])[0, -1] for r, t in zip((long, other), firsts, strict=True)
+            ]
             drawn, redrawn = [next_logits(model, [long, other], cache=c) for c in (True, False)]
     except Exception as error:  # any model of the user's runs here for the first time
         return f"it cannot be read or continued, {_first_line(error)}"

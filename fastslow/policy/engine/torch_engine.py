@@ -208,9 +208,7 @@ class TorchEngine:
     ) -> list[Completion]:
         """Draw through transformers' `generate`."""
         drawing = Drawing(sampling.temperature, generators, self.stop_ids)
-        generate_rows(
-            self.model, prompts, sampling.max_tokens, drawing, cache=caches(self.model)
-        )
+        generate_rows(self.model, prompts, sampling.max_tokens, drawing, cache=caches(self.model))
         return self._completions(drawing.tokens, drawing.logprobs)
 
     def _decode(
