@@ -307,28 +307,26 @@ def _learns_rewards(policy: Policy) -> str:
     trainer = FastSlowTrainer(policy, {TASK.name: TASK}, len(BATCH.rows), settings)
     for seed in range(8):
         before = {k: v.detach().clone() for k, v in policy.adapters.trainable().items()}
-        figures = trainer.update(BATCH, seed, _finish(policy, STEP))
-        if figures["skipped_updates"]:
+        if trainer.update(BATCH, seed, _finish(policy, STEP))["skipped_updates"]:
             continue
-        rows = trainer.scored_rows()
-        prompts, completions = [list(column) for column in zip(*rows, strict=True)]
-        scores = torch.tensor([rollout.grade.score for rollout in trainer.rollouts])
-        groups = scores.view(-1, settings.group)
-        centred = groups - groups.mean(1, keepdim=True)
-        gains = (centred / (groups.std(1, keepdim=True) + 1e-4)).flatten()
-
-        def objective() -> float:
-            with torch.no_grad():
-                return float(
-                    (policy.completion_logprobs(prompts, completions).sum(1) * gains).sum()
-                )
-
-        after = objective()
+        after = _advantage(policy, trainer)
         with torch.no_grad():
             for key, weight in policy.adapters.trainable().items():
                 weight.copy_(before[key])
-        return "" if objective() < after else "GRPO lowered the rewarded rows' probability"
+        gained = after > _advantage(policy, trainer)
+        return "" if gained else "GRPO lowered the rewarded rows' probability"
     return "GRPO never saw rewards that differ"
+
+
+@torch.no_grad()
+def _advantage(policy: Policy, trainer: FastSlowTrainer) -> float:
+    """What the update climbs: log-probabilities of its rows, times their normalised rewards."""
+    prompts, completions = zip(*trainer.scored_rows(), strict=True)
+    rewards = torch.tensor([rollout.grade.score for rollout in trainer.rollouts])
+    groups = rewards.view(-1, trainer.settings.group)
+    centred = groups - groups.mean(1, keepdim=True)
+    advantages = (centred / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+    return float((policy.completion_logprobs(prompts, completions).sum(1) * advantages).sum())
 
 
 def _loads_elsewhere(policy: Policy, folder: Path, adapter: Path) -> str:

@@ -267,8 +267,8 @@ def load_policy(
     if (reason := why_unusable(model)) is not None:
         raise ModelError(
             f"model.name: {path_or_id!r} ({model.config.model_type}) cannot be adapted: "
-            f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists the "
-            "families that are known to work."
+            f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists "
+            "the families that are known to work."
         )
     return policy
 
