@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,6 +52,22 @@ def new_folder(config: RunConfig) -> Path:
             number += 1
         else:
             return path
+
+
+def read_day(path: Path) -> date:
+    """What a run's chat template takes for today: the day it began, in folders that do not say.
+
+    Raises:
+        CheckpointError: run.json is missing or damaged.
+    """
+    try:
+        card = read_json(path / "run.json")
+        return date.fromisoformat(card.get("date") or card["started"][:10])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / 'run.json'}: does not say when the run began, got "
+            f"{shorten(str(error), 200)}. Restore it from a copy."
+        ) from error
 
 
 def require_no_links(path: Path) -> None:
@@ -112,11 +128,13 @@ class RunDir:
         layers: Mapping[str, str],
         command: Sequence[str],
         device: str | None = None,
+        day: date | None = None,
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
-        from, by path. The model runs on `device`, or else the configured one.
+        from, by path. The model runs on `device`, or else the configured one; `day` is what its
+        chat template takes for today.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -138,6 +156,7 @@ class RunDir:
                 "tracker": tracker_name(config),
                 "state": "running",
                 "started": _now(),
+                "date": (day or date.today()).isoformat(),
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))
