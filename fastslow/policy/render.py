@@ -134,9 +134,9 @@ class Renderer:
     def _completion_ids(self, answer: str) -> TokenIds | None:
         """Ids behind the opening, read in its context; None where a token spans both sides."""
         text = self._answered(answer).removesuffix(self._closing)
-        opening, whole = self._ids(self._opening), self._ids(text)
-        is_split = text.startswith(self._opening) and whole[: len(opening)] == opening
-        return whole[len(opening) :] if is_split else None
+        opening, sequence = self._ids(self._opening), self._ids(text)
+        is_split = text.startswith(self._opening) and sequence[: len(opening)] == opening
+        return sequence[len(opening) :] if is_split else None
 
     def _answered(self, answer: str) -> str:
         return self._text([QUESTION, {"role": "assistant", "content": answer}], opens=False)

@@ -58,12 +58,12 @@ def bound_template(template: str, arguments: Mapping[str, Any], day: date) -> st
         ModelError: The template reads no variable of such a name; names those it reads.
     """
     names = variables(template)
-    known = {name for name in names if name not in GIVEN and not name.endswith("_token")}
+    readable = {name for name in names if name not in GIVEN and not name.endswith("_token")}
     for name in arguments:
-        if name not in known:
+        if name not in readable:
             raise ModelError(
                 "model.chat_template_kwargs: the chat template of this model reads no argument "
-                f"{shorten(name, 100)!r}.{nearest(name, known)} Remove it."
+                f"{shorten(name, 100)!r}.{nearest(name, readable)} Remove it."
             )
     settings = [f"{{% set {name} = {value!a} %}}\n" for name, value in arguments.items()]
     clock = _fixed_clock(template, day) if "strftime_now" in names else ""
