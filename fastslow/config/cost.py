@@ -20,9 +20,9 @@ from fastslow.core.text import shorten
 from fastslow.policy.calibration import Rates
 from fastslow.task.definition import Task
 
-REFERENCE = Rates(12.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-"""Of SmolLM2-135M in float32 on two cores, for machines where nothing was measured. Source:
-`fastslow check --calibrate`, docs/decisions.md."""
+REFERENCE = Rates(12.0, 2.3e-3, 0.08, 6e-3, 6.5e-3, 1.0)
+"""Of SmolLM2-135M in float32 on two cores, for machines where nothing was measured. Source: in
+proportion to what `fastslow check --calibrate` measured, scaled to the runs in runs/reference."""
 REFERENCE_PARAMETERS = 134.5e6
 """Size of that model; time grows in proportion."""
 PROCESS_GB = 1.0
@@ -192,8 +192,8 @@ def _memory_gb(price: Price, shape: ModelShape) -> float:
     """
     tokens, predicted = price.pass_tokens()
     block = 16 * shape.hidden + 4 * shape.intermediate
-    kept = 4 * (tokens * shape.layers * block + 3 * predicted * shape.vocab)
-    return price.rates.loaded_gb + kept / 1e9
+    pass_bytes = 4 * (tokens * shape.layers * block + 3 * predicted * shape.vocab)
+    return price.rates.loaded_gb + pass_bytes / 1e9
 
 
 def _note(

@@ -183,8 +183,9 @@ class Ledger:
         slow, is_trained = self.config.slow, self.config.stages[row - 1].slow
         uses = slow.remedies if slow and is_trained else ()
         fisher = sum(use.examples for use in uses if isinstance(use, EwcConfig))
-        own = (u for u in uses if isinstance(u, ReplayConfig) and u.target == "own")
-        return Entry("remedies", row, rollouts=fisher + sum(u.keep for u in own), trained=fisher)
+        replays = (use for use in uses if isinstance(use, ReplayConfig) and use.target == "own")
+        rollouts = fisher + sum(use.keep for use in replays)
+        return Entry("remedies", row, rollouts=rollouts, trained=fisher)
 
     def _drift(self, row: int) -> Entry:
         """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""

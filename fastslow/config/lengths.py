@@ -47,10 +47,10 @@ def lengths_of(task: Task, count: Callable[[str], int]) -> Lengths:
 
     train, test = _some(task.train), _some(task.test)
     answer = mean(e.answer for e in test) + 1
-    shown = mean(e.question for e in train) + mean(e.answer for e in train)
+    example = mean(e.question for e in train) + mean(e.answer for e in train)
     return Lengths(
         instruction=count(task.instruction) + TURN_TOKENS,
-        demonstration=shown + 2 * TURN_TOKENS,
+        demonstration=example + 2 * TURN_TOKENS,
         question=mean(e.question for e in test) + 2 * TURN_TOKENS,
         answer=answer,
         limit=task.max_tokens,

@@ -29,9 +29,10 @@ class Price:
         if probe is not None:
             curve = self.ledger.curve(probe)
             lengths = self._lengths([probe.task])
-            drawn, trained = curve.rollouts, curve.trained * lengths.answer
+            trained = curve.trained * lengths.answer
             trained += probe.updates * (lengths.instruction + lengths.question)
-            curve_s = self._draw_s(drawn, lengths, 1, 0, drawn) + trained * self.rates.trained_s
+            curve_s = self._draw_s(curve.rollouts, lengths, 1, 0, curve.rollouts)
+            curve_s += trained * self.rates.trained_s
             curve_s *= 2 * probe.seeds
         parts = sum(map(self.seconds, self.ledger.entries))
         return self.rates.load_s + REPORTS_S + parts + curve_s
@@ -40,9 +41,9 @@ class Price:
         """Seconds of one part; what is not counted in rollouts is worth so many short ones."""
         config, rates = self.ledger.config, self.rates
         visited = [stage.task for stage in config.stages[: entry.row]]
-        shown = self._demonstrations(entry)
+        demonstrations = self._demonstrations(entry)
         if entry.part == "slow":
-            return self._updates_s(entry, self._lengths(visited[-1:]), shown)
+            return self._updates_s(entry, self._lengths(visited[-1:]), demonstrations)
         if entry.part in ("matrix", "texts", "drift"):
             names = list(config.task_names) if entry.part == "matrix" else visited
             num_prompts = float(len(set(names)))
@@ -50,9 +51,13 @@ class Price:
             names, num_prompts = visited[-1:], self._num_prompts(entry)
         lengths = self._lengths(names)
         short = SHORT.question * rates.prefill_s + SHORT.answer * rates.row_step_s
-        drawn = self._draw_s(entry.rollouts, lengths, num_prompts, shown, entry.rollouts, entry.row)
-        trained = entry.trained * (lengths.prompt(shown) + lengths.question + lengths.answer)
-        return drawn + trained * rates.trained_s + entry.extra * short
+        rollouts_s = self._draw_s(
+            entry.rollouts, lengths, num_prompts, demonstrations, entry.rollouts, entry.row
+        )
+        trained = entry.trained * (
+            lengths.prompt(demonstrations) + lengths.question + lengths.answer
+        )
+        return rollouts_s + trained * rates.trained_s + entry.extra * short
 
     def pass_tokens(self) -> tuple[float, float]:
         """Of the biggest forward and backward pass: all its tokens, and those of its answers."""
@@ -70,27 +75,30 @@ class Price:
                 sizes.append((context + size * lengths.limit, size * lengths.limit))
         return max(sizes)
 
-    def _updates_s(self, entry: Entry, lengths: Lengths, shown: float) -> float:
+    def _updates_s(self, entry: Entry, lengths: Lengths, demonstrations: float) -> float:
         """Of a slow phase: rollouts, the reference's pass, forward and backward."""
         config, rates = self.ledger.config, self.rates
         slow, updates = config.slow, config.cycle.optimizer_steps
         assert slow is not None
         questions = config.num_texts * config.cycle.problems
         rollouts, rows = entry.rollouts / updates, entry.trained / updates
-        drawn = self._draw_s(rollouts, lengths, config.num_texts, shown, questions, entry.row)
+        rollouts_s = self._draw_s(
+            rollouts, lengths, config.num_texts, demonstrations, questions, entry.row
+        )
         passes = max(1, math.ceil(rows / slow.rows_per_forward))
-        answers = self._answer(lengths, entry.row) if rollouts else lengths.answer
-        trained = passes * self._context(lengths, shown, 1 / passes) + rows * answers
+        # rollouts of a problem that begin alike share those tokens, so a gold answer's are counted
+        context = passes * self._context(lengths, demonstrations, 1 / passes)
+        trained = context + rows * min(lengths.answer, lengths.limit)
         has_reference = isinstance(slow, GrpoConfig) and slow.kl_coefficient > 0
         each = rates.trained_s + has_reference * rates.prefill_s
-        return updates * (drawn + trained * each)
+        return updates * (rollouts_s + trained * each)
 
-    def _context(self, lengths: Lengths, shown: float, share: float) -> float:
+    def _context(self, lengths: Lengths, demonstrations: float, share: float) -> float:
         """Unique prompt tokens of a pass over `share` of an update's rows."""
         config = self.ledger.config
         is_bare = config.slow is not None and config.slow.gradient_context == "bare"
         texts = 1 if is_bare else config.num_texts
-        prompts = 0.0 if is_bare else texts * lengths.prompt(shown)
+        prompts = 0.0 if is_bare else texts * lengths.prompt(demonstrations)
         return prompts + share * texts * config.cycle.problems * lengths.question
 
     def _draw_s(
@@ -98,7 +106,7 @@ class Price:
         rollouts: float,
         lengths: Lengths,
         num_prompts: float,
-        shown: float,
+        demonstrations: float,
         questions: float,
         row: int = 0,
     ) -> float:
@@ -106,10 +114,10 @@ class Price:
         if not rollouts:
             return 0.0
         rates = self.rates
-        read = num_prompts * lengths.prompt(shown) + questions * lengths.question
+        read = num_prompts * lengths.prompt(demonstrations) + questions * lengths.question
         steps = max(num_prompts, math.ceil(rollouts / DECODED)) * (lengths.limit - 1)
-        drawn = rollouts * (self._answer(lengths, row) - 1)
-        return read * rates.prefill_s + steps * rates.step_s + drawn * rates.row_step_s
+        row_steps = rollouts * (self._answer(lengths, row) - 1)
+        return read * rates.prefill_s + steps * rates.step_s + row_steps * rates.row_step_s
 
     def _answer(self, lengths: Lengths, row: int) -> float:
         """Tokens of a completion: the base writes until it is cut, the trained as gold answers."""

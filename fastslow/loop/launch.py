@@ -22,12 +22,14 @@ from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
+from fastslow.loop.estimate import estimate
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
+from fastslow.policy.calibration import peak_gb
 from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
@@ -86,6 +88,7 @@ def _build_and_run(
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
         with run_folder(config, lambda: make(policy.device)) as run_dir:
+            run_dir.keep_estimate(estimate(config, {**tasks, **probed}))
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
@@ -219,20 +222,20 @@ def _run_in(
             raise
         finally:
             stop.is_patient = False
-            _leave(run_dir, outcome, state)
+            _leave(run_dir, outcome, state, peak_gb(policy.device))
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
     return from_leader(run_dir.path)
 
 
-def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+def _leave(run_dir: RunDir, outcome: State, state: RunState, memory_gb: float) -> None:
     """Have the folder say how the run ended.
 
     Raises:
         CheckpointError: The disk refused, and the run did not fail anyway.
     """
     try:
-        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds, memory_gb))
         run_dir.mark(outcome)
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more

@@ -60,8 +60,8 @@ class Rates:
 def measure_rates(policy: "Policy", load_s: float) -> Rates:
     """Time the passes of a loaded policy; weights and prompts stay as they are.
 
-    Each pass runs up to three times and its fastest time counts: the first one also allocates, and other
-    processes only add to it.
+    Each pass runs up to three times and its fastest time counts: the first one also allocates, and
+    other processes only add to it.
     """
     rng, tokenizer = random.Random(0), policy.tokenizer
     vocabulary = sorted(set(range(len(tokenizer))) - tokenizer.added_tokens_decoder.keys())
@@ -76,17 +76,17 @@ def measure_rates(policy: "Policy", load_s: float) -> Rates:
         return seconds, max(steps), sum(steps)
 
     loaded_gb = peak_gb(policy.device)
-    prompts, ends = ([row(tokens) for _ in range(PREFILLED)] for tokens in (90, 6))
+    prompts, ends = ([row(size) for _ in range(PREFILLED)] for size in (90, 6))
     prefill_s = _timed(lambda: policy.scorer.logprobs(prompts, ends))[0] / (PREFILLED * 96)
-    # seconds = tokens read * prefill_s + steps * step_s + rows in them * row_step_s, for 1 and 64
-    one = draw([row(16)], LIMIT)
+    # seconds = tokens read * prefill_s + steps * step_s + rows in them * row_step_s
+    seconds, steps, _ = draw([row(16)], LIMIT)
+    per_step = max(0.0, seconds - 16 * prefill_s) / max(1, steps)  # of a single row
     trunk = row(16)
-    many = draw([trunk + row(8) for _ in range(DECODED)], LIMIT)
-    alone = max(0.0, one[0] - 16 * prefill_s) / max(1, one[1])
-    together = max(0.0, many[0] - (16 + 8 * DECODED) * prefill_s)
-    each = (together - many[1] * alone) / max(1, many[2] - many[1])
-    row_step_s = max(prefill_s, each)  # a token drawn is read as well
-    step_s = max(0.0, alone - row_step_s)
+    seconds, steps, row_steps = draw([trunk + row(8) for _ in range(DECODED)], LIMIT)
+    seconds -= (16 + 8 * DECODED) * prefill_s
+    # a token drawn is read as well
+    row_step_s = max(prefill_s, (seconds - steps * per_step) / max(1, row_steps - steps))
+    step_s = max(0.0, per_step - row_step_s)
     return Rates(load_s, prefill_s, step_s, row_step_s, _trained_s(policy, row), loaded_gb)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from fastslow.config.cost import Cost
 from fastslow.config.loading.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
 from fastslow.core.decode import shaped
@@ -93,6 +94,8 @@ def file_name(text: str) -> str:
 
 RECORD_FILES = ("scores", "events", "metrics")
 """Stems of the append-only files; a resume point remembers how long each was."""
+ESTIMATE_FILE = "estimate.json"
+"""Minutes and memory that the run was expected to take when it began."""
 KEPT_POINTS = 2
 """Resume points kept: the newest, and one before it in case the newest is damaged."""
 POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
@@ -206,6 +209,17 @@ class RunDir:
             ended = None if state == "running" else _now()
             text = _json(card | {"state": state, "ended": ended})
             write_file(self.path, "run.json", text, in_place=True)
+
+    def keep_estimate(self, cost: Cost) -> None:
+        """Write estimate.json, what the run is expected to take; the first one stands.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        if not is_file(self.path / ESTIMATE_FILE):
+            figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
+            with disk_errors(self.path, "the estimate of the run cannot be written"):
+                write_file(self.path, ESTIMATE_FILE, _json(figures))
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.
