@@ -34,8 +34,8 @@ class Price:
             curve_s = self._draw_s(curve.rollouts, lengths, 1, 0, curve.rollouts)
             curve_s += trained * self.rates.trained_s
             curve_s *= 2 * probe.seeds
-        parts = sum(map(self.seconds, self.ledger.entries))
-        return self.rates.load_s + REPORTS_S + parts + curve_s
+        entries_s = sum(map(self.seconds, self.ledger.entries))
+        return self.rates.load_s + REPORTS_S + entries_s + curve_s
 
     def seconds(self, entry: Entry) -> float:
         """Seconds of one part; what is not counted in rollouts is worth so many short ones."""

@@ -4,6 +4,7 @@ The fast channel scores, the slow channel trains on and the user deploys the sam
 because all of them use this module.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
@@ -19,6 +20,8 @@ from fastslow.policy.template import (
     starts_with_bos,
     without_last_space,
 )
+
+logger = logging.getLogger(__name__)
 
 Message: TypeAlias = dict[str, str]
 
@@ -61,11 +64,11 @@ class Renderer:
         self, tokenizer: Any, arguments: Mapping[str, Any] | None = None, day: date | None = None
     ) -> None:
         self.tokenizer = tokenizer
-        self.has_own_template = tokenizer.chat_template is not None
-        """Whether the tokenizer came with a chat template."""
-        is_own = self.has_own_template
-        template = tokenizer.get_chat_template() if is_own else plain_template(tokenizer)
-        template = bound_template(template, arguments or {}, day or date.today())
+        if tokenizer.chat_template is None:
+            logger.warning("The tokenizer has no chat template; using plain 'Q: … A: …' turns.")
+            tokenizer.chat_template = plain_template(tokenizer)
+        source = tokenizer.get_chat_template()
+        template = bound_template(source, arguments or {}, day or date.today())
         tokenizer.chat_template = template
         if "system" in self._hidden_roles():
             tokenizer.chat_template = FOLD_SYSTEM + template
@@ -84,8 +87,11 @@ class Renderer:
         return self.message_ids(chat_messages(program, question))
 
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
-        """Token ids of `messages` and the opening of the assistant's next turn."""
-        return self._ids(self._text(messages))
+        """Token ids of `messages` and the opening of the assistant's next turn.
+
+        A demonstration of the question at hand is left out: no prompt shows the answer it is asked.
+        """
+        return self._ids(self._text(without_own_answer(messages)))
 
     def text_ids(self, text: str) -> TokenIds:
         """Token ids of plain prose as a model is pretrained on it, without a chat around it."""
@@ -161,3 +167,21 @@ class Renderer:
                 return list(MARKS)
             hidden |= {m["role"] for m in messages if m["content"] not in text}
         return [role for role in MARKS if role in hidden]
+
+
+def without_own_answer(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The messages but for earlier turns that ask the last one's question, and their answers.
+
+    A score or a rollout under a prompt that shows the answer would measure copying. Questions are
+    compared without letter case and white space at their ends and in a row.
+    """
+    *earlier, last = messages
+    asked = " ".join(last["content"].casefold().split())
+    others: list[Mapping[str, str]] = []
+    is_own = False
+    for message in earlier:
+        if message["role"] == "user":
+            is_own = " ".join(message["content"].casefold().split()) == asked
+        if not is_own or message["role"] == "system":
+            others.append(message)
+    return [*others, last]

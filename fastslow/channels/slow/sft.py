@@ -16,7 +16,7 @@ from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Example, TokenIds
@@ -75,6 +75,7 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
                 train_dataset=Dataset.from_list([{"input_ids": [0], "completion_mask": [1]}]),
                 processing_class=policy.tokenizer,
             )
+        leave_routers_alone(self)
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn the gold answers of one batch: exactly one optimizer step. Draws nothing.

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
+from fastslow.measure.stats.over_seeds import Clusters
 from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
@@ -48,6 +49,8 @@ class RunRecord:
     """`kl_fst` under the deployed prompt, by row and task."""
     probe: Probe | None
     """Of the last row's weights; None where none was made."""
+    clusters: Clusters = field(default_factory=dict)
+    """By task, the cluster of every example that names one."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -103,6 +106,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
             if (event.name, event.text) == ("kl_fst", "with_text")
         },
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
+        clusters=table.clusters,
     )
 
 
