@@ -6,7 +6,6 @@ The only owner of a torch model. Channels change it in place; the evaluator must
 import hashlib
 import inspect
 import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -42,8 +41,6 @@ from fastslow.policy.render import Renderer
 from fastslow.policy.saved import TEXTS_FILE
 from fastslow.policy.signals import Reading
 from fastslow.task.definition import Task
-
-logger = logging.getLogger(__name__)
 
 
 class Policy:
