@@ -176,12 +176,12 @@ def without_own_answer(messages: Sequence[Mapping[str, str]]) -> list[Mapping[st
     compared without letter case and white space at their ends and in a row.
     """
     *earlier, last = messages
-    asked = " ".join(last["content"].casefold().split())
+    question = " ".join(last["content"].casefold().split())
     others: list[Mapping[str, str]] = []
     is_own = False
     for message in earlier:
         if message["role"] == "user":
-            is_own = " ".join(message["content"].casefold().split()) == asked
+            is_own = " ".join(message["content"].casefold().split()) == question
         if not is_own or message["role"] == "system":
             others.append(message)
     return [*others, last]
