@@ -100,6 +100,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "gemma4_text": {"vocab_size_per_layer_input": 259, "hidden_size_per_layer_input": 8},
     "kimi_linear": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "bailing_hybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "minicpm3": {"scale_emb": 1},
     "zaya": {"num_experts_per_tok": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
@@ -211,6 +212,7 @@ def _hold(name: str, policy: Policy, folder: Path, adapter: Path) -> Family:
         wrong.append("greedy draws differ from generate")
     base = _hash(policy.model)
     tuned = with_adapter(policy, rank=2, alpha=4.0, target_modules="all-linear", seed=0)
+    tuned.model.eval()
     with torch.no_grad():
         for number, weight in enumerate(tuned.adapters.trainable().values()):
             torch.manual_seed(number)

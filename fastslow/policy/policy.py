@@ -30,7 +30,7 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
-from fastslow.policy.engine.dropout import switch_off_dropout
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.engine.sharing import why_unusable
@@ -57,7 +57,6 @@ class Policy:
         sampler: Sampler | None = None,
         renderer: Renderer | None = None,
     ) -> None:
-        switch_off_dropout(model)
         self.model = model
         """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
@@ -117,7 +116,8 @@ class Policy:
 
         Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
         """
-        return score_completions(self.model, prompts, completions).logprobs
+        with evaluating(self.model):
+            return score_completions(self.model, prompts, completions).logprobs
 
     def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
         """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""

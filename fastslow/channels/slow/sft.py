@@ -20,6 +20,7 @@ from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leav
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Example, TokenIds
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -171,7 +172,8 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
         prompts, answers = split_labelled(
             inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
         )
-        logprobs = score_completions(model, prompts, answers).logprobs
+        with evaluating(model):
+            logprobs = score_completions(model, prompts, answers).logprobs
         self.logprobs += logprobs.detach().sum(-1).tolist()
         return -logprobs.sum() / num_items_in_batch
 

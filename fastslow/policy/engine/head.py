@@ -46,7 +46,11 @@ def hidden_states(model: Any, **inputs: Any) -> Float[Tensor, "rows tokens hidde
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Within it dropout and gradient checkpointing are off; the mode is restored."""
+    """Within it nothing is random (dropout, noise of routers); the mode is restored.
+
+    Losses are computed in it too: with dropout the policy that learns is not the one that was
+    sampled, and its KL to the base is not 0 before the first update.
+    """
     training = model.training
     model.eval()
     try:

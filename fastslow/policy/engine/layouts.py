@@ -136,8 +136,6 @@ def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[Toke
     if why_not_shared(model) is not None:
         return "padded"
     costs = layout_costs(model, prompts, completions)
-    if model.training and getattr(model, "is_activation_checkpointing", False):
-        del costs["tree"]  # checkpointing switches caches off
     return min(costs, key=lambda layout: costs[layout])
 
 

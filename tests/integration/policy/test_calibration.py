@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastslow.cli.main import main
 from fastslow.config.models import RunConfig
 from fastslow.loop.build import build_policy
 from fastslow.loop.estimate import calibrate, estimate
@@ -46,6 +47,21 @@ def test_an_estimate_uses_the_rates_that_were_measured_here(
     slower = estimate(config, tasks)
     assert cost.minutes is not None
     assert slower.minutes == pytest.approx(cost.minutes + 10)
+
+
+def test_check_measures_when_it_is_asked_to_and_uses_it_from_then_on(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    use = "{use: tests.support.toy_tasks:letters}"
+    file.write_text(f"name: r\ntasks: {{a: {use}}}\nstages: [{{task: a}}]\n")
+    words = ["check", str(file), f"model.name={config.model.name}", "model.device=cpu"]
+    notes: list[str] = []
+    for options in (list[str](), ["--calibrate"], list[str]()):
+        assert main([*words, *options]) == 0
+        notes.append(capsys.readouterr().out.splitlines()[-1])
+    assert "for 2 CPU cores, and the lengths of the tasks' texts" in notes[0]
+    assert "from rates measured here, and the lengths of the tasks' texts" in notes[1] == notes[2]
 
 
 def test_rates_of_other_circumstances_and_damaged_ones_do_not_count(
