@@ -254,6 +254,8 @@ class RunEvent:
     """Wall time spent in the run until now, over all resumes."""
     saving_seconds: float | None = None
     """Part of it that went into resume points; None where an older version did not measure it."""
+    peak_gb: float | None = None
+    """Most memory of this process, see `calibration.peak_gb`; None in older folders."""
 
 
 Event: TypeAlias = Union[
