@@ -57,7 +57,7 @@ class Contrast:
     """Why it may not be called significant whatever it is."""
 
     @property
-    def is_beyond_chance(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it holds at 5 % after Holm's correction over tasks."""
         return self.p_holm is not None and self.p_holm < 0.05
 

@@ -29,16 +29,16 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
     findings = []
     if average.difference is not None:
         findings.append(f"final average accuracy {average.difference:+z.2f}{_interval(average)}")
-    sure = [contrast for contrast in paired if contrast.is_beyond_chance]
+    sure = [contrast for contrast in paired if contrast.is_significant]
     for word, sign in (("higher", 1), ("lower", -1)):
         names = [contrast.name for contrast in sure if sign * (contrast.difference or 0) > 0]
         if names:
-            findings.append(f"{word} beyond chance on {', '.join(names)}")
-    unclear = [contrast for contrast in paired if not contrast.is_beyond_chance]
+            findings.append(f"significantly {word} on {', '.join(names)}")
+    unclear = [contrast for contrast in paired if not contrast.is_significant]
     if unclear:
         least = max(contrast.smallest_detectable or 0 for contrast in unclear)
         findings.append(
-            f"no difference beyond chance on {', '.join(c.name for c in unclear)}, though one "
+            f"no significant difference on {', '.join(c.name for c in unclear)}, though one "
             f"below {least:.2f} could have been missed"
         )
     findings.append(_coverage(comparison))
@@ -144,11 +144,11 @@ def _number(value: float | None, digits: int) -> Text:
 def _difference(contrast: Contrast, digits: int) -> Text:
     if contrast.difference is None:
         return Text(contrast.reason or "-", "dim")
-    mark = "!" if contrast.is_beyond_chance else ""
+    mark = "!" if contrast.is_significant else ""
     text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
     if contrast.low is None and contrast.reason:
         text += f" ({contrast.reason})"
-    return Text(text, "strong" if contrast.is_beyond_chance else "plain")
+    return Text(text, "strong" if contrast.is_significant else "plain")
 
 
 def _interval(contrast: Contrast, digits: int = 2) -> str:
@@ -187,7 +187,7 @@ def _seeds(arms: Sequence[ArmComparison]) -> Table:
         "Over seeds",
         ("of", "quantity", "arm", "difference under each seed", "p of an exact sign-flip test"),
         tuple(rows),
-        "The test takes the signs of the seeds' differences for chance, and assumes no "
+        "The test takes the signs of the seeds' differences for coin flips, and assumes no "
         "distribution. Uncorrected.",
     )
 

@@ -156,7 +156,7 @@ def _differences(comparison: RunComparison, number: int) -> drawing.Drawing | No
         NAMES[number + 1],
         f"{drawing.label(arm.arm)} against {drawing.label(comparison.arms[0].name)}",
         "Paired differences of each task; right of zero is better, for forgetting too. Filled: "
-        "beyond chance at 5 % after Holm's correction over tasks.",
+        "significant at 5 % after Holm's correction over tasks.",
         paint,
         height=drawing.grouped_height(rows),
     )
@@ -164,7 +164,7 @@ def _differences(comparison: RunComparison, number: int) -> drawing.Drawing | No
 
 def _difference_row(contrast: Contrast, name: str) -> drawing.Row:
     value, look = contrast.difference or 0.0, {"marker": "o", "color": drawing.MUTED}
-    if contrast.is_beyond_chance:
+    if contrast.is_significant:
         look["color"] = drawing.ACCENT if value > 0 else drawing.LOSS
     else:
         look["mfc"] = drawing.PAPER
