@@ -9,7 +9,7 @@ Source: the majority-class and random-guess baselines of classification; the ala
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -57,16 +57,21 @@ class Guess:
     def best_on(self, examples: Iterable[str]) -> float:
         """The better of the two mean scores on some of the examples; 0 on none that it knows."""
         ids = [example for example in examples if example in self.constant]
-        guesses = [self.constant] if self.uniform is None else [self.constant, self.uniform]
-        return max(fmean(guess[e] for e in ids) for guess in guesses) if ids else 0.0
+        return max(fmean(guess[e] for e in ids) for guess in self._guesses) if ids else 0.0
 
     def is_below(self, scores: Mapping[str, float]) -> bool:
         """Whether scores by example are significantly above both, paired, two-sided at 5 %."""
         ids = [example for example in scores if example in self.constant]
-        guesses = [self.constant] if self.uniform is None else [self.constant, self.uniform]
-        after = [scores[example] for example in ids]
-        pairs = [([guess[example] for example in ids], after) for guess in guesses]
-        return bool(ids) and all(paired_difference(*pair).is_rise for pair in pairs)
+        after = [scores[e] for e in ids]
+        return bool(ids) and all(
+            paired_difference([guess[e] for e in ids], after).is_rise for guess in self._guesses
+        )
+
+    @property
+    def _guesses(self) -> Iterator[Mapping[str, float]]:
+        yield self.constant
+        if self.uniform is not None:
+            yield self.uniform
 
 
 def guess(

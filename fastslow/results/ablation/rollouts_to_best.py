@@ -1,9 +1,10 @@
 """How many rollouts one arm needs to reach another's best score.
 
 In every stage, the other arm's best point of the learning curve is the target, if it lies above the
-point before the stage by more than the noise floor. Counts are those of the first points measured
-at the target or above, so that the truth may be up to one interval between points lower. An arm
-that misses the target needs more than it spent, and nobody knows how much more.
+point before the stage by more than the noise floor, and above chance where guessing was graded.
+Counts are those of the first points measured at the target or above, so that the truth may be up to
+one interval between points lower. An arm that misses the target needs more than it spent, and
+nobody knows how much more.
 """
 
 import math
@@ -13,6 +14,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from fastslow.core.seeds import named_random
+from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.stats.bootstrap import LEAST_DEFINED, percentile_interval
 from fastslow.measure.stats.intervals import Z_95, Z_DETECT
 from fastslow.results.ablation.claim_measures import RESAMPLES, Effect
@@ -35,6 +37,8 @@ class _Race:
     examples: frozenset[str]
     """Those that every point of both has."""
     floor: float
+    guess: Guess | None
+    """What guessing scores on the task; None where it was not graded."""
 
 
 class _Counts(NamedTuple):
@@ -61,7 +65,7 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Ef
     if counts is None:
         why = "no seed is finished in both arms, or no learning curve was measured"
         if races:
-            why = f"{paired[0][1].arm} never rose above its start: there is no best score to reach"
+            why = f"{paired[0][1].arm} never rose above its start or chance: there is no target"
         return Effect(reason=why)
     arm, arm_slow = (run.arm for run in paired[0])
     numbers = {
@@ -122,7 +126,7 @@ def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:
         shared = frozenset.intersection(*(frozenset(point.scores) for point in (*both, *slow)))
         if shared and len(both) > 1 and len(slow) > 1:
             floor = max(run.noise_floor, partner.noise_floor)
-            races.append(_Race(run.seed, task, both, slow, shared, floor))
+            races.append(_Race(run.seed, task, both, slow, shared, floor, run.guesses.get(task)))
     return races
 
 
@@ -139,7 +143,8 @@ def _counted(race: _Race, examples: Sequence[str]) -> _Counts | None:
     slow = [fmean(point.scores[e] for e in ids) for point in race.slow]
     target = max(slow)
     first = race.slow[slow.index(target)]
-    if target <= slow[0] + race.floor or not first.slow:
+    chance = race.guess.best_on(ids) if race.guess else 0.0
+    if target <= max(slow[0] + race.floor, chance) or not first.slow:
         return None
     for point in race.both:
         if fmean(point.scores[e] for e in ids) >= target:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.section import Report
+from fastslow.results.report.sections.scores import guess_json
 
 SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
@@ -121,6 +123,8 @@ class RunComparison:
     arms: tuple[Arm, ...]
     """The first is the baseline."""
     tasks: tuple[str, ...]
+    guesses: Mapping[str, Guess]
+    """By task, what guessing scores, of the first run that graded it on its examples."""
     settings: Mapping[str, tuple[Json, ...]]
     """Configuration keys whose values differ, with the value of each arm's first run."""
     comparisons: tuple[ArmComparison, ...]
@@ -138,6 +142,7 @@ def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dic
             for arm in comparison.arms
         ],
         "tasks": comparison.tasks,
+        "guesses": {task: guess_json(guess) for task, guess in comparison.guesses.items()},
         "comparisons": [_arm_json(arm) for arm in comparison.comparisons],
     }
 

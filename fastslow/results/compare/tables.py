@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
 from fastslow.results.render.layout import Table, Text, row, score_or_dash
+from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
@@ -58,6 +59,12 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     coverage = _by_arm(arms, lambda arm: [f"{_coverage(arm).capitalize()}."] if arm.pairs else [])
     tables = [
         _runs(comparison),
+        Table(
+            "Chance",
+            ("guess", *comparison.tasks),
+            tuple(guess_rows(comparison.guesses, comparison.tasks)),
+            f"Mean test score of the first run that graded it.{GUESS_NOTE}",
+        ),
         *(
             _contrasts(
                 words,

@@ -120,6 +120,9 @@ def _scores(comparison: RunComparison) -> drawing.Drawing:
                 drawing.interval_line(axes, y, ends(cell.interval), look["color"])
                 axes.plot(cell.score, y, label=name, clip_on=False, **look)
                 name = None
+        for y, task in enumerate(tasks):
+            if (guess := comparison.guesses.get(task)) is not None:
+                drawing.guess_marks(axes, guess, y, 0.4)
         names = [drawing.label(task) for task in tasks]
         drawing.named_rows(axes, range(len(tasks)), names, "score at the end, with 95 % interval")
         axes.set_ylim(len(tasks) - 0.5, -0.5)
@@ -130,7 +133,9 @@ def _scores(comparison: RunComparison) -> drawing.Drawing:
         NAMES[0],
         "Scores at the end",
         "Final score of every task in every run, each run with its own 95 % interval. Whether two "
-        "differ is read from the paired differences, not from whether these overlap.",
+        "differ is read from the paired differences, not from whether these overlap."
+        + drawing.GREY_CAPTION
+        * bool(comparison.guesses),
         paint,
         height=1.1 + len(tasks) * (0.2 + 0.14 * num_arms) + 0.18 * (num_arms // 2),
     )

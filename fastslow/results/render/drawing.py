@@ -47,7 +47,7 @@ MAX_TASKS = 24
 GUESS_CAPTION = (
     " Thin lines of a task's colour: the constant answer (dashed) and a uniform guess (dotted)."
 )
-MARKS_CAPTION = " Upright lines: the constant answer (dashed) and a uniform guess (dotted)."
+GREY_CAPTION = " Grey lines: the constant answer (dashed) and a uniform guess (dotted)."
 MANY = 6
 """More stages than this, and their names do not fit under an axis."""
 _LOOK: Mapping[str, Any] = {

@@ -47,9 +47,11 @@ def _learned(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:
     above = "beyond chance" if is_graded else "beyond the base"
     sentences = [f"Learned {len(learned)} of {len(trained)} tasks {above}{names}{end}"]
     if not is_graded:
-        sentences.append("What guessing scores was not graded.")
+        sentences.append("Chance is not known: the run did not grade guessing.")
     if guessing := [summary for summary in trained if summary.is_above_chance is False]:
-        sentences.append(f"No better than chance: {'; '.join(map(_against_chance, guessing))}.")
+        sentences.append(
+            f"Not significantly above chance: {'; '.join(map(_against_chance, guessing))}."
+        )
     return sentences if learned else [*sentences, "With nothing learned, forgetting says nothing."]
 
 

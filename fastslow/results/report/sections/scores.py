@@ -81,8 +81,8 @@ class Scores(Section):
         empty = float("nan")
         values = [[empty if score is None else score * 0.6 for score in row] for row in scores]
         axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
-        for i, row in enumerate(self.cells):
-            for j, cell in enumerate(row[: len(tasks)]):
+        for i, cells in enumerate(self.cells):
+            for j, cell in enumerate(cells[: len(tasks)]):
                 text = "-" if cell.score is None else f"{cell.score:.2f}"
                 weight = "bold" if cell.phase == "learned" else "normal"
                 axes.text(j, i - 0.1, text, ha="center", va="center", weight=weight)

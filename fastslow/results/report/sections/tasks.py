@@ -91,7 +91,7 @@ class Tasks(Section):
             self.drawing_name,
             "What became of each task",
             "Score with the untouched base, right after the task's own stage, and at the end."
-            + drawing.MARKS_CAPTION * any(summary.guess for summary in self.summaries),
+            + drawing.GREY_CAPTION * any(summary.guess for summary in self.summaries),
             self._paint,
             height=1.2 + 0.45 * len(self.summaries[: drawing.MAX_TASKS]),
         )
@@ -193,7 +193,7 @@ def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
     if gain is None:
         return "unknown", "not measured"
     if not summary.is_learned:
-        return "not-learned", "○ no better than chance" if gain.is_rise else "○ not learned"
+        return "not-learned", "○ not above chance" if gain.is_rise else "○ not learned"
     if summary.learned_row == last:
         return "last", "▲ learned last"
     if change is None:
