@@ -36,7 +36,7 @@ def test_guesses_are_recorded_once_and_a_collapse_is_said_while_the_run_goes_on(
     monkeypatch.setattr(Evaluator, "score", constant)
     run = start(tmp_path, [f"model.name={tiny_folder}", *PARITY])
     events = [e for e in read_events(run / "events.jsonl") if isinstance(e, GuessEvent)]
-    assert [event.task for event in events] == ["parity"]
+    assert [event.task for event in events] == ["parity", "first", "second"]
     guess = events[0].guess
     assert (guess.answer, guess.num_answers, guess.num_gold) == ("0!", 4, 4)
     assert (guess.constant_score, guess.uniform_score) == (1.0, 1.0)  # "0!" is even in length
