@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias, Union
 
 from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.types import Metric, SampleScore
+from fastslow.measure.scores.guessing import Guess
 
 NEUTRAL = "neutral prose"
 """Stands where a task's name does; no task can be called so."""
@@ -206,6 +207,15 @@ class EvaluationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class GuessEvent:
+    """What guessing scores on a task's test sample: the lines that a score must be above."""
+
+    event: ClassVar[str] = "guess"
+    task: str
+    guess: Guess
+
+
+@dataclass(frozen=True, slots=True)
 class DeployEvent:
     """From here on the policy that a stage left is the one in use; a line of `deployed.jsonl`."""
 
@@ -269,6 +279,7 @@ Event: TypeAlias = Union[
     BaseDrawsEvent,
     FiguresEvent,
     EvaluationEvent,
+    GuessEvent,
     DeployEvent,
     GraderEvent,
     RunEvent,

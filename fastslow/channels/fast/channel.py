@@ -81,6 +81,7 @@ class FastChannel(Channel):
             programs = [old.program for old in old_prompts]
             for program, scores in zip(programs, scorer.score(*programs), strict=True):
                 pool.keep(Candidate(program, scores))
+
             def search() -> None:
                 with self._reflecting(policy, task, anchor, seed):
                     self.optimizer.search(scorer, pool, seed)

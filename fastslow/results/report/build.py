@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
+    answers,
     channel_split,
     completions,
     cost,
@@ -25,6 +26,7 @@ SECTIONS: tuple[type[Section], ...] = (
     scores.ScoresOverStages,
     rollback.Rollback,
     tasks.Tasks,
+    answers.Answers,
     metrics.Metrics,
     tasks.Forgetting,
     channel_split.ChannelSplit,
