@@ -1,0 +1,186 @@
+"""Which examples a run was made on: a hash of every question and answer, in data.json of its folder.
+
+Scores of one example can be compared where its question and its gold answer stayed the same.
+Folders of older versions have no such file, and nothing is known of them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fastslow.core.decode import shaped
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json, write_file
+from fastslow.core.text import shorten
+from fastslow.core.types import Example
+from fastslow.task.definition import Task
+from fastslow.task.splits import content_id
+
+DATA_FILE = "data.json"
+SPLITS = ("train", "validation", "test")
+_HASH = len(content_id(""))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """The examples of a task: by id, the hash of the question and then that of the answer."""
+
+    train: Mapping[str, str] = field(default_factory=dict)
+    validation: Mapping[str, str] = field(default_factory=dict)
+    test: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, Mapping[str, str]]:
+        """The three by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """The content of data.json."""
+
+    tasks: Mapping[str, TaskData]
+    schema_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which the examples of a split are not those they were."""
+
+    split: str
+    change: str
+    """What became of them, e.g. `changed their gold answer`."""
+    examples: tuple[str, ...]
+    """Ids of all of them; at least one."""
+    size: int
+    """Examples of the split before; 0 where it is about new ones."""
+
+    @property
+    def is_contradiction(self) -> bool:
+        """Whether one example means two things, rather than being there or not."""
+        return self.change in (_GOLD, _QUESTION)
+
+    def __str__(self) -> str:
+        count, whole = len(self.examples), f" of {self.size:,}" if self.size else ""
+        return f"{count:,}{whole} {self.split} examples {self.change}"
+
+
+_GOLD, _QUESTION = "changed their gold answer", "changed their question"
+
+
+def data_of(task: Task) -> TaskData:
+    """The hashes of a task's examples."""
+
+    def hashes(examples: Sequence[Example]) -> dict[str, str]:
+        return {e.id: content_id(e.question) + content_id(e.answer) for e in examples}
+
+    return TaskData(hashes(task.train), hashes(task.validation), hashes(task.test))
+
+
+def write_data(folder: Path, tasks: Mapping[str, Task]) -> None:
+    """Write data.json; `OSError` if the disk refuses."""
+    data = RunData({name: data_of(task) for name, task in tasks.items()})
+    write_file(folder, DATA_FILE, json.dumps(asdict(data), separators=(",", ":")) + "\n")
+
+
+def read_data(run: Path) -> dict[str, TaskData]:
+    """The examples of a run by task; nothing for a run of an older version.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    path = run / DATA_FILE
+    try:
+        return dict(shaped(RunData, read_json(path)).tasks)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not the record of a run's data, got {shorten(str(error), 200)}. Restore it "
+            "from a copy."
+        ) from error
+
+
+def differences(old: TaskData, new: TaskData) -> Iterator[Difference]:
+    """What changed between two records of one task, the gravest first in each split."""
+    homes = {example: split for split, members in new.splits.items() for example in members}
+    for split, members in old.splits.items():
+        changes: dict[str, list[str]] = {_GOLD: [], _QUESTION: [], "moved": [], "are gone": []}
+        for example, before in members.items():
+            home = homes.get(example)
+            if home is None:
+                changes["are gone"].append(example)
+                continue
+            now = new.splits[home][example]
+            if now[_HASH:] != before[_HASH:]:
+                changes[_GOLD].append(example)
+            elif now[:_HASH] != before[:_HASH]:
+                changes[_QUESTION].append(example)
+            elif home != split:
+                changes["moved"].append(example)
+        for change, examples in changes.items():
+            if examples:
+                words = "are in another split now" if change == "moved" else change
+                yield Difference(split, words, tuple(examples), len(members))
+    before_ids = {example for members in old.splits.values() for example in members}
+    for split, members in new.splits.items():
+        if fresh := tuple(example for example in members if example not in before_ids):
+            yield Difference(split, "are new", fresh, 0)
+
+
+def require_same_data(run: Path, tasks: Mapping[str, Task]) -> None:
+    """Make sure that a run goes on with the examples it began with.
+
+    Raises:
+        CheckpointError: They are not the same; counts them, and shows one.
+    """
+    for name, before in read_data(run).items():
+        if name in tasks and (changes := list(differences(before, data_of(tasks[name])))):
+            raise CheckpointError(
+                f"{run}: the data of task {name!r} is not what the run began with: "
+                f"{described(changes, tasks[name])}. Give the old data back, or start a new run."
+            )
+
+
+def require_comparable(
+    first: tuple[str, Mapping[str, TaskData]],
+    second: tuple[str, Mapping[str, TaskData]],
+    same_settings: Mapping[str, bool],
+    *,
+    may_grow: bool = False,
+) -> None:
+    """Make sure that the scores of two runs, each with a name for messages, are of one thing.
+
+    No test example that both have may differ. Where their configurations name the same data
+    (`same_settings`, by task), no example may; `may_grow` lets some be new or gone.
+
+    Raises:
+        CheckpointError: Some do; counts them, and names one.
+    """
+    (first_name, before), (second_name, now) = first, second
+    for task in before.keys() & now.keys():
+        changes = [
+            change
+            for change in differences(before[task], now[task])
+            if (same_settings.get(task) and (change.is_contradiction or not may_grow))
+            or (change.is_contradiction and change.split == "test")
+        ]
+        if changes:
+            raise CheckpointError(
+                f"{second_name}: the data of task {task!r} is not that of {first_name}: "
+                f"{described(changes)}. Scores on different data cannot be compared; make both "
+                "runs on the same, or name other data in the configuration."
+            )
+
+
+def described(changes: Sequence[Difference], task: Task | None = None) -> str:
+    """The changes in one clause, with the first example of the first; its text where it is here."""
+    first = changes[0].examples[0]
+    examples = (*task.train, *task.validation, *task.test) if task else ()
+    example = next((example for example in examples if example.id == first), None)
+    shown = f"for one, {shorten(first, 60)!r}"
+    if example is not None:
+        question, answer = shorten(example.question, 60), shorten(example.answer, 60)
+        shown += f", now {question!r} with the answer {answer!r}"
+    return f"{', '.join(map(str, changes))} ({shown})"
