@@ -17,10 +17,10 @@ from typing import Any
 from benchmarks.fuzzing.values import TOKENS, WORDS, hostile, mutate_bytes, mutate_tree
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Example
-from fastslow.task.data_files import read_table
 from fastslow.task.definition import Task
 from fastslow.task.graders import boxed_match, exact_match, numeric
 from fastslow.task.registry import find_task, task_names
+from fastslow.task.table_files import read_table
 
 SPLITS = ("train", "validation", "test")
 NAMES = tuple(word for word in WORDS if word and word.isprintable())

@@ -16,6 +16,7 @@ from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import BASE
 from fastslow.records.events import EvaluationEvent, ReoptimizedEvent, ScoreRow
 from fastslow.task.definition import Task
+from fastslow.task.splits import content_id
 
 
 @dataclass
@@ -103,7 +104,14 @@ def score_cell(
     samples = old | {sample.example: sample for sample in new_samples}
     name = run.run_dir.path.name
     rows = [
-        ScoreRow(name, row, cycle, samples[example.id], reused=example.id in old)
+        ScoreRow(
+            name,
+            row,
+            cycle,
+            samples[example.id],
+            gold=content_id(example.answer),
+            reused=example.id in old,
+        )
         for example in examples
     ]
     run.run_dir.scores.append(*rows)
@@ -133,9 +141,12 @@ def _repeat_base(run: Run) -> None:
     for sample in range(1, run.config.evaluation.base_repeats):
         for task in run.tasks.values():
             samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
-            again = (replace(score, sample=sample) for score in samples)
+            golds = {example.id: content_id(example.answer) for example in task.test}
             name = run.run_dir.path.name
-            run.run_dir.scores.append(*(ScoreRow(name, 0, None, score) for score in again))
+            again = (replace(score, sample=sample) for score in samples)
+            run.run_dir.scores.append(
+                *(ScoreRow(name, 0, None, score, gold=golds[score.example]) for score in again)
+            )
 
 
 def _score_texts(run: Run, cost: EvaluationCost, row: int) -> None:

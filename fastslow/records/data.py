@@ -1,11 +1,11 @@
-"""Which examples a run was made on: a hash of every question and answer, in data.json of its folder.
+"""Which examples a run was made on: hashes of questions and answers, in data.json of its folder.
 
 Scores of one example can be compared where its question and its gold answer stayed the same.
 Folders of older versions have no such file, and nothing is known of them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from fastslow.core.errors import CheckpointError
 from fastslow.core.files import read_json, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
+from fastslow.records.events import ScoreRow
 from fastslow.task.definition import Task
 from fastslow.task.splits import content_id
 
 DATA_FILE = "data.json"
 SPLITS = ("train", "validation", "test")
 _HASH = len(content_id(""))
+_UNKNOWN = "-" * _HASH
+"""Stands for the hash of a question where scores alone are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Difference:
 
 
 _GOLD, _QUESTION = "changed their gold answer", "changed their question"
+_MOVED, _GONE = "are in another split now", "are gone"
 
 
 def data_of(task: Task) -> TaskData:
@@ -102,31 +106,67 @@ def read_data(run: Path) -> dict[str, TaskData]:
         ) from error
 
 
+def golds_of(scores: Iterable[ScoreRow], path: Path) -> dict[str, dict[str, str]]:
+    """Hash of the gold answer of every example that was scored, by task; old rows have none.
+
+    Raises:
+        CheckpointError: An example was graded by two answers.
+    """
+    golds: dict[str, dict[str, str]] = {}
+    for row in scores:
+        if row.gold is None:
+            continue
+        sample = row.sample
+        if golds.setdefault(sample.task, {}).setdefault(sample.example, row.gold) != row.gold:
+            raise CheckpointError(
+                f"{path}: example {shorten(sample.example, 60)!r} of task {sample.task!r} was "
+                "graded by two gold answers, so its scores cannot be compared. The data changed "
+                "under the run; start a new one."
+            )
+    return golds
+
+
+def run_data(run: Path, scores: Iterable[ScoreRow]) -> dict[str, TaskData]:
+    """The examples of a run as `read_data` gives them, or as far as its scores show them."""
+    golds = golds_of(scores, run / "scores.jsonl")
+    return read_data(run) or {
+        task: TaskData(test={example: _UNKNOWN + gold for example, gold in members.items()})
+        for task, members in golds.items()
+    }
+
+
 def differences(old: TaskData, new: TaskData) -> Iterator[Difference]:
     """What changed between two records of one task, the gravest first in each split."""
-    homes = {example: split for split, members in new.splits.items() for example in members}
+    now = {
+        example: (split, digest)
+        for split, members in new.splits.items()
+        for example, digest in members.items()
+    }
     for split, members in old.splits.items():
-        changes: dict[str, list[str]] = {_GOLD: [], _QUESTION: [], "moved": [], "are gone": []}
-        for example, before in members.items():
-            home = homes.get(example)
-            if home is None:
-                changes["are gone"].append(example)
-                continue
-            now = new.splits[home][example]
-            if now[_HASH:] != before[_HASH:]:
-                changes[_GOLD].append(example)
-            elif now[:_HASH] != before[:_HASH]:
-                changes[_QUESTION].append(example)
-            elif home != split:
-                changes["moved"].append(example)
+        changes: dict[str, list[str]] = {_GOLD: [], _QUESTION: [], _MOVED: [], _GONE: []}
+        for example, digest in members.items():
+            if change := _change((split, digest), now.get(example)):
+                changes[change].append(example)
         for change, examples in changes.items():
             if examples:
-                words = "are in another split now" if change == "moved" else change
-                yield Difference(split, words, tuple(examples), len(members))
-    before_ids = {example for members in old.splits.values() for example in members}
+                yield Difference(split, change, tuple(examples), len(members))
+    before = {example for members in old.splits.values() for example in members}
     for split, members in new.splits.items():
-        if fresh := tuple(example for example in members if example not in before_ids):
+        if fresh := tuple(example for example in members if example not in before):
             yield Difference(split, "are new", fresh, 0)
+
+
+def _change(before: tuple[str, str], now: tuple[str, str] | None) -> str | None:
+    """What became of an example, given its split and hashes; None if nothing did."""
+    if now is None:
+        return _GONE
+    (split, digest), (new_split, new_digest) = before, now
+    if digest[_HASH:] != new_digest[_HASH:]:
+        return _GOLD
+    questions = digest[:_HASH], new_digest[:_HASH]
+    if questions[0] != questions[1] and _UNKNOWN not in questions:
+        return _QUESTION
+    return _MOVED if split != new_split else None
 
 
 def require_same_data(run: Path, tasks: Mapping[str, Task]) -> None:

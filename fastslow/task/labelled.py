@@ -181,7 +181,7 @@ def _name_problems(names: Mapping[str, str], codes: set[str]) -> Iterator[str]:
     for key in names:
         if codes and key not in codes:
             hint = nearest(key, codes)
-            yield f"label_names: no row has the label {key!r}.{hint} Correct the key."
+            yield f"label_names: no row has the label {key!r}.{hint} Correct it."
 
 
 def _quantity_problems(column: str, codes: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -192,7 +192,7 @@ def _quantity_problems(column: str, codes: Sequence[tuple[str, str]]) -> Iterato
         first = ", ".join(sorted(distinct)[:3])
         yield (
             f"{codes[0][0]}: column {column!r} holds {len(distinct):,} different numbers in "
-            f"{len(codes):,} rows ({first}, ...): a quantity to estimate (regression), not classes. "
+            f"{len(codes):,} rows ({first}, ...): a quantity to estimate (regression), no classes. "
             "Name another label_column, or cut the numbers into classes in the file."
         )
 

@@ -31,7 +31,7 @@ class SplitSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSummary:
+class DataSummary:
     """A task's data in figures, with the notes of whoever read it."""
 
     task: str
@@ -48,10 +48,10 @@ class TaskSummary:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def summarize(task: Task) -> TaskSummary:
+def summarize(task: Task) -> DataSummary:
     """The figures of a task."""
-    splits = (_split(examples) for examples in (task.train, task.validation, task.test))
-    return TaskSummary(task.name, task.version, *splits, notes=task.notes)
+    train, validation, test = map(_split, (task.train, task.validation, task.test))
+    return DataSummary(task.name, task.version, train, validation, test, task.notes)
 
 
 def _split(examples: Sequence[Example]) -> SplitSummary:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fastslow.core.errors import TaskError, nearest
 from fastslow.core.files import open_regular, parse_json
@@ -120,6 +120,10 @@ def _content(
     return content
 
 
+def _unpack_gz(file: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+
+
 def _unpack_zst(file: IO[bytes]) -> IO[bytes]:
     import pyarrow  # type: ignore[import-untyped]  # it ships no types
 
@@ -128,7 +132,7 @@ def _unpack_zst(file: IO[bytes]) -> IO[bytes]:
 
 
 UNPACKERS: Mapping[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".gz": _unpack_gz,
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
     ".zst": _unpack_zst,
@@ -240,16 +244,16 @@ def _read_array(text: str, path: Path, table: Table) -> None:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         table.problems.append(f"{path}{line}: not a JSON array: {_json_error(error)}.")
         return
-    scan, place, line = json.JSONDecoder().raw_decode, text.index("[") + 1, 1
-    line += text.count("\n", 0, place)
+    scan, place = json.JSONDecoder().raw_decode, text.index("[") + 1
+    number = 1 + text.count("\n", 0, place)
     for values in objects:
         start = place
         while text[start] in " \t\r\n,":
             start += 1
-        line += text.count("\n", place, start)
-        _add(values, f"{path}:{line}", table)
+        number += text.count("\n", place, start)
+        _add(values, f"{path}:{number}", table)
         _, place = scan(text, start)
-        line += text.count("\n", start, place)
+        number += text.count("\n", start, place)
 
 
 def _json_error(error: ValueError) -> str:
