@@ -1,59 +1,8 @@
-"""`check`, `train` and `resume`."""
+"""`train` and `resume`."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from fastslow.cli.arguments import (
-    FilesAndOverrides,
-    Run,
-    output,
-    print_report,
-    resume_hint,
-    split_words,
-)
+from fastslow.cli.arguments import FilesAndOverrides, Run, print_report, resume_hint, split_words
 from fastslow.core.errors import ConfigError
-from fastslow.core.text import shorten, visible
-
-if TYPE_CHECKING:
-    from fastslow.config.loading.load import LoadedConfig
-
-
-LONGEST_VALUE = 1000
-"""Characters of a value that `check` prints."""
-
-
-def check(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE… [key=value]…", show_default=False)
-    ] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
-) -> None:
-    """Validate configurations; show every value, its source, the cost.
-
-    With several files, prints one line for each. Loads no model and writes nothing.
-    """
-    if keys:
-        from fastslow.config.loading.reference import reference
-
-        print(reference(), end="")
-        return
-    files, overrides = split_words(words or [])
-    if not files:
-        raise ConfigError(
-            "check: no configuration file given. Example: "
-            "fastslow check configs/experiments/demo.yaml"
-        )
-    wrong = []
-    for file in files:
-        try:
-            _print_config(file, overrides, brief=len(files) > 1)
-        except ConfigError as err:
-            wrong.append(str(err))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+from fastslow.core.text import visible
 
 
 def train(words: FilesAndOverrides) -> None:
@@ -92,57 +41,3 @@ def resume(run: Run) -> None:
 
         folder = continue_run(run, write_report)
     print_report(folder)
-
-
-def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
-    from fastslow.config.loading.load import check_fragment, load_config
-
-    if file.absolute().parent.name == "base":
-        check_fragment(file)
-        print(f"{visible(str(file))}: ok, a fragment for others to extend")
-        return
-    from fastslow.loop.preflight import lacking
-    from fastslow.results.ablation import is_ablation
-
-    if is_ablation(file):
-        _print_ablation(file, overrides, brief)
-        return
-    loaded = load_config([file], overrides)
-    notes = [f"note: {visible(note)}" for note in lacking(loaded.config)]
-    if brief:
-        print("; ".join((f"{visible(str(file))}: ok, {loaded.config.name}", *notes)))
-        return
-    print(f"{visible(str(file))}: ok")
-    _print_values(loaded)
-    for note in notes:
-        print(note)
-
-
-def _print_ablation(file: Path, overrides: Sequence[str], brief: bool) -> None:
-    from fastslow.results.ablation import read_plan
-    from fastslow.results.ablation.plan import plan_table
-    from fastslow.results.report.terminal import render_tables
-
-    plan = read_plan(file, overrides)
-    name, runs = plan.config.name, len(plan.runs)
-    print(f"{visible(str(file))}: ok, {name}, {len(plan.config.arms)} arms, {runs} runs")
-    if not brief:
-        output().print(render_tables((), [plan_table(plan)]))
-
-
-def _print_values(loaded: "LoadedConfig") -> None:
-    import json
-
-    from fastslow.config.cost import estimate_cost
-    from fastslow.config.loading.load import leaves
-
-    values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
-    key_width = min(60, max(map(len, values)))
-    value_width = min(40, max(map(len, values.values())))
-    for key, written in values.items():
-        source = visible(loaded.sources[key])
-        value = shorten(written, LONGEST_VALUE)
-        print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
-    print("cost")
-    for line in estimate_cost(loaded.config).lines():
-        print(f"  {line}")

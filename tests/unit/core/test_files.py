@@ -185,7 +185,7 @@ def test_absurd_numbers_are_answered_at_once(override: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\x00b", "\ud800"])
 def test_what_no_file_can_be_called_is_a_typed_error(name: str) -> None:
-    from fastslow.cli.train import check
+    from fastslow.cli.check import check
 
     with pytest.raises(ConfigError, match="no file can have this name"):
         check([name])
