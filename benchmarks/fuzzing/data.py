@@ -186,7 +186,7 @@ def _completion(draw: random.Random, gold: str) -> str:
 
 def name_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """A name of a task, a model or a run folder that tries to be something else."""
-    from fastslow.cli import check, models, report, tasks
+    from fastslow.cli import check, models, report, tasks, train
     from fastslow.policy.model_store import resolve
 
     name = draw.choice(WORDS)
