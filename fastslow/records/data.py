@@ -7,14 +7,17 @@ Folders of older versions have no such file, and nothing is known of them.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 
+from fastslow.config.loading.load import leaves
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import read_json, write_file
 from fastslow.core.text import shorten
-from fastslow.core.types import Example
+from fastslow.core.types import Example, Json
 from fastslow.records.events import ScoreRow
+from fastslow.records.jsonl import read_scores
 from fastslow.task.definition import Task
 from fastslow.task.splits import content_id
 
@@ -126,12 +129,14 @@ def golds_of(scores: Iterable[ScoreRow], path: Path) -> dict[str, dict[str, str]
     return golds
 
 
-def run_data(run: Path, scores: Iterable[ScoreRow]) -> dict[str, TaskData]:
-    """The examples of a run as `read_data` gives them, or as far as its scores show them."""
-    golds = golds_of(scores, run / "scores.jsonl")
-    return read_data(run) or {
+def run_data(run: Path) -> dict[str, TaskData]:
+    """The examples of a run as `read_data` gives them, else as far as its scores show them."""
+    if data := read_data(run):
+        return data
+    path = run / "scores.jsonl"
+    return {
         task: TaskData(test={example: _UNKNOWN + gold for example, gold in members.items()})
-        for task, members in golds.items()
+        for task, members in golds_of(read_scores(path), path).items()
     }
 
 
@@ -183,35 +188,68 @@ def require_same_data(run: Path, tasks: Mapping[str, Task]) -> None:
             )
 
 
-def require_comparable(
-    first: tuple[str, Mapping[str, TaskData]],
-    second: tuple[str, Mapping[str, TaskData]],
-    same_settings: Mapping[str, bool],
-    *,
-    may_grow: bool = False,
-) -> None:
-    """Make sure that the scores of two runs, each with a name for messages, are of one thing.
+@dataclass(frozen=True)
+class Identity:
+    """What a run, made or to be made, stands on."""
 
-    No test example that both have may differ. Where their configurations name the same data
-    (`same_settings`, by task), no example may; `may_grow` lets some be new or gone.
+    name: str
+    """For messages."""
+    settings: Mapping[str, Json]
+    """Its configuration by dotted keys."""
+    tasks: Mapping[str, TaskData]
+
+    def names_same_data(self, other: "Identity", task: str) -> bool:
+        """Whether both configurations say the same about a task and where its data is."""
+
+        def about(settings: Mapping[str, Json]) -> dict[str, Json]:
+            keys = (key for key in settings if key == "data" or key.startswith(f"tasks.{task}."))
+            return {key: settings[key] for key in keys}
+
+        return about(self.settings) == about(other.settings)
+
+
+def read_identity(run: Path) -> Identity:
+    """The identity of a run folder.
+
+    Raises:
+        CheckpointError: A file of it is damaged.
+    """
+    try:
+        settings = leaves(read_json(run / "config.json"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{run / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
+            "from a copy."
+        ) from error
+    return Identity(str(run), settings, run_data(run))
+
+
+def require_comparable(runs: Sequence[Identity], *, may_grow: bool = False) -> None:
+    """Make sure that the scores of all runs are of one thing, two by two.
+
+    No test example that both have may differ. Where both configurations name the same data, no
+    example of any split may; `may_grow` lets some be new or gone.
 
     Raises:
         CheckpointError: Some do; counts them, and names one.
     """
-    (first_name, before), (second_name, now) = first, second
-    for task in before.keys() & now.keys():
-        changes = [
-            change
-            for change in differences(before[task], now[task])
-            if (same_settings.get(task) and (change.is_contradiction or not may_grow))
-            or (change.is_contradiction and change.split == "test")
-        ]
-        if changes:
-            raise CheckpointError(
-                f"{second_name}: the data of task {task!r} is not that of {first_name}: "
-                f"{described(changes)}. Scores on different data cannot be compared; make both "
-                "runs on the same, or name other data in the configuration."
-            )
+    for first, second in combinations(runs, 2):
+        for task in first.tasks.keys() & second.tasks.keys():
+            if first.tasks[task] == second.tasks[task]:
+                continue
+            is_strict = first.names_same_data(second, task)
+            changes = [
+                change
+                for change in differences(first.tasks[task], second.tasks[task])
+                if (change.is_contradiction and (is_strict or change.split == "test"))
+                or (is_strict and not may_grow)
+            ]
+            if changes:
+                raise CheckpointError(
+                    f"{second.name}: the data of task {task!r} is not that of {first.name}: "
+                    f"{described(changes)}. Scores on different data cannot be compared. Make both "
+                    "runs on the same, or name the other data in the configuration of one."
+                )
 
 
 def described(changes: Sequence[Difference], task: Task | None = None) -> str:
