@@ -30,9 +30,10 @@ def check(
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
 ) -> None:
-    """Validate configurations and open their data; show every value, its source, the cost.
+    """Validate configurations and data; show all values, sources, costs.
 
-    With several files, prints one line for each. Loads no weights and writes nothing.
+    Opens the data of every task and looks for the model. With several files, prints one line for
+    each. Loads no weights and writes nothing.
     """
     if keys:
         from fastslow.config.loading.reference import reference

@@ -214,14 +214,15 @@ def read_identity(run: Path) -> Identity:
     Raises:
         CheckpointError: A file of it is damaged.
     """
+    tasks = run_data(run)
     try:
-        settings = leaves(read_json(run / "config.json"))
+        settings = leaves(read_json(run / "config.json")) if tasks else {}
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{run / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
             "from a copy."
         ) from error
-    return Identity(str(run), settings, run_data(run))
+    return Identity(str(run), settings, tasks)
 
 
 def require_comparable(runs: Sequence[Identity], *, may_grow: bool = False) -> None:

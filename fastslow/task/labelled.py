@@ -228,8 +228,8 @@ def _spellings(codes: Iterable[tuple[str, str]]) -> Iterator[str]:
                 is_space = code.split() != code.split(" ")
                 odd = "with other white space" if is_space else "in another Unicode form (not NFC)"
                 yield (
-                    f"label {_quoted(label)} is written {odd} in {len(wheres):,} rows and read as "
-                    f"the same: {places(wheres)}."
+                    f"label {_quoted(label)} is written {odd} in {_count(wheres, 'row')} and read "
+                    f"as the same: {places(wheres)}."
                 )
 
 
@@ -257,7 +257,7 @@ def _cuts(items: Mapping[str, Sequence[Labelled]], max_chars: int | None) -> Ite
         if cut := [item for item in members if item.is_cut]:
             longest = max(item.length for item in cut)
             yield (
-                f"{len(cut):,} of {len(members):,} texts of {split} are cut to max_chars = "
+                f"{len(cut):,} of {len(members):,} texts of {split} cut to max_chars = "
                 f"{max_chars:,} characters, the longest has {longest:,}: "
                 f"{places([item.where for item in cut])}. Raise max_chars if what decides stands "
                 "at their end."
@@ -301,18 +301,18 @@ def _copy_notes(
 ) -> Iterator[str]:
     if repeats:
         yield (
-            f"{len(repeats):,} rows repeat a text of their split and are left out: "
+            f"{_count(repeats, 'row')} with a text that its split holds already, left out: "
             f"{places(repeats)}."
         )
     if overlaps:
         yield (
-            f"{len(overlaps):,} rows hold a text of another split and are left out (test wins over "
+            f"{_count(overlaps, 'row')} with a text of another split, left out (test wins over "
             f"validation, validation over train): {places(overlaps)}."
         )
     if quarrels:
         first, second = quarrels[0]
         yield (
-            f"{len(quarrels):,} texts have contradicting labels, of which the first is kept: "
+            f"{_count(quarrels, 'text')} with contradicting labels, of which the first is kept: "
             f"{_quoted(first.label)} at {first.where}, {_quoted(second.label)} at {second.where}"
             f"{', and others' if len(quarrels) > 1 else ''}."
         )
@@ -334,6 +334,10 @@ def class_notes(splits: Mapping[str, Sequence[Labelled]], labels: Iterable[str])
             )
     if unused := sorted(set(labels) - every):
         yield f"no row has {len(unused)} of the labels given: {shorten(', '.join(unused), 200)}."
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _quoted(value: object) -> str:

@@ -181,7 +181,8 @@ def _western(content: bytes, path: Path, error: UnicodeDecodeError) -> tuple[str
     another alphabet, and whole UTF-8 sequences one of damage.
     """
     line = content.count(b"\n", 0, error.start) + 1
-    valid = len(re.findall(r"[^\x00-\x7f]", content.decode("utf-8", errors="ignore")))
+    sequences = content.decode("utf-8", errors="ignore").encode()
+    is_damaged = 2 * _num_beyond_ascii(sequences) > _num_beyond_ascii(content)
     for encoding in ("cp1252", "latin-1"):
         try:
             text = content.decode(encoding)
@@ -189,13 +190,17 @@ def _western(content: bytes, path: Path, error: UnicodeDecodeError) -> tuple[str
             continue
         runs = re.findall(r"[^\x00-\x7f]+", text)
         together = sum(len(run) for run in runs if len(run) > 1)
-        if valid <= len(runs) and together <= sum(map(len, runs)) / 2:
+        if not is_damaged and together <= sum(map(len, runs)) / 2:
             return encoding, text
         break
-    why = "damaged UTF-8" if valid else "its encoding cannot be told"
+    why = "damaged UTF-8" if is_damaged else "its encoding cannot be told"
     raise TaskError(
         f"{path}:{line}: not UTF-8 at byte {error.start}, {why}. Save the file as UTF-8."
     ) from error
+
+
+def _num_beyond_ascii(content: bytes) -> int:
+    return len(content) - len(content.decode("ascii", errors="ignore"))
 
 
 def _read_lines(text: str, path: Path, table: Table) -> None:
