@@ -30,7 +30,7 @@ def check(
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
 ) -> None:
-    """Validate configurations and data; show all values, sources, costs.
+    """Validate configurations and data; show values and cost.
 
     Opens the data of every task and looks for the model. With several files, prints one line for
     each. Loads no weights and writes nothing.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastslow.core.errors import TaskError
 from fastslow.core.text import shorten
-from fastslow.core.types import Example, Grade
+from fastslow.core.types import Example
 from fastslow.task.definition import Task
 from fastslow.task.grading_process import RETURNED, graded
 from fastslow.task.guarded_grader import GuardedGrader
@@ -95,14 +95,16 @@ def with_checked_grader(task: Task) -> Task:
     for example in (*task.train[:2], *task.validation[:1], *task.test[:1]):
         for completion in (example.answer, *JUNK[:3]):
             grade = task.grade.attempt(example, completion)
-            if isinstance(grade, str) and grade.startswith(RETURNED):
+            if isinstance(grade, str):
+                if not grade.startswith(RETURNED):
+                    return task
                 raise TaskError(
-                    f"task {task.name}: for {shorten(completion, 60)!r} on example "
-                    f"{shorten(example.id, 60)!r} its grader {grade}. Expected a Grade with a "
-                    "score from 0 to 1 (divide percents by 100) and a reason in words. "
-                    f"`fastslow tasks check` tests all that a task promises."
+                    f"task {task.name}: its grader {grade}, for the answer "
+                    f"{shorten(completion, 60)!r} to example {shorten(example.id, 60)!r}. Expected "
+                    "a Grade: a score from 0 to 1 (divide percents by 100) and a reason in words. "
+                    "`fastslow tasks check` tests all that a task promises."
                 )
-            if completion == example.answer and isinstance(grade, Grade) and grade.score < 1:
+            if completion == example.answer and grade.score < 1:
                 poor.append(f"{grade.score:g} to {shorten(completion, 60)!r}")
     if not poor:
         return task
