@@ -29,13 +29,14 @@ class TextClassification(TaskConfig):
     """Parameters of `text_classification`."""
 
     data: str | None = None
-    """Folder with train, validation, test files; one file; or a hub id. Null: the run's `data`."""
+    """Folder with train, validation, test files; one file; or a hub id. Null: the run's `data`.
+    Files are JSONL, JSON, CSV, TSV or Parquet, packed (.gz, .zst, .bz2, .xz) or not."""
     subset: str | None = None
     """Sub-folder of the folder, or configuration of the hub dataset."""
     text_column: str = Field("text", min_length=1)
     """Column that holds the text."""
     label_column: str = Field("label", min_length=1)
-    """Column that holds the label."""
+    """Column that holds the label; `a.b` is field b of column a."""
     labels: tuple[str, ...] | None = None
     """Every label. Null: labels.json next to the data, else the distinct labels of train."""
     label_names: dict[str | int, str] = Field(default_factory=dict)
@@ -51,7 +52,7 @@ class TextClassification(TaskConfig):
     max_test: PositiveInt | None = None
     """Test examples kept, labels in proportion; null keeps all."""
     max_chars: PositiveInt = 1000
-    """Longer texts are cut to this many characters, and marked `cut` in their metadata."""
+    """Longer texts are cut to this many characters, counted, and marked `cut` in their metadata."""
     instruction: str = "Classify the text."
     """The seed text; leave the labels out: the channels are to find them."""
     max_tokens: PositiveInt = 12
