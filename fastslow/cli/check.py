@@ -110,15 +110,14 @@ def _inspected(
     Raises:
         ConfigError: A run would stop at something; names all of it.
     """
-    from fastslow.loop.preflight import Inspection, inspect
+    from fastslow.loop.preflight import Inspection, inspect, lacking
 
     whole, seen = Inspection(), set[str]()
     for config in configs:
         probed = config.probe and config.probe.task
-        needs = config.model_dump_json(include={"model", "fast", "tasks", "stages"}) + str(probed)
-        if needs not in seen:
-            seen.add(needs)
-            whole.add(inspect(config))
+        needs = config.model_dump_json(include={"model", "tasks", "stages"}) + str(probed)
+        whole.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
+        seen.add(needs)
     if whole.problems:
         lines = [f"{_origin(key, sources) or name}: {text}" for key, text in whole.problems]
         raise ConfigError("\n".join(lines))

@@ -20,7 +20,7 @@ from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError, MissingDataError, ModelError, TaskError
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
-from fastslow.policy.token_lengths import TaskLengths, task_lengths
+from fastslow.policy.token_lengths import TaskLengths, TokenCounter
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
 
@@ -102,12 +102,22 @@ def inspect(config: RunConfig) -> Inspection:
         folder = _model_folder(config)
     except ModelError as error:
         inspection.problems.append(("model.name", str(error)))
-        folder = None
-    for name, task in inspection.tasks.items():
-        if folder is not None and (lengths := task_lengths(folder, task)) is not None:
-            inspection.lengths[name] = lengths
-            _judge_lengths(inspection, name, lengths)
+        return inspection
+    if folder is not None:
+        _measure(inspection, folder)
     return inspection
+
+
+def _measure(inspection: Inspection, folder: Path) -> None:
+    """Count the tokens of all tasks, and judge them."""
+    try:
+        counter = TokenCounter(folder)
+    except ModelError as error:
+        inspection.notes.append(str(error))
+        return
+    for name, task in inspection.tasks.items():
+        inspection.lengths[name] = counter.lengths(task)
+        _judge_lengths(inspection, name, inspection.lengths[name])
 
 
 def _model_folder(config: RunConfig) -> Path | None:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastslow.core.files import is_file, read_json
+from fastslow.core.errors import ModelError
+from fastslow.core.files import read_json
+from fastslow.core.text import shorten
 from fastslow.core.types import Example
 from fastslow.task.definition import Task
 
@@ -35,35 +37,44 @@ class TaskLengths:
         return self.instruction + self.question + self.max_tokens
 
 
-def task_lengths(folder: Path, task: Task) -> TaskLengths | None:
-    """Count a task's texts with the tokenizer in a model's folder; None where there is none."""
-    if not is_file(folder / "tokenizer.json"):
-        return None
-    from tokenizers import Tokenizer
+class TokenCounter:
+    """Counts tokens as the model in a folder does; `ModelError` where its tokenizer is not fast."""
 
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_truncation()
-        context = read_json(folder / "config.json").get("max_position_embeddings")
-    except Exception:  # the loader says what is wrong with a folder; a count needs no opinion
-        return None
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
 
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(e.ids) for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer.no_truncation()
+            context = read_json(folder / "config.json").get("max_position_embeddings")
+        except Exception as error:  # the library raises nothing more special
+            raise ModelError(
+                f"model.name: {folder} has no tokenizer.json or config.json that can be read, got "
+                f"{type(error).__name__}: {shorten(str(error), 120)}; tokens are not counted."
+            ) from error
+        self.context: int | None = context if isinstance(context, int) else None
+        """Tokens the model reads; None where its files do not say."""
 
-    examples = (*task.train, *task.validation, *task.test)
-    longest = _longest(examples, lambda example: example.question)
-    sizes = count([example.question for example in longest])
-    size, place = max((size, -place) for place, size in enumerate(sizes))
-    answers = _longest(examples, lambda example: example.answer)
-    return TaskLengths(
-        instruction=count([task.instruction])[0],
-        question=size,
-        example=longest[-place],
-        answer=max(count([example.answer for example in answers])) + 1,
-        context=context if isinstance(context, int) else None,
-        max_tokens=task.max_tokens,
-    )
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special ones."""
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+    def lengths(self, task: Task) -> TaskLengths:
+        """What a task asks for."""
+        examples = (*task.train, *task.validation, *task.test)
+        longest = _longest(examples, lambda example: example.question)
+        sizes = self.count([example.question for example in longest])
+        size, place = max((size, -place) for place, size in enumerate(sizes))
+        answers = _longest(examples, lambda example: example.answer)
+        return TaskLengths(
+            instruction=self.count([task.instruction])[0],
+            question=size,
+            example=longest[-place],
+            answer=max(self.count([example.answer for example in answers])) + 1,
+            context=self.context,
+            max_tokens=task.max_tokens,
+        )
 
 
 def _longest(examples: Sequence[Example], text: Callable[[Example], str]) -> list[Example]:
