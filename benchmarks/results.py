@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import ablations
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
+from benchmarks.power import power_lines
 from benchmarks.remedies import remedy_lines
 from benchmarks.speed import speed_lines
 from fastslow.records.events import CycleEvent
@@ -55,6 +56,7 @@ def results() -> str:
         "Single runs have one seed: their intervals are over test examples, not over seeds.",
         "",
         *ablations.ablation_lines(),
+        *power_lines(),
     ]
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
     for name, report in reports.items():

@@ -169,7 +169,7 @@ def _fast_proposals(config: RunConfig) -> int | None:
         return None
     anchor, old = config.cycle.optimizer_steps * config.cycle.problems, fast.population
     rollouts = fast.metric_calls - old * anchor
-    return sum(fitting_proposals(fast, rollouts, anchor, fast.pool, old))
+    return sum(fitting_proposals(fast, rollouts, anchor, config.cycle.pool, old))
 
 
 def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:

@@ -111,6 +111,7 @@ def score_cell(
             samples[example.id],
             gold=content_id(example.answer),
             reused=example.id in old,
+            cluster=example.cluster,
         )
         for example in examples
     ]
@@ -141,11 +142,20 @@ def _repeat_base(run: Run) -> None:
     for sample in range(1, run.config.evaluation.base_repeats):
         for task in run.tasks.values():
             samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
-            golds = {example.id: content_id(example.answer) for example in task.test}
             name = run.run_dir.path.name
-            again = (replace(score, sample=sample) for score in samples)
+            examples = {example.id: example for example in task.test}
             run.run_dir.scores.append(
-                *(ScoreRow(name, 0, None, score, gold=golds[score.example]) for score in again)
+                *(
+                    ScoreRow(
+                        name,
+                        0,
+                        None,
+                        replace(score, sample=sample),
+                        gold=content_id(examples[score.example].answer),
+                        cluster=examples[score.example].cluster,
+                    )
+                    for score in samples
+                )
             )
 
 

@@ -30,8 +30,10 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.readings import read_prompts
@@ -80,9 +82,12 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """Most tokens of prompt and completion together; None when the model does not say."""
-        length = getattr(self.model.config, "max_position_embeddings", None)
-        return length if isinstance(length, int) else None
+        """Most tokens of prompt and completion together; None when the model does not say.
+
+        Of a model whose positions are scaled differently beyond an original length, that length: a
+        longer row would change the log-probabilities of its own beginning and of its neighbours.
+        """
+        return context_length(self.model.config)
 
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
@@ -111,7 +116,8 @@ class Policy:
 
         Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
         """
-        return score_completions(self.model, prompts, completions).logprobs
+        with evaluating(self.model):
+            return score_completions(self.model, prompts, completions).logprobs
 
     def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
         """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""
@@ -185,6 +191,18 @@ class Policy:
         self.live = {name: shaped(PromptProgram, program) for name, program in live}
 
 
+def context_length(config: Any) -> int | None:
+    """See `Policy.context_length`."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    lengths = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    if rope.get("rope_type") in ("longrope", "dynamic"):
+        original = rope.get("original_max_position_embeddings")
+        lengths.append(original or getattr(config, "original_max_position_embeddings", None))
+    known = [length for length in lengths if isinstance(length, int)]
+    return min(known) if known else None
+
+
 def seed_program(task: Task) -> PromptProgram:
     """The text a task starts from: its seed instruction, no demonstrations.
 
@@ -222,7 +240,6 @@ def load_policy(
             **options,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
         if missing := sorted(loading["missing_keys"]):
@@ -247,6 +264,12 @@ def load_policy(
         policy.renderer.answer_ids("answer")
     except Exception as err:  # the model's own chat template and settings run here first
         raise _unloadable(path_or_id, err) from err
+    if (reason := why_unusable(model)) is not None:
+        raise ModelError(
+            f"model.name: {path_or_id!r} ({model.config.model_type}) cannot be adapted: "
+            f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists "
+            "the families that are known to work."
+        )
     return policy
 
 

@@ -61,7 +61,11 @@ class Renderer:
         return self.message_ids(chat_messages(program, question))
 
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
-        """Token ids of `messages` and the opening of the assistant's next turn."""
+        """Token ids of `messages` and the opening of the assistant's next turn.
+
+        A demonstration of the question at hand is left out: no prompt shows the answer it is asked.
+        """
+        messages = without_own_answer(messages)
         text = self._text(list(messages) if self._takes_system else fold_system(messages))
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -103,6 +107,24 @@ class Renderer:
         except TemplateError:
             return False
         return True
+
+
+def without_own_answer(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The messages but for earlier turns that ask the last one's question, and their answers.
+
+    A score or a rollout under a prompt that shows the answer would measure copying. Questions are
+    compared without letter case and white space at their ends and in a row.
+    """
+    *earlier, last = messages
+    asked = " ".join(last["content"].casefold().split())
+    others: list[Mapping[str, str]] = []
+    is_own = False
+    for message in earlier:
+        if message["role"] == "user":
+            is_own = " ".join(message["content"].casefold().split()) == asked
+        if not is_own or message["role"] == "system":
+            others.append(message)
+    return [*others, last]
 
 
 def fold_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:

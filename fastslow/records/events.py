@@ -28,6 +28,8 @@ class ScoreRow:
     reused: bool = False
     """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
     for it."""
+    cluster: str | None = None
+    """`Example.cluster`; None where the example is on its own, or in a file of an older version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Labelled:
     where: str
     length: int
     """Characters before it was cut."""
+    cluster: str | None = None
+    """Name of its source, where its rows share some; None where it is on its own."""
 
     @property
     def is_cut(self) -> bool:
@@ -44,6 +46,7 @@ class LabelColumns:
 
     text: str = "text"
     label: str = "label"
+    cluster: str | None = None
     names: Mapping[str | int, str] | None = None
     """Names of coded labels."""
     max_chars: int | None = None
@@ -124,10 +127,9 @@ def _codes(
     """The rows that hold a text and a label, each with its label as it is written."""
     for row in rows:
         try:
-            text, label = (
-                row.value(columns.text, "text_column"),
-                row.value(columns.label, "label_column"),
-            )
+            text = row.value(columns.text, "text_column")
+            label = row.value(columns.label, "label_column")
+            _cluster(row, columns)
         except TaskError as error:
             problems[str(error).removeprefix(f"{row.where}: ")].append(row.where)
             continue
@@ -172,9 +174,15 @@ def _code(label: object, column: str) -> tuple[str, str | None]:
 
 def _labelled(row: Row, code: str, names: Mapping[str, str], columns: LabelColumns) -> Labelled:
     text, label = row.value(columns.text, "").strip(), folded(code)
-    return Labelled(
-        text[: columns.max_chars].rstrip(), names.get(label, label), row.where, len(text)
-    )
+    cut, cluster = text[: columns.max_chars].rstrip(), _cluster(row, columns)
+    return Labelled(cut, names.get(label, label), row.where, len(text), cluster)
+
+
+def _cluster(row: Row, columns: LabelColumns) -> str | None:
+    if columns.cluster is None:
+        return None
+    value = row.value(columns.cluster, "cluster_column")
+    return None if value is None else str(value).strip() or None
 
 
 def _name_problems(names: Mapping[str, str], codes: set[str]) -> Iterator[str]:

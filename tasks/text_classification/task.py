@@ -37,6 +37,9 @@ class TextClassification(TaskConfig):
     """Column that holds the text."""
     label_column: str = Field("label", min_length=1)
     """Column that holds the label; `a.b` is field b of column a."""
+    cluster_column: str | None = None
+    """Column that names the source of a row, where several rows share one, e.g. a document or an
+    author: intervals then count sources. Null: each row is on its own."""
     labels: tuple[str, ...] | None = None
     """Every label. Null: labels.json next to the data, else the distinct labels of train."""
     label_names: dict[str | int, str] = Field(default_factory=dict)
@@ -74,7 +77,11 @@ def text_classification(config: TextClassification) -> Task:
             "as data=... for the run, or as the task's params.data."
         )
     columns = LabelColumns(
-        config.text_column, config.label_column, config.label_names, config.max_chars
+        config.text_column,
+        config.label_column,
+        config.cluster_column,
+        config.label_names,
+        config.max_chars,
     )
     labels = _labels(config)
     items, notes = read_labelled(read_splits(config.data, config.subset), columns, labels)
@@ -144,4 +151,5 @@ def _example(item: Labelled, copies: int) -> Example:
         question=item.text,
         answer=item.label,
         metadata={"source": PurePath(item.where).name, "copies": copies, "cut": item.is_cut},
+        cluster=item.cluster,
     )

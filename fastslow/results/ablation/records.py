@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.config.loading.load import leaves
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
+from fastslow.measure.stats.over_seeds import Clusters
 from fastslow.records.data import Identity, data_of, read_identity, require_comparable
 from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
@@ -51,6 +52,8 @@ class RunRecord:
     """`kl_fst` under the deployed prompt, by row and task."""
     probe: Probe | None
     """Of the last row's weights; None where none was made."""
+    clusters: Clusters = field(default_factory=dict)
+    """By task, the cluster of every example that names one."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -129,6 +132,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
             if (event.name, event.text) == ("kl_fst", "with_text")
         },
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
+        clusters=table.clusters,
     )
 
 

@@ -88,6 +88,7 @@ def plain_record(run: RunRecord) -> dict[str, Any]:
             "base": list(map(_plain_curve, run.probe.base)),
             "adapter": run.probe.adapter,
         },
+        "clusters": {task: dict(by_example) for task, by_example in run.clusters.items()},
     }
 
 
@@ -114,6 +115,7 @@ def _record(line: Mapping[str, Any]) -> RunRecord:
         and Probe(
             tuple(map(_curve, probe["tuned"])), tuple(map(_curve, probe["base"])), probe["adapter"]
         ),
+        clusters=line.get("clusters", {}),  # files of older versions have none
     )
 
 

@@ -204,7 +204,7 @@ def test_a_model_with_sliding_windows_takes_the_padded_layout_and_says_so_once(
     for _ in range(2):
         assert cheapest(model, prompts, [(4,)] * 3) == "padded"
     assert [r.getMessage() for r in caplog.records] == [
-        "Prompts are not shared in log-probabilities: mistral attends within a sliding window."
+        "Prompts are not shared: mistral attends within a window."
     ]
 
 
