@@ -112,16 +112,16 @@ def _inspected(
     """
     from fastslow.loop.preflight import Inspection, inspect, lacking
 
-    whole, seen = Inspection(), set[str]()
+    inspection, seen = Inspection(), set[str]()
     for config in configs:
         probed = config.probe and config.probe.task
         needs = config.model_dump_json(include={"model", "tasks", "stages"}) + str(probed)
-        whole.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
+        inspection.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
         seen.add(needs)
-    if whole.problems:
-        lines = [f"{_origin(key, sources) or name}: {text}" for key, text in whole.problems]
+    if inspection.problems:
+        lines = [f"{_origin(key, sources) or name}: {text}" for key, text in inspection.problems]
         raise ConfigError("\n".join(lines))
-    return whole
+    return inspection
 
 
 def _origin(key: str, sources: Mapping[str, str]) -> str | None:

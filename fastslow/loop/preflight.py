@@ -76,12 +76,12 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
     """What only this machine lacks, and what a run would go on in spite of."""
 
-    def add(self, other: "Inspection") -> None:
-        """Add what is new in another one; the task of a name that both have stays."""
-        self.tasks = other.tasks | self.tasks
-        self.lengths = other.lengths | self.lengths
-        self.problems += [line for line in other.problems if line not in self.problems]
-        self.notes += [line for line in other.notes if line not in self.notes]
+    def add(self, inspection: "Inspection") -> None:
+        """Add what is new in another inspection; the task of a name that both have stays."""
+        self.tasks = inspection.tasks | self.tasks
+        self.lengths = inspection.lengths | self.lengths
+        self.problems += [line for line in inspection.problems if line not in self.problems]
+        self.notes += [line for line in inspection.notes if line not in self.notes]
 
 
 def inspect(config: RunConfig) -> Inspection:

@@ -68,8 +68,8 @@ class Difference:
         return self.change in (_GOLD, _QUESTION)
 
     def __str__(self) -> str:
-        count, whole = len(self.examples), f" of {self.size:,}" if self.size else ""
-        return f"{count:,}{whole} {self.split} examples {self.change}"
+        size = f" of {self.size:,}" if self.size else ""
+        return f"{len(self.examples):,}{size} {self.split} examples {self.change}"
 
 
 _GOLD, _QUESTION = "changed their gold answer", "changed their question"
@@ -198,14 +198,14 @@ class Identity:
     """Its configuration by dotted keys."""
     tasks: Mapping[str, TaskData]
 
-    def names_same_data(self, other: "Identity", task: str) -> bool:
+    def names_same_data(self, identity: "Identity", task: str) -> bool:
         """Whether both configurations say the same about a task and where its data is."""
 
         def about(settings: Mapping[str, Json]) -> dict[str, Json]:
             keys = (key for key in settings if key == "data" or key.startswith(f"tasks.{task}."))
             return {key: settings[key] for key in keys}
 
-        return about(self.settings) == about(other.settings)
+        return about(self.settings) == about(identity.settings)
 
 
 def read_identity(run: Path) -> Identity:
@@ -258,8 +258,8 @@ def described(changes: Sequence[Difference], task: Task | None = None) -> str:
     first = changes[0].examples[0]
     examples = (*task.train, *task.validation, *task.test) if task else ()
     example = next((example for example in examples if example.id == first), None)
-    shown = f"for one, {shorten(first, 60)!r}"
+    words = f"for one, {shorten(first, 60)!r}"
     if example is not None:
         question, answer = shorten(example.question, 60), shorten(example.answer, 60)
-        shown += f", now {question!r} with the answer {answer!r}"
-    return f"{', '.join(map(str, changes))} ({shown})"
+        words += f", now {question!r} with the answer {answer!r}"
+    return f"{', '.join(map(str, changes))} ({words})"

@@ -106,13 +106,12 @@ def read_labelled(
         split: [_labelled(row, code, names, columns) for row, code in members]
         for split, members in codes.items()
     }
-    known = {folded(label) for label in labels} if labels is not None else None
-    problems += _unknown_labels(items, known)
+    problems += _unknown_labels(items, None if labels is None else set(map(folded, labels)))
     notes += [*_spellings(every), *_twins(items), *_cuts(items, columns.max_chars)]
     if problems:
         rest = len(problems) - MAX_PROBLEMS
-        shown = problems[:MAX_PROBLEMS] + ([f"... and {rest:,} problems more."] if rest > 0 else [])
-        raise TaskError("\n".join([*shown, *(f"note: {note}" for note in notes)]))
+        lines = problems[:MAX_PROBLEMS] + ([f"... and {rest:,} problems more."] if rest > 0 else [])
+        raise TaskError("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return items, notes
 
 
@@ -213,9 +212,9 @@ def _is_number(text: str) -> bool:
 
 
 def _unknown_labels(
-    items: Mapping[str, Sequence[Labelled]], known: set[str] | None
+    items: Mapping[str, Sequence[Labelled]], allowed: set[str] | None
 ) -> Iterator[str]:
-    labels = {item.label for item in items["train"]} if known is None else known
+    labels = {item.label for item in items["train"]} if allowed is None else allowed
     rows = Places()
     for item in (item for split in items.values() for item in split if item.label not in labels):
         rows[
