@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from benchmarks import ablations
+from benchmarks import ablations, prediction
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.power import power_lines
@@ -73,8 +73,22 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += remedy_lines() + speed_lines() + endurance_lines()
+    lines += remedy_lines() + speed_lines() + prediction_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def prediction_lines() -> list[str]:
+    """What kept runs were expected to take, and took."""
+    if not (rows := prediction.table()):
+        return []
+    return [
+        "## What does a run take, as `fastslow check` expects it and in truth?",
+        "",
+        "Made by `python -m benchmarks.prediction` from the estimate that each run kept.",
+        "",
+        *rows,
+        "",
+    ]
 
 
 def kl_budget_lines(name: str) -> list[str]:

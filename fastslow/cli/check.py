@@ -29,11 +29,15 @@ def check(
         list[str] | None, typer.Argument(metavar="FILE… [key=value]…", show_default=False)
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure first how fast the model runs here.")
+    ] = False,
 ) -> None:
     """Validate configurations and data; show values and cost.
 
     Opens the data of every task and looks for the model. With several files, prints one line for
-    each. Loads no weights and writes nothing.
+    each. Loads no weights and writes nothing, but with --calibrate: it takes the model through some
+    passes, and keeps their rates in the user's cache.
     """
     if keys:
         from fastslow.config.loading.reference import reference
@@ -49,14 +53,14 @@ def check(
     wrong = []
     for file in files:
         try:
-            _print_config(file, overrides, brief=len(files) > 1)
+            _print_config(file, overrides, len(files) > 1, calibrate)
         except ConfigError as err:
             wrong.append(str(err))
     if wrong:
         raise ConfigError("\n".join(wrong))
 
 
-def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
+def _print_config(file: Path, overrides: Sequence[str], brief: bool, calibrate: bool) -> None:
     from fastslow.config.loading.load import check_fragment, load_config
 
     name = visible(str(file))
@@ -75,6 +79,10 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
     if brief:
         print("; ".join((f"{name}: ok, {loaded.config.name}", *notes, *_num_notes(inspection))))
         return
+    if calibrate:
+        from fastslow.loop.estimate import calibrate as measure
+
+        measure(loaded.config)
     print(f"{name}: ok")
     _print_values(loaded, inspection)
     for note in notes:
@@ -137,8 +145,8 @@ def _num_notes(inspection: "Inspection") -> Iterator[str]:
 
 
 def _print_values(loaded: "LoadedConfig", inspection: "Inspection") -> None:
-    from fastslow.config.cost import estimate_cost
     from fastslow.config.loading.load import leaves
+    from fastslow.loop.estimate import estimate
 
     values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
     key_width = min(60, max(map(len, values)))
@@ -148,7 +156,9 @@ def _print_values(loaded: "LoadedConfig", inspection: "Inspection") -> None:
         value = shorten(written, LONGEST_VALUE)
         print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
     _print_lines("data", _data_lines(inspection))
-    _print_lines("cost", estimate_cost(loaded.config).lines())
+    is_complete = set(loaded.config.task_names) <= set(inspection.tasks)  # else short texts
+    tasks = inspection.tasks if is_complete else {}
+    _print_lines("cost", estimate(loaded.config, tasks).lines())
 
 
 def _print_lines(title: str, lines: Iterable[str]) -> None:

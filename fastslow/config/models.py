@@ -1,5 +1,6 @@
 """What a run is made of: every configuration key, with its unit, default and source."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ from fastslow.core.plugins import CustomUse
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
 
+ArgumentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+"""A variable of a chat template."""
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
 """A task's name within a run; safe in file names and metric keys."""
 
@@ -43,6 +46,12 @@ class ModelConfig(Model):
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = key("auto", "name", "the first accelerator, else CPU")
     """Where the model runs."""
+    chat_template_kwargs: dict[ArgumentName, Any] = key({}, "the template's own", "the template's")
+    """Arguments of the model's chat template, e.g. `enable_thinking: false`. In force wherever a
+    prompt is rendered: scores, training, and the chat template of an export."""
+    date: datetime.date | None = key(None, "YYYY-MM-DD", "the day a run begins")
+    """Today, for chat templates that write the date. Set it where runs of several days are
+    compared."""
 
 
 class TaskUse(Model):

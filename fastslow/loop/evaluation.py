@@ -11,10 +11,11 @@ from fastslow.core.types import Example, PromptPolicy, SampleScore
 from fastslow.loop.run import Run
 from fastslow.loop.stream import stage_stream
 from fastslow.measure.evaluator import mean_score
+from fastslow.measure.scores.guessing import answer_spread, bare, collapse_sentence, guess
 from fastslow.measure.scores.matrix import headline_policy
 from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import BASE
-from fastslow.records.events import EvaluationEvent, ReoptimizedEvent, ScoreRow
+from fastslow.records.events import EvaluationEvent, GuessEvent, ReoptimizedEvent, ScoreRow
 from fastslow.task.definition import Task
 from fastslow.task.splits import content_id
 
@@ -56,9 +57,12 @@ def score_all(run: Run, row: int) -> None:
             run.progress.show(phase, "", units, {})
             role = headline_policy(visits, row, task.name)
             program = run.policy.live_program(task)
-            scores[task.name] = mean_score(score_cell(run, cost, task, row, role, program))
+            samples = score_cell(run, cost, task, row, role, program)
+            scores[task.name] = mean_score(samples)
             units += run.ledger.cell(task.name)
             run.progress.show(phase, "done", units, {"score": scores[task.name]})
+            if task.name in visits[:row]:
+                _warn_of_collapse(run, task, row, samples)
         if row == 0:
             _repeat_base(run)
     run.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
@@ -135,6 +139,26 @@ def score_cycle(run: Run, task: Task, stage: int, cycle: int) -> None:
         examples = run.evaluator.test_sample(task)[:size]
         program = run.policy.population(task)[0].program
         score_cell(run, cost, task, stage + 1, "live", program, cycle=cycle, examples=examples)
+
+
+def record_guesses(run: Run) -> None:
+    """Grade what guessing scores on every task's test sample, once in a run, and record it."""
+    for task in run.tasks.values():
+
+        def grade(example: Example, text: str, task: Task = task) -> float:
+            return task.grade(example, text).score
+
+        chance = guess(task.train, run.evaluator.test_sample(task), grade)
+        run.run_dir.events.append(GuessEvent(task.name, chance))
+
+
+def _warn_of_collapse(run: Run, task: Task, row: int, samples: Sequence[SampleScore]) -> None:
+    """Say on the terminal that nearly all answers are one although the gold answers are not."""
+    spread = answer_spread((sample.completion, sample.score) for sample in samples)
+    num_gold = len({bare(example.answer) for example in run.evaluator.test_sample(task)})
+    if spread.is_collapsed(num_gold):
+        sentence = collapse_sentence(task.name, spread, row, None)
+        run.progress.console.print(f"warning: {sentence}", markup=False, soft_wrap=True)
 
 
 def _repeat_base(run: Run) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from rich.console import Console
@@ -21,19 +22,21 @@ from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten, visible
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
+from fastslow.loop.estimate import estimate
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
+from fastslow.policy.calibration import peak_gb
 from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir
+from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking
 from fastslow.task.contract import with_checked_grader
@@ -51,11 +54,13 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
+    config, layers = loaded.config, loaded.layers
+    day = config.model.date or date.today()
 
     def make(device: str, tasks: Mapping[str, Task]) -> RunDir:
-        return RunDir.create(loaded.config, loaded.layers, command, device, tasks)
+        return RunDir.create(config, layers, command, device, day, tasks)
 
-    return _build_and_run(loaded, make, finish)
+    return _build_and_run(loaded, make, finish, day)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
@@ -66,23 +71,26 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
             was made on other data.
     """
     RunDir.require(path)
+    loaded = load_resolved(path / "config.json")
 
     def reopen(device: str, tasks: Mapping[str, Task]) -> RunDir:
         return RunDir.open(path)
 
-    return _build_and_run(load_resolved(path / "config.json"), reopen, finish, path)
+    return _build_and_run(loaded, reopen, finish, read_day(path), begun=path)
 
 
 def _build_and_run(
     loaded: LoadedConfig,
     make: Callable[[str, Mapping[str, Task]], RunDir],
     finish: Callable[[Path], Sequence[Path]],
+    day: date,
     begun: Path | None = None,
 ) -> Path:
     """Build the parts of a run, then make or open its folder, and run.
 
-    `make` is given the device and the tasks, the probe's included; `begun` is the folder of a run
-    that must go on with the same data.
+    `make` is given the device and the tasks, the probe's included; `day` is when the run began, for
+    chat templates that write the date; `begun` is the folder of a run that must go on with the same
+    data.
     """
     config, stop = loaded.config, StopRequest()
     tasks = build_tasks(loaded, config.task_names)
@@ -93,10 +101,11 @@ def _build_and_run(
     channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = resolve(config.model.name, config.model.revision)
     with stop.catching(), connected(config):
-        policy = build_policy(config, model.path_or_id)
+        policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
         with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:
+            run_dir.keep_estimate(estimate(config, {**tasks, **probed}))
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
@@ -129,7 +138,7 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
-        policy = build_policy(config, model.path_or_id)
+        policy = build_policy(config, model.path_or_id, read_day(path))
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
         run_probe(ProbeSetup(path, config, policy, task, settings), folder, lambda *_: None)
 
@@ -237,20 +246,20 @@ def _run_in(
             raise
         finally:
             stop.is_patient = False
-            _leave(run_dir, outcome, state)
+            _leave(run_dir, outcome, state, peak_gb(policy.device))
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
     return from_leader(run_dir.path)
 
 
-def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+def _leave(run_dir: RunDir, outcome: State, state: RunState, memory_gb: float) -> None:
     """Have the folder say how the run ended.
 
     Raises:
         CheckpointError: The disk refused, and the run did not fail anyway.
     """
     try:
-        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds, memory_gb))
         run_dir.mark(outcome)
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more

@@ -18,7 +18,7 @@ from fastslow.core.seeds import derive_seed
 from fastslow.core.text import visible
 from fastslow.core.types import Anchor
 from fastslow.loop.diagnostics import diagnose
-from fastslow.loop.evaluation import score_all, score_cycle
+from fastslow.loop.evaluation import record_guesses, score_all, score_cycle
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.stream import stage_stream
 from fastslow.measure.model.drift import kl_fst
@@ -43,6 +43,7 @@ def run(run: Run) -> None:
     config, state = run.config, run.state
     if not state.base_done:
         run.step("score", score_all, row=0)
+        run.step("guess", record_guesses)
         run.step("diagnose", diagnose, row=0)
         state.base_done = True
         run.end_cycle()

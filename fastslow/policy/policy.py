@@ -6,11 +6,11 @@ The only owner of a torch model. Channels change it in place; the evaluator must
 import hashlib
 import inspect
 import json
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +42,6 @@ from fastslow.policy.saved import TEXTS_FILE
 from fastslow.policy.signals import Reading
 from fastslow.task.definition import Task
 
-logger = logging.getLogger(__name__)
-
 
 class Policy:
     """Base weights + adapter + prompt populations.
@@ -52,11 +50,17 @@ class Policy:
     Without a sampler it draws the completions itself.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampler: Sampler | None = None,
+        renderer: Renderer | None = None,
+    ) -> None:
         self.model = model
         """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer)
+        self.renderer = renderer or Renderer(tokenizer)
         engine = TorchEngine(model, self.renderer)
         self.scorer: Scorer = engine
         self.sampler: Sampler = engine if sampler is None else sampler
@@ -65,10 +69,6 @@ class Policy:
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
         """Task name to the text that would be deployed for it now."""
-        if not self.renderer.has_own_template:
-            logger.warning(
-                "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
-            )
 
     @property
     def module(self) -> Any:
@@ -217,10 +217,13 @@ def load_policy(
     revision: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
+    template_arguments: Mapping[str, Any] | None = None,
+    day: date | None = None,
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    From a local folder or a hub id, of which there may be a revision.
+    From a local folder or a hub id, of which there may be a revision. The chat template is bound to
+    `template_arguments` and `day`, see `Renderer`.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
@@ -260,8 +263,11 @@ def load_policy(
     try:
         model.to(device).eval()
         model.requires_grad_(False)
-        policy = Policy(model, tokenizer)
-        policy.renderer.answer_ids("answer")
+        renderer = Renderer(tokenizer, template_arguments, day)
+        renderer.answer_ids("answer")
+        policy = Policy(model, tokenizer, renderer=renderer)
+    except ModelError:
+        raise
     except Exception as err:  # the model's own chat template and settings run here first
         raise _unloadable(path_or_id, err) from err
     if (reason := why_unusable(model)) is not None:
@@ -283,7 +289,8 @@ def _unloadable(path_or_id: str, err: Exception) -> ModelError:
 
 def with_adapter(policy: Policy, **options: Any) -> Policy:
     """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
-    return Policy(attach_lora(policy.model, **options), policy.tokenizer)
+    model = attach_lora(policy.model, **options)
+    return Policy(model, policy.tokenizer, renderer=policy.renderer)
 
 
 def pick_device(device: str) -> str:

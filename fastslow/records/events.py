@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias, Union
 
 from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.types import Metric, SampleScore
+from fastslow.measure.scores.guessing import Guess
 from fastslow.task.summary import DataSummary
 
 NEUTRAL = "neutral prose"
@@ -209,6 +210,15 @@ class EvaluationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class GuessEvent:
+    """What guessing scores on a task's test sample: the lines that a score must be above."""
+
+    event: ClassVar[str] = "guess"
+    task: str
+    guess: Guess
+
+
+@dataclass(frozen=True, slots=True)
 class DeployEvent:
     """From here on the policy that a stage left is the one in use; a line of `deployed.jsonl`."""
 
@@ -265,6 +275,8 @@ class RunEvent:
     """Wall time spent in the run until now, over all resumes."""
     saving_seconds: float | None = None
     """Part of it that went into resume points; None where an older version did not measure it."""
+    peak_gb: float | None = None
+    """Most memory of this process, see `calibration.peak_gb`; None in older folders."""
 
 
 Event: TypeAlias = Union[
@@ -278,6 +290,7 @@ Event: TypeAlias = Union[
     BaseDrawsEvent,
     FiguresEvent,
     EvaluationEvent,
+    GuessEvent,
     DeployEvent,
     GraderEvent,
     DataEvent,

@@ -126,6 +126,6 @@ def _timeless(event: Event | ScoreRow) -> Any:
     if isinstance(event, TextEvent):
         return replace(event, seconds=0.0)
     if isinstance(event, RunEvent):
-        return replace(event, seconds=0.0, saving_seconds=None)
+        return replace(event, seconds=0.0, saving_seconds=None, peak_gb=None)
     timed: Any = event
     return replace(timed, seconds=0.0) if hasattr(event, "seconds") else event

@@ -124,7 +124,7 @@ def _figures(probe: Probe, floor: float) -> dict[str, tuple[str, Compute]]:
 
     def stalled(v: Sequence[float], b: Sequence[float]) -> float:
         if b[-1] - b[0] <= floor:
-            raise Undefined("the base learned nothing on the probe task either")
+            raise Undefined("the base gained nothing on the probe task either")
         return float(v[-1] - v[0] <= floor)
 
     span = counts[-1] - counts[0]

@@ -55,16 +55,16 @@ class PairedDifference:
 
     @property
     def is_drop(self) -> bool:
-        """Whether it got worse beyond chance at 5 %: McNemar for 0/1 scores, else the interval."""
-        return self.mean < 0 and self._is_beyond_chance
+        """Whether it got significantly worse at 5 %: McNemar for 0/1 scores, else the interval."""
+        return self.mean < 0 and self._is_significant
 
     @property
     def is_rise(self) -> bool:
-        """Whether it got better beyond chance at 5 %; as `is_drop`."""
-        return self.mean > 0 and self._is_beyond_chance
+        """Whether it got significantly better at 5 %; as `is_drop`."""
+        return self.mean > 0 and self._is_significant
 
     @property
-    def _is_beyond_chance(self) -> bool:
+    def _is_significant(self) -> bool:
         if self.p_value is not None:
             return self.p_value < 0.05
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high

@@ -28,7 +28,7 @@ class SignFlip:
 
 
 def sign_flip(differences: Sequence[float]) -> SignFlip | None:
-    """Could the mean difference over seeds have had either sign by chance?
+    """Could the mean difference over seeds have had either sign at random?
 
     Exact: all 2^n ways to flip the signs are counted; the p-value is the share whose mean is at
     least as far from 0 as the one observed. None without a difference, and with more than 16.

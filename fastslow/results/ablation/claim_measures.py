@@ -81,7 +81,8 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal: float) 
     """KL to the base at the highest score both arms reached on a task, as a ratio.
 
     Of each arm the row with the lowest `kl_fst` among those at that score or above counts. Tasks
-    on which one arm never rose above the base by more than the noise floor have no such score.
+    on which one arm never rose above the base by more than the noise floor, or above chance, have
+    no such score.
     Geometric mean over tasks, then over seeds.
     """
     by_seed, by_arm = defaultdict[int, list[float]](list), defaultdict[str, list[float]](list)
@@ -126,11 +127,14 @@ def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[f
     measured = [score for score in starts if score is not None]
     if len(measured) < 2:
         raise Undefined(f"{task} was not scored in row 0")
-    base, floor = max(measured), max(member.noise_floor for member in both)
+    base = max(measured) + max(member.noise_floor for member in both)
+    guesses = [member.guesses[task] for member in both if task in member.guesses]
+    chance = max((guess.best_on(guess.constant) for guess in guesses), default=0.0)
     best = [max(score for score, _ in rows) for rows in points]
     for member, top in zip(both, best, strict=True):
-        if top <= base + floor:
-            raise Undefined(f"{member.arm} never rose above the base on {task}")
+        if top <= max(base, chance):
+            level = "the base" if top <= base else "chance"
+            raise Undefined(f"{member.arm} never rose above {level} on {task}")
     first, second = (min(kl for score, kl in rows if score >= min(best)) for rows in points)
     if first <= 0 or second <= 0:
         raise Undefined(f"a KL on {task} is 0")

@@ -8,9 +8,20 @@ from fastslow.measure.scores.per_example import final_scores, learned_scores
 from fastslow.measure.scores.plasticity import mean_over_seeds
 from fastslow.results.ablation.claim_measures import kl_points, pooled_probe
 from fastslow.results.ablation.claims import QUESTIONS, Claim
-from fastslow.results.ablation.records import Point, RunRecord
+from fastslow.results.ablation.records import Point, RunRecord, average_guess
 from fastslow.results.ablation.result import Result
-from fastslow.results.render.drawing import Drawing, Figure, draw, label, legend, score_axis, series
+from fastslow.results.render.drawing import (
+    GREY_CAPTION,
+    MUTED,
+    Drawing,
+    Figure,
+    draw,
+    guess_lines,
+    label,
+    legend,
+    score_axis,
+    series,
+)
 
 FIGURES = tuple(f"claim-{question.name.replace('_', '-')}" for question in QUESTIONS)
 """Stems of the figures, in the order of the claims."""
@@ -72,6 +83,9 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
                     x, y = [point.slow for point in curve], _means(curve)
                     name = label(run.arm) if index == 0 and task == tasks[0] else None
                     panel.plot(x, y, lw=1.1, alpha=0.8, label=name, **series(number))
+            guesses = [run.guesses[task] for run in (*sides[0], *sides[1]) if task in run.guesses]
+            if guesses:
+                guess_lines(panel, guesses[0], MUTED)
             panel.set_title(label(task), fontsize=7.5)
             score_axis(panel, "test score" if task == tasks[0] else "")
         figure.supxlabel("slow rollouts in the task's stage", fontsize=8.5)
@@ -80,7 +94,9 @@ def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing |
     return _draw(
         claim,
         "Score of each task on the examples of its learning curve against the slow channel's "
-        "rollouts, a line per seed. The fast channel's rollouts come on top.",
+        "rollouts, a line per seed. The fast channel's rollouts come on top."
+        + GREY_CAPTION
+        * any(run.guesses for runs in sides for run in runs),
         paint,
     )
 
@@ -108,6 +124,9 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
             if estimate.low is not None and estimate.high is not None:
                 axes.plot([max(0, estimate.low), min(1, estimate.high)], [row, row], color=colour)
             axes.plot(estimate.mean, row, "D", color=colour)
+        for score, style in zip(average_guess(result.records) or (), ("--", ":"), strict=False):
+            if score is not None:
+                axes.axvline(score, color=MUTED, lw=0.8, ls=style)
         axes.set_yticks(range(len(arms)), [label(arm.arm) for arm in arms])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
@@ -116,7 +135,8 @@ def _scores(claim: Claim, result: Result) -> Drawing | None:
 
     return _draw(
         claim,
-        "Diamonds: means over seeds with 95 % intervals over seeds and examples. Dots: seeds.",
+        "Diamonds: means over seeds with 95 % intervals over seeds and examples. Dots: seeds."
+        + GREY_CAPTION * bool(average_guess(result.records)),
         paint,
         height=1.2 + 0.26 * len(arms),
     )

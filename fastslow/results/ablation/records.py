@@ -4,14 +4,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from fastslow.config.loading.load import leaves
 from fastslow.core.errors import EvaluationError
+from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.measure.stats.over_seeds import Clusters
 from fastslow.records.data import Identity, data_of, read_identity, require_comparable
-from fastslow.records.events import CycleEvent, DriftEvent, Event, RemedyEvent, ScoreRow, TextEvent
+from fastslow.records.events import (
+    CycleEvent,
+    DriftEvent,
+    Event,
+    GuessEvent,
+    RemedyEvent,
+    ScoreRow,
+    TextEvent,
+)
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
@@ -54,11 +64,27 @@ class RunRecord:
     """Of the last row's weights; None where none was made."""
     clusters: Clusters = field(default_factory=dict)
     """By task, the cluster of every example that names one."""
+    guesses: Mapping[str, Guess] = field(default_factory=dict)
+    """By task, what guessing scores; empty where an older version did not grade it."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The task of each stage, in training order."""
         return self.matrix.stages
+
+
+def average_guess(records: Sequence[RunRecord]) -> tuple[float, float | None] | None:
+    """Mean over trained tasks of the constant answer's score and of the uniform guess's.
+
+    None where guessing was not graded on every task; no uniform guess where some task has none.
+    """
+    guesses = {task: guess for run in records for task, guess in run.guesses.items()}
+    trained = sorted({task for run in records for task in run.stages})
+    if not trained or not guesses.keys() >= {*trained}:
+        return None
+    uniform = [u for task in trained if (u := guesses[task].uniform_score) is not None]
+    constant = fmean(guesses[task].constant_score for task in trained)
+    return constant, fmean(uniform) if len(uniform) == len(trained) else None
 
 
 def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
@@ -133,6 +159,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
         },
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
         clusters=table.clusters,
+        guesses={event.task: event.guess for event in events if isinstance(event, GuessEvent)},
     )
 
 

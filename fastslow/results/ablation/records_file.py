@@ -8,12 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fastslow.config.ablation import AblationConfig
+from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, FastSlowError
 from fastslow.measure.scores.curves import LearningCurve
+from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.results.ablation.records import Point, RunRecord
@@ -89,7 +92,13 @@ def plain_record(run: RunRecord) -> dict[str, Any]:
             "adapter": run.probe.adapter,
         },
         "clusters": {task: dict(by_example) for task, by_example in run.clusters.items()},
+        **({"guesses": _plain_guesses(run.guesses)} if run.guesses else {}),
     }
+
+
+def _plain_guesses(guesses: Mapping[str, Guess]) -> dict[str, Any]:
+    """What guessing scores, without the text of the answer."""
+    return {task: asdict(replace(guess, answer="")) for task, guess in guesses.items()}
 
 
 def _plain_curve(curve: LearningCurve) -> dict[str, Any]:
@@ -116,6 +125,7 @@ def _record(line: Mapping[str, Any]) -> RunRecord:
             tuple(map(_curve, probe["tuned"])), tuple(map(_curve, probe["base"])), probe["adapter"]
         ),
         clusters=line.get("clusters", {}),  # files of older versions have none
+        guesses={task: shaped(Guess, guess) for task, guess in line.get("guesses", {}).items()},
     )
 
 

@@ -18,6 +18,7 @@ from itertools import takewhile
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.stats.over_seeds import ByTask, SeedEstimate
 from fastslow.measure.stats.power import power
 from fastslow.results.ablation.claim_measures import Effect
@@ -44,6 +45,8 @@ class _Race:
     examples: frozenset[str]
     """Those that every point of both has."""
     floor: float
+    guess: Guess | None
+    """What guessing scores on the task; None where it was not graded."""
 
     def contrast(self, ratio: float, side: Literal["next", "last"]) -> dict[str, float]:
         """By example, F(x) - S at the `next` or `last` point from x / ratio on, mean over x > 0.
@@ -71,18 +74,22 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal:
 
     The effect is the ratio of the rollouts until `SHARE` of slow-only's best gain, on the mean
     curves over seeds, summed over tasks; the first measured point counts. The interval is that of
-    the module. Tasks on which slow-only never rose have no score to reach and are left out.
+    the module. Tasks on which slow-only never rose above its start and chance are left out.
     """
     paired = pairs(both, slow)
     races = [race for run, partner in paired for race in _races(run, partner)]
     curves = {race.task: _mean_curves([r for r in races if r.task == race.task]) for race in races}
     floor = max((race.floor for race in races), default=0.0)
-    curves = {task: c for task, c in curves.items() if _best(c.slow) > c.slow[0].mean + floor}
-    races = [race for race in races if race.task in curves]
+    curves = {
+        task: c
+        for task, c in curves.items()
+        if _best(c.slow) > max(c.slow[0].mean + floor, _chance(races, task))
+    }
+    has_curves, races = bool(races), [race for race in races if race.task in curves]
     if not races:
         why = "no seed is finished in both arms, or no learning curve was measured"
-        if paired and any(_races(*pair) for pair in paired):
-            why = f"{paired[0][1].arm} never rose above its start: there is no best score to reach"
+        if has_curves:
+            why = f"{paired[0][1].arm} never rose above its start or chance: there is no target"
         return Effect(reason=why)
     names = [run.arm for run in paired[0]]
     numbers = _numbers(list(curves.values()), names)
@@ -121,8 +128,15 @@ def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:
         shared = frozenset.intersection(*(frozenset(point.scores) for point in (*both, *slow)))
         if shared:
             floor = max(run.noise_floor, partner.noise_floor)
-            races.append(_Race(run.seed, task, both, slow, shared, floor))
+            races.append(_Race(run.seed, task, both, slow, shared, floor, run.guesses.get(task)))
     return races
+
+
+def _chance(races: Sequence[_Race], task: str) -> float:
+    """What guessing scores on the task; 0 where it was not graded."""
+    guesses = [(race.guess, race.examples) for race in races if race.task == task]
+    graded = [guess.best_on(sorted(examples)) for guess, examples in guesses if guess]
+    return fmean(graded) if graded else 0.0
 
 
 def _estimate(

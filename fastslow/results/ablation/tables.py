@@ -1,10 +1,11 @@
 """The result of an ablation as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.measure.stats.significance import SignFlip
 from fastslow.results.ablation.claims import Claim
+from fastslow.results.ablation.records import average_guess
 from fastslow.results.ablation.references import reference_arms
 from fastslow.results.ablation.result import Result
 from fastslow.results.ablation.statistics import (
@@ -13,7 +14,7 @@ from fastslow.results.ablation.statistics import (
     ArmDifference,
     ArmSummary,
 )
-from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.layout import Table, Text, row
 
 
 def tables(result: Result) -> list[Table]:
@@ -97,7 +98,16 @@ def _arms(result: Result) -> Table:
         note += f" Not finished, so not in here: {', '.join(result.missing)}."
     scores = ("average accuracy", "learning accuracy", "bwt gem", "KL")
     header = ("arm", "runs", *scores, "slow rollouts", "fast + slow")
-    return Table(f"Arms of {result.config.name}", header, tuple(map(_arm, result.arms)), note)
+    rows = (*map(_arm, result.arms), *_chance(result))
+    return Table(f"Arms of {result.config.name}", header, rows, note)
+
+
+def _chance(result: Result) -> Iterator[tuple[Text, ...]]:
+    """Rows of what guessing scores on average over the tasks; none where it was not graded."""
+    chance = average_guess(result.records)
+    for name, score in zip(("constant answer", "uniform guess"), chance or (), strict=False):
+        if score is not None:
+            yield row(Text(name, "strong"), "-", f"{score:.2f}", *["-"] * 5)
 
 
 def _arm(arm: ArmSummary) -> tuple[Text, ...]:

@@ -11,7 +11,7 @@ from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.plan import Plan
-from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.records import RunRecord, average_guess
 from fastslow.results.ablation.records_file import plain_record, records_jsonl
 from fastslow.results.ablation.result import Result, read_result
 from fastslow.results.ablation.tables import tables
@@ -111,6 +111,7 @@ def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:
 
 def json_text(result: Result) -> str:
     """The text of ablation.json, as docs/report-schema.md describes it."""
+    chance = average_guess(result.records)
     content: dict[str, Json] = {
         "schema_version": SCHEMA_VERSION,
         "name": result.config.name,
@@ -128,6 +129,7 @@ def json_text(result: Result) -> str:
             }
             for arm in result.arms
         },
+        "chance": chance and {"constant": chance[0], "uniform": chance[1]},
         "differences": [
             {
                 "metric": difference.metric,

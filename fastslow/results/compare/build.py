@@ -55,6 +55,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
     return RunComparison(
         arms=tuple(arms),
         tasks=tasks,
+        guesses={t: g for run in reversed(runs) for t, g in run.report.guesses.items()},
         settings=_settings(arms),
         comparisons=tuple(_compare(baseline, arm, tasks) for arm in others),
     )

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.section import Report
+from fastslow.results.report.sections.scores import guess_json
 
 SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
@@ -65,12 +67,12 @@ class Contrast:
     def power_text(self) -> str:
         """The power, in brackets, where the interval holds 0; else nothing."""
         holds_zero = self.low is not None and self.high is not None and self.low <= 0 <= self.high
-        if self.power is None or not holds_zero or self.is_beyond_chance:
+        if self.power is None or not holds_zero or self.is_significant:
             return ""
         return f" (power {self.power:.2f} for {GOAL:+.2f})"
 
     @property
-    def is_beyond_chance(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it holds at 5 % after Holm's correction over tasks."""
         return self.p_holm is not None and self.p_holm < 0.05
 
@@ -134,6 +136,8 @@ class RunComparison:
     arms: tuple[Arm, ...]
     """The first is the baseline."""
     tasks: tuple[str, ...]
+    guesses: Mapping[str, Guess]
+    """By task, what guessing scores, of the first run that graded it on its examples."""
     settings: Mapping[str, tuple[Json, ...]]
     """Configuration keys whose values differ, with the value of each arm's first run."""
     comparisons: tuple[ArmComparison, ...]
@@ -151,6 +155,7 @@ def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dic
             for arm in comparison.arms
         ],
         "tasks": comparison.tasks,
+        "guesses": {task: guess_json(guess) for task, guess in comparison.guesses.items()},
         "comparisons": [_arm_json(arm) for arm in comparison.comparisons],
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
 from fastslow.results.render.layout import Table, Text, row, score_or_dash
+from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
@@ -30,16 +31,16 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
     findings = []
     if average.difference is not None:
         findings.append(f"final average accuracy {average.difference:+z.2f}{_interval(average)}")
-    sure = [contrast for contrast in paired if contrast.is_beyond_chance]
+    sure = [contrast for contrast in paired if contrast.is_significant]
     for word, sign in (("higher", 1), ("lower", -1)):
         names = [contrast.name for contrast in sure if sign * (contrast.difference or 0) > 0]
         if names:
-            findings.append(f"{word} beyond chance on {', '.join(names)}")
-    unclear = [contrast for contrast in paired if not contrast.is_beyond_chance]
+            findings.append(f"significantly {word} on {', '.join(names)}")
+    unclear = [contrast for contrast in paired if not contrast.is_significant]
     if unclear:
         least = max(contrast.smallest_detectable or 0 for contrast in unclear)
         findings.append(
-            f"no difference beyond chance on {', '.join(c.name for c in unclear)}, though one "
+            f"no significant difference on {', '.join(c.name for c in unclear)}, though one "
             f"below {least:.2f} could have been missed{_least_power(unclear)}"
         )
     findings.append(_coverage(comparison))
@@ -64,6 +65,12 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     coverage = _by_arm(arms, lambda arm: [f"{_coverage(arm).capitalize()}."] if arm.pairs else [])
     tables = [
         _runs(comparison),
+        Table(
+            "Chance",
+            ("guess", *comparison.tasks),
+            tuple(guess_rows(comparison.guesses, comparison.tasks)),
+            f"Mean test score of the first run that graded it.{GUESS_NOTE}",
+        ),
         *(
             _contrasts(
                 words,
@@ -150,12 +157,12 @@ def _number(value: float | None, digits: int) -> Text:
 def _difference(contrast: Contrast, digits: int) -> Text:
     if contrast.difference is None:
         return Text(contrast.reason or "-", "dim")
-    mark = "!" if contrast.is_beyond_chance else ""
+    mark = "!" if contrast.is_significant else ""
     text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
     text += contrast.power_text
     if contrast.low is None and contrast.reason:
         text += f" ({contrast.reason})"
-    return Text(text, "strong" if contrast.is_beyond_chance else "plain")
+    return Text(text, "strong" if contrast.is_significant else "plain")
 
 
 def _interval(contrast: Contrast, digits: int = 2) -> str:
@@ -194,7 +201,7 @@ def _seeds(arms: Sequence[ArmComparison]) -> Table:
         "Over seeds",
         ("of", "quantity", "arm", "difference under each seed", "p of an exact sign-flip test"),
         tuple(rows),
-        "The test takes the signs of the seeds' differences for chance, and assumes no "
+        "The test takes the signs of the seeds' differences for coin flips, and assumes no "
         "distribution. Uncorrected.",
     )
 

@@ -120,6 +120,9 @@ def _scores(comparison: RunComparison) -> drawing.Drawing:
                 drawing.interval_line(axes, y, ends(cell.interval), look["color"])
                 axes.plot(cell.score, y, label=name, clip_on=False, **look)
                 name = None
+        for y, task in enumerate(tasks):
+            if (guess := comparison.guesses.get(task)) is not None:
+                drawing.guess_marks(axes, guess, y, 0.4)
         names = [drawing.label(task) for task in tasks]
         drawing.named_rows(axes, range(len(tasks)), names, "score at the end, with 95 % interval")
         axes.set_ylim(len(tasks) - 0.5, -0.5)
@@ -130,7 +133,9 @@ def _scores(comparison: RunComparison) -> drawing.Drawing:
         NAMES[0],
         "Scores at the end",
         "Final score of every task in every run, each run with its own 95 % interval. Whether two "
-        "differ is read from the paired differences, not from whether these overlap.",
+        "differ is read from the paired differences, not from whether these overlap."
+        + drawing.GREY_CAPTION
+        * bool(comparison.guesses),
         paint,
         height=1.1 + len(tasks) * (0.2 + 0.14 * num_arms) + 0.18 * (num_arms // 2),
     )
@@ -156,7 +161,7 @@ def _differences(comparison: RunComparison, number: int) -> drawing.Drawing | No
         NAMES[number + 1],
         f"{drawing.label(arm.arm)} against {drawing.label(comparison.arms[0].name)}",
         "Paired differences of each task; right of zero is better, for forgetting too. Filled: "
-        "beyond chance at 5 % after Holm's correction over tasks.",
+        "significant at 5 % after Holm's correction over tasks.",
         paint,
         height=drawing.grouped_height(rows),
     )
@@ -164,7 +169,7 @@ def _differences(comparison: RunComparison, number: int) -> drawing.Drawing | No
 
 def _difference_row(contrast: Contrast, name: str) -> drawing.Row:
     value, look = contrast.difference or 0.0, {"marker": "o", "color": drawing.MUTED}
-    if contrast.is_beyond_chance:
+    if contrast.is_significant:
         look["color"] = drawing.ACCENT if value > 0 else drawing.LOSS
     else:
         look["mfc"] = drawing.PAPER

@@ -211,7 +211,9 @@ def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
         notes.append("no task was learned before the last stage: there is no forgetting to judge")
     gained = [t for t in standing.trained if t.net.difference and t.net.difference.is_rise]
     if not gained:
-        notes.append("no task is above the base beyond chance: who learned nothing forgets nothing")
+        notes.append("no task is significantly above the base: who learned nothing forgets nothing")
+    if guessing := [t.task for t in standing.trained if t.is_above_chance is False]:
+        notes.append(f"not significantly above chance: {', '.join(guessing)}")
     if all(task.floor.value is None for task in standing.tasks):
         notes.append(
             "the noise floor is not measured (evaluation.base_repeats = 2 measures it): "

@@ -7,6 +7,7 @@ vLLM are not: their names are those of its documentation.
 from pathlib import Path
 
 from fastslow.results.deploy.export_data import Export, ExportedTask
+from fastslow.results.deploy.standing import TaskStanding
 from fastslow.results.render.layout import brackets, difference, score_or_dash
 from fastslow.results.render.markdown import code, code_cell, inline
 
@@ -72,6 +73,15 @@ def render(template: str, **values: object) -> str:
         "inline": inline,
         "score": lambda cell: score_or_dash(cell.score) + brackets(cell.interval),
         "change": lambda c: inline(difference(c.difference) if c.difference else c.reason or "-"),
+        "chance": lambda scored: inline(_chance(scored)),
         "served_name": served_name,
     }
     return environment.get_template(template).render(values)
+
+
+def _chance(scored: TaskStanding) -> str:
+    """What guessing scores on a task, and whether its score is no better."""
+    if scored.guess is None:
+        return "not graded"
+    text = f"{scored.guess.constant_score:.2f} ({score_or_dash(scored.guess.uniform_score)})"
+    return f"{text}, not above" if scored.is_above_chance is False else text

@@ -7,9 +7,10 @@ from pathlib import Path
 from fastslow.core.errors import CheckpointError
 from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
+from fastslow.measure.scores.guessing import Guess
 from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
-from fastslow.records.events import ScoreRow
+from fastslow.records.events import GuessEvent, ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.results.report.reading import read_card
@@ -44,6 +45,13 @@ class TaskStanding:
     """Score of each example."""
     labels: Sequence[tuple[bool, str]]
     """The cluster of each example, in the same order."""
+    guess: Guess | None
+    """What guessing scores; None where the run did not grade it."""
+
+    @property
+    def is_above_chance(self) -> bool | None:
+        """Whether its score is significantly above both guesses; None without them or a score."""
+        return self.guess.is_below(self.scores) if self.guess and self.scores else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,9 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
             f"({', '.join(stages)}). Give one of these numbers."
         )
     scores = read_scores(run / "scores.jsonl")
-    table, tasks = CellTable(scores, stages[:row], read_events(run / "events.jsonl")), card.tasks
+    events, tasks = read_events(run / "events.jsonl"), card.tasks
+    table = CellTable(scores, stages[:row], events)
+    guesses = {event.task: event.guess for event in events if isinstance(event, GuessEvent)}
     versions = {line.sample.task: line.sample.version for line in scores}
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     return Standing(
@@ -101,13 +111,20 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         config_hash=card.config_hash,
         row=row,
         stages=stages,
-        tasks=tuple(_task(table, scores, row, task, versions.get(task)) for task in tasks),
+        tasks=tuple(
+            _task(table, scores, row, task, versions.get(task), guesses.get(task)) for task in tasks
+        ),
         metrics=final_metrics(table.matrix(tasks), noise_floor=max(floors, default=None)),
     )
 
 
 def _task(
-    table: CellTable, scores: Sequence[ScoreRow], row: int, task: str, version: str | None
+    table: CellTable,
+    scores: Sequence[ScoreRow],
+    row: int,
+    task: str,
+    version: str | None,
+    guess: Guess | None,
 ) -> TaskStanding:
     learned = table.learned_row(task)
     best = None
@@ -142,6 +159,7 @@ def _task(
         text=text,
         scores=table.deployed(row, task),
         labels=table.labels(task, table.deployed(row, task)),
+        guess=guess,
     )
 
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fastslow.core.text import shorten
+from fastslow.measure.scores.guessing import Guess
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -43,6 +44,10 @@ LABEL = 22
 """Characters of an untrusted label."""
 MAX_TASKS = 24
 """Tasks drawn; the tables have all of them."""
+GUESS_CAPTION = (
+    " Thin lines of a task's colour: the constant answer (dashed) and a uniform guess (dotted)."
+)
+GREY_CAPTION = " Grey lines: the constant answer (dashed) and a uniform guess (dotted)."
 MANY = 6
 """More stages than this, and their names do not fit under an axis."""
 _LOOK: Mapping[str, Any] = {
@@ -157,6 +162,20 @@ def score_axis(axes: Axes, name: str = "score") -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
     axes.set_ylabel(name)
+
+
+def guess_lines(axes: Axes, guess: Guess, colour: str) -> None:
+    """What guessing scores, across the axes: the constant answer dashed, a uniform guess dotted."""
+    axes.axhline(guess.constant_score, color=colour, lw=0.8, ls=(0, (6, 3)), alpha=0.7)
+    if guess.uniform_score is not None:
+        axes.axhline(guess.uniform_score, color=colour, lw=0.8, ls=":", alpha=0.7)
+
+
+def guess_marks(axes: Axes, guess: Guess, y: float, half: float) -> None:
+    """The same as upright lines through one row, `half` of it to each side."""
+    for score, style in ((guess.constant_score, (0, (3, 2))), (guess.uniform_score, ":")):
+        if score is not None:
+            axes.plot([score, score], [y - half, y + half], color=MUTED, lw=1, ls=style)
 
 
 def named_rows(axes: Axes, rows: Sequence[float], names: Sequence[str], label_of_x: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
+    answers,
     channel_split,
     completions,
     cost,
@@ -27,6 +28,7 @@ SECTIONS: tuple[type[Section], ...] = (
     rollback.Rollback,
     tasks.Tasks,
     data.Data,
+    answers.Answers,
     metrics.Metrics,
     tasks.Forgetting,
     channel_split.ChannelSplit,

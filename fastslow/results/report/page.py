@@ -10,6 +10,7 @@ from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.prompts import Prompts
+from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 from fastslow.results.report.sections.tasks import Tasks
 from fastslow.results.report.verdict import verdict_sentences
 
@@ -57,6 +58,8 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "verdict": " ".join(others),
             "metrics": report.section(Metrics),
             "cost": report.section(Cost),
+            "guess_rows": list(guess_rows(report.guesses, report.card.tasks)),
+            "guess_note": GUESS_NOTE,
             "outcomes": report.section(Tasks).outcomes(),
             "chapters": _chapters(report, drawings),
             "prompts": report.section(Prompts),

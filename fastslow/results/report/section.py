@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from fastslow.records.data import golds_of
+from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
@@ -40,6 +41,8 @@ class Records:
         floors = [self.table.base_floor(task).value for task in tasks]
         self.noise_floor = max((floor for floor in floors if floor is not None), default=None)
         """The largest of any task; None where no base evaluation was repeated."""
+        self.guesses = {event.task: event.guess for event in self.events_of(GuessEvent)}
+        """By task, what guessing scores; empty for a run of a version that did not grade it."""
         self._sections: dict[type[Section], Section] = {}
 
     def events_of(self, kind: type[E]) -> list[E]:

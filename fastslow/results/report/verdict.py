@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastslow.records.events import CycleEvent
 from fastslow.results.render.layout import brackets, difference
 from fastslow.results.report.section import Report
+from fastslow.results.report.sections.answers import Answers
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.plasticity import Plasticity, TaskProbe
 from fastslow.results.report.sections.rollback import Rollback
@@ -31,6 +32,7 @@ def verdict_sentences(report: Report) -> list[str]:
         )
     sentences += _skipped(report)
     sentences += _learned(metrics, summaries)
+    sentences += [f"{alarm}." for alarm in report.section(Answers).alarms]
     sentences += _forgotten(metrics, summaries)
     if deployed is not None and deployed.row < len(report.card.stages):
         sentences.append(
@@ -57,13 +59,30 @@ def _skipped(report: Report) -> list[str]:
 
 
 def _learned(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:
-    num_trained = sum(summary.learned_row is not None for summary in summaries)
-    learned = [summary.task for summary in summaries if summary.is_learned]
+    trained = [summary for summary in summaries if summary.learned_row is not None]
+    learned = [summary.task for summary in trained if summary.is_learned]
     names = f" ({', '.join(learned)})" if learned else ""
     level = metrics.metrics["learning_accuracy"].value
     end = "." if level is None else f"; learning accuracy {level:.2f} (learning_accuracy)."
-    sentence = f"Learned {len(learned)} of {num_trained} tasks beyond chance{names}{end}"
-    return [sentence] if learned else [sentence, "With nothing learned, forgetting says nothing."]
+    is_graded = all(summary.guess is not None for summary in trained)
+    above = "beyond chance" if is_graded else "beyond the base"
+    sentences = [f"Learned {len(learned)} of {len(trained)} tasks {above}{names}{end}"]
+    if not is_graded:
+        sentences.append("Chance is not known: the run did not grade guessing.")
+    if guessing := [summary for summary in trained if summary.is_above_chance is False]:
+        sentences.append(
+            f"Not significantly above chance: {'; '.join(map(_against_chance, guessing))}."
+        )
+    return sentences if learned else [*sentences, "With nothing learned, forgetting says nothing."]
+
+
+def _against_chance(summary: TaskSummary) -> str:
+    score, guess = summary.learned, summary.guess
+    assert score is not None
+    assert guess is not None
+    assert score.score is not None
+    best = max(guess.constant_score, guess.uniform_score or 0.0)
+    return f"{summary.task} {score.score:.2f} after its stage, guessing {best:.2f}"
 
 
 def _forgotten(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:
@@ -79,23 +98,23 @@ def _forgotten(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:
     changes = {s.task: s.change.difference for s in summaries if s.change.difference is not None}
     dropped = [f"{task} {difference(change)}" for task, change in changes.items() if change.is_drop]
     if dropped:
-        sentences.append(f"Dropped beyond chance: {'; '.join(dropped)}.")
+        sentences.append(f"Dropped significantly: {'; '.join(dropped)}.")
     unclear = {task: change for task, change in changes.items() if not change.is_drop}
     if unclear:
         limit = max(change.smallest_detectable for change in unclear.values())
         sentences.append(
-            f"No drop beyond chance on {', '.join(unclear)}, but one below {limit:.2f} could have "
+            f"No significant drop on {', '.join(unclear)}, but one below {limit:.2f} could have "
             "been missed."
         )
     return sentences
 
 
 def _probe_sentence(probe: TaskProbe) -> str:
-    """Whether the end of a probe lies beyond chance from the base's."""
+    """Whether the end of a probe differs significantly from the base's."""
     name = "probe_end_difference"
     value, interval = probe.metrics[name].value, probe.estimates[name].interval
     place = f"on the probe {probe.task}, from the weights of row {probe.row}"
     if value is None or interval is None:
         return f"Plasticity is not measured {place}."
-    result = "Lost plasticity" if interval.high < 0 else "No loss of plasticity beyond chance"
+    result = "Lost plasticity" if interval.high < 0 else "No significant loss of plasticity"
     return f"{result} {place}: {value:+.2f}{brackets(interval)} against the base ({name})."

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.config.ablation import ClaimsConfig
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.ablation.claims import Claim, put_to_the_test
 from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
 from fastslow.results.ablation.records import RunRecord
@@ -14,7 +15,7 @@ from fastslow.results.ablation.records_file import read_records_file, records_js
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.tables import tables
-from tests.support.made_ablation import both_and_slow, config, record
+from tests.support.made_ablation import both_and_slow, config, examples, record
 
 
 def claims(records: list[RunRecord]) -> dict[str, Claim]:
@@ -232,7 +233,7 @@ def test_the_claims_are_put_against_an_arm_under_a_frozen_text_too(tmp_path: Pat
     result = make_result(config(arms=arms, claims=named), runs, Counter(dict.fromkeys(arms, 3)))
     efficiency, again = result.claims[0], result.frozen_text_claims[0]
     assert efficiency.answer == "not decidable"
-    assert "slow-only never rose above its start" in str(efficiency.reason)
+    assert "slow-only never rose above its start or chance" in str(efficiency.reason)
     assert again.answer == "yes"
     assert again.numbers["slow rollouts, frozen"]
     assert [table.title for table in tables(result)][:2] == [
@@ -253,3 +254,36 @@ def test_an_arm_is_not_its_own_frozen_text() -> None:
         config(claims=ClaimsConfig(**named))
     with pytest.raises(ValueError, match=r"no such arm, got 'nobody'"):
         config(claims=ClaimsConfig(**(named | {"frozen_text": "nobody"})))
+
+
+def with_guesses(records: list[RunRecord], score: float) -> list[RunRecord]:
+    """The same runs, whose constant answers are right that often; the uniform guess half of it."""
+    constant = examples(score)
+    half = {example: value / 2 for example, value in constant.items()}
+    chance = Guess("high", constant, half, None, 2, 2)
+    return [replace(run, guesses=dict.fromkeys(run.stages, chance)) for run in records]
+
+
+def test_what_guessing_reaches_is_no_target_of_a_race_and_no_score_to_compare_kl_at() -> None:
+    low, high = (claims(with_guesses(both_and_slow(), score)) for score in (0.0, 0.9))
+    assert low["sample_efficiency"] == claims(both_and_slow())["sample_efficiency"]
+    assert high["sample_efficiency"].answer == "not decidable"
+    assert "never rose above its start or chance" in str(high["sample_efficiency"].reason)
+    assert low["lower_kl"].answer == "yes"
+    assert "fst never rose above chance on first" in str(high["lower_kl"].reason)
+
+
+def test_an_ablation_shows_chance_and_keeps_it_without_the_text_of_an_answer(
+    tmp_path: Path,
+) -> None:
+    runs = with_guesses(both_and_slow(), 0.6)
+    result = make_result(config(), runs, Counter({"fst": 3, "slow-only": 3}))
+    arms = next(table for table in tables(result) if table.title.startswith("Arms"))
+    rows = [(cells[0].text, cells[2].text) for cells in arms.rows[-2:]]
+    assert rows == [("constant answer", "0.60"), ("uniform guess", "0.30")]
+    assert any("Grey lines" in drawing.caption for drawing in claim_figures(result))
+    (tmp_path / "records.jsonl").write_text(records_jsonl(result))
+    assert "high" not in (tmp_path / "records.jsonl").read_text()
+    assert read_records_file(tmp_path / "records.jsonl").claims == result.claims
+    unknown = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
+    assert not any("guess" in cells[0].text for table in tables(unknown) for cells in table.rows)

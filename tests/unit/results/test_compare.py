@@ -317,9 +317,7 @@ def test_every_file_says_the_same_and_the_same_runs_give_the_same_bytes(tmp_path
 def test_no_interval_hides_behind_a_claim_of_no_difference(tmp_path: Path) -> None:
     [verdict] = verdicts(compare_runs(two(tmp_path)))
     assert "final average accuracy +0.12 [" in verdict
-    assert (
-        "no difference beyond chance on alpha, beta, gamma, though one below 0.51 could" in verdict
-    )
+    assert "no significant difference on alpha, beta, gamma, though one below 0.51 could" in verdict
     assert verdict.endswith("; one seed: intervals over examples only.")
 
 

@@ -79,10 +79,11 @@ def test_the_verdict_names_what_was_learned_forgotten_and_could_have_been_missed
     tmp_path: Path,
 ) -> None:
     assert verdict(build_report(write_run(tmp_path))) == (
-        "Learned 2 of 3 tasks beyond chance (alpha, beta); learning accuracy 0.79 "
-        "(learning_accuracy). Forgot 0.44 on average (forgetting_chaudhry); backward transfer "
-        "-0.44 [-0.56, -0.32] (bwt_gem). Dropped beyond chance: alpha -0.88 [-1.00, -0.63]. "
-        "No drop beyond chance on beta, but one below 0.32 could have been missed."
+        "Learned 2 of 3 tasks beyond the base (alpha, beta); learning accuracy 0.79 "
+        "(learning_accuracy). Chance is not known: the run did not grade guessing. "
+        "Forgot 0.44 on average (forgetting_chaudhry); backward transfer "
+        "-0.44 [-0.56, -0.32] (bwt_gem). Dropped significantly: alpha -0.88 [-1.00, -0.63]. "
+        "No significant drop on beta, but one below 0.32 could have been missed."
     )
 
 
@@ -96,7 +97,7 @@ def test_no_drop_is_never_reported_without_the_drop_that_could_have_been_missed(
 ) -> None:
     said = verdict(build_report(write_run(tmp_path, kept(alpha="11111111"))))
     assert "Dropped" not in said
-    assert "No drop beyond chance on alpha, beta, but one below 0.32 could have been missed" in said
+    assert "No significant drop on alpha, beta, but one below 0.32 could have been missed" in said
     assert "Forgot 0.00 on average" in said
 
 
@@ -108,7 +109,7 @@ def test_scores_that_rose_after_learning_are_not_called_forgetting(tmp_path: Pat
 
 def test_a_run_that_learned_nothing_does_not_boast_of_keeping_it(tmp_path: Path) -> None:
     said = verdict(build_report(write_run(tmp_path, [OUTCOMES[0]] * 4)))
-    assert said.startswith("Learned 0 of 3 tasks beyond chance; learning accuracy 0.04")
+    assert said.startswith("Learned 0 of 3 tasks beyond the base; learning accuracy 0.04")
     assert "With nothing learned, forgetting says nothing." in said
 
 

@@ -234,7 +234,7 @@ def test_a_planted_failure_is_said_and_a_gentle_run_is_not_accused(tmp_path: Pat
     verdict, data = said("destructive", "0" * 24 + "1" * 8, "0" * 36 + "1" * 4)
     change = data["per_task"]["alpha"]["change"]
     assert change["high"] < 0
-    assert f"Dropped beyond chance: alpha {change['value']:.2f}" in verdict
+    assert f"Dropped significantly: alpha {change['value']:.2f}" in verdict
     end = data["probes"][0]["figures"]["probe_end_difference"]
     assert (end["value"], end["high"] < 0) == (-0.65, True)
     assert "Lost plasticity on the probe delta, from the weights of row 2: -0.65 [" in verdict
@@ -242,8 +242,8 @@ def test_a_planted_failure_is_said_and_a_gentle_run_is_not_accused(tmp_path: Pat
     verdict, data = said("gentle", "1" * 31 + "0", "1" * 29 + "0" * 11)
     assert data["per_task"]["alpha"]["change"]["high"] > 0
     assert data["probes"][0]["figures"]["probe_end_difference"]["high"] >= 0
-    assert "No drop beyond chance on alpha" in verdict
-    assert "No loss of plasticity beyond chance on the probe delta" in verdict
+    assert "No significant drop on alpha" in verdict
+    assert "No significant loss of plasticity on the probe delta" in verdict
     assert "Lost" not in verdict
 
 

@@ -22,7 +22,7 @@ from fastslow.core.text import shorten
 NO_KEY = "none"
 """Sent to servers on this machine, which ask for none."""
 SHORTEST_KEY = 8
-"""Characters; an answer may contain a shorter one by chance."""
+"""Characters; an answer may contain a shorter one by accident."""
 LONGEST_REASON = 300
 """Characters of a service's message that are repeated."""
 

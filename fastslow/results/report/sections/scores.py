@@ -2,13 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fastslow.core.text import shorten
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
-from fastslow.results.render.layout import Table, Text, brackets
+from fastslow.results.render.layout import Table, Text, brackets, row
 from fastslow.results.render.writing import csv_text
 from fastslow.results.report.cells import Cell
 from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.curves import Curves
+
+ANSWER = 16
+"""Characters of an answer in a table."""
+GUESS_NOTE = (
+    " Constant answer: the commonest of the train split, given to every test example. Uniform "
+    "guess: any of its distinct answers, all alike. Chance is the higher of the two."
+)
 
 
 class Scores(Section):
@@ -19,10 +28,12 @@ class Scores(Section):
 
     def __init__(self, records: Records) -> None:
         self.tasks, self.stages = records.card.tasks, records.card.stages
-        self.cells = records.cells
+        self.cells, self.guesses = records.cells, records.guesses
 
     def to_json(self) -> Mapping[str, object]:
-        return {"scores": [[cell.score for cell in row] for row in self.cells], "cells": self.cells}
+        scores = [[cell.score for cell in row] for row in self.cells]
+        guesses = {task: guess_json(guess) for task, guess in self.guesses.items()}
+        return {"scores": scores, "cells": self.cells, "guesses": guesses}
 
     def csv(self) -> str:
         """The text of scores.csv: one line per cell; empty where not measured."""
@@ -38,16 +49,16 @@ class Scores(Section):
     def tables(self) -> Iterator[Table]:
         labels = ["0 base", *(stage_label(i, task) for i, task in enumerate(self.stages))]
         rows = [
-            (Text(name, "plain" if row else "strong"), *(score_text(cell) for cell in cells))
-            for row, (name, cells) in enumerate(zip(labels, self.cells, strict=True))
+            (Text(name, "plain" if i else "strong"), *(score_text(cell) for cell in cells))
+            for i, (name, cells) in enumerate(zip(labels, self.cells, strict=True))
         ]
         yield Table(
             "Score matrix",
             ("after stage", *self.tasks),
-            tuple(rows),
+            (*rows, *guess_rows(self.guesses, self.tasks)),
             "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its "
             "own stage; ( ) not trained on yet, or held out, scored with the seed prompt. "
-            "Brackets: 95 % interval.",
+            f"Brackets: 95 % interval.{GUESS_NOTE if self.guesses else ''}",
         )
 
     def draw(self) -> drawing.Drawing:
@@ -70,8 +81,8 @@ class Scores(Section):
         empty = float("nan")
         values = [[empty if score is None else score * 0.6 for score in row] for row in scores]
         axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
-        for i, row in enumerate(self.cells):
-            for j, cell in enumerate(row[: len(tasks)]):
+        for i, cells in enumerate(self.cells):
+            for j, cell in enumerate(cells[: len(tasks)]):
                 text = "-" if cell.score is None else f"{cell.score:.2f}"
                 weight = "bold" if cell.phase == "learned" else "normal"
                 axes.text(j, i - 0.1, text, ha="center", va="center", weight=weight)
@@ -84,6 +95,38 @@ class Scores(Section):
         axes.set_xticks(range(len(tasks)), [drawing.label(task) for task in tasks], fontsize=7.5)
         axes.set_yticks(range(len(self.cells)), _row_labels(self.stages))
         axes.tick_params(length=0)
+
+
+def guess_rows(guesses: Mapping[str, Guess], tasks: Sequence[str]) -> Iterator[tuple[Text, ...]]:
+    """What guessing scores on each task, as two rows of a table; none where it was not graded."""
+    if guesses:
+        known = [guesses.get(task) for task in tasks]
+        yield row("constant answer", *(_constant_text(guess) for guess in known))
+        yield row("uniform guess", *(_uniform_text(guess) for guess in known))
+
+
+def _constant_text(guess: Guess | None) -> str:
+    if guess is None:
+        return "-"
+    return f"{guess.constant_score:.2f} '{shorten(guess.answer, ANSWER)}'"
+
+
+def _uniform_text(guess: Guess | None) -> Text:
+    if guess is None or guess.uniform_score is None:
+        return Text("-" if guess is None else f"- ({guess.reason})", "dim")
+    return Text(f"{guess.uniform_score:.2f} (1 of {guess.num_answers})")
+
+
+def guess_json(guess: Guess) -> dict[str, object]:
+    """What guessing scores on a task, as plain data."""
+    return {
+        "answer": guess.answer,
+        "constant": guess.constant_score,
+        "uniform": guess.uniform_score,
+        "reason": guess.reason,
+        "num_answers": guess.num_answers,
+        "num_gold": guess.num_gold,
+    }
 
 
 def score_text(cell: Cell) -> Text:
@@ -111,13 +154,16 @@ class ScoresOverStages(Section):
     def __init__(self, records: Records) -> None:
         self.tasks, self.stages = records.card.tasks[: drawing.MAX_TASKS], records.card.stages
         self.cells, self.curves = records.cells, records.section(Curves).curves
+        self.guesses = records.guesses
 
     def draw(self) -> drawing.Drawing:
         return drawing.draw(
             self.drawing_name,
             "Scores over stages",
             "Test score of every task after every stage, 95 % intervals; dashed lines are where "
-            "stages end. Hollow markers: the stage's own task within the stage, on fewer examples.",
+            "stages end. Hollow markers: the stage's own task within the stage, on fewer examples."
+            + drawing.GUESS_CAPTION
+            * bool(self.guesses),
             self._paint,
             height=2.7 + 0.18 * ((len(self.tasks) + 2) // 3),
         )
@@ -143,6 +189,8 @@ class ScoresOverStages(Section):
             if cell.interval is not None:
                 x, limits = i + (number - len(self.tasks) / 2) * 0.02, cell.interval
                 axes.plot([x, x], [limits.low, limits.high], color=look["color"], lw=0.8, alpha=0.6)
+        if (guess := self.guesses.get(self.tasks[number])) is not None:
+            drawing.guess_lines(axes, guess, look["color"])
         points = [(i, cell.score) for i, cell in enumerate(column) if cell.score is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=name, **look)

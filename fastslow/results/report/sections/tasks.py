@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.layout import Table, Text, difference, metric_text, row, score_or_dash
@@ -40,12 +41,17 @@ class TaskSummary:
     """What the task gives to each mean over tasks; nothing for a held-out one."""
     noise_floor: Metric
     """How far repeated evaluations of the base lie apart."""
+    guess: Guess | None
+    """What guessing scores; None where it was not graded."""
+    is_above_chance: bool | None
+    """Whether the score after its stage is significantly above both guesses; None without them."""
 
     @property
     def is_learned(self) -> bool:
-        """Whether its stage raised the score beyond chance."""
+        """Whether its stage raised the score significantly, to above chance where that is known."""
         gain = self.gain.difference
-        return self.learned_row is not None and gain is not None and gain.is_rise
+        is_rise = self.learned_row is not None and gain is not None and gain.is_rise
+        return is_rise and self.is_above_chance is not False
 
 
 class Tasks(Section):
@@ -69,13 +75,14 @@ class Tasks(Section):
         return {"per_task": {summary.task: _task_json(summary) for summary in self.summaries}}
 
     def tables(self) -> Iterator[Table]:
-        header = ("task", "n", "base", "learned", "final")
+        header = ("task", "n", "base", "learned", "final", "in a word")
         yield Table(
             "Tasks",
             (*header, "learned - base", "final - learned", "detectable drop"),
-            tuple(_task_row(summary) for summary in self.summaries),
+            tuple(_task_row(summary, words) for summary, _, words in self.outcomes()),
+            "Learned: significantly above the base, and above chance where guessing was graded. "
             "Paired over the same examples, 95 % intervals, uncorrected for the number of tasks. ! "
-            "beyond chance at 5 % (exact McNemar for 0/1 scores, else the interval). Detectable "
+            "significant at 5 % (exact McNemar for 0/1 scores, else the interval). Detectable "
             "drop: the smallest one that would be found with 80 % power.",
         )
 
@@ -83,7 +90,8 @@ class Tasks(Section):
         return drawing.draw(
             self.drawing_name,
             "What became of each task",
-            "Score with the untouched base, right after the task's own stage, and at the end.",
+            "Score with the untouched base, right after the task's own stage, and at the end."
+            + drawing.GREY_CAPTION * any(summary.guess for summary in self.summaries),
             self._paint,
             height=1.2 + 0.45 * len(self.summaries[: drawing.MAX_TASKS]),
         )
@@ -102,6 +110,8 @@ class Tasks(Section):
                 y, first = number + shift, None if number else name
                 drawing.interval_line(axes, y, ends(cell.interval), colour)
                 axes.plot(cell.score, y, marker, color=colour, mfc=fill, label=first, clip_on=False)
+            if (guess := summary.guess) is not None:
+                drawing.guess_marks(axes, guess, number, 0.4)
         names = [drawing.label(summary.task) for summary in summaries]
         drawing.named_rows(axes, range(len(names)), names, "score, with 95 % interval")
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -112,6 +122,8 @@ class Tasks(Section):
 def _summary(records: Records, task: str, version: str | None) -> TaskSummary:
     table, last = records.table, len(records.card.stages)
     learned, floor = table.learned_row(task), records.noise_floor
+    guess = records.guesses.get(task)
+    scores = {} if learned is None else table.deployed(learned, task)
     return TaskSummary(
         task=task,
         version=version,
@@ -124,6 +136,8 @@ def _summary(records: Records, task: str, version: str | None) -> TaskSummary:
         net=table.compare(task, 0, last),
         terms={} if learned is None else task_metrics(records.matrix, learned, noise_floor=floor),
         noise_floor=table.base_floor(task),
+        guess=guess,
+        is_above_chance=guess.is_below(scores) if guess and scores else None,
     )
 
 
@@ -139,6 +153,8 @@ def _task_json(summary: TaskSummary) -> dict[str, object]:
         "net": _comparison_json(summary.net),
         "terms": summary.terms,
         "noise_floor": summary.noise_floor,
+        "above_chance": summary.is_above_chance,
+        "is_learned": summary.is_learned,
     }
 
 
@@ -149,12 +165,13 @@ def _comparison_json(comparison: Comparison) -> Mapping[str, Json]:
     return {"value": fields.pop("mean"), **fields}
 
 
-def _task_row(summary: TaskSummary) -> tuple[Text, ...]:
+def _task_row(summary: TaskSummary, words: str) -> tuple[Text, ...]:
     cells = (summary.base, summary.learned, summary.final)
     return row(
         summary.task,
         summary.final.n or summary.base.n,
         *(score_or_dash(cell.score if cell else None) for cell in cells),
+        words,
         _comparison_text(summary.gain),
         _comparison_text(summary.change),
         _detectable(summary),
@@ -175,8 +192,8 @@ def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
         return "unknown", "held out"
     if gain is None:
         return "unknown", "not measured"
-    if not gain.is_rise:
-        return "not-learned", "○ not learned"
+    if not summary.is_learned:
+        return "not-learned", "○ not above chance" if gain.is_rise else "○ not learned"
     if summary.learned_row == last:
         return "last", "▲ learned last"
     if change is None:

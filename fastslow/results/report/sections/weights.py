@@ -105,7 +105,7 @@ class Geometry(Section):
         ]
         yield Table(
             "Overlap of the stages' changes",
-            ("stages", "shared", "by chance"),
+            ("stages", "shared", "at random"),
             tuple(overlaps),
             "Of the 1 % of weights that either stage changed most, the share that both did "
             "(Jaccard).",
