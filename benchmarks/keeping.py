@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from fastslow.records.data import DATA_FILE
 from fastslow.results.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +24,8 @@ def keep(run: Path, name: str) -> Path:
     folder.mkdir(parents=True)
     for file in KEPT:
         shutil.copyfile(run / file, folder / file)
+    if (run / DATA_FILE).is_file():  # runs of older versions have none
+        shutil.copyfile(run / DATA_FILE, folder / DATA_FILE)
     if (run / "probe").is_dir():
         shutil.copytree(run / "probe", folder / "probe")
     if name in WITHHELD:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks.fuzzing.values import WORDS, hostile, mutate_bytes, mutate_tree, places
-from fastslow.cli.train import check
+from fastslow.cli.check import check
 from fastslow.config.loading.load import config_hash, dump_resolved, load_config, load_resolved
 
 ROOT = Path(__file__).resolve().parents[2]

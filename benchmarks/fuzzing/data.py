@@ -17,10 +17,10 @@ from typing import Any
 from benchmarks.fuzzing.values import TOKENS, WORDS, hostile, mutate_bytes, mutate_tree
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Example
-from fastslow.task.data_files import read_table
 from fastslow.task.definition import Task
 from fastslow.task.graders import boxed_match, exact_match, numeric
 from fastslow.task.registry import find_task, task_names
+from fastslow.task.table_files import read_table
 
 SPLITS = ("train", "validation", "test")
 NAMES = tuple(word for word in WORDS if word and word.isprintable())
@@ -186,7 +186,7 @@ def _completion(draw: random.Random, gold: str) -> str:
 
 def name_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     """A name of a task, a model or a run folder that tries to be something else."""
-    from fastslow.cli import models, report, tasks, train
+    from fastslow.cli import check, models, report, tasks, train
     from fastslow.policy.model_store import resolve
 
     name = draw.choice(WORDS)
@@ -205,6 +205,6 @@ def name_case(draw: random.Random, folder: Path) -> Callable[[], object]:
         lambda: report.report(path, recompute=True),
         lambda: report.prompts(path),
         lambda: report.probe(path, task=name),
-        lambda: train.check([name]),
+        lambda: check.check([name]),
     ]
     return draw.choice(acts)

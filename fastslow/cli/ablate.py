@@ -25,6 +25,7 @@ def ablate(
     """
     from fastslow.results.ablation import is_ablation, read_plan
     from fastslow.results.ablation.plan import plan_table
+    from fastslow.results.ablation.records import require_same_data
     from fastslow.results.report.terminal import render_tables
 
     files, overrides = split_words(words)
@@ -37,6 +38,7 @@ def ablate(
         )
     plan = read_plan(files[0], overrides)
     output().print(render_tables((), [plan_table(plan)]))
+    require_same_data(plan, plan.finished())
     if dry_run:
         return
     from rich.console import Console

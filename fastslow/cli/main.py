@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli import ablate, deploy, models, report, tasks, train
+from fastslow.cli import ablate, check, deploy, models, report, tasks, train
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -39,7 +39,7 @@ app = typer.Typer(
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 for command in (
-    train.check,
+    check.check,
     train.train,
     train.resume,
     report.runs,

@@ -28,12 +28,16 @@ TaskParams = Annotated[
 
 @app.command("list")
 def tasks_list() -> None:
-    """List the tasks, one a line with what they ask."""
+    """List the tasks, one a line with what they ask; one that cannot be loaded with why."""
     from fastslow.task.registry import find_task, task_names
 
     names = task_names()
     for name in names:
-        print(f"{name:{max(map(len, names))}}  {first_line(find_task(name).doc)}")
+        try:
+            words = first_line(find_task(name).doc)
+        except TaskError as error:
+            words = f"BROKEN: {visible(str(error))}"
+        print(f"{name:{max(map(len, names))}}  {words}")
 
 
 @app.command("show")

@@ -31,6 +31,10 @@ class TaskError(FastSlowError):
     exit_code = 2
 
 
+class MissingDataError(TaskError):
+    """A task waits for the user to say where its data is."""
+
+
 class ModelError(FastSlowError):
     """A model cannot be found, fetched or loaded. The model cache is left as it was."""
 

@@ -17,6 +17,7 @@ from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import BASE
 from fastslow.records.events import EvaluationEvent, GuessEvent, ReoptimizedEvent, ScoreRow
 from fastslow.task.definition import Task
+from fastslow.task.splits import content_id
 
 
 @dataclass
@@ -107,7 +108,15 @@ def score_cell(
     samples = old | {sample.example: sample for sample in new_samples}
     name = run.run_dir.path.name
     rows = [
-        ScoreRow(name, row, cycle, samples[example.id], example.id in old, example.cluster)
+        ScoreRow(
+            name,
+            row,
+            cycle,
+            samples[example.id],
+            gold=content_id(example.answer),
+            reused=example.id in old,
+            cluster=example.cluster,
+        )
         for example in examples
     ]
     run.run_dir.scores.append(*rows)
@@ -157,11 +166,20 @@ def _repeat_base(run: Run) -> None:
     for sample in range(1, run.config.evaluation.base_repeats):
         for task in run.tasks.values():
             samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
-            again = (replace(score, sample=sample) for score in samples)
             name = run.run_dir.path.name
-            clusters = {example.id: example.cluster for example in task.test}
+            examples = {example.id: example for example in task.test}
             run.run_dir.scores.append(
-                *(ScoreRow(name, 0, None, s, cluster=clusters[s.example]) for s in again)
+                *(
+                    ScoreRow(
+                        name,
+                        0,
+                        None,
+                        replace(score, sample=sample),
+                        gold=content_id(examples[score.example].answer),
+                        cluster=examples[score.example].cluster,
+                    )
+                    for score in samples
+                )
             )
 
 

@@ -19,7 +19,7 @@ from fastslow.core.distributed import connect, disconnect, from_leader, is_leade
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
-from fastslow.core.text import shorten
+from fastslow.core.text import shorten, visible
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
 from fastslow.loop.estimate import estimate
@@ -32,12 +32,16 @@ from fastslow.measure.base import Measure
 from fastslow.policy.calibration import peak_gb
 from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
-from fastslow.records.events import RunEvent
+from fastslow.records.data import require_same_data
+from fastslow.records.events import DataEvent, RunEvent
+from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
 from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking
+from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
+from fastslow.task.summary import summarize
 
 
 def train(
@@ -52,42 +56,55 @@ def train(
     """
     config, layers = loaded.config, loaded.layers
     day = config.model.date or date.today()
-    return _build_and_run(
-        loaded, lambda device: RunDir.create(config, layers, command, device, day), finish, day
-    )
+
+    def make(device: str, tasks: Mapping[str, Task]) -> RunDir:
+        return RunDir.create(config, layers, command, device, day, tasks)
+
+    return _build_and_run(loaded, make, finish, day)
 
 
 def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     """Continue a run from its last resume point; see `train`.
 
     Raises:
-        CheckpointError: It is not a run folder, is being written, or has no usable resume point.
+        CheckpointError: It is not a run folder, is being written, has no usable resume point, or
+            was made on other data.
     """
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
-    return _build_and_run(loaded, lambda device: RunDir.open(path), finish, read_day(path))
+
+    def reopen(device: str, tasks: Mapping[str, Task]) -> RunDir:
+        return RunDir.open(path)
+
+    return _build_and_run(loaded, reopen, finish, read_day(path), begun=path)
 
 
 def _build_and_run(
     loaded: LoadedConfig,
-    make: Callable[[str], RunDir],
+    make: Callable[[str, Mapping[str, Task]], RunDir],
     finish: Callable[[Path], Sequence[Path]],
     day: date,
+    begun: Path | None = None,
 ) -> Path:
-    """Build the parts of a run, then make or open its folder, given the device, and run.
+    """Build the parts of a run, then make or open its folder, and run.
 
-    `day` is when the run began, for chat templates that write the date.
+    `make` is given the device and the tasks, the probe's included; `day` is when the run began, for
+    chat templates that write the date; `begun` is the folder of a run that must go on with the same
+    data.
     """
     config, stop = loaded.config, StopRequest()
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
+    if begun is not None:
+        require_same_data(begun, tasks | probed)
+    tasks = {name: with_checked_grader(task) for name, task in tasks.items()}
     channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = resolve(config.model.name, config.model.revision)
     with stop.catching(), connected(config):
         policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
-        with run_folder(config, lambda: make(policy.device)) as run_dir:
+        with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:
             run_dir.keep_estimate(estimate(config, {**tasks, **probed}))
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
@@ -115,6 +132,7 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     settings = config.probe or ProbeConfig(task=name)
     settings = settings.model_copy(update={"task": name})
     task = build_tasks(loaded, [name])[name]
+    require_same_data(path, {name: task})
     model = resolve(config.model.name, config.model.revision)
     index = len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
@@ -201,11 +219,17 @@ def _run_in(
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
     units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
+    if not any(isinstance(event, DataEvent) for event in read_events(run_dir.events.path)):
+        run_dir.events.append(*(DataEvent(summarize(task)) for task in tasks.values()))
     run_dir.mark("running")
     outcome: State = "failed"
     with Progress(units, console) as progress, tracker.run():
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
+        for task in tasks.values():
+            for note in task.notes:
+                line = f"data of {task.name}: {visible(note)}"
+                progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
             config, tasks, policy, channels, tracker, run_dir, progress, state, measures, stop
         )

@@ -1,10 +1,13 @@
-"""What this machine lacks for a run: a model's folder, a package of an extra, a key.
+"""What a run needs before it begins: data that can be read, a model, a package of an extra, a key.
 
-`fastslow check` notes it, as a run may be meant for another machine; `train` stops at it.
+What only this machine lacks `fastslow check` notes, as a run may be meant for another; `train`
+stops at it.
 """
 
 import importlib.util
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastslow.channels.fast.settings import (
@@ -14,10 +17,12 @@ from fastslow.channels.fast.settings import (
     SequenceConfig,
 )
 from fastslow.config.models import RunConfig
-from fastslow.core.errors import ConfigError, ModelError, TaskError
+from fastslow.core.errors import ConfigError, MissingDataError, ModelError, TaskError
 from fastslow.core.text import shorten
-from fastslow.policy.model_store import MODELS, resolve
+from fastslow.policy.model_store import MODELS, require_reachable, resolve
+from fastslow.policy.token_lengths import TaskLengths, TokenCounter
 from fastslow.task.definition import Task
+from fastslow.task.registry import build_task
 
 if TYPE_CHECKING:
     from fastslow.policy.policy import Policy  # imports torch
@@ -58,10 +63,102 @@ def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> 
             )
 
 
+@dataclass
+class Inspection:
+    """What a configuration's model and data turn out to be, before any work."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """Those that could be built, by name; graders unguarded."""
+    lengths: dict[str, TaskLengths] = field(default_factory=dict)
+    """Of the tasks, where the model's tokenizer is on this machine."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """What a run would stop at, each with the key path of what names it."""
+    notes: list[str] = field(default_factory=list)
+    """What only this machine lacks, and what a run would go on in spite of."""
+
+    def add(self, inspection: "Inspection") -> None:
+        """Add what is new in another inspection; the task of a name that both have stays."""
+        self.tasks = inspection.tasks | self.tasks
+        self.lengths = inspection.lengths | self.lengths
+        self.problems += [line for line in inspection.problems if line not in self.problems]
+        self.notes += [line for line in inspection.notes if line not in self.notes]
+
+
+def inspect(config: RunConfig) -> Inspection:
+    """Open what a configuration names, its model's tokenizer and all its data; loads no weights."""
+    inspection = Inspection(notes=lacking(config))
+    names = [*config.task_names, *([config.probe.task] if config.probe else [])]
+    for name in names:
+        use = config.task_use(name)
+        try:
+            task = build_task(name, use.use, use.params, allow_code=config.allow_code)
+            inspection.tasks[name] = task
+        except MissingDataError:
+            inspection.notes.append(f"task {name}: no data given; data=PATH has it checked.")
+        except TaskError as error:
+            lines = str(error).split("\n")
+            inspection.problems += ((f"tasks.{name}", f"task {name}: {line}") for line in lines)
+    try:
+        folder = _model_folder(config)
+    except ModelError as error:
+        inspection.problems.append(("model.name", str(error)))
+        return inspection
+    if folder is not None:
+        _measure(inspection, folder)
+    return inspection
+
+
+def _measure(inspection: Inspection, folder: Path) -> None:
+    """Count the tokens of all tasks, and judge them."""
+    try:
+        counter = TokenCounter(folder)
+    except ModelError as error:
+        inspection.notes.append(str(error))
+        return
+    for name, task in inspection.tasks.items():
+        inspection.lengths[name] = counter.lengths(task)
+        _judge_lengths(inspection, name, inspection.lengths[name])
+
+
+def _model_folder(config: RunConfig) -> Path | None:
+    """Folder of the model where it is on this machine.
+
+    Raises:
+        ModelError: There is no such model, here or on the hub.
+    """
+    try:
+        model = resolve(config.model.name, config.model.revision)
+    except ModelError:
+        if config.model.name in MODELS:
+            return None  # it is known, and fetched when it is wanted
+        raise
+    if model.local:
+        return Path(model.path_or_id)
+    return require_reachable(model.path_or_id, model.revision)
+
+
+def _judge_lengths(inspection: Inspection, name: str, lengths: TaskLengths) -> None:
+    if lengths.context is not None and lengths.needed > lengths.context:
+        example = lengths.example
+        where = shorten(str(example.metadata.get("source", example.id)), 60)
+        problem = (
+            f"task {name}: example {where!r} needs {lengths.needed:,} tokens at least (instruction "
+            f"{lengths.instruction}, question {lengths.question:,}, completion "
+            f"{lengths.max_tokens}), but the model reads {lengths.context:,}. Take a model with a "
+            "longer context, or cut the task's texts."
+        )
+        inspection.problems.append((f"tasks.{name}", problem))
+    if lengths.answer > lengths.max_tokens:
+        inspection.notes.append(
+            f"task {name}: the longest gold answer takes {lengths.answer} tokens, more than "
+            f"max_tokens = {lengths.max_tokens}: it can never be given. Raise max_tokens."
+        )
+
+
 def lacking(config: RunConfig) -> list[str]:
-    """What a run would stop at here, one sentence or two each; loads no model, asks no network."""
+    """What only this machine lacks for a run, a sentence or two each; loads nothing."""
     fast, problems = config.fast, []
-    if config.model.name not in MODELS:  # those are fetched when they are wanted
+    if config.model.name in MODELS:
         try:
             resolve(config.model.name)
         except ModelError as err:

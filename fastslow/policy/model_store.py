@@ -13,6 +13,8 @@ from fastslow.core.errors import ModelError, nearest
 from fastslow.core.text import shorten, visible
 
 CARD = "MODEL.json"
+HUB_TIMEOUT_S = 10.0
+"""So long the hub may take to say whether it knows a model."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -119,6 +121,24 @@ def resolve(
         "name of `fastslow models list`, an existing folder with safetensors weights, or a hub id "
         "written organisation/model."
     )
+
+
+def require_reachable(name: str, revision: str | None = None) -> Path | None:
+    """Make sure that a hub id can be loaded: its folder in the hub's cache here, None if not there.
+
+    Raises:
+        ModelError: It is not in the cache, and the hub does not answer or does not know it.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return Path(cached).parent
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # of several libraries, by the way the connection fails
+        raise hub_unreachable(name, error) from error
+    return None
 
 
 def hub_unreachable(name: str, error: BaseException) -> ModelError:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, TypeAlias, Union
 from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.types import Metric, SampleScore
 from fastslow.measure.scores.guessing import Guess
+from fastslow.task.summary import DataSummary
 
 NEUTRAL = "neutral prose"
 """Stands where a task's name does; no task can be called so."""
@@ -23,6 +24,8 @@ class ScoreRow:
     cycle: int | None
     """Index of the cycle it was measured after, from 0; None at the end of a stage."""
     sample: SampleScore
+    gold: str | None = None
+    """Hash of the gold answer it was graded by; None where an older version did not keep it."""
     reused: bool = False
     """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
     for it."""
@@ -254,6 +257,14 @@ class GraderEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class DataEvent:
+    """What a task of the run holds, as it was when the run began."""
+
+    event: ClassVar[str] = "data"
+    data: DataSummary
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """The run entered a state."""
 
@@ -282,5 +293,6 @@ Event: TypeAlias = Union[
     GuessEvent,
     DeployEvent,
     GraderEvent,
+    DataEvent,
     RunEvent,
 ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from fastslow.config.cost import Cost
@@ -27,11 +28,13 @@ from fastslow.core.files import (
 )
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Json
+from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import tracker_name
+from fastslow.task.definition import Task
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -132,12 +135,14 @@ class RunDir:
         command: Sequence[str],
         device: str | None = None,
         day: date | None = None,
+        tasks: Mapping[str, Task] = MappingProxyType({}),
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
         from, by path. The model runs on `device`, or else the configured one; `day` is what its
-        chat template takes for today.
+        chat template takes for today. The examples of `tasks` are remembered, see
+        `records/data.py`.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -147,6 +152,8 @@ class RunDir:
             write_file(path, "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
                 write_file(path, f"layers/{index:02d}-{file_name(Path(name).name)}", text)
+            if tasks:
+                write_data(path, tasks)
             environment = describe_environment(device or config.model.device)
             write_file(path, "environment.json", _json(environment))
             card: dict[str, Json] = {

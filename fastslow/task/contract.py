@@ -4,12 +4,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from fastslow.core.errors import TaskError
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
 from fastslow.task.definition import Task
+from fastslow.task.grading_process import RETURNED, graded
+from fastslow.task.guarded_grader import GuardedGrader
 
 SECTIONS = (
     "What it asks",
@@ -77,6 +81,37 @@ def _completions(example: Example) -> tuple[str, ...]:
     return (*alike, f"The answer is {gold}", gold[:-1], "", "0")
 
 
+def with_checked_grader(task: Task) -> Task:
+    """The task, whose guarded grader was tried on gold and junk answers of a few examples.
+
+    A gold answer with less than full marks becomes a note. A grader that raises or hangs is left
+    to its guard, which counts.
+
+    Raises:
+        TaskError: The grader answered with something other than a grade; shows it.
+    """
+    assert isinstance(task.grade, GuardedGrader)
+    poor = []
+    for example in (*task.train[:2], *task.validation[:1], *task.test[:1]):
+        for completion in (example.answer, *JUNK[:3]):
+            grade = task.grade.attempt(example, completion)
+            if isinstance(grade, str):
+                if not grade.startswith(RETURNED):
+                    return task
+                raise TaskError(
+                    f"task {task.name}: its grader {grade}, for the answer "
+                    f"{shorten(completion, 60)!r} to example {shorten(example.id, 60)!r}. Expected "
+                    "a Grade: a score from 0 to 1 (divide percents by 100) and a reason in words. "
+                    "`fastslow tasks check` tests all that a task promises."
+                )
+            if completion == example.answer and grade.score < 1:
+                poor.append(f"{grade.score:g} to {shorten(completion, 60)!r}")
+    if not poor:
+        return task
+    note = f"the grader gives gold answers less than full marks: {', '.join(poor)}."
+    return replace(task, notes=(*task.notes, note))
+
+
 JUNK = ("", " \n", "qzx", "I do not know.", "\x00\u202e\ud800", "1" * 5000, "[]{}()\\**??")
 """Completions that answer nothing; a grader must give them 0 and must not raise."""
 
@@ -107,10 +142,9 @@ def _wrong_score(
 ) -> str | None:
     kind = "the gold answer" if expected else "junk"
     where = f"{split} example {shorten(example.id, 60)!r}: {kind} {shorten(completion, 60)!r}"
-    try:
-        grade = task.grade(example, completion)
-    except Exception as err:  # a task's own code: whatever it raises is its failure
-        return f"{where} made the grader raise {type(err).__name__}: {shorten(str(err), 120)}"
+    grade = graded(task.grade, example, completion)
+    if isinstance(grade, str):
+        return f"{where}: the grader {grade}"
     if grade.score == expected:
         return None
     return f"{where} scored {grade.score}, expected {expected} ({shorten(grade.reason, 120)})"

@@ -1,67 +1,39 @@
-"""Rows of JSONL, CSV and Parquet files and of hub datasets, each knowing where it stood.
+"""The files or hub splits that a task's `data` names, as tables.
 
 Runs no code that comes with data.
 """
 
-import csv
-import io
-import itertools
-import json
-import os
+import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import TaskError, nearest
-from fastslow.core.files import open_regular, parse_json
 from fastslow.core.text import shorten
+from fastslow.task.table_files import FORMATS, UNPACKERS, Row, Table, read_table
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
 SPLITS = ("train", "validation", "test")
-MAX_LINE_BYTES = 10_000_000
-"""Length a line of JSONL may have."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_OTHER_SUFFIXES = (".xlsx", ".xls", ".ods", ".txt", ".zip", ".tar", ".arrow", ".feather")
+_FILE_SUFFIXES = {*FORMATS, *UNPACKERS, *_OTHER_SUFFIXES}
+"""Names that end so are files, never the id of a hub dataset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table."""
-
-    where: str
-    """File and line (JSONL, CSV) or row number from 1 (Parquet, hub), for messages."""
-    values: Mapping[str, Any]
-    """Column name to value."""
-
-    def value(self, column: str, key: str) -> Any:
-        """The value in `column`, which the parameter `key` names.
-
-        Raises:
-            TaskError: There is no such column; names where, and the nearest one.
-        """
-        if column not in self.values:
-            names = [shorten(str(name), 60) for name in list(self.values)[:40]]
-            raise TaskError(
-                f"{self.where}: no column {shorten(column, 60)!r}.{nearest(column, names)} "
-                f"Set {key}, or add the column."
-            )
-        return self.values[column]
-
-
-def read_splits(data: str, subset: str | None = None) -> dict[str, list[Row]]:
+def read_splits(data: str, subset: str | None = None) -> dict[str, Table]:
     """Read the tables that `data` names.
 
     Args:
-        data: A folder with train, and perhaps validation and test, each one .jsonl, .csv or
-            .parquet file; or one such file, taken as train; or the id of a hub dataset.
+        data: A folder with train, and perhaps validation and test, each one file of a format of
+            `table_files`, its name in any case; or one such file, taken as train; or the id of a
+            hub dataset.
         subset: A sub-folder of the folder, or a configuration of the hub dataset.
 
     Returns:
-        Rows of `train`, and of `validation` and `test` where they exist; none is empty.
+        Tables of `train`, and of `validation` and `test` where they exist, each with rows or with
+        problems that its reader must refuse.
 
     Raises:
-        TaskError: Nothing is there, a file cannot be read, or the hub cannot be reached.
+        TaskError: Nothing is there, or the hub cannot be reached.
     """
     try:
         return _read_path(data, subset)
@@ -72,127 +44,74 @@ def read_splits(data: str, subset: str | None = None) -> dict[str, list[Row]]:
         ) from error
 
 
-def _read_path(data: str, subset: str | None) -> dict[str, list[Row]]:
+def _read_path(data: str, subset: str | None) -> dict[str, Table]:
     path = Path(data).expanduser()
     if not path.exists():
-        if _HUB_ID.fullmatch(data) and path.suffix not in SUFFIXES:
+        if _HUB_ID.fullmatch(data) and path.suffix.lower() not in _FILE_SUFFIXES:
             return _read_hub(data, subset)
+        siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
         raise TaskError(
-            f"data: no file or folder {shorten(data, 200)}, seen from {Path.cwd()}. Give one, or "
-            "the id of a hub dataset."
+            f"data: no file or folder {shorten(data, 200)}, seen from {Path.cwd()}.{hint} Give "
+            "one, or the id of a hub dataset."
         )
     if not path.is_dir():
         if subset is not None:
             raise TaskError(f"subset: got {subset!r}, but data is one file, {path}. Remove one.")
-        return {"train": read_table(path)}
+        return {"train": _table(path)}
     folder = path / subset if subset else path
     if not folder.is_dir():
         names = [child.name for child in path.iterdir() if child.is_dir()]
         raise TaskError(f"subset: no folder {subset!r} in {path}.{nearest(subset or '', names)}")
-    files = {split: _split_file(folder, split) for split in SPLITS}
-    if files["train"] is None:
+    files, notes = _split_files(folder)
+    if "train" not in files:
         listed = ", ".join(sorted(child.name for child in folder.iterdir())[:12]) or "nothing"
         raise TaskError(
             f"data: no train file in {folder}, which holds {listed}. Expected train.jsonl, "
             "train.csv or train.parquet; to use a sub-folder, name it in subset."
         )
-    return {split: read_table(file) for split, file in files.items() if file is not None}
+    tables = {split: _table(file) for split, file in files.items()}
+    tables["train"].notes += notes
+    return tables
 
 
-def read_table(path: Path) -> list[Row]:
-    """Read one .jsonl, .csv or .parquet file (UTF-8 where it is text).
+def _split_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The file of each split, and a note on files of data that are none's.
 
     Raises:
-        TaskError: The suffix is another, the file is empty, or a line cannot be read.
+        TaskError: Two files could be meant.
     """
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise TaskError(
-            f"{path}: cannot read {path.suffix or 'no suffix'}. Known: .jsonl, .csv, .parquet."
-        )
+    children = sorted(folder.iterdir())
+    files = {}
+    for split in SPLITS:
+        endings = {f"{split}{kind}{packing}" for kind in FORMATS for packing in ("", *UNPACKERS)}
+        present = [child for child in children if child.name.lower() in endings]
+        if len(present) > 1:
+            names = " and ".join(file.name for file in present)
+            raise TaskError(
+                f"{folder}: holds {names}. Which one is meant? Keep one file per split."
+            )
+        if present:
+            files[split] = present[0]
+    others = [
+        child.name
+        for child in children
+        if child.suffix.lower() in _FILE_SUFFIXES - {".json"} and child not in files.values()
+    ]
+    notes = [f"{folder}: not read: {shorten(', '.join(others), 200)}."] if others else []
+    return files, notes
+
+
+def _table(path: Path) -> Table:
+    """The table of a file; what keeps it from being read is a problem like others."""
     try:
-        rows = list(readers[path.suffix](path))
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: not UTF-8 at byte {error.start}. Convert the file.") from error
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    if not rows:
-        raise TaskError(f"{path}: holds no rows. Every split needs some.")
-    return rows
+        return read_table(path)
+    except TaskError as error:
+        return Table(problems=[str(error)])
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
-    files = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-    present = [file for file in files if os.path.lexists(file)]
-    if len(present) > 1:
-        names = " and ".join(file.name for file in present)
-        raise TaskError(f"{folder}: holds {names}. Which one is meant? Keep one file per split.")
-    return present[0] if present else None
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with open_regular(path) as file:
-        for number in itertools.count(1):
-            line = file.readline(MAX_LINE_BYTES + 1)
-            where = f"{path}:{number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise TaskError(f"{where}: longer than {MAX_LINE_BYTES} bytes. Cut the texts.")
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if not line:
-                return
-            if text.strip():
-                yield Row(where, _json_object(text, where))
-
-
-def _json_object(text: str, where: str) -> dict[str, Any]:
-    """One line of JSONL. Half a surrogate pair, which no tokenizer takes, is refused."""
-    try:
-        values = parse_json(text)
-        for value in values.values() if isinstance(values, dict) else ():
-            if isinstance(value, str):
-                value.encode()
-    except ValueError as error:
-        problem = shorten(str(error), 120)
-        if isinstance(error, json.JSONDecodeError):
-            problem = f"{error.msg} at column {error.colno}"
-        raise TaskError(
-            f"{where}: not JSON: {problem}. Each line must be one JSON object."
-        ) from error
-    if not isinstance(values, dict):
-        raise TaskError(f"{where}: expected a JSON object, got {type(values).__name__}.")
-    return values
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for values in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in values or None in values.values():
-                    raise TaskError(
-                        f"{where}: expected {len(reader.fieldnames or ())} fields as in the "
-                        "header, got another number. Quote fields that hold commas."
-                    )
-                yield Row(where, values)
-        except csv.Error as error:
-            raise TaskError(f"{path}:{reader.reader.line_num}: not CSV: {error}.") from error
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as parquet  # type: ignore[import-untyped]  # it ships no types
-    from pyarrow.lib import ArrowException  # type: ignore[import-untyped]  # likewise
-
-    try:
-        with open_regular(path) as file:
-            rows = parquet.read_table(file).to_pylist()
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise TaskError(f"{path}: not a Parquet file: {shorten(str(error), 200)}.") from error
-    for number, values in enumerate(rows, start=1):
-        yield Row(f"{path}:{number}", values)
-
-
-def _read_hub(name: str, subset: str | None) -> dict[str, list[Row]]:
+def _read_hub(name: str, subset: str | None) -> dict[str, Table]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -206,7 +125,8 @@ def _read_hub(name: str, subset: str | None) -> dict[str, list[Row]]:
         ) from error
     if "train" not in splits:
         raise TaskError(f"data: {name!r} has no train split, only {', '.join(splits)}.")
-    return {split: _hub_rows(name, split, splits[split]) for split in SPLITS if split in splits}
+    tables = {split: splits[split] for split in SPLITS if split in splits}
+    return {split: Table(_hub_rows(name, split, table)) for split, table in tables.items()}
 
 
 def _hub_rows(name: str, split: str, table: Any) -> list[Row]:

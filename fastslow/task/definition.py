@@ -42,6 +42,8 @@ class Task:
     """The name the run gives this task; set when it is built."""
     version: str = ""
     """`definition@version`; part of every recorded score."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know about its data, a sentence each; may quote untrusted text."""
 
     def __post_init__(self) -> None:
         """Check what every task promises: splits that are not empty, unique ids, no overlap.

@@ -26,6 +26,8 @@ from fastslow.core.types import Example, Grade
 SPARE_S = 5.0
 """So long after its limit a grade ends the process by itself, should nobody else be there to."""
 _QUOTED = 120
+RETURNED = "returned "
+"""Begins the failure of a grader that answered with something other than a grade."""
 
 
 class TaskModules(MetaPathFinder):
@@ -81,10 +83,14 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
         result = grade(example, text)
     except (Exception, SystemExit) as error:  # a task's own code may raise anything
         return f"raised {type(error).__name__}: {shorten(str(error), _QUOTED)}"
+    # fields are of the types that a task's own code gave them
     score: Any = result.score if isinstance(result, Grade) else None
-    if isinstance(result, Grade) and isinstance(score, int | float) and 0 <= score <= 1:
-        return result
-    return f"returned {shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
+    reason: Any = result.reason if isinstance(result, Grade) else None
+    if isinstance(score, int | float | numpy.number) and 0 <= score <= 1:
+        if isinstance(reason, str):
+            return Grade(score if isinstance(score, int | float) else float(score), reason)
+        return f"{RETURNED}{shorten(repr(result), _QUOTED)}, whose reason is not text"
+    return f"{RETURNED}{shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
 
 
 def seed_generators(*texts: str) -> None:

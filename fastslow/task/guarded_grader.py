@@ -59,7 +59,7 @@ class GuardedGrader:
         Raises:
             EvaluationError: Too many could not be graded.
         """
-        grade = self._grade(example, text)
+        grade = self.attempt(example, text)
         with self._lock:
             self.graded += 1
             if isinstance(grade, Grade):
@@ -69,8 +69,8 @@ class GuardedGrader:
         self.require_few_failures()
         return Grade(0.0, f"{FAILED}it {grade}.")
 
-    def _grade(self, example: Example, text: str) -> Grade | str:
-        """The grade of one completion, or why there is none."""
+    def attempt(self, example: Example, text: str) -> Grade | str:
+        """The grade of one completion, or why there is none; nothing is counted."""
         try:
             with borrowed() as worker:
                 if failure := worker.load(self._sent):

@@ -8,15 +8,17 @@ import hashlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import fastslow
-from fastslow.core.errors import TaskError, nearest
+from fastslow.core.errors import FastSlowError, TaskError, nearest
 from fastslow.core.files import is_file
 from fastslow.core.plugins import REFERENCE, find
+from fastslow.core.text import shorten
 from fastslow.task.definition import Task, TaskConfig, TaskDefinition
 
 _TASK_NAME = re.compile(r"[a-z0-9_]+")
@@ -58,8 +60,8 @@ def find_task(use: str) -> TaskDefinition:
     """The definition that `use` names: a folder under tasks/, or `package.module:function`.
 
     Raises:
-        TaskError: The name is malformed or not found, or its module does not define the task.
-        Exception: Whatever a broken task module raises, unchanged, with a note naming the file.
+        TaskError: The name is malformed or not found, or its module cannot be loaded or does not
+            define the task.
     """
     if REFERENCE.fullmatch(use):
         return find(TaskDefinition, use)
@@ -119,8 +121,11 @@ def _loaded(path: Path) -> TaskDefinition:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[module_name], MODULE_PATHS[module_name]
-        error.add_note(f"while loading task {name!r} from {path}")
-        raise
+        if not isinstance(error, Exception) or isinstance(error, FastSlowError):
+            raise
+        raise TaskError(
+            f"{_place(error, path)}: task {name!r} cannot be loaded, got {_words(error)}."
+        ) from error
     definitions = [value for value in vars(module).values() if isinstance(value, TaskDefinition)]
     if len(definitions) != 1 or definitions[0].name != name:
         names = [definition.name for definition in definitions]
@@ -129,3 +134,15 @@ def _loaded(path: Path) -> TaskDefinition:
             "Rename the task or the folder, and keep one task in a file."
         )
     return definitions[0]
+
+
+def _place(error: Exception, path: Path) -> str:
+    """The file, with the last of its lines that the error went through."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {shorten(str(error), 200)}"

@@ -3,18 +3,25 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from fastslow.core.errors import TaskError, nearest
+from fastslow.core.errors import MissingDataError, TaskError
 from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
-from fastslow.task.data_files import Row, read_splits
+from fastslow.task.data_files import read_splits
 from fastslow.task.definition import Task, TaskConfig, task
 from fastslow.task.graders import exact_match
+from fastslow.task.labelled import (
+    LabelColumns,
+    Labelled,
+    class_notes,
+    folded,
+    read_labelled,
+    without_copies,
+)
 from fastslow.task.splits import Splits, balanced_order, content_id
 
 
@@ -22,13 +29,14 @@ class TextClassification(TaskConfig):
     """Parameters of `text_classification`."""
 
     data: str | None = None
-    """Folder with train, validation, test files; one file; or a hub id. Null: the run's `data`."""
+    """Folder with train, validation, test files; one file; or a hub id. Null: the run's `data`.
+    Files are JSONL, JSON, CSV, TSV or Parquet, packed (.gz, .zst, .bz2, .xz) or not."""
     subset: str | None = None
     """Sub-folder of the folder, or configuration of the hub dataset."""
     text_column: str = Field("text", min_length=1)
     """Column that holds the text."""
     label_column: str = Field("label", min_length=1)
-    """Column that holds the label."""
+    """Column that holds the label; `a.b` is field b of column a."""
     cluster_column: str | None = None
     """Column that names the source of a row, where several rows share one, e.g. a document or an
     author: intervals then count sources. Null: each row is on its own."""
@@ -47,22 +55,13 @@ class TextClassification(TaskConfig):
     max_test: PositiveInt | None = None
     """Test examples kept, labels in proportion; null keeps all."""
     max_chars: PositiveInt = 1000
-    """Longer texts are cut to this many characters, and marked `cut` in their metadata."""
+    """Longer texts are cut to this many characters, counted, and marked `cut` in their metadata."""
     instruction: str = "Classify the text."
     """The seed text; leave the labels out: the channels are to find them."""
     max_tokens: PositiveInt = 12
     """Limit of one completion, in tokens; must hold the longest label and the stop token."""
     split_seed: NonNegativeInt = 0
     """Seed of the choice of examples for a split."""
-
-
-@dataclass(frozen=True)
-class _Item:
-    text: str
-    label: str
-    where: str
-    cut: bool
-    cluster: str | None
 
 
 @task(name="text_classification", version=1, source="the files or hub dataset named by `data`")
@@ -73,14 +72,21 @@ def text_classification(config: TextClassification) -> Task:
     its lost `copies` in its metadata.
     """
     if config.data is None:
-        raise TaskError(
+        raise MissingDataError(
             "task text_classification: needs data, got none. Give a folder, a file or a hub id "
             "as data=... for the run, or as the task's params.data."
         )
-    rows = read_splits(config.data, config.subset)
-    items = {split: [_item(row, config) for row in table] for split, table in rows.items()}
-    _check_labels(items, _labels(config) or {item.label for item in items["train"]})
-    splits = _carved(_distinct(items), config)
+    columns = LabelColumns(
+        config.text_column,
+        config.label_column,
+        config.cluster_column,
+        config.label_names,
+        config.max_chars,
+    )
+    labels = _labels(config)
+    items, notes = read_labelled(read_splits(config.data, config.subset), columns, labels)
+    splits = _carved(without_copies(items, notes), config)
+    notes += class_notes(splits, map(folded, labels or ()))
     limits = {
         "train": config.max_train,
         "validation": config.max_validation,
@@ -99,45 +105,18 @@ def text_classification(config: TextClassification) -> Task:
         instruction=config.instruction,
         grade=exact_match,
         max_tokens=config.max_tokens,
+        notes=tuple(notes),
     )
 
 
-def _item(row: Row, config: TextClassification) -> _Item:
-    text = row.value(config.text_column, "text_column")
-    code = row.value(config.label_column, "label_column")
-    if not isinstance(text, str) or not text.strip():
-        raise TaskError(
-            f"{row.where}: column {config.text_column!r} should hold a text, got {_shown(text)}. "
-            "Remove the row, or name another text_column."
-        )
-    if code is None or not str(code).strip():
-        raise TaskError(
-            f"{row.where}: column {config.label_column!r} holds no label, got {_shown(code)}. "
-            "Remove the row, or name another label_column."
-        )
-    names = {str(key): name for key, name in config.label_names.items()}
-    label = str(code).strip()
-    shortened = text.strip()[: config.max_chars].rstrip()
-    cluster = None
-    if config.cluster_column is not None:
-        value = row.value(config.cluster_column, "cluster_column")
-        cluster = None if value is None or not str(value).strip() else str(value).strip()
-    is_cut = len(text.strip()) > config.max_chars
-    return _Item(shortened, names.get(label, label), row.where, is_cut, cluster)
-
-
-def _shown(value: object) -> str:
-    return shorten(repr(value), 80)
-
-
-def _labels(config: TextClassification) -> set[str]:
-    """The labels given by the config, or by labels.json next to the data; empty if by neither."""
+def _labels(config: TextClassification) -> set[str] | None:
+    """The labels given by the config, or by labels.json next to the data; None if by neither."""
     if config.labels is not None:
         return set(config.labels)
     folder = Path(config.data or "").expanduser() / (config.subset or "")
     file = (folder if folder.is_dir() else folder.parent) / "labels.json"
     if not os.path.lexists(file):
-        return set()
+        return None
     try:
         content = read_json(file)
     except (OSError, ValueError) as error:
@@ -150,39 +129,9 @@ def _labels(config: TextClassification) -> set[str]:
     return set(names)
 
 
-def _check_labels(items: Mapping[str, Sequence[_Item]], labels: set[str]) -> None:
-    for item in (item for split in items.values() for item in split):
-        if item.label not in labels:
-            raise TaskError(
-                f"{item.where}: label {_shown(item.label)} is not one of the {len(labels)} known."
-                f"{nearest(item.label, labels)} Correct the row, or set labels or label_names."
-            )
-
-
-def _distinct(items: Mapping[str, Sequence[_Item]]) -> dict[str, list[_Item]]:
-    """Each text once, in the first of test, validation, train that holds it."""
-    taken: set[str] = set()
-    distinct: dict[str, list[_Item]] = {}
-    for split in ("test", "validation", "train"):
-        if split not in items:
-            continue
-        distinct[split] = []
-        for item in items[split]:
-            if item.text not in taken:
-                taken.add(item.text)
-                distinct[split].append(item)
-        if not distinct[split]:
-            raise TaskError(
-                f"task text_classification: all {len(items[split])} texts of {split} are in "
-                "another split too (test wins over validation, validation over train), "
-                "so none is left. Give other files, or raise max_chars if texts are cut alike."
-            )
-    return distinct
-
-
 def _carved(
-    items: Mapping[str, Sequence[_Item]], config: TextClassification
-) -> dict[str, list[_Item]]:
+    items: Mapping[str, Sequence[Labelled]], config: TextClassification
+) -> dict[str, list[Labelled]]:
     """All three splits in balanced order, missing ones taken from train."""
     splits = {
         split: balanced_order(((item, item.label) for item in members), config.split_seed, split)
@@ -196,11 +145,11 @@ def _carved(
     return splits
 
 
-def _example(item: _Item, copies: int) -> Example:
+def _example(item: Labelled, copies: int) -> Example:
     return Example(
         id=content_id(item.text),
         question=item.text,
         answer=item.label,
-        metadata={"source": PurePath(item.where).name, "copies": copies, "cut": item.cut},
+        metadata={"source": PurePath(item.where).name, "copies": copies, "cut": item.is_cut},
         cluster=item.cluster,
     )

@@ -81,8 +81,9 @@ def test_every_documented_configuration_is_valid_with_its_overrides(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    words = [word for word in shlex.split(command, comments=True)[2:] if not word.isupper()]
-    assert main(["check", *words]) == 0
+    words = shlex.split(command, comments=True)[2:]
+    ours = [word for word in words if not word.isupper() and not word.startswith("data=")]
+    assert main(["check", *ours]) == 0  # data is the user's
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from fastslow.config.loading.load import leaves
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.measure.stats.over_seeds import Clusters
+from fastslow.records.data import Identity, data_of, read_identity, require_comparable
 from fastslow.records.events import (
     CycleEvent,
     DriftEvent,
@@ -24,6 +26,7 @@ from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
 from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.sections.plasticity import probes_of, read_curves
+from fastslow.task.registry import build_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,11 @@ def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
     """The runs of a plan that have a folder among the finished ones, in its order.
 
     Raises:
-        CheckpointError: A record is damaged.
+        CheckpointError: A record is damaged, or two runs were made on different data.
         EvaluationError: Recorded scores cannot form a matrix, or two runs scored other versions of
             a task.
     """
+    require_comparable([read_identity(path) for path in folders.values()])
     records, versions = [], dict[str, str]()
     for run, path in ((run, folders[run.name]) for run in plan.runs if run.name in folders):
         scores = read_scores(path / "scores.jsonl")
@@ -104,6 +108,28 @@ def read_records(plan: Plan, folders: Mapping[str, Path]) -> list[RunRecord]:
                 )
         records.append(_record(path, run, scores))
     return records
+
+
+def require_same_data(plan: Plan, folders: Mapping[str, Path]) -> None:
+    """Make sure that the finished runs of a plan, and those still to be made, are on the same data.
+
+    Data is opened only if a run is to be made.
+
+    Raises:
+        CheckpointError: They are not; see `require_comparable`.
+        TaskError: A task of a run that is to be made cannot be built.
+    """
+    identities = [read_identity(path) for path in folders.values()]
+    planned = {}
+    for config in (run.config for run in plan.runs if run.name not in folders):
+        planned[config.model_dump_json(include={"tasks", "stages", "data"})] = config
+    for config in planned.values() if identities else ():
+        tasks = {
+            name: data_of(build_task(name, use.use, use.params, allow_code=config.allow_code))
+            for name, use in ((name, config.task_use(name)) for name in config.task_names)
+        }
+        identities.append(Identity("what is there now", leaves(config), tasks))
+    require_comparable(identities)
 
 
 def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecord:

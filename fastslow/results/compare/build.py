@@ -9,6 +9,7 @@ from fastslow.config.loading.load import leaves
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
+from fastslow.records.data import read_identity, require_comparable
 from fastslow.results.compare.contrasts import (
     METRICS,
     Pair,
@@ -33,7 +34,8 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
 
     Raises:
         ConfigError: Fewer than two folders, or one given twice.
-        CheckpointError: One is not a run folder, or a record in it is damaged.
+        CheckpointError: One is not a run folder, a record in it is damaged, or two runs were made
+            on different data; see `require_comparable`.
         EvaluationError: Recorded scores cannot form a matrix.
     """
     if len(paths) < 2:
@@ -47,6 +49,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
             "give each folder once."
         )
     runs = [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    require_comparable([read_identity(run.report.path) for run in runs])
     baseline, *others = arms = _arms(runs)
     tasks = tuple(dict.fromkeys(task for run in runs for task in run.report.card.tasks))
     return RunComparison(

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
+from fastslow.records.data import read_identity, require_comparable
 from fastslow.results.deploy.gate_rules import (
     RuleName,
     RuleResult,
@@ -80,8 +81,8 @@ def judge(run: Path, options: GateOptions) -> GateVerdict:
     Raises:
         GateError: The run or the baseline is not finished, is missing a score, or the two cannot
             be compared.
-        CheckpointError: One of the folders is not a run folder, a record is damaged, or the adapter
-            that lies there is not the one that was scored.
+        CheckpointError: One of the folders is not a run folder, a record is damaged, the adapter
+            that lies there is not the one that was scored, or the baseline was made on other data.
     """
     standing = _finished(run)
     baseline = None
@@ -92,6 +93,7 @@ def judge(run: Path, options: GateOptions) -> GateVerdict:
                 "Give the run whose policy is in use now."
             )
         baseline = _finished(Path(options.against))
+        require_comparable([read_identity(baseline.path), read_identity(run)], may_grow=True)
     seen: WeightsSeen = "not in this folder"
     if standing.folder.is_dir():
         verify_kept(standing, read_kept(standing.folder))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from fastslow.records.data import golds_of
 from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.drawing import Drawing
@@ -27,6 +28,7 @@ class Records:
         self.scores = read_scores(path / "scores.jsonl")
         self.events = read_events(path / "events.jsonl")
         require_places(self.scores, self.events, self.card.stages, path)
+        golds_of(self.scores, path / "scores.jsonl")  # refuses two for one example
         self.steps_per_cycle = steps_per_cycle(path)
         """Optimizer updates of a full cycle."""
         tasks, stages = self.card.tasks, self.card.stages

@@ -14,9 +14,10 @@ from fastslow.core.errors import ConfigError, TaskError, nearest
 from fastslow.core.files import is_file, parse_json, read_regular
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
-from fastslow.task.data_files import MAX_LINE_BYTES, read_splits
+from fastslow.task.data_files import read_splits
 from fastslow.task.graders import boxed_match, exact_match, numeric
 from fastslow.task.registry import build_task
+from fastslow.task.table_files import MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,9 @@ ROW = b'{"text": "a", "label": "good"}\n'
 @pytest.mark.parametrize(
     ("name", "make", "said"),
     [
-        ("train.jsonl", write(ROW + b'{"text": "\xff"}'), "not UTF-8 at byte"),
-        ("train.jsonl", write(ROW.decode().encode("utf-16")), "not UTF-8 at byte"),
+        ("train.jsonl", write(ROW + b'{"text": "\xff"}'), "train.jsonl:2: no column 'label'"),
+        ("train.jsonl", write("é".encode() * 9 + b"\xff"), "train.jsonl:1: not UTF-8 at byte 18"),
+        ("train.jsonl", write("текст".encode("cp1251")), "its encoding cannot be told"),
         ("train.jsonl", write(b"\x00" * 100), "train.jsonl:1: not JSON"),
         ("train.jsonl", write(ROW + b"[" * 100_000), "train.jsonl:2: not JSON: nested too deeply"),
         ("train.jsonl", write(b'{"text": ' + b"9" * 5000), "train.jsonl:1: not JSON"),
@@ -68,8 +70,10 @@ ROW = b'{"text": "a", "label": "good"}\n'
         ("train.jsonl", write(ROW + b"x" * (MAX_LINE_BYTES + 1)), "train.jsonl:2: longer than"),
         ("train.jsonl", os.mkfifo, "not a regular file"),
         ("train.jsonl", lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-        ("train.csv", write(b"text,label\n\xff,a\n"), "not UTF-8 at byte"),
-        ("train.csv", write(b'text,label\n"' + b"x" * 200_000 + b'",a\n'), "train.csv:2: not CSV"),
+        ("train.csv", write(b"text,label\n" + b"\xff" * 9 + b",a\n"), "train.csv:2: not UTF-8 at"),
+        ("train.csv", write(b'text,label\n"x,a\n'), "train.csv:2: not CSV"),
+        ("train.csv.gz", write(b"\x1f\x8b\x08\x00"), "cannot be read"),
+        ("train.csv.zst", write(b"no archive"), "cannot be read"),
         ("train.parquet", write(b"PAR1" + b"\x00" * 64 + b"PAR1"), "not a Parquet file"),
         ("train.jsonl", write(ROW.replace(b"text", b"t" * 5000)), "no column 'text'"),
     ],
@@ -181,7 +185,7 @@ def test_absurd_numbers_are_answered_at_once(override: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\x00b", "\ud800"])
 def test_what_no_file_can_be_called_is_a_typed_error(name: str) -> None:
-    from fastslow.cli.train import check
+    from fastslow.cli.check import check
 
     with pytest.raises(ConfigError, match="no file can have this name"):
         check([name])

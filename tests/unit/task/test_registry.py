@@ -100,12 +100,23 @@ def test_a_miss_names_the_folders_searched_and_the_nearest_task(here: Path) -> N
     assert message.endswith("To add it, write tasks/arithmetik/task.py.")
 
 
-def test_a_broken_task_raises_its_own_error_with_the_file_and_leaves_no_module(here: Path) -> None:
-    file = write_task(here, "broken", "raise ZeroDivisionError('mine')")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise ZeroDivisionError('mine')", "ZeroDivisionError: mine"),
+        ("x = (", "SyntaxError: '(' was never closed"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_broken_task_is_named_with_its_line_and_leaves_no_module(
+    here: Path, code: str, words: str
+) -> None:
+    file = write_task(here, "broken", f"\n{code}")
     before = set(sys.modules)
-    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+    with pytest.raises(TaskError) as caught:
         find_task("broken")
-    assert caught.value.__notes__ == [f"while loading task 'broken' from {file}"]
+    message = str(caught.value)
+    assert message.startswith(f"{file}:2: task 'broken' cannot be loaded, got {words}")
     assert {name for name in set(sys.modules) - before if "broken" in name} == set()
 
 
