@@ -1,10 +1,13 @@
 """A fast phase's access to the policy: scores, DSPy's language model, and the account."""
 
 import contextlib
+import importlib
 import io
 import logging
 import random
+import signal
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
@@ -23,6 +26,11 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+
+UNTOUCHED = SimpleNamespace(
+    SIGINT=signal.SIGINT, getsignal=lambda number: None, signal=lambda number, handler: None
+)
+"""What DSPy's executor sees of `signal`: it may set a handler, and nothing changes."""
 
 
 class TextScorer:
@@ -92,14 +100,20 @@ def build_guard(policy: Policy, task: Task, anchor: Anchor, settings: FastSettin
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Keep DSPy's prints to itself and Python's global random stream as it was."""
+    """Keep DSPy's prints to itself, Python's global random stream as it was, and Ctrl-C ours.
+
+    DSPy's executor would cancel the phase at Ctrl-C, where the run waits for the end of the step.
+    """
     logger = logging.getLogger("dspy")
     level, state = logger.level, random.getstate()
     logger.setLevel(logging.ERROR)
+    executor: Any = importlib.import_module("dspy.utils.parallelizer")
+    before, executor.signal = executor.signal, UNTOUCHED
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
+        executor.signal = before
         logger.setLevel(level)
         random.setstate(state)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dspy.utils.parallelizer import ParallelExecutor
 
 from fastslow.channels.fast.channel import FastChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
@@ -64,6 +65,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     [
         (FastSlowTrainer, "update", 3, signal.SIGINT, "000-001-002"),
         (FastChannel, "adapt", 1, signal.SIGTERM, "000-000-002"),
+        (ParallelExecutor, "_report_progress", 1, signal.SIGINT, "000-000-002"),  # DSPy's own
         (Evaluator, "score", 2, signal.SIGINT, "000-000-001"),
         (evaluation, "_split_channels", 2, signal.SIGTERM, "001-001-003"),
     ],
