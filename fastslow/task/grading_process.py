@@ -110,7 +110,8 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
     is_score = isinstance(score, int | float) and 0 <= score <= 1
     if not isinstance(result, Grade) or not is_score:
         return f"returned {shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
-    if not isinstance(result.reason, str):
+    reason: Any = result.reason
+    if not isinstance(reason, str):
         return f"returned {shorten(repr(result), _QUOTED)}, whose reason is not a text"
     return result
 
