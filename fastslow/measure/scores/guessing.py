@@ -152,7 +152,7 @@ def collapse_sentence(task: str, spread: AnswerSpread, row: int, chance: Guess |
 
 
 def _quote(answer: str) -> str:
-    return f"'{shorten(answer, 40)}'"
+    return f"'{shorten(answer, 40)}'" if answer else "empty"
 
 
 def bare(text: str) -> str:
