@@ -138,7 +138,7 @@ def goal_lines(goals: tuple[Goal, ...], result: Result) -> list[str]:
         claim = found[goal.claim]
         if claim.effect is None:
             why = "slow only never rose above the base" if stays else claim.reason
-            met = "no" if claim.reason == MISSED else "-"
+            met = "no" if (claim.reason or "").startswith(MISSED) else "-"
             met = "yes" if stays and goal.met_if_slow_stays else met
             lines.append(f"| {goal.words} | no value: {why} | {met} |")
             continue

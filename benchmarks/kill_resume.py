@@ -64,8 +64,8 @@ tasks:
   held_out: {{use: "tests.support.toy_tasks:letters", params: {{wanted: "uvwxyz"}}}}
 model: {{name: {model}, device: cpu}}
 runs_dir: {runs}
-cycle: {{optimizer_steps: 2, problems: 2}}
-fast: {{kind: demos, population: 2, demonstrations: 2, pool: 8, metric_calls: 24, threads: 4}}
+cycle: {{optimizer_steps: 2, problems: 2, pool: 8}}
+fast: {{kind: demos, population: 2, demonstrations: 2, metric_calls: 24, threads: 4}}
 slow: {{kind: grpo, group: 4, lr: 0.02, adapter_policy: merge-then-new}}
 evaluation: {{test_examples: 4, validation_examples: 4, kl_examples: 2, curve_examples: 2}}
 probe: {{task: held_out, updates: 2, score_every: 1}}

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from benchmarks import ablations
+from benchmarks import ablations, prediction
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
+from benchmarks.power import power_lines
 from benchmarks.remedies import remedy_lines
 from benchmarks.speed import speed_lines
 from fastslow.records.events import CycleEvent
@@ -55,6 +56,7 @@ def results() -> str:
         "Single runs have one seed: their intervals are over test examples, not over seeds.",
         "",
         *ablations.ablation_lines(),
+        *power_lines(),
     ]
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
     for name, report in reports.items():
@@ -71,8 +73,22 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += remedy_lines() + speed_lines() + endurance_lines()
+    lines += remedy_lines() + speed_lines() + prediction_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def prediction_lines() -> list[str]:
+    """What kept runs were expected to take, and took."""
+    if not (rows := prediction.table()):
+        return []
+    return [
+        "## What does a run take, as `fastslow check` expects it and in truth?",
+        "",
+        "Made by `python -m benchmarks.prediction` from the estimate that each run kept.",
+        "",
+        *rows,
+        "",
+    ]
 
 
 def kl_budget_lines(name: str) -> list[str]:

@@ -30,10 +30,14 @@ def check(
         list[str] | None, typer.Argument(metavar="FILE… [key=value]…", show_default=False)
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its meaning.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure first how fast the model runs here.")
+    ] = False,
 ) -> None:
     """Validate configurations; show every value, its source, the cost.
 
-    With several files, prints one line for each. Loads no model and writes nothing.
+    With several files, prints one line for each. Loads no model and writes nothing, but with
+    --calibrate: it takes the model through some passes, and keeps their rates in the user's cache.
     """
     if keys:
         from fastslow.config.loading.reference import reference
@@ -49,7 +53,7 @@ def check(
     wrong = []
     for file in files:
         try:
-            _print_config(file, overrides, brief=len(files) > 1)
+            _print_config(file, overrides, len(files) > 1, calibrate)
         except ConfigError as err:
             wrong.append(str(err))
     if wrong:
@@ -94,7 +98,7 @@ def resume(run: Run) -> None:
     print_report(folder)
 
 
-def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
+def _print_config(file: Path, overrides: Sequence[str], brief: bool, calibrate: bool) -> None:
     from fastslow.config.loading.load import check_fragment, load_config
 
     if file.absolute().parent.name == "base":
@@ -112,6 +116,10 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool) -> None:
     if brief:
         print("; ".join((f"{visible(str(file))}: ok, {loaded.config.name}", *notes)))
         return
+    if calibrate:
+        from fastslow.loop.estimate import calibrate as measure
+
+        measure(loaded.config)
     print(f"{visible(str(file))}: ok")
     _print_values(loaded)
     for note in notes:
@@ -133,8 +141,10 @@ def _print_ablation(file: Path, overrides: Sequence[str], brief: bool) -> None:
 def _print_values(loaded: "LoadedConfig") -> None:
     import json
 
-    from fastslow.config.cost import estimate_cost
     from fastslow.config.loading.load import leaves
+    from fastslow.core.errors import TaskError
+    from fastslow.loop.estimate import estimate
+    from fastslow.task.registry import build_task
 
     values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
     key_width = min(60, max(map(len, values)))
@@ -144,5 +154,15 @@ def _print_values(loaded: "LoadedConfig") -> None:
         value = shorten(written, LONGEST_VALUE)
         print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
     print("cost")
-    for line in estimate_cost(loaded.config).lines():
+    config = loaded.config
+    names = [*config.task_names, *([config.probe.task] if config.probe else [])]
+    uses = {name: (config.task_use(name).use, loaded.task_params.get(name)) for name in names}
+    try:
+        tasks = {
+            name: build_task(name, *use, allow_code=config.allow_code) for name, use in uses.items()
+        }
+    except TaskError as err:
+        tasks = {}
+        print(f"  texts are taken for short, as their tasks cannot be built: {visible(str(err))}")
+    for line in estimate(config, tasks).lines():
         print(f"  {line}")

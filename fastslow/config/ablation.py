@@ -22,13 +22,22 @@ ONE_FOLDER = "all runs of an ablation lie in one folder. Set it in `common`, or 
 
 
 class ReferencesConfig(Model):
-    """Arms that others are held against where a metric needs a reference run."""
+    """Arms that others are held against where a metric needs a reference run.
+
+    A reference counts for arms of its own method alone, whose keys differ from its in `stages`; of
+    a joint one the budgets of a cycle too, since its stages are other ones. Others have no value.
+    """
 
     joint: str | None = key(None, "name", "none")
     """The arm trained on all tasks together: `intransigence` with `ref=joint`."""
-    isolated: dict[TaskName, str] = key({}, "names", "none")
-    """By task, the arm trained on that task alone: `fwt_isolated`, and `intransigence` with
-    `ref=isolated` where there is no joint one."""
+    isolated: dict[TaskName, str | tuple[str, ...]] = key({}, "names", "none")
+    """By task, the arm trained on that task alone, or one for each method: `fwt_isolated`, and
+    `intransigence` with `ref=isolated` where there is no joint one."""
+
+    def arms_alone(self) -> dict[TaskName, tuple[str, ...]]:
+        """`isolated` with a list of arms for every task."""
+        items = self.isolated.items()
+        return {task: (arms,) if isinstance(arms, str) else arms for task, arms in items}
 
 
 class ClaimsConfig(Model):
@@ -87,7 +96,8 @@ class AblationConfig(RuledModel):
     def _broken_names(self) -> Iterator[tuple[str, str]]:
         """Arms that are named elsewhere in the file must exist, and rivals differ."""
         rivals, named = {}, {"references.joint": self.references.joint}
-        named |= {f"references.isolated.{t}": a for t, a in self.references.isolated.items()}
+        for task, arms in self.references.arms_alone().items():
+            named |= {f"references.isolated.{task}": arm for arm in arms if arm not in self.arms}
         if self.claims is not None:
             rivals = self.claims.model_dump()
             named |= {f"claims.{role}": arm for role, arm in rivals.items()}

@@ -1,37 +1,30 @@
 """What a run will cost, from its configuration alone: counts that are exact, and estimates.
 
-Counts are those of `ledger.py`; minutes and memory follow from the model's size.
-Minutes take every input for short, since no data is read: a question of a few words, an answer of a
-word. Runs on news items take several times as long; see docs/decisions.md.
+Counts are those of `ledger.py`; `price.py` turns them into minutes and memory.
 """
 
 import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastslow.channels.fast.settings import fitting_proposals
 from fastslow.config.ledger import Ledger
+from fastslow.config.lengths import Lengths, task_lengths
 from fastslow.config.models import RunConfig
+from fastslow.config.price import Price
 from fastslow.core.text import shorten
+from fastslow.policy.calibration import Rates
+from fastslow.task.definition import Task
 
+REFERENCE = Rates(12.0, 2.3e-3, 0.08, 6e-3, 6.5e-3, 1.0)
+"""Of SmolLM2-135M in float32 on two cores, for machines where nothing was measured. Source: in
+proportion to what `fastslow check --calibrate` measured, scaled to the runs in runs/reference."""
 REFERENCE_PARAMETERS = 134.5e6
-"""Size at which the rates below were measured: SmolLM2-135M; time grows in proportion."""
-SAMPLED_TOKENS_PER_S = 156.0
-"""Sampling, 135M, batch of 64, float32, 2 cores. Source: early probe, docs/decisions.md."""
-TRAINED_TOKENS_PER_S = 125.0
-"""LoRA forward and backward, 135M, 2 cores. Source: early probe, docs/decisions.md."""
-SAMPLED_TOKENS_PER_ROLLOUT = 6.0
-"""Answer of a word-level task with its stop token. Source: design assumption."""
-TRAINED_TOKENS_PER_ROW = 11.0
-"""Tokens of a training batch per row (a rollout, or a gold answer under a prompt), shared prefixes
-counted once. Source: fitted, so that an update of 8 problems x 8 rollouts takes the 8 s it was
-measured to take."""
-START_S = 30.0
-"""Imports, loading the model, reports. Source: our guess, on the high side."""
+"""Size of that model; time grows in proportion."""
 PROCESS_GB = 1.0
 """Interpreter and libraries before any weight. Source: our guess, on the high side."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
@@ -60,7 +53,7 @@ class Cost:
 
     slow_rollouts: int
     """Rollouts that weight updates are made from, 0 for a slow channel that draws none; and at
-    most those that shrinking is scored on."""
+    most those that shrinking is scored on and remedies draw."""
     fast_rollouts: int
     """Rollouts the fast channel scores prompts with, the choice of that to deploy included."""
     fast_proposals: int | None
@@ -73,7 +66,7 @@ class Cost:
     """Completions scored or measured at most: what changed neither weights nor prompt is not drawn
     again. None when whole test splits are taken."""
     minutes: float | None
-    """Estimate for 2 CPU cores; None when the model's size is unknown."""
+    """Estimate; None when the model's size is unknown."""
     memory_gb: float | None
     """Estimate of the peak, in 10^9 bytes; None when the model's size is unknown."""
     note: str
@@ -99,33 +92,45 @@ class Cost:
         ]
 
 
-def estimate_cost(config: RunConfig) -> Cost:
-    """Count what a complete run will spend, and estimate minutes and memory on 2 CPU cores.
+def estimate_cost(
+    config: RunConfig,
+    tasks: Mapping[str, Task] | None = None,
+    count: Callable[[str], int] | None = None,
+    rates: Rates | None = None,
+) -> Cost:
+    """Count what a complete run will spend, and estimate minutes and memory.
 
     Rollouts and updates are exact, save that a fast channel, shrinking and a stage whose KL budget
     is spent may stop early.
+
+    Args:
+        config: The run.
+        tasks: Its tasks by name, for lengths and sizes of splits; without them texts are short.
+        count: Tokens of a text, as `lengths.token_counter` gives it.
+        rates: Measured on this machine; without them those of two CPU cores.
     """
-    ledger = Ledger(config)
+    ledger = Ledger(config, tasks or {})
     rollouts: Counter[str] = Counter()
     for entry in ledger.entries:
         rollouts[entry.part] += entry.rollouts
-    slow = rollouts.pop("slow", 0) + rollouts.pop("shrink", 0)
+    slow = sum(rollouts.pop(part, 0) for part in ("slow", "shrink", "remedies"))
     fast = rollouts.pop("fast", 0) + rollouts.pop("choice", 0)
     if config.probe is not None:
         rollouts["probe"] = 2 * config.probe.seeds * ledger.curve(config.probe).rollouts
-    evaluated = None if config.evaluation.test_examples is None else rollouts.total()
-    trained = [entry.trained for entry in ledger.entries if entry.part == "slow"]
-    shape = model_shape(config.model.name)
+    is_counted = bool(tasks) or config.evaluation.test_examples is not None
+    updates = sum(entry.part == "slow" for entry in ledger.entries)
+    shape, lengths = model_shape(config.model.name), task_lengths(tasks or {}, count)
+    price = Price(ledger, lengths, rates or _rates(config, shape)) if shape else None
     return Cost(
         slow_rollouts=slow,
         fast_rollouts=fast,
         fast_proposals=_fast_proposals(config),
-        optimizer_steps=len(trained) * config.cycle.optimizer_steps,
+        optimizer_steps=updates * config.cycle.optimizer_steps,
         evaluation_cells=(len(config.stages) + 1) * len(config.task_names),
-        evaluation_rollouts=evaluated,
-        minutes=_minutes(shape, slow + fast + (evaluated or 0), sum(trained)) if shape else None,
-        memory_gb=_memory_gb(config, shape) if shape else None,
-        note=_note(config, shape),
+        evaluation_rollouts=rollouts.total() if is_counted else None,
+        minutes=price.run_s() / 60 if price else None,
+        memory_gb=_memory_gb(price, shape) if price and shape else None,
+        note=_note(config, shape, rates is not None, lengths),
     )
 
 
@@ -169,39 +174,46 @@ def _fast_proposals(config: RunConfig) -> int | None:
         return None
     anchor, old = config.cycle.optimizer_steps * config.cycle.problems, fast.population
     rollouts = fast.metric_calls - old * anchor
-    return sum(fitting_proposals(fast, rollouts, anchor, fast.pool, old))
+    return sum(fitting_proposals(fast, rollouts, anchor, config.cycle.pool, old))
 
 
-def _minutes(shape: ModelShape, rollouts: int, trained_rows: int) -> float:
-    """At the reference's rates in either number format; docs/decisions.md says on what grounds."""
-    sampled = rollouts * SAMPLED_TOKENS_PER_ROLLOUT / SAMPLED_TOKENS_PER_S
-    trained = trained_rows * TRAINED_TOKENS_PER_ROW / TRAINED_TOKENS_PER_S
-    return (START_S + (sampled + trained) * shape.parameters / REFERENCE_PARAMETERS) / 60
+def _rates(config: RunConfig, shape: ModelShape) -> Rates:
+    """Those of the reference, for this size; docs/decisions.md says why in either format."""
+    weights = shape.parameters * BYTES_PER_WEIGHT[config.model.dtype] / 1e9
+    factor = shape.parameters / REFERENCE_PARAMETERS
+    return replace(REFERENCE.scaled(factor), loaded_gb=PROCESS_GB + weights)
 
 
-def _memory_gb(config: RunConfig, shape: ModelShape) -> float:
-    """Weights, and what one forward and backward pass keeps.
+def _memory_gb(price: Price, shape: ModelShape) -> float:
+    """The loaded model, and what its biggest forward and backward pass keeps.
 
-    Per token a transformer block keeps about 16 vectors of its width and 4 of its inner width,
-    the head about 3 of the vocabulary, in 4 bytes each.
+    Per token a transformer block keeps about 16 vectors of its width and 4 of its inner width;
+    per token of an answer the head keeps about 3 of the vocabulary, in 4 bytes each.
     """
-    weights = shape.parameters * BYTES_PER_WEIGHT[config.model.dtype]
+    tokens, predicted = price.pass_tokens()
     block = 16 * shape.hidden + 4 * shape.intermediate
-    per_token = 4 * (shape.layers * block + 3 * shape.vocab)
-    rows = config.slow.rows_per_forward if config.slow else 0
-    return PROCESS_GB + (weights + rows * TRAINED_TOKENS_PER_ROW * per_token) / 1e9
+    pass_bytes = 4 * (tokens * shape.layers * block + 3 * predicted * shape.vocab)
+    return price.rates.loaded_gb + pass_bytes / 1e9
 
 
-def _note(config: RunConfig, shape: ModelShape | None) -> str:
+def _note(
+    config: RunConfig, shape: ModelShape | None, is_measured: bool, lengths: Mapping[str, Lengths]
+) -> str:
     if shape is None:
         return (
             f"No minutes or memory: the size of '{shorten(config.model.name, 200)}' is not known "
             "before it is loaded. Local folders and the names of `fastslow models list` are known."
         )
-    words = ["Minutes and memory are estimates for 2 CPU cores, short inputs and short answers"]
-    if config.evaluation.test_examples is None:
+    words = ["Minutes and memory are estimates "]
+    words.append("from rates measured here" if is_measured else "for 2 CPU cores")
+    words.append(", and the lengths of the tasks' texts" if lengths else ", for short texts")
+    if config.evaluation.test_examples is None and not lengths:
         words.append(", without the evaluation: its test splits are taken whole")
-    words.append(". Long inputs take several times as long.")
-    if config.model.dtype == "bfloat16":
-        words.append(" So does bfloat16 on processors without instructions for it.")
+    words.append(".")
+    if not lengths:
+        words.append(" Long inputs take several times as long.")
+    if not is_measured:
+        words.append(" To measure this machine: fastslow check --calibrate FILE.")
+        if config.model.dtype == "bfloat16":
+            words.append(" Processors without instructions for bfloat16 take several times longer.")
     return "".join(words)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fastslow.channels.slow.remedies.ewc import EwcConfig
+from fastslow.channels.slow.remedies.replay import ReplayConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.task.definition import Task
@@ -28,7 +30,7 @@ NEUTRAL_UNITS, PROXIES_UNITS, GEOMETRY_UNITS = 70, 20, 40
 ranks of what a stage changed."""
 DRIFT_UNITS = 5
 """Work of drawing and comparing one input under one prompt."""
-UNSEEN = ("choice", "shrink")
+UNSEEN = ("choice", "shrink", "remedies")
 """Parts that the progress line leaves out."""
 
 
@@ -37,8 +39,8 @@ class Entry:
     """One part of a run, once."""
 
     part: str
-    """`fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`: of a stage; else of measuring a
-    row, as `EvaluationEvent` names it."""
+    """`fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`, `remedies`: of a stage; else of
+    measuring a row, as `EvaluationEvent` names it."""
     row: int
     """Row of the score matrix that it leads to or belongs to: stages count from 1."""
     cycle: int | None = None
@@ -115,6 +117,7 @@ class Ledger:
                 yield Entry("fast", row, index, fast.metric_calls)
             if slow and "slow" in channels:
                 rows = problems * slow.rows_per_problem(self.config.num_texts)
+                rows += cycle.optimizer_steps * self._replayed(row)
                 yield Entry("slow", row, index, problems * slow.rollouts_per_problem, rows)
             if index + 1 < len(phases):
                 yield Entry("curves", row, index, points)
@@ -125,6 +128,7 @@ class Ledger:
         evolved = any(stage.fast and stage.task == stages[-1].task for stage in stages)
         yield Entry("choice", row, rollouts=self._choice * evolved)
         yield Entry("shrink", row, rollouts=self._shrinking(row))
+        yield self._remedies(row)
         yield Entry("matrix", row, rollouts=sum(map(self.cell, config.task_names)))
         has_seed = "seed" in evaluation.prompt_policies
         visited = sum(map(self.cell, {stage.task for stage in stages}))
@@ -166,6 +170,22 @@ class Ledger:
         scored = 2 + SHRINK_FACTORS + 2 * others
         kl_examples = min(evaluation.kl_examples, evaluation.validation_examples)
         return scored * evaluation.validation_examples + 2 * kl_examples
+
+    def _replayed(self, row: int) -> int:
+        """Rows of earlier tasks in each update of a stage, at most."""
+        slow, (*before, stage) = self.config.slow, self.config.stages[:row]
+        has_earlier = any(visit.slow and visit.task != stage.task for visit in before)
+        uses = slow.remedies if slow and has_earlier else ()
+        return sum(use.rows for use in uses if isinstance(use, ReplayConfig))
+
+    def _remedies(self, row: int) -> Entry:
+        """What remedies draw, and learn from one by one, when a stage ends."""
+        slow, is_trained = self.config.slow, self.config.stages[row - 1].slow
+        uses = slow.remedies if slow and is_trained else ()
+        fisher = sum(use.examples for use in uses if isinstance(use, EwcConfig))
+        replays = (use for use in uses if isinstance(use, ReplayConfig) and use.target == "own")
+        rollouts = fisher + sum(use.keep for use in replays)
+        return Entry("remedies", row, rollouts=rollouts, trained=fisher)
 
     def _drift(self, row: int) -> Entry:
         """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""

@@ -1,5 +1,6 @@
 """What a run is made of: every configuration key, with its unit, default and source."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ from fastslow.core.plugins import CustomUse
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
 
+ArgumentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+"""A variable of a chat template."""
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
 """A task's name within a run; safe in file names and metric keys."""
 
@@ -43,6 +46,12 @@ class ModelConfig(Model):
     """Number format of weights and activations."""
     device: Literal["auto", "cpu", "cuda"] = key("auto", "name", "the first accelerator, else CPU")
     """Where the model runs."""
+    chat_template_kwargs: dict[ArgumentName, Any] = key({}, "the template's own", "the template's")
+    """Arguments of the model's chat template, e.g. `enable_thinking: false`. In force wherever a
+    prompt is rendered: scores, training, and the chat template of an export."""
+    date: datetime.date | None = key(None, "YYYY-MM-DD", "the day a run begins")
+    """Today, for chat templates that write the date. Set it where runs of several days are
+    compared."""
 
 
 class TaskUse(Model):
@@ -76,6 +85,10 @@ class CycleConfig(Model):
     """T: slow updates per fast phase."""
     problems: PositiveInt = key(8, "problems", FST + " has 32 to 64; 8 suits two cores")
     """Q: problems per optimizer update."""
+    pool: NonNegativeInt = key(32, "examples", OURS)
+    """Training examples of a task set aside, for the whole run, for demonstrations and feedback:
+    no update learns from them, and prompts are not scored on them. Set aside without a fast channel
+    too, so that arms of an ablation learn from the same problems; 0 needs one that is off."""
     schedule: Literal["interleaved", "fast_first", "slow_first"] = key(
         "interleaved", "name", FST + ", Algorithm 1"
     )
@@ -194,14 +207,22 @@ class RunConfig(RuledModel):
             )
         anchor = self.cycle.optimizer_steps * self.cycle.problems
         yield from self._broken_steps()
-        if self.fast and self.fast.metric_calls < fewest_metric_calls(self.fast, anchor):
+        if self.fast and self.fast.metric_calls < (
+            fewest := fewest_metric_calls(self.fast, anchor, self.cycle.pool)
+        ):
             each = " in each of fast.steps" if self.fast.kind == "sequence" else ""
             yield (
                 "fast.metric_calls",
                 f"fast.metric_calls ({self.fast.metric_calls}) is too small: re-scoring "
                 f"{self.fast.population} old prompts (fast.population) on {anchor} anchor problems "
                 "(cycle.optimizer_steps x cycle.problems) leaves room for fewer than 2 new "
-                f"prompts{each}. Use at least {fewest_metric_calls(self.fast, anchor)}.",
+                f"prompts{each}. Use at least {fewest}.",
+            )
+        if self.fast and not self.cycle.pool:
+            yield (
+                "cycle.pool",
+                "cycle.pool is 0, but `fast` takes demonstrations and feedback from the pool. Set "
+                "it to at least 1, or `fast` to null.",
             )
         if self.fast and self.fast.reuse_slow_rollouts and not group:
             yield (
@@ -270,9 +291,9 @@ class RunConfig(RuledModel):
         steps = self.fast.steps if isinstance(self.fast, SequenceConfig) else ()
         named: dict[str, object] = {f"fast.steps.{i}": step for i, step in enumerate(steps)}
         for path, step in (named or {"fast": self.fast}).items():
-            if isinstance(step, SimbaKeys) and step.batch > self.fast.pool:
+            if isinstance(step, SimbaKeys) and step.batch > self.cycle.pool:
                 yield (
                     f"{path}.batch",
-                    f"{path}.batch ({step.batch}) must not exceed fast.pool ({self.fast.pool}), "
-                    "the examples it is drawn from. Lower it, or raise fast.pool.",
+                    f"{path}.batch ({step.batch}) must not exceed cycle.pool ({self.cycle.pool}), "
+                    "the examples it is drawn from. Lower it, or raise cycle.pool.",
                 )

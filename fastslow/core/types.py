@@ -24,6 +24,9 @@ class Example:
     """The gold answer, written as the policy should write it."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
     """Data for the grader beyond `answer`; never shown to the policy."""
+    cluster: str | None = None
+    """Its source, where several examples share one, e.g. the text that several questions are about:
+    intervals then count sources, not examples. None: it is on its own."""
 
 
 @dataclass(frozen=True, slots=True)

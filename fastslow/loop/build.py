@@ -5,6 +5,7 @@ arguments.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -66,15 +67,24 @@ def build_tasks(loaded: LoadedConfig, names: Iterable[str]) -> dict[str, Task]:
     return guard_graders(tasks, config.graders.timeout_s, config.graders.max_failures_frac)
 
 
-def build_policy(config: RunConfig, path_or_id: str) -> Policy:
+def build_policy(config: RunConfig, path_or_id: str, day: date) -> Policy:
     """The base model, with a fresh adapter if the slow channel is on.
+
+    `day` is today for chat templates that write the date: the one on which the run began.
 
     Raises:
         ModelError: The model cannot be loaded, or takes no adapter as configured.
     """
     model = config.model
     device = pick_device(model.device)
-    policy = load_policy(path_or_id, revision=model.revision, dtype=model.dtype, device=device)
+    policy = load_policy(
+        path_or_id,
+        revision=model.revision,
+        dtype=model.dtype,
+        device=device,
+        template_arguments=model.chat_template_kwargs,
+        day=day,
+    )
     if config.slow is None:
         return policy
     seed = derive_seed(config.seed, "adapter")

@@ -107,7 +107,7 @@ def score_cell(
     samples = old | {sample.example: sample for sample in new_samples}
     name = run.run_dir.path.name
     rows = [
-        ScoreRow(name, row, cycle, samples[example.id], reused=example.id in old)
+        ScoreRow(name, row, cycle, samples[example.id], example.id in old, example.cluster)
         for example in examples
     ]
     run.run_dir.scores.append(*rows)
@@ -159,7 +159,10 @@ def _repeat_base(run: Run) -> None:
             samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
             again = (replace(score, sample=sample) for score in samples)
             name = run.run_dir.path.name
-            run.run_dir.scores.append(*(ScoreRow(name, 0, None, score) for score in again))
+            clusters = {example.id: example.cluster for example in task.test}
+            run.run_dir.scores.append(
+                *(ScoreRow(name, 0, None, s, cluster=clusters[s.example]) for s in again)
+            )
 
 
 def _score_texts(run: Run, cost: EvaluationCost, row: int) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from rich.console import Console
@@ -21,17 +22,19 @@ from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
+from fastslow.loop.estimate import estimate
 from fastslow.loop.preflight import require_fit
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
+from fastslow.policy.calibration import peak_gb
 from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.events import RunEvent
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir
+from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking
 from fastslow.task.definition import Task
@@ -47,8 +50,10 @@ def train(
     Raises:
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
+    config, layers = loaded.config, loaded.layers
+    day = config.model.date or date.today()
     return _build_and_run(
-        loaded, lambda device: RunDir.create(loaded.config, loaded.layers, command, device), finish
+        loaded, lambda device: RunDir.create(config, layers, command, device, day), finish, day
     )
 
 
@@ -59,25 +64,31 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
         CheckpointError: It is not a run folder, is being written, or has no usable resume point.
     """
     RunDir.require(path)
-    return _build_and_run(
-        load_resolved(path / "config.json"), lambda device: RunDir.open(path), finish
-    )
+    loaded = load_resolved(path / "config.json")
+    return _build_and_run(loaded, lambda device: RunDir.open(path), finish, read_day(path))
 
 
 def _build_and_run(
-    loaded: LoadedConfig, make: Callable[[str], RunDir], finish: Callable[[Path], Sequence[Path]]
+    loaded: LoadedConfig,
+    make: Callable[[str], RunDir],
+    finish: Callable[[Path], Sequence[Path]],
+    day: date,
 ) -> Path:
-    """Build the parts of a run, then make or open its folder, given the device, and run."""
+    """Build the parts of a run, then make or open its folder, given the device, and run.
+
+    `day` is when the run began, for chat templates that write the date.
+    """
     config, stop = loaded.config, StopRequest()
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
     channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = resolve(config.model.name, config.model.revision)
     with stop.catching(), connected(config):
-        policy = build_policy(config, model.path_or_id)
+        policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
         with run_folder(config, lambda: make(policy.device)) as run_dir:
+            run_dir.keep_estimate(estimate(config, {**tasks, **probed}))
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
@@ -109,7 +120,7 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
-        policy = build_policy(config, model.path_or_id)
+        policy = build_policy(config, model.path_or_id, read_day(path))
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
         run_probe(ProbeSetup(path, config, policy, task, settings), folder, lambda *_: None)
 
@@ -211,20 +222,20 @@ def _run_in(
             raise
         finally:
             stop.is_patient = False
-            _leave(run_dir, outcome, state)
+            _leave(run_dir, outcome, state, peak_gb(policy.device))
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
     return from_leader(run_dir.path)
 
 
-def _leave(run_dir: RunDir, outcome: State, state: RunState) -> None:
+def _leave(run_dir: RunDir, outcome: State, state: RunState, memory_gb: float) -> None:
     """Have the folder say how the run ended.
 
     Raises:
         CheckpointError: The disk refused, and the run did not fail anyway.
     """
     try:
-        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds))
+        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds, memory_gb))
         run_dir.mark(outcome)
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more

@@ -38,10 +38,10 @@ def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> 
         return
     for task in tasks:
         text, renderer = seed_program(task), policy.renderer
-        frame = len(renderer.prompt_ids(text, ""))
+        frame, least = len(renderer.prompt_ids(text, "")), len(renderer.answer_ids(""))
         worst, tokens = "", 0
         for example in (*task.train, *task.validation, *task.test):
-            gold = len(example.answer.encode()) + 1 if teaches_gold else 0
+            gold = len(example.answer.encode()) + least if teaches_gold else 0
             # a token is a byte at least, so most need not be counted
             if frame + len(example.question.encode()) + max(task.max_tokens, gold) <= limit:
                 continue

@@ -106,6 +106,7 @@ def _curve(setup: ProbeSetup, stage: Path | None, seed: int) -> dict[str, Json]:
         task.train,
         seed=curve_seed,
         stage=0,
+        start=0,
         num_cycles=1,
         steps=settings.updates,
         problems=config.cycle.problems,

@@ -1,8 +1,11 @@
-"""The order in which a stage meets its training examples.
+"""The order in which a run meets a task's training examples.
 
-A pure function of seed, stage and cycle: the data position of a resumed run is its cycle number.
+A pure function of seed and task: arms of an ablation that share a seed meet the same problems in
+the same order, whatever their channels and stages are, and a task that is visited again goes on
+where it was left. The data position of a resumed run is its cycle number.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from fastslow.config.models import RunConfig
@@ -10,15 +13,20 @@ from fastslow.core.errors import TaskError
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Anchor, Batch, Evidence, Example
 from fastslow.task.definition import Task
+from fastslow.task.splits import without_repeats
+
+logger = logging.getLogger(__name__)
 
 
 class Stream:
     """Cuts one visit's training examples into anchors.
 
-    The split is shuffled once; its first examples are the pool for demonstrations, the rest is
-    gone through in batches, shuffled again every time it has been used up.
+    The split is shuffled once; its first examples are the pool for demonstrations, the same at
+    every visit, and the rest is gone through in batches, shuffled again every time it has been
+    used up. Of examples with equal questions the first is kept.
 
-    A cycle has T = `steps` batches of Q = `problems` problems; `stage` counts from 0.
+    A cycle has T = `steps` batches of Q = `problems` problems; `stage` counts from 0, and `start`
+    is the number of batches that earlier visits took.
 
     Raises:
         TaskError: The split is too small for the pool and one batch of distinct problems.
@@ -31,50 +39,55 @@ class Stream:
         *,
         seed: int,
         stage: int,
+        start: int,
         num_cycles: int,
         steps: int,
         problems: int,
         pool: int,
     ) -> None:
-        if len(train) < pool + problems:
+        shuffled = without_repeats(train, set())
+        if repeats := len(train) - len(shuffled):
+            logger.warning("task %s: %d training examples repeat a question.", task, repeats)
+        if len(shuffled) < pool + problems:
             raise TaskError(
-                f"task {task}: {len(train)} training examples are too few for fast.pool = {pool} "
-                f"demonstrations and batches of cycle.problems = {problems}. Needs at least "
+                f"task {task}: {len(shuffled)} training examples are too few for cycle.pool = "
+                f"{pool} demonstrations and batches of cycle.problems = {problems}. Needs at least "
                 f"{pool + problems}: lower one of the two, or give the task more data."
             )
-        shuffled = list(train)
-        named_random(seed, "stream", stage).shuffle(shuffled)
+        named_random(seed, "stream", task).shuffle(shuffled)
         self.pool = tuple(shuffled[:pool])
         self._problems = shuffled[pool:]
         self._task, self._seed, self._stage, self._num_cycles = task, seed, stage, num_cycles
-        self._steps, self._size = steps, problems
+        self._start, self._steps, self._size = start, steps, problems
 
     def anchor(self, cycle: int, evidence: Iterable[Evidence] = ()) -> Anchor:
         """The problems of the cycle with this index, from 0, and what is known from the last."""
-        first = cycle * self._steps
+        first = self._start + cycle * self._steps
         batches = tuple(self._batch(first + step) for step in range(self._steps))
         return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, tuple(evidence))
 
     def _batch(self, index: int) -> Batch:
-        """Batch number `index` of the stage; each pass over the data is its own shuffle."""
+        """Batch number `index` of the task; each pass over the data is its own shuffle."""
         per_pass = len(self._problems) // self._size
         number, position = divmod(index, per_pass)
         order = list(self._problems)
         if number:
-            named_random(self._seed, "stream", self._stage, "pass", number).shuffle(order)
+            named_random(self._seed, "stream", self._task, "pass", number).shuffle(order)
         problems = order[position * self._size : (position + 1) * self._size]
         return Batch(tuple((self._task, problem) for problem in problems))
 
 
 def stage_stream(config: RunConfig, task: Task, stage: int, num_cycles: int) -> Stream:
     """The order in which stage number `stage`, from 0, meets the task's training examples."""
+    earlier = sum(visit.cycles for visit in config.stages[:stage] if visit.task == task.name)
     return Stream(
         task.name,
         task.train,
         seed=config.seed,
         stage=stage,
+        start=earlier * config.cycle.optimizer_steps,
         num_cycles=num_cycles,
         steps=config.cycle.optimizer_steps,
         problems=config.cycle.problems,
-        pool=config.fast.pool if config.fast else 0,
+        pool=config.cycle.pool,
     )

@@ -93,9 +93,11 @@ class Evaluator:
 def fixed_sample(
     examples: Sequence[Example], size: int | None, version: str, split: str
 ) -> tuple[Example, ...]:
-    """`size` examples that depend on the task's version and split only, not on the run."""
-    if size is None or size >= len(examples):
-        return tuple(examples)
+    """`size` examples, or all, that depend on the task's version and split only, not on the run.
+
+    In random order, so that its beginning, too, is a sample of a split that is sorted by label.
+    """
+    size = len(examples) if size is None else min(size, len(examples))
     return tuple(named_random(0, split, version).sample(list(examples), size))
 
 

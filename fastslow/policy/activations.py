@@ -79,13 +79,14 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
             indices = order[start : start + ROWS_AT_ONCE]
             batch = [rows[index] for index in indices]
             width = max(map(len, batch))
-            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
+            ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in batch])
             mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch])
-            ids, mask = ids.to(model.device), mask.to(model.device)
-            real[:] = [mask.bool()]
-            states = hidden_states(model, input_ids=ids, attention_mask=mask, use_cache=False)
+            real[:] = [mask.bool().to(model.device)]
+            # no mask: a causal model does not see what stands to the right
+            states = hidden_states(model, input_ids=ids.to(model.device), use_cache=False)
             for index, row in zip(indices, states, strict=True):
                 features[index] = row[: len(rows[index])].float().cpu()
+    units = {name: sums for name, sums in units.items() if sums.positions}
     return Activations(
         samples=sum(map(len, rows)),
         mean_abs={base_name(name): sums.mean(sums.absolute) for name, sums in units.items()},
@@ -145,7 +146,11 @@ class _Sums:
 
     def add(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
         """A hook: add the inputs of the layer in this pass."""
-        values = inputs[0][self.real[0]].float()  # [rows, width, units] -> [samples, units]
+        (real,) = self.real
+        if inputs[0].shape[:-1].numel() != real.numel():
+            return  # a part of the tokens, routed here: not the same positions for every unit
+        # [rows, width, units], or [rows * width, units] -> [samples, units]
+        values = inputs[0].reshape(*real.shape, -1)[real].float()
         self.absolute = self.absolute + values.abs().sum(0, dtype=torch.float64)
         self.active = self.active + (values > 0).sum(0, dtype=torch.float64)
         self.positions += len(values)

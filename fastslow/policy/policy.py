@@ -6,11 +6,11 @@ The only owner of a torch model. Channels change it in place; the evaluator must
 import hashlib
 import inspect
 import json
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +30,10 @@ from fastslow.policy.adapter.lora import (
     load_adapter,
     save_adapter,
 )
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.readings import read_prompts
@@ -39,8 +41,6 @@ from fastslow.policy.render import Renderer
 from fastslow.policy.saved import TEXTS_FILE
 from fastslow.policy.signals import Reading
 from fastslow.task.definition import Task
-
-logger = logging.getLogger(__name__)
 
 
 class Policy:
@@ -50,11 +50,17 @@ class Policy:
     Without a sampler it draws the completions itself.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, sampler: Sampler | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampler: Sampler | None = None,
+        renderer: Renderer | None = None,
+    ) -> None:
         self.model = model
         """For `fastslow/policy/` only: what others need of it is a method here or of `adapters`."""
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer)
+        self.renderer = renderer or Renderer(tokenizer)
         engine = TorchEngine(model, self.renderer)
         self.scorer: Scorer = engine
         self.sampler: Sampler = engine if sampler is None else sampler
@@ -63,10 +69,6 @@ class Policy:
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
         """Task name to the text that would be deployed for it now."""
-        if not self.renderer.has_own_template:
-            logger.warning(
-                "The tokenizer has no chat template; using plain 'Q: … A: …' turns instead."
-            )
 
     @property
     def module(self) -> Any:
@@ -80,9 +82,12 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """Most tokens of prompt and completion together; None when the model does not say."""
-        length = getattr(self.model.config, "max_position_embeddings", None)
-        return length if isinstance(length, int) else None
+        """Most tokens of prompt and completion together; None when the model does not say.
+
+        Of a model whose positions are scaled differently beyond an original length, that length: a
+        longer row would change the log-probabilities of its own beginning and of its neighbours.
+        """
+        return context_length(self.model.config)
 
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
@@ -111,7 +116,8 @@ class Policy:
 
         Differentiable in the trainable weights; `scorer.logprobs` gives the numbers alone.
         """
-        return score_completions(self.model, prompts, completions).logprobs
+        with evaluating(self.model):
+            return score_completions(self.model, prompts, completions).logprobs
 
     def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
         """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""
@@ -185,6 +191,18 @@ class Policy:
         self.live = {name: shaped(PromptProgram, program) for name, program in live}
 
 
+def context_length(config: Any) -> int | None:
+    """See `Policy.context_length`."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    lengths = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    if rope.get("rope_type") in ("longrope", "dynamic"):
+        original = rope.get("original_max_position_embeddings")
+        lengths.append(original or getattr(config, "original_max_position_embeddings", None))
+    known = [length for length in lengths if isinstance(length, int)]
+    return min(known) if known else None
+
+
 def seed_program(task: Task) -> PromptProgram:
     """The text a task starts from: its seed instruction, no demonstrations.
 
@@ -199,10 +217,13 @@ def load_policy(
     revision: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
+    template_arguments: Mapping[str, Any] | None = None,
+    day: date | None = None,
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    From a local folder or a hub id, of which there may be a revision.
+    From a local folder or a hub id, of which there may be a revision. The chat template is bound to
+    `template_arguments` and `day`, see `Renderer`.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
@@ -222,7 +243,6 @@ def load_policy(
             **options,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
         if missing := sorted(loading["missing_keys"]):
@@ -243,10 +263,19 @@ def load_policy(
     try:
         model.to(device).eval()
         model.requires_grad_(False)
-        policy = Policy(model, tokenizer)
-        policy.renderer.answer_ids("answer")
+        renderer = Renderer(tokenizer, template_arguments, day)
+        renderer.answer_ids("answer")
+        policy = Policy(model, tokenizer, renderer=renderer)
+    except ModelError:
+        raise
     except Exception as err:  # the model's own chat template and settings run here first
         raise _unloadable(path_or_id, err) from err
+    if (reason := why_unusable(model)) is not None:
+        raise ModelError(
+            f"model.name: {path_or_id!r} ({model.config.model_type}) cannot be adapted: "
+            f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists "
+            "the families that are known to work."
+        )
     return policy
 
 
@@ -260,7 +289,8 @@ def _unloadable(path_or_id: str, err: Exception) -> ModelError:
 
 def with_adapter(policy: Policy, **options: Any) -> Policy:
     """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
-    return Policy(attach_lora(policy.model, **options), policy.tokenizer)
+    model = attach_lora(policy.model, **options)
+    return Policy(model, policy.tokenizer, renderer=policy.renderer)
 
 
 def pick_device(device: str) -> str:

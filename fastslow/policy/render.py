@@ -4,32 +4,36 @@ The fast channel scores, the slow channel trains on and the user deploys the sam
 because all of them use this module.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from fastslow.core.errors import ModelError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import TokenIds
+from fastslow.policy.template import (
+    FOLD_SYSTEM,
+    bound_template,
+    plain_template,
+    starts_with_bos,
+    without_last_space,
+)
+
+logger = logging.getLogger(__name__)
 
 Message: TypeAlias = dict[str, str]
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ {'system': '', 'user': 'Q: ', 'assistant': 'A: '}[message['role']] }}"
-    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n"
-    "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
-)
-"""For tokenizers without a chat template: base models, mostly."""
-
-FOLD_SYSTEM = (
-    "{% if messages and messages[0]['role'] == 'system' and messages | length > 1 %}"
-    "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' "
-    "+ messages[1]['content']}] + messages[2:] %}{% endif %}{{ '' }}"
-)
-"""`fold_system` as the beginning of a chat template."""
-
 STAND_IN = "stand-in"
-"""An answer put into the template to see what follows an answer."""
+"""An answer put into the template to see what stands around an answer."""
+QUESTION: Message = {"role": "user", "content": "u"}
+MARKS = {
+    "system": "mark-of-the-instruction",
+    "user": "mark-of-a-question",
+    "assistant": "mark-of-an-answer",
+}
+"""Texts of a conversation by role, put into the template to see whether they come out of it."""
 
 
 def chat_messages(program: PromptProgram, question: str) -> list[Message]:
@@ -47,67 +51,137 @@ def chat_messages(program: PromptProgram, question: str) -> list[Message]:
 
 
 class Renderer:
-    """Turns messages into token ids with the tokenizer's own chat template or `PLAIN_TEMPLATE`."""
+    """Turns messages into token ids with the tokenizer's chat template, or plain turns without one.
 
-    def __init__(self, tokenizer: Any) -> None:
+    The template is bound to `arguments` and to `day` (default: today) and made to show system text;
+    it becomes the tokenizer's own, so that whoever loads the tokenizer renders as this class does.
+
+    Raises:
+        ModelError: The template does not read an argument, or leaves out turns.
+    """
+
+    def __init__(
+        self, tokenizer: Any, arguments: Mapping[str, Any] | None = None, day: date | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self.has_own_template = tokenizer.chat_template is not None
-        if not self.has_own_template:
-            tokenizer.chat_template = PLAIN_TEMPLATE
-        self._takes_system = self._renders([{"role": "system", "content": "s"}])
+        if tokenizer.chat_template is None:
+            logger.warning("The tokenizer has no chat template; using plain 'Q: … A: …' turns.")
+            tokenizer.chat_template = plain_template(tokenizer)
+        source = tokenizer.get_chat_template()
+        template = bound_template(source, arguments or {}, day or date.today())
+        tokenizer.chat_template = template
+        if "system" in self._hidden_roles():
+            tokenizer.chat_template = FOLD_SYSTEM + template
+        if hidden := self._hidden_roles():
+            raise ModelError(
+                "model.name: the chat template of this model leaves out the text of these turns: "
+                f"{', '.join(hidden)}. Mend chat_template in its tokenizer files, or remove it to "
+                "use plain turns."
+            )
+        if self._opening.endswith(" "):  # alone a token that no demonstration has: " word" is one
+            tokenizer.chat_template = without_last_space(tokenizer.chat_template)
+            del self._opening
 
     def prompt_ids(self, program: PromptProgram, question: str) -> TokenIds:
         """Token ids of the whole prompt, up to where the completion starts."""
         return self.message_ids(chat_messages(program, question))
 
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
-        """Token ids of `messages` and the opening of the assistant's next turn."""
-        text = self._text(list(messages) if self._takes_system else fold_system(messages))
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Token ids of `messages` and the opening of the assistant's next turn.
+
+        A demonstration of the question at hand is left out: no prompt shows the answer it is asked.
+        """
+        return self._ids(self._text(without_own_answer(messages)))
+
+    def text_ids(self, text: str) -> TokenIds:
+        """Token ids of plain prose as a model is pretrained on it, without a chat around it."""
+        bos = (self.tokenizer.bos_token_id,) if starts_with_bos(self.tokenizer) else ()
+        return (*bos, *self._ids(text))
 
     def answer_ids(self, answer: str) -> TokenIds:
-        """Token ids of `answer` as a completion: its text, then the token that ends the turn.
+        """Token ids of `answer` as a completion, then the token that ends the turn.
 
-        `prompt_ids(...) + answer_ids(...)` is what a policy that answers so has written.
+        They are those that the template gives the answer after its opening of the turn, with what
+        it writes before an answer (a space, an empty thought). So `prompt_ids(...) +
+        answer_ids(...)` is what a policy that answers so has written, and what a demonstration
+        shows, unless the template writes past turns in another way than the present one.
         """
-        return (*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.stop_id)
+        ids = self._completion_ids(answer)
+        return (*(self._ids(answer) if ids is None else ids), self.stop_id)
 
     @cached_property
     def stop_id(self) -> int:
         """The special token the template ends an assistant's turn with, else the end of text."""
-        turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": STAND_IN}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        after = self.tokenizer(text.rpartition(STAND_IN)[2], add_special_tokens=False)["input_ids"]
+        after = self._ids(self._closing)
         is_special = bool(after) and after[0] in self.tokenizer.added_tokens_decoder
         return int(after[0] if is_special else self.tokenizer.eos_token_id)
 
-    @property
-    def portable_template(self) -> str:
-        """A chat template by which any client renders system text and turns as this class does."""
-        template = str(self.tokenizer.chat_template)
-        return template if self._takes_system else FOLD_SYSTEM + template
+    @cached_property
+    def answer_prefix(self) -> str:
+        """Text before an answer that is the template's, as it comes out of decoding."""
+        ids = self._completion_ids(STAND_IN) or ()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).partition(STAND_IN)[0]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of a completion, without special tokens."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        """Text of a completion, without special tokens and what the template writes before it."""
+        text = str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return text.removeprefix(self.answer_prefix)
 
-    def _text(self, messages: list[Mapping[str, str]]) -> str:
+    @cached_property
+    def _opening(self) -> str:
+        """A question and the opening of the answer's turn."""
+        return self._text([QUESTION])
+
+    @cached_property
+    def _closing(self) -> str:
+        """What follows an answer."""
+        return self._answered(STAND_IN).rpartition(STAND_IN)[2]
+
+    def _completion_ids(self, answer: str) -> TokenIds | None:
+        """Ids behind the opening, read in its context; None where a token spans both sides."""
+        text = self._answered(answer).removesuffix(self._closing)
+        opening, sequence = self._ids(self._opening), self._ids(text)
+        is_split = text.startswith(self._opening) and sequence[: len(opening)] == opening
+        return sequence[len(opening) :] if is_split else None
+
+    def _answered(self, answer: str) -> str:
+        return self._text([QUESTION, {"role": "assistant", "content": answer}], opens=False)
+
+    def _text(self, messages: Sequence[Mapping[str, str]], opens: bool = True) -> str:
         apply = self.tokenizer.apply_chat_template
-        return str(apply(messages, tokenize=False, add_generation_prompt=True))
+        return str(apply(list(messages), tokenize=False, add_generation_prompt=opens))
 
-    def _renders(self, messages: list[Message]) -> bool:
+    def _ids(self, text: str) -> TokenIds:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _hidden_roles(self) -> list[str]:
+        """Roles whose text does not come out of the template, with demonstrations or without."""
         from jinja2.exceptions import TemplateError
 
-        try:
-            self._text([*messages, {"role": "user", "content": "u"}])
-        except TemplateError:
-            return False
-        return True
+        system, user, assistant = ({"role": r, "content": text} for r, text in MARKS.items())
+        hidden = set()
+        for messages in ([system, user], [system, user, assistant, QUESTION]):
+            try:
+                text = self._text(messages)
+            except TemplateError:
+                return list(MARKS)
+            hidden |= {m["role"] for m in messages if m["content"] not in text}
+        return [role for role in MARKS if role in hidden]
 
 
-def fold_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Put the system text before the first user turn, for templates that refuse a system role."""
-    if not messages or messages[0]["role"] != "system":
-        return list(messages)
-    system, first, *rest = messages
-    return [{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+def without_own_answer(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The messages but for earlier turns that ask the last one's question, and their answers.
+
+    A score or a rollout under a prompt that shows the answer would measure copying. Questions are
+    compared without letter case and white space at their ends and in a row.
+    """
+    *earlier, last = messages
+    question = " ".join(last["content"].casefold().split())
+    others: list[Mapping[str, str]] = []
+    is_own = False
+    for message in earlier:
+        if message["role"] == "user":
+            is_own = " ".join(message["content"].casefold().split()) == question
+        if not is_own or message["role"] == "system":
+            others.append(message)
+    return [*others, last]

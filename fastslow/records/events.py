@@ -26,6 +26,8 @@ class ScoreRow:
     reused: bool = False
     """Whether it repeats an earlier row of the same weights, text and example: nothing was drawn
     for it."""
+    cluster: str | None = None
+    """`Example.cluster`; None where the example is on its own, or in a file of an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,8 @@ class RunEvent:
     """Wall time spent in the run until now, over all resumes."""
     saving_seconds: float | None = None
     """Part of it that went into resume points; None where an older version did not measure it."""
+    peak_gb: float | None = None
+    """Most memory of this process, see `calibration.peak_gb`; None in older folders."""
 
 
 Event: TypeAlias = Union[

@@ -15,7 +15,7 @@ from fastslow.core.files import append_to, open_regular, parse_json
 from fastslow.core.types import Json
 from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, StepEvent
 
-_PLACES = ("run", "row", "cycle", "reused")
+_PLACES = ("run", "row", "cycle", "reused", "cluster")
 """Fields of a `ScoreRow` that stand in its line next to those of its sample."""
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
 

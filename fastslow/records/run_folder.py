@@ -7,10 +7,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from fastslow.config.cost import Cost
 from fastslow.config.loading.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
 from fastslow.core.decode import shaped
@@ -54,6 +55,22 @@ def new_folder(config: RunConfig) -> Path:
             return path
 
 
+def read_day(path: Path) -> date:
+    """What a run's chat template takes for today: the day it began, in folders that do not say.
+
+    Raises:
+        CheckpointError: run.json is missing or damaged.
+    """
+    try:
+        card = read_json(path / "run.json")
+        return date.fromisoformat(card.get("date") or card["started"][:10])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / 'run.json'}: does not say when the run began, got "
+            f"{shorten(str(error), 200)}. Restore it from a copy."
+        ) from error
+
+
 def require_no_links(path: Path) -> None:
     """Make sure that nothing under a run folder leads out of it.
 
@@ -77,6 +94,8 @@ def file_name(text: str) -> str:
 
 RECORD_FILES = ("scores", "events", "metrics")
 """Stems of the append-only files; a resume point remembers how long each was."""
+ESTIMATE_FILE = "estimate.json"
+"""Minutes and memory that the run was expected to take when it began."""
 KEPT_POINTS = 2
 """Resume points kept: the newest, and one before it in case the newest is damaged."""
 POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
@@ -112,11 +131,13 @@ class RunDir:
         layers: Mapping[str, str],
         command: Sequence[str],
         device: str | None = None,
+        day: date | None = None,
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
-        from, by path. The model runs on `device`, or else the configured one.
+        from, by path. The model runs on `device`, or else the configured one; `day` is what its
+        chat template takes for today.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -138,6 +159,7 @@ class RunDir:
                 "tracker": tracker_name(config),
                 "state": "running",
                 "started": _now(),
+                "date": (day or date.today()).isoformat(),
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))
@@ -187,6 +209,17 @@ class RunDir:
             ended = None if state == "running" else _now()
             text = _json(card | {"state": state, "ended": ended})
             write_file(self.path, "run.json", text, in_place=True)
+
+    def keep_estimate(self, cost: Cost) -> None:
+        """Write estimate.json, what the run is expected to take; the first one stands.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        if not is_file(self.path / ESTIMATE_FILE):
+            figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
+            with disk_errors(self.path, "the estimate of the run cannot be written"):
+                write_file(self.path, ESTIMATE_FILE, _json(figures))
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.

@@ -29,6 +29,9 @@ class TextClassification(TaskConfig):
     """Column that holds the text."""
     label_column: str = Field("label", min_length=1)
     """Column that holds the label."""
+    cluster_column: str | None = None
+    """Column that names the source of a row, where several rows share one, e.g. a document or an
+    author: intervals then count sources. Null: each row is on its own."""
     labels: tuple[str, ...] | None = None
     """Every label. Null: labels.json next to the data, else the distinct labels of train."""
     label_names: dict[str | int, str] = Field(default_factory=dict)
@@ -59,6 +62,7 @@ class _Item:
     label: str
     where: str
     cut: bool
+    cluster: str | None
 
 
 @task(name="text_classification", version=1, source="the files or hub dataset named by `data`")
@@ -114,9 +118,12 @@ def _item(row: Row, config: TextClassification) -> _Item:
     names = {str(key): name for key, name in config.label_names.items()}
     label = str(code).strip()
     shortened = text.strip()[: config.max_chars].rstrip()
-    return _Item(
-        shortened, names.get(label, label), row.where, len(text.strip()) > config.max_chars
-    )
+    cluster = None
+    if config.cluster_column is not None:
+        value = row.value(config.cluster_column, "cluster_column")
+        cluster = None if value is None or not str(value).strip() else str(value).strip()
+    is_cut = len(text.strip()) > config.max_chars
+    return _Item(shortened, names.get(label, label), row.where, is_cut, cluster)
 
 
 def _shown(value: object) -> str:
@@ -195,4 +202,5 @@ def _example(item: _Item, copies: int) -> Example:
         question=item.text,
         answer=item.label,
         metadata={"source": PurePath(item.where).name, "copies": copies, "cut": item.cut},
+        cluster=item.cluster,
     )

@@ -72,6 +72,19 @@ def test_a_single_file_is_carved_into_three_splits(tmp_path: Path) -> None:
     assert Counter(e.answer for e in task.test) == {"even": 10, "odd": 10}
 
 
+def test_rows_may_name_the_source_that_they_share(tmp_path: Path) -> None:
+    table = [row | {"author": f"a{n // 4}" if n else " "} for n, row in enumerate(rows(40))]
+    path = write(tmp_path / "all.jsonl", table)
+    of_text = {e.question: e.cluster for e in classify(path, cluster_column="author").train}
+    assert {text: of_text[text] for text in of_text} == {
+        f"text {n}": f"a{n // 4}" if n else None for n in map(int, (t[5:] for t in of_text))
+    }
+    assert {example.cluster for example in classify(path).train} == {None}
+    assert "no column 'autor'. Did you mean 'author'? Set cluster_column" in failure(
+        path, cluster_column="autor"
+    )
+
+
 def test_sizes_can_be_limited_in_proportion(tmp_path: Path) -> None:
     path = write(tmp_path / "all.jsonl", rows(100))
     task = classify(path, max_train=20, max_validation=4, max_test=10)

@@ -45,6 +45,6 @@ def task() -> Task:
 def anchors(task: Task) -> list[Anchor]:
     """The anchors of a stage of three cycles, T = 2, Q = 2."""
     stream = Stream(
-        task.name, task.train, seed=0, stage=0, num_cycles=3, steps=2, problems=2, pool=8
+        task.name, task.train, seed=0, stage=0, start=0, num_cycles=3, steps=2, problems=2, pool=8
     )
     return [stream.anchor(cycle) for cycle in range(3)]

@@ -132,3 +132,12 @@ def terminal(run: Path, width: int = 120) -> str:
     out = io.StringIO()
     Console(file=out, width=width).print(render_terminal(build_report(run)))
     return out.getvalue()
+
+
+def name_clusters(run: Path, examples: Sequence[str], cluster: str = "page") -> None:
+    """Say in every score row of a run that these examples share a source."""
+    path = run / "scores.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["cluster"] = cluster if row["example"] in examples else None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -31,8 +31,8 @@ stages:
 tasks:
   first: {use: "tests.support.toy_tasks:letters"}
   second: {use: "tests.support.toy_tasks:letters", params: {wanted: "mnopqrst"}}
-cycle: {optimizer_steps: 2, problems: 2}
-fast: {kind: demos, population: 2, demonstrations: 2, pool: 8, metric_calls: 16, threads: 4}
+cycle: {optimizer_steps: 2, problems: 2, pool: 8}
+fast: {kind: demos, population: 2, demonstrations: 2, metric_calls: 16, threads: 4}
 slow: {kind: grpo, group: 4, lr: 0.02}
 evaluation: {test_examples: 4, validation_examples: 2, kl_examples: 2, curve_examples: 2}
 tracking: null
@@ -126,6 +126,6 @@ def _timeless(event: Event | ScoreRow) -> Any:
     if isinstance(event, TextEvent):
         return replace(event, seconds=0.0)
     if isinstance(event, RunEvent):
-        return replace(event, seconds=0.0, saving_seconds=None)
+        return replace(event, seconds=0.0, saving_seconds=None, peak_gb=None)
     timed: Any = event
     return replace(timed, seconds=0.0) if hasattr(event, "seconds") else event

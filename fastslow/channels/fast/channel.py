@@ -12,7 +12,7 @@ from fastslow.channels.fast.feedback import correct_answers, evidence_playbook
 from fastslow.channels.fast.optimizers.base import Optimizer
 from fastslow.channels.fast.pool import Pool
 from fastslow.channels.fast.reflection.lm import Reflection
-from fastslow.channels.fast.scorer import TextScorer, build_guard
+from fastslow.channels.fast.scorer import TextScorer, build_guard, in_a_thread
 from fastslow.channels.fast.settings import FastConfig, fitting_proposals
 from fastslow.core.distributed import by_leader
 from fastslow.core.errors import ChannelError
@@ -81,9 +81,13 @@ class FastChannel(Channel):
             programs = [old.program for old in old_prompts]
             for program, scores in zip(programs, scorer.score(*programs), strict=True):
                 pool.keep(Candidate(program, scores))
-            if not pool.is_saturated:
+
+            def search() -> None:
                 with self._reflecting(policy, task, anchor, seed):
                     self.optimizer.search(scorer, pool, seed)
+
+            if not pool.is_saturated:
+                in_a_thread(search)
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while prompts evolved. This is a bug.")

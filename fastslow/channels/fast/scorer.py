@@ -4,7 +4,8 @@ import contextlib
 import io
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -102,6 +103,19 @@ def isolated() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         random.setstate(state)
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Do DSPy's work outside the main thread, where its executor leaves signals to the run.
+
+    In the main thread it takes Ctrl-C for itself and ends the phase with an error. A signal that
+    stops the run at once leaves the thread behind; it ends with the scorer's engine.
+    """
+    executor = ThreadPoolExecutor(max_workers=1)
+    try:
+        executor.submit(work).result()
+    finally:
+        executor.shutdown(wait=False)
 
 
 def scores_by_id(examples: list[Any], scores: list[Any]) -> dict[str, float]:

@@ -205,9 +205,6 @@ class FastSettings(Model):
 
     population: PositiveInt = key(4, "prompts", FST + ", App. E: the light recipe")
     """K: prompts kept after each fast phase; must divide `slow.group`."""
-    pool: PositiveInt = key(32, "examples", OURS)
-    """Training examples set aside for demonstrations and feedback; the slow channel never trains
-    on them, and prompts are not scored on them."""
     metric_calls: PositiveInt = key(
         320, "rollouts per cycle", FST + ", App. D: 5 per anchor problem"
     )
@@ -320,12 +317,12 @@ def fitting_proposals(
     ]
 
 
-def fewest_metric_calls(fast: FastConfig, anchor: int) -> int:
+def fewest_metric_calls(fast: FastConfig, anchor: int, pool: int) -> int:
     """The smallest `metric_calls` that pays for two new prompts in every step."""
     old = fast.population
 
     def is_enough(calls: int) -> bool:
-        plan = fitting_proposals(fast, calls - old * anchor, anchor, fast.pool, old)
+        plan = fitting_proposals(fast, calls - old * anchor, anchor, pool, old)
         return min(plan) >= FEWEST_PROPOSALS
 
     return first_number(is_enough)

@@ -33,6 +33,12 @@ ECHOES = (
     "<|endoftext|>",
 )
 """Signs that a small model copied the request instead of answering it."""
+_WRITTEN = re.compile(
+    "\U0001f3f4[\U000e0061-\U000e007f]+|\r\n|[\t\n\xad\ufeff\u200c-\u200f\U0001f000-\U0001faff]"
+)
+"""Characters without a glyph of their own that people write: tab and line breaks, the joiners and
+direction marks of Persian, Hindi or Hebrew, soft hyphens, emoji (newer than Python's tables too)
+and flags of regions."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,7 @@ def is_garbage(instruction: str) -> bool:
         return True
     if text.startswith(("{", "```")) or any(echo in text for echo in ECHOES):
         return True
-    lines = text.replace("\t", " ").split("\n")
-    return any(visible(line) != line for line in lines) or is_loop(text)
+    return visible(_WRITTEN.sub(" ", text)) != _WRITTEN.sub(" ", text) or is_loop(text)
 
 
 def is_loop(text: str) -> bool:

@@ -266,10 +266,13 @@ class SlowChannel:
         return self._trainer, self._optimizer
 
     def _require_effect(self, policy: Policy, trainer: Updates) -> None:
-        """Integrity, once per stage and process: the adapter is applied where the policy scores."""
+        """Integrity, once per stage and process: the adapter is applied where the policy scores.
+
+        Asked once warm-up is over: before, a step may be too small for the number format.
+        """
         rows = trainer.scored_rows()
-        if rows and not self._has_effect:
-            require_effect(policy, rows[0])
+        if rows and not self._has_effect and self._step >= self.settings.warmup_steps:
+            require_effect(policy, rows)
             self._has_effect = True
 
     def _require_finite(

@@ -31,7 +31,7 @@ from fastslow.channels.slow.rollouts import (
     require_tokens,
 )
 from fastslow.channels.slow.settings import GrpoConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
 from fastslow.channels.slow.trl_rows import (
     largest_divisor,
     our_figures,
@@ -88,6 +88,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
                 processing_class=policy.tokenizer,
                 rollout_func=lambda prompts, trainer: self._draw(),
             )
+        leave_routers_alone(self)
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient

@@ -16,10 +16,11 @@ from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Example, TokenIds
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -75,6 +76,7 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
                 train_dataset=Dataset.from_list([{"input_ids": [0], "completion_mask": [1]}]),
                 processing_class=policy.tokenizer,
             )
+        leave_routers_alone(self)
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn the gold answers of one batch: exactly one optimizer step. Draws nothing.
@@ -170,7 +172,8 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
         prompts, answers = split_labelled(
             inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
         )
-        logprobs = score_completions(model, prompts, answers).logprobs
+        with evaluating(model):
+            logprobs = score_completions(model, prompts, answers).logprobs
         self.logprobs += logprobs.detach().sum(-1).tolist()
         return -logprobs.sum() / num_items_in_batch
 

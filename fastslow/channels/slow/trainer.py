@@ -3,7 +3,7 @@
 A trainer belongs to one stage.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -141,19 +141,32 @@ def finish_update(
     return figures | {"grad_norm": float(norm)}
 
 
-def require_effect(policy: Policy, row: tuple[TokenIds, TokenIds]) -> None:
-    """Make sure that the adapter changes the logits, on one prompt and completion.
+def leave_routers_alone(trainer: Any) -> None:
+    """Switch off TRL's loss for balanced experts: routers are not trained, so it has no subject.
+
+    It would need logits of the routers, which the shared layouts do not give.
+    """
+    trainer.aux_loss_enabled = False
+    config = trainer.policy.module.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+
+
+def require_effect(policy: Policy, rows: Sequence[tuple[TokenIds, TokenIds]]) -> None:
+    """Make sure that the adapter changes the logits, on some prompts and their completions.
 
     Raises:
-        ChannelError: At every token they equal the base's.
+        ChannelError: At every token of every row they equal the base's.
 
     Source: EleutherAI/lm-evaluation-harness issues 511 and 808: adapters that were never applied.
     """
-    (divergence,) = policy.scorer.kl_to_base([row[0]], [row[1]])
-    if not any(divergence):
+    prompts, completions = zip(*rows, strict=True)
+    divergences = policy.scorer.kl_to_base(prompts, completions)
+    if not any(any(of_row) for of_row in divergences):
         raise ChannelError(
-            "slow: after the first update of the stage the adapter changes no logit: "
-            f"KL(tuned || base) is exactly 0 at {len(divergence)} tokens. It is switched off, not "
-            "attached to the model that is scored, its B matrices are 0, or slow.lr is too small "
-            "for their resolution. Check slow.lr, slow.lora and what else touches the adapter."
+            "slow: after an update at the full rate the adapter changes no logit: "
+            f"KL(tuned || base) is exactly 0 at {sum(map(len, divergences))} tokens of {len(rows)} "
+            "rows. It is switched off, not attached to the model that is scored, its B matrices "
+            "are 0, or slow.lr is too small for their resolution. Check slow.lr, slow.lora, "
+            "model.dtype and what else touches the adapter."
         )

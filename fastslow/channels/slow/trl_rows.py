@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
+from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
 
 
@@ -27,7 +28,8 @@ def score_rows(
     logprobs, entropies = [], []
     for start in range(0, len(prompts), size):
         rows = slice(start, start + size)
-        scored = score_completions(model, prompts[rows], completions[rows], temperature)
+        with evaluating(model):
+            scored = score_completions(model, prompts[rows], completions[rows], temperature)
         missing = (0, width - scored.logprobs.shape[1])
         logprobs.append(torch.nn.functional.pad(scored.logprobs, missing))
         entropies.append(torch.nn.functional.pad(scored.entropies, missing))

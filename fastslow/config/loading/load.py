@@ -16,6 +16,9 @@ from fastslow.config.models import RunConfig
 from fastslow.core.types import Json
 from fastslow.task.definition import TaskConfig
 
+MOVED = {("fast", "pool"): ("cycle", "pool")}
+"""Keys of earlier versions, by section and name, and where they are now."""
+
 
 @dataclass(frozen=True)
 class LoadedConfig:
@@ -48,8 +51,9 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
 
 def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
     """As `load_config`, from what was read and merged already, the overrides included."""
-    config = require(RunConfig, layers.root)
-    plugins = check_plugins(config, layers.root)
+    root = moved(layers.root)
+    config = require(RunConfig, root)
+    plugins = check_plugins(config, root)
     complete = plugins.complete(config)
     return LoadedConfig(
         config=complete,
@@ -58,6 +62,25 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
         task_params=plugins.task_params,
         overrides=tuple(overrides),
     )
+
+
+def moved(root: Node) -> Node:
+    """The configuration with keys where they are now, for files and runs of earlier versions.
+
+    A key that is written at its present place too stays as it is there.
+    """
+    for (old_section, old), (section, new) in MOVED.items():
+        source, target = root.find((old_section,)), root.find((section,))
+        if source is None or not isinstance(source.value, dict) or old not in source.value:
+            continue
+        rest = {name: node for name, node in source.value.items() if name != old}
+        present = target.value if target and isinstance(target.value, dict) else {}
+        value = {new: source.value[old], **present}
+        assert isinstance(root.value, dict)
+        origin = target.origin if target else source.origin
+        sections = {old_section: Node(rest, source.origin), section: Node(value, origin)}
+        root = Node({**root.value, **sections}, root.origin)
+    return root
 
 
 def check_fragment(file: Path) -> None:

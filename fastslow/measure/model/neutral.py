@@ -73,11 +73,8 @@ def neutral_cross_entropy(
 
 
 def neutral_ids(policy: Policy, passages: Sequence[str] = NEUTRAL_PASSAGES) -> list[TokenIds]:
-    """Token ids of the passages, without special tokens or a chat template."""
-    return [
-        tuple(policy.tokenizer(passage, add_special_tokens=False)["input_ids"])
-        for passage in passages
-    ]
+    """Token ids of the passages, without a chat template."""
+    return [policy.renderer.text_ids(passage) for passage in passages]
 
 
 def neutral_inputs(policy: Policy, count: int) -> DriftInputs:

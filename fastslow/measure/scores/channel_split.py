@@ -8,7 +8,7 @@ the same weights on the scores of each example give its paired interval.
 Source: ours; extends the 2x2 table of Fast-Slow Training (arXiv 2605.12484).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
@@ -105,11 +105,16 @@ def channel_split(
 
 
 def split_difference(
-    name: str, examples: Mapping[CellName, Sequence[float]], *, same_text: bool
+    name: str,
+    examples: Mapping[CellName, Sequence[float]],
+    *,
+    same_text: bool,
+    clusters: Sequence[Hashable] | None = None,
 ) -> PairedDifference:
     """Mean and 95 % interval of one of `SPLITS` over the examples, which every cell shares.
 
-    `examples` has the score of each example in each cell the figure needs, in one order.
+    `examples` has the score of each example in each cell the figure needs, in one order, and
+    `clusters` the cluster of each.
 
     Raises:
         KeyError: A cell that the figure needs is missing.
@@ -119,7 +124,7 @@ def split_difference(
     weights = SPLITS[name].weights
     rows = zip(*(scores[cell] for cell in weights), strict=True)
     values = [sum(w * s for w, s in zip(weights.values(), row, strict=True)) for row in rows]
-    return difference_of(values, limit=sum(map(abs, weights.values())) / 2)
+    return difference_of(values, clusters, limit=sum(map(abs, weights.values())) / 2)
 
 
 def _filled(cells: Mapping[CellName, T | None], same_text: bool) -> dict[CellName, T]:

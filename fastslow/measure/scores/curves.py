@@ -1,14 +1,14 @@
 """Learning curves within a stage: how fast a score is reached, and where it seems to be heading."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Metric
-from fastslow.measure.stats.bootstrap import Estimate, percentile_interval
+from fastslow.measure.stats.bootstrap import Estimate, draw_again, percentile_interval
 from fastslow.measure.stats.figure import Undefined, figure
 
 SIGMOID = "R0 + (A - R0) / (1 + (C_mid/C)^B) (Fast-Slow Training, arXiv 2605.12484)"
@@ -28,6 +28,8 @@ class LearningCurve:
     scores: tuple[tuple[float, ...], ...]
     """One row per point, in [0, 1]: the score of each example, in one order throughout. A curve
     known by its means alone has one column, and then no interval."""
+    clusters: tuple[Hashable, ...] | None = None
+    """The cluster of each example; None takes each as its own."""
 
     def __post_init__(self) -> None:
         if list(self.counts) != sorted(set(self.counts)) or min(self.counts, default=0) < 0:
@@ -96,7 +98,7 @@ def fit_sigmoid(
     draws: list[tuple[float, ...]] = []
     if fitted is not None and curve.num_examples > 1:
         for _ in range(resamples):
-            indices = generator.choices(range(curve.num_examples), k=curve.num_examples)
+            indices = draw_again(generator, curve.num_examples, curve.clusters)
             draws.append(_least_squares(curve.counts, curve.means(indices), fitted[:4]))
     why_none = reason or (
         "one example has no spread" if curve.num_examples < 2 else "no bootstrap was asked for"

@@ -9,7 +9,7 @@ Source: the probe of Fast-Slow Training (arXiv 2605.12484); area and gain ratio 
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -72,12 +72,18 @@ def probe_metrics(
 
 
 def probe_estimates(
-    probe: Probe, generator: random.Random, *, noise_floor: float = 0.0, resamples: int = RESAMPLES
+    probe: Probe,
+    generator: random.Random,
+    *,
+    noise_floor: float = 0.0,
+    resamples: int = RESAMPLES,
+    names: Collection[str] | None = None,
 ) -> dict[str, Estimate]:
     """The figures of `probe_metrics` that are means or ratios, with bootstrap intervals.
 
     Examples are drawn again, the same for both sides, and with several seeds the seeds too, in
-    pairs; with one seed the interval says nothing about other seeds. At least 40 draws.
+    pairs; with one seed the interval says nothing about other seeds. At least 40 draws; `names`
+    are those wanted, None wants all.
     """
     metrics = probe_metrics(probe, noise_floor=noise_floor)
     seeds = len(probe.base)
@@ -90,7 +96,7 @@ def probe_estimates(
             base = mean_over_seeds([probe.base[i] for i in runs], examples)
             return compute(tuned, base)
 
-        if name != "probe_stalled":
+        if name != "probe_stalled" and (names is None or name in names):
             estimates[name] = estimate(
                 metrics[name], probe.base[0].num_examples, again, generator, resamples
             )

@@ -1,11 +1,13 @@
 """Bootstrap intervals of figures that have no standard error in closed form.
 
-Examples are drawn again with replacement, the same ones for everything that is compared, and the
-figure is computed from each draw; the 2.5 and 97.5 percentiles are the interval (Efron 1979).
+Examples, or the clusters they come in, are drawn again with replacement, the same ones for
+everything that is compared, and the figure is computed from each draw; the 2.5 and 97.5 percentiles
+are the interval (Efron 1979).
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
@@ -55,6 +57,17 @@ def estimate(
         reason = f"undefined in {resamples - len(values)} of {resamples} bootstrap draws"
         return Estimate(metric, None, reason)
     return Estimate(metric, percentile_interval(values), None)
+
+
+def draw_again(
+    generator: random.Random, units: int, clusters: Sequence[Hashable] | None = None
+) -> list[int]:
+    """Indices of as many units as there are, drawn with replacement, whole clusters at a time."""
+    members = defaultdict[Hashable, list[int]](list)
+    for index, cluster in enumerate(clusters or range(units)):
+        members[cluster].append(index)
+    groups = list(members.values())
+    return [index for group in generator.choices(groups, k=len(groups)) for index in group]
 
 
 def percentile_interval(values: Sequence[float]) -> Interval:

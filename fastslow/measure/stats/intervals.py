@@ -1,7 +1,8 @@
 """How far a score or a difference can be trusted: intervals, paired tests, detectable drops.
 
 Pure functions on numbers; 95 % limits throughout, uncorrected for the number of tasks. Examples
-are treated as independent draws. Tests over seeds and over several claims are in
+are independent draws unless they name clusters, e.g. several questions on one text; then clusters
+are. Tests over seeds and over several claims are in
 `significance.py`.
 
 Source: Miller 2024 (arXiv 2411.00640) for paired differences; Wilson 1927; McNemar 1947.
@@ -9,9 +10,9 @@ Source: Miller 2024 (arXiv 2411.00640) for paired differences; Wilson 1927; McNe
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 Z_95 = 1.96
@@ -69,7 +70,7 @@ class PairedDifference:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
-def wilson(successes: float, n: int) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """Wilson's 95 % interval of a share, good at small n and near 0 and 1.
 
     Its limits are in [0, 1] with `successes / n` between them; n >= 1.
@@ -84,40 +85,69 @@ def wilson(successes: float, n: int) -> Interval:
     )
 
 
-def score_interval(scores: Sequence[float]) -> Interval | None:
+def cluster_labels(examples: Iterable[str], clusters: Mapping[str, str]) -> list[tuple[bool, str]]:
+    """The cluster of each example; one without a cluster is its own, whatever others are called."""
+    return [(e in clusters, clusters.get(e, e)) for e in examples]
+
+
+def score_interval(
+    scores: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> Interval | None:
     """95 % interval of a mean score: Wilson if every score is 0 or 1, else normal, cut to [0, 1].
 
-    None where no interval can be given: no scores, or graded scores without spread.
+    `clusters` gives the cluster of each score; None takes each as its own. Wilson's interval is
+    then that of as many independent scores as would have the clustered standard error, at most as
+    many as there are. None where no interval can be given: no scores, or graded scores without
+    spread.
+
+    Source: the effective number after Korn & Graubard 1998 (Survey Methodology 24).
     """
     if not scores:
         return None
+    n, mean, labels = len(scores), fmean(scores), clusters or range(len(scores))
+    se = clustered_se(scores, labels)
     if all(score in (0, 1) for score in scores):
-        return wilson(sum(scores), len(scores))
-    if len(scores) < 2 or stdev(scores) == 0:
+        independent = n if len(set(labels)) == n else _independent(mean, se, n, len(set(labels)))
+        return wilson(mean * independent, independent)
+    if not se:
         return None
-    mean, half = fmean(scores), Z_95 * stdev(scores) / math.sqrt(len(scores))
-    return Interval(max(0.0, mean - half), min(1.0, mean + half), "normal")
+    return Interval(max(0.0, mean - Z_95 * se), min(1.0, mean + Z_95 * se), "normal")
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
+def _independent(mean: float, se: float | None, n: int, num_clusters: int) -> float:
+    """How many independent 0/1 scores have this standard error; without one, the clusters."""
+    if not se:
+        return num_clusters
+    # stdev^2 / n of independent scores, with n - 1 in the denominator as in `clustered_se`
+    return max(1.0, min(n, mean * (1 - mean) / se**2 * n / (n - 1)))
+
+
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> PairedDifference:
     """Mean, standard error and 95 % interval of after - before on the same examples.
 
-    When no two differences differ there is no spread to estimate an interval from. The smallest
-    detectable drop is then the most that Wilson's interval allows for 0 changes in n (ours): to
-    have seen no change in a few examples does not prove that there is none.
+    `clusters` gives the cluster of each example; None takes each as its own. When no two
+    differences differ there is no spread to estimate an interval from. The smallest detectable drop
+    is then the most that Wilson's interval allows for 0 changes in n (ours): to have seen no change
+    in a few examples does not prove that there is none.
 
     Raises:
         ValueError: The lengths differ, or there is no example.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    p_value = None
-    if all(score in (0, 1) for score in (*before, *after)):
+    p_value, is_clustered = None, clusters and len(set(clusters)) < len(clusters)
+    if not is_clustered and all(score in (0, 1) for score in (*before, *after)):
         p_value = mcnemar(differences.count(-1), differences.count(1))
-    return difference_of(differences, p_value=p_value)
+    return difference_of(differences, clusters, p_value=p_value)
 
 
 def difference_of(
-    differences: Sequence[float], *, p_value: float | None = None, limit: float = 1.0
+    differences: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    p_value: float | None = None,
+    limit: float = 1.0,
 ) -> PairedDifference:
     """As `paired_difference`, from one difference, or other sum of scores, per example.
 
@@ -129,13 +159,16 @@ def difference_of(
     n = len(differences)
     if not n:
         raise ValueError("paired_difference: no examples. Score at least one both times.")
-    mean = fmean(differences)
-    se = stdev(differences) / math.sqrt(n) if n > 1 else None
+    labels = clusters or range(n)
+    mean, se, num_clusters = fmean(differences), clustered_se(differences, labels), len(set(labels))
     if not se:
-        reason = "one example has no spread" if n == 1 else "every example changed by the same"
-        if n > 1 and mean == 0:
+        reason = "every example changed by the same"
+        if num_clusters == 1:
+            reason = f"one {'example' if n == 1 else 'cluster'} has no spread"
+        elif mean == 0:
             reason = "no example changed"
-        return PairedDifference(n, mean, None, None, None, p_value, wilson(0, n).high, reason)
+        least = wilson(0, num_clusters).high
+        return PairedDifference(n, mean, None, None, None, p_value, least, reason)
     low, high = max(-limit, mean - Z_95 * se), min(limit, mean + Z_95 * se)
     return PairedDifference(n, mean, se, low, high, p_value, Z_DETECT * se, None)
 

@@ -8,13 +8,17 @@ taken as fixed. Pure functions on numbers.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev, variance
+from statistics import fmean, stdev
 from typing import TypeAlias
 
+from fastslow.measure.stats.intervals import cluster_labels, clustered_se
+from fastslow.measure.stats.power import Sources
 from fastslow.measure.stats.significance import SignFlip, sign_flip
 
 ByTask: TypeAlias = Mapping[str, Mapping[str, float]]
 """Task to example to a value: a score, or a difference of scores."""
+Clusters: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Task to example to its cluster; an example that is not in it is a cluster of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,19 @@ class SeedEstimate:
     there is none."""
     test: SignFlip | None
     """Exact sign-flip test of the figures of the seeds against 0; None with too many to count."""
+    sources: Sources
+    """By source of variance, its squared standard error and degrees of freedom."""
 
 
-def over_seeds_and_examples(by_seed: Mapping[int, ByTask]) -> SeedEstimate:
+def over_seeds_and_examples(
+    by_seed: Mapping[int, ByTask], clusters: Clusters | None = None
+) -> SeedEstimate:
     """Mean over tasks and seeds of values known for each example, with a 95 % interval.
 
     SE^2 = SE_seeds^2 + SE_examples^2, where SE_seeds is that of the figures of the seeds and
-    SE_examples that of each example's mean over seeds, tasks fixed: sqrt(sum_j se_j^2) / m. The
-    interaction of seeds and examples is counted twice, so the interval is somewhat too wide.
+    SE_examples that of each example's mean over seeds, tasks fixed: sqrt(sum_j se_j^2) / m, se_j
+    clustered where examples share a source. The interaction of seeds and examples is counted twice,
+    so the interval is somewhat too wide.
     Student's t with Satterthwaite's degrees of freedom. With one seed it is over examples alone.
 
     Needs one seed and one task at least; examples that some seed lacks are left out.
@@ -55,15 +64,16 @@ def over_seeds_and_examples(by_seed: Mapping[int, ByTask]) -> SeedEstimate:
     first, *_ = by_seed.values()
     tasks = [task for task in first if all(task in values for values in by_seed.values())]
     per_seed = dict.fromkeys(by_seed, 0.0)
-    means: list[list[float]] = []
+    square, df = 0.0, 0
     for task in tasks:
         shared = sorted(set.intersection(*(set(values[task]) for values in by_seed.values())))
-        means.append([fmean(values[task][e] for values in by_seed.values()) for e in shared])
+        means = [fmean(values[task][e] for values in by_seed.values()) for e in shared]
+        labels = cluster_labels(shared, (clusters or {}).get(task, {}))
+        square += (clustered_se(means, labels) or 0.0) ** 2
+        df += len(set(labels)) - 1
         for seed, values in by_seed.items():
             per_seed[seed] += fmean(values[task][e] for e in shared) / len(tasks)
-    squares = [variance(values) / len(values) for values in means if len(values) > 1]
-    df = sum(len(values) - 1 for values in means)
-    return _estimate(per_seed, sum(squares) / len(tasks) ** 2, df)
+    return _estimate(per_seed, square / len(tasks) ** 2, df)
 
 
 def over_seeds_alone(per_seed: Mapping[int, float]) -> SeedEstimate:
@@ -78,7 +88,7 @@ def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: in
     values = list(per_seed.values())
     mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
     # source of variance -> its squared standard error and degrees of freedom
-    sources: dict[str, tuple[float, int]] = {}
+    sources: dict[str, tuple[float, float]] = {}
     if sd is not None:
         sources["seeds"] = (sd**2 / len(values), len(values) - 1)
     if df_examples:
@@ -87,7 +97,7 @@ def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: in
     squared = math.fsum(square for square, _ in sources.values())
     if squared <= 1e-24:
         why = "one seed has no spread" if sd is None else "every seed gave the same"
-        return SeedEstimate(mean, dict(per_seed), sd, None, None, None, None, why, test)
+        return SeedEstimate(mean, dict(per_seed), sd, None, None, None, None, why, test, {})
     df = squared**2 / math.fsum(square**2 / df for square, df in sources.values())
     se, t = math.sqrt(squared), float(stdtrit(df, 0.975))
     return SeedEstimate(
@@ -100,6 +110,7 @@ def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: in
         p_value=2 * float(stdtr(df, -abs(mean) / se)),
         covers=" and ".join(sources),
         test=test,
+        sources=sources,
     )
 
 

@@ -19,6 +19,10 @@ from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, f
 
 LAYER = re.compile(r"\.(\d+)\.")
 """The number of its layer in the name of a module."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Names under which configurations keep the number of experts."""
+EXPERT_NAMES = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Names that PEFT takes for the experts' tensors in a model that has some."""
 
 
 def attach_lora(
@@ -44,6 +48,11 @@ def attach_lora(
     targets = _targets(model, target_modules)
     if placement == "last_third":
         targets = _last_third(model, targets)
+    if not targets:
+        raise ModelError(
+            f"slow.lora.target_modules: {type(model).__name__} has no linear module that an "
+            "adapter can be put on. Run without weight updates: slow=null."
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -57,10 +66,10 @@ def attach_lora(
         return get_peft_model(model, config)
 
 
-def _targets(model: Any, target_modules: str | tuple[str, ...]) -> str | list[str]:
+def _targets(model: Any, target_modules: str | tuple[str, ...]) -> list[str]:
     """What PEFT is given; PEFT alone would pass over a name that fits nothing if another fits."""
     if isinstance(target_modules, str):
-        return target_modules
+        return default_targets(model)
     linear = list(_linear_names(model))
     for name in target_modules:
         if not any(f".{full}".endswith(f".{name}") for full in linear):
@@ -72,18 +81,63 @@ def _targets(model: Any, target_modules: str | tuple[str, ...]) -> str | list[st
     return list(target_modules)
 
 
-def _last_third(model: Any, targets: str | list[str]) -> list[str]:
+def default_targets(model: Any) -> list[str]:
+    """The linear modules of all layers but routers: last names where those fit no other module.
+
+    Left out are the head, routers, which LoRA recipes leave as they are, experts that a family
+    keeps in one tensor, with the modules that PEFT cannot tell from them, and what PEFT cannot
+    adapt in a state-space block.
+    """
+    linear = _linear_names(model)
+    head, fused = model.get_output_embeddings(), _has_fused_experts(model)
+    chosen = {
+        name
+        for name, module in linear.items()
+        if module is not head
+        and LAYER.search(name) is not None
+        and not _is_router(model, name, module)
+        and not _beyond_peft(model, name)
+        and not (fused and name.rpartition(".")[2] in EXPERT_NAMES)
+    }
+    left_out = {name.rpartition(".")[2] for name, _ in model.named_modules() if name not in chosen}
+    last_names = {name: name.rpartition(".")[2] for name in chosen}
+    return sorted({name if last in left_out else last for name, last in last_names.items()})
+
+
+def _is_router(model: Any, name: str, module: torch.nn.Module) -> bool:
+    """Whether a module only says where a token goes: one number, or one for each expert."""
+    config = model.config.get_text_config()
+    experts = {getattr(config, key, None) for key in EXPERT_COUNTS}
+    outputs = getattr(module, "out_features", getattr(module, "nf", None))
+    return ("gate" in name or "router" in name) and (outputs == 1 or outputs in experts)
+
+
+def _beyond_peft(model: Any, name: str) -> bool:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+
+    try:
+        _check_lora_target_modules_mamba(LoraConfig(), model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False
+
+
+def _has_fused_experts(model: Any) -> bool:
+    """Whether some layer keeps its experts' matrices in one tensor [experts, rows, columns]."""
+    return any(p.dim() == 3 and "expert" in name for name, p in model.named_parameters())
+
+
+def _last_third(model: Any, targets: list[str]) -> list[str]:
     """Full names of the targets in the last third of the layers."""
     num_layers = model.config.get_text_config().num_hidden_layers
     first = num_layers - max(1, num_layers // 3)
-    head = model.get_output_embeddings()
     placed = [
         name
-        for name, module in _linear_names(model).items()
+        for name in _linear_names(model)
         if (match := LAYER.search(name)) is not None
         and int(match.group(1)) >= first
-        and module is not head
-        and (isinstance(targets, str) or any(f".{name}".endswith(f".{t}") for t in targets))
+        and any(f".{name}".endswith(f".{target}") for target in targets)
     ]
     if not placed:
         raise ModelError(

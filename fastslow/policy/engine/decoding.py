@@ -2,7 +2,8 @@
 
 *Shared* keeps every prompt token once in a single sequence and gives each row a mask of its own
 ancestors: nothing is copied, which wins for long shared texts and short answers. *Branched* gives
-each row its own copy of the cache, for long answers and for models whose mask we cannot set.
+each row its own copy of the cache, for long answers. Both need attention whose mask is ours to
+set; other models draw through `generating.py`.
 """
 
 import copy
@@ -98,7 +99,7 @@ class SharedRows:
 class BranchedRows:
     """Each row with its own copy of the cache, made once its question has been computed.
 
-    For any model with a cache. All prompts begin with `trunk`, which may be empty, and are longer.
+    All prompts begin with `trunk`, which may be empty, and are longer.
     """
 
     def __init__(
@@ -153,6 +154,17 @@ class BranchedRows:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor) -> Tensor:
         return _logits(self.model, self.cache, ids, mask.long(), positions, columns)
+
+
+def read_trunk(model: Any, trunk: TokenIds) -> Any:
+    """The one-row cache of `trunk`, which may be empty."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    if trunk:
+        ids = torch.tensor([trunk], device=model.device)
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
 
 
 def draw(

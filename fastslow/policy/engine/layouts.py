@@ -9,7 +9,7 @@ completion is predicted and never read:
     B1 B2 x1 | c1 (c2)              B1 - B2 -+- x1 - c1
     B1 B2 y1 | d1 (d2)                       +- y1 - d1
 
-*padded* reads the rows as they are: 16 tokens, one pass, for models that cannot share. *packed*
+*padded* reads the rows as they are: 12 tokens, one pass, for models that cannot share. *packed*
 reads each node of the trie once, in one pass over one sequence (`trie.py`), whose attention goes
 block by block (`block_attention.py`); with blocks of four nodes:
 
@@ -22,7 +22,6 @@ batch (a1 / b1), each level after copies of the cache of the one above (`tree.py
 text. All give the same numbers; a cost model picks per batch.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -32,11 +31,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
-from fastslow.policy.engine import block_attention
-from fastslow.policy.engine.head import hidden_states, plain_head, score_targets
+from fastslow.policy.engine.head import plain_head, score_targets
 from fastslow.policy.engine.prefixes import shared_prefixes
+from fastslow.policy.engine.sharing import why_not_shared
+from fastslow.policy.engine.states import pack_inputs, packed_states, padded_states
 from fastslow.policy.engine.tree import tree_states
-from fastslow.policy.engine.trie import PackedTrie, merge, pack
 
 Layout: TypeAlias = Literal["padded", "packed", "tree"]
 
@@ -46,8 +45,6 @@ in docs/log.md."""
 ATTENTION_SLOWDOWN = 2.0
 """Time of an attention score against as many multiplications inside a linear layer. Source: our
 estimate, not fitted."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,106 +131,12 @@ def predict(
     return Predictions(states, tuple(map(tuple, nodes)), head)
 
 
-def padded_states(
-    model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
-) -> tuple[Tensor, list[list[int]]]:
-    """The plain batch: prompts padded on the left, completions on the right.
-
-    Hidden states, or logits from a model whose head is not plain.
-    """
-    before, after = max(map(len, prompts)), max(map(len, completions))
-    ids = torch.zeros(len(prompts), before + after, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        start, end = before - len(prompt), before + len(completion)
-        ids[row, start:end] = torch.tensor(prompt + completion)
-        mask[row, start:end] = 1
-    device = model.device
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": mask.to(device),
-        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0).to(device),
-        "use_cache": False,
-    }
-    # [rows, after + 1, width]: the last prompt token predicts the first completion token
-    if plain_head(model) is None:
-        states = model(**inputs, logits_to_keep=after + 1).logits
-    else:
-        states = hidden_states(model, **inputs)[:, -after - 1 :]
-    nodes = [
-        list(range(row * (after + 1), row * (after + 1) + len(completion)))
-        for row, completion in enumerate(completions)
-    ]
-    return states.flatten(0, 1), nodes
-
-
-def packed_states(
-    model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
-) -> tuple[Tensor, list[list[int]]]:
-    """The unique tokens as one sequence, attended to block by block; see `trie.py`."""
-    packed = _pack_inputs(prompts, completions)
-    # a completion token is predicted by the node before it: from the prompt's last to its last but
-    # one; many rows may share a node, whose state is needed once
-    nodes_of_rows = [
-        path[len(prompt) - 1 :] for prompt, path in zip(prompts, packed.paths, strict=True)
-    ]
-    needed = sorted({node for path in nodes_of_rows for node in path})
-    index = {node: row for row, node in enumerate(needed)}
-    device = model.device
-    block_attention.install(model)
-    states = hidden_states(
-        model,
-        input_ids=packed.tokens[None].to(device),
-        attention_mask=torch.ones(1, 1, 1, 1, device=device),  # blocks bring their own
-        position_ids=packed.depth[None].to(device),
-        use_cache=False,
-        blocks=block_attention.masked(packed.blocks, model),
-    )[0]  # [1, nodes, hidden] -> [nodes, hidden]
-    nodes = [[index[node] for node in path] for path in nodes_of_rows]
-    return states[torch.tensor(needed, device=device)], nodes
-
-
 def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Layout:
     """The layout with the lowest estimated cost; padded for models that cannot share."""
-    reason = why_not_shared(model)
-    if reason is not None:
-        if not getattr(model, "_fastslow_warned", False):
-            logger.warning("Prompts are not shared in log-probabilities: %s.", reason)
-            model._fastslow_warned = True
+    if why_not_shared(model) is not None:
         return "padded"
     costs = layout_costs(model, prompts, completions)
-    if model.training and getattr(model, "is_activation_checkpointing", False):
-        del costs["tree"]  # checkpointing switches caches off
     return min(costs, key=lambda layout: costs[layout])
-
-
-def why_not_shared(model: Any) -> str | None:
-    """Why rows of this model cannot share tokens; None if they can.
-
-    Sharing needs attention whose mask is ours to give: full attention in every layer, no state
-    carried from token to token, no image or audio parts, no attention dropped at random; and a
-    head that is a plain linear layer.
-    """
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"the layers of {config.model_type} are of kinds {', '.join(sorted(kinds))}"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return f"{config.model_type} attends within a sliding window"
-    if getattr(config, "is_encoder_decoder", False) or hasattr(config, "vision_config"):
-        return f"{config.model_type} is not a plain decoder"
-    if not hasattr(config, "num_attention_heads"):
-        return f"{config.model_type} has no attention to share"
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if config._attn_implementation not in ("sdpa", block_attention.ATTENTION) or not getattr(
-        base, "_supports_attention_backend", False
-    ):
-        return f"the attention of {config.model_type} cannot be exchanged for ours"
-    if model.training and getattr(config, "attention_dropout", 0.0):
-        return f"{config.model_type} drops attention at random (attention_dropout)"
-    if plain_head(model) is None:
-        return f"the head of {config.model_type} is not a plain frozen linear layer"
-    return None
 
 
 def layout_costs(
@@ -260,7 +163,7 @@ def layout_costs(
     padded = cost(len(prompts), width, 0)
 
     # packed: each distinct token once, and the scores that the blocks compute, masked ones included
-    trie = _pack_inputs(prompts, completions)
+    trie = pack_inputs(prompts, completions)
     scores = sum(block.mask.numel() for block in trie.blocks)
     packed = len(trie.tokens) + tokens_per_score * scores + PASS_TOKENS
 
@@ -276,9 +179,3 @@ def layout_costs(
         tree += cost(len(questions), question, text)
         tree += cost(len(rows), completion, text + question)
     return {"padded": padded, "packed": packed, "tree": tree}
-
-
-def _pack_inputs(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> PackedTrie:
-    """The trie of what the model must read: nothing follows the last token of a completion."""
-    rows = zip(prompts, completions, strict=True)
-    return pack(merge([prompt + completion[:-1] for prompt, completion in rows]))

@@ -6,21 +6,24 @@ Batches become smaller where the memory does not take them.
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import torch
 
 from fastslow.core.types import Completion, Sampling, TokenIds
 from fastslow.policy.adapter.lora import adapter_fingerprint
-from fastslow.policy.engine.decoding import BranchedRows, SharedRows, draw
+from fastslow.policy.engine.decoding import BranchedRows, SharedRows, draw, read_trunk
+from fastslow.policy.engine.generating import Drawing, generate_rows
 from fastslow.policy.engine.head import CHUNK_NODES, evaluating
 from fastslow.policy.engine.interface import TokenComparison
-from fastslow.policy.engine.layouts import predict, score_completions, why_not_shared
+from fastslow.policy.engine.layouts import predict, score_completions
 from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.engine.prefixes import shared_prefixes
+from fastslow.policy.engine.sharing import caches, pads_left, why_not_shared
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import BASE
 
@@ -32,6 +35,10 @@ MAX_SHARED_TOKENS = 64
 """Completions that may grow longer than this are decoded branched: masked columns pile up."""
 MAX_TRUNKS = 16
 """Caches of shared beginnings kept; a fast phase goes back and forth between its texts."""
+
+
+DecodeBatch: TypeAlias = Callable[[Sequence[torch.Generator]], list[Completion]]
+"""Draws the completions of a batch, one generator per row."""
 
 
 class TorchEngine:
@@ -66,10 +73,10 @@ class TorchEngine:
                 missing = [index for index in range(len(prompts)) if index not in completions]
                 try:
                     waiting = [prompts[i] for i in missing]
-                    for batch, state in self._batches(waiting, sampling, adapter):
+                    for batch, decode in self._batches(waiting, sampling, adapter):
                         rows = [missing[index] for index in batch]
                         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
-                        batch_completions = self._decode(state, sampling, generators)
+                        batch_completions = decode(generators)
                         completions.update(zip(rows, batch_completions, strict=True))
                 except (RuntimeError, MemoryError) as error:
                     words = out_of_memory(error)
@@ -148,40 +155,61 @@ class TorchEngine:
 
     def _batches(
         self, prompts: Sequence[TokenIds], sampling: Sampling, adapter: bool
-    ) -> Iterator[tuple[list[int], SharedRows | BranchedRows]]:
-        """Cut the prompts into batches that can be decoded together, neighbours by prefix."""
+    ) -> Iterator[tuple[list[int], DecodeBatch]]:
+        """Cut the prompts into batches that can be decoded together, with what decodes them."""
+        if why_not_shared(self.model) is not None:
+            for rows in self._alike(prompts):
+                picked = [prompts[i] for i in rows]
+                yield rows, partial(self._generate, picked, sampling)
+            return
         weights = adapter_fingerprint(self.model) if adapter else BASE
         trunk_cache = partial(self._trunk_cache, weights)
         groups = shared_prefixes(prompts, self.stop_ids)
-        if sampling.max_tokens <= MAX_SHARED_TOKENS and why_not_shared(self.model) is None:
+        if sampling.max_tokens <= MAX_SHARED_TOKENS:
             order = [i for group in groups for i in group.members]
             for start in range(0, len(order), self._max_rows):
                 rows = order[start : start + self._max_rows]
                 picked = [prompts[i] for i in rows]
                 together = shared_prefixes(picked, self.stop_ids)
-                yield rows, SharedRows(self.model, picked, together, trunk_cache)
+                state = SharedRows(self.model, picked, together, trunk_cache)
+                yield rows, partial(self._decode, state, sampling)
             return
         for group in groups:
             for start in range(0, len(group.members), self._max_rows):
                 rows = list(group.members[start : start + self._max_rows])
                 picked = [prompts[i] for i in rows]
-                yield rows, BranchedRows(self.model, picked, group.trunk, trunk_cache)
+                branched = BranchedRows(self.model, picked, group.trunk, trunk_cache)
+                yield rows, partial(self._decode, branched, sampling)
+
+    def _alike(self, prompts: Sequence[TokenIds]) -> Iterator[list[int]]:
+        """Batches for `generate`: neighbours by length, of one length where padding is seen."""
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        padded = pads_left(self.model)
+        for _, members in groupby(order, key=lambda i: padded or len(prompts[i])):
+            rows = list(members)
+            for start in range(0, len(rows), self._max_rows):
+                yield rows[start : start + self._max_rows]
 
     def _trunk_cache(self, weights: str, trunk: TokenIds) -> Any:
         """KV of `trunk`, kept for as long as the weights stay what they are."""
-        from transformers import DynamicCache
-
         key = (weights, trunk)
         if key not in self._trunks:
-            cache = DynamicCache(config=self.model.config)
-            if trunk:
-                ids = torch.tensor([trunk], device=self.model.device)
-                self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self._trunks[key] = cache
+            self._trunks[key] = read_trunk(self.model, trunk)
             if len(self._trunks) > MAX_TRUNKS:
                 self._trunks.popitem(last=False)
         self._trunks.move_to_end(key)
         return self._trunks[key]
+
+    def _generate(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        generators: Sequence[torch.Generator],
+    ) -> list[Completion]:
+        """Draw through transformers' `generate`."""
+        drawing = Drawing(sampling.temperature, generators, self.stop_ids)
+        generate_rows(self.model, prompts, sampling.max_tokens, drawing, cache=caches(self.model))
+        return self._completions(drawing.tokens, drawing.logprobs)
 
     def _decode(
         self,
@@ -208,6 +236,11 @@ class TorchEngine:
                 state.keep(unfinished)
                 next_tokens, live = next_tokens[unfinished], [live[i] for i in going]
             logits = state.advance(next_tokens)
+        return self._completions(tokens, logprobs)
+
+    def _completions(
+        self, tokens: Sequence[Sequence[int]], logprobs: Sequence[Sequence[float]]
+    ) -> list[Completion]:
         return [
             Completion(
                 token_ids=tuple(row),

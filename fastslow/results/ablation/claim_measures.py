@@ -12,11 +12,13 @@ from fastslow.measure.scores.plasticity import Probe, probe_estimates
 from fastslow.measure.stats.figure import Undefined
 from fastslow.measure.stats.intervals import Z_95, Z_DETECT
 from fastslow.measure.stats.over_seeds import ByTask, over_seeds_alone
+from fastslow.measure.stats.power import power
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.statistics import compare, complete, mean_of, pairs
 
-RESAMPLES = 400
-"""Draws of seeds and examples. Source: ours, under a second a claim."""
+RESAMPLES = 4000
+"""Draws of seeds and examples: with a tenth of them ends, and answers with them, hung on the draws.
+Source: ours, under a second a claim."""
 PLASTIC = 0.9
 """Share of the base's gain on a new task from which on plasticity counts as kept. Source: ours."""
 
@@ -39,12 +41,19 @@ class Effect:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     """The figures behind the effect, by name."""
     is_decidable: bool = True
+    power: float | None = None
+    """Probability that this design finds the goal's effect; None where it has no interval."""
+    excludes_ends: bool = False
+    """Whether the ends of the interval are themselves ruled out."""
 
 
 def score_difference(
-    both: Sequence[RunRecord], slow: Sequence[RunRecord], values_of: Callable[[RunRecord], ByTask]
+    both: Sequence[RunRecord],
+    slow: Sequence[RunRecord],
+    goal: float,
+    values_of: Callable[[RunRecord], ByTask],
 ) -> Effect:
-    """Paired difference of a mean over tasks and examples."""
+    """Paired difference of a mean over tasks and examples; power is to find `goal`."""
     means = {}
     for runs in zip(*pairs(both, slow), strict=True):
         # of the runs that have a partner, so that their difference is the effect
@@ -64,10 +73,11 @@ def score_difference(
         list(estimate.per_seed.values()),
         means,
         is_decidable=not is_one_seed,
+        power=None if is_one_seed else power(estimate.sources, goal),
     )
 
 
-def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
+def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal: float) -> Effect:
     """KL to the base at the highest score both arms reached on a task, as a ratio.
 
     Of each arm the row with the lowest `kl_fst` among those at that score or above counts. Tasks
@@ -102,7 +112,9 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
         detectable = math.exp(-logs.detectable)
     why = logs.covers if low is None else None
     distances = list(logs.per_seed.values())
-    return Effect(math.exp(logs.mean), low, high, detectable, why, distances, numbers)
+    chance = power(logs.sources, math.log(goal))
+    value = math.exp(logs.mean)
+    return Effect(value, low, high, detectable, why, distances, numbers, power=chance)
 
 
 def _kl_at_equal_score(run: RunRecord, partner: RunRecord, task: str) -> tuple[float, float]:
@@ -140,7 +152,7 @@ def kl_points(run: RunRecord, task: str) -> list[tuple[float, float]]:
     return [(score, kl) for score, kl in rows if score is not None and kl is not None]
 
 
-def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
+def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal: float) -> Effect:
     """Gain of the final weights on a new task over the base's, `probe_gain_ratio` over all seeds.
 
     Interval by drawing seeds and examples again.
@@ -149,7 +161,7 @@ def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Ef
     numbers: dict[str, float | None] = {}
     for runs in (complete(both), complete(slow)):
         probe = pooled_probe(runs)
-        effects.append(_gain_ratio(probe, runs) if probe else None)
+        effects.append(_gain_ratio(probe, runs, goal) if probe else None)
         if runs:
             numbers[runs[0].arm] = effects[-1].value if effects[-1] else None
     if effects[0] is None:
@@ -157,16 +169,19 @@ def plasticity_share(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Ef
     return replace(effects[0], numbers=numbers)
 
 
-def _gain_ratio(probe: Probe, runs: Sequence[RunRecord]) -> Effect:
+def _gain_ratio(probe: Probe, runs: Sequence[RunRecord], goal: float) -> Effect:
     """`probe_gain_ratio` over the probes of several runs; tested if every seed's base gained."""
     floor = max(run.noise_floor for run in runs)
     generator = named_random(0, "claims", "plasticity")
-    estimates = probe_estimates(probe, generator, noise_floor=floor, resamples=RESAMPLES)
-    ratio = estimates["probe_gain_ratio"]
-    low = high = detectable = None
+    [ratio] = probe_estimates(
+        probe, generator, noise_floor=floor, resamples=RESAMPLES, names={"probe_gain_ratio"}
+    ).values()
+    low = high = detectable = chance = None
     if ratio.interval is not None:
         low, high = ratio.interval.low, ratio.interval.high
-        detectable = (high - low) / (2 * Z_95) * Z_DETECT if high > low else None
+        se = (high - low) / (2 * Z_95)
+        detectable = se * Z_DETECT if se else None
+        chance = power({"draws": (se**2, RESAMPLES)}, goal - PLASTIC)
     gains = [
         tuple(curve.means()[-1] - curve.means()[0] for curve in curves)
         for curves in zip(probe.tuned, probe.base, strict=True)
@@ -175,7 +190,7 @@ def _gain_ratio(probe: Probe, runs: Sequence[RunRecord]) -> Effect:
     if len(distances) < len({run.seed for run in runs}):
         distances = []
     reason = ratio.metric.reason or ratio.interval_reason
-    return Effect(ratio.metric.value, low, high, detectable, reason, distances)
+    return Effect(ratio.metric.value, low, high, detectable, reason, distances, power=chance)
 
 
 def pooled_probe(runs: Sequence[RunRecord]) -> Probe | None:

@@ -2,7 +2,7 @@
 
 Pure functions on run records of two arms, the one with both channels and the one with the slow
 channel alone. An answer needs an interval: yes when all of it is on the claim's side, no when all
-of it is on the other, else not decidable, with the smallest effect that would have been found.
+of it is on the other, else not decidable, with the power that this design had to find the goal.
 
 Source of the claims: Fast-Slow Training, arXiv 2605.12484; how they are measured is ours.
 """
@@ -24,6 +24,8 @@ from fastslow.results.ablation.claim_measures import (
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.rollouts_to_best import rollouts_to_best
 
+SCORE_GOAL = 0.05
+"""Difference of scores that an ablation is asked to find. Source: ours."""
 Answer: TypeAlias = Literal["yes", "no", "not decidable"]
 
 
@@ -53,56 +55,76 @@ class Claim:
     """Its p-value, adjusted for all claims."""
     numbers: Mapping[str, float | None]
     """The figures that the answer rests on, by name."""
+    goal: float
+    """The effect, in `unit`, that the design is asked to find."""
+    power: float | None
+    """Probability that a design like this one, with the spread observed, says yes where the true
+    effect is `goal`; in [0, 1], None without an interval over seeds."""
+
+    @property
+    def answer_text(self) -> str:
+        """The answer; where it is not decidable, with what could have been found."""
+        if self.answer != "not decidable" or self.power is None:
+            return self.answer
+        goal = f"{self.goal:+.2f}" if self.unit == "score" else f"{self.goal:g}"
+        return f"{self.answer} (power {self.power:.2f} for {goal})"
 
 
-class _Question(NamedTuple):
-    """A claim before it is answered."""
+class Question(NamedTuple):
+    """A claim before it is put to the test."""
 
     name: str
     statement: str
     unit: str
-    measure: Callable[[Sequence[RunRecord], Sequence[RunRecord]], Effect]
+    measure: Callable[[Sequence[RunRecord], Sequence[RunRecord], float], Effect]
+    goal: float
+    """As `Claim.goal`. Source: ours."""
     boundary: float = 0.0
     side: Literal["above", "from", "below"] = "above"
     """Where the whole interval must lie; `from` includes the boundary."""
 
 
 QUESTIONS = (
-    _Question(
+    Question(
         "sample_efficiency",
-        "Reaches the slow channel's best score with fewer slow rollouts.",
+        "Needs fewer slow rollouts for the same score.",
         "ratio of slow rollouts",
         rollouts_to_best,
+        1 / 4,
         1.0,
         "below",
     ),
-    _Question(
+    Question(
         "higher_score",
         "Ends with a higher average score at the same budget.",
         "score",
         partial(score_difference, values_of=final_scores),
+        SCORE_GOAL,
     ),
-    _Question(
+    Question(
         "lower_kl",
         "Stays nearer to the base at equal score.",
         "ratio of kl_fst",
         kl_ratio,
+        1 / 2,
         1.0,
         "below",
     ),
-    _Question(
+    Question(
         "plasticity",
         f"Keeps at least {PLASTIC} of the base's gain on a new task.",
         "share of the base's gain",
         plasticity_share,
+        1.0,
         PLASTIC,
         "from",
     ),
-    _Question(
+    Question(
         "continued_acquisition",
         "Goes on acquiring: later tasks gain more in their own stages.",
         "score",
         partial(score_difference, values_of=later_gains),
+        SCORE_GOAL,
     ),
 )
 """Every claim, in the order of the paper's abstract."""
@@ -116,16 +138,18 @@ def put_to_the_test(records: Sequence[RunRecord], fast_slow: str, slow_only: str
     """
     both = [run for run in records if run.arm == fast_slow]
     slow = [run for run in records if run.arm == slow_only]
-    claims = [_judge(question, question.measure(both, slow)) for question in QUESTIONS]
+    claims = [put(question, both, slow) for question in QUESTIONS]
     adjusted = holm({claim.name: claim.test.p_value for claim in claims if claim.test})
     return [replace(claim, holm=adjusted.get(claim.name)) for claim in claims]
 
 
-def _judge(question: _Question, effect: Effect) -> Claim:
-    """On which side of the boundary does the interval lie?"""
+def put(question: Question, both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Claim:
+    """One claim with its answer: on which side of the boundary does the interval lie?"""
+    effect = question.measure(both, slow, question.goal)
     low, high, boundary = effect.low, effect.high, question.boundary
-    is_above = low is not None and (low > boundary or (question.side == "from" and low == boundary))
-    is_below = high is not None and high < boundary
+    may_touch = effect.excludes_ends or question.side == "from"
+    is_above = low is not None and (low > boundary or (may_touch and low == boundary))
+    is_below = high is not None and (high < boundary or (effect.excludes_ends and high == boundary))
     answer: Answer = "not decidable"
     if effect.is_decidable and (is_above or is_below):
         answer = "yes" if is_above == (question.side != "below") else "no"
@@ -143,4 +167,6 @@ def _judge(question: _Question, effect: Effect) -> Claim:
         test=sign_flip(effect.distances),
         holm=None,
         numbers=effect.numbers,
+        goal=question.goal,
+        power=effect.power,
     )

@@ -18,6 +18,7 @@ from fastslow.config.models import MlflowConfig, RunConfig
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
+from fastslow.results.ablation.references import idle_references
 from fastslow.results.render.layout import Table, Text
 
 RunState: TypeAlias = Literal["finished", "broken", "running", "missing"]
@@ -130,6 +131,7 @@ def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
     base = _base(config, tree, others)
     arms = _load_arms(config, tree, base, others)
     _check_orders(config, tree, load_layers(base, others).config)
+    _check_references(config, tree)
     return Plan(config, tuple(_runs(config, tree, arms)))
 
 
@@ -180,6 +182,19 @@ def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
                 f"{', '.join(tasks)} once.{hint}",
             )
             raise ConfigError(str(mistake))
+
+
+def _check_references(config: AblationConfig, tree: Node) -> None:
+    """`ConfigError` for a reference whose method no other arm shares."""
+    for path, arm in idle_references(config).items():
+        mistake = Mistake(
+            tree.origin_of(path),
+            path,
+            f"a reference for no arm, got {arm!r}. Every other arm differs from it in more than "
+            "its stages, so its scores would be those of another method. Give it the keys of the "
+            "arm that it is the reference of, or leave it out.",
+        )
+        raise ConfigError(str(mistake))
 
 
 def _runs(config: AblationConfig, tree: Node, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:

@@ -10,6 +10,7 @@ from fastslow.core.errors import EvaluationError
 from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
+from fastslow.measure.stats.over_seeds import Clusters
 from fastslow.records.events import (
     CycleEvent,
     DriftEvent,
@@ -58,6 +59,8 @@ class RunRecord:
     """`kl_fst` under the deployed prompt, by row and task."""
     probe: Probe | None
     """Of the last row's weights; None where none was made."""
+    clusters: Clusters = field(default_factory=dict)
+    """By task, the cluster of every example that names one."""
     guesses: Mapping[str, Guess] = field(default_factory=dict)
     """By task, what guessing scores; empty where an older version did not grade it."""
 
@@ -129,6 +132,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
             if (event.name, event.text) == ("kl_fst", "with_text")
         },
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
+        clusters=table.clusters,
         guesses={event.task: event.guess for event in events if isinstance(event, GuessEvent)},
     )
 

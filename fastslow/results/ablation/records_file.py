@@ -91,6 +91,7 @@ def plain_record(run: RunRecord) -> dict[str, Any]:
             "base": list(map(_plain_curve, run.probe.base)),
             "adapter": run.probe.adapter,
         },
+        "clusters": {task: dict(by_example) for task, by_example in run.clusters.items()},
         **({"guesses": _plain_guesses(run.guesses)} if run.guesses else {}),
     }
 
@@ -123,6 +124,7 @@ def _record(line: Mapping[str, Any]) -> RunRecord:
         and Probe(
             tuple(map(_curve, probe["tuned"])), tuple(map(_curve, probe["base"])), probe["adapter"]
         ),
+        clusters=line.get("clusters", {}),  # files of older versions have none
         guesses={task: shaped(Guess, guess) for task, guess in line.get("guesses", {}).items()},
     )
 

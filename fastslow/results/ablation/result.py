@@ -57,7 +57,7 @@ def make_result(
     first = named.fast_slow if named else next(iter(config.arms))
     others = [arm for arm in config.arms if arm != first]
     rivals = (named.slow_only, named.frozen_text) if named else (None, None)
-    arms = tuple(arm_summaries(records, planned, config.references))
+    arms = tuple(arm_summaries(records, planned, config))
     paired = tuple(differences(records, first, others))
     claims = [tuple(put_to_the_test(records, first, arm)) if arm else () for arm in rivals]
     return Result(config, tuple(records), missing, arms, paired, claims[0], claims[1])

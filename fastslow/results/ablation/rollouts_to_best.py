@@ -1,29 +1,37 @@
-"""How many rollouts one arm needs to reach another's best score.
+"""Does one arm need fewer slow rollouts than another for the same score?
 
-In every stage, the other arm's best point of the learning curve is the target, if it lies above the
-point before the stage by more than the noise floor, and above chance where guessing was graded.
-Counts are those of the first points measured at the target or above, so that the truth may be up to
-one interval between points lower. An arm that misses the target needs more than it spent, and
-nobody knows how much more.
+Let F(x) and S(x) be the two arms' true scores after x slow rollouts of a task's own stage. That the
+first "needs r times the rollouts of the second, or more" says F(x) <= S(x / r) for every x. Since
+more training does not lower S, S at the next point measured after x / r is no lower: where F lies
+above even that, as a mean over points, tasks and seeds, r is ruled out. The smallest r that is
+ruled out ends the interval above, and with the last point measured before x / r it ends below. So
+
+- points of different spacing are compared without interpolation, and arms that are at their best
+  before their first points rule out nothing;
+- a race that is missed needs no count: its scores are compared like all others.
 """
 
-import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import fmean
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from fastslow.core.seeds import named_random
 from fastslow.measure.scores.guessing import Guess
-from fastslow.measure.stats.bootstrap import LEAST_DEFINED, percentile_interval
-from fastslow.measure.stats.intervals import Z_95, Z_DETECT
-from fastslow.results.ablation.claim_measures import RESAMPLES, Effect
+from fastslow.measure.stats.over_seeds import ByTask, SeedEstimate
+from fastslow.measure.stats.power import power
+from fastslow.results.ablation.claim_measures import Effect
 from fastslow.results.ablation.records import Point, RunRecord
-from fastslow.results.ablation.statistics import pairs
+from fastslow.results.ablation.statistics import clusters_of, estimate, pairs
+from fastslow.results.report.cells import ExampleScores
 
-MISSED = "the best score was not reached in every stage"
-LARGE = 1e9
-"""Stands for a ratio without bound, of an arm that never reached the target, among draws."""
+SHARE = 0.9
+"""Of the slow arm's best gain on the mean curve: the score whose rollouts are counted. Its best
+point itself is the luckiest of a plateau. Source: ours."""
+MISSED = "the target score was not reached on every task"
+SLACK = 1e-9
+"""Of a count of rollouts, for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,81 +48,73 @@ class _Race:
     guess: Guess | None
     """What guessing scores on the task; None where it was not graded."""
 
+    def contrast(self, ratio: float, side: Literal["next", "last"]) -> dict[str, float]:
+        """By example, F(x) - S at the `next` or `last` point from x / ratio on, mean over x > 0.
 
-class _Counts(NamedTuple):
-    """Rollouts to the target, summed over stages; infinite where it was missed."""
+        Nothing where no point is measured on that side.
+        """
+        # of several points at a count the last, after the prompts that were found there
+        slow = {point.slow: point.scores for point in self.slow}
+        steps: list[tuple[ExampleScores, ExampleScores]] = []
+        for point in (point for point in self.both if point.slow):
+            count = point.slow / ratio
+            if side == "next":
+                nearest = min((x for x in slow if x >= count * (1 - SLACK)), default=0)
+            else:
+                nearest = max((x for x in slow if x <= count * (1 + SLACK)), default=0)
+            if nearest:
+                steps.append((point.scores, slow[nearest]))
+        if not steps:
+            return {}
+        return {e: fmean(f[e] - s[e] for f, s in steps) for e in sorted(self.examples)}
 
-    both: float
-    slow: float
-    both_total: float
-    slow_total: float
-    least: float
-    """As `both`, with the rollouts that were spent where the target was missed."""
 
+def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal: float) -> Effect:
+    """Slow rollouts that one arm needs, as a share of those that slow-only needs.
 
-def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord]) -> Effect:
-    """Slow rollouts until slow-only's best score, as a share of those that slow-only needed.
-
-    Pooled over seeds and tasks; the first measured point counts. Interval by drawing seeds, and
-    examples of every task, again.
+    The effect is the ratio of the rollouts until `SHARE` of slow-only's best gain, on the mean
+    curves over seeds, summed over tasks; the first measured point counts. The interval is that of
+    the module. Tasks on which slow-only never rose above its start and chance are left out.
     """
     paired = pairs(both, slow)
     races = [race for run, partner in paired for race in _races(run, partner)]
-    examples = {race.task: tuple(sorted(race.examples)) for race in races}
-    counts = _summed(races, examples)
-    if counts is None:
+    curves = {race.task: _mean_curves([r for r in races if r.task == race.task]) for race in races}
+    floor = max((race.floor for race in races), default=0.0)
+    curves = {
+        task: c
+        for task, c in curves.items()
+        if _best(c.slow) > max(c.slow[0].mean + floor, _chance(races, task))
+    }
+    has_curves, races = bool(races), [race for race in races if race.task in curves]
+    if not races:
         why = "no seed is finished in both arms, or no learning curve was measured"
-        if races:
+        if has_curves:
             why = f"{paired[0][1].arm} never rose above its start or chance: there is no target"
         return Effect(reason=why)
-    arm, arm_slow = (run.arm for run in paired[0])
-    numbers = {
-        f"slow rollouts, {arm}": counts.both,
-        f"slow rollouts, {arm_slow}": counts.slow,
-        f"fast + slow rollouts, {arm}": counts.both_total,
-        f"fast + slow rollouts, {arm_slow}": counts.slow_total,
-    }
-    seeds = sorted({race.seed for race in races})
-    low, high = _ratio_interval(races, examples, seeds)
-    is_reached = math.isfinite(counts.both)
-    reason = None if is_reached else MISSED
-    if is_reached and low is None:
-        reason = "one seed" if len(seeds) == 1 else "undefined in too many bootstrap draws"
-    each = [_summed([race for race in races if race.seed == seed], examples) for seed in seeds]
-    ratios = [c.both / c.slow for c in each if c and math.isfinite(c.both)]
-    # with a seed that missed its target left out, the others would pass for all
-    is_tested = is_reached and len(ratios) > 1 and min(ratios) > 0
-    detectable = None
-    if low and high is not None and high != low:  # the factor below 1 that would be found
-        se = (math.log(high) - math.log(low)) / (2 * Z_95)
-        detectable = math.exp(-Z_DETECT * se)
+    names = [run.arm for run in paired[0]]
+    numbers = _numbers(list(curves.values()), names)
+    first, second = (numbers[f"slow rollouts, {name}"] for name in names)
+    value = first / second if first is not None and second else None
+    reasons = [MISSED] if value is None else []
+    clusters = clusters_of([run for pair in paired for run in pair])
+    at_par = _estimate(races, 1.0, "next", clusters)
+    if isinstance(at_par, str) or at_par.sd is None:
+        reasons.append(at_par if isinstance(at_par, str) else "one seed")
+        return Effect(value, reason="; ".join(reasons), numbers=numbers, is_decidable=False)
+    low, high = _limits(races, clusters)
+    if low is None:
+        reasons.append("no ratio of rollouts is ruled out")
     return Effect(
-        counts.both / counts.slow if is_reached else None,
+        value,
         low,
         high,
-        detectable,
-        reason,
-        [math.log(ratio) for ratio in ratios] if is_tested else (),
-        {name: n if math.isfinite(n) else None for name, n in numbers.items()},
+        None,
+        "; ".join(reasons) or None,
+        list(at_par.per_seed.values()),
+        numbers,
+        power=power(at_par.sources, _advantage(list(curves.values()), goal)),
+        excludes_ends=True,
     )
-
-
-def _ratio_interval(
-    races: Sequence[_Race], examples: Mapping[str, Sequence[str]], seeds: Sequence[int]
-) -> tuple[float | None, float | None]:
-    """Interval of the ratio of rollouts, drawing seeds and examples again."""
-    generator = named_random(0, "claims", "efficiency")
-    draws: list[_Counts] = []
-    for _ in range(RESAMPLES):
-        chosen = generator.choices(seeds, k=len(seeds))
-        again = {task: generator.choices(ids, k=len(ids)) for task, ids in examples.items()}
-        chosen_races = [race for seed in chosen for race in races if race.seed == seed]
-        draws += filter(None, [_summed(chosen_races, again)])
-    if len(draws) < LEAST_DEFINED * RESAMPLES or len(seeds) < 2:
-        return None, None
-    low = percentile_interval([c.least / c.slow for c in draws]).low
-    high = percentile_interval([min(LARGE, c.both / c.slow) for c in draws]).high
-    return low, high if high < LARGE / RESAMPLES else None
 
 
 def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:
@@ -123,30 +123,128 @@ def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:
         if task not in partner.stages:
             continue
         slow = partner.curves[partner.stages.index(task)]
+        if len(both) < 2 or len(slow) < 2:
+            continue
         shared = frozenset.intersection(*(frozenset(point.scores) for point in (*both, *slow)))
-        if shared and len(both) > 1 and len(slow) > 1:
+        if shared:
             floor = max(run.noise_floor, partner.noise_floor)
             races.append(_Race(run.seed, task, both, slow, shared, floor, run.guesses.get(task)))
     return races
 
 
-def _summed(races: Sequence[_Race], examples: Mapping[str, Sequence[str]]) -> _Counts | None:
-    """Rollouts to the targets of all races that have one; None where none has."""
-    counts = [count for race in races if (count := _counted(race, examples[race.task]))]
-    return _Counts(*map(sum, zip(*counts, strict=True))) if counts else None
+def _chance(races: Sequence[_Race], task: str) -> float:
+    """What guessing scores on the task; 0 where it was not graded."""
+    guesses = [(race.guess, race.examples) for race in races if race.task == task]
+    graded = [guess.best_on(sorted(examples)) for guess, examples in guesses if guess]
+    return fmean(graded) if graded else 0.0
 
 
-def _counted(race: _Race, examples: Sequence[str]) -> _Counts | None:
-    ids = [example for example in examples if example in race.examples]
-    if not ids:
-        return None
-    slow = [fmean(point.scores[e] for e in ids) for point in race.slow]
-    target = max(slow)
-    first = race.slow[slow.index(target)]
-    chance = race.guess.best_on(ids) if race.guess else 0.0
-    if target <= max(slow[0] + race.floor, chance) or not first.slow:
-        return None
-    for point in race.both:
-        if fmean(point.scores[e] for e in ids) >= target:
-            return _Counts(point.slow, first.slow, point.total, first.total, point.slow)
-    return _Counts(math.inf, first.slow, math.inf, first.total, race.both[-1].slow)
+def _estimate(
+    races: Sequence[_Race],
+    ratio: float,
+    side: Literal["next", "last"],
+    clusters: Mapping[str, Mapping[str, str]],
+) -> SeedEstimate | str:
+    """Mean over tasks and seeds of the races' contrast at this ratio, of tasks all seeds have."""
+    contrasts = [(race, race.contrast(ratio, side)) for race in races]
+    seeds = defaultdict[str, set[int]](set)
+    for race in (race for race, contrast in contrasts if contrast):
+        seeds[race.task].add(race.seed)
+    values: list[tuple[int, ByTask]] = [
+        (race.seed, {race.task: contrast})
+        for race, contrast in contrasts
+        if contrast and seeds[race.task] == {race.seed for race in races}
+    ]
+    return estimate(values, "no point to compare with", clusters)
+
+
+def _limits(
+    races: Sequence[_Race], clusters: Mapping[str, Mapping[str, str]]
+) -> tuple[float | None, float | None]:
+    """The ratios that are ruled out next to those that are not, stepping in from either end.
+
+    Each is tested only if the one before was ruled out, so that their number costs nothing.
+    """
+    counts = {(p.slow, q.slow) for race in races for p in race.both for q in race.slow}
+    ratios = sorted({first / second for first, second in counts if first and second})
+
+    def is_too_large(ratio: float) -> bool:
+        contrast = _estimate(races, ratio, "next", clusters)
+        return not isinstance(contrast, str) and (contrast.low or 0.0) > 0
+
+    def is_too_small(ratio: float) -> bool:
+        contrast = _estimate(races, ratio, "last", clusters)
+        return not isinstance(contrast, str) and (contrast.high or 0.0) < 0
+
+    above = list(takewhile(is_too_large, reversed(ratios)))
+    below = list(takewhile(is_too_small, ratios))
+    least = 0.0 if above else None
+    return (below[-1] if below else least), (above[-1] if above else None)
+
+
+class _MeanPoint(NamedTuple):
+    """A point of a task's curve, mean over runs."""
+
+    slow: float
+    total: float
+    mean: float
+
+
+class _Curves(NamedTuple):
+    """The mean curves of both arms on one task."""
+
+    both: list[_MeanPoint]
+    slow: list[_MeanPoint]
+
+
+def _mean_curves(races: Sequence[_Race]) -> _Curves:
+    """Of the races of one task, point by point."""
+    sides = []
+    for curves in ([race.both for race in races], [race.slow for race in races]):
+        side = []
+        for column in zip(*curves, strict=False):  # runs that stopped early have fewer
+            scores = [
+                fmean(point.scores[e] for e in race.examples)
+                for point, race in zip(column, races, strict=True)
+            ]
+            slow, total = fmean(p.slow for p in column), fmean(p.total for p in column)
+            side.append(_MeanPoint(slow, total, fmean(scores)))
+        sides.append(side)
+    return _Curves(*sides)
+
+
+def _best(curve: Sequence[_MeanPoint]) -> float:
+    return max(point.mean for point in curve)
+
+
+def _numbers(curves: Sequence[_Curves], names: Sequence[str]) -> dict[str, float | None]:
+    """Rollouts to the target, summed over tasks; None where an arm misses it on one."""
+    hits: list[list[_MeanPoint | None]] = []
+    for task in curves:
+        start = task.slow[0].mean
+        target = start + SHARE * (_best(task.slow) - start)
+        hits.append([next((p for p in curve if p.mean >= target), None) for curve in task])
+    numbers: dict[str, float | None] = {}
+    for name, points in zip(names, zip(*hits, strict=True), strict=True):
+        reached = [point for point in points if point is not None]
+        is_whole = len(reached) == len(points)
+        numbers[f"slow rollouts, {name}"] = sum(p.slow for p in reached) if is_whole else None
+        total = sum(p.total for p in reached) if is_whole else None
+        numbers[f"fast + slow rollouts, {name}"] = total
+        if not is_whole:
+            numbers[f"tasks of {len(points)} that {name} missed"] = float(points.count(None))
+    return numbers
+
+
+def _advantage(curves: Sequence[_Curves], goal: float) -> float:
+    """Mean contrast at ratio 1 of an arm that follows slow-only's mean curve at `goal`."""
+    import numpy as np
+
+    steps = []
+    for both, slow in curves:
+        counts, scores = [point.slow for point in slow], [point.mean for point in slow]
+        for x in (point.slow for point in both if point.slow):
+            later = [s for count, s in zip(counts, scores, strict=True) if count >= x]
+            if later:
+                steps.append(float(np.interp(x / goal, counts, scores)) - later[0])
+    return fmean(steps) if steps else 0.0

@@ -6,16 +6,17 @@ that lacks one of them does not count, since its mean would be of something else
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fastslow.config.ablation import ReferencesConfig
+from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import Reference
 from fastslow.measure.scores.per_example import PER_EXAMPLE, final_scores
 from fastslow.measure.stats.over_seeds import (
     ByTask,
+    Clusters,
     SeedEstimate,
     average,
     difference,
@@ -24,11 +25,13 @@ from fastslow.measure.stats.over_seeds import (
 )
 from fastslow.measure.stats.significance import holm
 from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.references import is_reference_of, reference_arms
 
 NOTHING_SHARED = "not measured, or its formula needs other stages than these"
 NO_RUN = "no seed is finished"
 OTHER_TASKS = "trained on other tasks"
 OWN_REFERENCE = "it is the reference itself"
+OTHER_METHOD = "no reference run of its own method"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
 
@@ -66,14 +69,14 @@ class ArmDifference:
 
 
 def arm_summaries(
-    records: Sequence[RunRecord], planned: Mapping[str, int], references: ReferencesConfig
+    records: Sequence[RunRecord], planned: Mapping[str, int], config: AblationConfig
 ) -> list[ArmSummary]:
     """Every arm with its number of planned runs, those without a finished run too."""
     summaries = []
     for arm, count in planned.items():
         runs = [run for run in records if run.arm == arm]
         metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
-        metrics |= {name: _seed_metric(runs, name, records, references) for name in SEED_METRICS}
+        metrics |= {name: _seed_metric(runs, name, records, config) for name in SEED_METRICS}
         rollouts = {}
         if runs:
             rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow")}
@@ -87,7 +90,8 @@ def mean_of(
     runs: Sequence[RunRecord], values_of: Callable[[RunRecord], ByTask]
 ) -> SeedEstimate | str:
     """Mean over seeds of the values that `values_of` takes from each run, or why there is none."""
-    return _estimate([(run.seed, values_of(run)) for run in complete(runs)], NO_RUN)
+    values = [(run.seed, values_of(run)) for run in complete(runs)]
+    return estimate(values, NO_RUN, clusters_of(runs))
 
 
 def compare(
@@ -108,7 +112,17 @@ def compare(
         if after and before and not after.keys() == before.keys() == paired.keys():
             return "means over other tasks or other examples"
         values.append((run.seed, paired))
-    return _estimate(values, "no seed is finished in both arms")
+    clusters = clusters_of([*treated, *control])
+    return estimate(values, "no seed is finished in both arms", clusters)
+
+
+def clusters_of(runs: Iterable[RunRecord]) -> Clusters:
+    """By task, the cluster of every example that names one, of all runs together."""
+    clusters = defaultdict[str, dict[str, str]](dict)
+    for run in runs:
+        for task, by_example in run.clusters.items():
+            clusters[task].update(by_example)
+    return clusters
 
 
 def pairs(
@@ -138,7 +152,9 @@ def complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if of_seed[run.seed] == orders]
 
 
-def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstimate | str:
+def estimate(
+    values: Sequence[tuple[int, ByTask]], why_none: str, clusters: Clusters
+) -> SeedEstimate | str:
     """Mean over seeds of the mean over orders, or why there is none."""
     by_seed = defaultdict[int, list[ByTask]](list)
     for seed, by_task in values:
@@ -147,7 +163,8 @@ def _estimate(values: Sequence[tuple[int, ByTask]], why_none: str) -> SeedEstima
         return why_none
     if not all(by_task for _, by_task in values):
         return NOTHING_SHARED
-    return over_seeds_and_examples({seed: average(orders) for seed, orders in by_seed.items()})
+    means = {seed: average(orders) for seed, orders in by_seed.items()}
+    return over_seeds_and_examples(means, clusters)
 
 
 def differences(
@@ -174,15 +191,19 @@ def differences(
 
 
 def _seed_metric(
-    runs: Sequence[RunRecord], name: str, records: Sequence[RunRecord], references: ReferencesConfig
+    runs: Sequence[RunRecord], name: str, records: Sequence[RunRecord], config: AblationConfig
 ) -> SeedEstimate | str:
     """A metric that is not a mean over examples, mean over seeds; references of the same seed."""
-    if any(run.arm in reference_arms(name, references) for run in runs):
+    references = reference_arms(name, config.references)
+    if any(run.arm in references for run in runs):
         return OWN_REFERENCE
+    if runs and references:
+        references = tuple(a for a in references if is_reference_of(config, a, runs[0].arm))
+        if not references:
+            return OTHER_METHOD
     values = defaultdict[int, list[float]](list)
     for run in complete(runs):
-        kind = "isolated" if name == "fwt_isolated" else None
-        reference = reference_of(records, references, run.seed, kind)
+        reference = reference_of(records, config.references, run.seed, references)
         metric = final_metrics(run.matrix, noise_floor=run.noise_floor, reference=reference)[name]
         if metric.value is None:
             return metric.reason or "undefined"
@@ -197,30 +218,22 @@ def _over_seeds(values: Mapping[int, Sequence[float]]) -> SeedEstimate | str:
     return over_seeds_alone({seed: fmean(orders) for seed, orders in values.items()})
 
 
-def reference_arms(metric: str, references: ReferencesConfig) -> Sequence[str]:
-    """The arms that this metric is measured against; of their own they have no value."""
-    isolated = tuple(references.isolated.values())
-    if metric == "intransigence":
-        return isolated if references.joint is None else (references.joint,)
-    return isolated if metric == "fwt_isolated" else ()
-
-
 def reference_of(
-    records: Sequence[RunRecord], references: ReferencesConfig, seed: int, kind: str | None
+    records: Sequence[RunRecord], references: ReferencesConfig, seed: int, arms: Sequence[str]
 ) -> Reference | None:
-    """The reference run of a seed: `isolated`, or that of the joint arm if one is named.
+    """The reference run of a seed, of these arms; None where none is finished.
 
     A joint run that is not finished is not replaced by isolated ones: seeds with other references
     have no mean.
     """
-    runs = {run.arm: run for run in records if run.seed == seed}
-    if kind is None and references.joint is not None:
-        joint = runs.get(references.joint)
-        return Reference("joint", _task_means(joint)) if joint else None
-    means = {arm: _task_means(run) for arm, run in runs.items()}
+    means = {r.arm: _task_means(r) for r in records if r.seed == seed and r.arm in arms}
+    if references.joint is not None and references.joint in arms:
+        joint = means.get(references.joint)
+        return None if joint is None else Reference("joint", joint)
     scores = {
         task: means[arm][task]
-        for task, arm in references.isolated.items()
+        for task, alone in references.arms_alone().items()
+        for arm in alone
         if task in means.get(arm, {})
     }
     return Reference("isolated", scores) if scores else None

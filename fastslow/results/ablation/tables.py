@@ -6,6 +6,7 @@ from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.measure.stats.significance import SignFlip
 from fastslow.results.ablation.claims import Claim
 from fastslow.results.ablation.records import average_guess
+from fastslow.results.ablation.references import reference_arms
 from fastslow.results.ablation.result import Result
 from fastslow.results.ablation.statistics import (
     OTHER_TASKS,
@@ -53,21 +54,24 @@ def _claims(title: str, claims: Sequence[Claim]) -> Table:
         tuple(map(_claim, claims)),
         "Yes or no: the whole 95 % interval lies on one side of what the claim needs, which is "
         "> 0 for a difference, < 1 for a ratio, >= the share named for plasticity. Detectable: the "
-        "smallest effect that would be found with 80 % power. p as under paired differences.",
+        "smallest effect that would be found with 80 % power. Power: how often a design like this "
+        "one, with the spread observed, would say yes if the true effect were the one named. p as "
+        "under paired differences.",
     )
 
 
 def _claim(claim: Claim) -> tuple[Text, ...]:
-    effect = claim.reason or "undefined"
-    if claim.effect is not None:
-        low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
-        interval = f" [{low}, {high}]" if claim.low is not None else ""
-        interval += f" ({claim.reason})" if claim.reason else ""
-        effect = f"{claim.effect:.3f}{interval} {claim.unit}"
+    low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
+    interval = f" [{low}, {high}]" if claim.low is not None else ""
+    if claim.effect is None:
+        effect = f"{claim.reason or 'undefined'}{interval}"
+    else:
+        reason = f" ({claim.reason})" if claim.reason else ""
+        effect = f"{claim.effect:.3f}{interval}{reason} {claim.unit}"
     numbers = [f"{name}: {_short(value)}" for name, value in claim.numbers.items()]
     return (
         Text(claim.statement),
-        Text(claim.answer, "strong"),
+        Text(claim.answer_text, "strong"),
         Text(effect),
         Text("-" if claim.detectable is None else f"{claim.detectable:.3g}"),
         _p_value(claim.test),
@@ -121,6 +125,7 @@ def _arm(arm: ArmSummary) -> tuple[Text, ...]:
 
 
 def _references(result: Result) -> Table:
+    references = result.config.references
     return Table(
         "Forgetting, and what was not learned",
         ("arm", *(name.replace("_", " ") for name in SEED_METRICS)),
@@ -131,9 +136,11 @@ def _references(result: Result) -> Table:
             )
             for arm in result.arms
         ),
-        "Intervals over seeds alone. Reference runs are those of the same seed: for intransigence "
-        f"{result.config.references.joint or 'the isolated ones, if any'}, for fwt isolated "
-        f"{', '.join(result.config.references.isolated.values()) or 'none'}.",
+        "Intervals over seeds alone. Reference runs are those of the same seed and the arm's own "
+        "method, whose configuration differs in its stages alone: for intransigence "
+        f"{', '.join(reference_arms('intransigence', references)) or 'none'}, for fwt isolated "
+        f"{', '.join(reference_arms('fwt_isolated', references)) or 'none'}. Arms of other methods "
+        "have no value.",
     )
 
 

@@ -68,8 +68,9 @@ def _sentence(subject: str, estimate: SeedEstimate | str) -> str:
     return f"{subject}: {estimate.mean:+.2f} {limits}{alone}. "
 
 
-SCHEMA_VERSION = 1
-"""Raised when a key of ablation.json changes its meaning or goes."""
+SCHEMA_VERSION = 2
+"""Raised when a key of ablation.json changes its meaning or goes. In version 1 the claim of sample
+efficiency was about the slow arm's best point, and arms were held against references of others."""
 
 
 def write_ablation(plan: Plan) -> Result:
@@ -150,7 +151,7 @@ def estimate_json(estimate: SeedEstimate | str) -> dict[str, Json]:
     if isinstance(estimate, str):
         return {"value": None, "reason": estimate}
     content = asdict(estimate)
-    del content["p_value"]
+    del content["p_value"], content["sources"]
     per_seed = {str(seed): value for seed, value in estimate.per_seed.items()}
     named = {"value": content.pop("mean"), "sign_flip": content.pop("test")}
     return content | named | {"reason": None, "per_seed": per_seed}

@@ -1,13 +1,13 @@
 """Differences between two arms: task by task, in the metrics, in drift and in cost.
 
 Pure functions on the runs that `build.py` read. A pair is one run of the baseline and one of the
-other arm. Over two and more pairs the interval is over seeds and examples, as in an ablation; one
-pair has no seeds to estimate from, so its interval is over examples only.
+other arm. Intervals of means are those of an ablation: over two and more pairs, over seeds and
+examples; one pair has no seeds to estimate from, so its interval is over examples only.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TypeAlias, TypeVar
@@ -16,8 +16,8 @@ from fastslow.measure.scores.per_example import PER_EXAMPLE
 from fastslow.measure.stats.intervals import (
     Z_95,
     PairedDifference,
+    cluster_labels,
     difference_of,
-    mean_difference,
     paired_difference,
     wilson,
 )
@@ -27,9 +27,10 @@ from fastslow.measure.stats.over_seeds import (
     over_seeds_alone,
     over_seeds_and_examples,
 )
+from fastslow.measure.stats.power import power
 from fastslow.measure.stats.significance import holm
 from fastslow.records.events import NEUTRAL, DriftEvent
-from fastslow.results.compare.data import ArmRun, Contrast, Quantity
+from fastslow.results.compare.data import GOAL, ArmRun, Contrast, Quantity
 from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.drift import Drift
@@ -60,26 +61,32 @@ def _task(quantity: Quantity, task: str, pairs: Sequence[Pair], why_not: str | N
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None:
         return replace(plain, reason=reason)
-    n = len(scored[0][0])
+    clusters = pairs[0][0].report.table.clusters
+    n, labels = len(scored[0][0]), cluster_labels(scored[0][0], clusters.get(task, {}))
     if len(pairs) > 1:
         by_seed = {
             a.seed: difference({task: second}, {task: first})
             for (a, _), (first, second) in zip(pairs, scored, strict=True)
         }
-        contrast = _over_seeds(plain, over_seeds_and_examples(by_seed), n)
+        contrast = _over_seeds(plain, over_seeds_and_examples(by_seed, clusters), GOAL, n)
         # without any spread, the most that Wilson's interval allows for 0 changes in n
-        detectable = contrast.smallest_detectable or wilson(0, n).high
+        detectable = contrast.smallest_detectable or wilson(0, len(set(labels))).high
         return replace(contrast, smallest_detectable=detectable)
     [(first, second)] = scored
     if quantity == "change":
         steps = [second[example] - score for example, score in first.items()]
-        return _over_examples(plain, difference_of(steps, limit=2.0))
-    paired = paired_difference(list(first.values()), [second[example] for example in first])
-    return _over_examples(plain, paired)
+        return _over_examples(plain, difference_of(steps, labels, limit=2.0), labels)
+    after_scores = [second[example] for example in first]
+    return _over_examples(
+        plain, paired_difference(list(first.values()), after_scores, labels), labels
+    )
 
 
-def _over_examples(plain: Contrast, paired: PairedDifference) -> Contrast:
+def _over_examples(
+    plain: Contrast, paired: PairedDifference, labels: Sequence[Hashable]
+) -> Contrast:
     """A contrast of one seed, whose interval is over examples only."""
+    sources = {"examples": ((paired.se or 0.0) ** 2, float(len(set(labels)) - 1))}
     p_value, test = paired.p_value, "exact McNemar"
     if p_value is None and paired.se:
         p_value, test = math.erfc(abs(paired.mean) / paired.se / math.sqrt(2)), "normal"
@@ -93,14 +100,20 @@ def _over_examples(plain: Contrast, paired: PairedDifference) -> Contrast:
         p_value=p_value,
         test=None if p_value is None else test,
         smallest_detectable=paired.smallest_detectable,
+        power=power(sources, GOAL),
         reason=paired.reason,
     )
 
 
-def _over_seeds(plain: Contrast, estimate: SeedEstimate, n: int = 0) -> Contrast:
-    """A contrast of several seeds, with the exact test over them."""
-    has_interval = estimate.low is not None
-    test = estimate.test
+def _over_seeds(
+    plain: Contrast, estimate: SeedEstimate, goal: float | None = None, n: int = 0
+) -> Contrast:
+    """A contrast whose interval is an estimate's; of several seeds, with the test over them.
+
+    `goal` is the difference to state the power for, if any.
+    """
+    has_interval, is_several = estimate.low is not None, len(estimate.per_seed) > 1
+    test = estimate.test if is_several else None
     return replace(
         plain,
         difference=estimate.mean,
@@ -111,8 +124,9 @@ def _over_seeds(plain: Contrast, estimate: SeedEstimate, n: int = 0) -> Contrast
         p_value=estimate.p_value,
         test="Student's t" if has_interval else None,
         smallest_detectable=estimate.detectable,
+        power=None if goal is None else power(estimate.sources, goal),
         reason=None if has_interval else estimate.covers,
-        seed_differences=tuple(estimate.per_seed.values()),
+        seed_differences=tuple(estimate.per_seed.values()) if is_several else (),
         sign_flip_p=test.p_value if test else None,
         sign_flip_note=test.why_not_significant if test else None,
     )
@@ -218,13 +232,8 @@ def metric_contrast(
         return replace(plain, reason="not every task is paired: no interval")
     values_of = PER_EXAMPLE[name]
     by_seed = {a.seed: difference(values_of(b), values_of(a)) for a, b in pairs}
-    if len(pairs) > 1:
-        return _over_seeds(plain, over_seeds_and_examples(by_seed))
-    [by_task] = by_seed.values()
-    interval = mean_difference([difference_of(list(steps.values())) for steps in by_task.values()])
-    if interval is None:
-        return replace(plain, reason="no task's differences have a spread: no interval")
-    return replace(plain, low=interval.low, high=interval.high, covers="examples")
+    clusters = pairs[0][0].report.table.clusters
+    return _over_seeds(plain, over_seeds_and_examples(by_seed, clusters), GOAL)
 
 
 def drift_contrasts(

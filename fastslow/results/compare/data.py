@@ -14,6 +14,8 @@ SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
 seeds as fixed."""
 Quantity: TypeAlias = Literal["final", "learned", "change"]
+GOAL = 0.05
+"""Difference of scores that `Contrast.power` is about. Source: ours."""
 QUANTITIES: Mapping[Quantity, str] = {
     "final": "Score at the end",
     "learned": "Score right after the task's own stage",
@@ -49,6 +51,9 @@ class Contrast:
     """`exact McNemar` or `normal` (mean / standard error) of one seed, else `Student's t`."""
     smallest_detectable: float | None = None
     """The smallest true difference that would be found with 80 % power."""
+    power: float | None = None
+    """Probability that a comparison like this one, with the spread observed, finds a true
+    difference of `GOAL` at 5 %, uncorrected; None where scores are not compared."""
     reason: str | None = None
     """Why there is no difference, or no interval."""
     seed_differences: tuple[float, ...] = ()
@@ -57,6 +62,14 @@ class Contrast:
     """Two-sided exact sign-flip test over them."""
     sign_flip_note: str | None = None
     """Why it may not be called significant whatever it is."""
+
+    @property
+    def power_text(self) -> str:
+        """The power, in brackets, where the interval holds 0; else nothing."""
+        holds_zero = self.low is not None and self.high is not None and self.low <= 0 <= self.high
+        if self.power is None or not holds_zero or self.is_significant:
+            return ""
+        return f" (power {self.power:.2f} for {GOAL:+.2f})"
 
     @property
     def is_significant(self) -> bool:

@@ -11,7 +11,8 @@ MAX_SETTINGS = 60
 PAIRED = (
     "Value - baseline on the same examples, 95 % intervals; so below. p: of one seed exact McNemar "
     "for 0/1 scores, else normal; of several Student's t; after Holm's correction over the tasks; "
-    "! below 5 %. Detectable: the smallest difference found with 80 % power, uncorrected."
+    "! below 5 %. Detectable: the smallest difference found with 80 % power, uncorrected. Power: "
+    "how often a comparison with this spread would find the difference named, uncorrected."
 )
 
 
@@ -40,10 +41,15 @@ def _verdict(comparison: ArmComparison, baseline: str) -> str:
         least = max(contrast.smallest_detectable or 0 for contrast in unclear)
         findings.append(
             f"no significant difference on {', '.join(c.name for c in unclear)}, though one "
-            f"below {least:.2f} could have been missed"
+            f"below {least:.2f} could have been missed{_least_power(unclear)}"
         )
     findings.append(_coverage(comparison))
     return f"{comparison.arm} against {baseline}: {'; '.join(findings)}."
+
+
+def _least_power(contrasts: Sequence[Contrast]) -> str:
+    texts = {c.power: c.power_text for c in contrasts if c.power is not None and c.power_text}
+    return texts[min(texts)] if texts else ""
 
 
 def _coverage(comparison: ArmComparison) -> str:
@@ -153,6 +159,7 @@ def _difference(contrast: Contrast, digits: int) -> Text:
         return Text(contrast.reason or "-", "dim")
     mark = "!" if contrast.is_significant else ""
     text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
+    text += contrast.power_text
     if contrast.low is None and contrast.reason:
         text += f" ({contrast.reason})"
     return Text(text, "strong" if contrast.is_significant else "plain")

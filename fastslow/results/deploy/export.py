@@ -24,6 +24,7 @@ from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.deployments import deployments
 from fastslow.records.jsonl import read_scores
+from fastslow.records.run_folder import read_day
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
     lora_rank,
@@ -58,10 +59,10 @@ def export(
     root, inner = (run, f"export/{name}") if out is None else (out.parent, out.name)
     with _new_folder(root, inner) as folder:
         write_adapters(content, folder)
-        settings = write_tokenizer(content, folder)
+        renderer, settings = write_tokenizer(content, folder)
         if merge:
             write_model(content, folder, settings)
-        write_texts(content, folder, settings)
+        write_texts(content, folder, renderer.answer_prefix, settings.eos_token_id)
         (folder / CARD_FILE).write_text(card(content, lora_rank(content)), encoding="utf-8")
         write_index(content, folder)
     return root / inner
@@ -97,6 +98,8 @@ def _read(run: Path, stage: int | None, merge: bool) -> Export:
         model_name=model.name,
         base=model_store.resolve(model.name, model.revision),
         dtype=model.dtype,
+        template_arguments=model.chat_template_kwargs,
+        day=read_day(run),
         packages=json.loads((run / "environment.json").read_bytes()).get("packages", {}),
         is_merged=merge,
     )

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.model_store import ResolvedModel
@@ -43,6 +45,10 @@ class Export:
     base: ResolvedModel
     dtype: str
     """Number format of the weights in the run."""
+    template_arguments: Mapping[str, Any]
+    """What the run gave the chat template."""
+    day: date
+    """What the chat template took for today in the run."""
     packages: Mapping[str, str]
     """Versions of the packages the run was made with."""
     is_merged: bool

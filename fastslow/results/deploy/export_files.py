@@ -44,8 +44,8 @@ def lora_rank(export: Export) -> int | None:
     return max(ranks, default=None)
 
 
-def write_tokenizer(export: Export, folder: Path) -> Any:
-    """Write the tokenizer with the run's chat template, and a generation config, which it returns.
+def write_tokenizer(export: Export, folder: Path) -> tuple[Renderer, Any]:
+    """Write the tokenizer with the run's chat template, and a generation config; returns both.
 
     The generation config decodes greedily, as scores were drawn, and ends a completion at every
     token that ended one in the run. It has nothing else of the base's: a repetition penalty there
@@ -54,7 +54,7 @@ def write_tokenizer(export: Export, folder: Path) -> Any:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     tokenizer = _loaded(AutoTokenizer, export.base)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, export.template_arguments, export.day)
     try:
         base = GenerationConfig.from_pretrained(
             export.base.path_or_id, revision=export.base.revision
@@ -69,10 +69,9 @@ def write_tokenizer(export: Export, folder: Path) -> Any:
     settings = GenerationConfig(
         do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
     )
-    tokenizer.chat_template = renderer.portable_template
     tokenizer.save_pretrained(folder)
     settings.save_pretrained(folder)
-    return settings
+    return renderer, settings
 
 
 def write_model(export: Export, folder: Path, settings: Any) -> None:
@@ -86,8 +85,10 @@ def write_model(export: Export, folder: Path, settings: Any) -> None:
     save_merged(policy, adapter, folder, settings)
 
 
-def write_texts(export: Export, folder: Path, settings: Any) -> None:
+def write_texts(export: Export, folder: Path, answer_prefix: str, stops: list[int]) -> None:
     """Write each task's prompt as chat messages and as a DSPy program.
+
+    Completions begin with `answer_prefix`, which is the template's, and end at one of `stops`.
 
     Raises:
         CheckpointError: A saved program does not read back equal.
@@ -103,7 +104,8 @@ def write_texts(export: Export, folder: Path, settings: Any) -> None:
             "text_hash": task.program.text_hash,
             "messages": list(chat_messages(task.program, "")[:-1]),
             "max_tokens": task.task.max_tokens,
-            "stop_token_ids": settings.eos_token_id,
+            "stop_token_ids": stops,
+            "answer_prefix": answer_prefix,
             "adapter": adapter,
             "served_as": served_name(adapter),
         }

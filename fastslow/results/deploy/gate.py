@@ -160,7 +160,9 @@ def _changes_since(
                 "of the task and the same evaluation.test_examples."
             )
         changes[before.task] = paired_difference(
-            list(before.scores.values()), [now.scores[example] for example in before.scores]
+            list(before.scores.values()),
+            [now.scores[example] for example in before.scores],
+            before.labels,
         )
     return changes
 

@@ -43,6 +43,8 @@ class TaskStanding:
     """Hash of the prompt it was scored with; None when it was not."""
     scores: ExampleScores
     """Score of each example."""
+    labels: Sequence[tuple[bool, str]]
+    """The cluster of each example, in the same order."""
     guess: Guess | None
     """What guessing scores; None where the run did not grade it."""
 
@@ -156,6 +158,7 @@ def _task(
         weights=next(iter(weights), None),
         text=text,
         scores=table.deployed(row, task),
+        labels=table.labels(task, table.deployed(row, task)),
         guess=guess,
     )
 

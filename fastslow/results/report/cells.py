@@ -15,6 +15,7 @@ from fastslow.measure.scores.matrix import ScoreMatrix, headline_policy
 from fastslow.measure.stats.intervals import (
     Interval,
     PairedDifference,
+    cluster_labels,
     paired_difference,
     score_interval,
 )
@@ -69,7 +70,12 @@ class CellTable:
         samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
         self._texts: dict[CellKey, str] = {}
         """Hash of the prompt of each cell; of a task visited twice, of the later one."""
+        self.clusters: dict[str, dict[str, str]] = {}
+        """By task, the cluster of every example that names one."""
         for row in rows:
+            if row.cluster is not None:
+                by_example = self.clusters.setdefault(row.sample.task, {})
+                by_example[row.sample.example] = row.cluster
             if row.cycle is None:
                 sample = row.sample
                 key = (row.row, sample.task, sample.prompt_policy)
@@ -111,6 +117,10 @@ class CellTable:
         scores = tuple(tuple(self.cell(row, task).score for task in tasks) for row in rows)
         return ScoreMatrix(tuple(tasks), self.stages, scores)
 
+    def labels(self, task: str, examples: Iterable[str]) -> list[tuple[bool, str]]:
+        """The cluster of each of these examples of a task."""
+        return cluster_labels(examples, self.clusters.get(task, {}))
+
     def text(self, row: int, task: str) -> str | None:
         """Hash of the prompt of that cell; None where not measured."""
         return self._texts.get((row, task, self._policy(row, task)))
@@ -128,10 +138,11 @@ class CellTable:
 
     def cell(self, row: int, task: str) -> Cell:
         """The cell of `task` in `row`, measured or not."""
-        scores = list(self.deployed(row, task).values())
+        by_example = self.deployed(row, task)
+        scores = list(by_example.values())
         return Cell(
             score=fmean(scores) if scores else None,
-            interval=score_interval(scores),
+            interval=score_interval(scores, self.labels(task, by_example)),
             n=len(scores),
             prompt_policy=self._policy(row, task),
             phase=self._phase(row, task),
@@ -157,5 +168,7 @@ class CellTable:
         first, second = self.deployed(before, task), self.deployed(after, task)
         if first.keys() != second.keys():
             return Comparison(None, f"rows {before} and {after} were scored on other examples")
-        differences = paired_difference(list(first.values()), [second[key] for key in first])
+        differences = paired_difference(
+            list(first.values()), [second[key] for key in first], self.labels(task, first)
+        )
         return Comparison(differences, None)

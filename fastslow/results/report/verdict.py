@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastslow.records.events import CycleEvent
 from fastslow.results.render.layout import brackets, difference
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.answers import Answers
@@ -9,6 +10,9 @@ from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.plasticity import Plasticity, TaskProbe
 from fastslow.results.report.sections.rollback import Rollback
 from fastslow.results.report.sections.tasks import Tasks, TaskSummary
+
+SKIPPED = "slow/skipped_updates"
+"""Updates of a cycle that were not made, among its metrics."""
 
 
 def verdict(report: Report) -> str:
@@ -26,6 +30,7 @@ def verdict_sentences(report: Report) -> list[str]:
             f"The run is {report.card.state}: {report.rows_measured} of {rows} rows of the matrix "
             "are measured."
         )
+    sentences += _skipped(report)
     sentences += _learned(metrics, summaries)
     sentences += [f"{alarm}." for alarm in report.section(Answers).alarms]
     sentences += _forgotten(metrics, summaries)
@@ -35,6 +40,22 @@ def verdict_sentences(report: Report) -> list[str]:
             f"{len(report.card.stages)}."
         )
     return sentences + [_probe_sentence(probe) for probe in report.section(Plasticity).probes]
+
+
+def _skipped(report: Report) -> list[str]:
+    """The updates that were not made, and why; nothing where all were made."""
+    cycles = [e for e in report.events_of(CycleEvent) if SKIPPED in e.metrics]
+    skipped = sum(round(event.metrics[SKIPPED] or 0) for event in cycles)
+    if not skipped:
+        return []
+    planned = len(cycles) * report.steps_per_cycle
+    equal = [e.metrics.get("slow/zero_variance_frac") for e in cycles if e.metrics[SKIPPED]]
+    if all(share == 1.0 for share in equal):
+        reason = "all rewards of every group were equal"
+    else:
+        reason = "no group had rewards that differ and a difficulty that is trained on"
+    where = "" if skipped == planned else "in the others "
+    return [f"{planned - skipped} of {planned} updates were made: {where}{reason}."]
 
 
 def _learned(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:

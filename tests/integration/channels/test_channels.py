@@ -282,7 +282,7 @@ def test_fast_phase_keeps_weights_generators_and_budget(
     moved: Policy, task: Task, anchors: list[Anchor]
 ) -> None:
     weights, state = moved.weights_fingerprint(), random.getstate()
-    adaptation = FastChannel(FAST, DEMOS).adapt(moved, uneven(task), anchors[0], 1, silent)
+    adaptation = FastChannel(FAST, DEMOS).adapt(moved, uneven(task), anchors[0], 2, silent)
     assert moved.weights_fingerprint() == weights
     assert random.getstate() == state
     assert adaptation.rollouts <= FAST.metric_calls

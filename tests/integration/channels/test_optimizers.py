@@ -142,7 +142,7 @@ def task() -> Task:
 def anchor(task: Task) -> Anchor:
     """Eight problems to be scored on, eight in the pool."""
     return Stream(
-        "double", task.train, seed=0, stage=0, num_cycles=1, steps=2, problems=4, pool=8
+        "double", task.train, seed=0, stage=0, start=0, num_cycles=1, steps=2, problems=4, pool=8
     ).anchor(0)
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
 
 REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
 GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
-UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, pool: 8, metric_calls: 28}"
+UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, metric_calls: 28}"
 SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
 
 

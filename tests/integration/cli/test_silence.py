@@ -111,7 +111,7 @@ def left(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "attempts": 9,
             "wait_s": 0.01,
         }
-        fast = {"kind": "gepa", "population": 2, "pool": 4, "minibatch": 2, "metric_calls": 40}
+        fast = {"kind": "gepa", "population": 2, "minibatch": 2, "metric_calls": 40}
         fast_text = json.dumps(fast | {"reflection": reflection})
         (folder / "run.yaml").write_text(f"{SETTINGS}fast: {fast_text}\n")
         words = ["-m", "fastslow", "train", "run.yaml", f"model.name={tiny_folder}"]

@@ -19,11 +19,10 @@ stages: [{task: first, cycles: 2}, {task: second, cycles: 1}]
 tasks:
   first: {use: "tests.support.toy_tasks:parity"}
   second: {use: "tests.support.toy_tasks:letters"}
-cycle: {optimizer_steps: 1, problems: 2}
+cycle: {optimizer_steps: 1, problems: 2, pool: 4}
 fast:
   kind: gepa
   population: 2
-  pool: 4
   minibatch: 2
   metric_calls: 40
   reflection: {model: MODEL, api_base: ADDRESS, max_tokens: 8, attempts: 2, wait_s: 0.01}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.run_folder import read_day
 from tests.support.paths import ROOT
 from tests.support.runs import (
     WIDER,
@@ -37,7 +39,7 @@ from tests.support.runs import (
     outcome,
     start,
 )
-from tests.support.tiny import save_tiny
+from tests.support.tiny import save_tiny, tiny_tokenizer
 from tests.support.toy_tasks import letters
 
 
@@ -161,6 +163,29 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
 
     broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
     assert broken != undisturbed
+    assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
+
+
+def test_resuming_on_another_day_equals_never_stopping(
+    tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%A, %d') }} " + tokenizer.chat_template
+    model = save_tiny(tmp_path / "dated")
+    tokenizer.save_pretrained(model)
+    overrides = [*toy, f"model.name={model}"]
+    undisturbed = start(tmp_path, [*overrides, "model.date=2026-01-05"])
+    assert outcome(start(tmp_path, [*overrides, "model.date=2026-01-06"])) != outcome(undisturbed)
+
+    class Monday(date):
+        @classmethod
+        def today(cls) -> "Monday":
+            return cls(2026, 1, 5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "date", Monday)
+        broken = cut_after_slow_phase(2, tmp_path, overrides, patch)
+    assert read_day(broken) == date(2026, 1, 5)
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 
@@ -299,6 +324,7 @@ def test_with_an_adapter_per_stage_nothing_is_forgotten_and_the_record_says_by_w
 
 FRESH = """
 import json, sys
+from datetime import date
 from pathlib import Path
 import dspy
 from fastslow.channels.fast.dspy_bridge import PolicyEngine, language_model

@@ -14,8 +14,8 @@ FILE = """
 name: toy
 stages: [{task: first, cycles: 2}]
 tasks: {first: {use: "tests.support.toy_tasks:parity"}}
-cycle: {optimizer_steps: 2, problems: 2}
-fast: {kind: demos, population: 2, demonstrations: 2, pool: 8, metric_calls: 24, threads: 4}
+cycle: {optimizer_steps: 2, problems: 2, pool: 8}
+fast: {kind: demos, population: 2, demonstrations: 2, metric_calls: 24, threads: 4}
 slow: {kind: grpo, group: 4, lr: 0.02}
 evaluation: {test_examples: 8, validation_examples: 4, kl_examples: 2}
 tracking: null

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fastslow.channels.fast.channel import FastChannel
+from fastslow.channels.fast.dspy_bridge import PolicyEngine
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.sft import GoldTrainer
 from fastslow.core.types import Example, Grade
@@ -64,6 +65,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     [
         (FastSlowTrainer, "update", 3, signal.SIGINT, "000-001-002"),
         (FastChannel, "adapt", 1, signal.SIGTERM, "000-000-002"),
+        (PolicyEngine, "complete", 3, signal.SIGINT, "000-000-002"),
         (Evaluator, "score", 2, signal.SIGINT, "000-000-001"),
         (evaluation, "_split_channels", 2, signal.SIGTERM, "001-001-003"),
     ],

@@ -142,4 +142,4 @@ def test_figures_and_files_are_the_same_every_time() -> None:
     assert drawings == claim_figures(result)
     assert all(drawing.png.startswith(b"\x89PNG") for drawing in drawings)
     assert json_text(result) == json_text(result)
-    assert "Reaches the slow channel's best score" in markdown(result, drawings)
+    assert "Needs fewer slow rollouts for the same score" in markdown(result, drawings)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -267,11 +268,22 @@ REFUSES_SYSTEM = (
 )
 
 
-@pytest.mark.parametrize("template", [None, REFUSES_SYSTEM], ids=["none", "refuses system"])
+DATED = (
+    "{{ strftime_now('%d %b %Y') }} {{ 'loud' if loud else 'quiet' }}{% for message in messages %}"
+    "<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<model>: {% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments"),
+    [(None, {}), (REFUSES_SYSTEM, {}), (DATED, {"loud": True})],
+    ids=["none", "refuses system", "has date and arguments"],
+)
 def test_the_exported_chat_template_renders_as_the_run_did(
-    template: str | None, tmp_path: Path, runs: dict[str, Path]
+    template: str | None, arguments: dict[str, bool], tmp_path: Path, runs: dict[str, Path]
 ) -> None:
-    """Of a base without a template, and of one whose template takes no system text."""
+    """Of a base without a template, of one that takes no system text, of one that has a date."""
     from transformers import AutoTokenizer
 
     from fastslow.results.deploy import export as exporting
@@ -283,11 +295,14 @@ def test_the_exported_chat_template_renders_as_the_run_did(
     tokenizer.save_pretrained(other)
     run = shutil.copytree(runs["texts alone"], tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    config["model"]["name"] = str(other)
+    config["model"] |= {"name": str(other), "chat_template_kwargs": arguments}
     (run / "config.json").write_text(json.dumps(config))
+    card = json.loads((run / "run.json").read_text())
+    day = date.fromisoformat(card["date"]) - timedelta(days=40)
+    (run / "run.json").write_text(json.dumps(card | {"date": day.isoformat()}))
     (tmp_path / "out").mkdir()
-    settings = write_tokenizer(exporting._read(run, None, False), tmp_path / "out")
-    renderer = Renderer(AutoTokenizer.from_pretrained(other))
+    _, settings = write_tokenizer(exporting._read(run, None, False), tmp_path / "out")
+    renderer = Renderer(AutoTokenizer.from_pretrained(other), arguments, day)
     exported = AutoTokenizer.from_pretrained(tmp_path / "out")
     for program in (text_for("first"), PromptProgram("Only system."), PromptProgram("")):
         chat = chat_messages(program, "q?")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def loaded_policy(run: Path) -> tuple[LoadedConfig, Policy]:
     loaded = load_resolved(run / "config.json")
-    return loaded, build_policy(loaded.config, loaded.config.model.name)
+    return loaded, build_policy(loaded.config, loaded.config.model.name, date(2026, 1, 2))
 
 
 def recorded(run: Path, row: int) -> dict[tuple[str, str], SampleScore]:

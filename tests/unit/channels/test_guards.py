@@ -55,6 +55,9 @@ def pool_of(*scores: Mapping[str, float]) -> Pool:
         "Answer.<|im_end|>",
         "Answer\x1b[31m.",
         "Answer\u202e.",
+        "Answer\r\r.",
+        "Answer \U000e0048\U000e0049.",
+        "Answer \ue000.",
         "answer the question now " * 10,
     ],
 )
@@ -65,7 +68,22 @@ def test_a_failure_of_a_language_model_is_no_instruction(instruction: str) -> No
 
 @pytest.mark.parametrize(
     "instruction",
-    [GOOD, "Réponds.", "答えなさい。", "1. Read.\n2.\tAnswer.", 'Write "x" as {"a": 1}.', "Go 🙂"],
+    [
+        *(
+            GOOD,
+            "Réponds.",
+            "答えなさい。",
+            "1. Read.\n2.\tAnswer.",
+            'Write "x" as {"a": 1}.',
+            "Go 🙂",
+        ),
+        "به پرسش پاسخ می\u200cدهید.",  # noqa: RUF001  # Persian: a joiner keeps letters apart
+        "उत्तर क्\u200dष में दें।",  # Hindi: one that keeps them together
+        "ענה \u200f(כן)\u200f.",
+        "Read.\r\nAnswer.\r\n",
+        "Be kind 👩\u200d👩\u200d👧\ufe0f \U0001fae9.",  # newer than Python's tables
+        "Answer in English \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f.",
+    ],
 )
 def test_an_instruction_is_no_garbage(instruction: str) -> None:
     assert not is_garbage(instruction)

@@ -67,7 +67,7 @@ def test_the_fast_budget_must_allow_two_new_texts() -> None:
     ("kind", "fewest"), [("demos", 240), ("gepa", 270), ("simba", 320), ("mipro", 312)]
 )
 def test_every_kind_of_fast_channel_names_the_budget_it_needs(kind: str, fewest: int) -> None:
-    fast = {"kind": kind, "population": 4, "pool": 32, "metric_calls": fewest}
+    fast = {"kind": kind, "population": 4, "metric_calls": fewest}
     run_config(fast=fast, cycle={"optimizer_steps": 5, "problems": 8})
     rules = broken(fast=fast | {"metric_calls": fewest - 1})
     assert f"Use at least {fewest}." in rules["fast.metric_calls"]
@@ -93,8 +93,13 @@ def test_shares_are_parts_of_the_whole() -> None:
 
 
 def test_simba_draws_its_batches_from_the_pool() -> None:
-    rules = broken(fast={"kind": "simba", "batch": 9, "pool": 8, "metric_calls": 1000})
-    assert list(rules) == ["fast.batch"]
+    fast = {"kind": "simba", "batch": 9, "metric_calls": 1000}
+    assert list(broken(fast=fast, cycle={"pool": 8})) == ["fast.batch"]
+
+
+def test_only_a_run_without_a_fast_channel_needs_no_pool() -> None:
+    assert list(broken(cycle={"pool": 0})) == ["cycle.pool"]
+    assert run_config(fast=None, cycle={"pool": 0}).cycle.pool == 0
 
 
 def test_a_stage_must_have_a_channel() -> None:

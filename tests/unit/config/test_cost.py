@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,23 @@ import pytest
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.cost import (
     KNOWN_SHAPES,
+    REFERENCE,
     Cost,
     ModelShape,
     estimate_cost,
     model_shape,
 )
 from fastslow.config.ledger import GRPO_GROUP
+from fastslow.config.loading.load import load_resolved
 from fastslow.config.models import RunConfig
+from fastslow.config.price import REPORTS_S
+from fastslow.core.types import Example
+from fastslow.records.events import RunEvent
+from fastslow.records.jsonl import read_events
+from fastslow.task.definition import Task
+from fastslow.task.registry import build_task
+from tests.support.paths import ROOT
+from tests.support.toy_tasks import letters
 
 
 def cost_of(**keys: Any) -> Cost:
@@ -167,8 +179,84 @@ def test_an_unknown_model_has_no_estimate_and_a_reason() -> None:
 def test_what_makes_the_minutes_too_few_is_said() -> None:
     rounded = cost_of(model={"dtype": "bfloat16"})
     assert rounded.minutes == cost_of().minutes
-    assert cost_of().note.endswith("short answers. Long inputs take several times as long.")
-    assert rounded.note.endswith("So does bfloat16 on processors without instructions for it.")
+    assert cost_of().note == (
+        "Minutes and memory are estimates for 2 CPU cores, for short texts. Long inputs take "
+        "several times as long. To measure this machine: fastslow check --calibrate FILE."
+    )
+    assert rounded.note.endswith("without instructions for bfloat16 take several times longer.")
+
+
+def kept(name: str) -> tuple[float, RunConfig]:
+    """Minutes that a kept run took, and its configuration."""
+    folder = ROOT / "runs/reference" / name
+    ends = [e for e in read_events(folder / "events.jsonl") if isinstance(e, RunEvent)]
+    return ends[-1].seconds / 60, load_resolved(folder / "config.json").config
+
+
+def test_a_kept_run_took_what_its_lengths_make_expect() -> None:
+    """Within a factor of 1.5, with the rates of two cores, on the texts it was made of."""
+    minutes, config = kept("demo")
+    tasks = {
+        name: build_task(name, config.task_use(name).use, config.task_use(name).params)
+        for name in (*config.task_names, "stars")
+    }
+    cost = estimate_cost(config, tasks, lambda text: len(text) // 4 + 1)
+    assert cost.minutes is not None
+    assert 1 / 1.5 < cost.minutes / minutes < 1.5
+
+
+def long_task(name: str, words: int) -> Task:
+    """Questions of so many words, answers of one."""
+    task = letters.build(name)
+
+    def lengthened(examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(replace(e, question=e.question + " word" * words) for e in examples)
+
+    return replace(task, train=lengthened(task.train), test=lengthened(task.test))
+
+
+def test_long_texts_cost_what_they_are_long() -> None:
+    run = {"name": "run", "stages": [{"task": "a", "cycles": 2}, {"task": "b", "cycles": 3}]}
+    config = RunConfig.model_validate(run)
+
+    def of(words: int) -> Cost:
+        tasks = {name: long_task(name, words) for name in ("a", "b")}
+        return estimate_cost(config, tasks, lambda text: len(text.split()))
+
+    short, long = of(1), of(200)
+    assert long.minutes is not None
+    assert short.minutes is not None
+    assert long.memory_gb is not None
+    assert short.memory_gb is not None
+    assert long.minutes > 5 * short.minutes
+    assert long.memory_gb > 2 * short.memory_gb
+    assert "the lengths of the tasks' texts" in long.note
+    assert (long.slow_rollouts, long.fast_rollouts) == (short.slow_rollouts, short.fast_rollouts)
+
+
+def test_minutes_are_those_of_the_measured_rates() -> None:
+    slower = replace(REFERENCE.scaled(3), load_s=REFERENCE.load_s)
+    config = RunConfig.model_validate({"name": "r", "stages": [{"task": "a"}]})
+    plain, measured = estimate_cost(config, rates=REFERENCE), estimate_cost(config, rates=slower)
+    assert plain.minutes is not None
+    assert measured.minutes is not None
+    start = (REFERENCE.load_s + REPORTS_S) / 60
+    assert measured.minutes - start == pytest.approx(3 * (plain.minutes - start))
+    assert measured.note.startswith("Minutes and memory are estimates from rates measured here")
+
+
+def test_what_remedies_draw_and_learn_is_counted() -> None:
+    """Two stages of 10 and 15 updates; the second learns from 8 rows of the first in each."""
+    both: dict[str, Any] = {"group": 8, "remedies": [{"kind": "replay", "rows": 8, "keep": 20}]}
+    plain, replayed = cost_of(), cost_of(slow=both)
+    assert replayed.slow_rollouts == plain.slow_rollouts + 2 * 20
+    assert replayed.minutes is not None
+    assert plain.minutes is not None
+    assert replayed.minutes > plain.minutes
+    gold = {"group": 8, "remedies": [{"kind": "replay", "target": "gold"}]}
+    assert cost_of(slow=gold).slow_rollouts == plain.slow_rollouts
+    fisher = cost_of(slow={"group": 8, "remedies": [{"kind": "ewc", "examples": 16}]})
+    assert fisher.slow_rollouts == plain.slow_rollouts + 2 * 16
 
 
 def test_minutes_grow_with_rollouts_and_with_the_model(tmp_path: Path) -> None:

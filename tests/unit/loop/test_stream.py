@@ -6,13 +6,26 @@ from hypothesis import strategies as st
 
 from fastslow.core.errors import TaskError
 from fastslow.core.types import Example
-from fastslow.loop.stream import Stream
+from fastslow.loop.stream import Stream, stage_stream
+from fastslow.results.ablation import read_plan
+from fastslow.task.registry import build_task
+from tests.support.paths import ROOT
 
 
-def stream(size: int, *, seed: int = 0, stage: int = 0, problems: int = 3, pool: int = 4) -> Stream:
+def stream(
+    size: int, *, seed: int = 0, stage: int = 0, start: int = 0, problems: int = 3, pool: int = 4
+) -> Stream:
     train = [Example(str(i), f"q{i}", "a") for i in range(size)]
     return Stream(
-        "t", train, seed=seed, stage=stage, num_cycles=3, steps=2, problems=problems, pool=pool
+        "t",
+        train,
+        seed=seed,
+        stage=stage,
+        start=start,
+        num_cycles=3,
+        steps=2,
+        problems=problems,
+        pool=pool,
     )
 
 
@@ -42,12 +55,52 @@ def test_no_problem_comes_again_before_the_others_had_their_turn() -> None:
     assert second_pass != first_pass
 
 
-def test_an_anchor_depends_on_seed_stage_and_cycle_alone() -> None:
+def test_an_anchor_depends_on_seed_and_position_alone() -> None:
     source = stream(40)
     late = source.anchor(2)
     assert stream(40).anchor(2) == late
     assert stream(40, seed=1).anchor(2) != late
-    assert stream(40, stage=1).anchor(2).batches != late.batches
+    assert stream(40, stage=1).anchor(2).batches == late.batches
+
+
+def test_a_task_that_is_visited_again_goes_on_with_its_own_pool() -> None:
+    first, again = stream(40), stream(40, stage=2, start=6)
+    assert again.pool == first.pool
+    assert batches(again, 2) == batches(first, 5)[6:]
+
+
+def test_examples_that_repeat_a_question_count_once(caplog: pytest.LogCaptureFixture) -> None:
+    train = [Example(str(i), f"q{i // 2}", "a") for i in range(20)]
+    sizes = {"seed": 0, "stage": 0, "start": 0, "num_cycles": 1, "steps": 2, "problems": 3}
+    source = Stream("t", train, **sizes, pool=4)
+    shown = {example.question for example in source.pool}
+    asked = [example.question for example in source.anchor(0).examples]
+    assert len(set(asked)) == len(asked)
+    assert not shown & set(asked)
+    assert "10 training examples repeat a question" in caplog.text
+
+
+def test_all_arms_of_an_ablation_learn_from_the_same_problems_under_one_seed() -> None:
+    plan = read_plan(ROOT / "configs/ablations/channels-demo.yaml")
+    asked: dict[str, dict[str, list[str]]] = {}
+    for run in plan.runs:
+        config = run.config
+        if config.seed != 1 or (config.fast is None and config.slow is None):
+            continue
+        for index, stage in enumerate(config.stages):
+            task = build_task(stage.task, None, None)
+            source = stage_stream(config, task, index, stage.cycles)
+            ids = [
+                e.id
+                for c in range(stage.cycles)
+                for b in source.anchor(c).batches
+                for e in b.examples
+            ]
+            asked.setdefault(stage.task, {}).setdefault(run.arm, []).extend(ids)
+    for task_name, of_arms in asked.items():
+        firsts = {tuple(ids[:20]) for ids in of_arms.values()}
+        assert len(firsts) == 1, task_name
+        assert len(of_arms) >= 8
 
 
 def test_the_anchor_set_is_the_problems_of_all_its_batches_once() -> None:

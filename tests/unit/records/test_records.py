@@ -3,6 +3,7 @@ import json
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,6 +36,17 @@ EVENTS: tuple[ev.Event, ...] = (
     ev.RunEvent("finished", 300.0),
     ev.RemedyEvent(1, "b", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, ("a note",), 9, 1.5),
 )
+
+
+def test_a_score_row_keeps_its_cluster_and_an_older_one_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    with rec.RecordWriter(path) as scores:
+        scores.append(replace(row(), cluster="page 3"), row())
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["cluster"], second["cluster"]) == ("page 3", None)
+    del second["cluster"]
+    path.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    assert [line.cluster for line in rec.read_scores(path)] == ["page 3", None]
 
 
 def row(completion: str = "Europe", score: float = 1.0) -> ev.ScoreRow:

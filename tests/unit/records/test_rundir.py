@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ from fastslow.core.errors import CheckpointError
 from fastslow.records.events import EvaluationEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir
+from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
 from tests.support.run_folder import config
 
@@ -50,6 +51,21 @@ def test_the_folder_is_named_by_time_name_and_hash_and_says_what_it_was_made_fro
     card = json.loads((run_dir.path / "run.json").read_text())
     assert card["tasks"] == card["stages"] == ["alpha", "beta", "gamma"]
     assert (card["state"], card["command"]) == ("running", ["fastslow", "train"])
+
+
+def test_the_day_of_a_run_is_kept_and_that_of_an_older_folder_is_when_it_began(
+    tmp_path: Path,
+) -> None:
+    with RunDir.create(config(tmp_path), {}, [], day=date(2024, 2, 29)) as run_dir:
+        path = run_dir.path
+    assert read_day(path) == date(2024, 2, 29)
+    card = json.loads((path / "run.json").read_text())
+    older = {key: value for key, value in card.items() if key != "date"}
+    (path / "run.json").write_text(json.dumps(older | {"started": "2026-11-21T16:41:41+00:00"}))
+    assert read_day(path) == date(2026, 11, 21)
+    (path / "run.json").write_text(json.dumps(older | {"started": None}))
+    with pytest.raises(CheckpointError, match="does not say when the run began"):
+        read_day(path)
 
 
 def test_a_folder_is_never_used_twice(tmp_path: Path) -> None:

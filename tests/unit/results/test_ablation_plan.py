@@ -18,8 +18,8 @@ from tests.support.run_folder import score_row
 BASE = """
 name: base
 stages: [{task: country_continent, cycles: 1}, {task: word_valence, cycles: 1}]
-cycle: {optimizer_steps: 2, problems: 2}
-fast: {population: 2, pool: 8, metric_calls: 24}
+cycle: {optimizer_steps: 2, problems: 2, pool: 8}
+fast: {population: 2, metric_calls: 24}
 slow: {group: 4}
 runs_dir: out
 """
@@ -52,6 +52,20 @@ def refusal(text: str, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         plan(text, *overrides)
     return str(caught.value).splitlines()
+
+
+def test_a_reference_of_a_method_that_no_arm_has_is_refused() -> None:
+    alone = "  alone: {stages: [{task: word_valence, cycles: 1}]}\nclaims"
+    text = FILE.replace("claims", alone) + "references: {isolated: {word_valence: alone}}\n"
+    assert plan(text).config.references.arms_alone() == {"word_valence": ("alone",)}
+    other = text.replace("alone: {stages", "alone: {fast: {population: 1}, stages")
+    [line] = refusal(other)
+    assert line.startswith("file.yaml:12: references.isolated.word_valence: a reference for no arm")
+    assert "got 'alone'. Every other arm differs from it in more than its stages" in line
+    [line] = refusal(FILE + "references: {joint: slow-only}\n")
+    assert line.startswith(
+        "file.yaml:11: references.joint: a reference for no arm, got 'slow-only'"
+    )
 
 
 def test_every_arm_runs_under_every_seed() -> None:

@@ -4,13 +4,16 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from fastslow.results.ablation.records import RunRecord
+from fastslow.results.ablation.records_file import read_records_file, records_jsonl
 from fastslow.results.ablation.result import Result, make_result
-from fastslow.results.ablation.statistics import OWN_REFERENCE
+from fastslow.results.ablation.statistics import OTHER_METHOD, OWN_REFERENCE
 from fastslow.results.ablation.tables import tables
 from fastslow.results.ablation.write import arms_csv, differences_csv, verdict
 from tests.support.made_ablation import both_and_slow, config, record
@@ -132,6 +135,73 @@ def with_references() -> AblationConfig:
             joint="joint", isolated={"first": "alone-first", "second": "alone-second"}
         ),
     )
+
+
+def test_an_arm_is_held_against_references_of_its_own_method_alone() -> None:
+    settings = config(
+        arms={
+            "fst": {"probe": {"task": "stars"}},
+            "slow-only": {"fast": None},
+            "one-text": {"fast": {"population": 1}},
+            "joint": {"fast": {"metric_calls": 9}, "stages": []},
+            "alone-first": {"stages": ["first"]},
+            "alone-second": {"stages": ["second"]},
+            "slow-first": {"fast": None, "stages": ["first"]},
+            "slow-second": {"fast": None, "stages": ["second"]},
+        },
+        references=ReferencesConfig(
+            joint="joint",
+            isolated={
+                "first": ("alone-first", "slow-first"),
+                "second": ("alone-second", "slow-second"),
+            },
+        ),
+        claims=None,
+    )
+    records = both_and_slow()
+    for seed in range(3):
+        rows = [(0.0, 0.0), (0.8, 0.0), (0.75, 0.7)]
+        records.append(record("one-text", seed, rows))
+        records.append(record("joint", seed, [(0.0, 0.0), (0.5, 0.5), (0.9, 0.9)]))
+        for prefix, score in (("alone", 0.6), ("slow", 0.1)):
+            records.append(
+                record(f"{prefix}-first", seed, [(0.0, 0.0), (score, 0.0)], stages=["first"])
+            )
+            records.append(
+                record(f"{prefix}-second", seed, [(0.0, 0.0), (0.0, score)], stages=["second"])
+            )
+    arms = {arm.arm: arm.metrics for arm in result(records, settings).arms}
+    transfer = {name: arms[name]["fwt_isolated"] for name in ("fst", "slow-only")}
+    assert not isinstance(transfer["fst"], str)
+    assert not isinstance(transfer["slow-only"], str)
+    assert transfer["fst"].per_seed[0] == pytest.approx((0.8 + 0.7) / 2 - 0.6)
+    # learned .2 and .1, where each task alone gives the slow channel .1
+    assert transfer["slow-only"].per_seed[0] == pytest.approx((0.2 + 0.1) / 2 - 0.1)
+    assert not isinstance(arms["fst"]["intransigence"], str)
+    assert arms["slow-only"]["intransigence"] == OTHER_METHOD
+    for name in ("intransigence", "fwt_isolated"):
+        assert arms["one-text"][name] == OTHER_METHOD
+    assert arms["slow-first"]["fwt_isolated"] == OWN_REFERENCE
+
+
+def test_clusters_widen_the_intervals_of_an_ablation_and_are_kept(tmp_path: Path) -> None:
+    records = both_and_slow()
+    clusters = {
+        task: {f"e{i:02d}": f"c{i // 5}" for i in range(20)} for task in ("first", "second")
+    }
+    shared = result([replace(run, clusters=clusters) for run in records])
+    single = {task: {e: e for e in by_example} for task, by_example in clusters.items()}
+    alone, same = result(records), result([replace(run, clusters=single) for run in records])
+    assert alone.differences == same.differences
+    for with_clusters, without in zip(shared.arms, alone.arms, strict=True):
+        wide, narrow = (arm.metrics["average_accuracy"] for arm in (with_clusters, without))
+        assert not isinstance(wide, str)
+        assert not isinstance(narrow, str)
+        assert wide.mean == narrow.mean
+        assert wide.sources["examples"][1] == 2 * (4 - 1)
+        assert narrow.sources["examples"][1] == 2 * (20 - 1)
+    (tmp_path / "records.jsonl").write_text(records_jsonl(shared))
+    assert read_records_file(tmp_path / "records.jsonl").arms == shared.arms
 
 
 def test_seeds_without_a_joint_run_are_not_held_against_another_reference() -> None:

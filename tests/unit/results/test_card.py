@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Export:
         base=ResolvedModel("/somewhere/base", local=True),
         dtype="float32",
         packages={"peft": "0.21.2"},
+        template_arguments={},
+        day=date(2026, 1, 2),
         is_merged=False,
     )
     return replace(export, **changes)

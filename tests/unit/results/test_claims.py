@@ -37,7 +37,8 @@ def test_an_arm_that_does_what_the_paper_says_gets_five_times_yes() -> None:
         "continued_acquisition": "yes",
     }
     assert by_name["sample_efficiency"].effect == pytest.approx(20 / 80)
-    assert by_name["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 3 * (20 + 20)
+    assert by_name["sample_efficiency"].numbers["fast + slow rollouts, fst"] == 20 + 20
+    assert by_name["sample_efficiency"].high == 10 / 40
     assert by_name["higher_score"].effect == pytest.approx(
         (0.55 + 0.575 + 0.55) / 3 + 0.025, abs=0.02
     )
@@ -124,7 +125,7 @@ def test_orders_of_a_seed_are_no_further_seeds() -> None:
     assert "needs a probe of two seeds" in str(claims(of_one_seed)["plasticity"].reason)
 
 
-def test_seeds_that_missed_the_target_are_not_left_out_of_the_test() -> None:
+def test_a_seed_that_missed_the_target_counts_like_the_others() -> None:
     missed = [
         record(
             "fst",
@@ -136,7 +137,79 @@ def test_seeds_that_missed_the_target_are_not_left_out_of_the_test() -> None:
         else run
         for run in both_and_slow()
     ]
-    assert claims(missed)["sample_efficiency"].test is None
+    claim = claims(missed)["sample_efficiency"]
+    assert claim.test is not None
+    assert (claim.test.n, claim.answer) == (3, "not decidable")
+    without = claims([run for run in missed if run.seed != 2])["sample_efficiency"]
+    assert (without.answer, without.high) == ("yes", 10 / 40)
+
+
+def racing(both: list[tuple[int, float]], slow: list[tuple[int, float]]) -> Claim:
+    """The claim for curves of slow rollouts and score, the same under three seeds but for noise."""
+    runs = []
+    for seed in range(3):
+        for arm, curve in (("fst", both), ("slow-only", slow)):
+            points = [(count, count, score + 0.05 * (seed % 2)) for count, score in curve]
+            run = record(arm, seed, [(0.0, 0.0)] * 3, curves=[points, points])
+            runs.append(run)
+    return claims(runs)["sample_efficiency"]
+
+
+def test_a_faster_arm_with_the_same_best_score_needs_fewer_rollouts() -> None:
+    claim = racing(
+        [(0, 0.0), (40, 0.6), (80, 0.8), (120, 0.9)], [(0, 0.0), (80, 0.3), (160, 0.6), (240, 0.8)]
+    )
+    assert claim.answer == "yes"
+    # at 40, 80 and 120 it is above slow-only at 80, 160 and 240
+    assert claim.effect == pytest.approx((80 + 80) / (240 + 240))
+    assert claim.high == 0.5
+    assert claim.power is not None
+
+
+def test_arms_at_their_best_before_the_first_point_show_nothing() -> None:
+    claim = racing([(0, 0.0), (40, 0.8), (80, 0.8)], [(0, 0.0), (160, 0.8), (320, 0.8)])
+    assert claim.answer == "not decidable"
+    assert claim.high is None
+
+
+def test_the_same_curve_at_other_points_is_no_faster() -> None:
+    claim = racing([(0, 0.0), (40, 0.2), (80, 0.4)], [(0, 0.0), (100, 0.5), (200, 0.8)])
+    assert claim.answer == "not decidable"
+    assert (claim.effect, claim.reason) == (None, MISSED)
+
+
+def test_a_slower_arm_gets_no_without_having_reached_the_target() -> None:
+    claim = racing([(0, 0.0), (80, 0.1), (160, 0.2)], [(0, 0.0), (40, 0.5), (80, 0.8)])
+    assert (claim.effect, claim.answer) == (None, "no")
+    assert claim.low == 160 / 40
+
+
+def test_where_there_is_nothing_to_compare_the_reason_is_given() -> None:
+    without_slow = racing([(0, 0.0), (0, 0.5)], [(0, 0.0), (40, 0.5)])
+    assert (without_slow.answer, without_slow.effect) == ("not decidable", 0.0)
+    assert without_slow.reason == "no point to compare with"
+    # a slow arm without the row before its stage, and one whose points end before the other's
+    no_start = racing([(0, 0.0), (40, 0.5), (80, 0.8)], [(30, 0.1), (60, 0.5)])
+    assert no_start.answer == "not decidable"
+    short = racing([(0, 0.0), (100, 0.5), (200, 0.8)], [(0, 0.0), (40, 0.5)])
+    assert (short.answer, short.reason) == ("not decidable", "no point to compare with")
+    uneven = [
+        run if run.seed else replace(run, curves=(run.curves[0], ())) for run in both_and_slow()
+    ]
+    assert claims(uneven)["sample_efficiency"].answer == "yes"  # of the task that all seeds have
+
+
+def test_what_is_not_decidable_says_what_could_have_been_found() -> None:
+    alike = [
+        record(arm, seed, [(0.0, 0.0), (0.8, 0.0), (0.8, end)])
+        for arm, ends in (("fst", (0.7, 0.7, 0.7)), ("slow-only", (0.6, 0.85, 0.7)))
+        for seed, end in enumerate(ends)
+    ]
+    claim = claims(alike)["higher_score"]
+    assert claim.power is not None
+    assert 0 < claim.power < 0.5
+    assert claim.answer_text == f"not decidable (power {claim.power:.2f} for +0.05)"
+    assert claims(both_and_slow())["higher_score"].answer_text == "yes"
 
 
 def test_the_numbers_of_a_claim_are_those_of_the_runs_it_compares() -> None:

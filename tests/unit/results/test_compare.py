@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import t
 
 from fastslow.cli.main import main
 from fastslow.core.errors import ConfigError
@@ -21,7 +22,7 @@ from fastslow.results.compare.data import ArmComparison, Contrast, Quantity, Run
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.compare.write import json_text, markdown, page, scores_csv, write_comparison
 from tests.support.hostile_folder import TASK, write_hostile_run
-from tests.support.run_folder import OUTCOMES, write_run
+from tests.support.run_folder import OUTCOMES, name_clusters, write_run
 
 KEPT = (*OUTCOMES[:3], {**OUTCOMES[3], "alpha": "11110000"})
 """As `OUTCOMES`, but three more of alpha's eight examples are still right at the end."""
@@ -83,7 +84,10 @@ def test_forgetting_is_a_difference_of_differences_of_the_same_examples(tmp_path
     bwt = metric(result.comparisons[0], "bwt_gem")
     assert (bwt.baseline, bwt.value, bwt.difference) == (-0.4375, -0.25, 0.1875)
     assert alpha.low is not None
-    assert bwt.low == pytest.approx(0.1875 - (0.375 - alpha.low) / 2)
+    # the estimator of an ablation: Student's t, 7 + 7 degrees of freedom for two tasks
+    se = (0.375 - alpha.low) / 1.96 / 2
+    assert bwt.low == pytest.approx(0.1875 - t.ppf(0.975, 14) * se)
+    assert (bwt.covers, bwt.test, bwt.seed_differences) == ("examples", "Student's t", ())
     forgetting = metric(result.comparisons[0], "forgetting_chaudhry")
     assert (forgetting.difference, forgetting.low) == (-0.1875, None)
     assert forgetting.reason == "no plain mean of paired differences: no interval"
@@ -100,9 +104,36 @@ def test_a_mean_over_tasks_is_as_uncertain_as_its_tasks_whose_intervals_are_cut_
     assert (alpha.difference, alpha.high) == (0.75, 1.0)
     mean = metric(result.comparisons[0], "average_accuracy")
     # six of eight became right: sd = sqrt(8/7 * 6/8 * 2/8) = 0.46291; beta, gamma have no spread
-    half = 1.96 * 0.46291 / 8**0.5 / 3
+    half = t.ppf(0.975, 21) * 0.46291 / 8**0.5 / 3
     assert mean.low == pytest.approx(0.25 - half, abs=1e-6)
     assert mean.high == pytest.approx(0.25 + half, abs=1e-6)
+
+
+def test_a_difference_that_may_be_none_says_what_could_have_been_found(tmp_path: Path) -> None:
+    result = compare_runs(two(tmp_path))
+    alpha = contrast(result, "final", "alpha")
+    assert alpha.power is not None
+    assert 0 < alpha.power < 0.2  # eight examples
+    assert alpha.power_text == ""  # its interval is above 0
+    bwt = metric(result.comparisons[0], "bwt_gem")
+    assert bwt.power_text == f" (power {bwt.power:.2f} for +0.05)"
+    [table] = [table for table in comparison_tables(result) if table.title == "Metrics"]
+    [row] = [row for row in table.rows if row[0].text == "bwt_gem"]
+    assert row[4].text.endswith(bwt.power_text)
+    assert json.loads(json_text(result))["comparisons"][0]["metrics"]["bwt_gem"]["power"]
+
+
+def test_examples_of_one_source_count_once(tmp_path: Path) -> None:
+    paths = two(tmp_path)
+    alone = contrast(compare_runs(paths), "final", "alpha")
+    for path in paths:
+        name_clusters(path, ("e0", "e1", "e2", "e3"))  # which change alike
+    shared = contrast(compare_runs(paths), "final", "alpha")
+    assert shared.difference == alone.difference
+    assert shared.low is not None
+    assert alone.low is not None
+    assert shared.low < alone.low
+    assert (shared.test, alone.test) == ("normal", "exact McNemar")
 
 
 def test_costs_are_counted_and_have_no_interval(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fastslow.results.deploy.gate import MAX_FORGETTING, MAX_TASK_FORGETTING, Ga
 from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
 from fastslow.results.deploy.gate_rules import RuleResult, judge_loss, judge_score, mean_change
 from tests.support.paths import ROOT
-from tests.support.run_folder import OUTCOMES, score_row, write_run
+from tests.support.run_folder import OUTCOMES, name_clusters, score_row, write_run
 
 GENTLE: tuple[Mapping[str, str], ...] = (
     {"alpha": "00000001", "beta": "00000000", "gamma": "00000000"},
@@ -128,6 +128,25 @@ def test_a_pass_by_the_estimate_alone_says_what_it_could_not_exclude(gentle: Pat
     lines = list(verdict_lines(judge(gentle, GateOptions())))
     assert any("a loss of up to 0.324 is not excluded" in line for line in lines)
     assert any("the noise floor is not measured" in line for line in lines)
+
+
+def test_losses_of_examples_of_one_source_are_less_certain(gentle: Path, destructive: Path) -> None:
+    options = GateOptions(against=str(gentle))
+
+    def widths() -> dict[str, float]:
+        rules = judge(destructive, options).rules
+        return {
+            f"{rule.rule} {rule.task}": rule.high - rule.low
+            for rule in rules
+            if rule.low is not None and rule.high is not None
+        }
+
+    alone = widths()
+    for run in (gentle, destructive):
+        name_clusters(run, [f"e{n}" for n in range(1, 5)])
+    shared = widths()
+    for name in ("task_forgetting alpha", "task_against alpha", "against None"):
+        assert shared[name] > alone[name], name
 
 
 def test_against_a_baseline_losses_are_paired_on_examples(gentle: Path, destructive: Path) -> None:

@@ -1,7 +1,10 @@
 """The figures and sentences of a report, worked by hand on a small run."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from fastslow.results.report import build_report
 from fastslow.results.report.verdict import verdict
@@ -158,3 +161,28 @@ def test_a_run_without_prompts_says_that_seed_prompts_are_deployed(tmp_path: Pat
     report_json(run)
     assert "every task is deployed with its seed prompt" in (run / "report.md").read_text()
     assert "every task is deployed with its seed prompt" in terminal(run)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "equal", "sentence"),
+    [
+        ((5, 5, 5), (1.0, 1.0, 1.0), "0 of 15 updates were made: all rewards of every group were"),
+        ((0, 2, 0), (0.2, 1.0, 0.1), "13 of 15 updates were made: in the others all rewards"),
+        ((0, 2, 0), (0.2, 0.5, 0.1), "13 of 15 updates were made: in the others no group had"),
+        ((0, 0, 0), (0.2, 0.5, 0.1), None),
+    ],
+)
+def test_updates_that_were_not_made_are_in_the_verdict_with_their_reason(
+    tmp_path: Path,
+    skipped: tuple[int, ...],
+    equal: tuple[float, ...],
+    sentence: str | None,
+) -> None:
+    run = write_run(tmp_path)
+    with (run / "events.jsonl").open("a") as file:
+        for stage, (number, share) in enumerate(zip(skipped, equal, strict=True)):
+            metrics = {"slow/skipped_updates": number, "slow/zero_variance_frac": share}
+            event = {"event": "cycle", "stage": stage, "cycle": 0, "rollouts": {}, "seconds": {}}
+            file.write(json.dumps(event | {"metrics": metrics}) + "\n")
+    text = verdict(build_report(run))
+    assert "updates were made" not in text if sentence is None else sentence in text

@@ -137,9 +137,10 @@ def _split(table: CellTable, task: str, learned: int, budget: int | None) -> Tas
         for name, cell in cells.items()
         if cell.keys() == examples
     }
+    labels = table.labels(task, sorted(examples))
     twins = {"learned_live": "learned_own", "final_own": "final_live"} if same_text else {}
     differences = {
-        name: split_difference(name, columns, same_text=same_text)
+        name: split_difference(name, columns, same_text=same_text, clusters=labels)
         for name, figure in figures.items()
         if figure.value is not None
         and all(cell in columns or twins.get(cell) in columns for cell in SPLITS[name].weights)

@@ -105,6 +105,7 @@ def _curve(
         "rollouts" if grows else "steps",
         tuple(scores),
         tuple(tuple(by_example[name] for name in shared) for by_example in scores.values()),
+        tuple(table.labels(task, shared)),
     )
     generator = named_random(0, "report", "curve", stage)
     reached, sigmoid = count_to_threshold(curve, THRESHOLD), fit_sigmoid(curve, generator)

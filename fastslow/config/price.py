@@ -1,0 +1,149 @@
+"""Seconds and memory of a run: its ledger, times the lengths of its texts, times measured rates."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastslow.channels.fast.settings import SequenceConfig
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.config.ledger import Entry, Ledger
+from fastslow.config.lengths import SHORT, Lengths, mean_lengths
+from fastslow.policy.calibration import DECODED, Rates
+
+REPORTS_S = 10.0
+"""Run folder, resume points, reports. Source: the kept demonstration, docs/decisions.md."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the parts of a run take, on the machine of `rates`."""
+
+    ledger: Ledger
+    lengths: Mapping[str, Lengths]
+    """By task; a task that is not in it is taken for the mean of the others."""
+    rates: Rates
+
+    def run_s(self) -> float:
+        """Seconds of the whole run, from the start of its process."""
+        probe, curve_s = self.ledger.config.probe, 0.0
+        if probe is not None:
+            curve = self.ledger.curve(probe)
+            lengths = self._lengths([probe.task])
+            trained = curve.trained * lengths.answer
+            trained += probe.updates * (lengths.instruction + lengths.question)
+            curve_s = self._draw_s(curve.rollouts, lengths, 1, 0, curve.rollouts)
+            curve_s += trained * self.rates.trained_s
+            curve_s *= 2 * probe.seeds
+        entries_s = sum(map(self.seconds, self.ledger.entries))
+        return self.rates.load_s + REPORTS_S + entries_s + curve_s
+
+    def seconds(self, entry: Entry) -> float:
+        """Seconds of one part; what is not counted in rollouts is worth so many short ones."""
+        config, rates = self.ledger.config, self.rates
+        visited = [stage.task for stage in config.stages[: entry.row]]
+        demonstrations = self._demonstrations(entry)
+        if entry.part == "slow":
+            return self._updates_s(entry, self._lengths(visited[-1:]), demonstrations)
+        if entry.part in ("matrix", "texts", "drift"):
+            names = list(config.task_names) if entry.part == "matrix" else visited
+            num_prompts = float(len(set(names)))
+        else:
+            names, num_prompts = visited[-1:], self._num_prompts(entry)
+        lengths = self._lengths(names)
+        short = SHORT.question * rates.prefill_s + SHORT.answer * rates.row_step_s
+        rollouts_s = self._draw_s(
+            entry.rollouts, lengths, num_prompts, demonstrations, entry.rollouts, entry.row
+        )
+        trained = entry.trained * (
+            lengths.prompt(demonstrations) + lengths.question + lengths.answer
+        )
+        return rollouts_s + trained * rates.trained_s + entry.extra * short
+
+    def pass_tokens(self) -> tuple[float, float]:
+        """Of the biggest forward and backward pass: all its tokens, and those of its answers."""
+        slow = self.ledger.config.slow
+        if slow is None:
+            return 0.0, 0.0
+        sizes = [(0.0, 0.0)]
+        for entry in self.ledger.entries:
+            if entry.part == "slow" and entry.trained:
+                task = self.ledger.config.stages[entry.row - 1].task
+                lengths, updates = self._lengths([task]), self.ledger.config.cycle.optimizer_steps
+                rows = entry.trained / updates
+                size = min(rows, slow.rows_per_forward)
+                context = self._context(lengths, self._demonstrations(entry), size / rows)
+                sizes.append((context + size * lengths.limit, size * lengths.limit))
+        return max(sizes)
+
+    def _updates_s(self, entry: Entry, lengths: Lengths, demonstrations: float) -> float:
+        """Of a slow phase: rollouts, the reference's pass, forward and backward."""
+        config, rates = self.ledger.config, self.rates
+        slow, updates = config.slow, config.cycle.optimizer_steps
+        assert slow is not None
+        questions = config.num_texts * config.cycle.problems
+        rollouts, rows = entry.rollouts / updates, entry.trained / updates
+        rollouts_s = self._draw_s(
+            rollouts, lengths, config.num_texts, demonstrations, questions, entry.row
+        )
+        passes = max(1, math.ceil(rows / slow.rows_per_forward))
+        # rollouts of a problem that begin alike share those tokens, so a gold answer's are counted
+        context = passes * self._context(lengths, demonstrations, 1 / passes)
+        trained = context + rows * min(lengths.answer, lengths.limit)
+        has_reference = isinstance(slow, GrpoConfig) and slow.kl_coefficient > 0
+        each = rates.trained_s + has_reference * rates.prefill_s
+        return updates * (rollouts_s + trained * each)
+
+    def _context(self, lengths: Lengths, demonstrations: float, share: float) -> float:
+        """Unique prompt tokens of a pass over `share` of an update's rows."""
+        config = self.ledger.config
+        is_bare = config.slow is not None and config.slow.gradient_context == "bare"
+        texts = 1 if is_bare else config.num_texts
+        prompts = 0.0 if is_bare else texts * lengths.prompt(demonstrations)
+        return prompts + share * texts * config.cycle.problems * lengths.question
+
+    def _draw_s(
+        self,
+        rollouts: float,
+        lengths: Lengths,
+        num_prompts: float,
+        demonstrations: float,
+        questions: float,
+        row: int = 0,
+    ) -> float:
+        """Of drawing rollouts for so many pairs of prompt and question."""
+        if not rollouts:
+            return 0.0
+        rates = self.rates
+        read = num_prompts * lengths.prompt(demonstrations) + questions * lengths.question
+        steps = max(num_prompts, math.ceil(rollouts / DECODED)) * (lengths.limit - 1)
+        row_steps = rollouts * (self._answer(lengths, row) - 1)
+        return read * rates.prefill_s + steps * rates.step_s + row_steps * rates.row_step_s
+
+    def _answer(self, lengths: Lengths, row: int) -> float:
+        """Tokens of a completion: the base writes until it is cut, the trained as gold answers."""
+        answer = min(lengths.answer, lengths.limit)
+        return lengths.limit if row == 0 else (answer + lengths.limit) / 2
+
+    def _num_prompts(self, entry: Entry) -> float:
+        """Prompts that a part's rollouts are drawn under; each is read once."""
+        config = self.ledger.config
+        anchor = config.cycle.optimizer_steps * config.cycle.problems
+        if entry.part == "fast":
+            return max(1.0, entry.rollouts / anchor)
+        return config.num_texts if entry.part == "choice" else 1
+
+    def _demonstrations(self, entry: Entry) -> float:
+        """Of the prompts of a part, on average: none where no fast phase has been."""
+        config = self.ledger.config
+        if config.fast is None or entry.row == 0:
+            return 0.0
+        steps = config.fast.steps if isinstance(config.fast, SequenceConfig) else (config.fast,)
+        most = max(getattr(step, "demonstrations", 0) for step in steps)  # GEPA keeps what is there
+        if entry.part == "matrix":
+            evolved = {stage.task for stage in config.stages[: entry.row] if stage.fast}
+            return most * len(evolved) / len(config.task_names)
+        return float(most) * config.stages[entry.row - 1].fast
+
+    def _lengths(self, names: Sequence[str]) -> Lengths:
+        listed = [self.lengths[name] for name in dict.fromkeys(names) if name in self.lengths]
+        return mean_lengths(listed or self.lengths.values())
