@@ -15,7 +15,7 @@ from statistics import fmean
 
 from fastslow.core.text import shorten
 from fastslow.core.types import FULL_MARKS, Example
-from fastslow.measure.stats.intervals import paired_difference
+from fastslow.measure.stats.intervals import cluster_labels, paired_difference
 
 MAX_ANSWERS = 50
 """Distinct answers up to which a uniform guess is graded. Source: ours, seconds per task."""
@@ -59,12 +59,18 @@ class Guess:
         ids = [example for example in examples if example in self.constant]
         return max(fmean(guess[e] for e in ids) for guess in self._guesses) if ids else 0.0
 
-    def is_below(self, scores: Mapping[str, float]) -> bool:
-        """Whether scores by example are significantly above both, paired, two-sided at 5 %."""
+    def is_below(
+        self, scores: Mapping[str, float], clusters: Mapping[str, str] | None = None
+    ) -> bool:
+        """Whether scores by example are significantly above both, paired, two-sided at 5 %.
+
+        `clusters` has the cluster of each example that is in one.
+        """
         ids = [example for example in scores if example in self.constant]
-        after = [scores[e] for e in ids]
+        after, labels = [scores[e] for e in ids], cluster_labels(ids, clusters or {})
         return bool(ids) and all(
-            paired_difference([guess[e] for e in ids], after).is_rise for guess in self._guesses
+            paired_difference([guess[e] for e in ids], after, labels).is_rise
+            for guess in self._guesses
         )
 
     @property
@@ -152,7 +158,7 @@ def collapse_sentence(task: str, spread: AnswerSpread, row: int, chance: Guess |
 
 
 def _quote(answer: str) -> str:
-    return f"'{shorten(answer, 40)}'"
+    return f"'{shorten(answer, 40)}'" if answer else "empty"
 
 
 def bare(text: str) -> str:

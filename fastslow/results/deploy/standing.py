@@ -47,11 +47,8 @@ class TaskStanding:
     """The cluster of each example, in the same order."""
     guess: Guess | None
     """What guessing scores; None where the run did not grade it."""
-
-    @property
-    def is_above_chance(self) -> bool | None:
-        """Whether its score is significantly above both guesses; None without them or a score."""
-        return self.guess.is_below(self.scores) if self.guess and self.scores else None
+    is_above_chance: bool | None
+    """Whether its score is significantly above both guesses; None without them or a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ def _task(
         # with a row missing the best one is not known: the comparison then says which is missing
         missing = [i for i, score in earlier.items() if score is None]
         best = missing[0] if missing else max(earlier, key=lambda i: (earlier[i] or 0.0, -i))
-    text = table.text(row, task)
+    text, scored = table.text(row, task), table.deployed(row, task)
     cell = (row, None, task, text)
     weights = {
         line.sample.weights
@@ -157,9 +154,12 @@ def _task(
         floor=table.base_floor(task),
         weights=next(iter(weights), None),
         text=text,
-        scores=table.deployed(row, task),
+        scores=scored,
         labels=table.labels(task, table.deployed(row, task)),
         guess=guess,
+        is_above_chance=guess.is_below(scored, table.clusters.get(task))
+        if guess and scored
+        else None,
     )
 
 

@@ -74,6 +74,8 @@ def test_a_score_is_above_chance_only_if_it_is_significantly_above_both_guesses(
     assert guesses.is_below(scores(range(27)))  # six more: p = 2 / 2^6
     assert not chance("0" * 32, uniform=0.8).is_below(scores(range(27)))
     assert not guesses.is_below({})
+    one_source = dict.fromkeys(ids[21:27], "s")  # the six that rose are one text
+    assert not guesses.is_below(scores(range(27)), one_source)
     assert guesses.best_on(ids[21:]) == pytest.approx(1 / 3)
 
 

@@ -100,9 +100,9 @@ class Scores(Section):
 def guess_rows(guesses: Mapping[str, Guess], tasks: Sequence[str]) -> Iterator[tuple[Text, ...]]:
     """What guessing scores on each task, as two rows of a table; none where it was not graded."""
     if guesses:
-        known = [guesses.get(task) for task in tasks]
-        yield row("constant answer", *(_constant_text(guess) for guess in known))
-        yield row("uniform guess", *(_uniform_text(guess) for guess in known))
+        by_task = [guesses.get(task) for task in tasks]
+        yield row("constant answer", *map(_constant_text, by_task))
+        yield row("uniform guess", *map(_uniform_text, by_task))
 
 
 def _constant_text(guess: Guess | None) -> str:

@@ -137,7 +137,9 @@ def _summary(records: Records, task: str, version: str | None) -> TaskSummary:
         terms={} if learned is None else task_metrics(records.matrix, learned, noise_floor=floor),
         noise_floor=table.base_floor(task),
         guess=guess,
-        is_above_chance=guess.is_below(scores) if guess and scores else None,
+        is_above_chance=guess.is_below(scores, table.clusters.get(task))
+        if guess and scores
+        else None,
     )
 
 
