@@ -199,8 +199,7 @@ def context_length(config: Any) -> int | None:
     if rope.get("rope_type") in ("longrope", "dynamic"):
         original = rope.get("original_max_position_embeddings")
         lengths.append(original or getattr(config, "original_max_position_embeddings", None))
-    known = [length for length in lengths if isinstance(length, int)]
-    return min(known) if known else None
+    return min((length for length in lengths if isinstance(length, int)), default=None)
 
 
 def seed_program(task: Task) -> PromptProgram:

@@ -114,7 +114,7 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
     if isinstance(score, int | float | numpy.number) and 0 <= score <= 1:
         if isinstance(reason, str):
             return Grade(score if isinstance(score, int | float) else float(score), reason)
-        return f"{RETURNED}{shorten(repr(result), _QUOTED)}, whose reason is not a text."
+        return f"{RETURNED}{shorten(repr(result), _QUOTED)}, whose reason is not a text"
     return f"{RETURNED}{shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
 
 

@@ -38,10 +38,10 @@ class Drawing:
         """Leave only the drawn token of each row possible; scores are logits [rows, vocabulary]."""
         live = [i for i, row in enumerate(self.tokens) if not row or row[-1] not in self.stop_ids]
         logits = scores[live].float().cpu()
-        drawn, scored = draw(logits, self.temperature, [self.generators[i] for i in live])
+        tokens, scored = draw(logits, self.temperature, [self.generators[i] for i in live])
         chosen = torch.full((len(scores),), PAD)
-        chosen[live] = drawn
-        for row, token, logprob in zip(live, drawn.tolist(), scored.tolist(), strict=True):
+        chosen[live] = tokens
+        for row, token, logprob in zip(live, tokens.tolist(), scored.tolist(), strict=True):
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)
         forced = torch.full_like(scores, float("-inf"))
@@ -76,16 +76,16 @@ def next_logits(model: Any, prompts: Sequence[TokenIds], *, cache: bool) -> Tens
 
     So both the reading of the prompts and the step after their cache stand in them.
     """
-    kept: list[Tensor] = []
+    steps: list[Tensor] = []
 
     class Keeping(Drawing):
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            kept.append(scores.float().cpu())
+            steps.append(scores.float().cpu())
             return super().__call__(input_ids, scores)
 
     drawing = Keeping(0.0, [torch.Generator()] * len(prompts), ())
     generate_rows(model, prompts, 2, drawing, cache=cache)
-    return kept[-1]
+    return steps[-1]
 
 
 @contextmanager
@@ -93,15 +93,15 @@ def _nothing_configured(base: Any, max_tokens: int, stop_ids: list[int]) -> Iter
     """Within it no generation setting of the model's own (penalties, lengths) reaches a draw."""
     from transformers import GenerationConfig
 
-    own = base.generation_config
+    configured = base.generation_config
     base.generation_config = GenerationConfig(
         max_new_tokens=max_tokens,
         do_sample=False,
         eos_token_id=stop_ids or None,
         pad_token_id=PAD,
-        bos_token_id=getattr(own, "bos_token_id", None),
+        bos_token_id=getattr(configured, "bos_token_id", None),
     )
     try:
         yield
     finally:
-        base.generation_config = own
+        base.generation_config = configured

@@ -55,17 +55,20 @@ def why_unusable(model: Any) -> str | None:
     each row gives by itself, what comes later is not seen, and drawing gives what reading does.
     """
     long = _rows(model, (PROOF_TOKENS,))[0]
-    short, other = long[: PROOF_TOKENS // 2], tuple(reversed(long))
+    short, mirrored = long[: PROOF_TOKENS // 2], tuple(reversed(long))
     padded = short + (short[-1],) * (len(long) - len(short))
     try:
         with torch.no_grad(), evaluating(model):
-            alone = [_logits(model, [row])[0] for row in (short, long, other)]
-            batch = _logits(model, [padded, long, other])
+            alone = [_logits(model, [row])[0] for row in (short, long, mirrored)]
+            batch = _logits(model, [padded, long, mirrored])
             firsts = [int(logits[-1].argmax()) for logits in alone[1:]]
             read = [
-                _logits(model, [(*r, t)])[0, -1] for r, t in zip((long, other), firsts, strict=True)
+                _logits(model, [(*r, t)])[0, -1]
+                for r, t in zip((long, mirrored), firsts, strict=True)
             ]
-            drawn, redrawn = [next_logits(model, [long, other], cache=c) for c in (True, False)]
+            cached, uncached = [
+                next_logits(model, [long, mirrored], cache=c) for c in (True, False)
+            ]
     except Exception as error:  # any model of the user's runs here for the first time
         return f"it cannot be read or continued, {_first_line(error)}"
     if not all(bool(torch.isfinite(logits).all()) for logits in alone):
@@ -78,9 +81,9 @@ def why_unusable(model: Any) -> str | None:
     together = torch.cat([batch[0, : len(short)], *batch[1:]])
     if not _equal(model, torch.cat(alone), together):
         return "its logits of a row depend on the rows next to it"
-    if not _equal(model, torch.stack(read), redrawn):
+    if not _equal(model, torch.stack(read), uncached):
         return "what it generates is not drawn from the logits of its own forward pass"
-    keep(model, "caches", lambda: _equal(model, torch.stack(read), drawn))
+    keep(model, "caches", lambda: _equal(model, torch.stack(read), cached))
     return None
 
 
@@ -118,10 +121,10 @@ def _no_mask(model: Any) -> str | None:
 
 def _proven(model: Any) -> str | None:
     """A reason that two rows give; then the model's attention is what it was."""
-    own = model.config._attn_implementation
+    attention = model.config._attn_implementation
     reason = _unequal(model)
     if reason is not None:
-        model.config._attn_implementation = own
+        model.config._attn_implementation = attention
     return reason
 
 
