@@ -93,16 +93,19 @@ class Run:
             self.stop_if_asked()
 
     def _settle_graders(self, step: str) -> None:
-        """Record what graders could not grade in a step.
+        """Record what graders could not grade in a step, and the end of what they printed.
 
         Raises:
             EvaluationError: It is too much.
         """
         stage, cycle = self.state.next_stage, self.state.next_cycle
         for guard in guards(self.tasks.values()):
-            if failures := guard.report():
+            failures, printed = guard.report(), guard.take_printed()
+            if failures or printed:
+                last = guard.last if failures else ""
+                counts = failures, guard.graded
                 self.run_dir.events.append(
-                    GraderEvent(stage, cycle, step, guard.task, failures, guard.graded, guard.last)
+                    GraderEvent(stage, cycle, step, guard.task, *counts, last, printed)
                 )
             guard.require_few_failures()
 

@@ -95,10 +95,10 @@ def fixed_sample(
 ) -> tuple[Example, ...]:
     """`size` examples, or all, that depend on the task's version and split only, not on the run.
 
-    In random order, so that its beginning, too, is a sample of a split that is sorted by label.
+    In random order, so that its beginning, too, is a sample of a split that is sorted by label; a
+    smaller sample is the beginning of a larger one.
     """
-    size = len(examples) if size is None else min(size, len(examples))
-    return tuple(named_random(0, split, version).sample(list(examples), size))
+    return tuple(named_random(0, split, version).sample(list(examples), len(examples))[:size])
 
 
 def mean_score(records: Sequence[SampleScore]) -> float:

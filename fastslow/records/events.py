@@ -239,7 +239,7 @@ class DeployEvent:
 
 @dataclass(frozen=True, slots=True)
 class GraderEvent:
-    """Some answers of a step could not be graded; they count as score 0."""
+    """Some answers of a step could not be graded and count as score 0, or a grader printed."""
 
     event: ClassVar[str] = "grader"
     stage: int
@@ -253,7 +253,9 @@ class GraderEvent:
     graded: int
     """Answers of the task graded since the stage began."""
     last: str
-    """Why the last one failed; may quote untrusted text."""
+    """Why the last one failed; may quote untrusted text. Empty where none did."""
+    printed: str = ""
+    """The end of what the grader printed last; untrusted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The process in which graders run: takes examples and completions, gives grades, prints nothing.
 
+The end of what a grader prints in Python goes with the grade; what its own processes print is lost.
+
 Started by `workers.py`, which ends it when a grade takes too long. Python's and NumPy's generators,
 and torch's where it is loaded, are seeded before every grade from the example and the completion,
 so that a grader that draws gives the same grade for the same answer.
@@ -8,6 +10,7 @@ so that a grader that draws gives the same grade for the same answer.
 import faulthandler
 import hashlib
 import importlib.util
+import io
 import os
 import pickle
 import random
@@ -25,9 +28,29 @@ from fastslow.core.types import Example, Grade
 
 SPARE_S = 5.0
 """So long after its limit a grade ends the process by itself, should nobody else be there to."""
+MAX_PRINTED = 400
+"""Characters that are kept, from the end, of what a grader prints under one grade."""
 _QUOTED = 120
 RETURNED = "returned "
 """Begins the failure of a grader that answered with something other than a grade."""
+
+
+class Output(io.TextIOWrapper):
+    """Standard output and error of graders: goes nowhere, but for its end."""
+
+    def __init__(self) -> None:
+        super().__init__(open(os.devnull, "wb"), encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115  # for good
+        self._end = ""
+
+    def write(self, text: str, /) -> int:
+        """Remember the end of the text with what came before."""
+        self._end = (self._end + text)[-MAX_PRINTED:]
+        return super().write(text)
+
+    def take(self) -> str:
+        """The end of what was written since this was asked last, of `MAX_PRINTED` characters."""
+        end, self._end = self._end.strip(), ""
+        return end.encode(errors="replace").decode()
 
 
 class TaskModules(MetaPathFinder):
@@ -52,6 +75,7 @@ def serve() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
+    sys.stdout = sys.stderr = output = Output()
     modules = TaskModules()
     sys.meta_path.append(modules)
     graders: dict[str, Callable[[Example, str], Any]] = {}
@@ -70,7 +94,8 @@ def serve() -> None:
                     answer = f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
             case ("grade", key, example, text, limit_s):
                 faulthandler.dump_traceback_later(limit_s + SPARE_S, exit=True, file=nothing)
-                answer = graded(graders[key], example, text)
+                output.take()
+                answer = graded(graders[key], example, text), output.take()
                 faulthandler.cancel_dump_traceback_later()
         pickle.dump(answer, answers)
         answers.flush()
@@ -89,7 +114,7 @@ def graded(grade: Callable[[Example, str], Any], example: Example, text: str) ->
     if isinstance(score, int | float | numpy.number) and 0 <= score <= 1:
         if isinstance(reason, str):
             return Grade(score if isinstance(score, int | float) else float(score), reason)
-        return f"{RETURNED}{shorten(repr(result), _QUOTED)}, whose reason is not text"
+        return f"{RETURNED}{shorten(repr(result), _QUOTED)}, whose reason is not a text."
     return f"{RETURNED}{shorten(repr(result), _QUOTED)}, not a Grade in [0, 1]"
 
 

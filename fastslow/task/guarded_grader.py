@@ -51,6 +51,8 @@ class GuardedGrader:
         """Of these, those that `report` was told of."""
         self.last = ""
         """Why the last one failed."""
+        self.printed = ""
+        """The end of what it printed last, until `take_printed`; untrusted."""
         self._lock = threading.Lock()
 
     def __call__(self, example: Example, text: str) -> Grade:
@@ -78,7 +80,9 @@ class GuardedGrader:
                         f"task {self.task}: its grader cannot be loaded in another process, got "
                         f"{failure}. Define it in a module that can be imported by name."
                     )
-                return worker.grade(self._sent, example, text, self.timeout_s)
+                grade, printed = worker.grade(self._sent, example, text, self.timeout_s)
+                self.printed = printed or self.printed
+                return grade
         except TimeOut:
             return f"took longer than {self.timeout_s:g} s"
         except Crashed:
@@ -97,6 +101,11 @@ class GuardedGrader:
         """How many failed since this was asked last."""
         new, self.reported = self.failures - self.reported, self.failures
         return new
+
+    def take_printed(self) -> str:
+        """The end of what the grader printed last, since this was asked last."""
+        printed, self.printed = self.printed, ""
+        return printed
 
     def require_few_failures(self) -> None:
         """Stop where the share of failures is past what is allowed.

@@ -81,14 +81,17 @@ class Worker:
             self._graders.add(grader.key)
         return failure
 
-    def grade(self, grader: SentGrader, example: Example, text: str, limit_s: float) -> Grade | str:
-        """The grade of a completion, or why there is none.
+    def grade(
+        self, grader: SentGrader, example: Example, text: str, limit_s: float
+    ) -> tuple[Grade | str, str]:
+        """The grade of a completion, or why there is none; and the end of what was printed.
 
         Raises:
             TimeOut: It took longer than `limit_s` seconds.
             Crashed: The process ended.
         """
-        answer: Grade | str = self._ask(("grade", grader.key, example, text, limit_s), limit_s)
+        request = ("grade", grader.key, example, text, limit_s)
+        answer: tuple[Grade | str, str] = self._ask(request, limit_s)
         return answer
 
     def end(self) -> None:

@@ -13,6 +13,7 @@ from fastslow.config.loading.reference import find_keys
 from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import KeyPath, Node, compose, shown_path
 from fastslow.config.models import RunConfig
+from fastslow.core.errors import ConfigError
 from fastslow.core.types import Json
 from fastslow.task.definition import TaskConfig
 
@@ -67,7 +68,8 @@ def load_layers(layers: Layers, overrides: Sequence[str] = ()) -> LoadedConfig:
 def moved(root: Node) -> Node:
     """The configuration with keys where they are now, for files and runs of earlier versions.
 
-    A key that is written at its present place too stays as it is there.
+    Raises:
+        ConfigError: A key is written at its present place too.
     """
     for (old_section, old), (section, new) in MOVED.items():
         source, target = root.find((old_section,)), root.find((section,))
@@ -75,7 +77,12 @@ def moved(root: Node) -> Node:
             continue
         rest = {name: node for name, node in source.value.items() if name != old}
         present = target.value if target and isinstance(target.value, dict) else {}
-        value = {new: source.value[old], **present}
+        if new in present:
+            raise ConfigError(
+                f"{source.value[old].origin}: {old_section}.{old} is {section}.{new} now, which is "
+                f"set too ({present[new].origin}). Remove {old_section}.{old}."
+            )
+        value = {**present, new: source.value[old]}
         assert isinstance(root.value, dict)
         origin = target.origin if target else source.origin
         sections = {old_section: Node(rest, source.origin), section: Node(value, origin)}
@@ -85,7 +92,7 @@ def moved(root: Node) -> Node:
 
 def check_fragment(file: Path) -> None:
     """Check a file that other files extend: as `load_config`, but what it lacks is not missed."""
-    root = read_layers((file,), ()).root
+    root = moved(read_layers((file,), ()).root)
     stand_ins = compose("{name: fragment, stages: [{task: fragment}]}", root.origin)
     config = require(RunConfig, merge(stand_ins, root))
     if not root.find(("stages",)):

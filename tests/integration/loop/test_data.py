@@ -127,7 +127,7 @@ def test_runs_on_other_labels_are_not_compared(tmp_path: Path, tiny_folder: Path
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("percents", "returned Grade(score=100.0"), ("speechless", "whose reason is not text")],
+    [("percents", "returned Grade(score=100.0"), ("speechless", "whose reason is not a text")],
 )
 def test_a_grader_that_gives_no_grades_is_refused_before_a_folder_is_made(
     name: str, words: str, tmp_path: Path, tiny_folder: Path

@@ -321,7 +321,7 @@ def test_tasks_list_names_a_broken_task_and_lists_the_others(
     ("grade", "words"),
     [
         ("Grade(100.0 * (completion == example.answer), 'percent')", "Grade(score=100.0"),
-        ("Grade(float(completion == example.answer), None)", "whose reason is not text"),
+        ("Grade(float(completion == example.answer), None)", "whose reason is not a text"),
         ("completion == example.answer", "returned True, not a Grade"),
     ],
 )

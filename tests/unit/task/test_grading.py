@@ -17,6 +17,7 @@ import pytest
 
 from fastslow.core.errors import EvaluationError, TaskError
 from fastslow.core.types import Example, Grade
+from fastslow.task.grading_process import MAX_PRINTED
 from fastslow.task.guarded_grader import GuardedGrader, guard_graders, guards
 from fastslow.task.registry import build_task
 from tests.support.toy_tasks import letters
@@ -86,6 +87,15 @@ def drawing(example: Example, text: str) -> Grade:
         (lambda *_: 1.0, "it returned 1.0, not a Grade in [0, 1]."),
         (lambda *_: Grade(float("nan"), "x"), "not a Grade in [0, 1]."),
         (lambda *_: Grade(1.5, "x"), "not a Grade in [0, 1]."),
+        (
+            lambda *_: Grade(85.0, "x"),
+            "returned Grade(score=85.0, reason='x'), not a Grade in [0, 1].",
+        ),
+        (
+            lambda *_: Grade(1.0, None),  # type: ignore[arg-type]  # as a task might
+            "returned Grade(score=1.0, reason=None), whose reason is not a text.",
+        ),
+        (lambda *_: Grade(1.0, 3), "whose reason is not a text."),  # type: ignore[arg-type]  # as a task might
         (lambda *_: Grade("1", "x"), "not a Grade in [0, 1]."),  # type: ignore[arg-type]  # as a task might
     ],
 )
@@ -150,6 +160,37 @@ def test_a_grader_prints_nothing_and_a_slow_one_is_ended_with_what_it_started(
     time.sleep(0.8)
     assert not (tmp_path / "late").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def logging_at_length(example: Example, text: str) -> Grade:
+    sys.stderr.write("x" * 1000 + f"\n{text}")
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), b"to the file itself")
+    return Grade(1.0, "correct")
+
+
+def test_the_end_of_what_a_grader_prints_is_kept_until_it_is_taken(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    guard = guarded(printing)
+    guard(EXAMPLE, "")
+    assert (guard.take_printed(), guard.take_printed()) == ("printed", "")
+    guard = guarded(logging_at_length)
+    for text in ("first", "second"):
+        guard(EXAMPLE, text)
+    printed = guard.take_printed()
+    assert printed.endswith("x\nsecond")
+    assert len(printed) == MAX_PRINTED
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_grader_that_needs_the_main_thread_has_it_in_every_thread() -> None:
+    guard = guarded(alarming)
+    grades: list[Grade] = []
+    thread = threading.Thread(target=lambda: grades.append(guard(EXAMPLE, "")))
+    thread.start()
+    thread.join(10)
+    assert "ZeroDivisionError" in grades[0].reason  # its alarm rang; it was not refused
 
 
 def test_a_grader_that_draws_gives_an_answer_the_same_grade_every_time() -> None:

@@ -47,8 +47,10 @@ def _notes_of(event: Event) -> Iterator[Note]:
         channel = next(iter(event.rollouts), "")
         yield from (Note(event.stage, event.cycle, channel, text) for text in event.notes)
     elif isinstance(event, GraderEvent):
-        text = f"{event.failures} answers could not be graded and count as 0; the last, "
-        yield Note(event.stage, event.cycle, f"grader of {event.task}", text + event.last)
+        place = event.stage, event.cycle, f"grader of {event.task}"
+        if event.failures:
+            text = f"{event.failures} answers could not be graded and count as 0; the last, "
+            yield Note(*place, text + event.last)
 
 
 class Tracking(Section):
