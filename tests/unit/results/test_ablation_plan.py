@@ -8,11 +8,13 @@ import pytest
 
 from fastslow.cli.main import main
 from fastslow.config.models import MlflowConfig
-from fastslow.core.errors import ConfigError, EvaluationError
+from fastslow.core.errors import CheckpointError, ConfigError, EvaluationError
+from fastslow.records.data import write_data
 from fastslow.records.run_folder import RunDir
 from fastslow.results.ablation import is_ablation, read_plan
 from fastslow.results.ablation.plan import Plan, plan_table
-from fastslow.results.ablation.records import read_records
+from fastslow.results.ablation.records import read_records, require_same_data
+from fastslow.task.registry import build_task
 from tests.support.run_folder import score_row
 
 BASE = """
@@ -198,3 +200,18 @@ def test_resolved_configurations_are_those_of_ordinary_runs() -> None:
     Path("run.json").write_text(dump_resolved(run.config))
     assert config_hash(load_resolved(Path("run.json")).config) == run.hash
     assert json.loads(Path("run.json").read_text())["name"] == "slow-only-s3"
+
+
+def test_finished_runs_and_runs_to_be_made_must_be_on_the_same_data() -> None:
+    ablation = plan()
+    first, config = ablation.runs[0], ablation.runs[0].config
+    tasks = {name: build_task(name, config.task_use(name).use, {}) for name in config.task_names}
+    with RunDir.create(config, {}, (), tasks=tasks) as run_dir:
+        run_dir.mark("finished")
+    require_same_data(ablation, ablation.finished())
+    name, task = next(iter(tasks.items()))
+    flipped = replace(task, test=tuple(replace(e, answer=f"not {e.answer}") for e in task.test))
+    write_data(run_dir.path, tasks | {name: flipped})
+    assert list(ablation.finished()) == [first.name]
+    with pytest.raises(CheckpointError, match=f"data of task '{name}' is not that of .* test exam"):
+        require_same_data(ablation, ablation.finished())
