@@ -174,7 +174,7 @@ def _timeless(event: Event | ScoreRow) -> Any:
     if isinstance(event, CycleEvent):
         return replace(event, seconds={})
     if isinstance(event, RunEvent):
-        return replace(event, seconds=0.0, saving_seconds=None)
+        return replace(event, seconds=0.0, saving_seconds=None, peak_gb=None)
     timed: Any = event
     return replace(timed, seconds=0.0) if hasattr(event, "seconds") else event
 

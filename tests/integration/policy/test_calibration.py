@@ -59,7 +59,8 @@ def test_check_measures_when_it_is_asked_to_and_uses_it_from_then_on(
     notes: list[str] = []
     for options in (list[str](), ["--calibrate"], list[str]()):
         assert main([*words, *options]) == 0
-        notes.append(capsys.readouterr().out.splitlines()[-1])
+        lines = capsys.readouterr().out.splitlines()
+        notes.append(next(line for line in lines if "estimates" in line))
     assert "for 2 CPU cores, and the lengths of the tasks' texts" in notes[0]
     assert "from rates measured here, and the lengths of the tasks' texts" in notes[1] == notes[2]
 

@@ -161,7 +161,7 @@ def test_the_lines_for_transformers_give_the_recorded_completions(
         ids = {asked: example for example, asked in questions(run, last).items()}
         expected.append(found[last, ids[ast.literal_eval(literal[1])]].completion + "\n")
     assert executed(jobs) == expected
-    assert len(set(expected)) > 6  # the model does not say one thing to everything
+    assert len(set(expected)) > 4  # the model does not say one thing to everything
 
 
 class ChatServer:

@@ -150,9 +150,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
 
 GOLD = (
     "stages=[{task: first, cycles: 1}, {task: second, cycles: 1}]",
-    "cycle={optimizer_steps: 12, problems: 4}",
+    "cycle={optimizer_steps: 20, problems: 4, pool: 0}",
     "fast=null",
-    "slow={kind: sft, lr: 0.05}",
+    "slow={kind: sft, lr: 0.03}",
     *(f"evaluation.{part}=false" for part in ("channel_split", "neutral", "geometry", "proxies")),
 )
 """Each stage teaches its letters until they are all the model writes."""
