@@ -11,7 +11,7 @@ from fastslow.measure.scores.guessing import (
     guess,
 )
 from fastslow.task.graders import exact_match
-from tasks.word_valence.task import WordValence, word_valence
+from fastslow.task.registry import build_task
 
 
 def examples(answers: str, split: str = "test") -> tuple[Example, ...]:
@@ -51,7 +51,7 @@ def test_where_a_uniform_guess_says_little_there_is_none_and_a_reason() -> None:
 
 
 def test_the_constant_answer_of_a_shipped_task_is_far_above_zero() -> None:
-    task = word_valence.build("word_valence", WordValence())
+    task = build_task("word_valence", None, None)
     result = guess(task.train, task.test, lambda example, text: task.grade(example, text).score)
     assert result.constant_score > 0.4
     assert result.uniform_score == pytest.approx(1 / result.num_answers)
