@@ -82,7 +82,8 @@ def _print_config(file: Path, overrides: Sequence[str], brief: bool, calibrate: 
     if calibrate:
         from fastslow.loop.estimate import calibrate as measure
 
-        measure(loaded.config)
+        if modules := measure(loaded.config):
+            notes.append(f"note: the adapter is on {visible(', '.join(modules))}")
     print(f"{name}: ok")
     _print_values(loaded, inspection)
     for note in notes:

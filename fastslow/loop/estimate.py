@@ -33,8 +33,11 @@ def estimate(config: RunConfig, tasks: Mapping[str, Task]) -> Cost:
     return estimate_cost(config, tasks, token_counter(folder), rates)
 
 
-def calibrate(config: RunConfig) -> None:
+def calibrate(config: RunConfig) -> list[str]:
     """Load the model, measure its rates on this machine, and keep them for `estimate`.
+
+    Returns:
+        Names of the modules that the run's adapter is on; none without weight updates.
 
     Raises:
         ModelError: It is not on this machine, or cannot be loaded.
@@ -51,3 +54,4 @@ def calibrate(config: RunConfig) -> None:
     policy = build_policy(config, model.path_or_id, date.today())
     rates = measure_rates(policy, time.perf_counter() - started)
     write_rates(Path(model.path_or_id), config.model.dtype, config.model.device, rates)
+    return policy.adapters.modules()

@@ -46,6 +46,11 @@ class StageAdapters:
         weights = trainable_weights(self.model)
         return {name: weight for name, weight in weights.items() if weight.requires_grad}
 
+    def modules(self) -> list[str]:
+        """Last names of the modules that the adapter is on, sorted; none without an adapter."""
+        names = trainable_weights(self.model)
+        return sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in names})
+
     def copied(self) -> dict[str, Tensor]:
         """A copy of the weights, for `put`, `scale` and `blend`."""
         weights = trainable_weights(self.model)

@@ -61,6 +61,8 @@ def test_check_measures_when_it_is_asked_to_and_uses_it_from_then_on(
         assert main([*words, *options]) == 0
         lines = capsys.readouterr().out.splitlines()
         notes.append(next(line for line in lines if "estimates" in line))
+        is_named = any("the adapter is on down_proj, gate_proj, k_proj" in line for line in lines)
+        assert is_named == bool(options)
     assert "for 2 CPU cores, and the lengths of the tasks' texts" in notes[0]
     assert "from rates measured here, and the lengths of the tasks' texts" in notes[1] == notes[2]
 
