@@ -237,9 +237,7 @@ def _hold(name: str, policy: Policy, folder: Path, adapter: Path) -> Family:
         name,
         attention=policy.model.config._attn_implementation.replace("fastslow_blocks", "sdpa"),
         decoding="shared" if shared else "padded" if pads_left(tuned.model) else "by length",
-        targets=", ".join(
-            sorted({n.split(".lora_")[0].rpartition(".")[2] for n in tuned.adapters.trainable()})
-        ),
+        targets=", ".join(tuned.adapters.modules()),
         difference=difference,
         wrong="; ".join(wrong),
     )
