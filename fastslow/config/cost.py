@@ -106,7 +106,7 @@ def estimate_cost(
     Args:
         config: The run.
         tasks: Its tasks by name, for lengths and sizes of splits; without them texts are short.
-        count: Tokens of a text, as `lengths.token_counter` gives it.
+        count: Tokens of a text, as `TokenCounter.tokens` gives it.
         rates: Measured on this machine; without them those of two CPU cores.
     """
     ledger = Ledger(config, tasks or {})

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from fastslow.core.types import Example
 from fastslow.task.definition import Task
@@ -69,17 +67,6 @@ def mean_lengths(lengths: Iterable[Lengths]) -> Lengths:
         answer=fmean(each.answer for each in of_all),
         limit=round(fmean(each.limit for each in of_all)),
     )
-
-
-def token_counter(model: Path) -> Callable[[str], int] | None:
-    """Counts tokens by a model folder's tokenizer.json, without torch; None if there is none."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer: Any = Tokenizer.from_file(str(model / "tokenizer.json"))
-    except Exception:  # tokenizers raises nothing more special; the loader says what is wrong
-        return None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def task_lengths(

@@ -9,11 +9,11 @@ from datetime import date
 from pathlib import Path
 
 from fastslow.config.cost import Cost, estimate_cost
-from fastslow.config.lengths import token_counter
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ModelError
 from fastslow.policy.calibration import measure_rates, read_rates, write_rates
 from fastslow.policy.model_store import resolve
+from fastslow.policy.token_lengths import TokenCounter
 from fastslow.task.definition import Task
 
 
@@ -29,8 +29,12 @@ def estimate(config: RunConfig, tasks: Mapping[str, Task]) -> Cost:
     folder = Path(model.path_or_id)
     if not model.local:
         return estimate_cost(config, tasks)
+    try:
+        count = TokenCounter(folder).tokens
+    except ModelError:  # the loader says what is wrong with it
+        return estimate_cost(config, tasks)
     rates = read_rates(folder, config.model.dtype, config.model.device)
-    return estimate_cost(config, tasks, token_counter(folder), rates)
+    return estimate_cost(config, tasks, count, rates)
 
 
 def calibrate(config: RunConfig) -> list[str]:

@@ -60,6 +60,10 @@ class TokenCounter:
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
+    def tokens(self, text: str) -> int:
+        """Tokens of one text."""
+        return self.count([text])[0]
+
     def lengths(self, task: Task) -> TaskLengths:
         """What a task asks for."""
         examples = (*task.train, *task.validation, *task.test)
