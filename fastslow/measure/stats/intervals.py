@@ -47,7 +47,8 @@ class PairedDifference:
     high: float | None
     """Upper end of the 95 % interval, <= 1; None with `se`."""
     p_value: float | None
-    """Exact McNemar test; None unless every score is 0 or 1 and the examples are independent."""
+    """Exact: McNemar's test where every score is 0 or 1 and the examples are independent; a sign
+    test where all differences are the same; else None."""
     smallest_detectable: float
     """The smallest true drop that would be found with 80 % power, 2.80 SE; in score units."""
     reason: str | None
@@ -55,7 +56,7 @@ class PairedDifference:
 
     @property
     def is_drop(self) -> bool:
-        """Whether it got significantly worse at 5 %: McNemar for 0/1 scores, else the interval."""
+        """Whether it got significantly worse at 5 %: by `p_value`, else by the interval."""
         return self.mean < 0 and self._is_significant
 
     @property
@@ -167,6 +168,8 @@ def difference_of(
             reason = f"one {'example' if n == 1 else 'cluster'} has no spread"
         elif mean == 0:
             reason = "no example changed"
+        elif p_value is None:  # sign test: all of them went the same way
+            p_value = 2 * 0.5**num_clusters
         least = wilson(0, num_clusters).high
         return PairedDifference(n, mean, None, None, None, p_value, least, reason)
     low, high = max(-limit, mean - Z_95 * se), min(limit, mean + Z_95 * se)

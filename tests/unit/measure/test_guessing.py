@@ -106,3 +106,11 @@ def test_a_policy_that_is_right_on_a_lopsided_task_has_not_collapsed() -> None:
     assert not answer_spread(right).is_collapsed()
     assert not answer_spread([("no", 1.0)] * 31 + [("no", 0.0)] + [("yes", 1.0)]).is_collapsed()
     assert not answer_spread([("no", 0.0)] * 7).is_collapsed()  # too few to say
+
+
+def test_a_perfect_score_is_above_a_uniform_guess_that_is_the_same_everywhere() -> None:
+    examples = [Example(str(i), f"q{i}", "ab"[i % 2]) for i in range(16)]
+    guesses = guess(examples, examples, lambda example, text: float(text == example.answer))
+    assert guesses.uniform_score == 0.5
+    assert guesses.is_below({example.id: 1.0 for example in examples})
+    assert not guesses.is_below({example.id: 0.5 for example in examples})

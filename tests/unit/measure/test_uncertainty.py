@@ -26,6 +26,15 @@ def test_a_change_of_every_example_is_beyond_chance_although_it_has_no_spread() 
     assert d.is_rise
 
 
+def test_graded_scores_that_all_changed_by_the_same_are_judged_by_their_signs() -> None:
+    d = un.paired_difference([0.5] * 8, [1.0] * 8)
+    assert (d.low, d.p_value) == (None, 2 / 2**8)
+    assert d.is_rise
+    assert not un.paired_difference([0.5] * 5, [1.0] * 5).is_rise
+    assert not un.paired_difference([0.5] * 8, [1.0] * 8, [0, 0, 1, 1, 2, 2, 3, 3]).is_rise
+    assert un.paired_difference([0.5] * 8, [0.5] * 8).p_value is None
+
+
 def test_few_examples_prove_nothing_however_large_the_change() -> None:
     d = un.paired_difference([0.0] * 5, [1.0, 1.0, 1.0, 1.0, 0.0])
     assert d.low is not None
