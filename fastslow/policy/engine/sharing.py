@@ -49,10 +49,16 @@ def why_not_shared(model: Any) -> str | None:
 
 
 def why_unusable(model: Any) -> str | None:
-    """Why no completion of this model can be drawn or scored; None if it can.
+    """Why no completion of this model can be drawn or scored; None if it can."""
+    reason: str | None = keep(model, "unusable", lambda: _misread(model))
+    return reason
 
-    Proven on two rows, of which one begins with the other: a batch padded on the right gives what
-    each row gives by itself, what comes later is not seen, and drawing gives what reading does.
+
+def _misread(model: Any) -> str | None:
+    """A reason that three rows give, one of them the beginning of another; else None.
+
+    A batch padded on the right must give what each row gives by itself, what comes later must not
+    be seen, and drawing must give what reading does. Whether the model's cache does is kept.
     """
     long = _rows(model, (PROOF_TOKENS,))[0]
     short, mirrored = long[: PROOF_TOKENS // 2], tuple(reversed(long))
@@ -89,7 +95,8 @@ def why_unusable(model: Any) -> str | None:
 
 def caches(model: Any) -> bool:
     """Whether the model's own cache gives what reading the whole row again gives."""
-    return bool(keep(model, "caches", lambda: why_unusable(model) is None))
+    why_unusable(model)  # finds the answer on its way, unless it is known
+    return bool(keep(model, "caches", lambda: False))
 
 
 def pads_left(model: Any) -> bool:
