@@ -106,18 +106,9 @@ def score_cell(
                 run.policy, task, program, role, examples=missing, adapter=not base
             )
     samples = old | {sample.example: sample for sample in new_samples}
-    name = run.run_dir.path.name
     rows = [
-        ScoreRow(
-            name,
-            row,
-            cycle,
-            samples[example.id],
-            gold=content_id(example.answer),
-            reused=example.id in old,
-            cluster=example.cluster,
-        )
-        for example in examples
+        replace(_score_row(run, row, samples[e.id], e), cycle=cycle, reused=e.id in old)
+        for e in examples
     ]
     run.run_dir.scores.append(*rows)
     for score_row in rows:
@@ -125,6 +116,12 @@ def score_cell(
     cost.reused += len(old)
     cost.base_draws += len(missing) if base else 0
     return [score_row.sample for score_row in rows]
+
+
+def _score_row(run: Run, row: int, sample: SampleScore, example: Example) -> ScoreRow:
+    """A line of scores.jsonl at the end of a stage, with what it was graded by."""
+    name, gold = run.run_dir.path.name, content_id(example.answer)
+    return ScoreRow(name, row, None, sample, gold=gold, cluster=example.cluster)
 
 
 def score_cycle(run: Run, task: Task, stage: int, cycle: int) -> None:
@@ -166,21 +163,10 @@ def _repeat_base(run: Run) -> None:
     for sample in range(1, run.config.evaluation.base_repeats):
         for task in run.tasks.values():
             samples = run.evaluator.score(run.policy, task, seed_program(task), "seed")
-            name = run.run_dir.path.name
-            examples = {example.id: example for example in task.test}
-            run.run_dir.scores.append(
-                *(
-                    ScoreRow(
-                        name,
-                        0,
-                        None,
-                        replace(score, sample=sample),
-                        gold=content_id(examples[score.example].answer),
-                        cluster=examples[score.example].cluster,
-                    )
-                    for score in samples
-                )
-            )
+            examples = run.evaluator.test_sample(task)
+            repeats = (replace(score, sample=sample) for score in samples)
+            rows = [_score_row(run, 0, s, e) for s, e in zip(repeats, examples, strict=True)]
+            run.run_dir.scores.append(*rows)
 
 
 def _score_texts(run: Run, cost: EvaluationCost, row: int) -> None:

@@ -40,6 +40,7 @@ from fastslow.policy.readings import read_prompts
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import TEXTS_FILE
 from fastslow.policy.signals import Reading
+from fastslow.policy.token_lengths import context_length
 from fastslow.task.definition import Task
 
 
@@ -82,12 +83,8 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """Most tokens of prompt and completion together; None when the model does not say.
-
-        Of a model whose positions are scaled differently beyond an original length, that length: a
-        longer row would change the log-probabilities of its own beginning and of its neighbours.
-        """
-        return context_length(self.model.config)
+        """Most tokens of prompt and completion together; see `token_lengths.context_length`."""
+        return context_length(self.model.config.to_dict())
 
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
@@ -189,17 +186,6 @@ class Policy:
         }
         live = texts["live"].items()
         self.live = {name: shaped(PromptProgram, program) for name, program in live}
-
-
-def context_length(config: Any) -> int | None:
-    """See `Policy.context_length`."""
-    config = config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    lengths = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    if rope.get("rope_type") in ("longrope", "dynamic"):
-        original = rope.get("original_max_position_embeddings")
-        lengths.append(original or getattr(config, "original_max_position_embeddings", None))
-    return min((length for length in lengths if isinstance(length, int)), default=None)
 
 
 def seed_program(task: Task) -> PromptProgram:

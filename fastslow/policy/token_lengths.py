@@ -1,9 +1,10 @@
 """Lengths in tokens from a model's folder alone: without torch, weights or chat template."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastslow.core.errors import ModelError
 from fastslow.core.files import read_json
@@ -37,6 +38,21 @@ class TaskLengths:
         return self.instruction + self.question + self.max_tokens
 
 
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Most tokens of prompt and completion together, by a model's config.json; None if unsaid.
+
+    Of a model whose positions are scaled differently beyond an original length, that length: a
+    longer row would change the log-probabilities of its own beginning and of its neighbours.
+    """
+    config = config.get("text_config") or config
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    lengths = [config.get("max_position_embeddings"), config.get("n_positions")]
+    if rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic"):
+        name = "original_max_position_embeddings"
+        lengths.append(rope.get(name) or config.get(name))
+    return min((length for length in lengths if isinstance(length, int)), default=None)
+
+
 class TokenCounter:
     """Counts tokens as the model in a folder does; `ModelError` where its tokenizer is not fast."""
 
@@ -46,13 +62,13 @@ class TokenCounter:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._tokenizer.no_truncation()
-            context = read_json(folder / "config.json").get("max_position_embeddings")
+            context = context_length(read_json(folder / "config.json"))
         except Exception as error:  # the library raises nothing more special
             raise ModelError(
                 f"model.name: {folder} has no tokenizer.json or config.json that can be read, got "
                 f"{type(error).__name__}: {shorten(str(error), 120)}; tokens are not counted."
             ) from error
-        self.context: int | None = context if isinstance(context, int) else None
+        self.context = context
         """Tokens the model reads; None where its files do not say."""
 
     def count(self, texts: Sequence[str]) -> list[int]:

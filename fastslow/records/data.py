@@ -22,7 +22,6 @@ from fastslow.task.definition import Task
 from fastslow.task.splits import content_id
 
 DATA_FILE = "data.json"
-SPLITS = ("train", "validation", "test")
 _HASH = len(content_id(""))
 _UNKNOWN = "-" * _HASH
 """Stands for the hash of a question where scores alone are known."""

@@ -56,9 +56,10 @@ def summarize(task: Task) -> DataSummary:
 
 def _split(examples: Sequence[Example]) -> SplitSummary:
     answers = Counter(example.answer for example in examples)
+    classes = sorted(answers.items(), key=lambda pair: (-pair[1], pair[0]))  # ties as in `guess`
     return SplitSummary(
         len(examples),
         len(answers),
-        dict(answers.most_common()) if len(answers) <= MAX_ANSWERS else {},
+        dict(classes) if len(classes) <= MAX_ANSWERS else {},
         max(len(example.question) for example in examples),
     )
