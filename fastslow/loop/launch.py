@@ -104,8 +104,9 @@ def _build_and_run(
         policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
+        cost = estimate(config, tasks | probed)
         with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:
-            run_dir.keep_estimate(estimate(config, {**tasks, **probed}))
+            run_dir.keep_estimate(cost)
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
