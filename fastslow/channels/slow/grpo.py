@@ -23,12 +23,13 @@ from fastslow.channels.slow.advantages import (
     loss_weights,
 )
 from fastslow.channels.slow.difficulty import DifficultyGate, Verdict
+from fastslow.channels.slow.guidance import draw_with_hints
 from fastslow.channels.slow.rollouts import (
     Request,
     Rollout,
-    draw_rollouts,
+    draw_shared,
     groups_of,
-    require_tokens,
+    reward_figures,
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
@@ -73,6 +74,10 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.settings = settings
         self.gate = DifficultyGate(settings.difficulty)
         self.rollouts: list[Rollout] = []
+        """Of the last update, drawn without a hint."""
+        self.loss_rollouts: list[Rollout] = []
+        """The same, but for groups that a hint rescued: those are as they were drawn under it."""
+        self.guidance_figures: dict[str, float] = {}
         self.verdict: Verdict | None = None
         self._passes: list[Rows] = []
         self._requests: Sequence[Request] = ()
@@ -105,7 +110,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         """
         self._seed = seed
         self._requests = [
-            (self.tasks[name], text, problem)
+            Request(self.tasks[name], text, problem)
             for name, problem in batch.rows
             for text in assign_slots(self.policy.population(self.tasks[name]), self.settings.group)
         ]
@@ -150,17 +155,20 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def row_logprobs(self) -> Iterable[float]:
         """Of every token drawn for the last update, in nats."""
-        return (p for rollout in self.rollouts for p in rollout.completion.logprobs)
+        rollouts = (*self.rollouts, *(r for r in self.loss_rollouts if r.hint))
+        return (p for rollout in rollouts for p in rollout.completion.logprobs)
 
     def sample_lines(self) -> list[str]:
-        """One rollout of every group, and what set off an alarm; untrusted text."""
+        """One rollout of every group, those of rescued groups, and alarms; untrusted text."""
         assert self.verdict is not None
-        firsts = [
-            f"text {r.program.text_hash} | {r.example.id}: {r.example.question!r} -> "
+        size = self.settings.group
+        hinted = [r for r in self.loss_rollouts[::size] if r.hint]
+        lines = [
+            f"text {r.program.text_hash} | {r.example.id}: {r.example.question + r.hint!r} -> "
             f"{r.completion.text!r} | reward {r.grade.score:g} ({r.grade.reason})"
-            for r in self.rollouts[:: self.settings.group]
+            for r in (*self.rollouts[::size], *hinted)
         ]
-        return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
+        return [*lines, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
@@ -180,7 +188,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         super().restore(progress)
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
-        """Prompt and completion of every rollout of the last update, in this process."""
+        """Prompt and completion of every rollout of the last update, drawn without a hint."""
         renderer = self.policy.renderer
         return [
             (renderer.prompt_ids(r.program, r.example.question), r.completion.token_ids)
@@ -189,7 +197,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""
-        mine = self.rollouts[self._local]
+        mine = self.loss_rollouts[self._local]
         assert len(completions) == len(mine)
         return [rollout.grade.score for rollout in mine]
 
@@ -201,29 +209,41 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         one step per batch the ratio is 1 under either context. The ratio of bare to with-text
         probabilities would be about 0 just where the text is needed.
         """
-        requests = self._requests[self._local]
-        numbers = range(len(self._requests))[self._local]
-        seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
-        rollouts = draw_rollouts(self.policy, requests, self.settings.temperature, seeds)
-        self.rollouts = [rollout for share in from_all(rollouts) for rollout in share]
-        require_tokens(self.rollouts)
-        bare = self.settings.gradient_context == "bare"
-        prompts = [
-            self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
-            for _, text, problem in requests
-        ]
+        temperature, requests = self.settings.temperature, self._requests
+        seeds = [derive_seed(self._seed, "rollout", number) for number in range(len(requests))]
+        self.rollouts = draw_shared(self.policy, requests, temperature, seeds)
+        self.loss_rollouts, self.guidance_figures = self.rollouts, {}
+        if hints := self.settings.hints:
+            self.loss_rollouts, self.guidance_figures = draw_with_hints(
+                self.policy, requests, self.rollouts, self.settings, hints, self._seed
+            )
+        mine = self.loss_rollouts[self._local]
         return {
-            "prompt_ids": [list(ids) for ids in prompts],
-            "completion_ids": [list(rollout.completion.token_ids) for rollout in rollouts],
+            "prompt_ids": [list(self._loss_prompt(rollout)) for rollout in mine],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in mine],
             "logprobs": None,
         }
+
+    def _loss_prompt(self, rollout: Rollout) -> TokenIds:
+        """What the log-probabilities of a rollout are conditioned on."""
+        prompt_ids, question = self.policy.renderer.prompt_ids, rollout.example.question
+        if self.settings.gradient_context == "bare":
+            return prompt_ids(BARE, question)
+        return prompt_ids(rollout.program, question, rollout.hint)
 
     def _generate_and_score_completions(self, inputs: Any) -> Rows:
         """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
         self.model.train()
         rows: Rows = super()._generate_and_score_completions(inputs)
-        groups = groups_of(self.rollouts, self.settings.group)
-        self.verdict = self.gate.judge(groups)
+        size = self.settings.group
+        self.verdict = self.gate.judge(
+            groups_of(self.rollouts, size),
+            {
+                place: group
+                for place, group in enumerate(groups_of(self.loss_rollouts, size))
+                if self.loss_rollouts[place * size].hint
+            },
+        )
         shape = (-1, self.settings.group)
         mask = rows["completion_mask"]
         gather = self.accelerator.gather  # groups are whole only over all processes
@@ -261,9 +281,12 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             if values
         }
         self._metrics["train"].clear()
+        figures = our_figures(figures)
+        if self.settings.hints:  # those of TRL are of the rollouts in the loss
+            figures |= reward_figures(self.rollouts)
         unfinished = sum(r.completion.finish == "length" for r in self.rollouts)
-        figures = our_figures(figures) | {"unfinished_frac": unfinished / len(self.rollouts)}
-        return figures | dict(self.verdict.metrics)
+        figures["unfinished_frac"] = unfinished / len(self.rollouts)
+        return figures | self.guidance_figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.
