@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,19 @@ from fastslow.channels.slow.guidance import HINT
 from fastslow.channels.slow.settings import DifficultyConfig, GrpoConfig, HintsGuidance
 from fastslow.channels.slow.trainer import BARE
 from fastslow.channels.slow.trl_rows import unpad
+from fastslow.config.ledger import Ledger
+from fastslow.config.loading.load import load_config
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Batch, Completion, Example, Sampling, TokenIds
+from fastslow.loop import launch
+from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy
+from fastslow.records.events import CycleEvent
+from fastslow.records.jsonl import read_events
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
 from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded
+from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
 from tests.support.updates import changed, ending, set_texts, trainable
 
 LONG = "abcdefghijklmnopqrstuvwx"
@@ -228,3 +236,55 @@ def test_unsolved_is_a_group_without_success_that_teaches_nothing(
     rewards: tuple[float, ...], unsolved: bool
 ) -> None:
     assert Group("t", "p", rewards, ((1,), (2,))).is_unsolved(success_score=0.5) == unsolved
+
+
+RARE = (
+    "stages=[{task: first, cycles: 2}, {task: second, cycles: 1}]",
+    "tasks.first={use: 'tests.support.toy_tasks:rare'}",
+    "tasks.second={use: 'tests.support.toy_tasks:rare'}",
+)
+"""Two stages of problems of which the tiny model solves some, and some under a hint."""
+LADDER = "slow.guidance={kind: hints, rungs: [0.2, 0.4]}"
+
+
+def slow_cycles(run: Path) -> list[CycleEvent]:
+    events = read_events(run / "events.jsonl")
+    return [e for e in events if isinstance(e, CycleEvent) and "slow" in e.rollouts]
+
+
+def test_hints_are_drawn_in_updates_alone_and_every_one_is_counted(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, prompts and measures never see a hint; the estimate is an upper bound."""
+    prompts: list[str] = []
+    inner = TorchEngine.sample
+
+    def spy(engine: TorchEngine, asked: Any, *rest: Any, **options: Any) -> Any:
+        prompts.extend(map(engine.renderer.tokenizer.decode, asked))
+        return inner(engine, asked, *rest, **options)
+
+    monkeypatch.setattr(TorchEngine, "sample", spy)
+    overrides = [f"model.name={tiny_folder}", *RARE, LADDER]
+    run = start(tmp_path, overrides)
+    cycles = slow_cycles(run)
+    updates = 2
+    extra = [round(updates * e.metrics["slow/guidance/extra_rollouts"]) for e in cycles]
+    assert sum(HINT in prompt for prompt in prompts) == sum(extra) > 0
+    assert sum(e.metrics["slow/guidance/rescued_at_0.2"] for e in cycles) > 0
+    plain = 2 * 2 * 4
+    assert [e.rollouts["slow"] for e in cycles] == [plain + number for number in extra]
+    ledger = Ledger(load_config([tmp_path / "toy.yaml"], overrides).config)
+    bounds = [entry.rollouts for entry in ledger.entries if entry.part == "slow"]
+    assert bounds == [plain + 2 * plain] * 3
+    assert max(extra) <= 2 * plain
+
+
+@pytest.mark.parametrize("guidance", [LADDER], ids=["hints"])
+def test_resuming_under_guidance_equals_never_stopping(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, guidance: str
+) -> None:
+    overrides = [f"model.name={tiny_folder}", *RARE, guidance]
+    undisturbed = start(tmp_path, overrides)
+    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
+    assert broken != undisturbed
+    assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
