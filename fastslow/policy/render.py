@@ -90,6 +90,16 @@ class Renderer:
         *earlier, last = without_own_answer(chat_messages(program, question))
         return self._ids(self._text([*earlier, {**last, "content": last["content"] + hint}]))
 
+    def informed_ids(self, program: PromptProgram, question: str, answer: str) -> TokenIds:
+        """The prompt with the question and its answer as a last demonstration, for a teacher.
+
+        Nothing is drawn or scored under it: see `message_ids`.
+        """
+        *earlier, last = without_own_answer(chat_messages(program, question))
+        return self._ids(
+            self._text([*earlier, last, {"role": "assistant", "content": answer}, last])
+        )
+
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
         """Token ids of `messages` and the opening of the assistant's next turn.
 

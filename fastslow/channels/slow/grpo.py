@@ -23,11 +23,13 @@ from fastslow.channels.slow.advantages import (
     loss_weights,
 )
 from fastslow.channels.slow.difficulty import DifficultyGate, Verdict
-from fastslow.channels.slow.guidance import draw_with_hints
+from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, taught_rows
+from fastslow.channels.slow.remedies.base import TaughtRow
 from fastslow.channels.slow.rollouts import (
     Request,
     Rollout,
     draw_shared,
+    evidence_of,
     groups_of,
     reward_figures,
 )
@@ -44,7 +46,7 @@ from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import FULL_MARKS, Batch, Evidence, TokenIds
+from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -102,8 +104,9 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
 
-        If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
-        momentum alone would otherwise move the weights. See `Updates.update`.
+        If no group is kept or guided there is nothing to learn: no forward pass, no step. KL and
+        AdamW's momentum alone would otherwise move the weights. `loss` is that of the rewards:
+        an update of guided groups alone has none. See `Updates.update`.
 
         Raises:
             ChannelError: The loss would cover no token although rewards differ.
@@ -117,14 +120,24 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
-        if not any(self.verdict.trained):
+        is_kept, guided = any(self.verdict.trained), list[TaughtRow]()
+        if answer := self.settings.answer:
+            guided = taught_rows(self.policy, self.rollouts, self.settings)
+            num_groups = len(guided) / self.settings.group
+            self.guidance_figures = {"guidance/guided_groups": num_groups}
+        if not (is_kept or guided):
             return self._figures([]) | {"skipped_updates": 1.0}
-        loss, passes = self._backward(rows, placeholders)
-        ending = finish() | {"skipped_updates": 0.0, "loss": loss}
+        ending, tokens = {"skipped_updates": 0.0}, list[float]()
+        if is_kept:
+            ending["loss"], passes = self._backward(rows, placeholders)
+            # A process whose groups were all dropped has no loss token; then others have
+            shares = zip(*from_all([loss_tokens(part) for part in passes]), strict=True)
+            tokens = [sum(of_pass) for of_pass in shares]
+        if answer and guided:
+            ending |= add_gradient(self.policy, guided, answer.strength, self.pass_size)
+        ending |= finish()
         self.state.global_step += 1
-        # A process whose groups were all dropped has no loss token; then others have
-        tokens = zip(*from_all([loss_tokens(rows) for rows in passes]), strict=True)
-        return self._figures([sum(of_pass) for of_pass in tokens]) | ending
+        return self._figures(tokens) | ending
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
         """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
@@ -150,8 +163,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.current_gradient_accumulation_steps = number
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
-        """Whether this update was made: a group was kept, so its rewards differ."""
-        return not figures["skipped_updates"]
+        """Whether a group was kept, so that its rewards differ, or a teacher knew better."""
+        return figures["effective_groups"] > 0 or figures.get("guidance/loss", 0.0) > 0
 
     def row_logprobs(self) -> Iterable[float]:
         """Of every token drawn for the last update, in nats."""
@@ -172,17 +185,15 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        firsts: dict[tuple[str, bool], Evidence] = {}
-        for r in self.rollouts:
-            evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
-        return list(firsts.values())
+        return evidence_of(self.rollouts)
 
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates and the rows of a pass, as plain data."""
         return {"difficulty": self.gate.to_json()} | super().progress()
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
+    def restore(
+        self, progress: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
         super().restore(progress)

@@ -6,10 +6,10 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from fastslow.channels.slow.difficulty import Group
-from fastslow.core.distributed import from_all, num_processes, process_index
+from fastslow.core.distributed import from_all, own_share
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Completion, Example, Grade, Sampling
+from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -69,9 +69,9 @@ def draw_shared(
     Raises:
         ChannelError: A completion has no token.
     """
-    first, end = (len(requests) * (process_index() + i) // num_processes() for i in (0, 1))
-    drawn_here = draw_rollouts(policy, requests[first:end], temperature, seeds[first:end])
-    rollouts = [rollout for share in from_all(drawn_here) for rollout in share]
+    own = own_share(len(requests))
+    shares = from_all(draw_rollouts(policy, requests[own], temperature, seeds[own]))
+    rollouts = [rollout for share in shares for rollout in share]
     require_tokens(rollouts)
     return rollouts
 
@@ -99,6 +99,15 @@ def reward_figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "reward_std": stdev(rewards),
         "completion_tokens": fmean(lengths),
     }
+
+
+def evidence_of(rollouts: Sequence[Rollout]) -> list[Evidence]:
+    """Of each problem the first full success and the first failure."""
+    firsts: dict[tuple[str, bool], Evidence] = {}
+    for r in rollouts:
+        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
+    return list(firsts.values())
 
 
 def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:

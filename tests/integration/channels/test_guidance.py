@@ -99,7 +99,7 @@ class Update:
             self.scored.append(set(unpad(ids, mask, keep)[0]))
             return inner(model, ids, mask, keep, **rest)
 
-        self.trainer._get_per_token_logps_and_entropies = spy  # type: ignore[method-assign]
+        self.trainer._get_per_token_logps_and_entropies = spy  # type: ignore[method-assign,assignment]
         problems = batch(*answers)
         plain = torch.optim.SGD(trainable(policy), lr=0.01)
         self.before = policy.weights_fingerprint()
@@ -239,9 +239,9 @@ def test_unsolved_is_a_group_without_success_that_teaches_nothing(
 
 
 RARE = (
-    "stages=[{task: first, cycles: 2}, {task: second, cycles: 1}]",
+    "stages=[{task: first, cycles: 2}, {task: third, cycles: 1}]",
     "tasks.first={use: 'tests.support.toy_tasks:rare'}",
-    "tasks.second={use: 'tests.support.toy_tasks:rare'}",
+    "tasks.third={use: 'tests.support.toy_tasks:rare'}",
 )
 """Two stages of problems of which the tiny model solves some, and some under a hint."""
 LADDER = "slow.guidance={kind: hints, rungs: [0.2, 0.4]}"
@@ -268,9 +268,10 @@ def test_hints_are_drawn_in_updates_alone_and_every_one_is_counted(
     run = start(tmp_path, overrides)
     cycles = slow_cycles(run)
     updates = 2
-    extra = [round(updates * e.metrics["slow/guidance/extra_rollouts"]) for e in cycles]
+    figures = [{n: value or 0.0 for n, value in e.metrics.items()} for e in cycles]
+    extra = [round(updates * of_cycle["slow/guidance/extra_rollouts"]) for of_cycle in figures]
     assert sum(HINT in prompt for prompt in prompts) == sum(extra) > 0
-    assert sum(e.metrics["slow/guidance/rescued_at_0.2"] for e in cycles) > 0
+    assert sum(of_cycle["slow/guidance/rescued_at_0.2"] for of_cycle in figures) > 0
     plain = 2 * 2 * 4
     assert [e.rollouts["slow"] for e in cycles] == [plain + number for number in extra]
     ledger = Ledger(load_config([tmp_path / "toy.yaml"], overrides).config)
