@@ -1,8 +1,9 @@
 """The ledger of a run: rollouts and trained rows of every part, behind costs and progress.
 
 Counts follow from the cycle: T updates of Q problems with G rollouts each. They are upper bounds
-where a fast channel, shrinking or a spent KL budget stops early, and where cells that changed
-neither weights nor prompt are not drawn again.
+where a fast channel, shrinking or a spent KL budget stops early, where hints rescue groups before
+the last rung or none needs one, and where cells that changed neither weights nor prompt are not
+drawn again.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fastslow.channels.slow.remedies.base import RemedyPrice, StageSize
-from fastslow.channels.slow.settings import remedy_of
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig, remedy_of
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.task.definition import Task
@@ -119,7 +120,8 @@ class Ledger:
                 rows = problems * slow.rows_per_problem(self.config.num_texts)
                 added = sum(price.rows for _, price in self.remedy_prices(row))
                 rows += cycle.optimizer_steps * added
-                yield Entry("slow", row, index, problems * slow.rollouts_per_problem, rows)
+                rollouts = problems * (slow.rollouts_per_problem + _hinted(slow))
+                yield Entry("slow", row, index, rollouts, rows)
             if index + 1 < len(phases):
                 yield Entry("curves", row, index, points)
 
@@ -207,3 +209,9 @@ class Ledger:
         rollouts = tuned + base + neutral * (2 if row == 1 else 1)  # once by the base
         extra = DRIFT_UNITS * (tuned + neutral) - rollouts
         return Entry("drift", row, rollouts=rollouts, extra=extra)
+
+
+def _hinted(slow: SlowConfig) -> int:
+    """Rollouts of one problem of an update that hints draw at most."""
+    rungs = slow.hints.rungs if isinstance(slow, GrpoConfig) and slow.hints else ()
+    return len(rungs) * slow.rollouts_per_problem

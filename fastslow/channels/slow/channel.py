@@ -21,7 +21,7 @@ from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.channels.slow.settings import SlowConfig
 from fastslow.channels.slow.trainer import MakeUpdates, Updates, finish_update, require_effect
 from fastslow.core.decode import shaped
-from fastslow.core.distributed import from_all, num_processes
+from fastslow.core.distributed import from_all
 from fastslow.core.errors import ChannelError, CheckpointError
 from fastslow.core.seeds import derive_seed, kept_generators
 from fastslow.core.types import Anchor, Batch, Evidence
@@ -47,7 +47,7 @@ class Phase:
     learned: bool = False
     """Whether an update had something to learn from."""
     rollouts: int = 0
-    """Completions this process drew."""
+    """Completions drawn, in all processes."""
     seconds: float = 0.0
 
 
@@ -158,14 +158,14 @@ class SlowChannel:
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
             phase.notes += trainer.pass_size.take_notes()
-            phase.rollouts += policy.sampler.num_rollouts - before
+            phase.rollouts += sum(from_all(policy.sampler.num_rollouts - before))
             phase.seconds += time.monotonic() - started
             log(index + 1, len(anchor.batches), figures)
         self._phase = None
         self._check(policy, phase)
         metrics = _over_cycle(phase.figures) | self._remedies.standing()
         return Adaptation(
-            rollouts=phase.rollouts * num_processes(),
+            rollouts=phase.rollouts,
             seconds=phase.seconds,
             metrics=metrics,
             samples=tuple(phase.samples),

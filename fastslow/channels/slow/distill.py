@@ -15,16 +15,16 @@ import torch
 from fastslow.channels.slow.difficulty import DifficultyGate
 from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import (
+    Request,
     Rollout,
-    draw_rollouts,
+    draw_shared,
     evidence_of,
     groups_of,
-    require_tokens,
 )
 from fastslow.channels.slow.settings import DifficultyConfig, DistillConfig
 from fastslow.channels.slow.teaching import teach
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
-from fastslow.core.distributed import from_all, num_processes, process_index
+from fastslow.core.distributed import from_all, num_processes, own_share
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import FULL_MARKS, Batch, Evidence, Example, TokenIds
@@ -67,7 +67,6 @@ class DistillTrainer(Updates):
         self._mean_weights: dict[str, torch.Tensor] = {}
         if settings.teacher_weights == "ema":
             self._mean_weights = policy.adapters.copied()
-        self.num_local_rows = num_problems * settings.group // num_processes()
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Draw, grade and learn along the rollouts of one batch: at most one optimizer step.
@@ -84,19 +83,15 @@ class DistillTrainer(Updates):
             for name, problem in batch.rows
             for candidate in self._candidates(self.tasks[name])
         ]
-        first = self.num_local_rows * process_index()
-        local = slice(first, first + self.num_local_rows)
-        seeds = [derive_seed(seed, "rollout", number) for number in range(len(slots))][local]
-        requests = [(slot.task, self._drawn_under(slot), slot.example) for slot in slots[local]]
-        rollouts = draw_rollouts(self.policy, requests, self.settings.temperature, seeds)
-        self.rollouts = [rollout for share in from_all(rollouts) for rollout in share]
-        require_tokens(self.rollouts)
+        seeds = [derive_seed(seed, "rollout", number) for number in range(len(slots))]
+        requests = [Request(slot.task, self._drawn_under(slot), slot.example) for slot in slots]
+        self.rollouts = draw_shared(self.policy, requests, self.settings.temperature, seeds)
         verdict = self.gate.judge(groups_of(self.rollouts, self.settings.group))
         self._alarms = verdict.alarms
         figures = {n: v for n, v in verdict.metrics.items() if n.startswith(SHOWN_FIGURES)}
         figures |= self._scores(slots)
 
-        self.rows = list(self._rows(slots, local))
+        self.rows = list(self._rows(slots, own_share(len(slots))))
         num_rows = sum(from_all(len(self.rows)))
         figures["taught_rows"] = float(num_rows)
         if not num_rows:

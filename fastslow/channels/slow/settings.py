@@ -152,10 +152,52 @@ class DifficultyConfig(Model):
     @field_validator("edges")
     @classmethod
     def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
-        if any(low >= high for low, high in pairwise(edges)):
-            text = ", ".join(map(str, edges))
-            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
+        _rising(edges)
         return edges
+
+
+def _rising(values: tuple[float, ...]) -> None:
+    """Make sure that each is above the one before."""
+    if any(low >= high for low, high in pairwise(values)):
+        text = ", ".join(map(str, values))
+        raise PydanticCustomError("rising", "{values} do not rise", {"values": text})
+
+
+class AnswerGuidance(Model):
+    """Unsolved groups are taught by the start of the stage, which is shown the gold answer."""
+
+    kind: Literal["answer"] = key("answer", "name", "compare HDPO, arXiv 2603.23871")
+    """Which guidance. A group is unsolved if its rewards are equal and below
+    slow.difficulty.success_score."""
+    strength: PositiveFloat = key(1.0, "weight", OURS)
+    """Weight of the added loss, a mean in nats per token."""
+
+
+class HintsGuidance(Model):
+    """Unsolved groups are drawn again with the beginning of the gold answer in the question."""
+
+    kind: Literal["hints"] = key("hints", "name", "GHPO, arXiv 2507.10628")
+    """Which guidance."""
+    rungs: tuple[Annotated[Rate, Field(lt=1)], ...] = key(
+        (0.25, 0.5, 0.75), "share", "GHPO's code", min_length=1
+    )
+    """Shares of the gold answer's characters that are shown, one draw after the other, until a
+    group is not unsolved any more. Each rung takes G rollouts of every group that reaches it."""
+    min_tokens: PositiveInt = key(16, "tokens", OURS)
+    """Problems with a shorter gold answer get no hint: of a few words it gives away most."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_rise(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        _rising(rungs)
+        return rungs
+
+
+Guidance = Annotated[
+    Annotated[AnswerGuidance, Tag("answer")] | Annotated[HintsGuidance, Tag("hints")],
+    kind_among("answer", "hints"),
+]
+"""What is done about groups that policy gradient learns nothing from: one model per `kind`."""
 
 
 class GrpoConfig(MinimalConfig):
@@ -193,8 +235,25 @@ class GrpoConfig(MinimalConfig):
     problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
     difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
     """Which groups count, by measured pass rate."""
+    guidance: Guidance | None = key(None, "section", "off: " + FST + " has none")
+    """What is done about unsolved groups; null does nothing."""
     lora: LoraConfig = Field(default_factory=LoraConfig)
     """The adapter."""
+
+    @property
+    def hints(self) -> HintsGuidance | None:
+        """The guidance, if it draws again with hints."""
+        return self.guidance if isinstance(self.guidance, HintsGuidance) else None
+
+    @property
+    def answer(self) -> AnswerGuidance | None:
+        """The guidance, if a teacher is shown the gold answer."""
+        return self.guidance if isinstance(self.guidance, AnswerGuidance) else None
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether unsolved groups are taught by the weights as the stage found them."""
+        return self.answer is not None
 
     @property
     def learns_bare(self) -> bool:
@@ -204,11 +263,11 @@ class GrpoConfig(MinimalConfig):
     @property
     def has_reference(self) -> bool:
         """Whether rows are read once more without a gradient, by a reference or a teacher."""
-        return self.kl_coefficient > 0
+        return self.kl_coefficient > 0 or self.needs_start
 
     @property
     def rollouts_per_problem(self) -> int:
-        """Completions drawn for one problem of an update."""
+        """Completions drawn for one problem of an update, hints apart."""
         return self.group
 
     def rows_per_problem(self, texts: int) -> int:

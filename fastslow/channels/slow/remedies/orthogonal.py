@@ -85,7 +85,7 @@ def row_basis(rows: "Tensor") -> "Tensor":
     import torch
 
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-    basis: "Tensor" = directions[sizes > 1e-6 * sizes.max()].contiguous()
+    basis: Tensor = directions[sizes > 1e-6 * sizes.max()].contiguous()
     return basis
 
 

@@ -84,7 +84,7 @@ def shrunk_and_perturbed(
     def changed(name: str, weight: "Tensor") -> "Tensor":
         if ".lora_B." in name:
             return weight * scale
-        draw: "Tensor" = torch.randn(weight.shape, generator=generator, dtype=torch.float32)  # type: ignore[call-overload]
+        draw: Tensor = torch.randn(weight.shape, generator=generator, dtype=torch.float32)  # type: ignore[call-overload]
         return weight + noise * draw.to(weight)
 
     return {name: changed(name, weight) for name, weight in weights.items()}
