@@ -127,12 +127,12 @@ def find(kind: type[D], use: str) -> D:
     if not FILE_NAME.fullmatch(use):
         raise kind.error(
             f"{kind.noun}: got {use!r}. Expected the name of a file in {kind.folder}/ (a-z, 0-9, "
-            f"_) or package.module:function.{nearest(use, file_names(kind))}"
+            f"_) or package.module:function.{_suggestion(kind, use)}"
         )
     file = Path.cwd() / kind.folder / f"{use}.py"
     if not is_file(file):
         raise kind.error(
-            f"{kind.noun}: no {use}.py in {file.parent}.{nearest(use, file_names(kind))} To add "
+            f"{kind.noun}: no {use}.py in {file.parent}.{_suggestion(kind, use)} To add "
             f"it, write {kind.folder}/{use}.py; a function elsewhere is package.module:function."
         )
     return from_file(kind, file, use)
@@ -141,10 +141,14 @@ def find(kind: type[D], use: str) -> D:
 def file_names(kind: type[Declared]) -> tuple[str, ...]:
     """Names of the files in the kind's folder of the working directory, sorted.
 
-    Those that begin with `_` are the user's business, and left out.
+    Files that begin with `_` are left out: they help others. A name may be one that `find` refuses.
     """
     files = (Path.cwd() / kind.folder).glob("*.py")
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+
+
+def _suggestion(kind: type[Declared], use: str) -> str:
+    return nearest(use, filter(FILE_NAME.fullmatch, file_names(kind)))
 
 
 def from_file(kind: type[D], path: Path, name: str) -> D:
