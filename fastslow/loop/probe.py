@@ -151,5 +151,5 @@ def _learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
     kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
     is_own_kind = config.slow.kind == settings.kind
     learner = config.slow if is_own_kind else kinds[settings.kind](lora=config.slow.lora)
-    without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
+    without_limits = {"kl_budget": None, "kl_budget_earlier": None, "shrink": None, "remedies": ()}
     return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})

@@ -27,6 +27,7 @@ from fastslow.channels.slow.rollouts import (
     Request,
     Rollout,
     draw_rollouts,
+    evidence_of,
     groups_of,
     require_tokens,
 )
@@ -43,7 +44,7 @@ from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import FULL_MARKS, Batch, Evidence, TokenIds
+from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -164,17 +165,15 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        firsts: dict[tuple[str, bool], Evidence] = {}
-        for r in self.rollouts:
-            evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
-        return list(firsts.values())
+        return evidence_of(self.rollouts)
 
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates and the rows of a pass, as plain data."""
         return {"difficulty": self.gate.to_json()} | super().progress()
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
+    def restore(
+        self, progress: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
         super().restore(progress)

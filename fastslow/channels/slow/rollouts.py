@@ -7,7 +7,7 @@ from typing import TypeAlias
 from fastslow.channels.slow.difficulty import Group
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Completion, Example, Grade, Sampling
+from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -62,6 +62,15 @@ def require_tokens(rollouts: Sequence[Rollout]) -> None:
             f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
             "ends with its stop token at least: check model.name and its tokenizer."
         )
+
+
+def evidence_of(rollouts: Sequence[Rollout]) -> list[Evidence]:
+    """Of each problem the first full success and the first failure."""
+    firsts: dict[tuple[str, bool], Evidence] = {}
+    for r in rollouts:
+        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
+    return list(firsts.values())
 
 
 def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:

@@ -5,7 +5,7 @@ Adapter, updates, losses, difficulty, remedies. Light: a configuration is checke
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import (
     Discriminator,
@@ -19,11 +19,20 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.channels.slow.remedies.base import RemedyDefinition
+from fastslow.channels.slow.remedies.base import AdapterPolicy, RemedyConfig, RemedyDefinition
+from fastslow.channels.slow.remedies.consolidate import ConsolidateConfig, consolidate
+from fastslow.channels.slow.remedies.core_rows import CoreRowsConfig, core_rows
 from fastslow.channels.slow.remedies.ewc import EwcConfig, ewc
+from fastslow.channels.slow.remedies.interpolate import InterpolateConfig, interpolate
+from fastslow.channels.slow.remedies.kl_start import KlStartConfig, kl_start
+from fastslow.channels.slow.remedies.l2 import L2Config, l2
+from fastslow.channels.slow.remedies.merge import MergeConfig, merge
+from fastslow.channels.slow.remedies.movement import MovementConfig, movement
+from fastslow.channels.slow.remedies.orthogonal import OrthogonalConfig, orthogonal
+from fastslow.channels.slow.remedies.renew import RenewConfig, renew
 from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
 from fastslow.core.keys import FST, OURS, Model, Rate, key, kind_among
-from fastslow.core.plugins import CustomUse, PluginConfig
+from fastslow.core.plugins import CustomUse, find
 
 Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
 BANDS: tuple[Band, ...] = get_args(Band)
@@ -46,30 +55,73 @@ class LoraConfig(Model):
     """In which of the model's layers: all of them, or the last third, rounded down."""
 
 
-RemedyUse = Annotated[ReplayConfig | EwcConfig | CustomUse, Discriminator("kind")]
+RemedyUse = Annotated[
+    ReplayConfig
+    | EwcConfig
+    | L2Config
+    | MovementConfig
+    | KlStartConfig
+    | OrthogonalConfig
+    | CoreRowsConfig
+    | RenewConfig
+    | MergeConfig
+    | InterpolateConfig
+    | ConsolidateConfig
+    | CustomUse,
+    Discriminator("kind"),
+]
 """One remedy of a run: a shipped one by its kind, or one of the user's own."""
-SHIPPED_REMEDIES: Mapping[type[PluginConfig], RemedyDefinition] = {
-    definition.config_class: definition for definition in (replay, ewc)
+SHIPPED_REMEDIES: Mapping[str, RemedyDefinition] = {
+    definition.name: definition
+    for definition in (
+        *(replay, ewc, l2, movement, kl_start, orthogonal, core_rows),
+        *(renew, merge, interpolate, consolidate),
+    )
 }
-"""Those of `RemedyUse`, by the class of their parameters."""
+"""Those of `RemedyUse`, by their kind."""
+
+
+def remedy_of(use: RemedyUse) -> tuple[RemedyDefinition, RemedyConfig]:
+    """A remedy that a run lists: what declares it, and its parameters.
+
+    Raises:
+        ConfigError: The user's own is not found.
+        pydantic.ValidationError: Its parameters do not fit its schema.
+    """
+    if isinstance(use, CustomUse):
+        definition = find(RemedyDefinition, use.use)
+        params = definition.config_class(**use.params)
+    else:
+        definition, params = SHIPPED_REMEDIES[use.kind], use
+    assert isinstance(params, RemedyConfig)
+    return definition, params
 
 
 class MinimalConfig(Model):
     """What every kind of slow channel has to keep the change of the weights small."""
+
+    trainer: ClassVar[str]
+    """Where its trainer is: `package.module:name` of a `MakeUpdates`."""
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the trainer reads the weights as the stage found them."""
+        return False
 
     kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
     """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
     passed it is undone."""
     kl_budget_rows: PositiveInt = key(16, "rollouts", OURS)
     """Rollouts of each update on which the KL of the budget is measured, per process."""
+    kl_budget_earlier: PositiveFloat | None = key(None, "nats per token", "off: " + FST)
+    """As `kl_budget`, for earlier tasks: KL(tuned || as the stage found it) along own completions
+    of their training examples, under their deployed prompts; `kl_budget_rows` of them."""
     shrink: PositiveFloat | None = key(None, "share", "off", le=1)
     """After a stage the adapter is scaled to the smallest factor that keeps this share of its
     validation gain."""
     remedies: tuple[RemedyUse, ...] = key((), "list", "none, as in " + FST)
     """Remedies against forgetting, in the order they act; each stays for the whole run."""
-    adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
-        "continue", "name", FST + ": one run of training"
-    )
+    adapter_policy: AdapterPolicy = key("continue", "name", FST + ": one run of training")
     """At the start of a later stage the adapter continues, or is frozen under a new one whose rank
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
@@ -109,6 +161,8 @@ class DifficultyConfig(Model):
 class GrpoConfig(MinimalConfig):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
 
+    trainer = "fastslow.channels.slow.grpo:FastSlowTrainer"
+
     kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")
     """Which slow channel."""
     loss: Literal["cispo", "grpo", "dr_grpo", "dapo"] = key("cispo", "name", FST + ", Eq. 4")
@@ -143,6 +197,16 @@ class GrpoConfig(MinimalConfig):
     """The adapter."""
 
     @property
+    def learns_bare(self) -> bool:
+        """Whether log-probabilities are conditioned on the problem alone."""
+        return self.gradient_context == "bare"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient, by a reference or a teacher."""
+        return self.kl_coefficient > 0
+
+    @property
     def rollouts_per_problem(self) -> int:
         """Completions drawn for one problem of an update."""
         return self.group
@@ -154,6 +218,8 @@ class GrpoConfig(MinimalConfig):
 
 class SftConfig(MinimalConfig):
     """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
+
+    trainer = "fastslow.channels.slow.sft:GoldTrainer"
 
     kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
     """Which slow channel."""
@@ -173,6 +239,16 @@ class SftConfig(MinimalConfig):
     """The adapter."""
 
     @property
+    def learns_bare(self) -> bool:
+        """Whether log-probabilities are conditioned on the problem alone."""
+        return self.gradient_context == "bare"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient: never."""
+        return False
+
+    @property
     def rollouts_per_problem(self) -> int:
         """Completions drawn for one problem of an update: none."""
         return 0
@@ -182,8 +258,81 @@ class SftConfig(MinimalConfig):
         return texts if self.gradient_context == "with_text" else 1
 
 
+class DistillConfig(MinimalConfig):
+    """Slow channel: the policy with more in its context teaches itself with less."""
+
+    trainer = "fastslow.channels.slow.distill:DistillTrainer"
+
+    kind: Literal["distill"] = key("distill", "name", "FST-distill, after arXiv 2601.20802")
+    """Which slow channel."""
+    teacher: Literal["text", "answer", "success"] = key("text", "name", "FST-distill")
+    """What the teacher is shown: the rollout's prompt of the population (FST-distill); that and the
+    gold answer as a last demonstration (SDFT, arXiv 2601.19897); or that and the first rollout of
+    the group with full marks (SDPO, arXiv 2601.20802), groups without one being left out."""
+    teacher_weights: Literal["start", "present", "base", "ema"] = key(
+        "start", "name", "ours: frozen for a stage, it did not collapse in arXiv 2607.01763"
+    )
+    """With which weights the teacher predicts: as the stage found them, the present ones, the
+    base's, or a running mean of the present ones."""
+    ema_rate: PositiveFloat = key(0.05, "share", "SDPO's repository", le=1)
+    """Share of the present weights in that mean after each update."""
+    student: Literal["bare", "seed", "with_text"] = key("bare", "name", "FST-distill")
+    """What the student is shown: the bare problem, the task's seed prompt, or the rollout's prompt
+    of the population."""
+    draw_from: Literal["student", "teacher"] = key("student", "name", "on policy")
+    """Whose completions are learned along; the teacher's are drawn under its prompt of the
+    population with the present weights."""
+    divergence: Literal["reverse", "forward"] = key("reverse", "name", "FST-distill; SDPO")
+    """KL(student || teacher), or KL(teacher || student)."""
+    only_where_better: bool = key(False, "switch", OURS)
+    """Leave out problems on which the prompt's score in the fast phase before is not above the
+    student's running pass rate."""
+    group: int = key(8, "rollouts per problem", "as with kind: grpo", ge=1)
+    """G: rollouts of one problem, over all prompts; the population size must divide it."""
+    temperature: PositiveFloat = key(1.0, "temperature", "as with kind: grpo")
+    """Sampling temperature of rollouts; divergences are taken at 1."""
+    lr: PositiveFloat = key(3e-4, "1 / update", "as with kind: grpo")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
+    """Gradients longer than this are scaled down to it."""
+    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
+    """Rollouts in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the teacher has the weights as the stage found them."""
+        return self.teacher_weights == "start"
+
+    @property
+    def learns_bare(self) -> bool:
+        """Whether divergences are conditioned on the problem alone, as far as costs go."""
+        return self.student != "with_text"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient: by the teacher."""
+        return True
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update."""
+        return self.group
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return self.group
+
+
 SlowConfig = Annotated[
-    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
-    kind_among("grpo", "sft"),
+    Annotated[GrpoConfig, Tag("grpo")]
+    | Annotated[SftConfig, Tag("sft")]
+    | Annotated[DistillConfig, Tag("distill")],
+    kind_among("grpo", "sft", "distill"),
 ]
 """The slow channel's section: one model per `kind`."""
