@@ -47,12 +47,16 @@ def remedies_list() -> None:
 @app.command("show")
 def remedies_show(name: RemedyName) -> None:
     """Show a remedy: what it does, its source, its parameters, how a configuration names it."""
+    from fastslow.channels.slow.remedies.base import RemedyConfig
+
     for number, (definition, line) in enumerate(_named(name)):
         print("\n" * (number > 0), end="")
         for text in cleandoc(f"{definition.name}: {definition.doc}").splitlines():
             print(visible(text))
         print(f"source: {visible(definition.source)}")
         print(f"in a configuration: slow: {{remedies: [{visible(line)}]}}")
+        assert issubclass(definition.config_class, RemedyConfig), "its decorator requires it"
+        print(f"slow.adapter_policy: {' or '.join(definition.config_class.adapter_policies)}")
         print("\nparameters")
         print_parameters(definition.config_class)
 

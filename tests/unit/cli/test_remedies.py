@@ -93,7 +93,8 @@ def test_show_says_what_a_remedy_does_and_how_to_name_it(
     text = "\n".join(lines(capsys, "show", "pull"))
     assert text == (
         "pull: Pulls the weights back.\n\nBy a share of them after every step.\nsource: mine\n"
-        "in a configuration: slow: {remedies: [{kind: custom, use: pull, params: {rate: …}}]}\n\n"
+        "in a configuration: slow: {remedies: [{kind: custom, use: pull, params: {rate: …}}]}\n"
+        "slow.adapter_policy: continue or merge-then-new or new-per-stage\n\n"
         "parameters\n  rate (a number > 0) required: How hard it pulls.\n"
         '  layers (a list of text) = ["all"]: Which layers.'
     )

@@ -285,6 +285,8 @@ from fastslow.plugins import Remedy, RemedyConfig, remedy
 
 class Knobs(RemedyConfig):
     rate: float = 0.1
+    adapter_policies = ("continue",)
+    why_not = "pulls towards the same weights in every stage"
 
 @remedy(name="own", source="mine")
 def build(config: Knobs) -> Remedy:
@@ -320,6 +322,14 @@ def test_a_plug_in_is_named_by_its_file_and_checked_where_it_is_written(
         with pytest.raises(ConfigError) as caught:
             load(use, params)
         assert str(caught.value).startswith(f"run.yaml:{mistake}")
+    load("own")
+    with pytest.raises(ConfigError) as caught:
+        load_config((Path("run.yaml"),), ["slow.adapter_policy=new-per-stage"])
+    assert str(caught.value) == (
+        "run.yaml:7: slow.remedies.0.use: own pulls towards the same weights in every stage, which "
+        "does not go with slow.adapter_policy (new-per-stage). Set that to continue, or remove own "
+        "from slow.remedies."
+    )
 
 
 def test_the_mistakes_of_all_plug_ins_come_together(refusal: Refusal) -> None:

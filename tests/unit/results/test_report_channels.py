@@ -86,7 +86,9 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
     before = report_json(run)
     assert "remedies" not in before
     hostile = "](x)|<img src=x>\x1b[31m"
-    first = RemedyEvent(0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5)
+    first = RemedyEvent(
+        0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5, 2_500_000
+    )
     own = RemedyEvent(1, "beta", hostile, {hostile: 2.0}, (hostile, "Second."))
     # a remedy of the user's own that took the name, but not the figures
     twin = RemedyEvent(2, "gamma", "shrink", {"factor": 0.5})
@@ -98,13 +100,17 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
         (1, hostile, 0),
         (2, "shrink", 0),
     ]
+    assert [r["bytes"] for r in data["remedies"]] == [2_500_000, 0, 0]
     assert data["remedies"][0]["figures"] == {"ewc/penalty": 0.25, "ewc/rank": None}
     assert data["shrink"] == []
     assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 10
     text = (run / "report.md").read_text()
-    assert "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | - |" in text
+    assert (
+        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | 2.5 | - |"
+        in text
+    )
     shown = r"]\(x)\|&lt;img src=x>\\x1b[31m"
-    assert f"| 2 beta | {shown} | - | - | {shown} 2 | 0 | 0.0 | {shown} Second. |" in text
+    assert f"| 2 beta | {shown} | - | - | {shown} 2 | 0 | 0.0 | - | {shown} Second. |" in text
     assert "\x1b" not in terminal(run, 160)
 
 
@@ -138,8 +144,8 @@ def test_a_remedys_loss_and_gradient_share_are_means_over_the_cycles_of_its_stag
         (1, "replay-2"): (None, None),
     }
     text = (run / "report.md").read_text()
-    assert "| 2 beta | ewc | 0.5 | 1 | - | 0 | 0.0 | - |" in text
-    assert "| 3 gamma | ewc | 40 | 4 | - | 0 | 0.0 | - |" in text
+    assert "| 2 beta | ewc | 0.5 | 1 | - | 0 | 0.0 | - | - |" in text
+    assert "| 3 gamma | ewc | 40 | 4 | - | 0 | 0.0 | - | - |" in text
 
 
 def replay(run: Path, *cells: tuple[int, str, PromptPolicy, str]) -> None:

@@ -57,16 +57,18 @@ class Remedies(Section):
         return {"remedies": items} if items else {}
 
     def tables(self) -> Iterator[Table]:
-        header = ("stage", "remedy", "loss", "gradient share", "figures")
+        header = ("stage", "remedy", "loss", "gradient share", "figures", "rollouts", "seconds")
         yield Table(
             "Remedies",
-            (*header, "rollouts", "seconds", "notes"),
+            (*header, "MB kept", "notes"),
             tuple(map(_row, self.remedies)),
             "What each remedy against forgetting did in a stage. Loss: what it adds to that of an "
             "update, before its strength. Gradient share: the norm of what it adds to the gradient "
             "over that of the task's own. Both are means over the updates of a cycle, and then "
             "over the cycles; a dash where it added nothing. The figures are its own, of the "
-            "stage's end. Its rollouts and seconds count as the slow channel's.",
+            "stage's end. Rollouts are those that it drew when the stage began and ended, seconds "
+            "those of the whole stage; both count as the slow channel's. MB kept: the size of what "
+            "it remembers from then on, in 10^6 bytes; a dash where that is nothing, or not known.",
         )
 
 
@@ -89,6 +91,7 @@ def _row(remedy: StageRemedy) -> tuple[Text, ...]:
         ", ".join(words) or "-",
         event.rollouts,
         f"{event.seconds:.1f}",
+        f"{event.bytes / 1e6:.4g}" if event.bytes else "-",
         " ".join(event.notes) or "-",
     )
 
