@@ -163,7 +163,7 @@ def from_file(kind: type[D], path: Path, name: str) -> D:
         module = _module(path, f"fastslow_{kind.noun}_{name}")
     except FastSlowError:
         raise
-    except Exception as error:  # a file of somebody else may raise anything
+    except (Exception, SystemExit) as error:  # a file of somebody else may raise anything
         words = f"{type(error).__name__}: {shorten(str(error), 200)}"
         raise kind.error(
             f"{_place(error, path)}: {kind.noun} {name!r} cannot be loaded, got {words}."
@@ -196,7 +196,7 @@ def _module(path: Path, name: str) -> ModuleType:
     return module
 
 
-def _place(error: Exception, path: Path) -> str:
+def _place(error: BaseException, path: Path) -> str:
     """The file, with the last of its lines that the error went through."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno}"

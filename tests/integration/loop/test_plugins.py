@@ -58,11 +58,15 @@ def meddler(config: Nothing) -> Measure:
     return take
 '''
 REMEDY = '''
-from fastslow.plugins import Memory, Remedy, RemedyConfig, Update, Weights, remedy
+from fastslow.plugins import (
+    Memory, Remedy, RemedyConfig, RemedyPrice, StageSize, Update, Weights, remedy
+)
 
 class TowardsBase(RemedyConfig):
     rate: float = 0.01
     """Share of the learning rate by which it pulls."""
+    def price(self, stage: StageSize) -> RemedyPrice:
+        return RemedyPrice(rows=3 * stage.earlier)
 
 @remedy(name="towards_base", source="mine")
 def towards_base(config: TowardsBase) -> Remedy:
@@ -207,6 +211,7 @@ def test_a_remedy_in_one_file_is_listed_checked_reported_and_an_arm_of_an_ablati
     use = "slow.remedies=[{kind: custom, use: towards_base}]"
     checked = printed("check", "toy.yaml", model, use)
     assert "slow.remedies.0.params.rate" in checked
+    assert "remedy towards_base  at most 3 rows added to an update; at a stage's end 0" in checked
     assert "pulled.yaml: ok, pulled, 2 arms, 2 runs" in printed("check", "pulled.yaml", model)
 
     printed("ablate", "pulled.yaml", model, "--workers", "1")
@@ -223,6 +228,7 @@ def test_a_remedy_in_one_file_is_listed_checked_reported_and_an_arm_of_an_ablati
     assert remedies[0]["loss"] is None  # nothing is earlier: no penalty
     assert remedies[1]["loss"] > 0
     assert remedies[1]["gradient_share"] > 0
+    assert remedies[1]["seconds"] > 0
     page = (pulled / "report.md").read_text()
     assert "| 2 second | towards_base | " in page
     assert "towards_base" not in (none / "report.md").read_text()

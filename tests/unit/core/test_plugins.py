@@ -114,6 +114,7 @@ def test_a_miss_names_the_folder_and_the_nearest_file(here: Path) -> None:
     [
         ("raise ZeroDivisionError('mine')", "ZeroDivisionError: mine"),
         ("x = (", "SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
         (
             "from fastslow.plugins import RemedyConfg",
             "ImportError: cannot import name 'RemedyConfg'",

@@ -106,7 +106,7 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
     assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 10
     text = (run / "report.md").read_text()
     assert (
-        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | 2.5 | - |"
+        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | 2.500 | - |"
         in text
     )
     shown = r"]\(x)\|&lt;img src=x>\\x1b[31m"

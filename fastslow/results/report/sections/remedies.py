@@ -91,7 +91,7 @@ def _row(remedy: StageRemedy) -> tuple[Text, ...]:
         ", ".join(words) or "-",
         event.rollouts,
         f"{event.seconds:.1f}",
-        f"{event.bytes / 1e6:.4g}" if event.bytes else "-",
+        f"{event.bytes / 1e6:.3f}" if event.bytes else "-",
         " ".join(event.notes) or "-",
     )
 
