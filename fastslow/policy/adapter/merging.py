@@ -21,8 +21,8 @@ SMALL_ANGLE = 1e-3
 
 
 def _modules(update: Update) -> Iterable[tuple[str, str]]:
-    """The names of B and A of every module."""
-    return [(name, name.replace(LEFT, RIGHT)) for name in update if LEFT in name]
+    """The names of B and A of every module, sorted."""
+    return [(name, name.replace(LEFT, RIGHT)) for name in sorted(update) if LEFT in name]
 
 
 def alike(updates: Sequence[Update], coefficient: float) -> Coefficients:
