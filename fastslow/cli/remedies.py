@@ -29,7 +29,7 @@ RemedyName = Annotated[
 def remedies_list() -> None:
     """List the remedies, one a line with what it does; one that cannot be loaded with why."""
     from fastslow.channels.slow.remedies.base import RemedyDefinition
-    from fastslow.channels.slow.settings import SHIPPED_REMEDIES
+    from fastslow.channels.slow.remedies.shipped import SHIPPED_REMEDIES
     from fastslow.core.plugins import file_names, find
 
     lines = [(d.name, "shipped", first_line(d.doc)) for d in SHIPPED_REMEDIES.values()]
@@ -68,7 +68,7 @@ def _named(name: str) -> Iterator[tuple["RemedyDefinition", str]]:
         ConfigError: There is none, or it cannot be loaded.
     """
     from fastslow.channels.slow.remedies.base import RemedyDefinition
-    from fastslow.channels.slow.settings import SHIPPED_REMEDIES
+    from fastslow.channels.slow.remedies.shipped import SHIPPED_REMEDIES
     from fastslow.core.plugins import file_names, find
 
     shipped = {definition.name: definition for definition in SHIPPED_REMEDIES.values()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastslow.channels.slow.distill import DistillTrainer, with_answer
+from fastslow.channels.slow.distill import DistillTrainer
 from fastslow.channels.slow.settings import DistillConfig
 from fastslow.channels.slow.trainer import BARE
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
@@ -21,7 +21,7 @@ from tests.support.adapters import move
 from tests.support.updates import batch_of, changed, ending, set_texts, trainable
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its functions may change: that is tested
-from trl.experimental.sdft.loss_utils import (  # noqa: E402
+from trl.experimental.sdft.loss_utils import (
     compute_full_logit_self_distillation_loss,
 )
 
@@ -111,21 +111,17 @@ def test_the_teacher_is_shown_the_gold_answer_or_a_success_of_the_group(
 ) -> None:
     set_texts(moved, task, GOOD, BAD)
     examples = task.train[:3]
-    prompt_ids = moved.renderer.prompt_ids
+    prompt_ids, informed_ids = moved.renderer.prompt_ids, moved.renderer.informed_ids
     settings = changed(SETTINGS, teacher="answer", student="with_text")
     trainer, _ = learn(moved, task, settings, batch_of(task, examples))
     assert teacher_prompts(trainer) == [
-        prompt_ids(with_answer(text, e.question, e.answer), e.question)
+        informed_ids(text, e.question, e.answer)
         for e in examples
         for text in (GOOD, GOOD, BAD, BAD)
     ]
     assert [row.prompt for row in trainer.rows] == [
         prompt_ids(text, e.question) for e in examples for text in (GOOD, GOOD, BAD, BAD)
     ]
-    shown = with_answer(GOOD, "question", "answer")
-    assert shown.demonstrations[-1] == Demonstration("question", "answer")
-    assert shown.instruction == GOOD.instruction
-
     scripted(moved)
     winners = {SCRIPT[1]: 1.0, SCRIPT[10]: 1.0, SCRIPT[2]: 0.9}
     graded = replace(task, grade=lambda e, text: Grade(winners.get(text, 0.0), ""))
@@ -134,7 +130,7 @@ def test_the_teacher_is_shown_the_gold_answer_or_a_success_of_the_group(
     assert figures["taught_rows"] == 8  # the second group has no success
     assert figures["student_score"] == pytest.approx((1 + 1 + 0.9) / 12)
     assert teacher_prompts(trainer) == [
-        prompt_ids(with_answer(text, e.question, answer), e.question)
+        informed_ids(text, e.question, answer)
         for e, answer in ((examples[0], SCRIPT[1]), (examples[2], SCRIPT[10]))
         for text in (GOOD, GOOD, BAD, BAD)
     ]
@@ -174,7 +170,9 @@ def test_the_mean_of_the_weights_follows_them(moved: Policy, task: Task) -> None
         torch.testing.assert_close(mean, start[name] + 0.25 * (now[name] - start[name]))
 
 
-def kl_after(policy: Policy, task: Task, prompts: str, num_updates: int = 20) -> tuple[float, float]:
+def kl_after(
+    policy: Policy, task: Task, prompts: str, num_updates: int = 20
+) -> tuple[float, float]:
     """Divergence from the planted teacher before and after updates, on the first rows drawn."""
     from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
     from fastslow.channels.slow.teaching import mean_loss, teach
@@ -200,9 +198,7 @@ def kl_after(policy: Policy, task: Task, prompts: str, num_updates: int = 20) ->
     return before, mean_loss(policy, rows)
 
 
-def test_a_planted_teacher_is_approached_and_another_one_is_not(
-    policy: Policy, task: Task
-) -> None:
+def test_a_planted_teacher_is_approached_and_another_one_is_not(policy: Policy, task: Task) -> None:
     before, after = kl_after(policy, task, "own")
     assert after < 0.5 * before
     before, after = kl_after(policy, task, "another's")

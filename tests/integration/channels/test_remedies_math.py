@@ -168,6 +168,7 @@ def test_the_gradient_is_that_of_the_sum_of_both_losses(
     weights = exact.adapters.trainable()
     anchor = noise_like(exact, seed=1)
     exact.adapters.start = anchor
+    loss: Any
     if kind == "l2":
         remedy, memory = l2.build(L2Config(strength=3.0)), anchor
         loss = sum(((w - anchor[n]) ** 2).sum() for n, w in weights.items()) / 2
@@ -253,7 +254,9 @@ def test_l2_pulls_to_the_end_of_the_last_stage(exact: Policy, task: Task) -> Non
     distance = float((flat(list(exact.adapters.copied().values())) - end_of_first).norm())
     assert penalty is not None
     assert float(penalty.detach()) == pytest.approx(distance**2 / 2)
-    assert remedy.end(ended(stage_of(exact, task)), memory) == {"moved": pytest.approx(distance)}
+    figures = remedy.end(ended(stage_of(exact, task)), memory)
+    assert isinstance(figures, dict)
+    assert figures["moved"] == pytest.approx(distance)
 
 
 def begin_fresh(policy: Policy, task: Task, seed: int = 7) -> Stage:
@@ -279,7 +282,9 @@ def test_hard_orthogonal_updates_stay_so_after_every_step(exact: Policy, task: T
     for _ in range(5):
         before = exact.adapters.copied()
         trainer.update(RAGGED, 0, lambda: finish_update(1.0, optimizer, remedies, update))
-        overlap = max(float((taken @ weights[n].detach().T).abs().max()) for n, taken in earlier.items())
+        overlap = max(
+            float((taken @ weights[n].detach().T).abs().max()) for n, taken in earlier.items()
+        )
         assert overlap < 1e-6
         drift.append(max(float((before[n] - weights[n].detach()).abs().max()) for n in earlier))
     assert min(drift[1:]) > 1e-3  # A is trained all the same, once B is not 0
@@ -367,7 +372,10 @@ def test_recycled_ranks_are_the_weakest_and_a_rank_without_effect_changes_no_log
     after = exact.adapters.copied()
     assert torch.equal(logits(exact, (5, 6, 7), (8, 9)).detach(), before)
     for name, weight in after.items():
-        same = [bool(torch.equal(*pair)) for pair in zip(rank(name, weight), rank(name, weights[name]))]
+        same = [
+            bool(torch.equal(*pair))
+            for pair in zip(rank(name, weight), rank(name, weights[name]), strict=True)
+        ]
         assert same == ([True] * 4 if B in name else [True, False, True, True])
 
 
@@ -434,7 +442,9 @@ def test_interpolation_takes_the_smallest_of_the_best_factors(exact: Policy, tas
     assert figures["factor"] == 0.0
 
 
-def test_merging_deploys_the_combination_and_trains_from_the_base(exact: Policy, task: Task) -> None:
+def test_merging_deploys_the_combination_and_trains_from_the_base(
+    exact: Policy, task: Task
+) -> None:
     """Two stages, each from the base; logits with the mean of the dense updates, by hand."""
     remedy, memory = merge.build(MergeConfig()), Memory()
     apart = adapter_policy("new-per-stage", lambda index: 5)
@@ -474,7 +484,9 @@ def deltas(policy: Policy) -> dict[str, Tensor]:
     return {delta.name: delta.dense() for delta in policy.adapters.deltas(None, None)}
 
 
-def test_replay_of_the_start_keeps_every_answer_and_asks_the_start(moved: Policy, task: Task) -> None:
+def test_replay_of_the_start_keeps_every_answer_and_asks_the_start(
+    moved: Policy, task: Task
+) -> None:
     earlier = letters.build("earlier")
     remedy, memory = replay.build(ReplayConfig(target="start", keep=6, rows=4)), Memory()
     assert remedy.end is not None

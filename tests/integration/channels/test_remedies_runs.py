@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.channels.slow.settings import SHIPPED_REMEDIES
+from fastslow.channels.slow.remedies.shipped import SHIPPED_REMEDIES
 from fastslow.loop import launch
 from fastslow.records.events import RemedyEvent
 from fastslow.records.jsonl import read_events

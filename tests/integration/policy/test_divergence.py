@@ -11,7 +11,7 @@ from fastslow.policy.divergence import divergences
 from fastslow.policy.engine.layouts import Predictions
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its functions may change: that is tested
-from trl.experimental.sdft.loss_utils import (  # noqa: E402
+from trl.experimental.sdft.loss_utils import (
     compute_full_logit_self_distillation_loss,
 )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastslow.channels.slow.settings import SHIPPED_REMEDIES
+from fastslow.channels.slow.remedies.shipped import SHIPPED_REMEDIES
 from fastslow.cli.main import main
 
 REMEDY = '''
