@@ -117,7 +117,7 @@ def _measured(
     routes: Mapping[str, Sequence[str]],
     scores: Mapping[tuple[str, str], Mapping[str, float]],
 ) -> Measured:
-    """The figures of one task, each with its interval; `routes` of its inputs, by way of routing."""
+    """The figures of one task with their intervals; `routes` of its inputs, by way of routing."""
     columns: dict[str, list[float]] = {}
     numbers = {"examples": float(len(examples))}
     for way, ends in routes.items():
