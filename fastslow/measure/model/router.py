@@ -12,7 +12,7 @@ from typing import TypeAlias
 from fastslow.core.types import Example, Metric, Sampling
 from fastslow.measure.base import Measure, Measured, Snapshot
 from fastslow.measure.evaluator import fixed_sample
-from fastslow.measure.scores.routing import best_routes, nearest_means, route_shares
+from fastslow.measure.scores.routing import best_routes, nearest_means
 from fastslow.measure.stats.intervals import cluster_labels, score_interval
 
 Inputs: TypeAlias = Mapping[str, Sequence[Example]]
@@ -126,10 +126,7 @@ def _measured(
         ]
         if way in ROUTERS:
             columns[f"{way}/accuracy"] = [float(end == task) for end in ends]
-            shares = route_shares(
-                ends, tuple(dict.fromkeys(deployment for deployment, _ in scores))
-            )
-            numbers |= {f"{way}/sent/{end}": share for end, share in shares.items()}
+            numbers |= {f"{way}/sent/{end}": ends.count(end) / len(ends) for end in visited}
     clusters = {e.id: e.cluster for e in examples if e.cluster is not None}
     labels = cluster_labels([example.id for example in examples], clusters)
     for name, values in columns.items():

@@ -1,4 +1,4 @@
-"""Routing as functions of numbers: the task that an input is sent to, and where a task's inputs go.
+"""Routing as functions of numbers: the task that an input is sent to.
 
 A *route* is the name of a task. Of several equally good ones the first in the order of the mapping
 is taken: the task that was visited first.
@@ -33,8 +33,3 @@ def nearest_means(
         return values
 
     return best_routes({task: cosines(mean) for task, mean in means.items()})
-
-
-def route_shares(routes: Sequence[str], tasks: Sequence[str]) -> dict[str, float]:
-    """Share of inputs, at least one, that goes to each task: a row of the confusion; sums to 1."""
-    return {task: routes.count(task) / len(routes) for task in tasks}

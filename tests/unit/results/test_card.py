@@ -49,6 +49,7 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Export:
         packages={"peft": "0.21.2"},
         template_arguments={},
         day=date(2026, 1, 2),
+        router=None,
         is_merged=False,
     )
     return replace(export, **changes)
