@@ -150,8 +150,8 @@ class Policy:
         pairs = [self.renderer.question_ids(question) for question in questions]
         logprobs: list[float] = []
         for start in range(0, len(pairs), QUESTIONS_AT_ONCE):
-            before, own = zip(*pairs[start : start + QUESTIONS_AT_ONCE], strict=True)
-            logprobs += map(fmean, self.scorer.logprobs(before, own))
+            openings, bodies = zip(*pairs[start : start + QUESTIONS_AT_ONCE], strict=True)
+            logprobs += map(fmean, self.scorer.logprobs(openings, bodies))
         return logprobs
 
     def activations(self, rows: Sequence[TokenIds], *, adapter: bool = True) -> Activations:
