@@ -233,6 +233,7 @@ class RunConfig(RuledModel):
             )
         yield from self._broken_probe()
         yield from self._broken_remedies()
+        yield from self._broken_routers()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -278,6 +279,20 @@ class RunConfig(RuledModel):
                 f"slow.student ({slow.student}) and slow.teacher (text) are shown the same "
                 f"prompt{without}, so there is nothing to learn. Set slow.student to bare, or "
                 "slow.teacher to answer or success.",
+            )
+
+    def _broken_routers(self) -> Iterator[tuple[str, str]]:
+        """Rule of routers: several tasks whose adapters differ."""
+        adapter_policy = self.slow.adapter_policy if self.slow else "no slow channel"
+        num_trained = len({stage.task for stage in self.stages if stage.slow})
+        is_possible = adapter_policy == "new-per-stage" and num_trained > 1
+        if self.evaluation.routers and not is_possible:
+            yield (
+                "evaluation.routers",
+                "evaluation.routers choose between adapters of single tasks. Expected "
+                f"slow.adapter_policy: new-per-stage, got {adapter_policy}; and at least two tasks "
+                f"of `stages` that train weights, got {num_trained}. Change these, or remove "
+                "evaluation.routers.",
             )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,8 @@ from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.policy import pick_device
-from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
+from fastslow.policy.saved import ROUTER_FILE
+from fastslow.records.events import CycleEvent, FiguresEvent, PopulationEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, WIDER, newest_point, outcome, start
@@ -122,6 +123,30 @@ def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: P
     facts = [(folder / "replay" / "memory.json").read_text() for folder in memories]
     assert facts[0] == facts[1]
     assert json.loads(facts[0])["first"]
+
+
+def test_two_processes_route_as_one_does(tmp_path: Path, tiny_folder: Path) -> None:
+    """The leader alone measures the routers; the other waits for it and ends with it."""
+    overrides = [
+        f"model.name={tiny_folder}",
+        *("fast=null", "slow={kind: sft, lr: 0.01, adapter_policy: new-per-stage}"),
+        "evaluation.routers=[nearest_mean, surprisal]",
+    ]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+    done = torchrun("-m", "fastslow", "train", *both_words)
+    assert done.returncode == 0, done.stderr
+    [both] = (tmp_path / "two").iterdir()
+    of_one, of_both = (
+        [event for event in events(run, FiguresEvent) if event.kind == "router"]
+        for run in (alone, both)
+    )
+    assert [(e.row, e.of) for e in of_both] == [(2, "first"), (2, "second")]
+    assert of_both == of_one
+    means = [load_file(newest_point(run) / "policy" / ROUTER_FILE) for run in (alone, both)]
+    assert means[0].keys() == means[1].keys() == {"first", "second"}
+    for name, mean in means[0].items():
+        assert torch.equal(means[1][name], mean)
 
 
 LEADER_ALONE = """

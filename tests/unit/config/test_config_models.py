@@ -151,6 +151,23 @@ def test_reusing_rollouts_needs_a_slow_channel_that_draws_them() -> None:
         ]
 
 
+def test_routers_need_adapters_of_several_single_tasks() -> None:
+    evaluation = {"routers": ["nearest_mean"]}
+    two = [{"task": "a"}, {"task": "b"}]
+    own = {"adapter_policy": "new-per-stage"}
+    assert run_config(stages=two, slow=own, evaluation=evaluation).evaluation.routers
+    for keys, got in (
+        ({"stages": two}, "new-per-stage, got continue; and at least two tasks"),
+        ({"stages": two, "slow": None}, "new-per-stage, got no slow channel"),
+        ({"stages": [*two[:1], {"task": "a"}], "slow": own}, "train weights, got 1."),
+        ({"stages": [two[0], {"task": "b", "slow": False}], "slow": own}, "got 1."),
+    ):
+        rules = broken(evaluation=evaluation, **keys)
+        assert list(rules) == ["evaluation.routers"]
+        assert got in rules["evaluation.routers"]
+        assert "slow.adapter_policy" in rules["evaluation.routers"]
+
+
 def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:
     tasks: dict[str, Any] = {"a": {}, "b": {}, "c": {}}
     assert set(broken(probe={"task": "a"}, tasks=tasks)) == {"probe.task"}
