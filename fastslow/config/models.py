@@ -266,8 +266,25 @@ class RunConfig(RuledModel):
                 )
             if policy not in use.adapter_policies:
                 yield path, wrong_adapter_policy(use.kind, type(use), policy)
+        if any(use.kind == "merge" for use in self.slow.remedies):
+            yield from self._broken_merging(self.slow)
         if isinstance(self.slow, DistillConfig):
             yield from self._broken_distillation(self.slow)
+
+    def _broken_merging(self, slow: SlowConfig) -> Iterator[tuple[str, str]]:
+        """Rules of merging: what is deployed after a stage is not what the stage trained."""
+        if slow.shrink is not None:
+            yield (
+                "slow.shrink",
+                f"slow.shrink ({slow.shrink}) scales the adapter that a stage trained, but after "
+                "slow.remedies merge the combination of all is deployed. Remove one of them.",
+            )
+        if self.evaluation.routers:
+            yield (
+                "evaluation.routers",
+                "evaluation.routers choose between adapters of single tasks, but slow.remedies "
+                "merge deploys one for all. Remove one of them.",
+            )
 
     def _broken_distillation(self, slow: DistillConfig) -> Iterator[tuple[str, str]]:
         """Rules of distillation: the teacher has to know more than the student."""
