@@ -32,7 +32,7 @@ def interrupted_after(number: int) -> Any:
 def cut_and_resume(number: int, words: list[str]) -> None:
     """Leaves the run folders `whole` and `cut`, each in a folder of that name."""
     folder = Path(words[0]).parent
-    launch.disconnect = lambda: None  # type: ignore[assignment]  # they cannot meet a second time
+    setattr(launch, "disconnect", lambda: None)  # noqa: B010  # they cannot meet a second time
     assert main(["train", *words, f"runs_dir={folder / 'whole'}"]) == 0
     inner = SlowChannel.adapt
     SlowChannel.adapt = interrupted_after(number)  # type: ignore[method-assign]

@@ -44,7 +44,9 @@ class InterpolateConfig(RemedyConfig):
     def price(self, stage: StageSize) -> RemedyPrice:
         """The validation sample of every task, once for each factor."""
         tasks = stage.earlier + 1
-        return RemedyPrice(rollouts=len(self.factors) * tasks * stage.validation * bool(stage.earlier))
+        return RemedyPrice(
+            rollouts=len(self.factors) * tasks * stage.validation * bool(stage.earlier)
+        )
 
 
 @remedy(name="interpolate", source="WiSE-FT, arXiv 2109.01903")
