@@ -108,7 +108,8 @@ def _halved(arms: dict[str, dict[str, Any]]) -> list[str]:
     if "none" not in arms:
         return []
     drop, second = (_mean(arms["none"], name) for name in ("drop", "second"))
-    halved, dear = [], []
+    halved: list[str] = []
+    dear: list[str] = []
     for arm, runs in arms.items():
         if _mean(runs, "drop") <= drop / 2:
             is_cheap = _mean(runs, "second") >= second - 0.05

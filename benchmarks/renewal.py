@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarks.keeping import REFERENCE, ROOT
 from fastslow.measure.stats.over_seeds import SeedEstimate, over_seeds_alone
@@ -21,6 +21,10 @@ FILE = REFERENCE / "renewal.json"
 CONFIG = "configs/ablations/renewal.yaml"
 WITHOUT = "without"
 FIGURES = ("probe_gain", "probe_gain_base", "probe_gain_ratio")
+
+
+Runs: TypeAlias = Mapping[str, Mapping[str, float | None]]
+"""Seed to the figures of its run."""
 
 
 def read_run(run: Path) -> dict[str, float | None]:
@@ -47,7 +51,7 @@ def renewal_lines() -> list[str]:
     if not FILE.is_file():
         return []
     data = json.loads(FILE.read_text())
-    arms: dict[str, dict[str, dict[str, float | None]]] = data["arms"]
+    arms: dict[str, Runs] = data["arms"]
     lines = [
         "## Ten short stages: does renewal keep an adapter able to learn?",
         "",
@@ -68,10 +72,7 @@ def renewal_lines() -> list[str]:
     return [*lines, ""]
 
 
-def _differences(
-    runs: Mapping[str, Mapping[str, float | None]],
-    without: Mapping[str, Mapping[str, float | None]],
-) -> dict[int, float | None]:
+def _differences(runs: Runs, without: Runs) -> dict[int, float | None]:
     """Of the ratio, seed by seed; None where one of both is undefined."""
     differences: dict[int, float | None] = {}
     for seed, run in runs.items():
