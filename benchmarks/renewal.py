@@ -60,7 +60,7 @@ def renewal_lines() -> list[str]:
         "the rise of its validation score, the ratio that of both gains. Means over seeds with",
         "95 % intervals over seeds alone, single seeds in brackets.",
         "",
-        "| arm | gain from the final weights | gain from the base | ratio | ratio minus `without` |",
+        "| arm | gain, final weights | gain, base | ratio | ratio minus that of `without` |",
         "| --- | --- | --- | --- | --- |",
     ]
     for arm, runs in arms.items():
