@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Evidence
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -42,16 +43,20 @@ class RemedyReport:
     notes: tuple[str, ...]
     """What a reader of the report must know, a sentence each."""
     rollouts: int
-    """Completions drawn for it."""
+    """Completions drawn for it when the stage began and when it ended."""
     seconds: float
-    """Wall time."""
+    """Wall time in the whole stage."""
+    bytes: int = 0
+    """Size of what it remembers from here on."""
+    text: PromptProgram | None = None
+    """To be deployed for the stage's task from here on; None leaves its text as it is."""
 
 
 class Assessor(Protocol):
     """Scores the policy as it is at the end of a stage; the loop hands it to the channels."""
 
-    def score(self, task: Task) -> Mapping[str, float]:
-        """Validation score of each example by its id, greedy, under the deployed text."""
+    def score(self, task: Task, text: PromptProgram | None = None) -> Mapping[str, float]:
+        """Validation score of each example by its id, greedy, under that or the deployed text."""
         ...
 
     def kl(self, task: Task) -> float | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,7 +124,8 @@ def _inspected(
     inspection, seen = Inspection(), set[str]()
     for config in configs:
         probed = config.probe and config.probe.task
-        needs = config.model_dump_json(include={"model", "tasks", "stages"}) + str(probed)
+        keys: dict[str, Any] = {"model": True, "tasks": True, "stages": True, "slow": {"guidance"}}
+        needs = config.model_dump_json(include=keys) + str(probed)
         inspection.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
         seen.add(needs)
     if inspection.problems:

@@ -1,8 +1,9 @@
 """The ledger of a run: rollouts and trained rows of every part, behind costs and progress.
 
 Counts follow from the cycle: T updates of Q problems with G rollouts each. They are upper bounds
-where a fast channel, shrinking or a spent KL budget stops early, and where cells that changed
-neither weights nor prompt are not drawn again.
+where a fast channel, shrinking or a spent KL budget stops early, where hints rescue groups before
+the last rung or none needs one, and where cells that changed neither weights nor prompt are not
+drawn again.
 """
 
 import math
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fastslow.channels.slow.remedies.ewc import EwcConfig
-from fastslow.channels.slow.remedies.replay import ReplayConfig
+from fastslow.channels.slow.remedies.base import RemedyPrice, StageSize
+from fastslow.channels.slow.remedies.shipped import remedy_of
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.task.definition import Task
@@ -119,8 +121,10 @@ class Ledger:
                 yield Entry("fast", row, index, fast.metric_calls)
             if slow and "slow" in channels:
                 rows = problems * slow.rows_per_problem(self.config.num_texts)
-                rows += cycle.optimizer_steps * self._replayed(row)
-                yield Entry("slow", row, index, problems * slow.rollouts_per_problem, rows)
+                added = sum(price.rows for _, price in self.remedy_prices(row))
+                rows += cycle.optimizer_steps * added
+                rollouts = problems * (slow.rollouts_per_problem + _hinted(slow))
+                yield Entry("slow", row, index, rollouts, rows)
             if index + 1 < len(phases):
                 yield Entry("curves", row, index, points)
 
@@ -174,21 +178,29 @@ class Ledger:
         kl_examples = min(evaluation.kl_examples, evaluation.validation_examples)
         return scored * evaluation.validation_examples + 2 * kl_examples
 
-    def _replayed(self, row: int) -> int:
-        """Rows of earlier tasks in each update of a stage, at most."""
+    def remedy_prices(self, row: int) -> list[tuple[str, RemedyPrice]]:
+        """The most that each remedy takes in a stage, by its name in the order of the run."""
         slow, (*before, stage) = self.config.slow, self.config.stages[:row]
-        has_earlier = any(visit.slow and visit.task != stage.task for visit in before)
-        uses = slow.remedies if slow and has_earlier else ()
-        return sum(use.rows for use in uses if isinstance(use, ReplayConfig))
+        if slow is None or not stage.slow:
+            return []
+        earlier = {visit.task for visit in before if visit.slow} - {stage.task}
+        size = StageSize(
+            earlier=len(earlier),
+            rows=self.config.cycle.problems * slow.rows_per_problem(self.config.num_texts),
+            validation=self.config.evaluation.validation_examples,
+            text=int(self.config.fast is not None and stage.fast),
+        )
+        uses = map(remedy_of, slow.remedies)
+        prices = [(definition.name, params.price(size)) for definition, params in uses]
+        if slow.kl_budget_earlier is not None:
+            prices.append(("kl_budget_earlier", RemedyPrice(rollouts=slow.kl_budget_rows)))
+        return prices
 
     def _remedies(self, row: int) -> Entry:
         """What remedies draw, and learn from one by one, when a stage ends."""
-        slow, is_trained = self.config.slow, self.config.stages[row - 1].slow
-        uses = slow.remedies if slow and is_trained else ()
-        fisher = sum(use.examples for use in uses if isinstance(use, EwcConfig))
-        replays = (use for use in uses if isinstance(use, ReplayConfig) and use.target == "own")
-        rollouts = fisher + sum(use.keep for use in replays)
-        return Entry("remedies", row, rollouts=rollouts, trained=fisher)
+        prices = [price for _, price in self.remedy_prices(row)]
+        rollouts, trained = sum(p.rollouts for p in prices), sum(p.trained for p in prices)
+        return Entry("remedies", row, rollouts=rollouts, trained=trained)
 
     def _router(self, row: int) -> Entry:
         """Inputs under deployments not their own; passes over questions, one by one, are extra."""
@@ -218,3 +230,9 @@ class Ledger:
         rollouts = tuned + base + neutral * (2 if row == 1 else 1)  # once by the base
         extra = DRIFT_UNITS * (tuned + neutral) - rollouts
         return Entry("drift", row, rollouts=rollouts, extra=extra)
+
+
+def _hinted(slow: SlowConfig) -> int:
+    """Rollouts of one problem of an update that hints draw at most."""
+    rungs = slow.hints.rungs if isinstance(slow, GrpoConfig) and slow.hints else ()
+    return len(rungs) * slow.rollouts_per_problem

@@ -21,7 +21,8 @@ from fastslow.channels.fast.settings import (
     SimbaKeys,
     fewest_metric_calls,
 )
-from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
+from fastslow.channels.slow.remedies.base import wrong_adapter_policy
+from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
 from fastslow.core.plugins import CustomUse
@@ -249,21 +250,52 @@ class RunConfig(RuledModel):
 
     def _broken_remedies(self) -> Iterator[tuple[str, str]]:
         """Rules of remedies: something earlier to protect, and weights they make sense for."""
-        if self.slow is None or not self.slow.remedies:
+        if self.slow is None:
             return
-        if len({stage.task for stage in self.stages if stage.slow}) < 2:
+        has_earlier = len({stage.task for stage in self.stages if stage.slow}) > 1
+        policy = self.slow.adapter_policy
+        for index, use in enumerate(self.slow.remedies):
+            path = f"slow.remedies.{index}.kind"
+            if isinstance(use, CustomUse):  # its class is not known before plug-ins are found
+                continue
+            if use.needs_earlier and not has_earlier:
+                yield (
+                    path,
+                    f"{use.kind} protects tasks of earlier stages, but fewer than two tasks of "
+                    "`stages` train weights. Add a stage, or remove it from slow.remedies.",
+                )
+            if policy not in use.adapter_policies:
+                yield path, wrong_adapter_policy(use.kind, type(use), policy)
+        if any(use.kind == "merge" for use in self.slow.remedies):
+            yield from self._broken_merging(self.slow)
+        if isinstance(self.slow, DistillConfig):
+            yield from self._broken_distillation(self.slow)
+
+    def _broken_merging(self, slow: SlowConfig) -> Iterator[tuple[str, str]]:
+        """Rules of merging: what is deployed after a stage is not what the stage trained."""
+        if slow.shrink is not None:
             yield (
-                "slow.remedies",
-                "slow.remedies protect tasks of earlier stages, but fewer than two tasks of "
-                "`stages` train weights. Add a stage, or remove slow.remedies.",
+                "slow.shrink",
+                f"slow.shrink ({slow.shrink}) scales the adapter that a stage trained, but after "
+                "slow.remedies merge the combination of all is deployed. Remove one of them.",
             )
-        kinds = [remedy.kind for remedy in self.slow.remedies]
-        if "ewc" in kinds and self.slow.adapter_policy != "continue":
+        if self.evaluation.routers:
             yield (
-                f"slow.remedies.{kinds.index('ewc')}.kind",
-                "ewc holds the same weights from stage to stage, but slow.adapter_policy "
-                f"({self.slow.adapter_policy}) starts a fresh adapter. Set it to continue, or "
-                "remove ewc.",
+                "evaluation.routers",
+                "evaluation.routers choose between adapters of single tasks, but slow.remedies "
+                "merge deploys one for all. Remove one of them.",
+            )
+
+    def _broken_distillation(self, slow: DistillConfig) -> Iterator[tuple[str, str]]:
+        """Rules of distillation: the teacher has to know more than the student."""
+        is_seed = slow.student == "seed" and self.fast is None
+        if slow.teacher == "text" and (slow.student == "with_text" or is_seed):
+            without = " without a fast channel" if is_seed else ""
+            yield (
+                "slow.student",
+                f"slow.student ({slow.student}) and slow.teacher (text) are shown the same "
+                f"prompt{without}, so there is nothing to learn. Set slow.student to bare, or "
+                "slow.teacher to answer or success.",
             )
 
     def _broken_routers(self) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastslow.channels.fast.settings import SequenceConfig
-from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.ledger import Entry, Ledger
 from fastslow.config.lengths import SHORT, Lengths, mean_lengths
 from fastslow.policy.calibration import DECODED, Rates
@@ -89,14 +88,13 @@ class Price:
         # rollouts of a problem that begin alike share those tokens, so a gold answer's are counted
         context = passes * self._context(lengths, demonstrations, 1 / passes)
         trained = context + rows * min(lengths.answer, lengths.limit)
-        has_reference = isinstance(slow, GrpoConfig) and slow.kl_coefficient > 0
-        each = rates.trained_s + has_reference * rates.prefill_s
+        each = rates.trained_s + slow.has_reference * rates.prefill_s
         return updates * (rollouts_s + trained * each)
 
     def _context(self, lengths: Lengths, demonstrations: float, share: float) -> float:
         """Unique prompt tokens of a pass over `share` of an update's rows."""
         config = self.ledger.config
-        is_bare = config.slow is not None and config.slow.gradient_context == "bare"
+        is_bare = config.slow is not None and config.slow.learns_bare
         texts = 1 if is_bare else config.num_texts
         prompts = 0.0 if is_bare else texts * lengths.prompt(demonstrations)
         return prompts + share * texts * config.cycle.problems * lengths.question

@@ -4,6 +4,7 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
@@ -19,8 +20,9 @@ from fastslow.channels.fast.settings import (
     SequenceConfig,
     SimbaKeys,
 )
-from fastslow.channels.slow.remedies.base import Remedy, RemedyDefinition
-from fastslow.channels.slow.settings import SHIPPED_REMEDIES, GrpoConfig, MinimalConfig, SlowConfig
+from fastslow.channels.slow.remedies.base import Remedy
+from fastslow.channels.slow.remedies.shipped import remedy_of
+from fastslow.channels.slow.settings import MinimalConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
@@ -117,10 +119,9 @@ def build_slow(
 ) -> Channel:
     """The slow channel with its trainer and remedies; see `SlowChannel`."""
     from fastslow.channels.slow.channel import SlowChannel
-    from fastslow.channels.slow.grpo import FastSlowTrainer
-    from fastslow.channels.slow.sft import GoldTrainer
 
-    trainer: MakeUpdates = FastSlowTrainer if isinstance(slow, GrpoConfig) else GoldTrainer
+    module, _, name = slow.trainer.partition(":")
+    trainer: MakeUpdates = getattr(importlib.import_module(module), name)
     remedies = build_remedies(slow, seed)
     return SlowChannel(slow, trainer, remedies, visits=visits, stage_lrs=stage_lrs, seed=seed)
 
@@ -128,7 +129,7 @@ def build_slow(
 def build_remedies(slow: MinimalConfig, seed: int) -> "Remedies":
     """The remedies of the slow channel, in the order they act; shrinking is the last thing."""
     from fastslow.channels.slow.remedies.adapter_policy import adapter_policy
-    from fastslow.channels.slow.remedies.kl_budget import kl_budget
+    from fastslow.channels.slow.remedies.kl_budget import kl_budget, kl_budget_earlier
     from fastslow.channels.slow.remedies.shrink import shrink
     from fastslow.channels.slow.remedies.stack import Remedies
 
@@ -137,14 +138,13 @@ def build_remedies(slow: MinimalConfig, seed: int) -> "Remedies":
         policy = adapter_policy(slow.adapter_policy, partial(derive_seed, seed, "adapter"))
         remedies.append(("adapter_policy", policy))
     for use in slow.remedies:
-        if isinstance(use, CustomUse):
-            definition = find(RemedyDefinition, use.use)
-            remedies.append((definition.name, definition.build(use.params)))
-        else:
-            definition = SHIPPED_REMEDIES[type(use)]
-            remedies.append((definition.name, definition.build(use)))
+        definition, params = remedy_of(use)
+        remedies.append((definition.name, definition.build(params)))
     if slow.kl_budget is not None:
         remedies.append(("kl_budget", kl_budget(slow.kl_budget, slow.kl_budget_rows)))
+    if slow.kl_budget_earlier is not None:
+        budget = kl_budget_earlier(slow.kl_budget_earlier, slow.kl_budget_rows)
+        remedies.append(("kl_budget_earlier", budget))
     if slow.shrink is not None:
         scales_earlier = slow.adapter_policy == "continue"
         remedies.append(("shrink", shrink(slow.shrink, scales_earlier)))

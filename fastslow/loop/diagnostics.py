@@ -295,7 +295,9 @@ def stage_name(index: int, task: str) -> str:
 def _stage_deltas(run: Run, index: int) -> Deltas:
     """What one stage changed: its adapter, less the one it started from."""
     slow = run.config.slow
-    starts_at_base = index == 0 or (slow is not None and slow.adapter_policy == "new-per-stage")
+    is_apart = slow is not None and slow.adapter_policy == "new-per-stage"
+    is_merged = slow is not None and any(use.kind == "merge" for use in slow.remedies)
+    starts_at_base = index == 0 or (is_apart and not is_merged)
     after = None if index == run.state.next_stage else stage_folder(run, index)
     before = None if starts_at_base else stage_folder(run, index - 1)
     return lambda: run.policy.adapters.deltas(after, before)

@@ -23,7 +23,7 @@ from fastslow.core.text import shorten, visible
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
 from fastslow.loop.estimate import estimate
-from fastslow.loop.preflight import require_fit
+from fastslow.loop.preflight import require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
@@ -104,6 +104,7 @@ def _build_and_run(
         policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
         require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
+        require_hints(policy, config, tasks)
         cost = estimate(config, tasks | probed)
         with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:
             run_dir.keep_estimate(cost)

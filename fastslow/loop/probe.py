@@ -151,5 +151,8 @@ def _learner(config: RunConfig, settings: ProbeConfig) -> SlowConfig:
     kinds: dict[str, type[GrpoConfig | SftConfig]] = {"sft": SftConfig, "grpo": GrpoConfig}
     is_own_kind = config.slow.kind == settings.kind
     learner = config.slow if is_own_kind else kinds[settings.kind](lora=config.slow.lora)
-    without_limits = {"kl_budget": None, "shrink": None, "remedies": ()}
-    return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **without_limits})
+    switched_off: dict[str, object] = dict.fromkeys(("kl_budget", "kl_budget_earlier", "shrink"))
+    switched_off["remedies"] = ()
+    if isinstance(learner, GrpoConfig):
+        switched_off["guidance"] = None
+    return learner.model_copy(update={"lr": settings.lr, "warmup_steps": 0, **switched_off})

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.core.distributed import from_leader
 from fastslow.core.errors import ChannelError, CheckpointError, EvaluationError, StageError
-from fastslow.core.prompts import best_by_mean
+from fastslow.core.prompts import PromptProgram, best_by_mean
 from fastslow.core.seeds import derive_seed
 from fastslow.core.text import visible
 from fastslow.core.types import Anchor
@@ -95,7 +95,13 @@ def settle_stage(run: Run, task: Task, index: int) -> None:
     for channel in chosen(run.config.channel_names(index), run.channels):
         for report in channel.end(run.policy, task, index, Validation(run, index)):
             run.state.rollouts[channel.name] += report.rollouts
-            run.run_dir.events.append(RemedyEvent(index, task.name, **vars(report)))
+            fields = dict(vars(report))
+            text = fields.pop("text")
+            run.run_dir.events.append(RemedyEvent(index, task.name, **fields))
+            if text is not None:
+                run.policy.live[task.name] = text
+                event = TextEvent(index, task.name, "live", text, None, 0)
+                run.run_dir.events.append(event)
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,11 @@ class Validation:
     stage: int
     """Index of the stage that ends."""
 
-    def score(self, task: Task) -> Mapping[str, float]:
-        """Score of each example by its id, greedy, under the task's deployed text."""
+    def score(self, task: Task, text: PromptProgram | None = None) -> Mapping[str, float]:
+        """Score of each example by its id, greedy, under the task's deployed text or another."""
         policy = self.run.policy
-        return self.run.evaluator.validation_scores(policy, task, policy.live_program(task))
+        text = text or policy.live_program(task)
+        return self.run.evaluator.validation_scores(policy, task, text)
 
     def kl(self, task: Task) -> float | None:
         """KL(tuned || base) in nats per token, as `kl_fst`; None without `evaluation.kl_examples`.

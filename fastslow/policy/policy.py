@@ -7,8 +7,8 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -34,7 +34,7 @@ from fastslow.policy.adapter.lora import (
 )
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
-from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.layouts import Predictions, predict, score_completions
 from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
@@ -123,6 +123,31 @@ class Policy:
         """
         with evaluating(self.model):
             return score_completions(self.model, prompts, completions).logprobs
+
+    def predict(self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> Predictions:
+        """States before every completion token; differentiable in the trainable weights."""
+        with evaluating(self.model):
+            return predict(self.model, prompts, completions)
+
+    @contextmanager
+    def as_of(
+        self, weights: Literal["base", "start", "present"] | Mapping[str, Tensor]
+    ) -> Iterator[None]:
+        """Within it the policy computes with other weights than the present ones.
+
+        Those of the base, or of the start of the stage, which was to be kept, or with these
+        trainable ones. Not under a graph that is still to be differentiated.
+        """
+        if weights == "base":
+            context: AbstractContextManager[None] = self.scorer.base_weights()
+        elif weights == "present":
+            context = nullcontext()
+        else:
+            chosen = self.adapters.start if weights == "start" else weights
+            assert isinstance(chosen, Mapping), "the stage began without keeping its start"
+            context = self.adapters.holding(chosen)
+        with context:
+            yield
 
     def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
         """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""

@@ -83,9 +83,23 @@ class Renderer:
             tokenizer.chat_template = without_last_space(tokenizer.chat_template)
             del self._opening
 
-    def prompt_ids(self, program: PromptProgram, question: str) -> TokenIds:
-        """Token ids of the whole prompt, up to where the completion starts."""
-        return self.message_ids(chat_messages(program, question))
+    def prompt_ids(self, program: PromptProgram, question: str, hint: str = "") -> TokenIds:
+        """Token ids of the whole prompt, up to where the completion starts.
+
+        A `hint` follows the question in its turn; see `message_ids` for what is left out.
+        """
+        *earlier, last = without_own_answer(chat_messages(program, question))
+        return self._ids(self._text([*earlier, {**last, "content": last["content"] + hint}]))
+
+    def informed_ids(self, program: PromptProgram, question: str, answer: str) -> TokenIds:
+        """The prompt with the question and its answer as a last demonstration, for a teacher.
+
+        Nothing is drawn or scored under it: see `message_ids`.
+        """
+        *earlier, last = without_own_answer(chat_messages(program, question))
+        return self._ids(
+            self._text([*earlier, last, {"role": "assistant", "content": answer}, last])
+        )
 
     def message_ids(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
         """Token ids of `messages` and the opening of the assistant's next turn.
@@ -111,6 +125,10 @@ class Renderer:
         """Token ids of plain prose as a model is pretrained on it, without a chat around it."""
         bos = (self.tokenizer.bos_token_id,) if starts_with_bos(self.tokenizer) else ()
         return (*bos, *self._ids(text))
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return len(self._ids(text))
 
     def answer_ids(self, answer: str) -> TokenIds:
         """Token ids of `answer` as a completion, then the token that ends the turn.

@@ -121,9 +121,12 @@ class RemedyEvent:
     notes: Sequence[str] = ()
     """What a reader must know, a sentence each."""
     rollouts: int = 0
-    """Completions sampled for all this; they count as the slow channel's."""
+    """Completions sampled for it when the stage began and ended; they count as slow ones."""
     seconds: float = 0.0
-    """Wall time; counts as the slow channel's."""
+    """Wall time in the whole stage; counts as the slow channel's. Until 2026-11, at its end alone.
+    """
+    bytes: int = 0
+    """Size of what it remembers from here on."""
 
 
 @dataclass(frozen=True, slots=True)

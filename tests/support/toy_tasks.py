@@ -1,5 +1,7 @@
 """Tasks that a tiny random model can make progress on: write letters of one kind."""
 
+from zlib import crc32
+
 from pydantic import Field
 
 from fastslow.core.types import Example, Grade
@@ -28,6 +30,36 @@ def parity(config: Parity) -> Task:
 
     def grade(example: Example, text: str) -> Grade:
         return Grade(float(len(text) % 2 == 0), f"{len(text)} characters")
+
+    return Task(
+        train=examples("train", 40),
+        validation=examples("validation", 4),
+        test=examples("test", 8),
+        instruction="Write.",
+        grade=grade,
+        max_tokens=5,
+    )
+
+
+class Rare(TaskConfig):
+    """Parameters of `rare`."""
+
+    odds: int = Field(8, ge=1)
+    """One completion in so many is right; of a large number none."""
+
+
+@task(name="rare", version=1, source="made here")
+def rare(config: Rare) -> Task:
+    """Full marks for some completions, by their checksum; gold answers of 20 characters."""
+
+    def examples(split: str, count: int) -> tuple[Example, ...]:
+        return tuple(
+            Example(f"{split}-{i}", f"{split} {i}", f"answer {i:03d} is longer")
+            for i in range(count)
+        )
+
+    def grade(example: Example, text: str) -> Grade:
+        return Grade(float(crc32(text.encode()) % config.odds == 0), "by its checksum")
 
     return Task(
         train=examples("train", 40),

@@ -9,6 +9,7 @@ import torch
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.remedies.base import Remedy, Stage, Update
 from fastslow.channels.slow.remedies.stack import Remedies
+from fastslow.channels.slow.rollouts import Request
 from fastslow.channels.slow.trainer import Finish, finish_update
 from fastslow.core.prompts import Candidate, PromptProgram, assign_slots
 from fastslow.core.types import Batch, Example
@@ -62,5 +63,5 @@ def set_texts(policy: Policy, task: Task, *texts: PromptProgram) -> None:
 def scored_group(trainer: FastSlowTrainer, task: Task, examples: Sequence[Example]) -> Any:
     """TRL's rows of the rollouts of these problems, drawn and graded as `task` says."""
     texts = assign_slots(trainer.policy.population(task), trainer.settings.group)
-    trainer._requests = [(task, text, example) for example in examples for text in texts]
+    trainer._requests = [Request(task, text, example) for example in examples for text in texts]
     return trainer._generate_and_score_completions([{"prompt": ""}] * trainer.num_local_rows)

@@ -1,6 +1,7 @@
 """The slow channel: T updates of the adapter, with the texts frozen.
 
-A trainer knows what an update learns from: rollouts (`grpo.py`) or gold answers (`sft.py`).
+A trainer knows what an update learns from: rollouts (`grpo.py`), gold answers (`sft.py`) or a
+better-informed self (`distill.py`).
 """
 
 import json
@@ -20,7 +21,7 @@ from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.channels.slow.settings import SlowConfig
 from fastslow.channels.slow.trainer import MakeUpdates, Updates, finish_update, require_effect
 from fastslow.core.decode import shaped
-from fastslow.core.distributed import from_all, num_processes
+from fastslow.core.distributed import from_all
 from fastslow.core.errors import ChannelError, CheckpointError
 from fastslow.core.seeds import derive_seed, kept_generators
 from fastslow.core.types import Anchor, Batch, Evidence
@@ -46,11 +47,12 @@ class Phase:
     learned: bool = False
     """Whether an update had something to learn from."""
     rollouts: int = 0
-    """Completions this process drew."""
+    """Completions drawn, in all processes."""
     seconds: float = 0.0
 
 
 OPTIMIZER_FILE = "optimizer.safetensors"
+TRAINER_FILE = "trainer.safetensors"
 STATE_FILE = "slow.json"
 REMEDIES_FOLDER = "remedies"
 COUNTS = ("skipped_updates", "alarm/")
@@ -89,6 +91,7 @@ class SlowChannel:
         self._optimizer: torch.optim.AdamW | None = None
         self._loaded: dict[str, torch.Tensor] | None = None
         self._progress: dict[str, Any] | None = None
+        self._tensors: dict[str, torch.Tensor] = {}
         self._phase: Phase | None = None
 
     def begin(self, policy: Policy, task: Task, stage: int, *, takes_part: bool) -> None:
@@ -96,7 +99,7 @@ class SlowChannel:
         if takes_part:
             self._remedies.move_to(policy.device)
             self._remedies.begin(self._visit(policy, task, stage))
-        keep_start = self._remedies.need_start
+        keep_start = self._remedies.need_start or self.settings.needs_start
         policy.adapters.begin(task.name, trains=takes_part, keep_start=keep_start)
 
     def end(
@@ -155,14 +158,14 @@ class SlowChannel:
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
             phase.notes += trainer.pass_size.take_notes()
-            phase.rollouts += policy.sampler.num_rollouts - before
+            phase.rollouts += sum(from_all(policy.sampler.num_rollouts - before))
             phase.seconds += time.monotonic() - started
             log(index + 1, len(anchor.batches), figures)
         self._phase = None
         self._check(policy, phase)
         metrics = _over_cycle(phase.figures) | self._remedies.standing()
         return Adaptation(
-            rollouts=phase.rollouts * num_processes(),
+            rollouts=phase.rollouts,
             seconds=phase.seconds,
             metrics=metrics,
             samples=tuple(phase.samples),
@@ -192,6 +195,8 @@ class SlowChannel:
         moments = _moments(self._optimizer) if self._optimizer else self._loaded
         if moments is not None:
             save_file(moments, folder / OPTIMIZER_FILE)
+        if tensors := self._trainer.tensors() if self._trainer else self._tensors:
+            save_file(tensors, folder / TRAINER_FILE)
         self._remedies.save(folder / REMEDIES_FOLDER)
 
     def load(self, folder: Path) -> None:
@@ -218,6 +223,8 @@ class SlowChannel:
             if not path.is_file():
                 raise CheckpointError(f"{path}: missing. Resume from the point before this one.")
             self._loaded = load_file(path)
+        path = folder / TRAINER_FILE
+        self._tensors = load_file(path) if path.is_file() else {}
 
     def _started(self, policy: Policy, anchor: Anchor) -> Phase:
         """The phase of this anchor: as far as it had come when it was saved, else a new one."""
@@ -240,6 +247,7 @@ class SlowChannel:
         if self._stage != anchor.stage:
             self._stage, self._step = anchor.stage, 0
             self._trainer = self._optimizer = self._loaded = self._progress = None
+            self._tensors = {}
             self._has_effect = False
         if self._trainer is None or self._optimizer is None:
             parameters = list(policy.adapters.trainable().values())
@@ -260,9 +268,9 @@ class SlowChannel:
             if self._loaded is not None:
                 _restore_moments(self._optimizer, self._loaded)
             if self._progress is not None:
-                self._trainer.restore(self._progress)
+                self._trainer.restore(self._progress, self._tensors)
             self._remedies.move_to(policy.device)
-            self._loaded = self._progress = None
+            self._loaded, self._progress, self._tensors = None, None, {}
         return self._trainer, self._optimizer
 
     def _require_effect(self, policy: Policy, trainer: Updates) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from fastslow.channels.slow.settings import BANDS, Band, DifficultyConfig
@@ -33,6 +34,14 @@ class Group:
     def has_signal(self) -> bool:
         """Whether its rewards differ, so that its advantages are not all 0."""
         return max(self.rewards) - min(self.rewards) > EQUAL_REWARDS
+
+    def is_unsolved(self, success_score: float) -> bool:
+        """Whether policy gradient learns nothing from it, for want of a success.
+
+        That is, its rewards are equal and below `success_score`. Where they differ below it, the
+        better ones are learned from.
+        """
+        return not self.has_signal and max(self.rewards) < success_score
 
 
 @dataclass(frozen=True)
@@ -68,25 +77,43 @@ class DifficultyGate:
         self.length_level: float | None = None
         """Running mean length of completions, in tokens; None before the first batch."""
 
-    def judge(self, groups: Sequence[Group]) -> Verdict:
-        """Take in all groups of one batch, at least one, and say which of them to learn from."""
-        passed = [[r >= self.settings.success_score for r in group.rewards] for group in groups]
+    def judge(
+        self, groups: Sequence[Group], hinted: Mapping[int, Group] = MappingProxyType({})
+    ) -> Verdict:
+        """Take in all groups of one batch, at least one, and say which of them to learn from.
+
+        `hinted` has by index the groups that were drawn again under a hint and take the place of
+        the first draw in the loss. Whether they are learned from follows from their own rewards
+        alone; the running rates, and the figures of problems and completions, know nothing of them.
+        """
         bands = [
-            band_of(self.observe(group.task, group.problem, fmean(successes)), self.settings.edges)
-            for group, successes in zip(groups, passed, strict=True)
+            self._band(self.observe(group.task, group.problem, self._pass_rate(group)))
+            for group in groups
         ]
-        signal = [group.has_signal for group in groups]
-        trained = [s and b in self.settings.train_bands for s, b in zip(signal, bands, strict=True)]
-        lucky = [sum(successes) == 1 for successes in passed]
+        learned = [
+            (hinted[i], self._band(self._pass_rate(hinted[i]))) if i in hinted else (group, band)
+            for i, (group, band) in enumerate(zip(groups, bands, strict=True))
+        ]
+        trained = [g.has_signal and band in self.settings.train_bands for g, band in learned]
+        lucky = [sum(self._successes(group)) == 1 for group, _ in learned]
         figures = {f"band_{band}_frac": bands.count(band) / len(bands) for band in BANDS}
         figures |= {
-            "zero_variance_frac": signal.count(False) / len(signal),
+            "zero_variance_frac": fmean(not group.has_signal for group in groups),
             "effective_groups": float(sum(trained)),
             "lucky_groups": float(sum(lucky)),
         }
         alarms = self._watch([c for g in groups for c in g.completions], figures)
         figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
         return Verdict(tuple(trained), tuple(lucky), figures, alarms)
+
+    def _successes(self, group: Group) -> list[bool]:
+        return [reward >= self.settings.success_score for reward in group.rewards]
+
+    def _pass_rate(self, group: Group) -> float:
+        return fmean(self._successes(group))
+
+    def _band(self, rate: float) -> Band:
+        return band_of(rate, self.settings.edges)
 
     def observe(self, task: str, problem: str, rate: float) -> float:
         """Take in the pass rate of a group, the first in full; the problem's running rate now."""

@@ -23,12 +23,15 @@ from fastslow.channels.slow.advantages import (
     loss_weights,
 )
 from fastslow.channels.slow.difficulty import DifficultyGate, Verdict
+from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, taught_rows
+from fastslow.channels.slow.remedies.base import TaughtRow
 from fastslow.channels.slow.rollouts import (
     Request,
     Rollout,
-    draw_rollouts,
+    draw_shared,
+    evidence_of,
     groups_of,
-    require_tokens,
+    reward_figures,
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
@@ -43,7 +46,7 @@ from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import FULL_MARKS, Batch, Evidence, TokenIds
+from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -73,6 +76,10 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.settings = settings
         self.gate = DifficultyGate(settings.difficulty)
         self.rollouts: list[Rollout] = []
+        """Of the last update, drawn without a hint."""
+        self.loss_rollouts: list[Rollout] = []
+        """The same, but for groups that a hint rescued: those are as they were drawn under it."""
+        self.guidance_figures: dict[str, float] = {}
         self.verdict: Verdict | None = None
         self._passes: list[Rows] = []
         self._requests: Sequence[Request] = ()
@@ -97,29 +104,40 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
 
-        If no group is kept there is nothing to learn: no forward pass, no step. KL and AdamW's
-        momentum alone would otherwise move the weights. See `Updates.update`.
+        If no group is kept or guided there is nothing to learn: no forward pass, no step. KL and
+        AdamW's momentum alone would otherwise move the weights. `loss` is that of the rewards:
+        an update of guided groups alone has none. See `Updates.update`.
 
         Raises:
             ChannelError: The loss would cover no token although rewards differ.
         """
         self._seed = seed
         self._requests = [
-            (self.tasks[name], text, problem)
+            Request(self.tasks[name], text, problem)
             for name, problem in batch.rows
             for text in assign_slots(self.policy.population(self.tasks[name]), self.settings.group)
         ]
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
-        if not any(self.verdict.trained):
+        is_kept, guided = any(self.verdict.trained), list[TaughtRow]()
+        if answer := self.settings.answer:
+            guided = taught_rows(self.policy, self.rollouts, self.settings)
+            num_groups = len(guided) / self.settings.group
+            self.guidance_figures = {"guidance/guided_groups": num_groups}
+        if not (is_kept or guided):
             return self._figures([]) | {"skipped_updates": 1.0}
-        loss, passes = self._backward(rows, placeholders)
-        ending = finish() | {"skipped_updates": 0.0, "loss": loss}
+        ending, tokens = {"skipped_updates": 0.0}, list[float]()
+        if is_kept:
+            ending["loss"], passes = self._backward(rows, placeholders)
+            # A process whose groups were all dropped has no loss token; then others have
+            shares = zip(*from_all([loss_tokens(part) for part in passes]), strict=True)
+            tokens = [sum(of_pass) for of_pass in shares]
+        if answer and guided:
+            ending |= add_gradient(self.policy, guided, answer.strength, self.pass_size)
+        ending |= finish()
         self.state.global_step += 1
-        # A process whose groups were all dropped has no loss token; then others have
-        tokens = zip(*from_all([loss_tokens(rows) for rows in passes]), strict=True)
-        return self._figures([sum(of_pass) for of_pass in tokens]) | ending
+        return self._figures(tokens) | ending
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
         """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
@@ -145,42 +163,43 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.current_gradient_accumulation_steps = number
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
-        """Whether this update was made: a group was kept, so its rewards differ."""
-        return not figures["skipped_updates"]
+        """Whether a group was kept, so that its rewards differ, or a teacher knew better."""
+        return figures["effective_groups"] > 0 or figures.get("guidance/loss", 0.0) > 0
 
     def row_logprobs(self) -> Iterable[float]:
         """Of every token drawn for the last update, in nats."""
-        return (p for rollout in self.rollouts for p in rollout.completion.logprobs)
+        rollouts = (*self.rollouts, *(r for r in self.loss_rollouts if r.hint))
+        return (p for rollout in rollouts for p in rollout.completion.logprobs)
 
     def sample_lines(self) -> list[str]:
-        """One rollout of every group, and what set off an alarm; untrusted text."""
+        """One rollout of every group, those of rescued groups, and alarms; untrusted text."""
         assert self.verdict is not None
-        firsts = [
-            f"text {r.program.text_hash} | {r.example.id}: {r.example.question!r} -> "
+        size = self.settings.group
+        hinted = [r for r in self.loss_rollouts[::size] if r.hint]
+        lines = [
+            f"text {r.program.text_hash} | {r.example.id}: {r.example.question + r.hint!r} -> "
             f"{r.completion.text!r} | reward {r.grade.score:g} ({r.grade.reason})"
-            for r in self.rollouts[:: self.settings.group]
+            for r in (*self.rollouts[::size], *hinted)
         ]
-        return [*firsts, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
+        return [*lines, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
         """Of each problem the first full success and the first failure, all processes' alike."""
-        firsts: dict[tuple[str, bool], Evidence] = {}
-        for r in self.rollouts:
-            evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
-            firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
-        return list(firsts.values())
+        return evidence_of(self.rollouts)
 
     def progress(self) -> dict[str, Any]:
         """The gate's pass rates and the rows of a pass, as plain data."""
         return {"difficulty": self.gate.to_json()} | super().progress()
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
+    def restore(
+        self, progress: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
         super().restore(progress)
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
-        """Prompt and completion of every rollout of the last update, in this process."""
+        """Prompt and completion of every rollout of the last update, drawn without a hint."""
         renderer = self.policy.renderer
         return [
             (renderer.prompt_ids(r.program, r.example.question), r.completion.token_ids)
@@ -189,7 +208,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""
-        mine = self.rollouts[self._local]
+        mine = self.loss_rollouts[self._local]
         assert len(completions) == len(mine)
         return [rollout.grade.score for rollout in mine]
 
@@ -201,29 +220,41 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         one step per batch the ratio is 1 under either context. The ratio of bare to with-text
         probabilities would be about 0 just where the text is needed.
         """
-        requests = self._requests[self._local]
-        numbers = range(len(self._requests))[self._local]
-        seeds = [derive_seed(self._seed, "rollout", number) for number in numbers]
-        rollouts = draw_rollouts(self.policy, requests, self.settings.temperature, seeds)
-        self.rollouts = [rollout for share in from_all(rollouts) for rollout in share]
-        require_tokens(self.rollouts)
-        bare = self.settings.gradient_context == "bare"
-        prompts = [
-            self.policy.renderer.prompt_ids(BARE if bare else text, problem.question)
-            for _, text, problem in requests
-        ]
+        temperature, requests = self.settings.temperature, self._requests
+        seeds = [derive_seed(self._seed, "rollout", number) for number in range(len(requests))]
+        self.rollouts = draw_shared(self.policy, requests, temperature, seeds)
+        self.loss_rollouts, self.guidance_figures = self.rollouts, {}
+        if hints := self.settings.hints:
+            self.loss_rollouts, self.guidance_figures = draw_with_hints(
+                self.policy, requests, self.rollouts, self.settings, hints, self._seed
+            )
+        mine = self.loss_rollouts[self._local]
         return {
-            "prompt_ids": [list(ids) for ids in prompts],
-            "completion_ids": [list(rollout.completion.token_ids) for rollout in rollouts],
+            "prompt_ids": [list(self._loss_prompt(rollout)) for rollout in mine],
+            "completion_ids": [list(rollout.completion.token_ids) for rollout in mine],
             "logprobs": None,
         }
+
+    def _loss_prompt(self, rollout: Rollout) -> TokenIds:
+        """What the log-probabilities of a rollout are conditioned on."""
+        prompt_ids, question = self.policy.renderer.prompt_ids, rollout.example.question
+        if self.settings.gradient_context == "bare":
+            return prompt_ids(BARE, question)
+        return prompt_ids(rollout.program, question, rollout.hint)
 
     def _generate_and_score_completions(self, inputs: Any) -> Rows:
         """TRL's draw and advantage, then the gate: zeros, caps, and CISPO's weights."""
         self.model.train()
         rows: Rows = super()._generate_and_score_completions(inputs)
-        groups = groups_of(self.rollouts, self.settings.group)
-        self.verdict = self.gate.judge(groups)
+        size = self.settings.group
+        self.verdict = self.gate.judge(
+            groups_of(self.rollouts, size),
+            {
+                place: group
+                for place, group in enumerate(groups_of(self.loss_rollouts, size))
+                if self.loss_rollouts[place * size].hint
+            },
+        )
         shape = (-1, self.settings.group)
         mask = rows["completion_mask"]
         gather = self.accelerator.gather  # groups are whole only over all processes
@@ -261,9 +292,12 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             if values
         }
         self._metrics["train"].clear()
+        figures = our_figures(figures)
+        if self.settings.hints:  # those of TRL are of the rollouts in the loss
+            figures |= reward_figures(self.rollouts)
         unfinished = sum(r.completion.finish == "length" for r in self.rollouts)
-        figures = our_figures(figures) | {"unfinished_frac": unfinished / len(self.rollouts)}
-        return figures | dict(self.verdict.metrics)
+        figures["unfinished_frac"] = unfinished / len(self.rollouts)
+        return figures | self.guidance_figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.

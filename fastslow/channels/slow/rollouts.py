@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 from fastslow.channels.slow.difficulty import Group
+from fastslow.core.distributed import from_all, own_share
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Completion, Example, Grade, Sampling
+from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -22,10 +24,18 @@ class Rollout:
     example: Example
     completion: Completion
     grade: Grade
+    hint: str = ""
+    """As in `Request`."""
 
 
-Request: TypeAlias = tuple[Task, PromptProgram, Example]
-"""A problem of a task under one of its texts."""
+class Request(NamedTuple):
+    """A problem of a task under one of its texts."""
+
+    task: Task
+    program: PromptProgram
+    example: Example
+    hint: str = ""
+    """What the question was followed by, see `guidance.hint`; empty for a plain draw."""
 
 
 def draw_rollouts(
@@ -36,18 +46,34 @@ def draw_rollouts(
     Requests of one task are drawn together, at a temperature > 0, each with its own seed.
     """
     rollouts: dict[int, Rollout] = {}
-    for task in {task.name: task for task, _, _ in requests}.values():
-        indices = [i for i, request in enumerate(requests) if request[0].name == task.name]
-        completions = policy.complete(
-            [requests[i][1:] for i in indices],
+    prompts = [policy.renderer.prompt_ids(r.program, r.example.question, r.hint) for r in requests]
+    for task in {request.task.name: request.task for request in requests}.values():
+        indices = [i for i, request in enumerate(requests) if request.task.name == task.name]
+        completions = policy.sampler.sample(
+            [prompts[i] for i in indices],
             Sampling(task.max_tokens, temperature),
             [seeds[i] for i in indices],
         )
         for i, completion in zip(indices, completions, strict=True):
-            _, text, problem = requests[i]
+            _, text, problem, hint = requests[i]
             grade = task.grade(problem, completion.text)
-            rollouts[i] = Rollout(task.name, text, problem, completion, grade)
+            rollouts[i] = Rollout(task.name, text, problem, completion, grade, hint)
     return [rollouts[i] for i in range(len(requests))]
+
+
+def draw_shared(
+    policy: Policy, requests: Sequence[Request], temperature: float, seeds: Sequence[int]
+) -> list[Rollout]:
+    """`draw_rollouts`, shared out evenly among the processes: what all of them drew, in order.
+
+    Raises:
+        ChannelError: A completion has no token.
+    """
+    local = own_share(len(requests))
+    shares = from_all(draw_rollouts(policy, requests[local], temperature, seeds[local]))
+    rollouts = [rollout for share in shares for rollout in share]
+    require_tokens(rollouts)
+    return rollouts
 
 
 def require_tokens(rollouts: Sequence[Rollout]) -> None:
@@ -62,6 +88,26 @@ def require_tokens(rollouts: Sequence[Rollout]) -> None:
             f"{', '.join(sorted(set(empty)))}, so there is nothing to learn from. A completion "
             "ends with its stop token at least: check model.name and its tokenizer."
         )
+
+
+def reward_figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean and deviation of rewards and mean length, as TRL's figures; of two or more rollouts."""
+    rewards = [rollout.grade.score for rollout in rollouts]
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    return {
+        "reward": fmean(rewards),
+        "reward_std": stdev(rewards),
+        "completion_tokens": fmean(lengths),
+    }
+
+
+def evidence_of(rollouts: Sequence[Rollout]) -> list[Evidence]:
+    """Of each problem the first full success and the first failure."""
+    firsts: dict[tuple[str, bool], Evidence] = {}
+    for r in rollouts:
+        evidence = Evidence(r.example.id, r.completion.text, r.grade.score, r.grade.reason)
+        firsts.setdefault((r.example.id, r.grade.score >= FULL_MARKS), evidence)
+    return list(firsts.values())
 
 
 def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:

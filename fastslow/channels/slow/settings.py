@@ -3,12 +3,10 @@
 Adapter, updates, losses, difficulty, remedies. Light: a configuration is checked without torch.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import (
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,11 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.channels.slow.remedies.base import RemedyDefinition
-from fastslow.channels.slow.remedies.ewc import EwcConfig, ewc
-from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
+from fastslow.channels.slow.remedies.base import AdapterPolicy
+from fastslow.channels.slow.remedies.shipped import RemedyUse
 from fastslow.core.keys import FST, OURS, Model, Rate, key, kind_among
-from fastslow.core.plugins import CustomUse, PluginConfig
 
 Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
 BANDS: tuple[Band, ...] = get_args(Band)
@@ -46,30 +42,31 @@ class LoraConfig(Model):
     """In which of the model's layers: all of them, or the last third, rounded down."""
 
 
-RemedyUse = Annotated[ReplayConfig | EwcConfig | CustomUse, Discriminator("kind")]
-"""One remedy of a run: a shipped one by its kind, or one of the user's own."""
-SHIPPED_REMEDIES: Mapping[type[PluginConfig], RemedyDefinition] = {
-    definition.config_class: definition for definition in (replay, ewc)
-}
-"""Those of `RemedyUse`, by the class of their parameters."""
-
-
 class MinimalConfig(Model):
     """What every kind of slow channel has to keep the change of the weights small."""
+
+    trainer: ClassVar[str]
+    """Where its trainer is: `package.module:name` of a `MakeUpdates`."""
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the trainer reads the weights as the stage found them."""
+        return False
 
     kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
     """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
     passed it is undone."""
     kl_budget_rows: PositiveInt = key(16, "rollouts", OURS)
     """Rollouts of each update on which the KL of the budget is measured, per process."""
+    kl_budget_earlier: PositiveFloat | None = key(None, "nats per token", "off: " + FST)
+    """As `kl_budget`, for earlier tasks: KL(tuned || as the stage found it) along own completions
+    of their training examples, under their deployed prompts; `kl_budget_rows` of them."""
     shrink: PositiveFloat | None = key(None, "share", "off", le=1)
     """After a stage the adapter is scaled to the smallest factor that keeps this share of its
     validation gain."""
     remedies: tuple[RemedyUse, ...] = key((), "list", "none, as in " + FST)
     """Remedies against forgetting, in the order they act; each stays for the whole run."""
-    adapter_policy: Literal["continue", "merge-then-new", "new-per-stage"] = key(
-        "continue", "name", FST + ": one run of training"
-    )
+    adapter_policy: AdapterPolicy = key("continue", "name", FST + ": one run of training")
     """At the start of a later stage the adapter continues, or is frozen under a new one whose rank
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
@@ -100,14 +97,58 @@ class DifficultyConfig(Model):
     @field_validator("edges")
     @classmethod
     def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
-        if any(low >= high for low, high in pairwise(edges)):
-            text = ", ".join(map(str, edges))
-            raise PydanticCustomError("edges", "{edges} do not rise", {"edges": text})
+        _rising(edges)
         return edges
+
+
+def _rising(values: tuple[float, ...]) -> None:
+    """Make sure that each is above the one before."""
+    if any(low >= high for low, high in pairwise(values)):
+        text = ", ".join(map(str, values))
+        raise PydanticCustomError("rising", "{values} do not rise", {"values": text})
+
+
+class AnswerGuidance(Model):
+    """Unsolved groups are taught by the start of the stage, which is shown the gold answer."""
+
+    kind: Literal["answer"] = key("answer", "name", "compare HDPO, arXiv 2603.23871")
+    """Which guidance. A group is unsolved if its rewards are equal and below
+    slow.difficulty.success_score."""
+    strength: PositiveFloat = key(1.0, "weight", OURS)
+    """Weight of the added loss, a mean in nats per token."""
+
+
+class HintsGuidance(Model):
+    """Unsolved groups are drawn again with the beginning of the gold answer in the question."""
+
+    kind: Literal["hints"] = key("hints", "name", "GHPO, arXiv 2507.10628")
+    """Which guidance."""
+    rungs: tuple[Annotated[Rate, Field(lt=1)], ...] = key(
+        (0.25, 0.5, 0.75), "share", "GHPO's code", min_length=1
+    )
+    """Shares of the gold answer's characters that are shown, one draw after the other, until a
+    group is not unsolved any more. Each rung takes G rollouts of every group that reaches it."""
+    min_tokens: PositiveInt = key(16, "tokens", OURS)
+    """Problems with a shorter gold answer get no hint: of a few words it gives away most."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_rise(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        _rising(rungs)
+        return rungs
+
+
+Guidance = Annotated[
+    Annotated[AnswerGuidance, Tag("answer")] | Annotated[HintsGuidance, Tag("hints")],
+    kind_among("answer", "hints"),
+]
+"""What is done about groups that policy gradient learns nothing from: one model per `kind`."""
 
 
 class GrpoConfig(MinimalConfig):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
+
+    trainer = "fastslow.channels.slow.grpo:FastSlowTrainer"
 
     kind: Literal["grpo"] = key("grpo", "name", "TRL's GRPOTrainer")
     """Which slow channel."""
@@ -139,12 +180,39 @@ class GrpoConfig(MinimalConfig):
     problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
     difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
     """Which groups count, by measured pass rate."""
+    guidance: Guidance | None = key(None, "section", "off: " + FST + " has none")
+    """What is done about unsolved groups; null does nothing."""
     lora: LoraConfig = Field(default_factory=LoraConfig)
     """The adapter."""
 
     @property
+    def hints(self) -> HintsGuidance | None:
+        """The guidance, if it draws again with hints."""
+        return self.guidance if isinstance(self.guidance, HintsGuidance) else None
+
+    @property
+    def answer(self) -> AnswerGuidance | None:
+        """The guidance, if a teacher is shown the gold answer."""
+        return self.guidance if isinstance(self.guidance, AnswerGuidance) else None
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether unsolved groups are taught by the weights as the stage found them."""
+        return self.answer is not None
+
+    @property
+    def learns_bare(self) -> bool:
+        """Whether log-probabilities are conditioned on the problem alone."""
+        return self.gradient_context == "bare"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient, by a reference or a teacher."""
+        return self.kl_coefficient > 0 or self.needs_start
+
+    @property
     def rollouts_per_problem(self) -> int:
-        """Completions drawn for one problem of an update."""
+        """Completions drawn for one problem of an update, hints apart."""
         return self.group
 
     def rows_per_problem(self, texts: int) -> int:
@@ -154,6 +222,8 @@ class GrpoConfig(MinimalConfig):
 
 class SftConfig(MinimalConfig):
     """Slow channel: gold answers taught to the adapter, through TRL; draws no rollouts."""
+
+    trainer = "fastslow.channels.slow.sft:GoldTrainer"
 
     kind: Literal["sft"] = key("sft", "name", "TRL's SFTTrainer")
     """Which slow channel."""
@@ -173,6 +243,16 @@ class SftConfig(MinimalConfig):
     """The adapter."""
 
     @property
+    def learns_bare(self) -> bool:
+        """Whether log-probabilities are conditioned on the problem alone."""
+        return self.gradient_context == "bare"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient: never."""
+        return False
+
+    @property
     def rollouts_per_problem(self) -> int:
         """Completions drawn for one problem of an update: none."""
         return 0
@@ -182,8 +262,81 @@ class SftConfig(MinimalConfig):
         return texts if self.gradient_context == "with_text" else 1
 
 
+class DistillConfig(MinimalConfig):
+    """Slow channel: the policy with more in its context teaches itself with less."""
+
+    trainer = "fastslow.channels.slow.distill:DistillTrainer"
+
+    kind: Literal["distill"] = key("distill", "name", "FST-distill, after arXiv 2601.20802")
+    """Which slow channel."""
+    teacher: Literal["text", "answer", "success"] = key("text", "name", "FST-distill")
+    """What the teacher is shown: the rollout's prompt of the population (FST-distill); that and the
+    gold answer as a last demonstration (SDFT, arXiv 2601.19897); or that and the first rollout of
+    the group with full marks (SDPO, arXiv 2601.20802), groups without one being left out."""
+    teacher_weights: Literal["start", "present", "base", "ema"] = key(
+        "start", "name", "ours: frozen for a stage, it did not collapse in arXiv 2607.01763"
+    )
+    """With which weights the teacher predicts: as the stage found them, the present ones, the
+    base's, or a running mean of the present ones."""
+    ema_rate: PositiveFloat = key(0.05, "share", "SDPO's repository", le=1)
+    """Share of the present weights in that mean after each update."""
+    student: Literal["seed", "bare", "with_text"] = key("seed", "name", OURS)
+    """What the student is shown: the task's seed prompt, the bare problem (FST-distill), or the
+    rollout's prompt of the population."""
+    draw_from: Literal["student", "teacher"] = key("student", "name", "on policy")
+    """Whose completions are learned along; the teacher's are drawn under its prompt of the
+    population with the present weights."""
+    divergence: Literal["reverse", "forward"] = key("reverse", "name", "FST-distill; SDPO")
+    """KL(student || teacher), or KL(teacher || student)."""
+    only_where_better: bool = key(False, "switch", OURS)
+    """Leave out problems on which the prompt's score in the fast phase before is not above the
+    student's running pass rate."""
+    group: int = key(8, "rollouts per problem", "as with kind: grpo", ge=1)
+    """G: rollouts of one problem, over all prompts; the population size must divide it."""
+    temperature: PositiveFloat = key(1.0, "temperature", "as with kind: grpo")
+    """Sampling temperature of rollouts; divergences are taken at 1."""
+    lr: PositiveFloat = key(3e-4, "1 / update", "as with kind: grpo")
+    """Peak learning rate of AdamW."""
+    warmup_steps: NonNegativeInt = key(2, "optimizer updates", "as with kind: grpo")
+    """Updates over which the learning rate rises from 0, at the start of each stage."""
+    weight_decay: NonNegativeFloat = key(0.0, "1 / update", "TRL's default")
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: PositiveFloat = key(1.0, "L2 norm", "TRL's default")
+    """Gradients longer than this are scaled down to it."""
+    rows_per_forward: PositiveInt = key(64, "rows", "as with kind: grpo")
+    """Rollouts in one forward and backward pass; gradients add up over passes."""
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    """The adapter."""
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the teacher has the weights as the stage found them."""
+        return self.teacher_weights == "start"
+
+    @property
+    def learns_bare(self) -> bool:
+        """Whether divergences are conditioned on the problem alone, as far as costs go."""
+        return self.student != "with_text"
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether rows are read once more without a gradient: by the teacher."""
+        return True
+
+    @property
+    def rollouts_per_problem(self) -> int:
+        """Completions drawn for one problem of an update."""
+        return self.group
+
+    def rows_per_problem(self, texts: int) -> int:
+        """Rows trained on for one problem of an update, with a population of `texts`."""
+        return self.group
+
+
 SlowConfig = Annotated[
-    Annotated[GrpoConfig, Tag("grpo")] | Annotated[SftConfig, Tag("sft")],
-    kind_among("grpo", "sft"),
+    Annotated[GrpoConfig, Tag("grpo")]
+    | Annotated[SftConfig, Tag("sft")]
+    | Annotated[DistillConfig, Tag("distill")],
+    kind_among("grpo", "sft", "distill"),
 ]
 """The slow channel's section: one model per `kind`."""

@@ -65,8 +65,14 @@ class Updates(Protocol):
         """What its next update needs beyond weights and optimizer, as plain data."""
         return {"rows_per_pass": self.pass_size.rows}
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Take back what `progress` gave; the next update then does what it would have done."""
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors that its next update needs beyond weights and optimizer; most need none."""
+        return {}
+
+    def restore(
+        self, progress: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Take back what `progress` and `tensors` gave, so that nothing differs from then on."""
         self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
 
 

@@ -6,7 +6,7 @@ Saved with the policy, so that a resumed stage has the same start.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_ada
 from fastslow.policy.adapter.parts import (
     concatenated,
     freeze_trained,
+    frozen_weights,
+    put_frozen,
     put_parts,
     start_fresh,
     trainable_weights,
@@ -51,6 +53,10 @@ class StageAdapters:
         names = trainable_weights(self.model)
         return sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in names})
 
+    def frozen(self) -> dict[str, Tensor]:
+        """The frozen part, by the names of the trainable weights; empty without one."""
+        return frozen_weights(self.model)
+
     def copied(self) -> dict[str, Tensor]:
         """A copy of the weights, for `put`, `scale` and `blend`."""
         weights = trainable_weights(self.model)
@@ -61,6 +67,19 @@ class StageAdapters:
         """Set the weights, bit for bit, in place."""
         for name, parameter in trainable_weights(self.model).items():
             parameter.copy_(weights[name])
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it the weights are these; the present ones are put back after.
+
+        Not under a graph that is still to be differentiated: the exchange is in place.
+        """
+        present = self.copied()
+        self.put(weights)
+        try:
+            yield
+        finally:
+            self.put(present)
 
     def scale(self, weights: Mapping[str, Tensor], factor: float) -> None:
         """Set the weights to `weights` with their update B A times `factor`: B alone is scaled."""
@@ -78,6 +97,22 @@ class StageAdapters:
         """Back to the base: no frozen part, fresh weights."""
         put_parts(self.model, concatenated(self.model, frozen=False), 0)
         start_fresh(self.model, seed)
+
+    def fresh(self, seed: int) -> dict[str, Tensor]:
+        """Weights as `restart` would draw them; the present ones stay."""
+        with self.holding(self.copied()):
+            start_fresh(self.model, seed)
+            return self.copied()
+
+    def share(self, weights: Mapping[str, Tensor], seed: int) -> None:
+        """Deploy one update, of any rank, for all tasks; adapters put aside are given up.
+
+        By the names of the trainable weights. It becomes the frozen part under fresh weights that
+        add nothing, and belongs to no stage.
+        """
+        put_frozen(self.model, weights, seed)
+        self.owner = None
+        self._aside.clear()
 
     def deltas(self, after: Path | None, before: Path | None) -> Iterator[WeightDelta]:
         """The change of every adapted matrix between two states of the adapter.
@@ -125,15 +160,8 @@ class StageAdapters:
         That is the adapter of the task's own last stage where it was put aside, else the present
         one: so tasks that no stage trained yet are scored with the latest adapter.
         """
-        if task not in self._aside:
+        with self.holding(self._aside[task]) if task in self._aside else nullcontext():
             yield
-            return
-        present = self.copied()
-        self.put(self._aside[task])
-        try:
-            yield
-        finally:
-            self.put(present)
 
     def is_aside(self, task: str) -> bool:
         """Whether the task has an adapter put aside; all others share the present one."""

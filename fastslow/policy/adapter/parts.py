@@ -46,6 +46,22 @@ def freeze_trained(model: Any, seed: int) -> None:
     start_fresh(model, seed)
 
 
+def frozen_weights(model: Any) -> dict[str, Tensor]:
+    """The frozen part, by the names of the trainable weights; empty without one."""
+    if FROZEN not in getattr(model, "peft_config", {}):
+        return {}
+    infix = f".{FROZEN}."
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name.replace(infix, f".{TRAINED}."): p.detach() for name, p in named if infix in name}
+
+
+def put_frozen(model: Any, weights: Mapping[str, Tensor], seed: int) -> None:
+    """Make weights, named as the trainable ones, the frozen part under a fresh trainable one."""
+    infix = f".{TRAINED}."
+    _put_frozen(model, {name.replace(infix, "."): weight for name, weight in weights.items()})
+    start_fresh(model, seed)
+
+
 def frozen_rank(model: Any) -> int:
     """Ranks of the frozen part; 0 when there is none."""
     return int(model.peft_config[FROZEN].r) if FROZEN in model.peft_config else 0

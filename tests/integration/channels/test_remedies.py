@@ -177,7 +177,7 @@ def test_the_gradient_is_that_of_the_sum_of_all_losses(
     rows_at_once: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fastslow.channels.slow.remedies.stack.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("fastslow.channels.slow.teaching.ROWS_AT_ONCE", rows_at_once)
     gradients = Gradients(exact, stage_of(exact, task, earlier), names)
     trainer = GoldTrainer(exact, {task.name: task}, 3, SFT)
     figures = trainer.update(RAGGED, 0, gradients.finish(RAGGED))

@@ -45,7 +45,7 @@ def test_keys_of_two_kinds_say_whose_they_are() -> None:
     keys = [key for key in model_keys(RunConfig) if key.pattern[0] == "slow"]
     kinds = {(key.name, key.kinds) for key in keys}
     assert {("slow.lr", ("grpo",)), ("slow.lr", ("sft",)), ("slow.lora.rank", ())} <= kinds
-    assert [key.type for key in keys if key.name == "slow.kind"] == ["'grpo' or 'sft'"]
+    assert [key.type for key in keys if key.name == "slow.kind"] == ["'grpo', 'sft' or 'distill'"]
 
 
 def test_a_channel_that_is_off_has_no_rules() -> None:

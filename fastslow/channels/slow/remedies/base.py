@@ -8,9 +8,10 @@ of it. Imports neither torch nor trl: configurations are checked without them.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from fastslow.core.plugins import Definition, PluginConfig
+from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, TokenIds
 from fastslow.task.definition import Task
 
@@ -24,10 +25,58 @@ if TYPE_CHECKING:
 Weights: TypeAlias = Mapping[str, "Parameter"]
 """The trainable part of the adapter by name: the parameters themselves."""
 Figures: TypeAlias = dict[str, float]
+AdapterPolicy: TypeAlias = Literal["continue", "merge-then-new", "new-per-stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSize:
+    """What the cost of a remedy in one stage follows from."""
+
+    earlier: int
+    """Other tasks whose stages trained weights before."""
+    rows: int
+    """Rows that an update learns from without remedies."""
+    validation: int
+    """Examples of a task's validation sample."""
+    text: int
+    """Whether the fast channel takes part, so that the task may have a text of its own; 0 or 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyPrice:
+    """The most that a remedy computes in one stage, in rows of a few tokens each."""
+
+    rows: int = 0
+    """Learned in every update."""
+    rollouts: int = 0
+    """Drawn when the stage ends."""
+    trained: int = 0
+    """Learned from when the stage ends."""
 
 
 class RemedyConfig(PluginConfig):
     """Parameters of a remedy. Subclass it; its fields are the schema YAML is checked against."""
+
+    adapter_policies: ClassVar[tuple[AdapterPolicy, ...]] = get_args(AdapterPolicy)
+    """Values of `slow.adapter_policy` under which the remedy makes sense."""
+    why_not: ClassVar[str] = ""
+    """What goes wrong under the others, as the rest of a sentence about the remedy."""
+    needs_earlier: ClassVar[bool] = True
+    """Whether it does nothing unless some other task was trained before."""
+
+    def price(self, stage: StageSize) -> RemedyPrice:
+        """The most that it computes in a stage of this size, for `fastslow check`."""
+        return RemedyPrice()
+
+
+def wrong_adapter_policy(name: str, config: type[RemedyConfig], policy: str) -> str:
+    """The sentence for a remedy that makes no sense under the run's `slow.adapter_policy`."""
+    fitting = " or ".join(config.adapter_policies)
+    return (
+        f"{name} {config.why_not or 'is not for every adapter policy'}, which does not go with "
+        f"slow.adapter_policy ({policy}). Set that to {fitting}, or remove {name} from "
+        "slow.remedies."
+    )
 
 
 @dataclass
@@ -75,8 +124,9 @@ class Ended:
     """A stage that has ended, with its text chosen."""
 
     stage: Stage
-    score: Callable[[Task], Mapping[str, float]]
-    """Validation score of each example by its id, in [0, 1], greedy, under the deployed text."""
+    score: Callable[..., Mapping[str, float]]
+    """`score(task, text=None)`: validation score of each example by its id, in [0, 1], greedy,
+    under that text, or else the deployed one."""
     kl: Callable[[Task], float | None]
     """KL(tuned || base) on validation inputs in nats per token; None where it is turned off."""
 
@@ -89,17 +139,34 @@ class EndReport:
     """By name; None where a figure is not defined."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know, a sentence each."""
+    text: PromptProgram | None = None
+    """To be deployed for the stage's task from here on; None leaves its text as it is."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Whose predictions are the goal of a row, at every position of its completion."""
+
+    weights: "Literal['base', 'start', 'present'] | Mapping[str, Tensor]"
+    """The base; the trainable weights as the stage found them (`policy.adapters.start`); the
+    present ones, without a gradient; or these, by their names."""
+    prompt: TokenIds
+    """May differ from the row's own: that is what makes it better informed."""
+    divergence: Literal["reverse", "forward"] = "reverse"
+    """KL(student || teacher), or KL(teacher || student)."""
 
 
 @dataclass(frozen=True)
 class TaughtRow:
-    """A completion to be learned: by the negative log-probability of its tokens."""
+    """A completion to be learned: by its tokens, or by what a teacher predicts along it."""
 
     prompt: TokenIds
     completion: TokenIds
     """Ends with the stop token where the answer ends."""
     weight: float = 1.0
     """Among the rows of the same call."""
+    teacher: Teacher | None = None
+    """None: the negative log-probability of the completion's own tokens."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +208,7 @@ class RemedyDefinition(Definition[Remedy]):
     """A remedy's function with its name and parameters; made by `@remedy`."""
 
     noun: ClassVar[str] = "remedy"
+    folder: ClassVar[str] = "remedies"
 
 
 def remedy(*, name: str, source: str) -> Callable[[Callable[[Any], Remedy]], RemedyDefinition]:

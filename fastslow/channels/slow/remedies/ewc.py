@@ -6,22 +6,23 @@ gold answers. The weights are A and B: turning the ranks changes the Fisher and 
 holds under `adapter_policy: continue` only. The Fisher of A is 0 as long as B is 0.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
 from fastslow.channels.slow.remedies.base import (
+    AdapterPolicy,
     Ended,
     Memory,
     Remedy,
     RemedyConfig,
+    RemedyPrice,
+    StageSize,
     Weights,
     remedy,
 )
-from fastslow.core.distributed import by_leader
+from fastslow.channels.slow.remedies.own_completions import own_completions
 from fastslow.core.keys import OURS, Rate, key
-from fastslow.core.seeds import derive_seed, named_random
-from fastslow.core.types import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,9 @@ FISHER, ANCHOR = "fisher/", "anchor/"
 class EwcConfig(RemedyConfig):
     """Elastic weight consolidation: a quadratic penalty on weights that mattered before."""
 
+    adapter_policies: ClassVar[tuple[AdapterPolicy, ...]] = ("continue",)
+    why_not: ClassVar[str] = "holds the same weights from stage to stage"
+
     kind: Literal["ewc"] = key("ewc", "name", "arXiv 1612.00796")
     """Which remedy."""
     strength: PositiveFloat = key(100.0, "weight", "ours: choose a gradient share of about 1")
@@ -41,6 +45,10 @@ class EwcConfig(RemedyConfig):
     """Examples on which the Fisher is estimated when a stage ends; a backward pass each."""
     decay: Rate = key(1.0, "factor", "online form, arXiv 1805.06370")
     """The Fisher of earlier stages is multiplied by it when a new one is added."""
+
+    def price(self, stage: StageSize) -> RemedyPrice:
+        """A rollout and a backward pass for each example."""
+        return RemedyPrice(rollouts=self.examples, trained=self.examples)
 
 
 @remedy(name="ewc", source="EWC, arXiv 1612.00796; online form, arXiv 1805.06370")
@@ -77,21 +85,15 @@ def fisher_diagonal(ended: Ended, num_examples: int) -> "dict[str, Tensor]":
     """
     import torch
 
-    stage = ended.stage
-    task, policy = stage.task, stage.policy
-    size = min(num_examples, len(task.train))
-    examples = named_random(stage.seed, "examples").sample(list(task.train), size)
-    program = policy.live_program(task)
-    seeds = [derive_seed(stage.seed, "completion", example.id) for example in examples]
-    requests = [(program, example) for example in examples]
-    sampling = Sampling(task.max_tokens, temperature=1.0)
-    completions = by_leader(lambda: policy.complete(requests, sampling, seeds))
+    policy = ended.stage.policy
+    program = policy.live_program(ended.stage.task)
+    draws = own_completions(ended.stage, num_examples)
     weights = policy.adapters.trainable()
     fisher = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for example, completion in zip(examples, completions, strict=True):
+    for example, completion in draws:
         prompt = policy.renderer.prompt_ids(program, example.question)
         logprob = policy.completion_logprobs([prompt], [completion.token_ids]).sum()
         gradients = torch.autograd.grad(logprob, list(weights.values()))
         for values, gradient in zip(fisher.values(), gradients, strict=True):
-            values += gradient**2 / size
+            values += gradient**2 / len(draws)
     return fisher

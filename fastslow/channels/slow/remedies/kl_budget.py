@@ -1,14 +1,29 @@
-"""A budget of KL to the base: the adaptation of a stage ends where the budget is spent."""
+"""Budgets of KL: the adaptation of a stage ends where one is spent.
+
+One of KL to the base on the stage's own inputs, one of KL to the stage's start on earlier tasks'.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 
-from fastslow.channels.slow.remedies.base import Figures, Memory, Remedy, Stage, Update
+from fastslow.channels.slow.remedies.base import (
+    Ended,
+    Figures,
+    Memory,
+    Remedy,
+    Stage,
+    TaughtRow,
+    Teacher,
+    Update,
+)
+from fastslow.channels.slow.remedies.own_completions import own_completions, questions
 from fastslow.channels.slow.remedies.shrink import FACTORS
+from fastslow.channels.slow.teaching import mean_loss
 from fastslow.core.distributed import from_all
 from fastslow.core.seeds import named_random
 from fastslow.core.types import TokenIds
@@ -38,8 +53,59 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
     tokens, in nats; `num_rows` is per process.
     """
 
+    def measure(update: Update, memory: Memory) -> float:
+        return measured_kl(update.stage.policy, update.rows(), num_rows)
+
+    budget = _budget(limit, measure, ("kl_tuned_base", "kl_budget_hit", "kl_budget_kept"))
+    return replace(budget, is_silent=True)
+
+
+def kl_budget_earlier(limit: float, num_rows: int) -> Remedy:
+    """Ends the adaptation of a stage when it has moved too far on earlier tasks' inputs.
+
+    As `kl_budget`, with KL(tuned || the policy as the stage found it) along completions that the
+    policy drew for training examples of each task when its stage ended; `num_rows` of all earlier
+    tasks' together. Figures: `kl_tuned_start`, `kl_earlier_hit`, `kl_earlier_kept`.
+    """
+
+    def rows(stage: Stage, memory: Memory) -> list[TaughtRow]:
+        renderer = stage.policy.renderer
+        answers = [
+            (task, example, tuple(tokens))
+            for task in stage.earlier
+            for example, tokens in memory.facts["answers"].get(task.name, {}).items()
+        ]
+        chosen = named_random(0, "kl_budget").sample(answers, min(num_rows, len(answers)))
+        by_task = {task.name: questions(task) for task in stage.earlier}
+        result = []
+        for task, example, tokens in chosen:
+            question = by_task[task.name][example]
+            prompt = renderer.prompt_ids(stage.policy.live_program(task), question)
+            result.append(TaughtRow(prompt, tokens, teacher=Teacher("start", prompt)))
+        return result
+
+    def measure(update: Update, memory: Memory) -> float:
+        return mean_loss(update.stage.policy, rows(update.stage, memory))
+
+    def end(ended: Ended, memory: Memory) -> dict[str, float | None]:
+        answers = {
+            example.id: list(completion.token_ids)
+            for example, completion in own_completions(ended.stage, num_rows)
+        }
+        memory.facts.setdefault("answers", {})[ended.stage.task.name] = answers
+        return {"kept": float(len(answers))}
+
+    budget = _budget(limit, measure, ("kl_tuned_start", "kl_earlier_hit", "kl_earlier_kept"))
+    return replace(budget, end=end)
+
+
+def _budget(
+    limit: float, measure: Callable[[Update, Memory], float], names: tuple[str, str, str]
+) -> Remedy:
+    """A budget of what `measure` says after every update; `names` are those of its figures."""
+
     def begin(stage: Stage, memory: Memory) -> None:
-        memory.facts = {"is_hit": False, "kl": None, "kept_share": 1.0}
+        memory.facts |= {"is_hit": False, "kl": None, "kept_share": 1.0}
 
     def attempt(
         update: Update,
@@ -52,21 +118,28 @@ def kl_budget(limit: float, num_rows: int) -> Remedy:
         moments = deepcopy(optimizer.state_dict())  # which shares the optimizer's tensors
         figures = make()
         if not figures.get("skipped_updates"):
-            kl = measured_kl(policy, update.rows(), num_rows)
+            kl = measure(update, memory)
             if kl > limit:
                 policy.adapters.put(weights)
                 optimizer.load_state_dict(moments)
                 memory.facts["is_hit"] = True
-                kl, memory.facts["kept_share"] = go_under(policy, update.rows(), limit, num_rows)
+                kl, share = go_under(policy, lambda: measure(update, memory), limit)
+                memory.facts["kept_share"] = share
             memory.facts["kl"] = kl
-        return figures | _figures(memory)
+        return figures | standing(memory)
+
+    def standing(memory: Memory) -> Figures:
+        facts = memory.facts
+        if "kl" not in facts:  # no stage has begun
+            return {}
+        values = (facts["kl"], float(facts["is_hit"]), facts["kept_share"])
+        return {n: v for n, v in zip(names, values, strict=True) if v is not None}
 
     return Remedy(
         begin=begin,
         is_over=lambda memory: bool(memory.facts.get("is_hit")),
         attempt=attempt,
-        standing=_figures,
-        is_silent=True,
+        standing=standing,
         needs_start=True,
     )
 
@@ -84,33 +157,19 @@ def measured_kl(policy: Policy, rows: Sequence[Row], num_rows: int) -> float:
     return math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
-def go_under(
-    policy: Policy, rows: Sequence[Row], limit: float, num_rows: int
-) -> tuple[float, float]:
+def go_under(policy: Policy, measure: Callable[[], float], limit: float) -> tuple[float, float]:
     """Take the adapter back towards the start of the stage until its KL is under the limit.
 
     Gives its KL then, and the share of the stage's change that is left.
     """
-    kl, share, start = measured_kl(policy, rows, num_rows), 1.0, policy.adapters.start
+    kl, share, start = measure(), 1.0, policy.adapters.start
     end = policy.adapters.copied()
     for factor in (*FACTORS, 0.0):
         if kl <= limit or start is None:
             break
         policy.adapters.blend(start, end, factor)
-        kl, share = measured_kl(policy, rows, num_rows), factor
+        kl, share = measure(), factor
     return kl, share
-
-
-def _figures(memory: Memory) -> Figures:
-    """Where the budget stands; no KL before the first update."""
-    facts = memory.facts
-    if not facts:  # no stage has begun
-        return {}
-    measured = {} if facts["kl"] is None else {"kl_tuned_base": facts["kl"]}
-    return measured | {
-        "kl_budget_hit": float(facts["is_hit"]),
-        "kl_budget_kept": facts["kept_share"],
-    }
 
 
 def _portions(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -1,7 +1,8 @@
-"""Replay: right answers of earlier tasks are learned again with the present task's problems.
+"""Replay: answers of earlier tasks are learned again with the present task's problems.
 
-Own answers, drawn by the policy when its stage ended, keep it near what it was (arXiv 2510.18874,
-2403.01244); gold answers are the usual rehearsal. Training examples only.
+Own right answers, drawn by the policy when its stage ended, keep it near what it was (arXiv
+2510.18874, 2403.01244); gold answers are the usual rehearsal; own answers under the teacher the
+stage began with are dark experience replay (arXiv 2004.07211). Training examples only.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,31 @@ from fastslow.channels.slow.remedies.base import (
     Memory,
     Remedy,
     RemedyConfig,
+    RemedyPrice,
+    StageSize,
     TaughtRow,
+    Teacher,
     Update,
     remedy,
 )
-from fastslow.core.distributed import by_leader
+from fastslow.channels.slow.remedies.own_completions import (
+    own_completions,
+    questions,
+    some_examples,
+)
 from fastslow.core.keys import OURS, key
-from fastslow.core.seeds import derive_seed, named_random
-from fastslow.core.types import FULL_MARKS, Sampling, TokenIds
+from fastslow.core.seeds import named_random
+from fastslow.core.types import FULL_MARKS, TokenIds
 
 
 class ReplayConfig(RemedyConfig):
-    """Right answers of earlier tasks learned again in every update."""
+    """Answers of earlier tasks learned again in every update."""
 
     kind: Literal["replay"] = key("replay", "name", "rehearsal; arXiv 2510.18874 for own answers")
     """Which remedy."""
-    target: Literal["own", "gold"] = key("own", "name", "own answers: arXiv 2403.01244")
-    """What is learned again: right rollouts drawn at the end of a task's stage, or gold answers."""
+    target: Literal["own", "gold", "start"] = key("own", "name", "own answers: arXiv 2403.01244")
+    """What is learned again: right rollouts drawn at the end of a task's stage; gold answers; or
+    rollouts right or not, by what the policy predicted along them when the present stage began."""
     rows: PositiveInt = key(8, "rows per update", "ours: as many as the default problems")
     """Rows added to every update, over all earlier tasks."""
     keep: PositiveInt = key(32, "training examples per task", OURS)
@@ -39,10 +48,17 @@ class ReplayConfig(RemedyConfig):
     strength: PositiveFloat = key(1.0, "weight", OURS)
     """Weight of the added loss, a mean in nats per token."""
 
+    def price(self, stage: StageSize) -> RemedyPrice:
+        """Rows of every update, and a rollout for each example that is tried."""
+        return RemedyPrice(
+            rows=self.rows if stage.earlier else 0,
+            rollouts=0 if self.target == "gold" else self.keep,
+        )
+
 
 @remedy(name="replay", source="rehearsal; own answers after arXiv 2510.18874 and 2403.01244")
 def replay(config: ReplayConfig) -> Remedy:
-    """Learns right answers of earlier tasks again, each under its task's deployed text."""
+    """Learns answers of earlier tasks again, each under its task's deployed text."""
 
     def rows(update: Update, memory: Memory) -> Sequence[TaughtRow]:
         stage, renderer = update.stage, update.stage.policy.renderer
@@ -51,23 +67,19 @@ def replay(config: ReplayConfig) -> Remedy:
             for task in stage.earlier
             for example, tokens in memory.facts.get(task.name, {}).items()
         ]
-        size = min(config.rows, len(answers))
-        chosen = named_random(update.seed, "rows").sample(answers, size)
-        questions = {
-            task.name: {example.id: example.question for example in task.train}
-            for task in stage.earlier
-        }
-        return [
-            TaughtRow(
-                renderer.prompt_ids(stage.policy.live_program(task), questions[task.name][example]),
-                tokens,
-            )
-            for task, example, tokens in chosen
-        ]
+        chosen = named_random(update.seed, "rows").sample(answers, min(config.rows, len(answers)))
+        by_task = {task.name: questions(task) for task in stage.earlier}
+        result = []
+        for task, example, tokens in chosen:
+            text, question = stage.policy.live_program(task), by_task[task.name][example]
+            prompt = renderer.prompt_ids(text, question)
+            teacher = Teacher("start", prompt, "forward") if config.target == "start" else None
+            result.append(TaughtRow(prompt, tokens, teacher=teacher))
+        return result
 
     def end(ended: Ended, memory: Memory) -> EndReport:
         stage = ended.stage
-        answers = by_leader(lambda: right_answers(ended, config))
+        answers = replayed_answers(ended, config)
         memory.facts[stage.task.name] = {
             example: list(tokens) for example, tokens in answers.items()
         }
@@ -78,28 +90,22 @@ def replay(config: ReplayConfig) -> Remedy:
         note = f"replay: no right answer of {stage.task.name} was drawn, so none will be replayed."
         return EndReport(figures, () if answers else (note,))
 
-    return Remedy(rows=rows, end=end, strength=config.strength)
-
-
-def right_answers(ended: Ended, config: ReplayConfig) -> dict[str, TokenIds]:
-    """Token ids of right answers to some training examples of the stage's task, by example.
-
-    `own`: one rollout each at temperature 1 under the deployed text, kept if it has full marks.
-    """
-    stage = ended.stage
-    task, policy = stage.task, stage.policy
-    size = min(config.keep, len(task.train))
-    examples = named_random(stage.seed, "examples").sample(list(task.train), size)
-    if config.target == "gold":
-        return {e.id: policy.renderer.answer_ids(e.answer) for e in examples}
-    program = policy.live_program(task)
-    completions = policy.complete(
-        [(program, example) for example in examples],
-        Sampling(task.max_tokens, temperature=1.0),
-        [derive_seed(stage.seed, "answer", example.id) for example in examples],
+    return Remedy(
+        rows=rows, end=end, strength=config.strength, needs_start=config.target == "start"
     )
+
+
+def replayed_answers(ended: Ended, config: ReplayConfig) -> dict[str, TokenIds]:
+    """Token ids of the answers to keep of the stage's task, by training example.
+
+    `own`: those of one rollout each that have full marks; `start`: all of them.
+    """
+    task, renderer = ended.stage.task, ended.stage.policy.renderer
+    if config.target == "gold":
+        examples = some_examples(ended.stage, config.keep)
+        return {e.id: renderer.answer_ids(e.answer) for e in examples}
     return {
         example.id: completion.token_ids
-        for example, completion in zip(examples, completions, strict=True)
-        if task.grade(example, completion.text).score >= FULL_MARKS
+        for example, completion in own_completions(ended.stage, config.keep)
+        if config.target == "start" or task.grade(example, completion.text).score >= FULL_MARKS
     }

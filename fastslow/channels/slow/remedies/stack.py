@@ -1,10 +1,10 @@
 """The remedies of a run, in order, each with its name and memory; the slow channel's one handle."""
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +20,41 @@ from fastslow.channels.slow.remedies.base import (
     Memory,
     Remedy,
     Stage,
-    TaughtRow,
     Update,
     Weights,
 )
+from fastslow.channels.slow.teaching import teach
 from fastslow.core.seeds import derive_seed
 from fastslow.policy.policy import Policy
 
 DWARFS = 10.0
 """A remedy's gradient so many times the task's leaves the task hardly any of the clipped step."""
-ROWS_AT_ONCE = 64
-"""Taught rows in one forward and backward pass."""
+
+COSTS_FILE = "costs.json"
+
+
+@dataclass
+class Costs:
+    """What a remedy took in the present stage so far."""
+
+    rollouts: int = 0
+    """Drawn at its begin and end; an update counts itself what is drawn within it."""
+    seconds: float = 0.0
+
+    @contextmanager
+    def drawn_by(self, policy: Policy) -> Iterator[None]:
+        """Count what is drawn within it, and how long it takes."""
+        before = policy.sampler.num_rollouts
+        with self.timed():
+            yield
+        self.rollouts += policy.sampler.num_rollouts - before
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count how long it takes."""
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
 
 
 class Remedies:
@@ -45,6 +69,7 @@ class Remedies:
                 free = f"{name}-{number}"
             self._remedies[free] = remedy
         self._memories = {name: Memory() for name in self._remedies}
+        self._costs = {name: Costs() for name in self._remedies}
 
     @property
     def need_start(self) -> bool:
@@ -54,8 +79,10 @@ class Remedies:
     def begin(self, stage: Stage) -> None:
         """Before the first update of a stage."""
         for name, remedy in self._remedies.items():
+            self._costs[name] = Costs()
             if remedy.begin:
-                remedy.begin(_own(stage, name), self._memories[name])
+                with self._costs[name].drawn_by(stage.policy):
+                    remedy.begin(_own(stage, name), self._memories[name])
 
     def is_over(self) -> bool:
         """Whether one of them has ended the adaptation of this stage."""
@@ -94,20 +121,26 @@ class Remedies:
         task_norm = _norm(weight.grad for weight in weights.values())
         figures: Figures = {}
         for name, remedy in losses.items():
-            loss, gradients = 0.0, [torch.zeros_like(weight) for weight in weights.values()]
-            for term in self._terms(name, remedy, _of(update, name), weights):
-                loss += float(term.detach())
-                parameters = list(weights.values())
-                added = torch.autograd.grad(
-                    remedy.strength * term, parameters, materialize_grads=True
-                )
-                for gradient, summand in zip(gradients, added, strict=True):
-                    gradient += summand
+            with self._costs[name].timed():
+                loss, gradients = self._gradients(name, remedy, _of(update, name), weights)
             for weight, gradient in zip(weights.values(), gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
             share = _norm(gradients) / task_norm if task_norm else 0.0
             figures |= {f"remedy/{name}/loss": loss, f"remedy/{name}/gradient_share": share}
         return figures
+
+    def _gradients(
+        self, name: str, remedy: Remedy, update: Update, weights: Weights
+    ) -> tuple[float, list[Tensor]]:
+        """A remedy's loss, before its strength, and its gradient, for each of the weights."""
+        loss, gradients = 0.0, [torch.zeros_like(weight) for weight in weights.values()]
+        for term in self._terms(name, remedy, update, weights):
+            loss += float(term.detach())
+            parameters = list(weights.values())
+            added = torch.autograd.grad(remedy.strength * term, parameters, materialize_grads=True)
+            for gradient, summand in zip(gradients, added, strict=True):
+                gradient += summand
+        return loss, gradients
 
     def _terms(
         self, name: str, remedy: Remedy, update: Update, weights: Weights
@@ -115,7 +148,7 @@ class Remedies:
         """The terms of a remedy's loss one by one, each with a graph of its own."""
         memory = self._memories[name]
         if remedy.rows and (rows := remedy.rows(update, memory)):
-            yield from taught(update.stage.policy, rows)
+            yield from teach(update.stage.policy, rows)
         if remedy.penalty and (term := remedy.penalty(weights, memory)) is not None:
             yield term
 
@@ -123,34 +156,38 @@ class Remedies:
         """Edit the whole gradient, before it is scaled down."""
         for name, remedy in self._remedies.items():
             if remedy.project:
-                remedy.project(weights, self._memories[name])
+                with self._costs[name].timed():
+                    remedy.project(weights, self._memories[name])
 
     def settle(self, weights: Weights, update: Update, optimizer: Optimizer) -> None:
         """Edit the weights after the step."""
         for name, remedy in self._remedies.items():
             if remedy.settle:
-                with torch.no_grad():
+                with torch.no_grad(), self._costs[name].timed():
                     remedy.settle(weights, self._memories[name], _of(update, name), optimizer)
 
     def end(self, ended: Ended) -> list[RemedyReport]:
-        """What each did at the end of a stage, and what that cost."""
+        """What each did in a stage and at its end, and what that cost."""
         reports = []
         for name, remedy in self._remedies.items():
             if remedy.is_silent:
                 continue
-            sampler, started = ended.stage.policy.sampler, time.monotonic()
-            before = sampler.num_rollouts
-            named = replace(ended, stage=_own(ended.stage, name))
-            report = remedy.end(named, self._memories[name]) if remedy.end else {}
+            costs, memory = self._costs[name], self._memories[name]
+            with costs.drawn_by(ended.stage.policy):
+                named = replace(ended, stage=_own(ended.stage, name))
+                report = remedy.end(named, memory) if remedy.end else {}
             if not isinstance(report, EndReport):
                 report = EndReport(report)
+            size = sum(tensor.nbytes for tensor in memory.tensors.values())
             reports.append(
                 RemedyReport(
                     name,
                     report.figures,
                     report.notes,
-                    rollouts=sampler.num_rollouts - before,
-                    seconds=time.monotonic() - started,
+                    costs.rollouts,
+                    costs.seconds,
+                    bytes=size + len(json.dumps(memory.facts)),
+                    text=report.text,
                 )
             )
         return reports
@@ -174,6 +211,7 @@ class Remedies:
             save_file(tensors, folder / name / "memory.safetensors")
             text = json.dumps(memory.facts, allow_nan=False)
             (folder / name / "memory.json").write_text(text)
+            (folder / name / COSTS_FILE).write_text(json.dumps(asdict(self._costs[name])))
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote; a remedy without a folder starts with nothing."""
@@ -184,25 +222,13 @@ class Remedies:
             if (folder / name).is_dir():
                 memory.tensors = load_file(folder / name / "memory.safetensors")
                 memory.facts = json.loads((folder / name / "memory.json").read_text())
+            if (folder / name / COSTS_FILE).is_file():
+                self._costs[name] = Costs(**json.loads((folder / name / COSTS_FILE).read_text()))
 
     def move_to(self, device: str) -> None:
         """Move what was loaded to where the weights are."""
         for memory in self._memories.values():
             memory.tensors = {name: tensor.to(device) for name, tensor in memory.tensors.items()}
-
-
-def taught(policy: Policy, rows: Sequence[TaughtRow]) -> Iterable[Tensor]:
-    """Negative log-probability: weighted mean over rows of the mean over tokens, nats.
-
-    Comes in summands of some rows: graphs of all rows together might not fit in memory.
-    """
-    total = math.fsum(row.weight for row in rows)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        portion = rows[start : start + ROWS_AT_ONCE]
-        prompts, completions = [r.prompt for r in portion], [r.completion for r in portion]
-        logprobs = policy.completion_logprobs(prompts, completions)  # [rows, tokens], 0 on padding
-        scale = [row.weight / (total * len(row.completion)) for row in portion]
-        yield -(logprobs.sum(-1) * torch.tensor(scale, device=logprobs.device)).sum()
 
 
 def _norm(tensors: Iterable[Tensor | None]) -> float:

@@ -1,0 +1,291 @@
+"""Guidance on unsolved groups: hints that get longer, and a teacher that knows the answer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastslow.channels.slow.difficulty import Group
+from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.guidance import HINT
+from fastslow.channels.slow.settings import DifficultyConfig, GrpoConfig, HintsGuidance
+from fastslow.channels.slow.trainer import BARE
+from fastslow.channels.slow.trl_rows import unpad
+from fastslow.config.ledger import Ledger
+from fastslow.config.loading.load import load_config
+from fastslow.core.prompts import Demonstration, PromptProgram
+from fastslow.core.types import Batch, Completion, Example, Sampling, TokenIds
+from fastslow.loop import launch
+from fastslow.policy.engine.torch_engine import TorchEngine
+from fastslow.policy.policy import Policy
+from fastslow.records.events import CycleEvent
+from fastslow.records.jsonl import read_events
+from fastslow.task.definition import Task
+from fastslow.task.graders import exact_match
+from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded
+from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
+from tests.support.updates import changed, ending, set_texts, trainable
+
+LONG = "abcdefghijklmnopqrstuvwx"
+"""A gold answer of 24 tokens: every byte is a token."""
+HINTS = changed(GRPO, guidance=HintsGuidance())
+Answer = Callable[[str, int], str]
+"""What is written under what is seen of the answer, the n-th time that this is asked."""
+
+
+class Writer(Recorded):
+    """A sampler whose answers follow from the hint it is given, empty without one."""
+
+    def __init__(self, policy: Policy, write: Answer) -> None:
+        super().__init__(policy.sampler)
+        self.policy, self.write = policy, write
+        self.hints: list[str] = []
+
+    def sample(
+        self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True
+    ) -> list[Completion]:
+        assert len(set(seeds)) == len(seeds) == len(prompts)
+        self.prompts += prompts
+        self.num_rollouts += len(prompts)
+        completions = []
+        for prompt in prompts:
+            question = self.policy.tokenizer.decode(prompt).rpartition("<|im_start|>user\n")[2]
+            hint = question.partition("<|im_end|>")[0].partition(HINT)[2]
+            text = self.write(hint, self.hints.count(hint))
+            self.hints.append(hint)
+            ids = tuple(self.policy.tokenizer(text)["input_ids"])
+            completions.append(Completion(ids, (-1.0,) * len(ids), text, "length"))
+        return completions
+
+
+def from_share(share: float) -> Answer:
+    """Right every other time where at least this share of the answer is seen, else wrong."""
+
+    def write(hint: str, number: int) -> str:
+        return LONG if len(hint) >= share * len(LONG) and number % 2 else f"wrong {number % 7}"
+
+    return write
+
+
+def batch(*answers: str) -> Batch:
+    """A problem for each gold answer."""
+    examples = (Example(f"e{i}", f"question {i}", answer) for i, answer in enumerate(answers))
+    return Batch(tuple(("exact", example) for example in examples))
+
+
+@pytest.fixture
+def exact(task: Task) -> Task:
+    """Full marks for the gold answer alone."""
+    return replace(task, name="exact", grade=exact_match, max_tokens=30)
+
+
+class Update:
+    """One update of problems of `exact` with these answers, drawn from a `Writer`."""
+
+    def __init__(
+        self, policy: Policy, exact: Task, settings: GrpoConfig, write: Answer, *answers: str
+    ) -> None:
+        policy.sampler = self.sampler = Writer(policy, write)
+        set_texts(policy, exact, GOOD, BAD)
+        self.trainer = FastSlowTrainer(policy, {exact.name: exact}, len(answers), settings)
+        self.scored: list[set[TokenIds]] = []
+        inner = self.trainer._get_per_token_logps_and_entropies
+
+        def spy(model: Any, ids: Tensor, mask: Tensor, keep: int, **rest: Any) -> Any:
+            self.scored.append(set(unpad(ids, mask, keep)[0]))
+            return inner(model, ids, mask, keep, **rest)
+
+        self.trainer._get_per_token_logps_and_entropies = spy  # type: ignore[method-assign,assignment]
+        problems = batch(*answers)
+        plain = torch.optim.SGD(trainable(policy), lr=0.01)
+        self.before = policy.weights_fingerprint()
+        self.figures = self.trainer.update(problems, 1, ending(policy, exact, problems, plain))
+        self.moved = policy.weights_fingerprint() != self.before
+
+    def guidance(self) -> dict[str, float]:
+        prefix = "guidance/"
+        figures = self.figures.items()
+        return {n.removeprefix(prefix): v for n, v in figures if n.startswith(prefix)}
+
+
+def test_hints_get_longer_until_one_rescues_the_group(moved: Policy, exact: Task) -> None:
+    update = Update(moved, exact, HINTS, from_share(0.5), LONG)
+    assert update.guidance() == {
+        "hinted_groups": 1,
+        "rescued_at_0.25": 0,
+        "rescued_at_0.5": 1,
+        "rescued_at_0.75": 0,
+        "extra_rollouts": 2 * GRPO.group,
+    }
+    assert update.sampler.hints == [""] * 4 + [LONG[:6]] * 4 + [LONG[:12]] * 4
+    assert update.sampler.num_rollouts == 3 * GRPO.group
+    assert update.moved
+    assert update.figures["effective_groups"] == 1
+    assert update.figures["skipped_updates"] == 0
+
+
+def test_the_hinted_prompt_is_the_one_in_the_loss(moved: Policy, exact: Task) -> None:
+    update = Update(moved, exact, HINTS, from_share(0.5), LONG)
+    render = moved.renderer.prompt_ids
+    hinted = {render(text, f"question 0{HINT}{LONG[:12]}") for text in (GOOD, BAD)}
+    reference, loss = update.scored
+    assert reference == loss == hinted
+
+
+def test_a_bare_loss_has_no_hint(moved: Policy, exact: Task) -> None:
+    settings = changed(HINTS, gradient_context="bare")
+    update = Update(moved, exact, settings, from_share(0.5), LONG)
+    assert update.scored[-1] == {moved.renderer.prompt_ids(BARE, "question 0")}
+    assert update.moved
+
+
+def test_each_group_climbs_by_itself(moved: Policy, exact: Task) -> None:
+    """Solved, rescued at once, never rescued, too short: only what climbs on is drawn again."""
+
+    def write(hint: str, number: int) -> str:
+        if not hint:
+            return "solved" if number == 0 else "wrong"
+        return "now with a hint it is right" if hint[0] == "n" and number else "wrong still"
+
+    answers = ("solved", "now with a hint it is right", LONG, "abc")
+    update = Update(moved, exact, HINTS, write, *answers)
+    assert update.guidance() == {
+        "hinted_groups": 2,
+        "rescued_at_0.25": 1,
+        "rescued_at_0.5": 0,
+        "rescued_at_0.75": 0,
+        "extra_rollouts": 4 * GRPO.group,
+    }
+    assert update.figures["effective_groups"] == 2
+    chosen = [r.hint.removeprefix(HINT) for r in update.trainer.loss_rollouts[:: GRPO.group]]
+    assert chosen == ["", "now wi", "", ""]
+
+
+def test_an_answer_of_three_tokens_is_left_alone(moved: Policy, exact: Task) -> None:
+    update = Update(moved, exact, HINTS, from_share(0.5), "abc")
+    assert update.sampler.num_rollouts == GRPO.group
+    assert update.guidance()["hinted_groups"] == update.guidance()["extra_rollouts"] == 0
+    assert update.figures["skipped_updates"] == 1
+    assert not update.moved
+
+
+@pytest.mark.parametrize(("least", "hinted"), [(24, 1), (25, 0)])
+def test_the_shortest_answer_that_is_hinted_at_is_a_key(
+    moved: Policy, exact: Task, least: int, hinted: int
+) -> None:
+    settings = changed(GRPO, guidance=HintsGuidance(rungs=(0.5,), min_tokens=least))
+    assert Update(moved, exact, settings, from_share(0.5), LONG).guidance() == {
+        "hinted_groups": hinted,
+        "rescued_at_0.5": hinted,
+        "extra_rollouts": hinted * GRPO.group,
+    }
+
+
+def test_a_hint_makes_no_problem_look_easy(moved: Policy, exact: Task) -> None:
+    """Rates, bands, rewards and what the fast channel is shown are of the plain draws."""
+    update = Update(moved, exact, HINTS, from_share(0.25), LONG, LONG)
+    assert update.trainer.gate.rates == {"exact": {"e0": 0.0, "e1": 0.0}}
+    figures = update.figures
+    assert (figures["band_unsolved_frac"], figures["zero_variance_frac"]) == (1, 1)
+    assert (figures["reward"], figures["reward_std"]) == (0, 0)
+    assert figures["completion_tokens"] == len("wrong 0")
+    assert figures["effective_groups"] == 2
+    assert {evidence.score for evidence in update.trainer.evidence()} == {0.0}
+    prompts = {prompt for prompt, _ in update.trainer.scored_rows()}
+    assert all(HINT not in moved.tokenizer.decode(prompt) for prompt in prompts)
+    lines = update.trainer.sample_lines()
+    assert ["begins like this" in line for line in lines] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("bands", "trained"), [(("medium",), 1), (("unsolved", "hard"), 0)])
+def test_a_rescued_group_is_judged_by_what_it_does_under_the_hint(
+    moved: Policy, exact: Task, bands: Any, trained: int
+) -> None:
+    settings = changed(HINTS, difficulty=DifficultyConfig(train_bands=bands))
+    update = Update(moved, exact, settings, from_share(0.5), LONG)
+    assert update.guidance()["rescued_at_0.5"] == 1
+    assert update.figures["effective_groups"] == trained
+    assert update.moved == bool(trained)
+
+
+def test_a_demonstration_of_the_problem_itself_stays_out_of_its_hinted_prompt(
+    moved: Policy, exact: Task
+) -> None:
+    """The hint changes the question's words, and must not let the whole answer in by them."""
+    own, other = Demonstration("Question  0 ", LONG), Demonstration("question 7", "seven")
+    shown = moved.renderer.prompt_ids(PromptProgram("x", (own, other)), "question 0", HINT + "abc")
+    plain = moved.renderer.prompt_ids(PromptProgram("x", (other,)), f"question 0{HINT}abc")
+    assert shown == plain
+
+
+@pytest.mark.parametrize(
+    ("rewards", "unsolved"),
+    [
+        ((0.0, 0.0), True),
+        ((0.2, 0.2), True),  # equal, and no success: nothing to learn from
+        ((0.2, 0.0), False),  # the better one is learned from
+        ((0.5, 0.5), False),
+        ((1.0, 0.0), False),
+    ],
+)
+def test_unsolved_is_a_group_without_success_that_teaches_nothing(
+    rewards: tuple[float, ...], unsolved: bool
+) -> None:
+    assert Group("t", "p", rewards, ((1,), (2,))).is_unsolved(success_score=0.5) == unsolved
+
+
+RARE = (
+    "stages=[{task: first, cycles: 2}, {task: third, cycles: 1}]",
+    "tasks.first={use: 'tests.support.toy_tasks:rare'}",
+    "tasks.third={use: 'tests.support.toy_tasks:rare'}",
+)
+"""Two stages of problems of which the tiny model solves some, and some under a hint."""
+LADDER = "slow.guidance={kind: hints, rungs: [0.2, 0.4]}"
+
+
+def slow_cycles(run: Path) -> list[CycleEvent]:
+    events = read_events(run / "events.jsonl")
+    return [e for e in events if isinstance(e, CycleEvent) and "slow" in e.rollouts]
+
+
+def test_hints_are_drawn_in_updates_alone_and_every_one_is_counted(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, prompts and measures never see a hint; the estimate is an upper bound."""
+    prompts: list[str] = []
+    inner = TorchEngine.sample
+
+    def spy(engine: TorchEngine, asked: Any, *rest: Any, **options: Any) -> Any:
+        prompts.extend(map(engine.renderer.tokenizer.decode, asked))
+        return inner(engine, asked, *rest, **options)
+
+    monkeypatch.setattr(TorchEngine, "sample", spy)
+    overrides = [f"model.name={tiny_folder}", *RARE, LADDER]
+    run = start(tmp_path, overrides)
+    cycles = slow_cycles(run)
+    updates = 2
+    figures = [{n: value or 0.0 for n, value in e.metrics.items()} for e in cycles]
+    extra = [round(updates * of_cycle["slow/guidance/extra_rollouts"]) for of_cycle in figures]
+    assert sum(HINT in prompt for prompt in prompts) == sum(extra) > 0
+    assert sum(of_cycle["slow/guidance/rescued_at_0.2"] for of_cycle in figures) > 0
+    plain = 2 * 2 * 4
+    assert [e.rollouts["slow"] for e in cycles] == [plain + number for number in extra]
+    ledger = Ledger(load_config([tmp_path / "toy.yaml"], overrides).config)
+    bounds = [entry.rollouts for entry in ledger.entries if entry.part == "slow"]
+    assert bounds == [plain + 2 * plain] * 3
+    assert max(extra) <= 2 * plain
+
+
+@pytest.mark.parametrize("guidance", [LADDER], ids=["hints"])
+def test_resuming_under_guidance_equals_never_stopping(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, guidance: str
+) -> None:
+    overrides = [f"model.name={tiny_folder}", *RARE, guidance]
+    undisturbed = start(tmp_path, overrides)
+    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
+    assert broken != undisturbed
+    assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
