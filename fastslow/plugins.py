@@ -1,7 +1,10 @@
 """The one public face for authors of tasks, remedies, signals, measures and trackers.
 
-A plug-in is one importable file; a configuration names it `kind: custom, use: package.module:name`
-(a task by `use` alone) and gives its `params`, which are checked against its parameter class.
+A plug-in is one file in the folder of its kind, next to where a run is started: `remedies/NAME.py`,
+`signals/`, `measures/` or `trackers/`, with one function whose decorator says the same NAME. A
+configuration names it `kind: custom, use: NAME`, or `use: package.module:function` where it is in a
+module that can be imported, and gives its `params`, which are checked against its parameter class.
+A task is a folder, `tasks/NAME/`, and named by `use` alone.
 """
 
 from fastslow.channels.slow.remedies.base import (

@@ -16,6 +16,7 @@ from fastslow.core.text import visible
 from fastslow.loop.signals import Stopped
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
 
 PLAIN_WIDTH = 120
@@ -89,3 +90,20 @@ def resume_hint(command: str | None = None) -> Iterator[None]:
 def first_line(doc: str) -> str:
     """The first line of a docstring, safe to print."""
     return visible(next(iter(doc.strip().splitlines()), ""))
+
+
+def print_parameters(config_class: type["BaseModel"]) -> None:
+    """Print the parameters of a plug-in, one a line, with unit and source where they are stated.
+
+    `kind`, by which a configuration names a shipped one, is not among them.
+    """
+    from fastslow.config.loading.reference import model_keys
+
+    keys = [key for key in model_keys(config_class) if key.name != "kind"]
+    for key in keys:
+        default = "required" if key.default is None else f"= {key.default}"
+        origin = "; ".join(filter(None, (key.unit, key.source)))
+        words = f"{key.meaning} [{origin}]" if origin else key.meaning
+        print(f"  {key.name} ({key.type}) {visible(default)}: {visible(words)}")
+    if not keys:
+        print("  none")

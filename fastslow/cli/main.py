@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli import ablate, check, deploy, models, report, tasks, train
+from fastslow.cli import ablate, check, deploy, models, remedies, report, tasks, train
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -37,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(remedies.app, name="remedies")
 app.add_typer(models.app, name="models")
 for command in (
     check.check,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.cli.arguments import first_line
+from fastslow.cli.arguments import first_line, print_parameters
 from fastslow.core.errors import ConfigError, TaskError
 from fastslow.core.text import visible
 
@@ -43,7 +43,6 @@ def tasks_list() -> None:
 @app.command("show")
 def tasks_show(name: TaskName, params: TaskParams = None) -> None:
     """Show a task: parameters, seed instruction, sizes, three examples."""
-    from fastslow.config.loading.reference import model_keys
     from fastslow.task.registry import find_task
 
     definition = find_task(name)
@@ -54,9 +53,7 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
         for line in _section(card, "What it asks"):
             print(f"  {visible(line)}")
     print("\nparameters")
-    for key in model_keys(definition.config_class):
-        default = "required" if key.default is None else f"= {key.default}"
-        print(f"  {key.name} ({key.type}) {visible(default)}: {visible(key.meaning)}")
+    print_parameters(definition.config_class)
     task = _build(name, params or [], allow_code=True)  # nothing is graded here
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")

@@ -8,10 +8,11 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from fastslow.channels.fast.settings import fitting_proposals
+from fastslow.channels.slow.remedies.base import RemedyPrice
 from fastslow.config.ledger import Ledger
 from fastslow.config.lengths import Lengths, task_lengths
 from fastslow.config.models import RunConfig
@@ -54,6 +55,9 @@ class Cost:
     slow_rollouts: int
     """Rollouts that weight updates are made from, 0 for a slow channel that draws none; and at
     most those that shrinking is scored on and remedies draw."""
+    remedies: tuple[tuple[str, RemedyPrice], ...]
+    """Each remedy by its name, in the order of the run, with the most that it takes in any stage; a
+    user's own says so itself, or says nothing."""
     fast_rollouts: int
     """Rollouts the fast channel scores prompts with, the choice of that to deploy included."""
     fast_proposals: int | None
@@ -81,6 +85,7 @@ class Cost:
         memory = "unknown" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
+            *(f"{f'remedy {name}':19}  {_price_words(price)}" for name, price in self.remedies),
             f"fast rollouts        {self.fast_rollouts:,}",
             f"new prompts a cycle  {proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
@@ -123,6 +128,7 @@ def estimate_cost(
     price = Price(ledger, lengths, rates or _rates(config, shape)) if shape else None
     return Cost(
         slow_rollouts=slow,
+        remedies=_remedy_prices(ledger),
         fast_rollouts=fast,
         fast_proposals=_fast_proposals(config),
         optimizer_steps=updates * config.cycle.optimizer_steps,
@@ -166,6 +172,26 @@ def _count_parameters(path: Path) -> int:
         math.prod(entry["shape"])
         for name, entry in header.items()
         if name != "__metadata__" and isinstance(entry, Mapping)
+    )
+
+
+def _remedy_prices(ledger: Ledger) -> tuple[tuple[str, RemedyPrice], ...]:
+    """The most of each figure over the stages that train weights, one price for each remedy."""
+    rows = range(1, len(ledger.config.stages) + 1)
+    stages = filter(None, map(ledger.remedy_prices, rows))
+    most = []
+    for uses in zip(*stages, strict=True):
+        (name, _), prices = uses[0], [astuple(price) for _, price in uses]
+        most.append((name, RemedyPrice(*map(max, zip(*prices, strict=True)))))
+    return tuple(most)
+
+
+def _price_words(price: RemedyPrice) -> str:
+    if price == RemedyPrice():
+        return "no rows and no rollouts, by its own account"
+    return (
+        f"at most {price.rows:,} rows added to an update; at a stage's end {price.rollouts:,} "
+        f"rollouts, {price.trained:,} rows learned from"
     )
 
 

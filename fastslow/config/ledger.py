@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fastslow.channels.slow.remedies.base import RemedyPrice, StageSize
-from fastslow.channels.slow.settings import GrpoConfig, SlowConfig, remedy_of
+from fastslow.channels.slow.remedies.shipped import remedy_of
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.task.definition import Task

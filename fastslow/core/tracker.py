@@ -1,8 +1,8 @@
 """What a tracker is: a class that receives what a run produces, declared in Python.
 
 Records in the run folder are the truth; a tracker decides nothing, and one that fails stops no run.
-A tracker of the user's own is one function in any importable module, named by
-`tracking: {kind: custom, use: "package.module:function"}`.
+A tracker of the user's own is one function in a file `trackers/NAME.py`, named by
+`tracking: {kind: custom, use: NAME}`, or in any importable module, as `package.module:function`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +85,7 @@ class TrackerDefinition(Definition[Tracker]):
     """A tracker's function with name, source and parameter schema; made by `@tracker`."""
 
     noun: ClassVar[str] = "tracker"
+    folder: ClassVar[str] = "trackers"
 
 
 def tracker(*, name: str, source: str) -> Callable[[Callable[[Any], Tracker]], TrackerDefinition]:

@@ -21,7 +21,8 @@ from fastslow.channels.fast.settings import (
     SimbaKeys,
 )
 from fastslow.channels.slow.remedies.base import Remedy
-from fastslow.channels.slow.settings import MinimalConfig, SlowConfig, remedy_of
+from fastslow.channels.slow.remedies.shipped import remedy_of
+from fastslow.channels.slow.settings import MinimalConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig

@@ -53,6 +53,7 @@ class MeasureDefinition(Definition[Measure]):
     """A measure's function with its name and parameters; made by `@measure`."""
 
     noun: ClassVar[str] = "measure"
+    folder: ClassVar[str] = "measures"
 
 
 def measure(*, name: str, source: str) -> Callable[[Callable[[Any], Measure]], MeasureDefinition]:

@@ -52,6 +52,7 @@ class SignalDefinition(Definition[Signal]):
     """A signal's function with its name and parameters; made by `@signal`."""
 
     noun: ClassVar[str] = "signal"
+    folder: ClassVar[str] = "signals"
 
 
 def signal(*, name: str, source: str) -> Callable[[Callable[[Any], Signal]], SignalDefinition]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
-from fastslow.core.errors import TaskError
+from fastslow.core.errors import FastSlowError, TaskError
 from fastslow.core.plugins import PluginConfig, parameter_class
 from fastslow.core.types import Example, Grade
 from fastslow.task.sandbox import run
@@ -93,7 +93,8 @@ class TaskDefinition:
     """Whether its grader runs programs that the policy wrote."""
 
     noun: ClassVar[str] = "task"
-    error: ClassVar[type[TaskError]] = TaskError
+    folder: ClassVar[str] = "tasks"
+    error: ClassVar[type[FastSlowError]] = TaskError
 
     def build(
         self,

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fastslow.core.errors import EvaluationError, TaskError
+from fastslow.core.plugins import MODULE_PATHS
 from fastslow.core.text import shorten
 from fastslow.core.types import Example, Grade
 from fastslow.task.definition import Grader, Task
-from fastslow.task.registry import MODULE_PATHS
 from fastslow.task.workers import Crashed, SentGrader, TimeOut, borrowed
 
 FEWEST = 20

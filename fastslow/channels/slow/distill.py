@@ -6,7 +6,7 @@ over the vocabulary, without TRL, whose trainers own prompts, sampling and paddi
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -25,13 +25,13 @@ from fastslow.channels.slow.settings import DifficultyConfig, DistillConfig
 from fastslow.channels.slow.teaching import teach
 from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
 from fastslow.core.distributed import from_all, num_processes, own_share
-from fastslow.core.prompts import Candidate, Demonstration, PromptProgram, assign_slots
+from fastslow.core.prompts import Candidate, PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import FULL_MARKS, Batch, Evidence, Example, TokenIds
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task
 
-SHOWN_FIGURES = ("band_", "alarm/", "duplicate_frac", "repetition_frac")
+GATE_FIGURES = ("band_", "alarm/", "duplicate_frac", "repetition_frac")
 """Beginnings of the names of the difficulty gate's figures that mean something here."""
 
 
@@ -88,10 +88,10 @@ class DistillTrainer(Updates):
         self.rollouts = draw_shared(self.policy, requests, self.settings.temperature, seeds)
         verdict = self.gate.judge(groups_of(self.rollouts, self.settings.group))
         self._alarms = verdict.alarms
-        figures = {n: v for n, v in verdict.metrics.items() if n.startswith(SHOWN_FIGURES)}
+        figures = {n: v for n, v in verdict.metrics.items() if n.startswith(GATE_FIGURES)}
         figures |= self._scores(slots)
 
-        self.rows = list(self._rows(slots, own_share(len(slots))))
+        self.rows = list(self._rows(slots))
         num_rows = sum(from_all(len(self.rows)))
         figures["taught_rows"] = float(num_rows)
         if not num_rows:
@@ -120,19 +120,18 @@ class DistillTrainer(Updates):
 
         return self.pass_size.fit(passes, undo) if self.rows else 0.0
 
-    def _rows(self, slots: Sequence[Slot], local: slice) -> Iterator[TaughtRow]:
+    def _rows(self, slots: Sequence[Slot]) -> Iterator[TaughtRow]:
         """This process's rollouts that there is something to learn along."""
         settings, renderer = self.settings, self.policy.renderer
         successes = self._successes()
         weights = self._mean_weights or settings.teacher_weights
         assert weights != "ema"
+        local = own_share(len(slots))
         for slot, rollout in zip(slots[local], self.rollouts[local], strict=True):
-            question = slot.example.question
-            shown = self._shown_to_teacher(slot, successes)
-            if shown is None or (settings.only_where_better and not self._is_better(slot)):
+            informed = self._informed(slot, successes)
+            if informed is None or (settings.only_where_better and not self._is_better(slot)):
                 continue
-            prompt = renderer.prompt_ids(self._student(slot), question)
-            informed = renderer.prompt_ids(shown, question)
+            prompt = renderer.prompt_ids(self._student(slot), slot.example.question)
             if informed != prompt:
                 teacher = Teacher(weights, informed, settings.divergence)
                 yield TaughtRow(prompt, rollout.completion.token_ids, teacher=teacher)
@@ -145,19 +144,18 @@ class DistillTrainer(Updates):
                 firsts.setdefault((rollout.task, rollout.example.id), rollout.completion.text)
         return firsts
 
-    def _shown_to_teacher(
-        self, slot: Slot, successes: Mapping[tuple[str, str], str]
-    ) -> PromptProgram | None:
+    def _informed(self, slot: Slot, successes: Mapping[tuple[str, str], str]) -> TokenIds | None:
         """The teacher's prompt for a problem; None where it would know no more."""
-        program = slot.candidate.program
+        renderer, program = self.policy.renderer, slot.candidate.program
+        question, answer = slot.example.question, slot.example.answer
         if self.settings.teacher == "text":
-            return program
-        answer: str | None = slot.example.answer
+            return renderer.prompt_ids(program, question)
         if self.settings.teacher == "success":
-            answer = successes.get((slot.task.name, slot.example.id))
-        if answer is None:
-            return None
-        return with_answer(program, slot.example.question, answer)
+            success = successes.get((slot.task.name, slot.example.id))
+            if success is None:
+                return None
+            answer = success
+        return renderer.informed_ids(program, question, answer)
 
     def _student(self, slot: Slot) -> PromptProgram:
         if self.settings.student == "bare":
@@ -167,8 +165,8 @@ class DistillTrainer(Updates):
         return slot.candidate.program
 
     def _drawn_under(self, slot: Slot) -> PromptProgram:
-        is_own = self.settings.draw_from == "student"
-        return self._student(slot) if is_own else slot.candidate.program
+        is_on_policy = self.settings.draw_from == "student"
+        return self._student(slot) if is_on_policy else slot.candidate.program
 
     def _is_better(self, slot: Slot) -> bool:
         """Whether the prompt solved more than the student does, where the prompt was scored."""
@@ -240,12 +238,6 @@ class DistillTrainer(Updates):
         for name, mean in self._mean_weights.items():
             mean.copy_((tensors or {})[name])
         super().restore(progress)
-
-
-def with_answer(program: PromptProgram, question: str, answer: str) -> PromptProgram:
-    """The prompt with a problem and its answer as a last demonstration."""
-    last = Demonstration(question, answer)
-    return replace(program, demonstrations=(*program.demonstrations, last))
 
 
 def fmean_over_all(value: float) -> float:

@@ -119,15 +119,19 @@ def add_gradient(
         `guidance/gradient_share`, the norm of what was added over that of what was there, unless
         that is 0.
     """
-    weights, own = list(policy.adapters.trainable().values()), rows[own_share(len(rows))]
-    share = len(own) * num_processes() / len(rows)  # so that the mean over processes is of all rows
+    weights, local = list(policy.adapters.trainable().values()), rows[own_share(len(rows))]
+    share = (
+        len(local) * num_processes() / len(rows)
+    )  # so that the mean over processes is of all rows
 
     def passes(size: int) -> tuple[float, list[Tensor]]:
         loss, gradient = 0.0, [torch.zeros_like(weight) for weight in weights]
-        for summand in teach(policy, own, size):
+        for summand in teach(policy, local, size):
             loss += share * float(summand.detach())
-            parts = torch.autograd.grad(share * strength * summand, weights, materialize_grads=True)
-            for total, part in zip(gradient, parts, strict=True):
+            gradients = torch.autograd.grad(
+                share * strength * summand, weights, materialize_grads=True
+            )
+            for total, part in zip(gradient, gradients, strict=True):
                 total += part
         return loss, gradient
 

@@ -69,8 +69,8 @@ def draw_shared(
     Raises:
         ChannelError: A completion has no token.
     """
-    own = own_share(len(requests))
-    shares = from_all(draw_rollouts(policy, requests[own], temperature, seeds[own]))
+    local = own_share(len(requests))
+    shares = from_all(draw_rollouts(policy, requests[local], temperature, seeds[local]))
     rollouts = [rollout for share in shares for rollout in share]
     require_tokens(rollouts)
     return rollouts

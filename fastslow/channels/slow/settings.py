@@ -3,12 +3,10 @@
 Adapter, updates, losses, difficulty, remedies. Light: a configuration is checked without torch.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import (
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,20 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from fastslow.channels.slow.remedies.base import AdapterPolicy, RemedyConfig, RemedyDefinition
-from fastslow.channels.slow.remedies.consolidate import ConsolidateConfig, consolidate
-from fastslow.channels.slow.remedies.core_rows import CoreRowsConfig, core_rows
-from fastslow.channels.slow.remedies.ewc import EwcConfig, ewc
-from fastslow.channels.slow.remedies.interpolate import InterpolateConfig, interpolate
-from fastslow.channels.slow.remedies.kl_start import KlStartConfig, kl_start
-from fastslow.channels.slow.remedies.l2 import L2Config, l2
-from fastslow.channels.slow.remedies.merge import MergeConfig, merge
-from fastslow.channels.slow.remedies.movement import MovementConfig, movement
-from fastslow.channels.slow.remedies.orthogonal import OrthogonalConfig, orthogonal
-from fastslow.channels.slow.remedies.renew import RenewConfig, renew
-from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
+from fastslow.channels.slow.remedies.base import AdapterPolicy
+from fastslow.channels.slow.remedies.shipped import RemedyUse
 from fastslow.core.keys import FST, OURS, Model, Rate, key, kind_among
-from fastslow.core.plugins import CustomUse, find
 
 Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
 BANDS: tuple[Band, ...] = get_args(Band)
@@ -53,48 +40,6 @@ class LoraConfig(Model):
     """Which linear layers get an adapter."""
     placement: Literal["all", "last_third"] = key("all", "name", "as target_modules")
     """In which of the model's layers: all of them, or the last third, rounded down."""
-
-
-RemedyUse = Annotated[
-    ReplayConfig
-    | EwcConfig
-    | L2Config
-    | MovementConfig
-    | KlStartConfig
-    | OrthogonalConfig
-    | CoreRowsConfig
-    | RenewConfig
-    | MergeConfig
-    | InterpolateConfig
-    | ConsolidateConfig
-    | CustomUse,
-    Discriminator("kind"),
-]
-"""One remedy of a run: a shipped one by its kind, or one of the user's own."""
-SHIPPED_REMEDIES: Mapping[str, RemedyDefinition] = {
-    definition.name: definition
-    for definition in (
-        *(replay, ewc, l2, movement, kl_start, orthogonal, core_rows),
-        *(renew, merge, interpolate, consolidate),
-    )
-}
-"""Those of `RemedyUse`, by their kind."""
-
-
-def remedy_of(use: RemedyUse) -> tuple[RemedyDefinition, RemedyConfig]:
-    """A remedy that a run lists: what declares it, and its parameters.
-
-    Raises:
-        ConfigError: The user's own is not found.
-        pydantic.ValidationError: Its parameters do not fit its schema.
-    """
-    if isinstance(use, CustomUse):
-        definition = find(RemedyDefinition, use.use)
-        params = definition.config_class(**use.params)
-    else:
-        definition, params = SHIPPED_REMEDIES[use.kind], use
-    assert isinstance(params, RemedyConfig)
-    return definition, params
 
 
 class MinimalConfig(Model):

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastslow.channels.slow.remedies.base import RemedyDefinition
+from fastslow.channels.slow.remedies.base import (
+    RemedyConfig,
+    RemedyDefinition,
+    wrong_adapter_policy,
+)
 from fastslow.config.loading.layers import place
 from fastslow.config.loading.messages import got, one_line
 from fastslow.config.loading.validate import validate
@@ -88,15 +92,14 @@ def check_plugins(config: RunConfig, root: Node) -> Plugins:
             continue
         path = (*use.section, "params")
         origin = root.origin_of(use.section if root.find(use.section) else use.named_at)
-        if isinstance(definition, TaskDefinition):
-            if definition.runs_code and not config.allow_code:
-                text = definition.asks_for_code
-                mistakes.append(Mistake(root.origin_of(use.named_at), use.named_at, text))
-            if data and "data" in definition.config_class.model_fields:
-                stated = root.find((*path, "data"))
-                if stated is None or stated.value is None:
-                    takes_data = True
-                    root = place(root, (*path, "data"), data, origin)
+        if misfit := _misfit(definition, config):
+            mistakes.append(Mistake(root.origin_of(use.named_at), use.named_at, misfit))
+        is_task = isinstance(definition, TaskDefinition)
+        if is_task and data and "data" in definition.config_class.model_fields:
+            stated = root.find((*path, "data"))
+            if stated is None or stated.value is None:
+                takes_data = True
+                root = place(root, (*path, "data"), data, origin)
         written = root.find(path) or Node({}, origin)
         params = validate(definition.config_class, written, mistakes, path)
         if params is not None:
@@ -109,6 +112,18 @@ def check_plugins(config: RunConfig, root: Node) -> Plugins:
         mistakes.append(Mistake(data.origin, ("data",), text))
     refuse(mistakes)
     return Plugins(root, checked)
+
+
+def _misfit(definition: Definition[Any] | TaskDefinition, config: RunConfig) -> str | None:
+    """Why a plug-in is not for this run, whatever its parameters; None where it is."""
+    if isinstance(definition, TaskDefinition):
+        return definition.asks_for_code if definition.runs_code and not config.allow_code else None
+    parameters = definition.config_class
+    if config.slow is None or not issubclass(parameters, RemedyConfig):
+        return None
+    policy = config.slow.adapter_policy
+    is_fitting = policy in parameters.adapter_policies
+    return None if is_fitting else wrong_adapter_policy(definition.name, parameters, policy)
 
 
 def _tasks(config: RunConfig, root: Node) -> Iterator[_Use]:

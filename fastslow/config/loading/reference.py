@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from fastslow.config.ablation import AblationConfig
 from fastslow.config.models import NAME, TASK_NAME, RunConfig
-from fastslow.core.plugins import REFERENCE
+from fastslow.core.plugins import USE
 
 _PATTERNS = {
     NAME: "lower-case letters, digits, - and _; first a letter or digit; at most 64",
     TASK_NAME: "letters, digits, and - _ . : inside, at most 100",
-    REFERENCE.pattern: "package.module:function",
+    USE.pattern: "name of a file of yours, or package.module:function",
 }
 _PLAIN = {
     "integer": "a whole number",
@@ -38,9 +38,10 @@ Made by `fastslow check --keys`; a test compares the two. A key without default 
 required. Sections may be `null` where it says so, which turns the thing off. A word in
 brackets after a key: only a section of that `kind` has it, or has it so.
 
-`kind: custom` is a plug-in of your own, wherever a section takes it: `use` names its function as
-`package.module:function`, and `params` are checked against the class that the function's argument
-is annotated with, as the parameters of a task are, with file and line.
+`kind: custom` is a plug-in of your own, wherever a section takes it: `use` names its file, as in
+`remedies/NAME.py`, or its function as `package.module:function`, and `params` are checked against
+the class that the function's argument is annotated with, as the parameters of a task are, with file
+and line.
 """
 _ABLATION_FILES = """
 ## Ablation files

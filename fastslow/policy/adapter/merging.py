@@ -27,38 +27,38 @@ def _modules(update: Update) -> Iterable[tuple[str, str]]:
 
 def alike(updates: Sequence[Update], coefficient: float) -> Coefficients:
     """The same factor everywhere."""
-    return {left: [coefficient] * len(updates) for left, _ in _modules(updates[0])}
+    return {name_b: [coefficient] * len(updates) for name_b, _ in _modules(updates[0])}
 
 
 def concatenation(updates: Sequence[Update], coefficients: Coefficients) -> dict[str, Tensor]:
     """The sum of the updates times their coefficients, exactly: [c1 B1 | c2 B2] [A1 ; A2]."""
     merged = {}
-    for left, right in _modules(updates[0]):
-        factors = zip(updates, coefficients[left], strict=True)
-        merged[left] = torch.cat([update[left] * factor for update, factor in factors], dim=1)
-        merged[right] = torch.cat([update[right] for update in updates], dim=0)
+    for name_b, name_a in _modules(updates[0]):
+        factors = zip(updates, coefficients[name_b], strict=True)
+        merged[name_b] = torch.cat([update[name_b] * factor for update, factor in factors], dim=1)
+        merged[name_a] = torch.cat([update[name_a] for update in updates], dim=0)
     return merged
 
 
-def inner_products(updates: Sequence[Update], left: str) -> list[list[float]]:
+def inner_products(updates: Sequence[Update], name_b: str) -> list[list[float]]:
     """Of the updates of one module with each other, as dense matrices, without making these.
 
     <B1 A1, B2 A2> = tr((B1^T B2)(A2 A1^T)).
     """
-    right = left.replace(LEFT, RIGHT)
+    name_a = name_b.replace(LEFT, RIGHT)
 
-    def inner(one: Update, two: Update) -> float:
-        ranks = (one[left].T @ two[left]).double()  # [rank, rank]
-        return float((ranks * (one[right] @ two[right].T).double()).sum())
+    def inner(u: Update, v: Update) -> float:
+        ranks = (u[name_b].T @ v[name_b]).double()  # [rank, rank]
+        return float((ranks * (u[name_a] @ v[name_a].T).double()).sum())
 
-    return [[inner(one, two) for two in updates] for one in updates]
+    return [[inner(u, v) for v in updates] for u in updates]
 
 
 def slerp(updates: Sequence[Update]) -> Coefficients:
     """Spherical interpolation per module, one update after the other, each with an equal say."""
     result: dict[str, Sequence[float]] = {}
-    for left, _ in _modules(updates[0]):
-        products = inner_products(updates, left)
+    for name_b, _ in _modules(updates[0]):
+        products = inner_products(updates, name_b)
         factors = [1.0]
         for new in range(1, len(updates)):
             merged_new = sum(f * products[i][new] for i, f in enumerate(factors))
@@ -67,7 +67,7 @@ def slerp(updates: Sequence[Update]) -> Coefficients:
             )
             old_share, new_share = slerp_pair(merged, merged_new, products[new][new], 1 / (new + 1))
             factors = [*(old_share * factor for factor in factors), new_share]
-        result[left] = factors
+        result[name_b] = factors
     return result
 
 
@@ -105,18 +105,18 @@ def sparse_merge(
     total = remaining = 0.0
     with torch.random.fork_rng():  # DARE draws from the global generator
         torch.manual_seed(seed)
-        for left, right in _modules(updates[0]):
-            dense = [(update[left] @ update[right]).float() for update in updates]
+        for name_b, name_a in _modules(updates[0]):
+            dense = [(update[name_b] @ update[name_a]).float() for update in updates]
             # TIES has a mean of its own, over the updates that agree in sign
             weight = 1.0 if how == "ties" else 1 / len(updates)
             weights = torch.full((len(dense),), weight, device=dense[0].device)
             combined = (ties if how == "ties" else dare_linear)(dense, weights, density)
-            full_rank = sum(update[right].shape[0] for update in updates)
+            full_rank = sum(update[name_a].shape[0] for update in updates)
             size = min(rank or full_rank, *combined.shape)
             u, values, v = torch.linalg.svd(combined, full_matrices=False)
             root = values[:size].sqrt()
-            merged[left] = (u[:, :size] * root).to(updates[0][left])
-            merged[right] = (root[:, None] * v[:size]).to(updates[0][right])
+            merged[name_b] = (u[:, :size] * root).to(updates[0][name_b])
+            merged[name_a] = (root[:, None] * v[:size]).to(updates[0][name_a])
             total += float((values**2).sum())
             remaining += float((values[:size] ** 2).sum())
     return merged, remaining / total if total else 1.0

@@ -9,6 +9,13 @@ from typing import Any
 
 import pytest
 
+from fastslow.channels.slow.remedies.base import (
+    Remedy,
+    RemedyConfig,
+    RemedyPrice,
+    StageSize,
+    remedy,
+)
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.cost import (
     KNOWN_SHAPES,
@@ -306,3 +313,48 @@ def test_the_default_model_is_known() -> None:
         RunConfig.model_validate({"name": "r", "stages": [{"task": "a"}]}).model.name
         in KNOWN_SHAPES
     )
+
+
+class Pricey(RemedyConfig):
+    rows: int = 2
+
+    def price(self, stage: StageSize) -> RemedyPrice:
+        return RemedyPrice(self.rows * stage.earlier, rollouts=7, trained=stage.validation)
+
+
+@remedy(name="pricey", source="made here")
+def pricey(config: Pricey) -> Remedy:
+    """Says what it takes."""
+    return Remedy()
+
+
+def test_every_remedy_has_a_line_with_the_most_that_it_takes_in_a_stage() -> None:
+    uses = [
+        {"kind": "replay", "rows": 3, "keep": 1500},
+        {"kind": "custom", "use": f"{__name__}:pricey", "params": {"rows": 5}},
+        {"kind": "l2"},
+        {"kind": "replay", "target": "gold"},
+    ]
+    stages = [{"task": task, "cycles": 1} for task in ("a", "b", "c", "a")]
+    last = {"task": "d", "cycles": 1, "slow": False}
+    cost = cost_of(stages=[*stages, last], slow={"group": 8, "remedies": uses})
+    assert cost.remedies == (
+        ("replay", RemedyPrice(3, rollouts=1500)),
+        ("pricey", RemedyPrice(5 * 2, rollouts=7, trained=32)),
+        ("l2", RemedyPrice()),
+        ("replay", RemedyPrice(8)),
+    )
+    lines = [line for line in cost.lines() if line.startswith("remedy")]
+    assert lines == [
+        "remedy replay        at most 3 rows added to an update; at a stage's end 1,500 rollouts, "
+        "0 rows learned from",
+        "remedy pricey        at most 10 rows added to an update; at a stage's end 7 rollouts, "
+        "32 rows learned from",
+        "remedy l2            no rows and no rollouts, by its own account",
+        "remedy replay        at most 8 rows added to an update; at a stage's end 0 rollouts, "
+        "0 rows learned from",
+    ]
+    without = cost_of(stages=[*stages, last])
+    assert without.remedies == ()
+    assert not any(line.startswith("remedy") for line in without.lines())
+    assert cost.slow_rollouts == without.slow_rollouts + 4 * (1500 + 7)

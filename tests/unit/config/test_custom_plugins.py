@@ -197,9 +197,9 @@ def test_a_wrong_parameter_in_an_override_names_the_override(refusal: Refusal) -
             "its folder on PYTHONPATH.",
         ),
         (
-            "gadget",
-            "not of the expected form, got 'gadget' (text). Expected text "
-            "(package.module:function).",
+            "gad/get",
+            "not of the expected form, got 'gad/get' (text). Expected text "
+            "(name of a file of yours, or package.module:function).",
         ),
     ],
 )
@@ -221,7 +221,8 @@ def test_a_plug_in_that_is_not_found_is_reported_at_its_name(
         ("{kind: built, use: a}", "use: unknown key here, got 'use'. It needs kind: custom."),
         (
             "{kind: custom}",
-            "use: missing, and it has no default. Expected text (package.module:function).",
+            "use: missing, and it has no default. Expected text (name of a file of yours, or "
+            "package.module:function).",
         ),
     ],
 )
@@ -237,7 +238,11 @@ def test_the_reference_lists_the_keys_of_every_kind_in_a_list() -> None:
         ("gadgets", "a list", ()),
         ("gadgets.<i>.kind", "'built' or 'custom'", ()),
         ("gadgets.<i>.size", "a whole number > 0", ("built",)),
-        ("gadgets.<i>.use", "text (package.module:function)", ("custom",)),
+        (
+            "gadgets.<i>.use",
+            "text (name of a file of yours, or package.module:function)",
+            ("custom",),
+        ),
         ("gadgets.<i>.params", "a mapping of keys", ("custom",)),
     ]
     assert [key.default for key in keys] == ["", None, "1", None, "{}"]
@@ -273,6 +278,58 @@ def test_every_place_takes_plug_ins_of_its_own_kind(
         load(use, "{rat: 2}")
     with pytest.raises(ConfigError, match=rf"run.yaml:4: {path}.use: {use}: .*got GadgetDef"):
         load("gadget", "{}")
+
+
+OWN_REMEDY = """
+from fastslow.plugins import Remedy, RemedyConfig, remedy
+
+class Knobs(RemedyConfig):
+    rate: float = 0.1
+    adapter_policies = ("continue",)
+    why_not = "pulls towards the same weights in every stage"
+
+@remedy(name="own", source="mine")
+def build(config: Knobs) -> Remedy:
+    return Remedy()
+"""
+
+
+def test_a_plug_in_is_named_by_its_file_and_checked_where_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("remedies").mkdir()
+    Path("remedies/own.py").write_text(OWN_REMEDY)
+    Path("remedies/torn.py").write_text("x = (")
+
+    def load(use: str, params: str = "{}") -> LoadedConfig:
+        stages = f"name: run\nstages: [{{task: '{LETTERS}'}}, {{task: b}}]\n"
+        tasks = f"tasks: {{b: {{use: '{LETTERS}'}}}}\nslow:\n  remedies:\n"
+        entry = f"    - kind: custom\n      use: {use}\n      params: {params}\n"
+        Path("run.yaml").write_text(stages + tasks + entry)
+        return load_config((Path("run.yaml"),))
+
+    config = load("own").config
+    assert leaves(config)["slow.remedies.0.use"] == "own"
+    assert leaves(config)["slow.remedies.0.params.rate"] == 0.1
+    Path("config.json").write_text(dump_resolved(config))
+    assert load_config((Path("config.json"),)).config == config
+    for use, params, mistake in [
+        ("own", "{rat: 2}", "8: slow.remedies.0.params.rat: unknown key, got 'rat'. Did you mean"),
+        ("ownn", "{}", f"7: slow.remedies.0.use: remedy: no ownn.py in {tmp_path}/remedies. Did"),
+        ("torn", "{}", f"7: slow.remedies.0.use: {tmp_path}/remedies/torn.py:1: remedy 'torn' ca"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            load(use, params)
+        assert str(caught.value).startswith(f"run.yaml:{mistake}")
+    load("own")
+    with pytest.raises(ConfigError) as caught:
+        load_config((Path("run.yaml"),), ["slow.adapter_policy=new-per-stage"])
+    assert str(caught.value) == (
+        "run.yaml:7: slow.remedies.0.use: own pulls towards the same weights in every stage, which "
+        "does not go with slow.adapter_policy (new-per-stage). Set that to continue, or remove own "
+        "from slow.remedies."
+    )
 
 
 def test_the_mistakes_of_all_plug_ins_come_together(refusal: Refusal) -> None:

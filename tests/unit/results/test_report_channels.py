@@ -7,7 +7,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import PromptPolicy
 from fastslow.records.events import CycleEvent, EvaluationEvent, RemedyEvent, ReoptimizedEvent
 from fastslow.records.run_folder import RunDir
-from tests.support.run_folder import report_json, score_row, terminal, text_of, write_run
+from tests.support.run_folder import TASKS, report_json, score_row, terminal, text_of, write_run
 
 
 def test_what_reflection_cost_is_summed_and_what_is_not_known_stays_unknown(
@@ -86,7 +86,9 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
     before = report_json(run)
     assert "remedies" not in before
     hostile = "](x)|<img src=x>\x1b[31m"
-    first = RemedyEvent(0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5)
+    first = RemedyEvent(
+        0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5, 2_500_000
+    )
     own = RemedyEvent(1, "beta", hostile, {hostile: 2.0}, (hostile, "Second."))
     # a remedy of the user's own that took the name, but not the figures
     twin = RemedyEvent(2, "gamma", "shrink", {"factor": 0.5})
@@ -98,14 +100,52 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
         (1, hostile, 0),
         (2, "shrink", 0),
     ]
+    assert [r["bytes"] for r in data["remedies"]] == [2_500_000, 0, 0]
     assert data["remedies"][0]["figures"] == {"ewc/penalty": 0.25, "ewc/rank": None}
     assert data["shrink"] == []
     assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 10
     text = (run / "report.md").read_text()
-    assert "| 1 alpha | ewc | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | - |" in text
+    assert (
+        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | 2.500 | - |"
+        in text
+    )
     shown = r"]\(x)\|&lt;img src=x>\\x1b[31m"
-    assert f"| 2 beta | {shown} | {shown} 2 | 0 | 0.0 | {shown} Second. |" in text
+    assert f"| 2 beta | {shown} | - | - | {shown} 2 | 0 | 0.0 | - | {shown} Second. |" in text
     assert "\x1b" not in terminal(run, 160)
+
+
+def test_a_remedys_loss_and_gradient_share_are_means_over_the_cycles_of_its_stage(
+    tmp_path: Path,
+) -> None:
+    def phase(stage: int, cycle: int, **figures: float | None) -> CycleEvent:
+        metrics = {f"slow/remedy/{name.replace('__', '/')}": v for name, v in figures.items()}
+        return CycleEvent(stage, cycle, {"slow": 0}, {"slow": 0.0}, metrics)
+
+    run = write_run(tmp_path)
+    with RunDir.open(run) as run_dir:
+        run_dir.events.append(
+            phase(1, 0, ewc__loss=100.0, ewc__gradient_share=100.0),  # made again after a stop
+            phase(1, 0, ewc__loss=0.25, ewc__gradient_share=1.0, replay__loss=8.0),
+            CycleEvent(1, 0, {"fast": 4}, {"fast": 1.0}, {"fast/best_score": 0.5}),
+            phase(1, 1, ewc__loss=0.75, ewc__gradient_share=None),
+            phase(2, 0, ewc__loss=40.0, ewc__gradient_share=4.0),
+            phase(1, 2),  # no update with a signal: nothing was added
+            *(RemedyEvent(stage, task, "ewc", {}) for stage, task in enumerate(TASKS)),
+            RemedyEvent(1, "beta", "replay-2", {}),
+        )
+    means = {
+        (r["stage"], r["name"]): (r["loss"], r["gradient_share"])
+        for r in report_json(run)["remedies"]
+    }
+    assert means == {
+        (0, "ewc"): (None, None),
+        (1, "ewc"): (0.5, 1.0),
+        (2, "ewc"): (40.0, 4.0),
+        (1, "replay-2"): (None, None),
+    }
+    text = (run / "report.md").read_text()
+    assert "| 2 beta | ewc | 0.5 | 1 | - | 0 | 0.0 | - | - |" in text
+    assert "| 3 gamma | ewc | 40 | 4 | - | 0 | 0.0 | - | - |" in text
 
 
 def replay(run: Path, *cells: tuple[int, str, PromptPolicy, str]) -> None:

@@ -208,6 +208,7 @@ class RemedyDefinition(Definition[Remedy]):
     """A remedy's function with its name and parameters; made by `@remedy`."""
 
     noun: ClassVar[str] = "remedy"
+    folder: ClassVar[str] = "remedies"
 
 
 def remedy(*, name: str, source: str) -> Callable[[Callable[[Any], Remedy]], RemedyDefinition]:

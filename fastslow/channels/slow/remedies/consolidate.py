@@ -49,8 +49,8 @@ class ConsolidateConfig(RemedyConfig):
 
     def price(self, stage: StageSize) -> RemedyPrice:
         """Draws and updates of the phase, and four scores on the validation sample."""
-        drawn = stage.text * self.updates * self.problems * self.group
-        return RemedyPrice(rollouts=drawn + 4 * stage.text * stage.validation, trained=drawn)
+        draws = stage.text * self.updates * self.problems * self.group
+        return RemedyPrice(rollouts=draws + 4 * stage.text * stage.validation, trained=draws)
 
 
 @remedy(name="consolidate", source="FST-distill, after arXiv 2601.20802")

@@ -44,12 +44,12 @@ def kl_start(config: KlStartConfig) -> Remedy:
     """Keeps the answers to the new task near what they were when its stage began."""
 
     def rows(update: Update, memory: Memory) -> Sequence[TaughtRow]:
-        own = update.rows()
-        size = min(config.rows, len(own))
-        chosen = named_random(update.seed, "rows").sample(range(len(own)), size)
+        present = update.rows()
+        size = min(config.rows, len(present))
+        chosen = named_random(update.seed, "rows").sample(range(len(present)), size)
         return [
             TaughtRow(prompt, completion, teacher=Teacher("start", prompt, "forward"))
-            for prompt, completion in (own[index] for index in sorted(chosen))
+            for prompt, completion in (present[index] for index in sorted(chosen))
         ]
 
     return Remedy(rows=rows, strength=config.strength, needs_start=True)

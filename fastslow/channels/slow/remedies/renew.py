@@ -95,14 +95,14 @@ def recycled(
 ) -> "dict[str, Tensor]":
     """The ranks of lowest norm(B_:k) norm(A_k:) of each matrix start again: A as drawn, B zero."""
     result = dict(weights)
-    for name, left in weights.items():
+    for name, b in weights.items():
         if ".lora_B." not in name:
             continue
         partner = name.replace(".lora_B.", ".lora_A.")
-        right = weights[partner]  # [rank, columns]; left is [rows, rank]
-        norms = left.norm(dim=0) * right.norm(dim=1)
+        a = weights[partner]  # [rank, columns]; b is [rows, rank]
+        norms = b.norm(dim=0) * a.norm(dim=1)
         lowest = norms.argsort(stable=True)[: max(1, int(share * len(norms)))]
-        result[name], result[partner] = left.clone(), right.clone()
+        result[name], result[partner] = b.clone(), a.clone()
         result[name][:, lowest] = 0
         result[partner][lowest] = fresh[partner][lowest]
     return result

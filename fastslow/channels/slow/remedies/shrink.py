@@ -8,11 +8,14 @@ After WiSE-FT (arXiv 2109.01903), with the update itself scaled and not every we
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from fastslow.channels.slow.remedies.base import Ended, EndReport, Memory, Remedy
 from fastslow.core.distributed import from_leader
-from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+
+if TYPE_CHECKING:
+    from fastslow.policy.policy import Policy
 
 FACTORS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """Factors that are tried, in this order."""
@@ -80,7 +83,7 @@ class ShrinkResult:
 
 
 def scale_down(
-    policy: Policy,
+    policy: "Policy",
     keep_share: float,
     validate: Callable[[], float],
     observe: Callable[[], Mapping[str, float | None]],

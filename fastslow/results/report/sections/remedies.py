@@ -1,8 +1,10 @@
-"""What the remedies against forgetting did at the end of each stage, and what that cost."""
+"""What the remedies against forgetting did in each stage, and what that cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
-from fastslow.records.events import RemedyEvent
+from fastslow.records.events import CycleEvent, RemedyEvent
 from fastslow.results.render.layout import Table, Text, row, score_or_dash
 from fastslow.results.report.section import Records, Section, stage_label
 
@@ -15,44 +17,83 @@ SHRINK = (
     "validation_n",
 )
 """Figures that every event of the remedy `shrink` has."""
+PREFIX, FIGURES = "slow/remedy/", ("loss", "gradient_share")
+"""Metrics of a cycle that are a remedy's: the prefix, the remedy's name, one of the figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRemedy:
+    """What one remedy did in one stage: to its updates, and at its end."""
+
+    event: RemedyEvent
+    """The last one of the stage and remedy."""
+    loss: float | None
+    """Of its loss term before its strength, the mean over the stage's cycles of the mean over their
+    updates; None where it added none to any of them."""
+    gradient_share: float | None
+    """The same of the norm of its gradient over that of the task's."""
 
 
 class Remedies(Section):
-    """The last event of each stage and remedy; shrinking has a section of its own."""
+    """Every stage and remedy; shrinking has a section of its own."""
 
     chapter = "curves"
 
     def __init__(self, records: Records) -> None:
         events = [e for e in records.events_of(RemedyEvent) if not _is_shrink(e)]
-        self.events = list({(e.stage, e.name): e for e in events}.values())
+        phases = [event for event in records.events_of(CycleEvent) if "slow" in event.rollouts]
+        cycles = {(event.stage, event.cycle): event for event in phases}
+        self.remedies = [
+            StageRemedy(event, *(_mean(cycles.values(), event, figure) for figure in FIGURES))
+            for event in {(e.stage, e.name): e for e in events}.values()
+        ]
 
     def to_json(self) -> Mapping[str, object]:
         # no key at all without a remedy, so that reports of other runs stay as they are
-        return {"remedies": self.events} if self.events else {}
+        items = [
+            {**asdict(r.event), "loss": r.loss, "gradient_share": r.gradient_share}
+            for r in self.remedies
+        ]
+        return {"remedies": items} if items else {}
 
     def tables(self) -> Iterator[Table]:
+        header = ("stage", "remedy", "loss", "gradient share", "figures", "rollouts", "seconds")
         yield Table(
             "Remedies",
-            ("stage", "remedy", "figures", "rollouts", "seconds", "notes"),
-            tuple(
-                row(
-                    stage_label(event.stage, event.task),
-                    event.name,
-                    _figures(event) or "-",
-                    event.rollouts,
-                    f"{event.seconds:.1f}",
-                    " ".join(event.notes) or "-",
-                )
-                for event in self.events
-            ),
-            "What each remedy against forgetting reports at the end of a stage. Its rollouts and "
-            "seconds count as the slow channel's.",
+            (*header, "MB kept", "notes"),
+            tuple(map(_row, self.remedies)),
+            "What each remedy against forgetting did in a stage. Loss: what it adds to that of an "
+            "update, before its strength. Gradient share: the norm of what it adds to the gradient "
+            "over that of the task's own. Both are means over the updates of a cycle, and then "
+            "over the cycles; a dash where it added nothing. The figures are its own, of the "
+            "stage's end. Rollouts are those that it drew when the stage began and ended, seconds "
+            "those of the whole stage; both count as the slow channel's. MB kept: the size of what "
+            "it remembers from then on, in 10^6 bytes; a dash where that is nothing, or not known.",
         )
 
 
-def _figures(event: RemedyEvent) -> str:
+def _mean(cycles: Iterable[CycleEvent], event: RemedyEvent, figure: str) -> float | None:
+    """Mean of a remedy's figure over the cycles of the event's stage that have it."""
+    name = f"{PREFIX}{event.name}/{figure}"
+    values = [cycle.metrics.get(name) for cycle in cycles if cycle.stage == event.stage]
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _row(remedy: StageRemedy) -> tuple[Text, ...]:
+    event, means = remedy.event, (remedy.loss, remedy.gradient_share)
     figures = event.figures.items()
-    return ", ".join(f"{name} {'undefined' if v is None else f'{v:.4g}'}" for name, v in figures)
+    words = (f"{name} {'undefined' if v is None else f'{v:.4g}'}" for name, v in figures)
+    return row(
+        stage_label(event.stage, event.task),
+        event.name,
+        *("-" if mean is None else f"{mean:.4g}" for mean in means),
+        ", ".join(words) or "-",
+        event.rollouts,
+        f"{event.seconds:.1f}",
+        f"{event.bytes / 1e6:.3f}" if event.bytes else "-",
+        " ".join(event.notes) or "-",
+    )
 
 
 def _is_shrink(event: RemedyEvent) -> bool:
