@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from fastslow.channels.slow.difficulty import Group
@@ -22,11 +23,14 @@ from fastslow.channels.slow.settings import (
 )
 from fastslow.channels.slow.trainer import BARE
 from fastslow.channels.slow.trl_rows import unpad
+from fastslow.cli.main import main
 from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import load_config
+from fastslow.config.models import RunConfig
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.types import Batch, Completion, Example, Sampling, TokenIds
 from fastslow.loop import launch
+from fastslow.loop.probe import _learner
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy
 from fastslow.policy.render import chat_messages
@@ -35,7 +39,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
 from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded
-from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
 from tests.support.updates import changed, ending, set_texts, trainable
 
 LONG = "abcdefghijklmnopqrstuvwx"
@@ -443,3 +447,64 @@ def test_resuming_under_guidance_equals_never_stopping(
     broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
     assert broken != undisturbed
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
+
+
+SHORT = "tasks.third={use: 'tests.support.toy_tasks:parity'}"
+"""A task whose gold answers have two tokens."""
+
+
+def test_hints_that_no_answer_is_long_enough_for_are_refused_before_a_folder_is_made(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`rare` has answers of 20 tokens, `parity` of two, which only counts where weights learn."""
+    (tmp_path / "toy.yaml").write_text(TOY)
+    words = [str(tmp_path / "toy.yaml"), f"model.name={tiny_folder}", *RARE, SHORT]
+    reason = "hints shows the beginning of gold answers of at least slow.guidance.min_tokens = "
+    hints = "slow.guidance={kind: hints, min_tokens: "
+    frozen = "stages=[{task: first, slow: false}, {task: third}]"
+    for refused in ([f"{hints}21}}"], [f"{hints}3}}", frozen]):
+        for command in ("check", "train"):
+            assert main([command, *words, f"runs_dir={tmp_path / 'none'}", *refused]) == 2
+            message = capsys.readouterr().err
+            assert reason in message
+            assert "slow.guidance.kind: answer" in message
+    assert not (tmp_path / "none").exists()
+    assert main(["check", *words, f"{hints}20}}"]) == 0
+    assert "as long: third, with at most 2. Their problems get no hint" in capsys.readouterr().out
+    assert main(["check", *words, f"{hints}2}}"]) == 0
+    assert "no hint" not in capsys.readouterr().out
+
+
+def test_every_arm_of_an_ablation_is_asked_for_its_hints(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text(TOY)
+    arms = "{plain: {}, hinted: {slow: {guidance: {kind: hints}}}}"
+    (tmp_path / "arms.yaml").write_text(f"name: a\nbase: toy.yaml\nseeds: [0]\narms: {arms}\n")
+    assert main(["check", str(tmp_path / "arms.yaml"), f"model.name={tiny_folder}"]) == 2
+    assert "slow.guidance.min_tokens = 16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rungs", [(0.5, 0.25), (0.5, 0.5), (0.5, 1.0), (0.0,), ()])
+def test_rungs_rise_and_never_show_the_whole_answer(rungs: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="rungs"):
+        HintsGuidance(rungs=rungs)
+
+
+@pytest.mark.parametrize("guidance", ["answer", "hints"])
+def test_a_probe_has_no_guidance(guidance: str) -> None:
+    """It compares starts at the same rollouts, and no stage has begun whose start could teach."""
+    config = RunConfig.model_validate(
+        {
+            "name": "r",
+            "stages": [{"task": "a"}],
+            "tasks": {"b": {}},
+            "slow": {"guidance": {"kind": guidance}},
+            "probe": {"task": "b", "kind": "grpo"},
+        }
+    )
+    assert config.probe is not None
+    learner = _learner(config, config.probe)
+    assert isinstance(learner, GrpoConfig)
+    assert learner.guidance is None
+    assert learner.kind == "grpo"
