@@ -13,8 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.keeping import REFERENCE, ROOT
-from fastslow.plugins import Memory, Remedy, RemedyConfig, Stage, remedy
-from fastslow.records.events import CycleEvent
+from fastslow.records.events import CycleEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report import build_report
 from fastslow.results.report.sections.cost import Cost
@@ -22,20 +21,6 @@ from fastslow.results.report.sections.cost import Cost
 FILE = REFERENCE / "remedies.json"
 CONFIG = "configs/ablations/planted-remedies.yaml"
 FIRST, SECOND = "word_valence", "country_continent"
-
-
-class Nothing(RemedyConfig):
-    """No parameters."""
-
-
-@remedy(name="nothing", source="a control")
-def nothing(config: Nothing) -> Remedy:
-    """Does nothing at all, so that a run with it must equal one without, bit for bit."""
-
-    def begin(stage: Stage, memory: Memory) -> None:
-        return None
-
-    return Remedy(begin=begin)
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -47,20 +32,24 @@ def read_run(run: Path) -> dict[str, Any]:
     assert learned is not None
     assert final is not None
     rows = read_scores(run / "scores.jsonl")
-    steps = [e for e in read_events(run / "metrics.jsonl") if not isinstance(e, CycleEvent)]
-    shares = [
-        value
-        for event in steps
-        for name, value in getattr(event, "metrics", {}).items()
-        if name.endswith("/gradient_share")
-    ]
+    events = read_events(run / "events.jsonl")
+    remedies = [e for e in events if isinstance(e, RemedyEvent)]
     return {
         "learned": learned,
         "drop": learned - final,
         "second": second,
         "weights": next(r.sample.weights for r in rows if r.row == 2 and r.sample.task == FIRST),
         "seconds": report.section(Cost).seconds,
-        "gradient_shares": shares,
+        "gradient_shares": [
+            value
+            for event in events
+            if isinstance(event, CycleEvent)
+            for name, value in event.metrics.items()
+            if name.endswith("/gradient_share")
+        ],
+        "remedy_rollouts": sum(event.rollouts for event in remedies),
+        "remedy_seconds": sum(event.seconds for event in remedies),
+        "remedy_bytes": max((event.bytes for event in remedies), default=0),
     }
 
 
@@ -86,23 +75,27 @@ def remedy_lines() -> list[str]:
     lines = [
         "## Remedies against a planted failure",
         "",
-        f"Made by `{data['command']}`, then",
-        f"`python -m benchmarks.remedies`. The second stage teaches {SECOND} at a rate that",
-        f"destroys {FIRST}: 1e-2 as in planted-destructive.yaml, or 6e-3. Test scores, 64",
-        "examples a task; means over seeds, single seeds in brackets. The gradient's share is the",
-        "norm of what the remedy adds over that of the task's own gradient.",
+        f"Made by `{data['command']}`, then `python -m benchmarks.remedies`. The second stage",
+        f"teaches {SECOND} at a rate that destroys {FIRST}, as in planted-destructive.yaml. Test",
+        "scores, 64 examples a task; means over seeds, single seeds in brackets. Gradient: norm of",
+        "what the remedies add over that of the task's own, mean over the second stage. Rollouts,",
+        "seconds and megabytes are the remedies' own, the mean of a run.",
         "",
-        f"| arm | {FIRST} learned | its drop | {SECOND} after its stage | gradient's share "
-        "| minutes |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| arm | {FIRST} learned | its drop | {SECOND} after its stage | gradient | rollouts "
+        "| seconds | MB kept |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm, runs in arms.items():
         shares = [share for run in runs.values() for share in run["gradient_shares"]]
         cells = [_over_seeds(runs, name) for name in ("learned", "drop", "second")]
         share = f"{fmean(shares):.2f}" if shares else "-"
-        minutes = fmean(run["seconds"] for run in runs.values()) / 60
-        lines.append(f"| {arm} | {' | '.join(cells)} | {share} | {minutes:.1f} |")
-    return [*lines, "", *_controls(arms), ""]
+        rollouts, seconds, size = (
+            fmean(run[f"remedy_{name}"] for run in runs.values())
+            for name in ("rollouts", "seconds", "bytes")
+        )
+        costs = f"{rollouts:.0f} | {seconds:.1f} | {size / 1e6:.1f}"
+        lines.append(f"| {arm} | {' | '.join(cells)} | {share} | {costs} |")
+    return [*lines, "", *_halved(arms), ""]
 
 
 def _over_seeds(runs: dict[str, Any], name: str) -> str:
@@ -110,25 +103,31 @@ def _over_seeds(runs: dict[str, Any], name: str) -> str:
     return f"{fmean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
-def _controls(arms: dict[str, dict[str, Any]]) -> list[str]:
-    """Whether doing nothing changed nothing, and whether replay halved the drop."""
-    lines = []
-    if {"none", "nothing"} <= arms.keys():
-        pairs = [
-            arms["none"][seed]["weights"] == run["weights"] for seed, run in arms["nothing"].items()
-        ]
-        lines.append(
-            f"A remedy that does nothing left the same adapter, bit for bit, in {sum(pairs)} of "
-            f"{len(pairs)} seeds."
-        )
-    for without, with_replay in (("none", "replay"), ("none-6e-3", "replay-6e-3")):
-        if {without, with_replay} <= arms.keys():
-            before, after = (
-                fmean(run["drop"] for run in arms[arm].values()) for arm in (without, with_replay)
-            )
-            verdict = "at most half" if after <= before / 2 else "more than half"
-            lines.append(f"With `{with_replay}` the drop is {verdict} of that of `{without}`.")
-    return lines
+def _halved(arms: dict[str, dict[str, Any]]) -> list[str]:
+    """Which remedies halve the drop at a second score not lower by more than 0.05."""
+    if "none" not in arms:
+        return []
+    drop, second = (_mean(arms["none"], name) for name in ("drop", "second"))
+    halved: list[str] = []
+    dear: list[str] = []
+    for arm, runs in arms.items():
+        if _mean(runs, "drop") <= drop / 2:
+            is_cheap = _mean(runs, "second") >= second - 0.05
+            (halved if is_cheap else dear).append(arm)
+    rest = [arm for arm in arms if arm not in (*halved, *dear, "none")]
+    return [
+        f"Half the drop of `none` or less, at a score of {SECOND} at most 0.05 lower: "
+        f"{_names(halved)}. Half the drop, at a lower score: {_names(dear)}. More than half: "
+        f"{_names(rest)}."
+    ]
+
+
+def _mean(runs: dict[str, Any], name: str) -> float:
+    return fmean(run[name] for run in runs.values())
+
+
+def _names(arms: list[str]) -> str:
+    return ", ".join(f"`{arm}`" for arm in arms) or "none"
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.power import power_lines
 from benchmarks.remedies import remedy_lines
+from benchmarks.renewal import renewal_lines
 from benchmarks.speed import speed_lines
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
@@ -35,6 +36,8 @@ QUESTIONS = {
     "planted-destructive": "A planted failure: does the report see it?",
     "demo-shrink": "Shrink: how much smaller can an adapter be and keep its gain?",
     "demo-kl-budget": "KL budget: a stage stops where it has moved far enough",
+    "distill": "Distillation: can the gain of a prompt be carried into the weights?",
+    "distill-grpo": "Policy gradient on the bare problem, at the rollouts of the distillation",
     "agnews": "AG News: does a text open a task that gives no reward without one?",
     "agnews-slow-only": "AG News, the same run without texts",
 }
@@ -73,7 +76,8 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += remedy_lines() + speed_lines() + prediction_lines() + endurance_lines()
+    lines += remedy_lines() + renewal_lines()
+    lines += speed_lines() + prediction_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

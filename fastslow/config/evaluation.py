@@ -45,6 +45,11 @@ class EvaluationConfig(Model):
     signals: tuple[SignalUse, ...] = key((), "list", "none")
     """Signals of difficulty, read off every task's test problems after every stage, with how well
     each tells wrong answers from right ones."""
+    routers: tuple[Literal["nearest_mean", "surprisal"], ...] = key(
+        (), "names", "none; means after nearest class mean, arXiv 1611.07725"
+    )
+    """Ways to choose a task's adapter and prompt for an input that does not name its task, measured
+    after every stage from the second on. Takes `slow.adapter_policy: new-per-stage`."""
     measures: tuple[CustomUse, ...] = key((), "list", "none")
     """Measures of the user's own, made of the base and after every stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")

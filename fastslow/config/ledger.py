@@ -30,6 +30,8 @@ TRAINED_UNITS = 2
 NEUTRAL_UNITS, PROXIES_UNITS, GEOMETRY_UNITS = 70, 20, 40
 """Work of a pass over neutral prose; of ranks and dormant units on the other inputs; of size and
 ranks of what a stage changed."""
+MEAN_QUESTIONS = 32
+"""Training questions of a task's mean. Source: `measure.model.router`; a test compares."""
 DRIFT_UNITS = 5
 """Work of drawing and comparing one input under one prompt."""
 UNSEEN = ("choice", "shrink", "remedies")
@@ -145,6 +147,7 @@ class Ledger:
             phases = len(earlier) * (config.fast.metric_calls + self._choice)
             yield Entry("reoptimize", row, rollouts=phases + sum(map(self.cell, earlier)))
         yield from self._any_row(row)
+        yield self._router(row)
         has_geometry = evaluation.geometry and config.slow is not None
         yield Entry("geometry", row, extra=GEOMETRY_UNITS * has_geometry)
         yield self._drift(row)
@@ -198,6 +201,23 @@ class Ledger:
         prices = [price for _, price in self.remedy_prices(row)]
         rollouts, trained = sum(p.rollouts for p in prices), sum(p.trained for p in prices)
         return Entry("remedies", row, rollouts=rollouts, trained=trained)
+
+    def _router(self, row: int) -> Entry:
+        """Inputs under deployments not their own; passes over questions, one by one, are extra."""
+        routers = set(self.config.evaluation.routers)
+        stages = [stage.task for stage in self.config.stages[:row]]
+        others = len(set(stages)) - 1
+        if not (routers and others):
+            return Entry("router", row)
+        latest, inputs = self._own_cell(row), sum(map(self.cell, set(stages)))
+        # every router may send an input elsewhere; inputs of other tasks also get the latest's
+        rollouts = latest * min(len(routers), others)
+        rollouts += (inputs - latest) * min(len(routers) + 1, others)
+        is_new = stages.count(stages[-1]) == 1
+        means = MEAN_QUESTIONS * is_new * (2 if others == 1 else 1)
+        passes = (inputs + means) * ("nearest_mean" in routers)
+        passes += inputs * (others + 1) * ("surprisal" in routers)
+        return Entry("router", row, rollouts=rollouts, extra=passes)
 
     def _drift(self, row: int) -> Entry:
         """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""

@@ -233,6 +233,7 @@ class RunConfig(RuledModel):
             )
         yield from self._broken_probe()
         yield from self._broken_remedies()
+        yield from self._broken_routers()
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (
@@ -265,8 +266,25 @@ class RunConfig(RuledModel):
                 )
             if policy not in use.adapter_policies:
                 yield path, wrong_adapter_policy(use.kind, type(use), policy)
+        if any(use.kind == "merge" for use in self.slow.remedies):
+            yield from self._broken_merging(self.slow)
         if isinstance(self.slow, DistillConfig):
             yield from self._broken_distillation(self.slow)
+
+    def _broken_merging(self, slow: SlowConfig) -> Iterator[tuple[str, str]]:
+        """Rules of merging: what is deployed after a stage is not what the stage trained."""
+        if slow.shrink is not None:
+            yield (
+                "slow.shrink",
+                f"slow.shrink ({slow.shrink}) scales the adapter that a stage trained, but after "
+                "slow.remedies merge the combination of all is deployed. Remove one of them.",
+            )
+        if self.evaluation.routers:
+            yield (
+                "evaluation.routers",
+                "evaluation.routers choose between adapters of single tasks, but slow.remedies "
+                "merge deploys one for all. Remove one of them.",
+            )
 
     def _broken_distillation(self, slow: DistillConfig) -> Iterator[tuple[str, str]]:
         """Rules of distillation: the teacher has to know more than the student."""
@@ -278,6 +296,20 @@ class RunConfig(RuledModel):
                 f"slow.student ({slow.student}) and slow.teacher (text) are shown the same "
                 f"prompt{without}, so there is nothing to learn. Set slow.student to bare, or "
                 "slow.teacher to answer or success.",
+            )
+
+    def _broken_routers(self) -> Iterator[tuple[str, str]]:
+        """Rule of routers: several tasks whose adapters differ."""
+        adapter_policy = self.slow.adapter_policy if self.slow else "no slow channel"
+        num_trained = len({stage.task for stage in self.stages if stage.slow})
+        is_possible = adapter_policy == "new-per-stage" and num_trained > 1
+        if self.evaluation.routers and not is_possible:
+            yield (
+                "evaluation.routers",
+                "evaluation.routers choose between adapters of single tasks. Expected "
+                f"slow.adapter_policy: new-per-stage, got {adapter_policy}; and at least two tasks "
+                f"of `stages` that train weights, got {num_trained}. Change these, or remove "
+                "evaluation.routers.",
             )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:

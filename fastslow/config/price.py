@@ -43,7 +43,7 @@ class Price:
         demonstrations = self._demonstrations(entry)
         if entry.part == "slow":
             return self._updates_s(entry, self._lengths(visited[-1:]), demonstrations)
-        if entry.part in ("matrix", "texts", "drift"):
+        if entry.part in ("matrix", "texts", "drift", "router"):
             names = list(config.task_names) if entry.part == "matrix" else visited
             num_prompts = float(len(set(names)))
         else:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIGURE_KINDS = ("geometry", "overlap", "proxies", "signals")
+FIGURE_KINDS = ("geometry", "overlap", "proxies", "router", "signals")
 """Kinds of figures that the package records itself."""
 
 
@@ -169,6 +169,10 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         from fastslow.measure.model.signals import signal_measure
 
         measures["signals"] = signal_measure(signals)
+    if evaluation.routers:
+        from fastslow.measure.model.router import router_measure
+
+        measures["router"] = router_measure(evaluation.routers)
     for use in evaluation.measures:
         chosen = find(MeasureDefinition, use.use)
         _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))

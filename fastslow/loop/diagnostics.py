@@ -199,8 +199,9 @@ def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
         samples = run.score_cache.look_up(weights, text, task.name, examples, "live")
         return {example: sample.score for example, sample in samples.items()}
 
-    visited = tuple(dict.fromkeys(stage.task for stage in run.config.stages[:row]))
-    snapshot = Snapshot(policy, row, run.tasks, visited, run.evaluator.test_sample, scores)
+    stages = [stage.task for stage in run.config.stages[:row]]
+    visited, latest = tuple(dict.fromkeys(stages)), stages[-1] if stages else None
+    snapshot = Snapshot(policy, row, run.tasks, visited, latest, run.evaluator.test_sample, scores)
     before = policy.weights_fingerprint(), policy.texts_fingerprint()
     for measured in measure(snapshot):
         run.run_dir.events.append(

@@ -24,6 +24,8 @@ class Snapshot:
     """Every column of the matrix, by name."""
     visited: tuple[str, ...]
     """Tasks of the stages up to this row, in order, each once."""
+    latest: str | None
+    """Task of the stage that made the row; None for the base."""
     test_sample: Callable[[Task], Sequence[Example]]
     """The test examples that the matrix is made of."""
     scores: Callable[[Task], Mapping[str, float]]

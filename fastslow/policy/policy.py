@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,10 +40,13 @@ from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.readings import read_prompts
 from fastslow.policy.render import Renderer
-from fastslow.policy.saved import TEXTS_FILE
+from fastslow.policy.saved import ROUTER_FILE, TEXTS_FILE
 from fastslow.policy.signals import Reading
 from fastslow.policy.token_lengths import context_length
 from fastslow.task.definition import Task
+
+QUESTIONS_AT_ONCE = 48
+"""Bare questions of one pass."""
 
 
 class Policy:
@@ -70,6 +75,9 @@ class Policy:
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
         """Task name to the text that would be deployed for it now."""
+        self.question_means: dict[str, Float[Tensor, " hidden"]] = {}
+        """Task name to the mean of `question_states` over training questions: what an unlabelled
+        question is routed by. Empty unless a router reads them."""
 
     @property
     def module(self) -> Any:
@@ -147,6 +155,30 @@ class Policy:
         answers = [self.renderer.answer_ids(example.answer) for example in examples]
         return read_prompts(self.model, [example.id for example in examples], prompts, answers)
 
+    def question_states(self, questions: Sequence[str]) -> Float[Tensor, "questions hidden"]:
+        """The base's state at the end of each question alone, with no prompt and no adapter.
+
+        Last layer, last token before an answer, after the final norm, float32 on the CPU.
+        """
+        prompts = [self.renderer.prompt_ids(PromptProgram(""), question) for question in questions]
+        states = [
+            features[-1]
+            for start in range(0, len(prompts), QUESTIONS_AT_ONCE)
+            for features in self.activations(
+                prompts[start : start + QUESTIONS_AT_ONCE], adapter=False
+            ).features
+        ]
+        return torch.stack(states)
+
+    def question_logprobs(self, questions: Sequence[str]) -> list[float]:
+        """Mean log-probability of each question's tokens, in nats, with no prompt before it."""
+        pairs = [self.renderer.question_ids(question) for question in questions]
+        logprobs: list[float] = []
+        for start in range(0, len(pairs), QUESTIONS_AT_ONCE):
+            openings, bodies = zip(*pairs[start : start + QUESTIONS_AT_ONCE], strict=True)
+            logprobs += map(fmean, self.scorer.logprobs(openings, bodies))
+        return logprobs
+
     def activations(self, rows: Sequence[TokenIds], *, adapter: bool = True) -> Activations:
         """What the units of the feed-forward blocks do on `rows`; see `record_activations`."""
         with nullcontext() if adapter else self.scorer.base_weights():
@@ -179,11 +211,13 @@ class Policy:
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
-        """Write adapter and texts; the base stays where it is.
+        """Write adapter, texts and question means; the base stays where it is.
 
         Raises:
             CheckpointError: The saved adapter does not read back equal.
         """
+        from safetensors.torch import save_file
+
         folder.mkdir(parents=True, exist_ok=True)
         save_adapter(self.model, folder)
         self.adapters.save(folder)
@@ -195,15 +229,21 @@ class Policy:
             "live": {name: asdict(program) for name, program in sorted(self.live.items())},
         }
         (folder / TEXTS_FILE).write_text(json.dumps(texts, indent=1, ensure_ascii=False))
+        if self.question_means:
+            save_file(self.question_means, folder / ROUTER_FILE)
 
     def load(self, folder: Path) -> None:
-        """Take adapter and texts from a folder that `save` wrote.
+        """Take adapter, texts and question means from a folder that `save` wrote.
 
         Raises:
             CheckpointError: The adapter there is not this policy's.
         """
+        from safetensors.torch import load_file
+
         self.adapters.load(folder)
         load_adapter(self.model, folder)
+        has_means = (folder / ROUTER_FILE).is_file()
+        self.question_means = load_file(folder / ROUTER_FILE) if has_means else {}
         texts = json.loads((folder / TEXTS_FILE).read_text())
         self.populations = {
             name: tuple(shaped(Candidate, candidate) for candidate in population)
@@ -238,7 +278,6 @@ def load_policy(
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -309,8 +348,6 @@ def pick_device(device: str) -> str:
     Raises:
         ModelError: `cuda` was asked for and there is none.
     """
-    import torch
-
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 from fastslow.core.errors import ModelError
@@ -107,6 +108,19 @@ class Renderer:
         """
         return self._ids(self._text(without_own_answer(messages)))
 
+    def question_ids(self, question: str) -> tuple[TokenIds, TokenIds]:
+        """A conversation of the question alone: the ids before the question, and the question's.
+
+        Both are at least one token. A token that reaches over an end of the question is the
+        question's; the first token of the whole is not, since nothing predicts it.
+        """
+        ids = self.prompt_ids(PromptProgram(""), question)
+        mark = MARKS["user"]
+        head, _, tail = self._text([{"role": "user", "content": mark}]).partition(mark)
+        start = max(1, _num_shared(ids, self._ids(head)))
+        end = len(ids) - _num_shared(ids[:start:-1], self._ids(tail)[::-1])
+        return ids[:start], ids[start:end]
+
     def text_ids(self, text: str) -> TokenIds:
         """Token ids of plain prose as a model is pretrained on it, without a chat around it."""
         bos = (self.tokenizer.bos_token_id,) if starts_with_bos(self.tokenizer) else ()
@@ -185,6 +199,12 @@ class Renderer:
                 return list(MARKS)
             hidden |= {m["role"] for m in messages if m["content"] not in text}
         return [role for role in MARKS if role in hidden]
+
+
+def _num_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many elements two sequences have in common before they differ."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def without_own_answer(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:

@@ -20,6 +20,8 @@ TEXTS_FILE = "texts.json"
 STATE_FILE = "stage_adapters.json"
 START_FILE = "stage_start.safetensors"
 KEPT_FOLDER = "adapters"
+ROUTER_FILE = "router.safetensors"
+"""Mean question states by task, where the run has a router that needs them."""
 BASE = "base"
 """Fingerprint of the weights without an adapter."""
 

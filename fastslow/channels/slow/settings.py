@@ -280,9 +280,9 @@ class DistillConfig(MinimalConfig):
     base's, or a running mean of the present ones."""
     ema_rate: PositiveFloat = key(0.05, "share", "SDPO's repository", le=1)
     """Share of the present weights in that mean after each update."""
-    student: Literal["bare", "seed", "with_text"] = key("bare", "name", "FST-distill")
-    """What the student is shown: the bare problem, the task's seed prompt, or the rollout's prompt
-    of the population."""
+    student: Literal["seed", "bare", "with_text"] = key("seed", "name", OURS)
+    """What the student is shown: the task's seed prompt, the bare problem (FST-distill), or the
+    rollout's prompt of the population."""
     draw_from: Literal["student", "teacher"] = key("student", "name", "on policy")
     """Whose completions are learned along; the teacher's are drawn under its prompt of the
     population with the present weights."""

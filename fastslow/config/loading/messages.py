@@ -63,6 +63,11 @@ def in_words(error: Mapping[str, Any], path: KeyPath, node: Node | None, model: 
     return text
 
 
+def _depth(key: Key) -> int:
+    """Of sections that a key stands in: the nearest to the top are suggested first."""
+    return len(key.pattern)
+
+
 def _unknown_key(path: KeyPath, model: type[BaseModel], kinds: Container[Any]) -> str:
     """Say that nothing is called so, and what was probably meant."""
     name = cut(str(path[-1]), 60)
@@ -72,7 +77,8 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], kinds: Container[Any]) -
     if "." in name:
         return "unknown key. Dots belong to overrides; in a file, nest the keys."
     names = [key.pattern[-1] for key in find_keys(model, (*path[:-1], None), kinds)]
-    elsewhere = dict.fromkeys(k.name for k in model_keys(model) if k.pattern[-1] == name)
+    places = sorted((k for k in model_keys(model) if k.pattern[-1] == name), key=_depth)
+    elsewhere = dict.fromkeys(k.name for k in places)
     suggestion = nearest(name, names)
     if "Did you mean" not in suggestion and elsewhere:
         suggestion = f" It belongs at {' or '.join(list(elsewhere)[:3])}."

@@ -23,7 +23,8 @@ from fastslow.policy import model_store
 from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.deployments import deployments
-from fastslow.records.jsonl import read_scores
+from fastslow.records.events import FiguresEvent
+from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import read_day
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
@@ -31,6 +32,7 @@ from fastslow.results.deploy.export_files import (
     write_adapters,
     write_index,
     write_model,
+    write_router,
     write_texts,
     write_tokenizer,
 )
@@ -59,6 +61,7 @@ def export(
     root, inner = (run, f"export/{name}") if out is None else (out.parent, out.name)
     with _new_folder(root, inner) as folder:
         write_adapters(content, folder)
+        write_router(content, folder)
         renderer, settings = write_tokenizer(content, folder)
         if merge:
             write_model(content, folder, settings)
@@ -101,8 +104,22 @@ def _read(run: Path, stage: int | None, merge: bool) -> Export:
         template_arguments=model.chat_template_kwargs,
         day=read_day(run),
         packages=json.loads((run / "environment.json").read_bytes()).get("packages", {}),
+        router=None if merge else _router(standing),
         is_merged=merge,
     )
+
+
+def _router(standing: Standing) -> dict[str, float] | None:
+    """Accuracy by task of the router by means after the stage; None where it was not measured."""
+    events = read_events(standing.path / "events.jsonl")
+    accuracies = {
+        event.of: metric.value
+        for event in events
+        if isinstance(event, FiguresEvent) and (event.kind, event.row) == ("router", standing.row)
+        for metric in event.figures
+        if metric.name == "nearest_mean/accuracy" and metric.value is not None
+    }
+    return accuracies or None
 
 
 def _task(

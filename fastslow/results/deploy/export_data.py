@@ -51,6 +51,9 @@ class Export:
     """What the chat template took for today in the run."""
     packages: Mapping[str, str]
     """Versions of the packages the run was made with."""
+    router: Mapping[str, float] | None
+    """Share of each task's test inputs that the run's router by means sent to that task; None
+    without one."""
     is_merged: bool
     """Whether the adapter is folded into a whole model."""
 

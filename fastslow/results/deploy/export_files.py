@@ -13,7 +13,7 @@ from fastslow.policy.merged import save_merged
 from fastslow.policy.model_store import ResolvedModel, hub_unreachable, sha256_of
 from fastslow.policy.policy import load_policy
 from fastslow.policy.render import Renderer, chat_messages
-from fastslow.policy.saved import CONFIG_FILE, WEIGHTS_FILE
+from fastslow.policy.saved import CONFIG_FILE, ROUTER_FILE, WEIGHTS_FILE
 from fastslow.results.deploy.export_data import Export
 from fastslow.results.deploy.snippets import served_name
 
@@ -36,6 +36,28 @@ def write_adapters(export: Export, folder: Path) -> None:
         if float(config["lora_alpha"]).is_integer():
             config["lora_alpha"] = int(config["lora_alpha"])
         _write_json(target / CONFIG_FILE, config)
+
+
+def write_router(export: Export, folder: Path) -> None:
+    """Write the mean question state of each task, where the run routes by them.
+
+    Raises:
+        CheckpointError: The stage's file is missing or damaged, or lacks a task.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    if export.router is None:
+        return
+    source = export.standing.folder / ROUTER_FILE
+    try:
+        means = load_file(source)
+        save_file({task.name: means[task.name] for task in export.tasks}, folder / ROUTER_FILE)
+    except (OSError, SafetensorError, KeyError) as err:
+        raise CheckpointError(
+            f"{source}: the means that questions are routed by cannot be read, got "
+            f"{type(err).__name__}: {err}. Restore the file from a copy, or export another stage."
+        ) from err
 
 
 def lora_rank(export: Export) -> int | None:

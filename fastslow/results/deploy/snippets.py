@@ -31,12 +31,15 @@ def vllm_rank(rank: int) -> int | None:
 def snippets(export: Export, task: ExportedTask, rank: int | None) -> dict[str, str]:
     """Lines of use, by the name of their template; without `vllm` where the rank is too high.
 
-    `transformers` and `vllm` ask one question of a task; `serve` is the command that serves the
+    `transformers` and `vllm` ask one question of a task; `router`, where there is one, finds the
+    task first; `serve` is the command that serves the
     export, for the lines of `dspy`, which ask it of any server that speaks OpenAI's chat API.
     """
     adapter = export.adapter_of(task)
     max_rank = vllm_rank(rank) if rank is not None and export.adapters else None
     names = ["transformers", "vllm", "serve", "dspy"]
+    if export.router is not None:
+        names.append("router")
     if adapter is not None and rank is not None and max_rank is None:
         names.remove("vllm")
     base = 'json.load(open(f"{folder}/export.json"))["base"]'

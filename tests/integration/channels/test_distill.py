@@ -25,7 +25,7 @@ from trl.experimental.sdft.loss_utils import (
     compute_full_logit_self_distillation_loss,
 )
 
-SETTINGS = DistillConfig(group=4, teacher_weights="present", warmup_steps=0)
+SETTINGS = DistillConfig(group=4, teacher_weights="present", student="bare", warmup_steps=0)
 TEXT = PromptProgram("Write letters.", (Demonstration("zz", "bbbb"), Demonstration("q", "bb")))
 
 

@@ -15,10 +15,11 @@ from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.policy import pick_device
-from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
+from fastslow.policy.saved import ROUTER_FILE
+from fastslow.records.events import CycleEvent, FiguresEvent, PopulationEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
-from tests.support.runs import WIDER, newest_point, start
+from tests.support.runs import TOY, WIDER, newest_point, outcome, start
 from tests.support.servers import FailingServer
 
 pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
@@ -158,6 +159,30 @@ def test_two_processes_guide_the_same_groups_to_the_same_adapter(
     assert any(e.metrics[f"slow/guidance/{names[0]}"] > 0 for e in cycles[0])
 
 
+def test_two_processes_route_as_one_does(tmp_path: Path, tiny_folder: Path) -> None:
+    """The leader alone measures the routers; the other waits for it and ends with it."""
+    overrides = [
+        f"model.name={tiny_folder}",
+        *("fast=null", "slow={kind: sft, lr: 0.01, adapter_policy: new-per-stage}"),
+        "evaluation.routers=[nearest_mean, surprisal]",
+    ]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+    done = torchrun("-m", "fastslow", "train", *both_words)
+    assert done.returncode == 0, done.stderr
+    [both] = (tmp_path / "two").iterdir()
+    of_one, of_both = (
+        [event for event in events(run, FiguresEvent) if event.kind == "router"]
+        for run in (alone, both)
+    )
+    assert [(e.row, e.of) for e in of_both] == [(2, "first"), (2, "second")]
+    assert of_both == of_one
+    means = [load_file(newest_point(run) / "policy" / ROUTER_FILE) for run in (alone, both)]
+    assert means[0].keys() == means[1].keys() == {"first", "second"}
+    for name, mean in means[0].items():
+        assert torch.equal(means[1][name], mean)
+
+
 LEADER_ALONE = """
 import os, sys
 from fastslow.core.distributed import by_leader, connect, disconnect
@@ -252,3 +277,47 @@ def test_rollouts_that_cannot_be_shared_out_are_refused(
     with pytest.raises(ConfigError, match="8 rollouts of an update cannot be shared out"):
         start(tmp_path, [f"model.name={tiny_folder}"])
     assert main(["--version"]) == 0
+
+
+TOGETHER = {
+    "continue": (
+        "slow.remedies=[{kind: replay, target: start, rows: 4, keep: 8}, {kind: ewc, examples: 4}, "
+        "{kind: l2}, {kind: movement}, {kind: kl_start}, {kind: renew}, "
+        "{kind: renew, action: shrink_perturb}, {kind: renew, action: l2_init}]",
+        "slow.kl_budget_earlier=1.0",
+    ),
+    "merge-then-new": (
+        "slow.adapter_policy=merge-then-new",
+        "slow.remedies=[{kind: orthogonal}, {kind: core_rows, share: 0.2}, {kind: interpolate}, "
+        "{kind: replay, rows: 4, keep: 40}]",
+    ),
+    "new-per-stage": (
+        "slow.adapter_policy=new-per-stage",
+        "slow.remedies=[{kind: merge, how: task_arithmetic}, {kind: replay, rows: 4, keep: 40}]",
+    ),
+    "distill": (
+        "slow={kind: distill, group: 4, teacher: answer, teacher_weights: ema, "
+        "remedies: [{kind: replay, rows: 4, target: gold, keep: 8}]}",
+    ),
+}
+"""Remedies that go together; one run each, since starting processes takes most of the time."""
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path, name: str) -> None:
+    """Cut in the second cycle of the second stage; the resumed run equals one never cut."""
+    (tmp_path / "toy.yaml").write_text(TOY)
+    words = [
+        str(tmp_path / "toy.yaml"),
+        f"model.name={tiny_folder}",
+        "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
+        "tasks.first={use: 'tests.support.toy_tasks:parity'}",
+        "tasks.third={use: 'tests.support.toy_tasks:parity'}",
+        *TOGETHER[name],
+    ]
+    result = torchrun(str(ROOT / "tests" / "support" / "cut_and_resume.py"), "4", *words)
+    assert result.returncode == 0, result.stderr
+    [whole] = (path.parent for path in (tmp_path / "whole").glob("*/run.json"))
+    [cut] = (path.parent for path in (tmp_path / "cut").glob("*/run.json"))
+    assert outcome(cut) == outcome(whole)
+    assert any(e.stage == 1 for e in events(whole, RemedyEvent))

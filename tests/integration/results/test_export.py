@@ -17,29 +17,37 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fastslow.channels.fast.dspy_programs import load_program
 from fastslow.cli.main import main
 from fastslow.config.loading.load import load_resolved
 from fastslow.core.prompts import Demonstration, PromptProgram
-from fastslow.core.types import TokenIds
+from fastslow.core.types import Example, Sampling, TokenIds
+from fastslow.loop.build import build_tasks
 from fastslow.loop.run import Run
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import load_policy
 from fastslow.policy.render import Renderer, chat_messages
-from fastslow.policy.saved import WEIGHTS_FILE, fingerprint_of_file, read_kept
+from fastslow.policy.saved import ROUTER_FILE, WEIGHTS_FILE, fingerprint_of_file, read_kept
+from fastslow.records.events import FiguresEvent
+from fastslow.records.jsonl import read_events
 from fastslow.results.deploy.export import export
 from fastslow.results.deploy.export_files import write_tokenizer
 from fastslow.results.deploy.standing import read_standing
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
-from tests.integration.results.test_rollback import recorded, toy_run
+from tests.integration.results.test_rollback import loaded_policy, recorded, toy_run
 from tests.support.paths import ROOT
 from tests.support.tiny import save_tiny, tiny_tokenizer
 
 KINDS = {
     "merge-then-new": ("slow.adapter_policy=merge-then-new",),
-    "new-per-stage": ("slow.adapter_policy=new-per-stage",),
+    "new-per-stage": (
+        "slow.adapter_policy=new-per-stage",
+        "evaluation.routers=[nearest_mean]",
+        "tasks.second.params.wanted=bnopqrst",  # questions that are neither alike nor told apart
+    ),
     "texts alone": ("slow=null",),
 }
 PEFT_FILES = {"adapter_config.json", WEIGHTS_FILE}
@@ -59,8 +67,6 @@ def evolve(parts: Run, task: Task, stage: int) -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with larger weights: what it says depends on what it is asked."""
-    from safetensors.torch import load_file, save_file
-
     folder = save_tiny(tmp_path_factory.mktemp("base"))
     weights = load_file(folder / "model.safetensors")
     larger = {name: w if "norm" in name else w * 12 for name, w in weights.items()}
@@ -162,6 +168,75 @@ def test_the_lines_for_transformers_give_the_recorded_completions(
         expected.append(found[last, ids[ast.literal_eval(literal[1])]].completion + "\n")
     assert executed(jobs) == expected
     assert len(set(expected)) > 4  # the model does not say one thing to everything
+
+
+def test_the_lines_of_the_router_give_the_runs_routes_and_answers(
+    runs: dict[str, Path], exports: dict[str, Path]
+) -> None:
+    """Every test question of both tasks, in plain transformers and PEFT."""
+    folder, run = exports["new-per-stage"], runs["new-per-stage"]
+    [code] = [code for code in snippets(folder) if "router.safetensors" in code]
+    by_example = {
+        (task, example): question
+        for task in ("first", "second")
+        for example, question in questions(run, task).items()
+    }
+    literals = [ascii(question).replace("\\", r"\\") for question in by_example.values()]
+    jobs = [(folder, re.sub(r'(question = "\.", ).*', rf"\1{ask}", code)) for ask in literals]
+    *lines, shown = executed([*jobs, (folder, code)])
+    printed = dict(zip(by_example, lines, strict=True))
+    assert shown in lines
+    routes = {key: line.partition(": ")[0] for key, line in printed.items()}
+
+    loaded, policy = loaded_policy(run)
+    policy.load(read_standing(run).folder)
+    tasks = build_tasks(loaded, ("first", "second"))
+    for name in tasks:
+        [event] = [
+            e for e in read_events(run / "events.jsonl")
+            if isinstance(e, FiguresEvent) and (e.kind, e.row, e.of) == ("router", 2, name)
+        ]  # fmt: skip
+        of_task = [routes[key] for key in routes if key[0] == name]
+        for end in tasks:
+            share = event.numbers[f"nearest_mean/sent/{end}"]
+            assert of_task.count(end) / len(of_task) == share
+    assert set(routes.values()) == {"first", "second"}
+    matrix = recorded(run, 2)
+    for (name, example), question in by_example.items():
+        end = routes[name, example]
+        if end == name:
+            expected = matrix[name, example].completion
+        else:
+            asking, sampling = Example("-", question, ""), Sampling(tasks[end].max_tokens)
+            with policy.adapters.serving(end):
+                [answer] = policy.complete([(text_for(end), asking)], sampling, [0])
+            expected = answer.text
+        assert printed[name, example] == f"{end}: {expected}\n"
+
+
+def test_a_damaged_or_incomplete_router_is_refused_and_other_exports_have_none(
+    runs: dict[str, Path],
+    exports: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    have = {kind for kind, folder in exports.items() if (folder / ROUTER_FILE).exists()}
+    assert have == {"new-per-stage"}
+    run = shutil.copytree(runs["new-per-stage"], tmp_path / "run")
+    first = export(run, stage=1, out=tmp_path / "first")  # one task: nothing to route between
+    assert not (first / ROUTER_FILE).exists()
+    means = read_standing(run).folder / ROUTER_FILE
+    save_file({"first": load_file(means)["first"]}, means)
+    for name in ("KeyError: 'second'", "FileNotFoundError", "SafetensorError"):
+        assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+        assert f"the means that questions are routed by cannot be read, got {name}" in (
+            " ".join(capsys.readouterr().err.split())
+        )
+        assert not (tmp_path / "out").exists()
+        if means.exists():
+            means.unlink()
+        else:
+            means.write_bytes(b"x" * 20)
 
 
 class ChatServer:

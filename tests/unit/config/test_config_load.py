@@ -108,7 +108,7 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
     [
         (
             "lr: 1",
-            "4: lr: unknown key, got 'lr'. It belongs at stages.<i>.lr or slow.lr or probe.lr.",
+            "4: lr: unknown key, got 'lr'. It belongs at slow.lr or probe.lr or stages.<i>.lr.",
         ),
         (
             "slow.lr: 1",
@@ -137,7 +137,7 @@ def test_rules_between_keys_are_checked_when_the_keys_are_right(refusal: Refusal
         ),
         (
             "slow: {kind: dpo}",
-            "4: slow.kind: unknown word, got 'dpo' (text). Expected 'grpo' or 'sft'.",
+            "4: slow.kind: unknown word, got 'dpo' (text). Expected 'grpo', 'sft' or 'distill'.",
         ),
         ("slow: 5", "4: slow: wrong type, got 5. Expected a mapping of keys or null."),
         (

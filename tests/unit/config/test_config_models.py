@@ -45,7 +45,7 @@ def test_keys_of_two_kinds_say_whose_they_are() -> None:
     keys = [key for key in model_keys(RunConfig) if key.pattern[0] == "slow"]
     kinds = {(key.name, key.kinds) for key in keys}
     assert {("slow.lr", ("grpo",)), ("slow.lr", ("sft",)), ("slow.lora.rank", ())} <= kinds
-    assert [key.type for key in keys if key.name == "slow.kind"] == ["'grpo' or 'sft'"]
+    assert [key.type for key in keys if key.name == "slow.kind"] == ["'grpo', 'sft' or 'distill'"]
 
 
 def test_a_channel_that_is_off_has_no_rules() -> None:
@@ -149,6 +149,23 @@ def test_reusing_rollouts_needs_a_slow_channel_that_draws_them() -> None:
         assert list(broken(fast={"reuse_slow_rollouts": True}, slow=slow)) == [
             "fast.reuse_slow_rollouts"
         ]
+
+
+def test_routers_need_adapters_of_several_single_tasks() -> None:
+    evaluation = {"routers": ["nearest_mean"]}
+    two = [{"task": "a"}, {"task": "b"}]
+    own = {"adapter_policy": "new-per-stage"}
+    assert run_config(stages=two, slow=own, evaluation=evaluation).evaluation.routers
+    for keys, got in (
+        ({"stages": two}, "new-per-stage, got continue; and at least two tasks"),
+        ({"stages": two, "slow": None}, "new-per-stage, got no slow channel"),
+        ({"stages": [*two[:1], {"task": "a"}], "slow": own}, "train weights, got 1."),
+        ({"stages": [two[0], {"task": "b", "slow": False}], "slow": own}, "got 1."),
+    ):
+        rules = broken(evaluation=evaluation, **keys)
+        assert list(rules) == ["evaluation.routers"]
+        assert got in rules["evaluation.routers"]
+        assert "slow.adapter_policy" in rules["evaluation.routers"]
 
 
 def test_a_probe_needs_a_task_held_out_and_weights_that_learn() -> None:

@@ -266,6 +266,16 @@ def test_what_remedies_draw_and_learn_is_counted() -> None:
     assert fisher.slow_rollouts == plain.slow_rollouts + 2 * 16
 
 
+def test_routers_are_counted_as_evaluation_and_take_time() -> None:
+    own = {"group": 8, "adapter_policy": "new-per-stage"}
+    sizes = {"test_examples": 64, "validation_examples": 32}
+    plain = cost_of(slow=own)
+    routed = cost_of(slow=own, evaluation={**sizes, "routers": ["surprisal"]})
+    assert (plain.evaluation_rollouts, plain.minutes) != (None, None)
+    assert routed.evaluation_rollouts == (plain.evaluation_rollouts or 0) + 2 * 64
+    assert (routed.minutes or 0) > (plain.minutes or 0)
+
+
 def test_minutes_grow_with_rollouts_and_with_the_model(tmp_path: Path) -> None:
     known = cost_of()
     more = cost_of(cycle={"optimizer_steps": 5, "problems": 9}, fast={"metric_calls": 400})

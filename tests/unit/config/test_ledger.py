@@ -58,3 +58,28 @@ def test_what_remains_shrinks_by_what_was_done() -> None:
     assert at_the_end == 2 * account.curve(probe).units == 2 * (3 * 32 + 4 * 8 * 2)
     row = account.units("matrix", 1) + GEOMETRY_UNITS + account.units("drift", 1)
     assert account.remaining(True, 1, 0) < after_one - row
+
+
+def test_routers_cost_what_is_sent_elsewhere_and_passes_over_questions() -> None:
+    """Test samples of 10; c is not visited, so nothing of it is routed."""
+    stages = [*STAGES, {"task": "d"}, {"task": "a"}]
+
+    def entries(*routers: str) -> list[tuple[int, int]]:
+        slow = {"adapter_policy": "new-per-stage"}
+        account = ledger(stages=stages, tasks={"c": {}}, slow=slow, evaluation={"routers": routers})
+        parts = [entry for entry in account.entries if entry.part == "router"]
+        assert [entry.row for entry in parts] == [1, 2, 3, 4]
+        return [(entry.rollouts, entry.extra) for entry in parts]
+
+    # a's inputs under b and b's under a; then 20 under the latest and where else they are sent,
+    # d's own 10 where they are sent; means of 32 training questions of a and b, then of d
+    assert entries("nearest_mean") == [
+        (0, 0),
+        (10 + 10, 20 + 2 * 32),
+        (20 * 2 + 10, 30 + 32),
+        (20 * 2 + 10, 30),
+    ]
+    assert entries("surprisal") == [(0, 0), (20, 20 * 2), (50, 30 * 3), (50, 30 * 3)]
+    both = [(0, 0), (20, 20 + 64 + 40), (20 * 2 + 10 * 2, 62 + 90), (60, 30 + 90)]
+    assert entries("nearest_mean", "surprisal", "surprisal") == both
+    assert entries() == [(0, 0)] * 4

@@ -49,6 +49,7 @@ def exported(run: Path, row: int = 3, **changes: Any) -> Export:
         packages={"peft": "0.21.2"},
         template_arguments={},
         day=date(2026, 1, 2),
+        router=None,
         is_merged=False,
     )
     return replace(export, **changes)
@@ -93,6 +94,19 @@ def test_it_names_data_base_licence_and_limits(run: Path) -> None:
         "tags": ["continual-learning", "lora", "fastslow"],
     }
     assert "/somewhere" not in text
+
+
+def test_a_router_is_offered_with_what_it_was_worth_in_the_run(run: Path) -> None:
+    without = card(exported(run), 8)
+    assert "router" not in without
+    hostile = "a|b `<i>"
+    text = card(exported(run, router={"alpha": 0.125, hostile: 1.0}), 8)
+    sentence = "Of the test questions of each task this sent to that task: alpha 0.12, "
+    assert sentence in text
+    assert "<i>" not in text.partition(sentence)[2].partition("\n")[0]
+    codes = re.findall(r"^```python\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    [code] = [code for code in codes if "load_file" in code]
+    ast.parse(code)
 
 
 def test_a_hub_id_is_named_as_the_base_and_has_the_licence_of_its_own_card(run: Path) -> None:

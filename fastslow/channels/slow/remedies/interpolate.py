@@ -8,6 +8,8 @@ change is the trainable part.
 from statistics import fmean
 from typing import ClassVar, Literal
 
+from pydantic import PositiveInt
+
 from fastslow.channels.slow.remedies.base import (
     AdapterPolicy,
     Ended,
@@ -18,12 +20,9 @@ from fastslow.channels.slow.remedies.base import (
     StageSize,
     remedy,
 )
-from fastslow.channels.slow.remedies.shrink import FACTORS, ROUNDING
+from fastslow.channels.slow.remedies.shrink import ROUNDING
 from fastslow.core.distributed import from_leader
 from fastslow.core.keys import key
-
-STEPS = (1.0, *FACTORS, 0.0)
-"""Factors that are tried."""
 
 
 class InterpolateConfig(RemedyConfig):
@@ -34,11 +33,20 @@ class InterpolateConfig(RemedyConfig):
 
     kind: Literal["interpolate"] = key("interpolate", "name", "WiSE-FT, arXiv 2109.01903")
     """Which remedy."""
+    steps: PositiveInt = key(10, "steps", "WiSE-FT")
+    """Factors that are tried are 0, 1 / steps, and so on to 1."""
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factors that are tried, from 0 to 1."""
+        return tuple(number / self.steps for number in range(self.steps + 1))
 
     def price(self, stage: StageSize) -> RemedyPrice:
         """The validation sample of every task, once for each factor."""
         tasks = stage.earlier + 1
-        return RemedyPrice(rollouts=len(STEPS) * tasks * stage.validation if stage.earlier else 0)
+        return RemedyPrice(
+            rollouts=len(self.factors) * tasks * stage.validation * bool(stage.earlier)
+        )
 
 
 @remedy(name="interpolate", source="WiSE-FT, arXiv 2109.01903")
@@ -52,7 +60,7 @@ def interpolate(config: InterpolateConfig) -> Remedy:
             return {"factor": 1.0}
         weights = adapters.copied()
         scores: dict[float, float] = {}
-        for factor in STEPS:
+        for factor in config.factors:
             adapters.scale(weights, factor)
             score = fmean(fmean(ended.score(task).values()) for task in tasks)
             scores[factor] = from_leader(score)
