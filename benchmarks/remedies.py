@@ -48,7 +48,7 @@ def read_run(run: Path) -> dict[str, Any]:
             if name.endswith("/gradient_share")
         ],
         "remedy_rollouts": sum(event.rollouts for event in remedies),
-        "remedy_seconds": sum(event.seconds for event in remedies),
+        "remedy_seconds": sum(e.seconds + e.update_seconds for e in remedies),
         "remedy_bytes": max((event.bytes for event in remedies), default=0),
     }
 

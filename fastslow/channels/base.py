@@ -45,7 +45,9 @@ class RemedyReport:
     rollouts: int
     """Completions drawn for it when the stage began and when it ended."""
     seconds: float
-    """Wall time in the whole stage."""
+    """Wall time when the stage began and when it ended."""
+    update_seconds: float = 0.0
+    """Wall time within the stage's updates, whose own time has it too."""
     bytes: int = 0
     """Size of what it remembers from here on."""
     text: PromptProgram | None = None

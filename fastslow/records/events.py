@@ -123,8 +123,9 @@ class RemedyEvent:
     rollouts: int = 0
     """Completions sampled for it when the stage began and ended; they count as slow ones."""
     seconds: float = 0.0
-    """Wall time in the whole stage; counts as the slow channel's. Until 2026-11, at its end alone.
-    """
+    """Wall time when the stage began and ended; counts as the slow channel's."""
+    update_seconds: float = 0.0
+    """Wall time within the stage's updates, which is in that of its cycles too."""
     bytes: int = 0
     """Size of what it remembers from here on."""
 

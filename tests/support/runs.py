@@ -16,6 +16,7 @@ from fastslow.records.events import (
     CycleEvent,
     EvaluationEvent,
     Event,
+    RemedyEvent,
     RunEvent,
     ScoreRow,
     StepEvent,
@@ -125,6 +126,8 @@ def _timeless(event: Event | ScoreRow) -> Any:
         return replace(event, seconds={})
     if isinstance(event, TextEvent):
         return replace(event, seconds=0.0)
+    if isinstance(event, RemedyEvent):
+        return replace(event, seconds=0.0, update_seconds=0.0)
     if isinstance(event, RunEvent):
         return replace(event, seconds=0.0, saving_seconds=None, peak_gb=None)
     timed: Any = event

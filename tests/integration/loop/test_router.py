@@ -191,10 +191,14 @@ def test_what_is_drawn_is_counted_and_no_more_than_was_estimated(alike: Path) ->
     # all under the first's, where equal means send them
     assert shares[0] == shares[1]
     assert drawn == {0: 0, 1: 0, 2: 4 + 4, 3: drawn[3]}
+    # after stage 3: all under the third's, the latest, and under the first's, where equal means
+    # send them; besides, what surprisal sends to the second's and is not the second's own
+    to_second = sum(4 * events[3, name].numbers["surprisal/sent/second"] for name in NAMES[::2])
+    assert 0 < to_second < 8
+    assert drawn[3] == 4 + 4 + 4 + 4 + to_second
     config, tasks, _ = kept(alike, "002-third")
     entries = {e.row: e for e in Ledger(config, tasks).entries if e.part == "router"}
     assert {row: entry.rollouts for row, entry in entries.items()} == {1: 0, 2: 8, 3: 24}
-    assert 12 < drawn[3] <= 24
     assert MEAN_QUESTIONS_COUNTED == MEAN_QUESTIONS
 
 
@@ -228,6 +232,12 @@ def test_a_questions_own_tokens_are_known_in_every_template(
         moved.tokenizer.chat_template = template
     ids = moved.renderer.question_ids(" so: a\nb ")
     assert tuple(map(moved.tokenizer.decode, ids)) == (before, own)
+
+
+def test_a_question_without_tokens_is_scored_by_the_token_that_follows(moved: Policy) -> None:
+    ids = moved.renderer.question_ids("")
+    assert tuple(map(moved.tokenizer.decode, ids)) == ("<|im_start|>user\n", "<|im_end|>")
+    assert moved.question_logprobs(["", "a"])[0] < 0
 
 
 def test_a_run_with_routers_resumes_bit_for_bit_and_keeps_the_means_of_every_task(

@@ -48,6 +48,7 @@ KINDS = {
         "evaluation.routers=[nearest_mean]",
         "tasks.second.params.wanted=bnopqrst",  # questions that are neither alike nor told apart
     ),
+    "merging": ("slow.adapter_policy=new-per-stage", "slow.remedies=[{kind: merge, how: slerp}]"),
     "texts alone": ("slow=null",),
 }
 PEFT_FILES = {"adapter_config.json", WEIGHTS_FILE}
@@ -389,7 +390,8 @@ def test_the_exported_chat_template_renders_as_the_run_did(
 def test_an_adapter_folder_holds_what_peft_and_vllm_take_and_nothing_else(
     runs: dict[str, Path], exports: dict[str, Path]
 ) -> None:
-    ranks = {"merge-then-new": 16, "new-per-stage": 8, "first stage": 8}
+    # merging leaves both stages' ranks under those that the next stage would have trained
+    ranks = {"merge-then-new": 16, "new-per-stage": 8, "first stage": 8, "merging": 24}
     for kind, rank in ranks.items():
         standing = read_standing(run_of(runs, kind), 1 if kind == "first stage" else 2)
         kept = read_kept(standing.folder)
@@ -445,7 +447,9 @@ def test_the_lines_for_vllm_are_python_and_use_documented_names_alone(
         has_adapter = kind not in ("merged", "texts alone")
         assert {"LLM", "SamplingParams", "chat"} <= used.keys()
         assert ("LoRARequest" in used) == has_adapter
-        assert ("max_lora_rank=16" in code) == (kind == "merge-then-new")
+        rank = re.search(r"max_lora_rank=(\d+)", code)
+        expected = {"merge-then-new": "16", "merging": "32"}.get(kind, "8" if has_adapter else None)
+        assert (rank and rank[1]) == expected
         (serve,) = snippets(folder, "bash")
         assert ("--lora-modules" in serve) == has_adapter
 

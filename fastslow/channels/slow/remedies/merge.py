@@ -23,7 +23,7 @@ from fastslow.channels.slow.remedies.base import (
 )
 from fastslow.channels.slow.remedies.shrink import ROUNDING
 from fastslow.core.distributed import from_leader
-from fastslow.core.keys import Rate, key
+from fastslow.core.keys import key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class MergeConfig(RemedyConfig):
     """The mean of the updates; their sum times the factor that maximizes the mean validation score
     (arXiv 2212.04089); spherical interpolation, one stage after the other; TIES (arXiv 2306.01708);
     or the mean of updates that lost single weights at random (DARE, arXiv 2311.03099)."""
-    density: Rate = key(0.2, "share of weights", "TIES; DARE drops half: 0.5", lt=1)
+    density: float = key(0.2, "share of weights", "TIES; DARE drops half: 0.5", gt=0, lt=1)
     """`ties` and `dare`: of an update's weights, those that are left."""
     rank: PositiveInt | None = key(None, "dimensions", "the ranks of all stages together")
     """`ties` and `dare`: the rank to which the result is cut back."""

@@ -40,21 +40,24 @@ class Costs:
     rollouts: int = 0
     """Drawn at its begin and end; an update counts itself what is drawn within it."""
     seconds: float = 0.0
+    """Of its begin and end."""
+    update_seconds: float = 0.0
+    """Within updates, whose time has them too."""
 
     @contextmanager
     def drawn_by(self, policy: Policy) -> Iterator[None]:
         """Count what is drawn within it, and how long it takes."""
-        before = policy.sampler.num_rollouts
-        with self.timed():
-            yield
+        started, before = time.monotonic(), policy.sampler.num_rollouts
+        yield
         self.rollouts += policy.sampler.num_rollouts - before
+        self.seconds += time.monotonic() - started
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
+    def within_update(self) -> Iterator[None]:
         """Count how long it takes."""
         started = time.monotonic()
         yield
-        self.seconds += time.monotonic() - started
+        self.update_seconds += time.monotonic() - started
 
 
 class Remedies:
@@ -121,7 +124,7 @@ class Remedies:
         task_norm = _norm(weight.grad for weight in weights.values())
         figures: Figures = {}
         for name, remedy in losses.items():
-            with self._costs[name].timed():
+            with self._costs[name].within_update():
                 loss, gradients = self._gradients(name, remedy, _of(update, name), weights)
             for weight, gradient in zip(weights.values(), gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient
@@ -156,14 +159,14 @@ class Remedies:
         """Edit the whole gradient, before it is scaled down."""
         for name, remedy in self._remedies.items():
             if remedy.project:
-                with self._costs[name].timed():
+                with self._costs[name].within_update():
                     remedy.project(weights, self._memories[name])
 
     def settle(self, weights: Weights, update: Update, optimizer: Optimizer) -> None:
         """Edit the weights after the step."""
         for name, remedy in self._remedies.items():
             if remedy.settle:
-                with torch.no_grad(), self._costs[name].timed():
+                with torch.no_grad(), self._costs[name].within_update():
                     remedy.settle(weights, self._memories[name], _of(update, name), optimizer)
 
     def end(self, ended: Ended) -> list[RemedyReport]:
@@ -186,6 +189,7 @@ class Remedies:
                     report.notes,
                     costs.rollouts,
                     costs.seconds,
+                    costs.update_seconds,
                     bytes=size + len(json.dumps(memory.facts)),
                     text=report.text,
                 )

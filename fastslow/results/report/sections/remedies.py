@@ -67,8 +67,9 @@ class Remedies(Section):
             "over that of the task's own. Both are means over the updates of a cycle, and then "
             "over the cycles; a dash where it added nothing. The figures are its own, of the "
             "stage's end. Rollouts are those that it drew when the stage began and ended, seconds "
-            "those of the whole stage; both count as the slow channel's. MB kept: the size of what "
-            "it remembers from then on, in 10^6 bytes; a dash where that is nothing, or not known.",
+            "those of the whole stage with its updates; both count as the slow channel's. MB kept: "
+            "the size of what it remembers from then on, in 10^6 bytes; a dash where that is "
+            "nothing, or not known.",
         )
 
 
@@ -90,7 +91,7 @@ def _row(remedy: StageRemedy) -> tuple[Text, ...]:
         *("-" if mean is None else f"{mean:.4g}" for mean in means),
         ", ".join(words) or "-",
         event.rollouts,
-        f"{event.seconds:.1f}",
+        f"{event.seconds + event.update_seconds:.1f}",
         f"{event.bytes / 1e6:.3f}" if event.bytes else "-",
         " ".join(event.notes) or "-",
     )

@@ -13,6 +13,8 @@ WITH_SECTION = ("geometry", "overlap", "proxies", "router")
 """Kinds of figures that have a section of their own."""
 MAX_STAGES = 12
 """Stages drawn; the tables have all of them."""
+GROUPED = 0.1
+"""Stages whose changes overlap by so much are one group. Source: CPI-FT, arXiv 2508.21741."""
 SHARES = {"energy_top1_frac": "1 %", "energy_top5_frac": "5 %", "energy_top10_frac": "10 %"}
 """Shares of the most changed weights whose energy is drawn."""
 GAUSSIAN = (0.0845, 0.2791, 0.4393)
@@ -108,8 +110,19 @@ class Geometry(Section):
             ("stages", "shared", "at random"),
             tuple(overlaps),
             "Of the 1 % of weights that either stage changed most, the share that both did "
-            "(Jaccard).",
+            "(Jaccard). " + self._groups_text(),
         )
+
+    def _groups_text(self) -> str:
+        """Which stages change the same weights, as CPI-FT groups tasks (arXiv 2508.21741)."""
+        pairs = [
+            event.of.split(" and ")
+            for event in self.overlaps
+            if event.figures and (event.figures[0].value or 0.0) >= GROUPED
+        ]
+        groups = connected([event.of for event in self.changes], pairs)
+        listed = "; ".join(", ".join(group) for group in groups)
+        return f"Groups, joined from {GROUPED:g} on as in arXiv 2508.21741: {listed}."
 
     def draw(self) -> drawing.Drawing | None:
         events = self.changes[:MAX_STAGES]
@@ -137,6 +150,18 @@ def _points(event: FiguresEvent, names: Sequence[str]) -> list[tuple[int, float]
     """The figures of these names that have a value, each with its position among the names."""
     values = {metric.name: metric.value for metric in event.figures}
     return [(i, v) for i, name in enumerate(names) if (v := values.get(name)) is not None]
+
+
+def connected(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The names in groups that pairs connect, in the order of the names."""
+    group_of = {name: name for name in names}
+    for first, second in pairs:
+        merged, old = group_of[first], group_of[second]
+        group_of = {name: merged if group == old else group for name, group in group_of.items()}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(group_of[name], []).append(name)
+    return list(groups.values())
 
 
 def _paint_energy(axes: drawing.Axes, events: Sequence[FiguresEvent]) -> None:
