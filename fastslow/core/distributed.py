@@ -107,13 +107,16 @@ def from_all(value: T) -> list[T]:
 
 
 def average_gradients(parameters: Iterable[Any]) -> None:
-    """Replace each parameter's gradient by its mean over the processes."""
-    if num_processes() == 1:
+    """Replace each parameter's gradient by its mean over the processes.
+
+    In all of them the same parameters have one; none may.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if num_processes() == 1 or not gradients:
         return
     import torch
     import torch.distributed as dist
 
-    gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= num_processes()

@@ -5,7 +5,7 @@ stops at it.
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from fastslow.channels.fast.settings import (
     ReflectiveSettings,
     SequenceConfig,
 )
-from fastslow.channels.slow.settings import GrpoConfig, HintsGuidance
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError, MissingDataError, ModelError, TaskError
 from fastslow.core.text import shorten
@@ -65,38 +65,37 @@ def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> 
 
 
 def require_hints(policy: "Policy", config: RunConfig, tasks: Mapping[str, Task]) -> None:
-    """Make sure that hints can be given, if `slow.guidance` gives any.
+    """Make sure that `slow.guidance`, if it gives hints, has answers that are long enough.
 
     Raises:
-        ConfigError: No training answer of any task that trains weights is long enough.
+        ConfigError: No training answer of any task that trains weights is.
     """
-    if (hints := _hints(config)) is None:
-        return
-    count, names = policy.renderer.num_tokens, _trained(config)
-    answers = (example.answer for name in names for example in tasks[name].train)
-    if not any(count(answer) >= hints.min_tokens for answer in answers):
-        longest = {name: max(count(e.answer) for e in tasks[name].train) for name in names}
-        raise ConfigError(_without_hints(hints, longest))
+    problem, _ = _judge_hints(config, tasks, policy.renderer.num_tokens)
+    if problem:
+        raise ConfigError(problem)
 
 
-def _hints(config: RunConfig) -> HintsGuidance | None:
-    return config.slow.hints if isinstance(config.slow, GrpoConfig) else None
-
-
-def _trained(config: RunConfig) -> list[str]:
-    """Names of the tasks that train weights, in order."""
-    return list(dict.fromkeys(stage.task for stage in config.stages if stage.slow))
-
-
-def _without_hints(hints: HintsGuidance, longest: Mapping[str, int]) -> str:
-    """What is wrong where no task's longest training answer, in tokens, can be hinted at."""
-    tokens = ", ".join(f"{name} {number}" for name, number in longest.items())
-    return (
+def _judge_hints(
+    config: RunConfig, tasks: Mapping[str, Task], count: Callable[[str], int]
+) -> tuple[str | None, str | None]:
+    """A problem where no task that trains weights can be hinted at, a note where only some can."""
+    hints = config.slow.hints if isinstance(config.slow, GrpoConfig) else None
+    if hints is None:
+        return None, None
+    names = dict.fromkeys(stage.task for stage in config.stages if stage.slow)
+    longest = {name: max(count(example.answer) for example in tasks[name].train) for name in names}
+    short = {name: tokens for name, tokens in longest.items() if tokens < hints.min_tokens}
+    if not short:
+        return None, None
+    why = (
         "slow.guidance.kind: hints shows the beginning of gold answers of at least "
-        f"slow.guidance.min_tokens = {hints.min_tokens} tokens, but no training answer is as long. "
-        f"Tokens of the longest: {tokens}. Use slow.guidance.kind: answer, which needs no long "
-        "answers, or lower slow.guidance.min_tokens."
+        f"slow.guidance.min_tokens = {hints.min_tokens} tokens, and no training answer of these "
+        f"tasks is as long: {', '.join(short)}, with at most {max(short.values())}. "
     )
+    if len(short) < len(longest):
+        return None, why + "Their problems get no hint."
+    advice = "Lower slow.guidance.min_tokens, or use slow.guidance.kind: answer."
+    return why + advice, None
 
 
 @dataclass
@@ -140,29 +139,11 @@ def inspect(config: RunConfig) -> Inspection:
         inspection.problems.append(("model.name", str(error)))
         return inspection
     if folder is not None:
-        _measure(inspection, folder)
-        _judge_hints(inspection, config)
+        _measure(inspection, folder, config)
     return inspection
 
 
-def _judge_hints(inspection: Inspection, config: RunConfig) -> None:
-    """Compare the answers of tasks that train weights with the shortest that is hinted at."""
-    hints, lengths = _hints(config), inspection.lengths
-    trained = {name: lengths[name].learned for name in _trained(config) if name in lengths}
-    if hints is None or len(trained) < len(_trained(config)):
-        return
-    short = {name: tokens for name, tokens in trained.items() if tokens < hints.min_tokens}
-    if short == trained:
-        inspection.problems.append(("slow.guidance.kind", _without_hints(hints, trained)))
-        return
-    inspection.notes += (
-        f"task {name}: no problem of it is hinted at: the longest training answer has a length of "
-        f"{tokens}, below slow.guidance.min_tokens = {hints.min_tokens}."
-        for name, tokens in short.items()
-    )
-
-
-def _measure(inspection: Inspection, folder: Path) -> None:
+def _measure(inspection: Inspection, folder: Path, config: RunConfig) -> None:
     """Count the tokens of all tasks, and judge them."""
     try:
         counter = TokenCounter(folder)
@@ -172,6 +153,10 @@ def _measure(inspection: Inspection, folder: Path) -> None:
     for name, task in inspection.tasks.items():
         inspection.lengths[name] = counter.lengths(task)
         _judge_lengths(inspection, name, inspection.lengths[name])
+    if set(config.task_names) <= set(inspection.tasks):
+        problem, note = _judge_hints(config, inspection.tasks, counter.tokens)
+        inspection.problems += [("slow.guidance.kind", problem)] if problem else []
+        inspection.notes += [note] if note else []
 
 
 def _model_folder(config: RunConfig) -> Path | None:

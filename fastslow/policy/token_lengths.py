@@ -27,8 +27,6 @@ class TaskLengths:
     """The example it belongs to."""
     answer: int
     """Of the longest gold answer, with a stop token."""
-    learned: int
-    """Of the longest gold answer of the training split, without one."""
     context: int | None
     """What the model reads; None where its files do not say."""
     max_tokens: int
@@ -88,16 +86,12 @@ class TokenCounter:
         longest = _longest(examples, lambda example: example.question)
         sizes = self.count([example.question for example in longest])
         size, place = max((size, -place) for place, size in enumerate(sizes))
-        answers, learned = (
-            max(self.count([e.answer for e in _longest(split, lambda e: e.answer)]))
-            for split in (examples, task.train)
-        )
+        answers = _longest(examples, lambda example: example.answer)
         return TaskLengths(
             instruction=self.count([task.instruction])[0],
             question=size,
             example=longest[-place],
-            answer=answers + 1,
-            learned=learned,
+            answer=max(self.count([example.answer for example in answers])) + 1,
             context=self.context,
             max_tokens=task.max_tokens,
         )

@@ -120,30 +120,27 @@ def add_gradient(
         that is 0.
     """
     weights, local = list(policy.adapters.trainable().values()), rows[own_share(len(rows))]
-    share = (
-        len(local) * num_processes() / len(rows)
-    )  # so that the mean over processes is of all rows
+    # times this, means over local rows have the mean over all rows as their mean over processes
+    factor = len(local) * num_processes() / len(rows)
 
     def passes(size: int) -> tuple[float, list[Tensor]]:
         loss, gradient = 0.0, [torch.zeros_like(weight) for weight in weights]
-        for summand in teach(policy, local, size):
-            loss += share * float(summand.detach())
-            gradients = torch.autograd.grad(
-                share * strength * summand, weights, materialize_grads=True
-            )
-            for total, part in zip(gradient, gradients, strict=True):
-                total += part
+        for term in (factor * term for term in teach(policy, local, size)):
+            loss += float(term.detach())
+            summands = torch.autograd.grad(strength * term, weights, materialize_grads=True)
+            for total, summand in zip(gradient, summands, strict=True):
+                total += summand
         return loss, gradient
 
     loss, gradient = pass_size.fit(passes, undo=lambda: None)
     average_gradients(weights)  # the task's; its norm is that of the whole update then
     task = [weight.grad for weight in weights]
-    for weight, part in zip(weights, gradient, strict=True):
-        weight.grad = part
+    for weight, guided in zip(weights, gradient, strict=True):
+        weight.grad = guided
     average_gradients(weights)
     figures = {"guidance/loss": fmean(from_all(loss))}
-    if task_norm := float(get_total_norm([part for part in task if part is not None])):
+    if task_norm := float(get_total_norm([grad for grad in task if grad is not None])):
         figures["guidance/gradient_share"] = float(get_total_norm(gradient)) / task_norm
-    for weight, part, before in zip(weights, gradient, task, strict=True):
-        weight.grad = part if before is None else part + before
+    for weight, guided, grad in zip(weights, gradient, task, strict=True):
+        weight.grad = guided if grad is None else grad + guided
     return figures

@@ -123,13 +123,13 @@ class HintsGuidance(Model):
 
     kind: Literal["hints"] = key("hints", "name", "GHPO, arXiv 2507.10628")
     """Which guidance."""
-    rungs: tuple[Annotated[Rate, Field(lt=1)], ...] = key(
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = key(
         (0.25, 0.5, 0.75), "share", "GHPO's code", min_length=1
     )
-    """Shares of the gold answer's characters that are shown, one draw after the other, until a
-    group is not unsolved any more. Each rung takes G rollouts of every group that reaches it."""
+    """Rising shares of the gold answer's characters, above 0 and below 1, that are shown one draw
+    after the other, until a group is solved in part. A draw takes G rollouts of each group."""
     min_tokens: PositiveInt = key(16, "tokens", OURS)
-    """Problems with a shorter gold answer get no hint: of a few words it gives away most."""
+    """Problems with a shorter gold answer get no hint, which would give most of it away."""
 
     @field_validator("rungs")
     @classmethod
