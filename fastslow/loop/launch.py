@@ -103,7 +103,12 @@ def _build_and_run(
     with stop.catching(), connected(config):
         policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
-        require_fit(policy, every_task, teaches_gold=isinstance(config.slow, SftConfig))
+        require_fit(
+            policy,
+            every_task,
+            teaches_gold=isinstance(config.slow, SftConfig),
+            shows_answer=config.slow is not None and config.slow.shows_answer,
+        )
         require_hints(policy, config, tasks)
         cost = estimate(config, tasks | probed)
         with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:

@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from fastslow.policy.policy import Policy  # imports torch
 
 
-def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> None:
+def require_fit(
+    policy: "Policy", tasks: Iterable[Task], *, teaches_gold: bool, shows_answer: bool = False
+) -> None:
     """Make sure that every prompt and its answer fit under the task's seed text, in all splits.
 
     A model without a context length takes everything. `teaches_gold`: gold answers are trained on,
-    which may be longer than completions.
+    which may be longer than completions. `shows_answer`: training examples are also asked with
+    their answer shown, to a teacher or as a hint.
 
     Raises:
         TaskError: One does not; names the longest, with its tokens and the model's.
@@ -46,13 +49,21 @@ def require_fit(policy: "Policy", tasks: Iterable[Task], teaches_gold: bool) -> 
         text, renderer = seed_program(task), policy.renderer
         frame, least = len(renderer.prompt_ids(text, "")), len(renderer.answer_ids(""))
         worst, tokens = "", 0
+        informed = {e.id for e in task.train} if shows_answer else set()
         for example in (*task.train, *task.validation, *task.test):
-            gold = len(example.answer.encode()) + least if teaches_gold else 0
+            size, written = len(example.question.encode()), len(example.answer.encode()) + least
+            gold = written if teaches_gold else 0
             # a token is a byte at least, so most need not be counted
-            if frame + len(example.question.encode()) + max(task.max_tokens, gold) <= limit:
+            twice = frame + size + written if example.id in informed else 0
+            if frame + size + twice + max(task.max_tokens, gold) <= limit:
                 continue
             answer = len(renderer.answer_ids(example.answer)) if teaches_gold else 0
-            needed = len(renderer.prompt_ids(text, example.question)) + max(task.max_tokens, answer)
+            prompt = (
+                renderer.informed_ids(text, example.question, example.answer)
+                if example.id in informed
+                else renderer.prompt_ids(text, example.question)
+            )
+            needed = len(prompt) + max(task.max_tokens, answer)
             if needed > tokens:
                 worst, tokens = example.id, needed
         if tokens > limit:

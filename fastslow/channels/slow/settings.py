@@ -53,6 +53,11 @@ class MinimalConfig(Model):
         """Whether the trainer reads the weights as the stage found them."""
         return False
 
+    @property
+    def shows_answer(self) -> bool:
+        """Whether training problems are also asked with their answer shown."""
+        return False
+
     kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
     """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
     passed it is undone."""
@@ -201,6 +206,11 @@ class GrpoConfig(MinimalConfig):
         return self.answer is not None
 
     @property
+    def shows_answer(self) -> bool:
+        """Whether training problems are also asked with their answer shown."""
+        return self.guidance is not None
+
+    @property
     def learns_bare(self) -> bool:
         """Whether log-probabilities are conditioned on the problem alone."""
         return self.gradient_context == "bare"
@@ -312,6 +322,11 @@ class DistillConfig(MinimalConfig):
     def needs_start(self) -> bool:
         """Whether the teacher has the weights as the stage found them."""
         return self.teacher_weights == "start"
+
+    @property
+    def shows_answer(self) -> bool:
+        """Whether the teacher is shown an answer."""
+        return self.teacher != "text"
 
     @property
     def learns_bare(self) -> bool:

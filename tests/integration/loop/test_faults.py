@@ -5,17 +5,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastslow.channels.slow.channel import SlowChannel
+from fastslow.channels.slow.settings import AnswerGuidance, DistillConfig, GrpoConfig
 from fastslow.core.errors import CheckpointError, EvaluationError, StageError, TaskError
 from fastslow.core.files import damage
 from fastslow.core.types import Example, Grade
 from fastslow.loop import launch
-from fastslow.policy.policy import Policy, load_policy
+from fastslow.loop.preflight import require_fit
+from fastslow.policy.policy import Policy, load_policy, seed_program
 from fastslow.records.events import CycleEvent, GraderEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lock import read_state
@@ -267,6 +270,29 @@ def test_an_example_longer_than_the_context_is_an_error_before_training_with_the
     shape = [f"model.name={tiny_folder}", "fast=null", "stages.0.cycles=1", "slow.group=2"]
     run = start(tmp_path, shape, text.replace("LENGTH", str(fitting)))
     assert read_state(run) == "finished"
+
+
+def test_training_problems_must_fit_with_their_answers_shown_where_they_are(
+    tiny_folder: Path,
+) -> None:
+    policy: Policy = load_policy(str(tiny_folder))
+    toy = lengthy.build("toy", Odd())
+    renderer, program = policy.renderer, seed_program(toy)
+    frame = len(renderer.informed_ids(program, "", "a"))
+    longest = (2048 - toy.max_tokens - frame) // 2
+
+    def with_question(size: int) -> Task:
+        return replace(toy, train=(Example("train-long", "x" * size, "a"), *toy.train))
+
+    require_fit(policy, [with_question(longest)], teaches_gold=False, shows_answer=True)
+    too_long = with_question(longest + 1)
+    require_fit(policy, [too_long], teaches_gold=False)
+    with pytest.raises(TaskError, match=r"'train-long' needs 20(49|50) tokens"):
+        require_fit(policy, [too_long], teaches_gold=False, shows_answer=True)
+    assert not GrpoConfig().shows_answer
+    assert GrpoConfig(guidance=AnswerGuidance()).shows_answer
+    assert DistillConfig(teacher="success").shows_answer
+    assert not DistillConfig().shows_answer
 
 
 @task(name="moody", version=1, source="made here")
