@@ -21,7 +21,7 @@ from fastslow.channels.fast.settings import (
     SimbaKeys,
     fewest_metric_calls,
 )
-from fastslow.channels.slow.remedies.base import wrong_adapter_policy
+from fastslow.channels.slow.remedies.base import RemedyConfig, why_unfit
 from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
@@ -248,24 +248,22 @@ class RunConfig(RuledModel):
                     "Remove `lr`, or turn the slow channel on.",
                 )
 
+    def why_unfit(self, name: str, remedy: type[RemedyConfig]) -> str | None:
+        """Why a remedy of this class is not for the run; None where it is. See `base.why_unfit`."""
+        if self.slow is None:
+            return None
+        has_earlier = len({stage.task for stage in self.stages if stage.slow}) > 1
+        return why_unfit(name, remedy, self.slow.adapter_policy, has_earlier=has_earlier)
+
     def _broken_remedies(self) -> Iterator[tuple[str, str]]:
         """Rules of remedies: something earlier to protect, and weights they make sense for."""
         if self.slow is None:
             return
-        has_earlier = len({stage.task for stage in self.stages if stage.slow}) > 1
-        policy = self.slow.adapter_policy
         for index, use in enumerate(self.slow.remedies):
-            path = f"slow.remedies.{index}.kind"
-            if isinstance(use, CustomUse):  # its class is not known before plug-ins are found
+            if isinstance(use, CustomUse):  # its class is known once plug-ins were found
                 continue
-            if use.needs_earlier and not has_earlier:
-                yield (
-                    path,
-                    f"{use.kind} protects tasks of earlier stages, but fewer than two tasks of "
-                    "`stages` train weights. Add a stage, or remove it from slow.remedies.",
-                )
-            if policy not in use.adapter_policies:
-                yield path, wrong_adapter_policy(use.kind, type(use), policy)
+            if reason := self.why_unfit(use.kind, type(use)):
+                yield f"slow.remedies.{index}.kind", reason
         if any(use.kind == "merge" for use in self.slow.remedies):
             yield from self._broken_merging(self.slow)
         if isinstance(self.slow, DistillConfig):

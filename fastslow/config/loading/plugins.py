@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastslow.channels.slow.remedies.base import (
-    RemedyConfig,
-    RemedyDefinition,
-    wrong_adapter_policy,
-)
+from fastslow.channels.slow.remedies.base import RemedyConfig, RemedyDefinition
 from fastslow.config.loading.layers import place
 from fastslow.config.loading.messages import got, one_line
 from fastslow.config.loading.validate import validate
@@ -119,11 +115,9 @@ def _misfit(definition: Definition[Any] | TaskDefinition, config: RunConfig) -> 
     if isinstance(definition, TaskDefinition):
         return definition.asks_for_code if definition.runs_code and not config.allow_code else None
     parameters = definition.config_class
-    if config.slow is None or not issubclass(parameters, RemedyConfig):
+    if not issubclass(parameters, RemedyConfig):
         return None
-    policy = config.slow.adapter_policy
-    is_fitting = policy in parameters.adapter_policies
-    return None if is_fitting else wrong_adapter_policy(definition.name, parameters, policy)
+    return config.why_unfit(definition.name, parameters)
 
 
 def _tasks(config: RunConfig, root: Node) -> Iterator[_Use]:

@@ -69,12 +69,24 @@ class RemedyConfig(PluginConfig):
         return RemedyPrice()
 
 
-def wrong_adapter_policy(name: str, config: type[RemedyConfig], policy: str) -> str:
-    """The sentence for a remedy that makes no sense under the run's `slow.adapter_policy`."""
+def why_unfit(
+    name: str, config: type[RemedyConfig], adapter_policy: str, *, has_earlier: bool
+) -> str | None:
+    """Why a remedy is not for a run, in a sentence with what to do; None where it is.
+
+    `has_earlier`: some stage that trains weights comes after one of another task.
+    """
+    if config.needs_earlier and not has_earlier:
+        return (
+            f"{name} protects tasks of earlier stages, but fewer than two tasks of `stages` train "
+            "weights. Add a stage, or remove it from slow.remedies."
+        )
+    if adapter_policy in config.adapter_policies:
+        return None
     fitting = " or ".join(config.adapter_policies)
     return (
         f"{name} {config.why_not or 'is not for every adapter policy'}, which does not go with "
-        f"slow.adapter_policy ({policy}). Set that to {fitting}, or remove {name} from "
+        f"slow.adapter_policy ({adapter_policy}). Set that to {fitting}, or remove {name} from "
         "slow.remedies."
     )
 
