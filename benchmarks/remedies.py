@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.keeping import REFERENCE, ROOT
-from fastslow.records.events import CycleEvent, RemedyEvent
+from fastslow.records.events import CycleEvent, GuessEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report import build_report
 from fastslow.results.report.sections.cost import Cost
@@ -36,7 +36,11 @@ def read_run(run: Path) -> dict[str, Any]:
     remedies = [e for e in events if isinstance(e, RemedyEvent)]
     return {
         "learned": learned,
+        "final": final,
         "drop": learned - final,
+        "constant": next(
+            e.guess.constant_score for e in events if isinstance(e, GuessEvent) and e.task == FIRST
+        ),
         "second": second,
         "weights": next(r.sample.weights for r in rows if r.row == 2 and r.sample.task == FIRST),
         "seconds": report.section(Cost).seconds,
@@ -81,13 +85,13 @@ def remedy_lines() -> list[str]:
         "what the remedies add over that of the task's own, mean over the second stage. Rollouts,",
         "seconds and megabytes are the remedies' own, the mean of a run.",
         "",
-        f"| arm | {FIRST} learned | its drop | {SECOND} after its stage | gradient | rollouts "
-        "| seconds | MB kept |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| arm | {FIRST} learned | at the end | its drop | {SECOND} after its stage | gradient "
+        "| rollouts | seconds | MB kept |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm, runs in arms.items():
         shares = [share for run in runs.values() for share in run["gradient_shares"]]
-        cells = [_over_seeds(runs, name) for name in ("learned", "drop", "second")]
+        cells = [_over_seeds(runs, name) for name in ("learned", "final", "drop", "second")]
         share = f"{fmean(shares):.2f}" if shares else "-"
         rollouts, seconds, size = (
             fmean(run[f"remedy_{name}"] for run in runs.values())
@@ -115,10 +119,16 @@ def _halved(arms: dict[str, dict[str, Any]]) -> list[str]:
             is_cheap = _mean(runs, "second") >= second - 0.05
             (halved if is_cheap else dear).append(arm)
     rest = [arm for arm in arms if arm not in (*halved, *dear, "none")]
+    constant = _mean(arms["none"], "constant")
+    above = [arm for arm, runs in arms.items() if _mean(runs, "final") > constant + 0.05]
     return [
         f"Half the drop of `none` or less, at a score of {SECOND} at most 0.05 lower: "
         f"{_names(halved)}. Half the drop, at a lower score: {_names(dear)}. More than half: "
-        f"{_names(rest)}."
+        f"{_names(rest)}.",
+        "",
+        f"A constant answer scores {constant:.2f} on {FIRST}: what is not above that is no longer "
+        f"the task. At the end more than 0.05 above it: {_names(above)}. Strengths were looked for "
+        "under these seeds.",
     ]
 
 
