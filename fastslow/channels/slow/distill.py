@@ -96,7 +96,7 @@ class DistillTrainer(Updates):
         figures["taught_rows"] = float(num_rows)
         if not num_rows:
             return figures | {"skipped_updates": 1.0}
-        loss = fmean_over_all(self._backward(num_rows))
+        loss = fmean(from_all(self._backward(num_rows)))
         ending = finish()
         self._follow()
         return figures | ending | {"skipped_updates": 0.0, "loss": loss}
@@ -112,12 +112,11 @@ class DistillTrainer(Updates):
                 loss += share * float(summand.detach())
             return loss
 
-        weights = self.policy.adapters.trainable().values()
+        def undo() -> None:  # zeros, not None: every process has a gradient to average
+            for weight in self.policy.adapters.trainable().values():
+                weight.grad = torch.zeros_like(weight)
 
-        def undo() -> None:
-            for weight in weights:
-                weight.grad = None
-
+        undo()
         return self.pass_size.fit(passes, undo) if self.rows else 0.0
 
     def _rows(self, slots: Sequence[Slot]) -> Iterator[TaughtRow]:
@@ -238,8 +237,3 @@ class DistillTrainer(Updates):
         for name, mean in self._mean_weights.items():
             mean.copy_((tensors or {})[name])
         super().restore(progress)
-
-
-def fmean_over_all(value: float) -> float:
-    """The mean of every process's value."""
-    return fmean(from_all(value))
