@@ -16,7 +16,13 @@ from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.policy import pick_device
 from fastslow.policy.saved import ROUTER_FILE
-from fastslow.records.events import CycleEvent, FiguresEvent, PopulationEvent, RemedyEvent
+from fastslow.records.events import (
+    CycleEvent,
+    FiguresEvent,
+    PopulationEvent,
+    RemedyEvent,
+    StepEvent,
+)
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, WIDER, newest_point, outcome, start
@@ -322,3 +328,6 @@ def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path, nam
     [cut] = (path.parent for path in (tmp_path / "cut").glob("*/run.json"))
     assert outcome(cut) == outcome(whole)
     assert any(e.stage == 1 for e in events(whole, RemedyEvent))
+    if name == "distill":
+        steps = [e for e in read_events(whole / "metrics.jsonl") if isinstance(e, StepEvent)]
+        assert 4.0 in {e.metrics["slow/taught_rows"] for e in steps}  # of one process alone
