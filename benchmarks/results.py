@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks import ablations, prediction
 from benchmarks.endurance import endurance_lines
@@ -22,8 +23,9 @@ from benchmarks.power import power_lines
 from benchmarks.remedies import remedy_lines
 from benchmarks.renewal import renewal_lines
 from benchmarks.speed import speed_lines
+from fastslow.core.types import PromptPolicy
 from fastslow.records.events import CycleEvent
-from fastslow.records.jsonl import read_events
+from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.markdown import table_lines
 from fastslow.results.report import Report, build_report
 from fastslow.results.report.sections.cost import Cost
@@ -76,7 +78,7 @@ def results() -> str:
         lines += kl_budget_lines(name)
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
-    lines += remedy_lines() + renewal_lines()
+    lines += [*distillation_lines(), *remedy_lines(), *renewal_lines()]
     lines += speed_lines() + prediction_lines() + endurance_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -129,6 +131,33 @@ def with_and_without(with_texts: Report, without: Report) -> list[str]:
             f"| {label} | {base:.2f} | {after:.2f} | {rollouts['slow']} | {rollouts['fast']} "
             f"| {cost.seconds / 60:.0f} |"
         )
+    return [*lines, ""]
+
+
+def distillation_lines() -> list[str]:
+    """Weights and prompts of the two runs on one task, each with and without the other."""
+    names = [name for name in ("distill", "distill-grpo") if kept(name)]
+    if not names:
+        return []
+    lines = [
+        "## What do the weights know without the prompt?",
+        "",
+        "Test scores of the runs above, under the task's seed prompt and under the evolved one.",
+        "",
+        "| run | base, seed | base, evolved | tuned, seed | tuned, evolved | slow + fast rollouts |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        cells: dict[tuple[int, PromptPolicy], list[float]] = {}
+        for score in read_scores(REFERENCE / name / "scores.jsonl"):
+            if score.cycle is None:
+                cells.setdefault((score.row, score.sample.prompt_policy), []).append(
+                    score.sample.score
+                )
+        places: list[tuple[int, PromptPolicy]] = [(0, "seed"), (0, "own"), (1, "seed"), (1, "own")]
+        columns = " | ".join(f"{fmean(cells[place]):.2f}" for place in places)
+        rollouts = build_report(REFERENCE / name).section(Cost).rollouts
+        lines.append(f"| {name} | {columns} | {rollouts['slow']}, {rollouts['fast']} |")
     return [*lines, ""]
 
 
