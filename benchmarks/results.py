@@ -144,7 +144,7 @@ def distillation_lines() -> list[str]:
         "",
         "Test scores of the runs above, under the task's seed prompt and under the evolved one.",
         "",
-        "| run | base, seed | base, evolved | tuned, seed | tuned, evolved | slow + fast rollouts |",
+        "| run | base, seed | base, evolved | tuned, seed | tuned, evolved | slow, fast rollouts |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
