@@ -320,6 +320,7 @@ def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path, nam
         "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
         "tasks.first={use: 'tests.support.toy_tasks:parity'}",
         "tasks.third={use: 'tests.support.toy_tasks:parity'}",
+        *(f"evaluation.{part}=false" for part in ("channel_split", "neutral", "proxies")),
         *TOGETHER[name],
     ]
     result = torchrun(str(ROOT / "tests" / "support" / "cut_and_resume.py"), "4", *words)
