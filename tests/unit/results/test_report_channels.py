@@ -87,7 +87,7 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
     assert "remedies" not in before
     hostile = "](x)|<img src=x>\x1b[31m"
     first = RemedyEvent(
-        0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5, 2_500_000
+        0, "alpha", "ewc", {"ewc/penalty": 0.25, "ewc/rank": None}, (), 9, 1.5, 0.75, 2_500_000
     )
     own = RemedyEvent(1, "beta", hostile, {hostile: 2.0}, (hostile, "Second."))
     # a remedy of the user's own that took the name, but not the figures
@@ -104,9 +104,11 @@ def test_every_remedy_has_a_row_per_stage_and_its_cost_is_the_slow_channels(tmp_
     assert data["remedies"][0]["figures"] == {"ewc/penalty": 0.25, "ewc/rank": None}
     assert data["shrink"] == []
     assert data["rollouts"]["slow"] == before["rollouts"]["slow"] + 10
+    # twice those of its end; those within updates are in the cycles' time
+    assert data["seconds_by"]["slow"] == before["seconds_by"]["slow"] + 3
     text = (run / "report.md").read_text()
     assert (
-        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 1.5 | 2.500 | - |"
+        "| 1 alpha | ewc | - | - | ewc/penalty 0.25, ewc/rank undefined | 9 | 2.2 | 2.500 | - |"
         in text
     )
     shown = r"]\(x)\|&lt;img src=x>\\x1b[31m"
