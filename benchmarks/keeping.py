@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def keep(run: Path, name: str) -> Path:
             (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_kept_report(name)
     return folder
+
+
+def keep_figures(
+    folder: Path, file: Path, command: str, read_run: Callable[[Path], Mapping[str, Any]]
+) -> None:
+    """Write what `read_run` gives for every finished run of an ablation, by arm and seed."""
+    runs: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for card in sorted(folder.glob("*/run.json")):
+        data = json.loads(card.read_text())
+        if data["state"] == "finished":
+            arm, _, seed = data["name"].rpartition("-s")
+            runs.setdefault(arm, {})[seed] = read_run(card.parent)
+    file.write_text(json.dumps({"command": command, "arms": runs}, indent=1) + "\n")
+    print(f"written: {file.relative_to(ROOT)}")
 
 
 def write_kept_report(name: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.keeping import REFERENCE, ROOT
+from benchmarks.keeping import REFERENCE, ROOT, keep_figures
 from fastslow.records.events import CycleEvent, GuessEvent, RemedyEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.report import build_report
@@ -55,19 +55,6 @@ def read_run(run: Path) -> dict[str, Any]:
         "remedy_seconds": sum(e.seconds + e.update_seconds for e in remedies),
         "remedy_bytes": max((event.bytes for event in remedies), default=0),
     }
-
-
-def keep(folder: Path) -> None:
-    """Read every finished run of the ablation's folder and keep its figures."""
-    runs: dict[str, dict[str, Any]] = {}
-    for card in sorted(folder.glob("*/run.json")):
-        data = json.loads(card.read_text())
-        if data["state"] == "finished":
-            arm, _, seed = data["name"].rpartition("-s")
-            runs.setdefault(arm, {})[seed] = read_run(card.parent)
-    command = f"fastslow ablate {CONFIG}"
-    FILE.write_text(json.dumps({"command": command, "arms": runs}, indent=1) + "\n")
-    print(f"written: {FILE.relative_to(ROOT)}")
 
 
 def remedy_lines() -> list[str]:
@@ -145,7 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     runs = ROOT / "runs" / "planted-remedies"
     parser.add_argument("folder", nargs="?", type=Path, default=runs, help="of the ablation's runs")
-    keep(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    keep_figures(folder, FILE, f"fastslow ablate {CONFIG}", read_run)
 
 
 if __name__ == "__main__":

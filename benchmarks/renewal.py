@@ -10,9 +10,9 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from benchmarks.keeping import REFERENCE, ROOT
+from benchmarks.keeping import REFERENCE, ROOT, keep_figures
 from fastslow.measure.stats.over_seeds import SeedEstimate, over_seeds_alone
 from fastslow.results.report import build_report
 from fastslow.results.report.sections.plasticity import Plasticity
@@ -31,19 +31,6 @@ def read_run(run: Path) -> dict[str, float | None]:
     """The figures of one finished run."""
     [probe] = build_report(run).section(Plasticity).probes
     return {name: probe.metrics[name].value for name in FIGURES}
-
-
-def keep(folder: Path) -> None:
-    """Read every finished run of the ablation's folder and keep its figures."""
-    runs: dict[str, dict[str, Any]] = {}
-    for card in sorted(folder.glob("*/run.json")):
-        data = json.loads(card.read_text())
-        if data["state"] == "finished":
-            arm, _, seed = data["name"].rpartition("-s")
-            runs.setdefault(arm, {})[seed] = read_run(card.parent)
-    data = {"command": f"fastslow ablate {CONFIG}", "arms": runs}
-    FILE.write_text(json.dumps(data, indent=1) + "\n")
-    print(f"written: {FILE.relative_to(ROOT)}")
 
 
 def renewal_lines() -> list[str]:
@@ -98,7 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     runs = ROOT / "runs" / "renewal"
     parser.add_argument("folder", nargs="?", type=Path, default=runs, help="of the ablation's runs")
-    keep(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    keep_figures(folder, FILE, f"fastslow ablate {CONFIG}", read_run)
 
 
 if __name__ == "__main__":

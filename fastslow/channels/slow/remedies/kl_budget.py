@@ -21,7 +21,7 @@ from fastslow.channels.slow.remedies.base import (
     Teacher,
     Update,
 )
-from fastslow.channels.slow.remedies.own_completions import own_completions, questions
+from fastslow.channels.slow.remedies.own_completions import earlier_rows, own_completions
 from fastslow.channels.slow.remedies.shrink import FACTORS
 from fastslow.channels.slow.teaching import mean_loss
 from fastslow.core.distributed import from_all
@@ -68,24 +68,11 @@ def kl_budget_earlier(limit: float, num_rows: int) -> Remedy:
     tasks' together. Figures: `kl_tuned_start`, `kl_earlier_hit`, `kl_earlier_kept`.
     """
 
-    def rows(stage: Stage, memory: Memory) -> list[TaughtRow]:
-        renderer = stage.policy.renderer
-        answers = [
-            (task, example, tuple(tokens))
-            for task in stage.earlier
-            for example, tokens in memory.facts["answers"].get(task.name, {}).items()
-        ]
-        chosen = named_random(0, "kl_budget").sample(answers, min(num_rows, len(answers)))
-        by_task = {task.name: questions(task) for task in stage.earlier}
-        result = []
-        for task, example, tokens in chosen:
-            question = by_task[task.name][example]
-            prompt = renderer.prompt_ids(stage.policy.live_program(task), question)
-            result.append(TaughtRow(prompt, tokens, teacher=Teacher("start", prompt)))
-        return result
-
     def measure(update: Update, memory: Memory) -> float:
-        return mean_loss(update.stage.policy, rows(update.stage, memory))
+        answers, random = memory.facts.get("answers", {}), named_random(0, "kl_budget")
+        rows = earlier_rows(update.stage, answers, num_rows, random)
+        taught = [TaughtRow(p, tokens, teacher=Teacher("start", p)) for p, tokens in rows]
+        return mean_loss(update.stage.policy, taught)
 
     def end(ended: Ended, memory: Memory) -> dict[str, float | None]:
         answers = {

@@ -1,10 +1,12 @@
 """What the policy answers to a task's training examples when its stage has ended."""
 
+from collections.abc import Mapping, Sequence
+from random import Random
+
 from fastslow.channels.slow.remedies.base import Stage
 from fastslow.core.distributed import by_leader
 from fastslow.core.seeds import derive_seed, named_random
-from fastslow.core.types import Completion, Example, Sampling
-from fastslow.task.definition import Task
+from fastslow.core.types import Completion, Example, Sampling, TokenIds
 
 
 def some_examples(stage: Stage, count: int) -> list[Example]:
@@ -31,6 +33,25 @@ def own_completions(stage: Stage, count: int) -> list[tuple[Example, Completion]
     return list(zip(examples, completions, strict=True))
 
 
-def questions(task: Task) -> dict[str, str]:
-    """Of the training examples, by id."""
-    return {example.id: example.question for example in task.train}
+def earlier_rows(
+    stage: Stage, answers: Mapping[str, Mapping[str, Sequence[int]]], count: int, random: Random
+) -> list[tuple[TokenIds, TokenIds]]:
+    """Prompt and tokens of `count` answers to earlier tasks' training examples, or of all.
+
+    `answers` are token ids by task and example; each is asked under its task's deployed text.
+    """
+    policy = stage.policy
+    every = [
+        (task, example, tuple(tokens))
+        for task in stage.earlier
+        for example, tokens in answers.get(task.name, {}).items()
+    ]
+    chosen = random.sample(every, min(count, len(every)))
+    questions = {task.name: {e.id: e.question for e in task.train} for task in stage.earlier}
+    return [
+        (
+            policy.renderer.prompt_ids(policy.live_program(task), questions[task.name][example]),
+            tokens,
+        )
+        for task, example, tokens in chosen
+    ]

@@ -24,8 +24,8 @@ from fastslow.channels.slow.remedies.base import (
     remedy,
 )
 from fastslow.channels.slow.remedies.own_completions import (
+    earlier_rows,
     own_completions,
-    questions,
     some_examples,
 )
 from fastslow.core.keys import OURS, key
@@ -61,18 +61,9 @@ def replay(config: ReplayConfig) -> Remedy:
     """Learns answers of earlier tasks again, each under its task's deployed text."""
 
     def rows(update: Update, memory: Memory) -> Sequence[TaughtRow]:
-        stage, renderer = update.stage, update.stage.policy.renderer
-        answers = [
-            (task, example, tuple(tokens))
-            for task in stage.earlier
-            for example, tokens in memory.facts.get(task.name, {}).items()
-        ]
-        chosen = named_random(update.seed, "rows").sample(answers, min(config.rows, len(answers)))
-        by_task = {task.name: questions(task) for task in stage.earlier}
+        random = named_random(update.seed, "rows")
         result = []
-        for task, example, tokens in chosen:
-            text, question = stage.policy.live_program(task), by_task[task.name][example]
-            prompt = renderer.prompt_ids(text, question)
+        for prompt, tokens in earlier_rows(update.stage, memory.facts, config.rows, random):
             teacher = Teacher("start", prompt, "forward") if config.target == "start" else None
             result.append(TaughtRow(prompt, tokens, teacher=teacher))
         return result

@@ -190,7 +190,7 @@ class Remedies:
                     costs.rollouts,
                     costs.seconds,
                     costs.update_seconds,
-                    bytes=size + len(json.dumps(memory.facts)),
+                    bytes=size + (len(json.dumps(memory.facts)) if memory.facts else 0),
                     text=report.text,
                 )
             )
