@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fastslow.policy.policy import Policy, with_adapter
 from fastslow.policy.readings import final_norm
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
+near = partial(pytest.approx, abs=1e-4)
 PROMPT = PromptProgram("Say it.", (Demonstration("one", "1"), Demonstration("two", "2")))
 QUESTIONS = ("three", "thirty-three", "two", "a  b\n", "€")
 EXAMPLES = [Example(f"e{i}", question, str(i)) for i, question in enumerate(QUESTIONS)]
@@ -48,7 +50,7 @@ def test_a_question_that_a_demonstration_answers_is_read_without_it() -> None:
     [other] = policy.read_prompts(
         replace(PROMPT, demonstrations=PROMPT.demonstrations[:1]), [EXAMPLES[2]]
     )
-    assert shown.gold_logprob == pytest.approx(other.gold_logprob, abs=1e-5)
+    assert shown.gold_logprob == near(other.gold_logprob)
     assert shown.prompt_tokens == other.prompt_tokens
 
 
@@ -83,16 +85,15 @@ def _agree(policy: Policy, examples: Sequence[Example]) -> None:
         assert prompt[: len(before) + len(question)] == before + question
         assert example.question.strip() in renderer.tokenizer.decode(question)
         asked = [float(logprobs[len(before) + i - 1, t]) for i, t in enumerate(question)]
-        close = {"abs": 1e-4}
         assert reading.example == example.id
         assert reading.prompt_tokens == len(prompt)
         assert reading.question_tokens == len(question)
-        assert reading.question_logprob == pytest.approx(sum(asked) / len(asked), **close)
+        assert reading.question_logprob == near(sum(asked) / len(asked))
         entropy = float(-(first.exp() * first).sum())
-        assert reading.first_entropy == pytest.approx(entropy, **close)
-        assert reading.first_logprob == pytest.approx(float(best[0]), **close)
-        assert reading.first_margin == pytest.approx(float(best[0].exp() - best[1].exp()), **close)
-        assert reading.gold_logprob == pytest.approx(sum(gold), **close)
+        assert reading.first_entropy == near(entropy)
+        assert reading.first_logprob == near(float(best[0]))
+        assert reading.first_margin == near(float(best[0].exp() - best[1].exp()))
+        assert reading.gold_logprob == near(sum(gold))
         greedy = all(int(logprobs[last + i].argmax()) == t for i, t in enumerate(answer))
         assert reading.gold_is_greedy == greedy
         _agrees_unscaled(policy, prompt, reading.unscaled)
