@@ -201,17 +201,17 @@ def _routed(policy: Policy, task: Task, draw: int) -> dict[str, Any]:
     cheap, strong = (demonstrated(task, count, draw) for count in (CHEAP, STRONG))
     examples = [e for e in cheap.examples if e in strong.examples]
     below, above = (list(_by_id(policy, a.program, examples).values()) for a in (cheap, strong))
-    arms = [
+    weak, best = (
         Arm(
             f"{count} demonstrations",
             tuple(float(reading.gold_is_greedy) for reading in readings),
             fmean(reading.prompt_tokens for reading in readings),
         )
         for count, readings in ((CHEAP, below), (STRONG, above))
-    ]
+    )
     signals = {n: [signal(r) for r in below] for n, signal in SIGNALS.items() if n in JUDGED}
-    curve = routing_curve(task.name, *arms, signals)
-    differences = np.array(arms[1].scores) - np.array(arms[0].scores)
+    curve = routing_curve(task.name, weak, best, signals)
+    differences = np.array(best.scores) - np.array(weak.scores)
     gaps = []
     for index in _draws(len(examples), "routing", task.name, draw):
         part = differences[index]
@@ -221,8 +221,8 @@ def _routed(policy: Policy, task: Task, draw: int) -> dict[str, Any]:
             gaps.append(float(areas[0] - areas[1]) / areas[-1])
     return {
         "problems": len(examples),
-        "right": [_rounded(fmean(arm.scores)) for arm in arms],
-        "tokens": [_rounded(arm.prompt_tokens) for arm in arms],
+        "right": [_rounded(fmean(arm.scores)) for arm in (weak, best)],
+        "tokens": [_rounded(arm.prompt_tokens) for arm in (weak, best)],
         "better": _rounded(float((differences > 0).mean())),
         "worse": _rounded(curve.worse_frac),
         "eligible": curve.eligible,
