@@ -27,8 +27,8 @@ def page() -> str:
         "# Questions",
         "",
         *prose(
-            "Open questions that a run of this project can answer, each with a design, and what each "
-            "outcome means, fixed before its figures were made. Written by "
+            "Open questions that a run of this project can answer, each with a design, and what "
+            "each outcome means, fixed before its figures were made. Written by "
             "`python -m benchmarks.questions` from the figures in `runs/reference/questions`. All "
             "on SmolLM2-135M-Instruct; `--model` takes any other. Intervals are 95 %."
         ),
@@ -71,8 +71,8 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
         *prose(
             f"**Design.** Three tasks, all their problems, {DRAWS} draws of {DEMONSTRATIONS} "
             "demonstrations; one packed pass each, no rollout. Difficulty is -ln p(gold answer), "
-            "exact; an answer is wrong if the greedy one is not the gold one. Named before looking: "
-            f"the signal `{PRIMARY}` (energy in the largest 5 % of the last hidden state at the "
+            "exact; an answer is wrong if the greedy one is not the gold one. Named before "
+            f"looking: the signal `{PRIMARY}` (energy in the largest 5 % of the last hidden state at the "
             f"last prompt token) and the baseline `{BASELINE}` (log-probability of the likeliest "
             "first token, negated: free in the same pass). Familiarity: word frequency, length and "
             "mean log-probability of the question. Spelling: every question also letter by letter "
@@ -123,8 +123,8 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
         ),
         *prose(
             "Routing from two demonstrations to twelve, by the signal read under the two. Gain: 1 "
-            "is the best order, 0 chance. A pair is eligible if twelve are better by .05 on average "
-            "and worse on at most .10 of the problems."
+            "is the best order, 0 chance. A pair is eligible if twelve are better by .05 on "
+            "average and worse on at most .10 of the problems."
         ),
         *table(
             ("task, draw", "right", "better, worse", "eligible", PRIMARY, BASELINE, "difference"),
@@ -150,8 +150,8 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
             _routing_verdict(tasks),
         ),
         *prose(
-            "The same problems in another spelling; shift in spreads of the signal within the plain "
-            "spelling, of each problem the mean over the draws:"
+            "The same problems in another spelling; shift in spreads of the signal within the "
+            "plain spelling, of each problem the mean over the draws:"
         ),
         *table(
             ("task, spelling", "right", "got harder", "shift", "of harder less of others", "AUROC"),
@@ -264,10 +264,10 @@ def steering_lines(tasks: dict[str, Any]) -> list[str]:
         "## Does one vector open the regime in which no answer scores?",
         "",
         *prose(
-            "**Design.** A vector from 50 pairs of a gold answer and the model's own long one (ASC, "
-            "arXiv 2507.04742), added to one layer from the last prompt token on. Layer and "
-            "strength are chosen on validation problems by score; the figures are of test problems, "
-            "greedy."
+            "**Design.** A vector from 50 pairs of a gold answer and the model's own long one "
+            "(ASC, arXiv 2507.04742), added to one layer from the last prompt token on. Layer and "
+            "strength are chosen on validation problems by score; the figures are of test "
+            "problems, greedy."
         ),
         *table(
             ("task", "layer, strength", "", "bare", "steered", "four demonstrations"),
