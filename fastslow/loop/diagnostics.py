@@ -23,7 +23,8 @@ from fastslow.measure.model.drift import (
     kl_system,
     task_inputs,
 )
-from fastslow.measure.model.geometry import Deltas, measure_geometry, top_overlaps
+from fastslow.measure.model.geometry import measure_geometry, top_overlaps
+from fastslow.measure.model.magnitudes import Deltas
 from fastslow.measure.model.neutral import (
     NeutralPass,
     neutral_cross_entropy,
