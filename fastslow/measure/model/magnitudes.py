@@ -116,10 +116,10 @@ def top_entries(
         above = int(magnitudes.counts[place + 1 :].sum())
         energy, threshold, tie_rate = magnitudes.energies[place + 1 :].sum(), 0.0, 1.0
         if place > 0:
-            members = torch.cat(sizes[place])
-            largest = torch.topk(members, counts[share] - above).values
+            in_bin = torch.cat(sizes[place])
+            largest = torch.topk(in_bin, counts[share] - above).values
             threshold = float(largest[-1])
             energy = energy + largest.double().square().sum()
-            tie_rate = float((largest == threshold).sum() / (members == threshold).sum())
+            tie_rate = float((largest == threshold).sum() / (in_bin == threshold).sum())
         tops[share] = Top(threshold, float(energy), tie_rate)
     return tops
