@@ -38,9 +38,7 @@ def descent(policy: Policy, task: Task, size: float, *, equal: bool, rows: slice
     weight.requires_grad_(False)
     change = torch.zeros_like(gradient)
     change[rows] = -(gradient.sign() if equal else gradient / gradient.abs().max())[rows] * size
-    return lambda: iter(
-        [WeightDelta(MATRIX, weight.detach(), change, torch.eye(change.shape[1]))]
-    )
+    return lambda: iter([WeightDelta(MATRIX, weight.detach(), change, torch.eye(change.shape[1]))])
 
 
 def curve(policy: Policy, task: Task, deltas: Deltas, *shares: float) -> KeepCurve:
@@ -109,9 +107,7 @@ def test_the_base_comes_back_after_an_exception_and_a_base_that_does_not_is_repo
         pytest.raises(ZeroDivisionError),
         base_changed_by(moved.adapters.deltas(None, None), lambda _, change: change),
     ):
-        assert any(
-            not torch.equal(p, before[name]) for name, p in moved.model.named_parameters()
-        )
+        assert any(not torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
         raise ZeroDivisionError
     assert all(torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
 

@@ -13,9 +13,7 @@ def planted(seed: int, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     """x and y that both follow z, and each other by `strength` beyond it."""
     generator = np.random.default_rng(seed)
     z, common, a, b = generator.normal(size=(4, UNITS))
-    x, y = (
-        2 * z + np.sqrt(strength) * common + np.sqrt(1 - strength) * noise for noise in (a, b)
-    )
+    x, y = (2 * z + np.sqrt(strength) * common + np.sqrt(1 - strength) * noise for noise in (a, b))
     return x, np.exp(y), z
 
 
