@@ -7,16 +7,18 @@ from pydantic import Discriminator
 
 from fastslow.core.plugins import CustomUse, find
 from fastslow.measure.base import MeasureConfig, MeasureDefinition
+from fastslow.measure.model.adherence import AdherenceConfig, adherence
 from fastslow.measure.model.bridge import BridgeConfig, bridge
 from fastslow.measure.model.concentration import ConcentrationConfig, concentration
 from fastslow.measure.model.keep_curve import KeepCurveConfig, keep_curve
 
 MeasureUse = Annotated[
-    ConcentrationConfig | KeepCurveConfig | BridgeConfig | CustomUse, Discriminator("kind")
+    ConcentrationConfig | KeepCurveConfig | BridgeConfig | AdherenceConfig | CustomUse,
+    Discriminator("kind"),
 ]
 """One measure of a run: a shipped one by its kind, or one of the user's own."""
 SHIPPED_MEASURES: Mapping[str, MeasureDefinition] = {
-    definition.name: definition for definition in (concentration, keep_curve, bridge)
+    definition.name: definition for definition in (concentration, keep_curve, bridge, adherence)
 }
 """Those of `MeasureUse`, by their kind."""
 
