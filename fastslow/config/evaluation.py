@@ -6,6 +6,7 @@ from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
+from fastslow.measure.model.shipped import MeasureUse
 from fastslow.policy.signals import ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
@@ -50,8 +51,9 @@ class EvaluationConfig(Model):
     )
     """Ways to choose a task's adapter and prompt for an input that does not name its task, measured
     after every stage from the second on. Takes `slow.adapter_policy: new-per-stage`."""
-    measures: tuple[CustomUse, ...] = key((), "list", "none")
-    """Measures of the user's own, made of the base and after every stage."""
+    measures: tuple[MeasureUse, ...] = key((), "list", "none")
+    """Measures of the policy, shipped ones and the user's own, made of the base and after every
+    stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""

@@ -30,7 +30,8 @@ from fastslow.core.errors import ConfigError
 from fastslow.core.plugins import find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
-from fastslow.measure.base import Measure, MeasureDefinition
+from fastslow.measure.base import Measure
+from fastslow.measure.model.shipped import measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import Signal, signal_of
 from fastslow.task.definition import Task
@@ -169,9 +170,9 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         from fastslow.measure.model.router import router_measure
 
         measures["router"] = router_measure(evaluation.routers)
-    for use in evaluation.measures:
-        chosen = find(MeasureDefinition, use.use)
-        _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))
+    for listed in evaluation.measures:
+        chosen, params = measure_of(listed)
+        _add(measures, "evaluation.measures", chosen.name, chosen.build(params))
     return measures
 
 
