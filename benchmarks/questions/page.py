@@ -72,11 +72,11 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
             f"**Design.** Three tasks, all their problems, {DRAWS} draws of {DEMONSTRATIONS} "
             "demonstrations; one packed pass each, no rollout. Difficulty is -ln p(gold answer), "
             "exact; an answer is wrong if the greedy one is not the gold one. Named before "
-            f"looking: the signal `{PRIMARY}` (energy in the largest 5 % of the last hidden state at the "
-            f"last prompt token) and the baseline `{BASELINE}` (log-probability of the likeliest "
-            "first token, negated: free in the same pass). Familiarity: word frequency, length and "
-            "mean log-probability of the question. Spelling: every question also letter by letter "
-            "and in capitals, with the same answer."
+            f"looking: the signal `{PRIMARY}` (energy in the largest 5 % of the last hidden state, "
+            f"at the last prompt token) and the baseline `{BASELINE}` (log-probability of the "
+            "likeliest first token, negated: free in the same pass). Familiarity: word frequency, "
+            "length and mean log-probability of the question. Spelling: every question also "
+            "letter by letter and in capitals, with the same answer."
         ),
         *table(
             ("task", "problems", "right", "mean p(gold)"),
