@@ -5,10 +5,12 @@ Light: a configuration is checked without torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from fastslow.core.keys import Model, key
-from fastslow.core.plugins import Definition, PluginConfig
+from pydantic import Discriminator
+
+from fastslow.core.keys import OURS, Model, key
+from fastslow.core.plugins import CustomUse, Definition, PluginConfig, find
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -81,3 +83,38 @@ SIGNALS: Mapping[str, Signal] = {
     "prompt_length": lambda reading: float(reading.prompt_tokens),
 }
 """The shipped signals, by kind."""
+
+
+class Grounds(Model):
+    """Why a signal may act: by a report that earned it, or by the user's word."""
+
+    trusted: bool = key(False, "switch", OURS)
+    """Whether it may act without having been shown to tell hard problems from easy ones."""
+    validity: str | None = key(None, "path", "none: it must be trusted")
+    """What `fastslow signals` wrote for this model: signals.json, its folder, or that of its run.
+    The signal acts only if it is earned there."""
+
+
+class ShippedSignalToActOn(ShippedSignal, Grounds):
+    """A signal of the package that something is decided by."""
+
+
+class OwnSignalToActOn(CustomUse, Grounds):
+    """A signal of the user's own that something is decided by."""
+
+
+ActingSignal = Annotated[ShippedSignalToActOn | OwnSignalToActOn, Discriminator("kind")]
+"""A signal that something is decided by."""
+
+
+def signal_of(use: ShippedSignal | CustomUse) -> tuple[str, Signal]:
+    """The name and the function of a signal that a configuration names.
+
+    Raises:
+        ConfigError: The user's own is not found.
+        pydantic.ValidationError: Its parameters do not fit its schema.
+    """
+    if isinstance(use, CustomUse):
+        definition = find(SignalDefinition, use.use)
+        return definition.name, definition.build(use.params)
+    return use.kind, SIGNALS[use.kind]

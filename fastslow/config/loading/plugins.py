@@ -22,6 +22,9 @@ from fastslow.task.registry import find_task
 
 PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {
     ("slow", "remedies", "*"): RemedyDefinition,
+    ("slow", "difficulty", "signal"): SignalDefinition,
+    ("slow", "guidance", "signal"): SignalDefinition,
+    ("evaluation", "route", "signal"): SignalDefinition,
     ("evaluation", "signals", "*"): SignalDefinition,
     ("evaluation", "measures", "*"): MeasureDefinition,
     ("tracking",): TrackerDefinition,
