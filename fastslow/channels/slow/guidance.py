@@ -17,8 +17,9 @@ from fastslow.channels.slow.rollouts import Request, Rollout, draw_shared, group
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.signal_bands import SignalBands
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import BARE, PassSize
+from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.distributed import average_gradients, from_all, num_processes, own_share
+from fastslow.core.prompts import BARE
 from fastslow.core.seeds import derive_seed
 from fastslow.policy.policy import Policy
 
@@ -59,8 +60,9 @@ def draw_with_hints(
 ) -> tuple[list[Rollout], Figures]:
     """Draw groups again with more and more of the gold answer, until they are not unsolved.
 
-    `places` are those of the groups to guide. Problems whose gold answer is shorter than `hints.min_tokens` are left alone. `rollouts` are
-    all of an update, drawn for `requests`; `seed` is that of every draw.
+    `places` are those of the groups to guide; problems among them whose gold answer is shorter than
+    `hints.min_tokens` are left alone. `rollouts` are all of an update, drawn for `requests`; `seed`
+    is that of every draw.
 
     Returns:
         The rollouts to learn from: of a rescued group those under the hint that rescued it, of
