@@ -6,7 +6,7 @@ from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
-from fastslow.core.types import Arm
+from fastslow.core.types import ArmName
 from fastslow.policy.signals import ActingSignal, ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
@@ -18,10 +18,10 @@ class RouteConfig(Model):
 
     signal: ActingSignal = key(..., "section", "required")
     """The signal that chooses, read under the cheap arm; not one that reads the gold answer."""
-    cheap: Arm = key("seed", "name", "ours: the shortest prompt")
+    cheap: ArmName = key("seed", "name", "ours: the shortest prompt")
     """The arm that every question is read under, and most are answered by: the seed prompt with
     the present weights, the deployed prompt with them (`live`), or with those of the base."""
-    strong: Arm = key("live", "name", OURS)
+    strong: ArmName = key("live", "name", OURS)
     """The arm that answers the hardest questions."""
     share: float = key(0.5, "share", OURS, gt=0, lt=1)
     """Share of the questions that go to the strong arm, the hardest by the signal."""

@@ -11,7 +11,7 @@ Json: TypeAlias = Union[bool, int, float, str, Sequence["Json"], Mapping[str, "J
 TokenIds: TypeAlias = tuple[int, ...]
 PromptPolicy: TypeAlias = Literal["seed", "own", "live", "reopt"]
 
-Arm: TypeAlias = Literal["seed", "live", "base"]
+ArmName: TypeAlias = Literal["seed", "live", "base"]
 """One of the ways a task can be answered after a stage: its seed prompt or its deployed prompt with
 the present weights, or its deployed prompt with those of the base."""
 

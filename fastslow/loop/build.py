@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIGURE_KINDS = ("geometry", "overlap", "proxies", "router", "signals")
+FIGURE_KINDS = ("geometry", "overlap", "proxies", "route", "router", "signals")
 """Kinds of figures that the package records itself."""
 
 
@@ -169,6 +169,11 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         from fastslow.measure.model.router import router_measure
 
         measures["router"] = router_measure(evaluation.routers)
+    if (route := evaluation.route) is not None:
+        from fastslow.measure.model.route import route_measure
+
+        name, signal = signal_of(route.signal)
+        measures["route"] = route_measure(name, signal, route.cheap, route.strong, route.share)
     for use in evaluation.measures:
         chosen = find(MeasureDefinition, use.use)
         _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))
