@@ -226,12 +226,12 @@ class Ledger:
         evaluation, stages = self.config.evaluation, self.config.stages[:row]
         if (route := evaluation.route) is None:
             return Entry("route", row)
-        own, visited = self._own_cell(row), sum(map(self.cell, {stage.task for stage in stages}))
+        latest, visited = self._own_cell(row), sum(map(self.cell, {stage.task for stage in stages}))
         arms, rollouts = {route.cheap, route.strong}, 0
         if "seed" in arms and "seed" not in evaluation.prompt_policies:
-            rollouts += visited - own * evaluation.channel_split
+            rollouts += visited - latest * evaluation.channel_split
         if "base" in arms and not evaluation.channel_split:
-            rollouts += own  # those of earlier tasks are known from their own stages
+            rollouts += latest  # those of earlier tasks are known from their own stages
         return Entry("route", row, rollouts=rollouts, extra=visited)
 
     def _readings(self, row: int) -> int:

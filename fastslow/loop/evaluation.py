@@ -130,10 +130,10 @@ def arm_scores(
     if len(samples) == len(examples):
         return {example: sample.score for example, sample in samples.items()}
     if arm == "base":
-        drawn = score_cell(run, cost, task, 0, "own", program, base=True)
+        cell = score_cell(run, cost, task, 0, "own", program, base=True)
     else:
-        drawn = score_cell(run, cost, task, row, arm, program)
-    return {sample.example: sample.score for sample in drawn}
+        cell = score_cell(run, cost, task, row, arm, program)
+    return {sample.example: sample.score for sample in cell}
 
 
 def _score_row(run: Run, row: int, sample: SampleScore, example: Example) -> ScoreRow:

@@ -164,11 +164,11 @@ def _why_unearned(file: Path, name: str, model: str) -> str | None:
         return f"{file} does not judge {name}.{nearest(name, report.verdicts)}"
     if verdict.earned:
         return None
-    earned = [other for other, of_other in report.verdicts.items() if of_other.earned]
-    known = ", ".join(shorten(other, 60) for other in earned[:20]) or "none"
+    earned = [verdict.signal for verdict in report.verdicts.values() if verdict.earned]
+    names = ", ".join(shorten(signal, 60) for signal in earned[:20]) or "none"
     return (
         f"{name} may not act, {shorten(verdict.reason, 300).rstrip('.')} ({file}). Earned there: "
-        f"{known}."
+        f"{names}."
     )
 
 

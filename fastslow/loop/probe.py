@@ -112,12 +112,12 @@ def _curve(setup: ProbeSetup, stage: Path | None, seed: int) -> dict[str, Json]:
         problems=config.cycle.problems,
         pool=0,
     )
-    whole = stream.anchor(0)
+    every_update = stream.anchor(0)
     points = [evaluator.validation_scores(policy, task, text)]
     updates = [0]
     while updates[-1] < settings.updates:
         first, last = updates[-1], min(updates[-1] + settings.score_every, settings.updates)
-        anchor = replace(whole, batches=whole.batches[first:last])
+        anchor = replace(every_update, batches=every_update.batches[first:last])
         channel.adapt(
             policy, task, anchor, derive_seed(curve_seed, "updates", first), lambda *_: None
         )
