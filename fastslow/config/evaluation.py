@@ -7,6 +7,7 @@ from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
 from fastslow.core.types import ArmName
+from fastslow.measure.model.shipped import MeasureUse
 from fastslow.policy.signals import ActingSignal, ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
@@ -69,8 +70,9 @@ class EvaluationConfig(Model):
     """Whether after every stage the hardest test questions of each visited task are sent to a
     stronger arm by a signal, with the scores of both arms and of the mixture, and what each takes
     in prompt tokens."""
-    measures: tuple[CustomUse, ...] = key((), "list", "none")
-    """Measures of the user's own, made of the base and after every stage."""
+    measures: tuple[MeasureUse, ...] = key((), "list", "none")
+    """Measures of the policy, shipped ones and the user's own, made of the base and after every
+    stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""

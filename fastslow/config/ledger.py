@@ -17,6 +17,8 @@ from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.acting import acting_signals
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
+from fastslow.measure.base import MeasurePrice, RowSize
+from fastslow.measure.model.shipped import measure_of
 from fastslow.task.definition import Task
 
 SHRINK_FACTORS = 9
@@ -158,6 +160,19 @@ class Ledger:
         evaluation = self.config.evaluation
         yield Entry("neutral", row, extra=NEUTRAL_UNITS * evaluation.neutral)
         yield Entry("proxies", row, extra=PROXIES_UNITS * evaluation.proxies)
+        for name, price in self.measure_prices(row):
+            yield Entry(name, row, rollouts=price.rollouts, extra=price.extra)
+
+    def measure_prices(self, row: int) -> list[tuple[str, MeasurePrice]]:
+        """The most that each measure takes in a row, by its name in the order of the run."""
+        visited = {stage.task for stage in self.config.stages[:row]}
+        size = RowSize(
+            row,
+            tests=tuple(map(self.cell, self.config.task_names)),
+            visited=tuple(map(self.cell, sorted(visited))),
+        )
+        uses = map(measure_of, self.config.evaluation.measures)
+        return [(definition.name, params.price(size)) for definition, params in uses]
 
     def _own_cell(self, row: int) -> int:
         return self.cell(self.config.stages[row - 1].task)

@@ -27,10 +27,10 @@ from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError
-from fastslow.core.plugins import find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
-from fastslow.measure.base import Measure, MeasureDefinition
+from fastslow.measure.base import Measure
+from fastslow.measure.model.shipped import measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import Signal, signal_of
 from fastslow.task.definition import Task
@@ -174,9 +174,9 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
 
         name, signal = signal_of(route.signal)
         measures["route"] = route_measure(name, signal, route.cheap, route.strong, route.share)
-    for use in evaluation.measures:
-        chosen = find(MeasureDefinition, use.use)
-        _add(measures, "evaluation.measures", chosen.name, chosen.build(use.params))
+    for listed in evaluation.measures:
+        chosen, params = measure_of(listed)
+        _add(measures, "evaluation.measures", chosen.name, chosen.build(params))
     return measures
 
 

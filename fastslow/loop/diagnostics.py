@@ -16,6 +16,7 @@ from fastslow.core.types import TokenIds
 from fastslow.loop.evaluation import EvaluationCost, accounted, arm_scores
 from fastslow.loop.run import Run, stage_folder
 from fastslow.measure.base import Measure, Snapshot
+from fastslow.measure.evaluator import validation_sample
 from fastslow.measure.model.drift import (
     Drift,
     DriftInputs,
@@ -24,7 +25,8 @@ from fastslow.measure.model.drift import (
     kl_system,
     task_inputs,
 )
-from fastslow.measure.model.geometry import Deltas, measure_geometry, top_overlaps
+from fastslow.measure.model.geometry import measure_geometry, top_overlaps
+from fastslow.measure.model.magnitudes import Deltas
 from fastslow.measure.model.neutral import (
     NeutralPass,
     neutral_cross_entropy,
@@ -194,8 +196,22 @@ def take_measure(run: Run, cost: EvaluationCost, row: int, name: str, measure: M
     stages = [stage.task for stage in run.config.stages[:row]]
     visited, latest = tuple(dict.fromkeys(stages)), stages[-1] if stages else None
     scores = partial(arm_scores, run, cost, row)
-    sample, live = run.evaluator.test_sample, partial(scores, arm="live")
-    snapshot = Snapshot(policy, row, run.tasks, visited, latest, sample, live, scores)
+    trained = row > 0 and run.config.slow is not None and run.config.stages[row - 1].slow
+    has_change = row > 0 and run.config.slow is not None
+    snapshot = Snapshot(
+        policy,
+        row,
+        run.tasks,
+        visited,
+        latest,
+        test_sample=run.evaluator.test_sample,
+        scores=partial(scores, arm="live"),
+        arm_scores=scores,
+        validation_sample=validation_sample,
+        stage_change=_stage_deltas(run, row - 1) if trained else None,
+        change=partial(policy.adapters.deltas, None, None) if has_change else None,
+        seed=derive_seed(run.config.seed, "measure", name, row),
+    )
     before = policy.weights_fingerprint(), policy.texts_fingerprint()
     for measured in measure(snapshot):
         run.run_dir.events.append(

@@ -37,6 +37,7 @@ from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import Predictions, predict, score_completions
 from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
+from fastslow.policy.feed_forward import FeedForward
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.readings import Problem, read_prompts
 from fastslow.policy.render import Renderer
@@ -71,6 +72,7 @@ class Policy:
         self.scorer: Scorer = engine
         self.sampler: Sampler = engine if sampler is None else sampler
         self.adapters = StageAdapters(model)
+        self.feed_forward = FeedForward(model)
         self.populations: dict[str, Population] = {}
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
