@@ -29,7 +29,7 @@ from fastslow.core.errors import (
 )
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
-from fastslow.policy.signals import signal_of
+from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
 from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task
@@ -136,6 +136,13 @@ def _unearned(config: RunConfig) -> Iterator[tuple[str, str]]:
         if use.trusted:
             continue
         name = signal_of(use)[0]
+        if use.kind == "custom" and name in SIGNALS:
+            yield (
+                f"{path}.use",
+                f"{path}.use: {use.use} calls its signal {name!r}, which is the name of a shipped "
+                "one, so no report is about it. Give yours another name in its decorator.",
+            )
+            continue
         trust = f"Set {path}.trusted: true to let it act all the same"
         if use.validity is None:
             yield (

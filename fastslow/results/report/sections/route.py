@@ -22,27 +22,32 @@ class Route(Section):
 
     def matrix_row(self, tasks: tuple[str, ...]) -> tuple[tuple[Text, ...], ...]:
         """The routed score of each task, as a row for the table of the matrix; none without one."""
-        cells = (_score(self.by_task[t], "routed") if t in self.by_task else "-" for t in tasks)
+        cells = (
+            _score(self.by_task[t], "routed/score") if t in self.by_task else "-" for t in tasks
+        )
         return (row(f"{self.row} routed", *cells),) if self.by_task else ()
 
     def tables(self) -> Iterator[Table]:
         formulas: dict[str, str] = {}
         for event in self.by_task.values():
             formulas |= {m.name.partition("/")[0]: m.formula for m in event.figures}
+        reasons = {e.of: m.reason for e in self.by_task.values() for m in e.figures if m.reason}
         yield Table(
             f"Route after stage {self.row}",
-            ("task", "n", *WAYS, *(f"{way} tokens" for way in WAYS)),
+            ("task", "n", *WAYS, "routing gain", *(f"{way} tokens" for way in WAYS)),
             tuple(
                 row(
                     task,
                     f"{event.numbers.get('examples', 0):.0f}",
-                    *(_score(event, way) for way in WAYS),
+                    *(_score(event, f"{way}/score") for way in WAYS),
+                    _score(event, "routing_gain"),
                     *(_tokens(event, way) for way in WAYS),
                 )
                 for task, event in self.by_task.items()
             ),
-            " ".join(f"{way}: {formulas[way]}." for way in WAYS if way in formulas)
-            + " Scores with 95 % intervals; tokens: prompt tokens per question. The signal is read "
+            "".join(f"{way}: {formulas[way]}. " for way in WAYS if way in formulas)
+            + "".join(f"No route on {task}: {reason}. " for task, reason in reasons.items())
+            + "Routing gain, of the whole curve: 1 is the best order, 0 chance. 95 % intervals; tokens: prompt tokens per question. The signal is read "
             "under the cheap prompt, so a question that is sent on is paid for under both: a route "
             "pays only where routed tokens are fewer than strong ones, and tells only where routed "
             "is above chance.",
@@ -53,8 +58,8 @@ def _value(event: FiguresEvent, name: str) -> float | None:
     return {metric.name: metric.value for metric in event.figures}.get(name)
 
 
-def _score(event: FiguresEvent, way: str) -> str:
-    name = f"{way}/score"
+def _score(event: FiguresEvent, name: str) -> str:
+    """A figure with its interval."""
     low, high = (event.numbers.get(f"{name}/{end}") for end in ("low", "high"))
     limits = f" [{low:.2f}, {high:.2f}]" if low is not None and high is not None else ""
     return score_or_dash(_value(event, name)) + limits
