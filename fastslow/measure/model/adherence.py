@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 MOST_ANSWERS = 20
 """Distinct gold answers of a closed set."""
-NONSENSE = ["dax", "wug", "blick", "toma", "fep", "zorp", "mib", "kiv", "lorp", "gax", "tiv", "bosa", "nurl", "pim", "quib", "rast", "vonk", "yeb", "sulp", "hof"]
+NONSENSE = (
+    "dax wug blick toma fep zorp mib kiv lorp gax tiv bosa nurl pim quib rast vonk yeb sulp hof"
+).split()
 """Words that mean nothing, short for tokens' sake; one for each answer, in sorted order."""
 PASSES = 4
 """Readings of each input: tuned and base, under two prompts."""

@@ -92,12 +92,12 @@ def _measured(snapshot: Snapshot, task: Task, route: Route) -> Measured:
         at_random = [numbers["sent"]] * len(sent)
         ways["chance"] = mixture(ways["cheap"], ways["strong"], at_random, are_read=False)
         ways["routed"] = mixture(ways["cheap"], ways["strong"], sent, are_read=True)
-        arms = [
+        cheap, strong = (
             Arm(name, tuple(ways[name].scores), fmean(ways[name].tokens))
             for name in ("cheap", "strong")
-        ]
+        )
         signals = {route.name: defined}
-        curve = routing_curve(task.name, *arms, signals, labels, snapshot.seed)
+        curve = routing_curve(task.name, cheap, strong, signals, labels, snapshot.seed)
         gain = curve.gains[route.name].metric
         numbers |= _ends("routing_gain", curve.gains[route.name].interval)
     for name, way in ways.items():

@@ -33,6 +33,7 @@ from fastslow.loop.probe import _learner
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy
 from fastslow.policy.render import chat_messages
+from fastslow.policy.signals import ShippedSignalToActOn
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
 from fastslow.task.definition import Task
@@ -105,10 +106,12 @@ class Update:
         write: Answer,
         *answers: str,
         lr: float = 0.01,
+        prepare: Callable[[FastSlowTrainer], None] = lambda trainer: None,
     ) -> None:
         policy.sampler = self.sampler = Writer(policy, write)
         set_texts(policy, exact, GOOD, BAD)
         self.trainer = FastSlowTrainer(policy, {exact.name: exact}, len(answers), settings)
+        prepare(self.trainer)
         self.scored: list[set[TokenIds]] = []
         inner = self.trainer._get_per_token_logps_and_entropies
 
@@ -205,6 +208,28 @@ def test_the_shortest_answer_that_is_hinted_at_is_a_key(
         "hinted_groups": hinted,
         "rescued_at_0.5": hinted,
         "extra_rollouts": hinted * GRPO.group,
+    }
+
+
+def test_a_signal_has_its_hardest_problems_drawn_again_solved_or_not(
+    moved: Policy, exact: Task
+) -> None:
+    signal = ShippedSignalToActOn(kind="hoyer", trusted=True)
+    settings = changed(HINTS, guidance=HintsGuidance(rungs=(0.25,), signal=signal))
+    values = [3.0, 9.0, 5.0, 1.0, 7.0]
+
+    def read(trainer: FastSlowTrainer) -> None:
+        of_problem = {f"e{place}": value for place, value in enumerate(values)}
+        trainer.signal_bands["guidance"].values = {exact.name: of_problem}
+
+    update = Update(moved, exact, settings, from_share(0.0), *[LONG] * 5, prepare=read)
+    assert update.figures["zero_variance_frac"] == 0  # every group is solved in part
+    hinted = {rollout.example.id for rollout in update.trainer.loss_rollouts if rollout.hint}
+    assert hinted == {"e1"}
+    assert update.guidance() == {
+        "hinted_groups": 1,
+        "rescued_at_0.25": 1,
+        "extra_rollouts": GRPO.group,
     }
 
 

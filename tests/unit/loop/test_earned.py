@@ -103,15 +103,27 @@ def test_check_and_train_say_so_before_any_work(
         assert error.startswith("run.yaml:6: ")
 
 
-def test_every_arm_of_an_ablation_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["check", "ablate"])
+def test_every_arm_of_an_ablation_is_asked(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     use = "{kind: hoyer, validity: judged}"
     Path("base.yaml").write_text(HEAD)
     Path("ablation.yaml").write_text(
         "name: arms\nbase: base.yaml\nseeds: [0]\narms:\n  plain: {}\n"
         f"  acting: {{slow: {{difficulty: {{signal: {use}}}}}}}\n"
     )
-    assert main(["check", "ablation.yaml"]) == 2
+    assert main([command, "ablation.yaml"]) == 2
     assert "hoyer may not act" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_name_of_a_shipped_signal_earns_nothing_for_another_one() -> None:
+    Path("signals").mkdir()
+    Path("signals/first_entropy.py").write_text(SIGNAL.replace("scaled", "first_entropy"))
+    use = "{kind: custom, use: first_entropy, validity: judged}"
+    text = refusal("slow.guidance.signal", use)
+    assert "calls its signal 'first_entropy', which is the name of a shipped one" in text
 
 
 SIGNAL = """

@@ -47,10 +47,10 @@ class Route(Section):
             ),
             "".join(f"{way}: {formulas[way]}. " for way in WAYS if way in formulas)
             + "".join(f"No route on {task}: {reason}. " for task, reason in reasons.items())
-            + "Routing gain, of the whole curve: 1 is the best order, 0 chance. 95 % intervals; tokens: prompt tokens per question. The signal is read "
-            "under the cheap prompt, so a question that is sent on is paid for under both: a route "
-            "pays only where routed tokens are fewer than strong ones, and tells only where routed "
-            "is above chance.",
+            + "Routing gain, of the whole curve: 1 is the best order, 0 chance. Tokens: prompt "
+            "tokens per question. The signal is read under the cheap prompt, so a question that is "
+            "sent on is paid for under both: a route pays only where routed tokens are fewer than "
+            "strong ones, and tells only where routed is above chance. 95 % intervals.",
         )
 
 
