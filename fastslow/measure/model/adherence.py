@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 20
 """Distinct gold answers of a closed set."""
 NONSENSE = (
-    "dax wug blick toma fep zorp mib kiv lorp gax tiv bosa nurl pim quib rast vonk yeb sulp hof"
-).split()
+    *("dax", "wug", "blick", "toma", "fep", "zorp", "mib", "kiv", "lorp", "gax"),
+    *("tiv", "bosa", "nurl", "pim", "quib", "rast", "vonk", "yeb", "sulp", "hof"),
+)
 """Words that mean nothing, short for tokens' sake; one for each answer, in sorted order."""
 PASSES = 4
 """Readings of each input: tuned and base, under two prompts."""
@@ -126,8 +127,9 @@ def measure_adherence(
     scores: dict[str, Mapping[str, float]] = {}
     reasons: dict[str, str] = {}
     for names, exchange in ((SCORES[:2], _flipped(task)), (SCORES[2:], _nonsense(task))):
-        if reason := _why_unfit(policy, task, inputs, exchange):
-            reasons |= dict.fromkeys(names, reason)
+        why_not = _why_unfit(policy, task, inputs, exchange)
+        if why_not is not None:
+            reasons |= dict.fromkeys(names, why_not)
             continue
         followed, true = _scores(policy, task, shown, inputs, exchange)
         scores |= dict(zip(names, (followed, true), strict=False))
@@ -143,12 +145,15 @@ def text_influence(
     from fastslow.policy.divergence import divergences
     from fastslow.policy.policy import seed_program
 
+    seed_prompt = seed_program(task)
+    if program == seed_prompt:
+        return (0.0,) * len(examples)
     # a completion of any one token: what predicts it is the end of the prompt
     first = [(policy.renderer.stop_id,)] * len(examples)
     with torch.no_grad():
         ours, seed = (
             policy.predict([policy.renderer.prompt_ids(p, e.question) for e in examples], first)
-            for p in (program, seed_program(task))
+            for p in (program, seed_prompt)
         )
         return tuple(divergences(ours, seed, "reverse")[:, 0].tolist())
 
@@ -209,8 +214,10 @@ def _scores(
     exchange: Exchange,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores by example of greedy completions: by exchanged answers, and by the true ones."""
+    from fastslow.policy.policy import seed_program
+
     demonstrations = tuple(Demonstration(e.question, exchange(e).answer) for e in shown)
-    program = PromptProgram(task.instruction, demonstrations)
+    program = replace(seed_program(task), demonstrations=demonstrations)
     requests = [(program, example) for example in inputs]
     completions = policy.complete(requests, Sampling(task.max_tokens), [0] * len(inputs))
     followed, true = {}, {}

@@ -103,18 +103,20 @@ def test_the_base_comes_back_after_an_exception_and_a_base_that_does_not_is_repo
         base_changed_by(moved.adapters.deltas(None, None), broken),
     ):
         pass
-    with (
-        pytest.raises(ZeroDivisionError),
-        base_changed_by(moved.adapters.deltas(None, None), lambda _, change: change),
-    ):
-        assert any(not torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
-        raise ZeroDivisionError
+
+    def interrupted() -> None:
+        with base_changed_by(moved.adapters.deltas(None, None), lambda _, change: change):
+            assert any(not torch.equal(p, before[n]) for n, p in moved.model.named_parameters())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert all(torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
 
     class Stubborn(torch.Tensor):
         """A weight that cannot be written back."""
 
-        def copy_(self, *_: object) -> "Stubborn":  # type: ignore[override]
+        def copy_(self, *_: object) -> "Stubborn":
             return self
 
     weight = torch.ones(2, 2).as_subclass(Stubborn)
