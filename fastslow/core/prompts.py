@@ -59,6 +59,11 @@ class PromptProgram:
         )
 
 
+BARE = PromptProgram("")
+"""A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
+in a system turn of its own still does, since that is what a user without a text gets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A prompt with its score on each example it was tried on."""

@@ -27,13 +27,13 @@ from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError
-from fastslow.core.plugins import CustomUse, find
+from fastslow.core.plugins import find
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
 from fastslow.measure.model.shipped import measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
-from fastslow.policy.signals import SIGNALS, Signal, SignalDefinition
+from fastslow.policy.signals import Signal, signal_of
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -160,11 +160,7 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
     """
     signals: dict[str, Signal] = {}
     for use in evaluation.signals:
-        if isinstance(use, CustomUse):
-            definition = find(SignalDefinition, use.use)
-            _add(signals, "evaluation.signals", definition.name, definition.build(use.params))
-        else:
-            _add(signals, "evaluation.signals", use.kind, SIGNALS[use.kind])
+        _add(signals, "evaluation.signals", *signal_of(use))
     measures: dict[str, Measure] = {}
     if signals:
         from fastslow.measure.model.signals import signal_measure

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import ModelError
-from fastslow.core.prompts import Candidate, Population, PromptProgram
+from fastslow.core.prompts import BARE, Candidate, Population, PromptProgram
 from fastslow.core.text import shorten
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
 from fastslow.policy.activations import Activations, next_token_logprobs, record_activations
@@ -39,7 +39,7 @@ from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.feed_forward import FeedForward
 from fastslow.policy.model_store import hub_unreachable
-from fastslow.policy.readings import read_prompts
+from fastslow.policy.readings import Problem, read_prompts
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import ROUTER_FILE, TEXTS_FILE
 from fastslow.policy.signals import Reading
@@ -153,16 +153,21 @@ class Policy:
 
     def read_prompts(self, program: PromptProgram, examples: Sequence[Example]) -> list[Reading]:
         """What a pass over each problem says of its difficulty; see `Reading`. Draws nothing."""
-        prompts = [self.renderer.prompt_ids(program, example.question) for example in examples]
-        answers = [self.renderer.answer_ids(example.answer) for example in examples]
-        return read_prompts(self.model, [example.id for example in examples], prompts, answers)
+        problems = []
+        for example in examples:
+            before, question = self.renderer.question_ids(example.question, program)
+            prompt = self.renderer.prompt_ids(program, example.question)
+            span = slice(len(before), len(before) + len(question))
+            answer = self.renderer.answer_ids(example.answer)
+            problems.append(Problem(example.id, prompt, span, answer))
+        return read_prompts(self.model, problems)
 
     def question_states(self, questions: Sequence[str]) -> Float[Tensor, "questions hidden"]:
         """The base's state at the end of each question alone, with no prompt and no adapter.
 
         Last layer, last token before an answer, after the final norm, float32 on the CPU.
         """
-        prompts = [self.renderer.prompt_ids(PromptProgram(""), question) for question in questions]
+        prompts = [self.renderer.prompt_ids(BARE, question) for question in questions]
         states = [
             features[-1]
             for start in range(0, len(prompts), QUESTIONS_AT_ONCE)

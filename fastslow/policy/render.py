@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any, TypeAlias
 
 from fastslow.core.errors import ModelError
-from fastslow.core.prompts import PromptProgram
+from fastslow.core.prompts import BARE, PromptProgram
 from fastslow.core.types import TokenIds
 from fastslow.policy.template import (
     FOLD_SYSTEM,
@@ -108,15 +108,18 @@ class Renderer:
         """
         return self._ids(self._text(without_own_answer(messages)))
 
-    def question_ids(self, question: str) -> tuple[TokenIds, TokenIds]:
-        """A conversation of the question alone: the ids before the question, and the question's.
+    def question_ids(
+        self, question: str, program: PromptProgram = BARE
+    ) -> tuple[TokenIds, TokenIds]:
+        """The ids of a prompt before its question, and the question's; by default of no prompt.
 
         Both are at least one token. A token that reaches over an end of the question is the
         question's; the first token of the whole is not, since nothing predicts it.
         """
-        ids = self.prompt_ids(PromptProgram(""), question)
+        ids = self.prompt_ids(program, question)
         mark = MARKS["user"]
-        head, _, tail = self._text([{"role": "user", "content": mark}]).partition(mark)
+        *earlier, last = without_own_answer(chat_messages(program, question))
+        head, _, tail = self._text([*earlier, {**last, "content": mark}]).rpartition(mark)
         start = max(1, _num_shared(ids, self._ids(head)))
         end = len(ids) - _num_shared(ids[:start:-1], self._ids(tail)[::-1])
         return ids[:start], ids[start:end]

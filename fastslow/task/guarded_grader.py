@@ -12,6 +12,7 @@ from fastslow.core.plugins import MODULE_PATHS
 from fastslow.core.text import shorten
 from fastslow.core.types import Example, Grade
 from fastslow.task.definition import Grader, Task
+from fastslow.task.graders import exact_match
 from fastslow.task.workers import Crashed, SentGrader, TimeOut, borrowed
 
 FEWEST = 20
@@ -33,6 +34,7 @@ class GuardedGrader:
         self, task: str, grade: Grader, timeout_s: float, max_failures_frac: float
     ) -> None:
         self.task = task
+        self.unguarded = grade
         try:
             self._sent = SentGrader(grade, MODULE_PATHS)
         except Exception as error:  # objects decide for themselves how they cannot be sent
@@ -133,6 +135,15 @@ def guard_graders(
         )
         for name, task in tasks.items()
     }
+
+
+def is_exact(grade: Grader) -> bool:
+    """Whether it is `exact_match`, guarded or not: the gold answer alone scores.
+
+    Then the gold answer's probability is the pass rate at temperature 1, but for the full stop and
+    white space that are forgiven.
+    """
+    return (grade.unguarded if isinstance(grade, GuardedGrader) else grade) is exact_match
 
 
 def guards(tasks: Iterable[Task]) -> list[GuardedGrader]:

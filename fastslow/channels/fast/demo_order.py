@@ -6,7 +6,7 @@ in which the search took the demonstrations, which is random by the run's seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import TypeAlias
 
 from fastslow.core.prompts import Demonstration
@@ -16,8 +16,6 @@ Order: TypeAlias = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]
 
 NGRAM = 3
 """Characters in a row that two questions are compared by."""
-UNKNOWN_RATE = 0.5
-"""Pass rate of a demonstration that was not measured: between easy and hard."""
 
 
 def as_found(demonstrations: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
@@ -43,20 +41,23 @@ def by_similarity(questions: Sequence[str]) -> Order:
     return lambda demonstrations: tuple(sorted(demonstrations, key=similarity))
 
 
-def by_pass_rate(rates: Mapping[str, float], *, hardest_first: bool) -> Order:
-    """From questions the policy mostly gets right to those it gets wrong, or the reverse.
+def by_difficulty(values: Mapping[str, float | None], *, hardest_first: bool) -> Order:
+    """From easy questions to hard ones, or the reverse.
 
-    `rates` has the measured pass rate in [0, 1] of each question.
+    `values` has by question what its difficulty is measured by, higher where harder. Questions
+    without a value stand in the middle: they are taken for the median.
 
     Source: SG-ICL, "easy first" as in its code; its notes say the opposite, so both are here.
-        Difficulty by pass rate in place of activation sparsity is ours.
     """
+    measured = [value for value in values.values() if value is not None]
+    middle = median(measured) if measured else 0.0
 
-    def rate(demonstration: Demonstration) -> float:
-        easiness = rates.get(demonstration.question, UNKNOWN_RATE)
-        return easiness if hardest_first else -easiness
+    def difficulty(demonstration: Demonstration) -> float:
+        value = values.get(demonstration.question)
+        harder = middle if value is None else value
+        return -harder if hardest_first else harder
 
-    return lambda demonstrations: tuple(sorted(demonstrations, key=rate))
+    return lambda demonstrations: tuple(sorted(demonstrations, key=difficulty))
 
 
 def ngrams(text: str) -> frozenset[str]:

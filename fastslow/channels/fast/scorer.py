@@ -23,6 +23,7 @@ from fastslow.channels.fast.text_guards import Guard
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
+from fastslow.policy.signals import Signal
 from fastslow.task.definition import Task
 
 
@@ -66,6 +67,13 @@ class TextScorer:
         """Score of each prompt on each anchor example, or others, by id; none is drawn twice."""
         examples = self.anchor.examples if examples is None else examples
         return score_programs(self._policy, self.task, programs, examples, self.cache)
+
+    def read(
+        self, program: PromptProgram, examples: Sequence[Example], signal: Signal
+    ) -> dict[str, float | None]:
+        """A signal of each example under a prompt, by id; costs no rollout."""
+        readings = self._policy.read_prompts(program, examples)
+        return {reading.example: signal(reading) for reading in readings}
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:

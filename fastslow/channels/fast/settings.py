@@ -9,7 +9,7 @@ already cost nothing, and leave room for more.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     ConfigDict,
@@ -25,6 +25,7 @@ from pydantic import (
 
 from fastslow.core.credentials import looks_like_key
 from fastslow.core.keys import FST, OURS, Model, key, kind_among
+from fastslow.policy.signals import ActingSignal
 
 SELF = "self"
 """Name of the policy's base as its own reflection LM."""
@@ -101,6 +102,11 @@ class ReflectionSettings(Model):
         return name
 
 
+DemonstrationOrder: TypeAlias = Literal[
+    "random", "similar", "easy_first", "hard_first", "signal_easy_first", "signal_hard_first"
+]
+
+
 class DemosKeys(Model):
     """Settings of the search over demonstrations, through DSPy; no second language model."""
 
@@ -108,10 +114,22 @@ class DemosKeys(Model):
     """Which optimizer of prompts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
     """Demonstrations in one prompt, at most; roughly this many under simba."""
-    demonstration_order: Literal["random", "similar", "easy_first", "hard_first"] = key(
-        "random", "name", "DSPy"
-    )
-    """Order in a prompt: as drawn; most like the anchor problems last; by measured pass rate."""
+    demonstration_order: DemonstrationOrder = key("random", "name", "DSPy")
+    """Order in a prompt: as drawn; most like the anchor problems last; by measured pass rate; by a
+    signal, which costs no rollout."""
+    demonstration_signal: ActingSignal | None = key(None, "section", "none; SG-ICL's code has l0")
+    """The signal that `signal_easy_first` and `signal_hard_first` order by. It is read off the pool
+    once per phase, under the best earlier prompt without its demonstrations."""
+
+    @model_validator(mode="after")
+    def _order_has_signal(self) -> Self:
+        if self.demonstration_order.startswith("signal_") == (self.demonstration_signal is None):
+            raise ValueError(
+                "the orders signal_easy_first and signal_hard_first need a demonstration_signal, "
+                "e.g. {kind: l0, trusted: true}, and no other order reads one, got "
+                f"demonstration_order {self.demonstration_order}. Name both, or neither."
+            )
+        return self
 
     def proposals(self, rollouts: int, anchor: int, pool: int, old: int) -> int:
         """Labelled and bootstrapped prompts take turns.

@@ -23,9 +23,9 @@ from fastslow.channels.slow.rollouts import (
 )
 from fastslow.channels.slow.settings import DifficultyConfig, DistillConfig
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import Finish, PassSize, Updates
 from fastslow.core.distributed import from_all, num_processes, own_share
-from fastslow.core.prompts import Candidate, PromptProgram, assign_slots
+from fastslow.core.prompts import BARE, Candidate, PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import FULL_MARKS, Batch, Evidence, Example, TokenIds
 from fastslow.policy.policy import Policy, seed_program

@@ -34,7 +34,7 @@ from fastslow.channels.slow.rollouts import (
     reward_figures,
 )
 from fastslow.channels.slow.settings import GrpoConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
+from fastslow.channels.slow.trainer import Finish, PassSize, Updates, leave_routers_alone
 from fastslow.channels.slow.trl_rows import (
     largest_divisor,
     our_figures,
@@ -44,7 +44,7 @@ from fastslow.channels.slow.trl_rows import (
 )
 from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import assign_slots
+from fastslow.core.prompts import BARE, assign_slots
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy

@@ -15,8 +15,9 @@ from fastslow.channels.slow.remedies.base import Figures, TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import Request, Rollout, draw_shared, groups_of
 from fastslow.channels.slow.settings import GrpoConfig, HintsGuidance
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import BARE, PassSize
+from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.distributed import average_gradients, from_all, num_processes, own_share
+from fastslow.core.prompts import BARE
 from fastslow.core.seeds import derive_seed
 from fastslow.policy.policy import Policy
 

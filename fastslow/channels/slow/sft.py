@@ -16,9 +16,9 @@ from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import BARE, Finish, PassSize, Updates, leave_routers_alone
+from fastslow.channels.slow.trainer import Finish, PassSize, Updates, leave_routers_alone
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import PromptProgram
+from fastslow.core.prompts import BARE, PromptProgram
 from fastslow.core.types import Batch, Example, TokenIds
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions

@@ -12,17 +12,12 @@ from fastslow.channels.slow.remedies.base import Update
 from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.core.distributed import average_gradients, num_processes
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Batch, Evidence, TokenIds
 from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
 T = TypeVar("T")
-
-BARE = PromptProgram("")
-"""A problem without any text of ours: no instruction, no demonstrations. A chat template that puts
-in a system turn of its own still does, since that is what a user without a text gets."""
 
 
 Finish: TypeAlias = Callable[[], dict[str, float]]

@@ -53,6 +53,11 @@ def estimate(
             values.append(again(generator.choices(range(units), k=units)))
         except Undefined:
             continue
+    return from_draws(metric, values, resamples)
+
+
+def from_draws(metric: Metric, values: Sequence[float], resamples: int) -> Estimate:
+    """Give a figure the interval of its values on draws; those without a value are left out."""
     if len(values) < LEAST_DEFINED * resamples:
         reason = f"undefined in {resamples - len(values)} of {resamples} bootstrap draws"
         return Estimate(metric, None, reason)

@@ -68,9 +68,9 @@ class Predictions:
     head: torch.nn.Linear | None
     """Turns states into logits."""
 
-    def logits(self, rows: slice) -> Float[Tensor, "nodes vocab"]:
+    def logits(self, rows: slice | Sequence[int]) -> Float[Tensor, "nodes vocab"]:
         """Logits of some rows of `states`."""
-        states = self.states[rows]
+        states = self.states[rows if isinstance(rows, slice) else list(rows)]
         return states if self.head is None else self.head(states)
 
 

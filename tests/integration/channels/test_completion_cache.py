@@ -19,7 +19,7 @@ from dspy.lm15 import Message, Request
 from benchmarks import fast_eval
 from fastslow.channels.fast.channel import FastChannel
 from fastslow.channels.fast.completion_cache import CompletionCache, score_programs
-from fastslow.channels.fast.demo_order import by_pass_rate
+from fastslow.channels.fast.demo_order import by_difficulty
 from fastslow.channels.fast.dspy_bridge import (
     PolicyEngine,
     PromptModule,
@@ -223,7 +223,7 @@ def test_an_interrupt_ends_the_phase_and_every_thread(
 
 def test_demonstrations_are_scored_and_kept_in_the_order_asked_for(moved: Policy) -> None:
     shown = (Demonstration("hard", "a"), Demonstration("easy", "b"))
-    order = by_pass_rate({"hard": 0.0, "easy": 1.0}, hardest_first=False)
+    order = by_difficulty({"hard": 1.0, "easy": 0.0}, hardest_first=False)
     scripted = Scripted()
     with PolicyEngine(scripted, moved.renderer, Sampling(3)) as engine, isolated():
         module = PromptModule(PromptProgram("Write."), order)
@@ -234,14 +234,16 @@ def test_demonstrations_are_scored_and_kept_in_the_order_asked_for(moved: Policy
     assert scripted.batches == [[moved.renderer.prompt_ids(module.program(), "q")]]
 
 
-@pytest.mark.parametrize("order", ["similar", "easy_first", "hard_first"])
+@pytest.mark.parametrize(
+    "order", ["similar", "easy_first", "hard_first", "signal_easy_first", "signal_hard_first"]
+)
 def test_every_order_keeps_to_the_budget_and_repeats_itself(
     moved: Policy, task: Task, anchors: list[Anchor], order: Any
 ) -> None:
     settings = SETTINGS.model_copy(update={"metric_calls": 32})
-    channel = FastChannel(
-        settings, DemosSearch(DemosKeys(demonstrations=2, demonstration_order=order))
-    )
+    signal = {"demonstration_signal": {"kind": "l0"}} if order.startswith("signal") else {}
+    keys = DemosKeys.model_validate({"demonstrations": 2, "demonstration_order": order, **signal})
+    channel = FastChannel(settings, DemosSearch(keys))
     found = []
     for _ in range(2):
         moved.populations.clear()

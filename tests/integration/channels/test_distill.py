@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fastslow.channels.slow.distill import DistillTrainer
 from fastslow.channels.slow.settings import DistillConfig
-from fastslow.channels.slow.trainer import BARE
-from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
+from fastslow.core.prompts import BARE, Candidate, Demonstration, PromptProgram
 from fastslow.core.types import Batch, Grade
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task

@@ -21,13 +21,12 @@ from fastslow.channels.slow.settings import (
     GrpoConfig,
     HintsGuidance,
 )
-from fastslow.channels.slow.trainer import BARE
 from fastslow.channels.slow.trl_rows import unpad
 from fastslow.cli.main import main
 from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import load_config
 from fastslow.config.models import RunConfig
-from fastslow.core.prompts import Demonstration, PromptProgram
+from fastslow.core.prompts import BARE, Demonstration, PromptProgram
 from fastslow.core.types import Batch, Completion, Example, Sampling, TokenIds
 from fastslow.loop import launch
 from fastslow.loop.probe import _learner

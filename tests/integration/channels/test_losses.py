@@ -12,10 +12,9 @@ from torch import Tensor
 from fastslow.channels.slow.channel import OPTIMIZER_FILE, STATE_FILE, SlowChannel
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.settings import DifficultyConfig, GrpoConfig
-from fastslow.channels.slow.trainer import BARE
 from fastslow.channels.slow.trl_rows import unpad
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import PromptProgram
+from fastslow.core.prompts import BARE, PromptProgram
 from fastslow.core.types import Anchor, Batch, Completion, Example, Grade, Sampling, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task

@@ -9,9 +9,8 @@ import torch
 from fastslow.channels.slow.channel import SlowChannel
 from fastslow.channels.slow.settings import SftConfig
 from fastslow.channels.slow.sft import IGNORED, GoldTrainer, sft_arguments, split_labelled
-from fastslow.channels.slow.trainer import BARE
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import Demonstration, PromptProgram
+from fastslow.core.prompts import BARE, Demonstration, PromptProgram
 from fastslow.core.types import Anchor, Batch, Example
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task

@@ -8,7 +8,7 @@ optimizer, so that the budget is kept to the rollout.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import dspy
 from fastslow.channels.fast.demo_order import (
     Order,
     as_found,
-    by_pass_rate,
+    by_difficulty,
     by_similarity,
 )
 from fastslow.channels.fast.dspy_bridge import Metric, PromptModule
@@ -27,6 +27,7 @@ from fastslow.channels.fast.scorer import TextScorer, scores_by_id
 from fastslow.channels.fast.settings import DemosKeys
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import derive_seed, named_random
+from fastslow.policy.signals import signal_of
 
 Drawn = Literal["labelled", "bootstrapped"]
 RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
@@ -64,16 +65,19 @@ class DemosSearch:
 
     def _arrange(self, scorer: TextScorer, parent: PromptProgram) -> Order:
         """How this phase orders demonstrations; pass rates of the pool cost a rollout each."""
-        match self.keys.demonstration_order:
-            case "random":
-                return as_found
-            case "similar":
-                return by_similarity([example.question for example in scorer.anchor.examples])
-            case order:
-                examples = scorer.anchor.pool
-                [scores] = scorer.score(parent, examples=examples)
-                rates = {example.question: scores[example.id] for example in examples}
-                return by_pass_rate(rates, hardest_first=order == "hard_first")
+        order, examples = self.keys.demonstration_order, scorer.anchor.pool
+        if order == "random":
+            return as_found
+        if order == "similar":
+            return by_similarity([example.question for example in scorer.anchor.examples])
+        difficulty: Mapping[str, float | None]
+        if (use := self.keys.demonstration_signal) is not None:
+            difficulty = scorer.read(PromptProgram(parent.instruction), examples, signal_of(use)[1])
+        else:
+            [scores] = scorer.score(parent, examples=examples)
+            difficulty = {name: 1 - score for name, score in scores.items()}
+        values = {example.question: difficulty[example.id] for example in examples}
+        return by_difficulty(values, hardest_first=order.endswith("hard_first"))
 
     def _reuse(
         self,

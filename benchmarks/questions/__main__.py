@@ -1,0 +1,47 @@
+"""Answers of docs/questions.md: makes their figures, keeps them, and writes the page.
+
+    python -m benchmarks.questions                  # write docs/questions.md from what is kept
+    python -m benchmarks.questions readings         # make the figures of an experiment again
+    python -m benchmarks.questions steering
+    python -m benchmarks.questions changes          # keep those of an ablation's runs
+    python -m benchmarks.questions adherence
+    python -m benchmarks.questions arrangements
+
+Figures lie in runs/reference/questions; any of them may be made with `--model` for another model.
+"""
+
+import argparse
+
+from benchmarks.questions import setting
+from benchmarks.questions.page import PAGE, page
+from benchmarks.questions.readings import read_all
+from benchmarks.questions.steering import steer
+from fastslow.policy.policy import Policy
+
+
+def _readings(policy: Policy) -> dict[str, object]:
+    return read_all(policy)
+
+
+def _steering(policy: Policy) -> dict[str, object]:
+    return {name: steer(policy, task) for name, task in setting.tasks().items()}
+
+
+ON_A_MODEL = {"readings": _readings, "steering": _steering}
+
+
+def main() -> None:
+    """Make or keep the figures that are asked for, then write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("experiments", nargs="*", choices=[[], *ON_A_MODEL])
+    parser.add_argument("--model", default=setting.MODEL, help="folder or name of the base model")
+    arguments = parser.parse_args()
+    policy = setting.model(arguments.model) if {*arguments.experiments} & {*ON_A_MODEL} else None
+    for name in arguments.experiments:
+        if name in ON_A_MODEL and policy is not None:
+            setting.write(name, {"model": arguments.model, "tasks": ON_A_MODEL[name](policy)})
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
