@@ -4,7 +4,9 @@ from pathlib import Path
 
 from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
+    adherence,
     answers,
+    change,
     channel_split,
     completions,
     cost,
@@ -34,11 +36,15 @@ SECTIONS: tuple[type[Section], ...] = (
     tasks.Forgetting,
     channel_split.ChannelSplit,
     router.Router,
+    adherence.Adherence,
     curves.Curves,
     curves.Cycles,
     drift.Drift,
     plasticity.Plasticity,
     weights.Geometry,
+    change.Concentration,
+    change.KeepCurve,
+    change.Bridge,
     weights.Proxies,
     weights.Measured,
     remedies.Shrink,
