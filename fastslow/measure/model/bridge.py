@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fastslow.policy.activations import Activations, Units
     from fastslow.policy.policy import Policy
 
-EXAMPLE_UNITS, FIXED_UNITS = 10, 80
+EXAMPLE_UNITS, FIXED_UNITS = 12, 80
 """Work of an example: a reading and two backward passes; and of neutral prose and permutations."""
 PROPERTIES = {"": "sparseness", "_selectivity": "selectivity"}
 """Properties of units, by the end of their figures' names."""
@@ -177,7 +177,7 @@ def _layer(
 def _metrics(correlations: "Mapping[str, Correlation]") -> Iterator[Metric]:
     """Every figure, or why it is not defined."""
     for ending, name in PROPERTIES.items():
-        for figure, of in FIGURES.items():
+        for figure, energy in FIGURES.items():
             correlation, reason = correlations.get(figure + ending), None
             value = None if correlation is None else correlation.mean
             if not correlations:
@@ -186,7 +186,7 @@ def _metrics(correlations: "Mapping[str, Correlation]") -> Iterator[Metric]:
                 reason = "the stage changed no rows of gate and up"
                 if figure != "change":
                     reason = "all gold answers are the same: none can be rotated"
-            formula = f"partial Spearman of {name} and {of}, given activity, mean over layers"
+            formula = f"partial Spearman of {name} and {energy}, given activity, mean over layers"
             yield Metric(figure + ending, value, reason, formula)
 
 

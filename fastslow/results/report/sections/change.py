@@ -155,9 +155,9 @@ def _energies(event: FiguresEvent) -> Iterator[tuple[str, str]]:
 
 
 def _parts(percent: str) -> list[str]:
-    parts = ("top", "rest", "random", "random_energy", "scaled")
+    arms = ("top", "rest", "random", "random_energy", "scaled")
     differences = [f"keep_top{percent}_minus_{arm}" for arm in ("random_energy", "scaled")]
-    return [*(f"keep_{part}{percent}" for part in parts), *differences]
+    return [*(f"keep_{arm}{percent}" for arm in arms), *differences]
 
 
 class Bridge(ChangeSection):
