@@ -3,6 +3,7 @@
     python -m benchmarks.questions                  # write docs/questions.md from what is kept
     python -m benchmarks.questions readings         # make the figures of an experiment again
     python -m benchmarks.questions steering
+    python -m benchmarks.questions timing
     python -m benchmarks.questions changes          # keep those of an ablation's runs
     python -m benchmarks.questions adherence
     python -m benchmarks.questions arrangements     # after `fastslow signals` on each of its runs
@@ -19,18 +20,15 @@ from benchmarks.questions.kept_runs import RUNS, keep
 from benchmarks.questions.page import PAGE, page
 from benchmarks.questions.readings import read_all
 from benchmarks.questions.steering import steer
+from benchmarks.questions.timing import time_readings
 from fastslow.policy.policy import Policy
-
-
-def _readings(policy: Policy) -> dict[str, object]:
-    return read_all(policy)
 
 
 def _steering(policy: Policy) -> dict[str, object]:
     return {name: steer(policy, task) for name, task in setting.tasks().items()}
 
 
-ON_A_MODEL = {"readings": _readings, "steering": _steering}
+ON_A_MODEL = {"readings": read_all, "steering": _steering, "timing": time_readings}
 
 
 def main() -> None:

@@ -162,9 +162,22 @@ def readings_lines(kept: Any) -> list[str]:
             "differ in two of three tasks for both spellings",
             _form_verdict(tasks),
         ),
-        "Command: `python -m benchmarks.questions readings`.",
+        *_timing_lines(),
+        "Command: `python -m benchmarks.questions readings timing`.",
         "",
     ]
+
+
+def _timing_lines() -> list[str]:
+    kept = setting.read("timing")
+    if kept is None:
+        return []
+    figures = kept["tasks"]
+    return prose(
+        f"A pass over {figures['problems']} problems takes {figures['ratio']:.2f} of the time of "
+        f"two updates of {figures['rollouts of an update']} rollouts, median of "
+        f"{len(figures['readings, seconds'])} turns on the same machine."
+    )
 
 
 COLUMNS = {"problems": "d", "right": ".2f", "mean_p_gold": ".2f"}
