@@ -24,7 +24,15 @@ from fastslow.channels.slow.remedies.base import (
 )
 from fastslow.core.tracker import Tracker, TrackerConfig, tracker
 from fastslow.core.types import Example, Grade, Metric
-from fastslow.measure.base import Measure, MeasureConfig, Measured, Snapshot, measure
+from fastslow.measure.base import (
+    Measure,
+    MeasureConfig,
+    Measured,
+    MeasurePrice,
+    RowSize,
+    Snapshot,
+    measure,
+)
 from fastslow.policy.signals import Reading, Signal, SignalConfig, signal
 from fastslow.task.definition import Task, TaskConfig, task
 
@@ -35,6 +43,7 @@ __all__ = [
     "Grade",
     "Measure",
     "MeasureConfig",
+    "MeasurePrice",
     "Measured",
     "Memory",
     "Metric",
@@ -42,6 +51,7 @@ __all__ = [
     "Remedy",
     "RemedyConfig",
     "RemedyPrice",
+    "RowSize",
     "Signal",
     "SignalConfig",
     "Snapshot",

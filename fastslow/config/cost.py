@@ -7,9 +7,10 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from fastslow.channels.fast.settings import fitting_proposals
 from fastslow.channels.slow.remedies.base import RemedyPrice
@@ -18,8 +19,11 @@ from fastslow.config.lengths import Lengths, task_lengths
 from fastslow.config.models import RunConfig
 from fastslow.config.price import Price
 from fastslow.core.text import shorten
+from fastslow.measure.base import MeasurePrice
 from fastslow.policy.calibration import Rates
 from fastslow.task.definition import Task
+
+P = TypeVar("P", RemedyPrice, MeasurePrice)
 
 REFERENCE = Rates(12.0, 2.3e-3, 0.08, 6e-3, 6.5e-3, 1.0)
 """Of SmolLM2-135M in float32 on two cores, for machines where nothing was measured. Source: in
@@ -58,6 +62,8 @@ class Cost:
     remedies: tuple[tuple[str, RemedyPrice], ...]
     """Each remedy by its name, in the order of the run, with the most that it takes in any stage; a
     user's own says so itself, or says nothing."""
+    measures: tuple[tuple[str, MeasurePrice], ...]
+    """Each measure by its name, in the order of the run, with the most that it takes in any row."""
     fast_rollouts: int
     """Rollouts the fast channel scores prompts with, the choice of that to deploy included."""
     fast_proposals: int | None
@@ -86,6 +92,7 @@ class Cost:
         return [
             f"slow rollouts        {self.slow_rollouts:,}",
             *(f"{f'remedy {name}':19}  {_price_words(price)}" for name, price in self.remedies),
+            *(f"{f'measure {name}':19}  {_row_words(price)}" for name, price in self.measures),
             f"fast rollouts        {self.fast_rollouts:,}",
             f"new prompts a cycle  {proposals}",
             f"optimizer updates    {self.optimizer_steps:,}",
@@ -128,7 +135,8 @@ def estimate_cost(
     price = Price(ledger, lengths, rates or _rates(config, shape)) if shape else None
     return Cost(
         slow_rollouts=slow,
-        remedies=_remedy_prices(ledger),
+        remedies=_most(ledger.remedy_prices, range(1, len(config.stages) + 1)),
+        measures=_most(ledger.measure_prices, range(len(config.stages) + 1)),
         fast_rollouts=fast,
         fast_proposals=_fast_proposals(config),
         optimizer_steps=updates * config.cycle.optimizer_steps,
@@ -175,14 +183,15 @@ def _count_parameters(path: Path) -> int:
     )
 
 
-def _remedy_prices(ledger: Ledger) -> tuple[tuple[str, RemedyPrice], ...]:
-    """The most of each figure over the stages that train weights, one price for each remedy."""
-    rows = range(1, len(ledger.config.stages) + 1)
-    stages = filter(None, map(ledger.remedy_prices, rows))
+def _most(
+    prices: Callable[[int], Sequence[tuple[str, P]]], rows: Iterable[int]
+) -> tuple[tuple[str, P], ...]:
+    """The most of each figure over some rows, one price for each plug-in that has one there."""
     most = []
-    for uses in zip(*stages, strict=True):
-        (name, _), prices = uses[0], [astuple(price) for _, price in uses]
-        most.append((name, RemedyPrice(*map(max, zip(*prices, strict=True)))))
+    for uses in zip(*filter(None, map(prices, rows)), strict=True):
+        name, price = uses[0]
+        figures = zip(*(astuple(row_price) for _, row_price in uses), strict=True)
+        most.append((name, type(price)(*map(max, figures))))
     return tuple(most)
 
 
@@ -193,6 +202,11 @@ def _price_words(price: RemedyPrice) -> str:
         f"at most {price.rows:,} rows added to an update; at a stage's end {price.rollouts:,} "
         f"rollouts, {price.trained:,} rows learned from"
     )
+
+
+def _row_words(price: MeasurePrice) -> str:
+    work = f", and passes that take as long as {price.extra:,}" if price.extra else ""
+    return f"at most {price.rollouts:,} rollouts a row{work}"
 
 
 def _fast_proposals(config: RunConfig) -> int | None:

@@ -1,15 +1,32 @@
 """How a run measures itself: examples, prompts and diagnostics, each with what it is worth."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
-from fastslow.policy.signals import ShippedSignal
+from fastslow.core.types import ArmName
+from fastslow.measure.model.shipped import MeasureUse
+from fastslow.policy.signals import ActingSignal, ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
 """One signal of difficulty: a shipped one by its kind, or one of the user's own."""
+
+
+class RouteConfig(Model):
+    """Two arms, and which test questions go to the stronger one."""
+
+    signal: ActingSignal = key(..., "section", "required")
+    """The signal that chooses, read under the cheap arm; not one that reads the gold answer."""
+    cheap: ArmName = key("seed", "name", "ours: the shortest prompt")
+    """The arm that every question is read under, and most are answered by: the seed prompt with
+    the present weights, the deployed prompt with them (`live`), or with those of the base."""
+    strong: ArmName = key("live", "name", OURS)
+    """The arm that answers the hardest questions."""
+    share: float = key(0.5, "share", OURS, gt=0, lt=1)
+    """Share of the questions that go to the strong arm, the hardest by the signal."""
 
 
 class EvaluationConfig(Model):
@@ -50,11 +67,32 @@ class EvaluationConfig(Model):
     )
     """Ways to choose a task's adapter and prompt for an input that does not name its task, measured
     after every stage from the second on. Takes `slow.adapter_policy: new-per-stage`."""
-    measures: tuple[CustomUse, ...] = key((), "list", "none")
-    """Measures of the user's own, made of the base and after every stage."""
+    route: RouteConfig | None = key(None, "section", "off: no signal has earned it yet")
+    """Whether after every stage the hardest test questions of each visited task are sent to a
+    stronger arm by a signal, with the scores of both arms and of the mixture, and what each takes
+    in prompt tokens."""
+    measures: tuple[MeasureUse, ...] = key((), "list", "none")
+    """Measures of the policy, shipped ones and the user's own, made of the base and after every
+    stage."""
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""
+
+    def broken_measures(self, *, has_weights: bool) -> Iterator[tuple[str, str]]:
+        """Rules of shipped measures: each once, and a change of the weights for those of one."""
+        kinds = [use.kind for use in self.measures]
+        for index, use in enumerate(self.measures):
+            path = f"evaluation.measures.{index}.kind"
+            if isinstance(use, CustomUse):
+                continue
+            if use.kind in kinds[:index]:
+                yield path, f"{use.kind} is listed twice. Remove one of them."
+            elif use.needs_change and not has_weights:
+                yield (
+                    path,
+                    f"{use.kind} measures a change of the weights, but `slow` is null. Turn the "
+                    f"slow channel on, or remove {use.kind} from evaluation.measures.",
+                )
 
 
 class ProbeConfig(Model):

@@ -14,8 +14,11 @@ from functools import cached_property
 from fastslow.channels.slow.remedies.base import RemedyPrice, StageSize
 from fastslow.channels.slow.remedies.shipped import remedy_of
 from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
+from fastslow.config.acting import acting_signals
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
+from fastslow.measure.base import MeasurePrice, RowSize
+from fastslow.measure.model.shipped import measure_of
 from fastslow.task.definition import Task
 
 SHRINK_FACTORS = 9
@@ -34,6 +37,12 @@ MEAN_QUESTIONS = 32
 """Training questions of a task's mean. Source: `measure.model.router`; a test compares."""
 DRIFT_UNITS = 5
 """Work of drawing and comparing one input under one prompt."""
+PARTS = (
+    *("fast", "slow", "curves", "choice", "shrink", "remedies", "matrix", "texts", "probe"),
+    *("channel_split", "reoptimize", "neutral", "proxies", "route", "router", "geometry"),
+    "drift",
+)
+"""Every part that is not a measure of the configuration's list."""
 UNSEEN = ("choice", "shrink", "remedies")
 """Parts that the progress line leaves out."""
 
@@ -43,8 +52,8 @@ class Entry:
     """One part of a run, once."""
 
     part: str
-    """`fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`, `remedies`: of a stage; else of
-    measuring a row, as `EvaluationEvent` names it."""
+    """One of `PARTS`: `fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`, `remedies`: of a
+    stage; else of measuring a row, as `EvaluationEvent` names it; or a measure, by its name."""
     row: int
     """Row of the score matrix that it leads to or belongs to: stages count from 1."""
     cycle: int | None = None
@@ -124,7 +133,7 @@ class Ledger:
                 added = sum(price.rows for _, price in self.remedy_prices(row))
                 rows += cycle.optimizer_steps * added
                 rollouts = problems * (slow.rollouts_per_problem + _hinted(slow))
-                yield Entry("slow", row, index, rollouts, rows)
+                yield Entry("slow", row, index, rollouts, rows, self._readings(row))
             if index + 1 < len(phases):
                 yield Entry("curves", row, index, points)
 
@@ -148,6 +157,7 @@ class Ledger:
             yield Entry("reoptimize", row, rollouts=phases + sum(map(self.cell, earlier)))
         yield from self._any_row(row)
         yield self._router(row)
+        yield self._route(row)
         has_geometry = evaluation.geometry and config.slow is not None
         yield Entry("geometry", row, extra=GEOMETRY_UNITS * has_geometry)
         yield self._drift(row)
@@ -156,6 +166,19 @@ class Ledger:
         evaluation = self.config.evaluation
         yield Entry("neutral", row, extra=NEUTRAL_UNITS * evaluation.neutral)
         yield Entry("proxies", row, extra=PROXIES_UNITS * evaluation.proxies)
+        for name, price in self.measure_prices(row):
+            yield Entry(name, row, rollouts=price.rollouts, extra=price.extra)
+
+    def measure_prices(self, row: int) -> list[tuple[str, MeasurePrice]]:
+        """The most that each measure takes in a row, by its name in the order of the run."""
+        visited = {stage.task for stage in self.config.stages[:row]}
+        size = RowSize(
+            row,
+            tests=tuple(map(self.cell, self.config.task_names)),
+            visited=tuple(map(self.cell, sorted(visited))),
+        )
+        uses = map(measure_of, self.config.evaluation.measures)
+        return [(definition.name, params.price(size)) for definition, params in uses]
 
     def _own_cell(self, row: int) -> int:
         return self.cell(self.config.stages[row - 1].task)
@@ -218,6 +241,29 @@ class Ledger:
         passes = (inputs + means) * ("nearest_mean" in routers)
         passes += inputs * (others + 1) * ("surprisal" in routers)
         return Entry("router", row, rollouts=rollouts, extra=passes)
+
+    def _route(self, row: int) -> Entry:
+        """Questions read one by one under the cheap arm, and what an arm has not answered yet."""
+        evaluation, stages = self.config.evaluation, self.config.stages[:row]
+        if (route := evaluation.route) is None:
+            return Entry("route", row)
+        latest, visited = self._own_cell(row), sum(map(self.cell, {stage.task for stage in stages}))
+        arms, rollouts = {route.cheap, route.strong}, 0
+        if "seed" in arms and "seed" not in evaluation.prompt_policies:
+            rollouts += visited - latest * evaluation.channel_split
+        if "base" in arms and not evaluation.channel_split:
+            rollouts += latest  # those of earlier tasks are known from their own stages
+        return Entry("route", row, rollouts=rollouts, extra=visited)
+
+    def _readings(self, row: int) -> int:
+        """Problems of a stage whose signals are read in each of its cycles."""
+        names = ("slow.difficulty.signal", "slow.guidance.signal")
+        if not acting_signals(self.config).keys() & set(names):
+            return 0
+        cycle, stage = self.config.cycle, self.config.stages[row - 1]
+        met = len(self.config.phases(row - 1)) * cycle.optimizer_steps * cycle.problems
+        task = self.tasks.get(stage.task)
+        return met if task is None else min(met, len(task.train) - cycle.pool)
 
     def _drift(self, row: int) -> Entry:
         """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""

@@ -75,7 +75,7 @@ class Evaluator:
 
     def validation_sample(self, task: Task) -> tuple[Example, ...]:
         """The same validation examples in every run of this version of the task."""
-        return fixed_sample(task.validation, self.validation_examples, task.version, "validation")
+        return validation_sample(task, self.validation_examples)
 
     def validation_scores(
         self, policy: Policy, task: Task, program: PromptProgram
@@ -99,6 +99,11 @@ def fixed_sample(
     smaller sample is the beginning of a larger one.
     """
     return tuple(named_random(0, split, version).sample(list(examples), len(examples))[:size])
+
+
+def validation_sample(task: Task, size: int) -> tuple[Example, ...]:
+    """So many validation examples, or all; the same in every run of this version of the task."""
+    return fixed_sample(task.validation, size, task.version, "validation")
 
 
 def mean_score(records: Sequence[SampleScore]) -> float:

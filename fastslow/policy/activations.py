@@ -27,6 +27,8 @@ class Activations:
     """Token positions."""
     mean_abs: dict[str, tuple[float, ...]]
     """E|h_u| of each unit, by layer: the module whose inputs the units are."""
+    mean_square: dict[str, tuple[float, ...]]
+    """E h_u^2 of each unit, by layer."""
     active_share: dict[str, tuple[float, ...]]
     """Share of positions on which each unit is above 0, by layer."""
     features: tuple[Float[Tensor, "_ hidden"], ...]
@@ -53,6 +55,7 @@ class Activations:
         return Activations(
             samples,
             mean(self.mean_abs, later.mean_abs),
+            mean(self.mean_square, later.mean_square),
             mean(self.active_share, later.active_share),
             self.features + later.features,
         )
@@ -90,6 +93,7 @@ def record_activations(model: Any, rows: Sequence[TokenIds]) -> Activations:
     return Activations(
         samples=sum(map(len, rows)),
         mean_abs={base_name(name): sums.mean(sums.absolute) for name, sums in units.items()},
+        mean_square={base_name(name): sums.mean(sums.square) for name, sums in units.items()},
         active_share={base_name(name): sums.mean(sums.active) for name, sums in units.items()},
         features=tuple(features[index] for index in range(len(rows))),
     )
@@ -128,7 +132,7 @@ def unit_layers(model: Any) -> list[str]:
     for name, module in model.named_modules():
         if module is head or ".lora_" in name or name.endswith("base_layer"):
             continue
-        inputs, outputs = _shape(module)
+        inputs, outputs = linear_shape(module)
         path = name.split(".")
         in_layer = any(part.isdigit() for part in path) and not any("att" in part for part in path)
         if outputs == hidden and inputs > hidden and in_layer:
@@ -141,7 +145,7 @@ class _Sums:
 
     def __init__(self, real: Sequence[Tensor]) -> None:
         self.real = real
-        self.absolute = self.active = torch.zeros((), dtype=torch.float64)
+        self.absolute = self.square = self.active = torch.zeros((), dtype=torch.float64)
         self.positions = 0
 
     def add(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
@@ -152,6 +156,7 @@ class _Sums:
         # [rows, width, units], or [rows * width, units] -> [samples, units]
         values = inputs[0].reshape(*real.shape, -1)[real].float()
         self.absolute = self.absolute + values.abs().sum(0, dtype=torch.float64)
+        self.square = self.square + values.square().sum(0, dtype=torch.float64)
         self.active = self.active + (values > 0).sum(0, dtype=torch.float64)
         self.positions += len(values)
 
@@ -160,7 +165,7 @@ class _Sums:
         return tuple((sums / self.positions).tolist())
 
 
-def _shape(module: Any) -> tuple[int, int]:
+def linear_shape(module: Any) -> tuple[int, int]:
     """Inputs and outputs of a linear module, adapted or not; (0, 0) for anything else."""
     from transformers.pytorch_utils import Conv1D
 

@@ -37,6 +37,7 @@ from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import Predictions, predict, score_completions
 from fastslow.policy.engine.sharing import why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
+from fastslow.policy.feed_forward import FeedForward
 from fastslow.policy.model_store import hub_unreachable
 from fastslow.policy.readings import Problem, read_prompts
 from fastslow.policy.render import Renderer
@@ -71,6 +72,7 @@ class Policy:
         self.scorer: Scorer = engine
         self.sampler: Sampler = engine if sampler is None else sampler
         self.adapters = StageAdapters(model)
+        self.feed_forward = FeedForward(model)
         self.populations: dict[str, Population] = {}
         """Task name to its texts, best first; a task not visited yet has none."""
         self.live: dict[str, PromptProgram] = {}
@@ -166,14 +168,12 @@ class Policy:
         Last layer, last token before an answer, after the final norm, float32 on the CPU.
         """
         prompts = [self.renderer.prompt_ids(BARE, question) for question in questions]
-        states = [
-            features[-1]
-            for start in range(0, len(prompts), QUESTIONS_AT_ONCE)
-            for features in self.activations(
-                prompts[start : start + QUESTIONS_AT_ONCE], adapter=False
-            ).features
-        ]
-        return torch.stack(states)
+        starts = range(0, len(prompts), QUESTIONS_AT_ONCE)
+        passes = (
+            self.activations(prompts[start : start + QUESTIONS_AT_ONCE], adapter=False)
+            for start in starts
+        )
+        return torch.stack([states[-1] for each in passes for states in each.features])
 
     def question_logprobs(self, questions: Sequence[str]) -> list[float]:
         """Mean log-probability of each question's tokens, in nats, with no prompt before it."""

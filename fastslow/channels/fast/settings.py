@@ -9,7 +9,7 @@ already cost nothing, and leave room for more.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     ConfigDict,
@@ -102,6 +102,11 @@ class ReflectionSettings(Model):
         return name
 
 
+DemonstrationOrder: TypeAlias = Literal[
+    "random", "similar", "easy_first", "hard_first", "signal_easy_first", "signal_hard_first"
+]
+
+
 class DemosKeys(Model):
     """Settings of the search over demonstrations, through DSPy; no second language model."""
 
@@ -109,14 +114,7 @@ class DemosKeys(Model):
     """Which optimizer of prompts."""
     demonstrations: PositiveInt = key(4, "demonstrations", OURS)
     """Demonstrations in one prompt, at most; roughly this many under simba."""
-    demonstration_order: Literal[
-        "random",
-        "similar",
-        "easy_first",
-        "hard_first",
-        "signal_easy_first",
-        "signal_hard_first",
-    ] = key("random", "name", "DSPy")
+    demonstration_order: DemonstrationOrder = key("random", "name", "DSPy")
     """Order in a prompt: as drawn; most like the anchor problems last; by measured pass rate; by a
     signal, which costs no rollout."""
     demonstration_signal: ActingSignal | None = key(None, "section", "none; SG-ICL's code has l0")
@@ -125,17 +123,11 @@ class DemosKeys(Model):
 
     @model_validator(mode="after")
     def _order_has_signal(self) -> Self:
-        by_signal = self.demonstration_order.startswith("signal_")
-        if by_signal != (self.demonstration_signal is not None):
+        if self.demonstration_order.startswith("signal_") == (self.demonstration_signal is None):
             raise ValueError(
-                f"demonstration_order: {self.demonstration_order} "
-                + (
-                    "orders by a signal, and demonstration_signal names none. Name one, e.g. "
-                    "{kind: l0, trusted: true}."
-                    if by_signal
-                    else "does not read demonstration_signal. Leave that out, or order by it: "
-                    "signal_easy_first or signal_hard_first."
-                )
+                "the orders signal_easy_first and signal_hard_first need a demonstration_signal, "
+                "e.g. {kind: l0, trusted: true}, and no other order reads one, got "
+                f"demonstration_order {self.demonstration_order}. Name both, or neither."
             )
         return self
 

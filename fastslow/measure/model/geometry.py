@@ -9,27 +9,22 @@ Source: arXiv 2505.11711 (sparsity of RL updates), 2509.04259 and 2602.03839 (th
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import NormalDist, fmean
-from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
 from fastslow.core.errors import EvaluationError
 from fastslow.core.types import Metric
+from fastslow.measure.model.magnitudes import Deltas, Magnitudes, Top, magnitudes_of, top_entries
 from fastslow.measure.model.ranks import effective_rank, stable_rank
 from fastslow.policy.adapter.deltas import WeightDelta
 
-Deltas: TypeAlias = Callable[[], Iterable[WeightDelta]]
-"""Starts one more pass over the changes of all matrices, in the same order every time."""
 TOP_SHARES = (0.01, 0.05, 0.10)
 TOLERANCES = {"sparsity_0": 0.0, "sparsity_1e_5": 1e-5, "sparsity_1e_4": 1e-4}
 """A weight that moved by no more than this counts as unchanged, by the figure's name."""
-BINS = 1 << 15
-"""Bins of |change|: the upper half of a float's bits, sign aside; each is under 1 % wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +54,11 @@ def measure_geometry(deltas: Deltas) -> Geometry:
     totals = _Totals()
     for delta in deltas():
         totals.add(delta)
-    tops = _tops(deltas, totals)
+    tops = top_entries(deltas, totals.magnitudes, TOP_SHARES)
     return Geometry(
         metrics=_metrics(totals, tops),
-        thresholds={share: threshold for share, (threshold, _) in tops.items()},
-        num_weights=totals.size,
+        thresholds={share: top.threshold for share, top in tops.items()},
+        num_weights=totals.magnitudes.size,
     )
 
 
@@ -71,9 +66,7 @@ def measure_geometry(deltas: Deltas) -> Geometry:
 class _Totals:
     """Sums over all matrices seen so far, and the ranks of the changed ones."""
 
-    size: int = 0
-    counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
-    energies: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    magnitudes: Magnitudes = field(default_factory=Magnitudes)
     small: list[int] = field(default_factory=lambda: [0] * len(TOLERANCES))
     same_bf16: int = 0
     absolute: float = 0.0
@@ -81,80 +74,32 @@ class _Totals:
     stable_ranks: list[float] = field(default_factory=list)
     effective_ranks: list[float] = field(default_factory=list)
 
-    @property
-    def energy(self) -> float:
-        return float(self.energies.sum())
-
     def add(self, delta: WeightDelta) -> None:
         """Take one matrix in."""
-        # [rows, columns] -> [weights]; histograms of |change|: how many and how much energy a bin
+        # [rows, columns] -> [weights]
         change, base = delta.dense().flatten(), delta.base.detach().flatten().float()
+        magnitudes = magnitudes_of(change)
+        self.magnitudes.add(magnitudes)
         size = change.abs()
-        bins = _bins(size)
-        energies = torch.bincount(bins, weights=size.double().square_(), minlength=BINS).cpu()
-        self.counts += torch.bincount(bins, minlength=BINS).cpu()
-        self.energies += energies
-        self.size += len(size)
         for index, tolerance in enumerate(TOLERANCES.values()):
             self.small[index] += int((size <= tolerance).sum())
         merged = base + change
         self.same_bf16 += int((merged.bfloat16() == base.bfloat16()).sum())
         self.absolute += float(merged.abs().sum(dtype=torch.float64))
         self.base_energy += float(base.square().sum(dtype=torch.float64))
-        if float(energies.sum()) > 0:
+        if magnitudes.energy > 0:
             values = delta.singular_values()
             self.stable_ranks.append(stable_rank(values))
             self.effective_ranks.append(effective_rank(values))
 
 
-def _bins(sizes: Tensor) -> Tensor:
-    """Bin of each size; larger sizes are in the same or a later bin."""
-    return sizes.view(torch.int32).bitwise_right_shift(16).long()
-
-
-def _tops(deltas: Deltas, totals: _Totals) -> dict[float, tuple[float, float]]:
-    """Threshold and energy of the top weights, by share: exact, from one more pass.
-
-    The histogram says in which bin the smallest of the top weights lies and what lies above it; the
-    second pass collects that bin alone.
-    """
-    # [bins] from the largest sizes down: how many weights lie in a bin or above it
-    from_top = totals.counts.flip(0).cumsum(0)
-    counts = {share: max(1, math.floor(share * totals.size)) for share in TOP_SHARES}
-    places = {
-        share: BINS - 1 - int(torch.searchsorted(from_top, count))
-        for share, count in counts.items()
-    }
-
-    # the second pass: all sizes of the bins in which a top share ends; bin 0 holds no change at all
-    sizes: dict[int, list[Tensor]] = {place: [] for place in places.values() if place > 0}
-    if sizes:
-        for delta in deltas():
-            size = delta.dense().flatten().abs()
-            bins = _bins(size)
-            for place, members in sizes.items():
-                members.append(size[bins == place].cpu())
-
-    # whole bins above by their sums, and of the bin itself the largest that are still missing
-    tops = {}
-    for share, place in places.items():
-        above, energy = int(totals.counts[place + 1 :].sum()), totals.energies[place + 1 :].sum()
-        threshold = 0.0
-        if place > 0:
-            largest = torch.topk(torch.cat(sizes[place]), counts[share] - above).values
-            threshold = float(largest[-1])
-            energy = energy + largest.double().square().sum()
-        tops[share] = (threshold, float(energy))
-    return tops
-
-
-def _metrics(totals: _Totals, tops: Mapping[float, tuple[float, float]]) -> dict[str, Metric]:
-    energy, size = totals.energy, totals.size
+def _metrics(totals: _Totals, tops: Mapping[float, Top]) -> dict[str, Metric]:
+    energy, size = totals.magnitudes.energy, totals.magnitudes.size
     figures: dict[str, tuple[float | None, str]] = {}
-    for share, (_, top_energy) in tops.items():
+    for share, top in tops.items():
         percent = round(100 * share)
         figures[f"energy_top{percent}_frac"] = (
-            top_energy / energy if energy else None,
+            top.energy / energy if energy else None,
             f"energy of the {percent} % most changed weights of all / energy of the update; "
             f"a Gaussian update has {gaussian_energy_share(share):.4f} (arXiv 2505.11711)",
         )

@@ -54,8 +54,11 @@ def test_what_was_not_measured_stands_in_the_middle(values: dict[str, float | No
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"demonstration_order": "signal_easy_first"}, "names none. Name one"),
-        ({"demonstration_signal": {"kind": "l0"}}, "random does not read demonstration_signal"),
+        (
+            {"demonstration_order": "signal_easy_first"},
+            "got demonstration_order signal_easy_first. Name both",
+        ),
+        ({"demonstration_signal": {"kind": "l0"}}, "got demonstration_order random. Name both"),
     ],
 )
 def test_an_order_by_a_signal_names_it_and_no_other_order_does(

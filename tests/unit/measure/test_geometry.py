@@ -11,13 +11,13 @@ from torch import Tensor
 from fastslow.core.errors import EvaluationError
 from fastslow.measure.model.geometry import (
     TOP_SHARES,
-    Deltas,
     Geometry,
     chance_jaccard,
     gaussian_energy_share,
     measure_geometry,
     top_overlaps,
 )
+from fastslow.measure.model.magnitudes import Deltas
 from fastslow.policy.adapter.deltas import WeightDelta
 
 

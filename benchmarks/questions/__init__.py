@@ -1,0 +1,1 @@
+"""Experiments on the questions of docs/questions.md; see `__main__`."""

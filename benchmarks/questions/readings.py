@@ -1,0 +1,231 @@
+"""Could activation sparsity say how hard a problem is? A pass per prompt and spelling, no rollout.
+
+Every problem of three tasks is read under three prompts of six demonstrations, and again in another
+spelling: letter by letter, and in capitals. That changes how familiar the form of a question is
+while what it asks stays.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from benchmarks.questions.setting import demonstrated, tasks
+from fastslow.core.prompts import PromptProgram
+from fastslow.core.seeds import named_random
+from fastslow.core.types import Example
+from fastslow.measure.scores.rank_figures import centred_ranks
+from fastslow.measure.scores.routing_curve import Arm, routing_curve
+from fastslow.measure.scores.signal_draws import Design, ProblemRow
+from fastslow.measure.scores.validity import SignalValidity, judge_signals
+from fastslow.measure.stats.bootstrap import Estimate, draw_again, percentile_interval
+from fastslow.policy.policy import Policy
+from fastslow.policy.signals import FREE, PRIMARY, SIGNALS, SPARSITY, Reading
+from fastslow.task.definition import Task
+
+DRAWS = 3
+DEMONSTRATIONS, CHEAP, STRONG = 6, 2, 12
+BASELINE = "first_logprob"
+"""The free baseline that was named before looking."""
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    "plain": str,
+    "spaced": lambda question: " ".join(question),
+    "capitals": str.upper,
+}
+JUDGED = frozenset({*SPARSITY, *FREE})
+RESAMPLES = 500
+
+
+def read_all(policy: Policy) -> dict[str, Any]:
+    """The figures of every task, prompt and spelling."""
+    began, figures = time.monotonic(), dict[str, Any]()
+    for name, task in tasks().items():
+        prompted = [demonstrated(task, DEMONSTRATIONS, draw) for draw in range(DRAWS)]
+        readings: dict[str, list[dict[str, Reading]]] = {}
+        for spelling, spell in SPELLINGS.items():
+            readings[spelling] = []
+            for draw in prompted:
+                examples = [replace(e, question=spell(e.question)) for e in draw.examples]
+                readings[spelling].append(_by_id(policy, draw.program, examples))
+                print(f"{name}, {spelling}: {time.monotonic() - began:.0f} s", flush=True)
+        figures[name] = {
+            "spellings": {
+                spelling: [
+                    _judged(task, of_draw, spelling == "plain") for of_draw in readings[spelling]
+                ]
+                for spelling in SPELLINGS
+            },
+            "shifts": {
+                spelling: _shift(readings["plain"], readings[spelling])
+                for spelling in SPELLINGS
+                if spelling != "plain"
+            },
+            "routing": [_routed(policy, task, draw) for draw in range(DRAWS)],
+        }
+    return figures
+
+
+def _by_id(
+    policy: Policy, program: PromptProgram, examples: Sequence[Example]
+) -> dict[str, Reading]:
+    return {reading.example: reading for reading in policy.read_prompts(program, examples)}
+
+
+def _judged(task: Task, readings: Mapping[str, Reading], is_plain: bool) -> dict[str, Any]:
+    """The validity report on one task under one prompt; controls belong to the plain spelling."""
+    from wordfreq import zipf_frequency
+
+    questions = {e.id: e.question for e in (*task.train, *task.validation, *task.test)}
+    rows = [
+        ProblemRow(
+            example=reading.example,
+            task=task.name,
+            difficulty=-reading.gold_logprob,
+            wrong=not reading.gold_is_greedy,
+            signals={name: signal(reading) for name, signal in SIGNALS.items()},
+            controls={
+                "rarity": -zipf_frequency(questions[reading.example], "en"),
+                "question_length": float(reading.question_tokens),
+                "question_logprob": -reading.question_logprob,
+            }
+            if is_plain
+            else {},
+            state=reading.state.double().numpy() if is_plain else None,
+        )
+        for reading in readings.values()
+    ]
+    validity, _ = judge_signals(rows, Design(PRIMARY, FREE))
+    return {
+        "problems": len(rows),
+        "right": fmean(reading.gold_is_greedy for reading in readings.values()),
+        "mean_p_gold": float(np.mean(np.exp([r.gold_logprob for r in readings.values()]))),
+        "signals": {name: _figures(signal) for name, signal in validity.signals.items()},
+        "against first_logprob": _difference(rows),
+    }
+
+
+def _figures(signal: SignalValidity) -> dict[str, Any]:
+    """Each figure as [value, low, high]; null where it has none."""
+    figures = {name: _estimate(estimate) for name, estimate in signal.figures.items()}
+    return {"reason": signal.reason, **figures}
+
+
+def _estimate(estimate: Estimate) -> list[float | None]:
+    interval = estimate.interval
+    limits = [None, None] if interval is None else [interval.low, interval.high]
+    return [_rounded(number) for number in (estimate.metric.value, *limits)]
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 4)
+
+
+def _interval(values: Sequence[float]) -> list[float | None]:
+    """The first value, which is the figure itself, and the middle 95 % of the others."""
+    interval = percentile_interval(values[1:])
+    return [_rounded(number) for number in (values[0], interval.low, interval.high)]
+
+
+def _draws(size: int, *names: str | int) -> list[list[int]]:
+    """All indices as they are, then bootstrap draws of them."""
+    stream = named_random(0, "questions", *names)
+    return [[*range(size)], *(draw_again(stream, size) for _ in range(RESAMPLES))]
+
+
+def _difference(rows: Sequence[ProblemRow]) -> list[float | None]:
+    """AUROC of the primary signal less that of the baseline, drawn in pairs."""
+    from scipy.stats import rankdata
+
+    wrong = np.array([row.wrong for row in rows])
+    columns = [np.array([row.signals[name] for row in rows]) for name in (PRIMARY, BASELINE)]
+
+    def auroc(values: Any, labels: Any) -> float:
+        ranks, ones = rankdata(values), int(labels.sum())
+        return float(ranks[labels].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones))
+
+    values = []
+    for index in _draws(len(rows), "difference"):
+        labels = wrong[index]
+        if 0 < labels.sum() < len(labels):
+            first, second = (auroc(column[index], labels) for column in columns)
+            values.append(first - second)
+    return _interval(values)
+
+
+def _shift(
+    plain: Sequence[Mapping[str, Reading]], changed: Sequence[Mapping[str, Reading]]
+) -> dict[str, Any]:
+    """How far another spelling moves the primary signal, and whether that is what it costs.
+
+    In units of the spread within the plain spelling; of each problem the mean over the prompts in
+    which it is no demonstration.
+    """
+    signal = SIGNALS[PRIMARY]
+    spreads = [stdev(_values(draw.values(), signal)) for draw in plain]
+    ids = [example for example in plain[0] if all(example in draw for draw in plain)]
+    moves, costs = [], []
+    for example in ids:
+        pairs = [(a[example], b[example]) for a, b in zip(plain, changed, strict=True)]
+        moves.append(
+            fmean(
+                (after - before) / spread
+                for pair, spread in zip(pairs, spreads, strict=True)
+                for before, after in [_values(pair, signal)]
+            )
+        )
+        costs.append(fmean(before.gold_logprob - after.gold_logprob for before, after in pairs))
+    moved, harder = np.array(moves), np.array(costs) > 0
+    values = []
+    for index in _draws(len(ids), "shift"):
+        part, is_harder = moved[index], harder[index]
+        if 0 < is_harder.sum() < len(index):
+            values.append((part.mean(), part[is_harder].mean() - part[~is_harder].mean()))
+    return {
+        "problems": len(ids),
+        "harder": int(harder.sum()),
+        "shift": _interval([float(shift) for shift, _ in values]),
+        "shift of harder less of others": _interval([float(gap) for _, gap in values]),
+        "share that moves up": _rounded(float((moved > 0).mean())),
+    }
+
+
+def _values(readings: Iterable[Reading], signal: Callable[[Reading], float | None]) -> list[float]:
+    return [value for reading in readings if (value := signal(reading)) is not None]
+
+
+def _routed(policy: Policy, task: Task, draw: int) -> dict[str, Any]:
+    """What sending hard problems from a short prompt to a long one would bring, by signal."""
+    cheap, strong = (demonstrated(task, count, draw) for count in (CHEAP, STRONG))
+    examples = [e for e in cheap.examples if e in strong.examples]
+    below, above = (list(_by_id(policy, a.program, examples).values()) for a in (cheap, strong))
+    weak, best = (
+        Arm(
+            f"{count} demonstrations",
+            tuple(float(reading.gold_is_greedy) for reading in readings),
+            fmean(reading.prompt_tokens for reading in readings),
+        )
+        for count, readings in ((CHEAP, below), (STRONG, above))
+    )
+    signals = {n: [signal(r) for r in below] for n, signal in SIGNALS.items() if n in JUDGED}
+    curve = routing_curve(task.name, weak, best, signals)
+    differences = np.array(best.scores) - np.array(weak.scores)
+    gaps = []
+    for index in _draws(len(examples), "routing", task.name, draw):
+        part = differences[index]
+        columns = np.array([*(signals[name] for name in (PRIMARY, BASELINE)), differences])
+        areas = centred_ranks(columns[:, index]) @ (part - part.mean())
+        if areas[-1] > 0:
+            gaps.append(float(areas[0] - areas[1]) / areas[-1])
+    return {
+        "problems": len(examples),
+        "right": [_rounded(fmean(arm.scores)) for arm in (weak, best)],
+        "tokens": [_rounded(arm.prompt_tokens) for arm in (weak, best)],
+        "better": _rounded(float((differences > 0).mean())),
+        "worse": _rounded(curve.worse_frac),
+        "eligible": curve.eligible,
+        "gains": {name: _estimate(gain) for name, gain in curve.gains.items()},
+        "against first_logprob": _interval(gaps),
+    }

@@ -1,0 +1,39 @@
+"""The measures that come with the package, and how a run names one."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Discriminator
+
+from fastslow.core.plugins import CustomUse, find
+from fastslow.measure.base import MeasureConfig, MeasureDefinition
+from fastslow.measure.model.adherence import AdherenceConfig, adherence
+from fastslow.measure.model.bridge import BridgeConfig, bridge
+from fastslow.measure.model.concentration import ConcentrationConfig, concentration
+from fastslow.measure.model.keep_curve import KeepCurveConfig, keep_curve
+
+MeasureUse = Annotated[
+    ConcentrationConfig | KeepCurveConfig | BridgeConfig | AdherenceConfig | CustomUse,
+    Discriminator("kind"),
+]
+"""One measure of a run: a shipped one by its kind, or one of the user's own."""
+SHIPPED_MEASURES: Mapping[str, MeasureDefinition] = {
+    definition.name: definition for definition in (concentration, keep_curve, bridge, adherence)
+}
+"""Those of `MeasureUse`, by their kind."""
+
+
+def measure_of(use: MeasureUse) -> tuple[MeasureDefinition, MeasureConfig]:
+    """A measure that a run lists: what declares it, and its parameters.
+
+    Raises:
+        ConfigError: The user's own is not found.
+        pydantic.ValidationError: Its parameters do not fit its schema.
+    """
+    if isinstance(use, CustomUse):
+        definition = find(MeasureDefinition, use.use)
+        params = definition.config_class(**use.params)
+    else:
+        definition, params = SHIPPED_MEASURES[use.kind], use
+    assert isinstance(params, MeasureConfig)
+    return definition, params

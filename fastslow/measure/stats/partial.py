@@ -1,0 +1,107 @@
+"""Partial rank correlations over the units of several layers, with a permutation null.
+
+Pure functions of numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from fastslow.measure.stats.intervals import Interval, difference_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Column: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Mean over layers of a partial correlation, or of the difference of two."""
+
+    layers: tuple[float, ...]
+    """The value of each layer, in [-1, 1] or, for a difference, [-2, 2]."""
+    mean: float
+    interval: Interval | None
+    """95 % over layers; None with a single one."""
+    p_value: float
+    """Share of the permutations, the observed order among them, whose mean is as far from 0."""
+
+
+def partial_spearman(x: "Column", y: "Column", z: "Column") -> float:
+    """Rank correlation of x and y that is left when z is given, in [-1, 1].
+
+    The partial correlation of the ranks. NaN where a column is constant or z decides one.
+    """
+    import numpy as np
+
+    ranks = [_ranks(column) for column in (x, y, z)]
+    return float(_partial(ranks[0][np.newaxis], ranks[1], ranks[2])[0])
+
+
+def correlate_layers(
+    layers: Sequence[tuple["Column", Mapping[str, "Column"], "Column"]],
+    differences: Mapping[str, tuple[str, str]],
+    permutations: int,
+    seed: int,
+) -> dict[str, Correlation]:
+    """Partial Spearman of x with each y given z, and differences of two of them, by name.
+
+    A layer is x, the ys by name, and z: columns with an entry per unit. The null permutes x within
+    each layer, in the same way for every y. A layer in which a figure is not defined is no part of
+    it; a figure that is defined nowhere is left out.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    # by figure, a list over layers of [1 + permutations]: the observed value first
+    columns: dict[str, list[Column]] = {}
+    for x, ys, z in layers:
+        rank = _ranks(x)
+        shuffled = generator.permuted(np.tile(rank, (permutations, 1)), axis=1)
+        orders = np.concatenate([rank[np.newaxis], shuffled])  # [1 + permutations, units]
+        values = {name: _partial(orders, _ranks(y), _ranks(z)) for name, y in ys.items()}
+        pairs = {n: ab for n, ab in differences.items() if ab[0] in values and ab[1] in values}
+        values |= {name: values[a] - values[b] for name, (a, b) in pairs.items()}
+        for name, value in values.items():
+            if np.isfinite(value).all():
+                columns.setdefault(name, []).append(value)
+    return {name: _correlation(np.stack(rows)) for name, rows in columns.items()}
+
+
+def _correlation(values: "NDArray[np.float64]") -> Correlation:
+    """Of values [layers, 1 + permutations]."""
+    import numpy as np
+
+    means, layers = values.mean(0), tuple(values[:, 0].tolist())
+    spread = difference_of(layers, limit=2.0)
+    interval = None
+    if spread.low is not None and spread.high is not None:
+        interval = Interval(spread.low, spread.high, "normal")
+    p_value = float((np.abs(means) >= abs(means[0])).mean())
+    return Correlation(layers, float(means[0]), interval, p_value)
+
+
+def _ranks(column: "Column") -> "Column":
+    """Ranks, ties shared, centred and of length 1; zeros for a constant column."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    ranks = rankdata(column) - (len(column) + 1) / 2
+    return np.asarray(ranks / (np.linalg.norm(ranks) or 1.0))
+
+
+def _partial(x: "NDArray[np.float64]", y: "Column", z: "Column") -> "Column":
+    """Partial correlation of each row of x [orders, units] with y given z, all from `_ranks`.
+
+    r_xy.z = (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2))
+    """
+    import numpy as np
+
+    if not (x[0].any() and y.any()):
+        return np.full(len(x), np.nan)
+    xy, xz, yz = x @ y, x @ z, y @ z
+    rest = (1 - xz**2) * (1 - yz**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(rest > 1e-12, (xy - xz * yz) / np.sqrt(rest), np.nan))
