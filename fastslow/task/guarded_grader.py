@@ -151,6 +151,14 @@ def has_reasoning(grade: Grader) -> bool:
     return _unguarded(grade) is boxed_match
 
 
+def attempted_score(grade: Grader, example: Example, text: str) -> float | None:
+    """The score of one completion, None where it cannot be graded; no guard counts it."""
+    result = (
+        grade.attempt(example, text) if isinstance(grade, GuardedGrader) else grade(example, text)
+    )
+    return result.score if isinstance(result, Grade) else None
+
+
 def _unguarded(grade: Grader) -> Grader:
     return grade.unguarded if isinstance(grade, GuardedGrader) else grade
 

@@ -32,6 +32,7 @@ from fastslow.measure.base import (
 )
 from fastslow.measure.stats.intervals import cluster_labels, difference_of, score_interval
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import attempted_score
 
 if TYPE_CHECKING:
     from fastslow.policy.policy import Policy
@@ -200,8 +201,11 @@ def _why_unfit(
         return "no test input has an answer that the demonstrations show"
     for example in {example.answer: example for example in inputs}.values():
         exchanged = exchange(example)
-        is_right = task.grade(exchanged, exchanged.answer).score >= FULL_MARKS
-        if not is_right or task.grade(exchanged, example.answer).score >= FULL_MARKS:
+        follows, keeps = (
+            attempted_score(task.grade, exchanged, text)
+            for text in (exchanged.answer, example.answer)
+        )
+        if follows is None or keeps is None or not keeps < FULL_MARKS <= follows:
             return "the grader does not take other answers than the task's own"
         if len(policy.renderer.answer_ids(exchanged.answer)) > task.max_tokens:
             return f"an exchanged answer takes more than max_tokens = {task.max_tokens}"

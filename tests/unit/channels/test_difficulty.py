@@ -135,7 +135,8 @@ def test_what_stands_before_the_last_box_is_reasoning() -> None:
     assert reasoning("no answer") == "no answer"
     task = replace(rare.build("rare"), grade=boxed_match)
     guarded = guard_graders({"boxed": task}, 5.0, 0.5)["boxed"]
-    assert has_reasoning(guarded.grade) and has_reasoning(boxed_match)
+    assert has_reasoning(guarded.grade)
+    assert has_reasoning(boxed_match)
     assert not has_reasoning(exact_match)
 
 
