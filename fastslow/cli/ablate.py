@@ -23,6 +23,7 @@ def ablate(
     Finished runs are skipped and broken ones resumed, so the same command continues where it
     stopped.
     """
+    from fastslow.loop.preflight import require_earned
     from fastslow.results.ablation import is_ablation, read_plan
     from fastslow.results.ablation.plan import plan_table
     from fastslow.results.ablation.records import require_same_data
@@ -38,7 +39,11 @@ def ablate(
         )
     plan = read_plan(files[0], overrides)
     output().print(render_tables((), [plan_table(plan)]))
-    require_same_data(plan, plan.finished())
+    finished = plan.finished()
+    require_same_data(plan, finished)
+    for run in plan.runs:
+        if run.name not in finished:
+            require_earned(run.config)
     if dry_run:
         return
     from rich.console import Console

@@ -119,13 +119,14 @@ def _inspected(
     Raises:
         ConfigError: A run would stop at something; names all of it.
     """
+    from fastslow.config.acting import acting_signals
     from fastslow.loop.preflight import Inspection, inspect, lacking
 
     inspection, seen = Inspection(), set[str]()
     for config in configs:
         probed = config.probe and config.probe.task
         keys: dict[str, Any] = {"model": True, "tasks": True, "stages": True, "slow": {"guidance"}}
-        needs = config.model_dump_json(include=keys) + str(probed)
+        needs = f"{config.model_dump_json(include=keys)} {probed} {acting_signals(config)}"
         inspection.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
         seen.add(needs)
     if inspection.problems:

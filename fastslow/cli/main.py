@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli import ablate, check, deploy, models, remedies, report, tasks, train
+from fastslow.cli import ablate, check, deploy, models, remedies, report, signals, tasks, train
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -48,6 +48,7 @@ for command in (
     report.probe,
     report.track,
     report.prompts,
+    signals.signals,
     ablate.ablate,
     deploy.gate,
     deploy.rollback,

@@ -54,7 +54,7 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
             print(f"  {visible(line)}")
     print("\nparameters")
     print_parameters(definition.config_class)
-    task = _build(name, params or [], allow_code=True)  # nothing is graded here
+    task = build_named(name, params or [], allow_code=True)  # nothing is graded here
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")
     print(f"test {len(task.test)}; answers of at most {task.max_tokens} tokens")
@@ -78,7 +78,7 @@ def tasks_check(
     """
     from fastslow.task.contract import card_problems, contract_failures
 
-    task = _build(name, params or [], allow_code)
+    task = build_named(name, params or [], allow_code)
     failures = list(contract_failures(task))
     if not params and (card := _card(name)):
         failures += card_problems(card, task)
@@ -88,7 +88,7 @@ def tasks_check(
     print(f"{task.version}: splits disjoint ({sizes}), gold answers 1.0, junk 0.0")
 
 
-def _build(name: str, params: Sequence[str], allow_code: bool) -> "Task":
+def build_named(name: str, params: Sequence[str], allow_code: bool) -> "Task":
     """Build a task with `key=value` parameters, read and checked as those of a run are."""
     from fastslow.config.loading.load import load_config
     from fastslow.task.registry import find_task

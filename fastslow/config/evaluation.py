@@ -7,11 +7,26 @@ from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
+from fastslow.core.types import ArmName
 from fastslow.measure.model.shipped import MeasureUse
-from fastslow.policy.signals import ShippedSignal
+from fastslow.policy.signals import ActingSignal, ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
 """One signal of difficulty: a shipped one by its kind, or one of the user's own."""
+
+
+class RouteConfig(Model):
+    """Two arms, and which test questions go to the stronger one."""
+
+    signal: ActingSignal = key(..., "section", "required")
+    """The signal that chooses, read under the cheap arm; not one that reads the gold answer."""
+    cheap: ArmName = key("seed", "name", "ours: the shortest prompt")
+    """The arm that every question is read under, and most are answered by: the seed prompt with
+    the present weights, the deployed prompt with them (`live`), or with those of the base."""
+    strong: ArmName = key("live", "name", OURS)
+    """The arm that answers the hardest questions."""
+    share: float = key(0.5, "share", OURS, gt=0, lt=1)
+    """Share of the questions that go to the strong arm, the hardest by the signal."""
 
 
 class EvaluationConfig(Model):
@@ -52,6 +67,10 @@ class EvaluationConfig(Model):
     )
     """Ways to choose a task's adapter and prompt for an input that does not name its task, measured
     after every stage from the second on. Takes `slow.adapter_policy: new-per-stage`."""
+    route: RouteConfig | None = key(None, "section", "off: no signal has earned it yet")
+    """Whether after every stage the hardest test questions of each visited task are sent to a
+    stronger arm by a signal, with the scores of both arms and of the mixture, and what each takes
+    in prompt tokens."""
     measures: tuple[MeasureUse, ...] = key((), "list", "none")
     """Measures of the policy, shipped ones and the user's own, made of the base and after every
     stage."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from fastslow.channels.slow.remedies.base import RemedyPrice, StageSize
 from fastslow.channels.slow.remedies.shipped import remedy_of
 from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
+from fastslow.config.acting import acting_signals
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.measure.base import MeasurePrice, RowSize
@@ -38,7 +39,8 @@ DRIFT_UNITS = 5
 """Work of drawing and comparing one input under one prompt."""
 PARTS = (
     *("fast", "slow", "curves", "choice", "shrink", "remedies", "matrix", "texts", "probe"),
-    *("channel_split", "reoptimize", "neutral", "proxies", "router", "geometry", "drift"),
+    *("channel_split", "reoptimize", "neutral", "proxies", "route", "router", "geometry"),
+    "drift",
 )
 """Every part that is not a measure of the configuration's list."""
 UNSEEN = ("choice", "shrink", "remedies")
@@ -131,7 +133,7 @@ class Ledger:
                 added = sum(price.rows for _, price in self.remedy_prices(row))
                 rows += cycle.optimizer_steps * added
                 rollouts = problems * (slow.rollouts_per_problem + _hinted(slow))
-                yield Entry("slow", row, index, rollouts, rows)
+                yield Entry("slow", row, index, rollouts, rows, self._readings(row))
             if index + 1 < len(phases):
                 yield Entry("curves", row, index, points)
 
@@ -155,6 +157,7 @@ class Ledger:
             yield Entry("reoptimize", row, rollouts=phases + sum(map(self.cell, earlier)))
         yield from self._any_row(row)
         yield self._router(row)
+        yield self._route(row)
         has_geometry = evaluation.geometry and config.slow is not None
         yield Entry("geometry", row, extra=GEOMETRY_UNITS * has_geometry)
         yield self._drift(row)
@@ -238,6 +241,29 @@ class Ledger:
         passes = (inputs + means) * ("nearest_mean" in routers)
         passes += inputs * (others + 1) * ("surprisal" in routers)
         return Entry("router", row, rollouts=rollouts, extra=passes)
+
+    def _route(self, row: int) -> Entry:
+        """Questions read one by one under the cheap arm, and what an arm has not answered yet."""
+        evaluation, stages = self.config.evaluation, self.config.stages[:row]
+        if (route := evaluation.route) is None:
+            return Entry("route", row)
+        latest, visited = self._own_cell(row), sum(map(self.cell, {stage.task for stage in stages}))
+        arms, rollouts = {route.cheap, route.strong}, 0
+        if "seed" in arms and "seed" not in evaluation.prompt_policies:
+            rollouts += visited - latest * evaluation.channel_split
+        if "base" in arms and not evaluation.channel_split:
+            rollouts += latest  # those of earlier tasks are known from their own stages
+        return Entry("route", row, rollouts=rollouts, extra=visited)
+
+    def _readings(self, row: int) -> int:
+        """Problems of a stage whose signals are read in each of its cycles."""
+        names = ("slow.difficulty.signal", "slow.guidance.signal")
+        if not acting_signals(self.config).keys() & set(names):
+            return 0
+        cycle, stage = self.config.cycle, self.config.stages[row - 1]
+        met = len(self.config.phases(row - 1)) * cycle.optimizer_steps * cycle.problems
+        task = self.tasks.get(stage.task)
+        return met if task is None else min(met, len(task.train) - cycle.pool)
 
     def _drift(self, row: int) -> Entry:
         """Tuned, under two prompts per visited task; the base, once per prompt; neutral prose."""

@@ -41,15 +41,16 @@ class Price:
         config, rates = self.ledger.config, self.rates
         visited = [stage.task for stage in config.stages[: entry.row]]
         demonstrations = self._demonstrations(entry)
+        short = SHORT.question * rates.prefill_s + SHORT.answer * rates.row_step_s
         if entry.part == "slow":
-            return self._updates_s(entry, self._lengths(visited[-1:]), demonstrations)
-        if entry.part in ("matrix", "texts", "drift", "router"):
+            updates_s = self._updates_s(entry, self._lengths(visited[-1:]), demonstrations)
+            return updates_s + entry.extra * short
+        if entry.part in ("matrix", "texts", "drift", "route", "router"):
             names = list(config.task_names) if entry.part == "matrix" else visited
             num_prompts = float(len(set(names)))
         else:
             names, num_prompts = visited[-1:], self._num_prompts(entry)
         lengths = self._lengths(names)
-        short = SHORT.question * rates.prefill_s + SHORT.answer * rates.row_step_s
         rollouts_s = self._draw_s(
             entry.rollouts, lengths, num_prompts, demonstrations, entry.rollouts, entry.row
         )

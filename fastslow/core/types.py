@@ -11,6 +11,10 @@ Json: TypeAlias = Union[bool, int, float, str, Sequence["Json"], Mapping[str, "J
 TokenIds: TypeAlias = tuple[int, ...]
 PromptPolicy: TypeAlias = Literal["seed", "own", "live", "reopt"]
 
+ArmName: TypeAlias = Literal["seed", "live", "base"]
+"""One of the ways a task can be answered after a stage: its seed prompt or its deployed prompt with
+the present weights, or its deployed prompt with those of the base."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -148,6 +152,8 @@ class Anchor:
     """Training examples kept out of every batch, from which demonstrations may be taken."""
     evidence: tuple[Evidence, ...] = ()
     """Graded completions of the cycle before, on this task; empty unless they may be reused."""
+    stream: tuple[tuple[str, Example], ...] = ()
+    """Every problem that an update of the stage meets, in any cycle, once; each with its task."""
 
     @property
     def examples(self) -> tuple[Example, ...]:

@@ -34,7 +34,7 @@ from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
 from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
-from fastslow.policy.signals import Signal, signal_of
+from fastslow.policy.signals import SIGNALS, Signal, signal_of
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from fastslow.task.registry import build_task
@@ -153,17 +153,32 @@ def build_remedies(slow: MinimalConfig, seed: int) -> "Remedies":
     return Remedies(remedies)
 
 
+def build_signals(evaluation: EvaluationConfig) -> dict[str, Signal]:
+    """The signals that the configuration lists, by name.
+
+    Raises:
+        ConfigError: Two of them have one name, or the user's own has that of a shipped one.
+    """
+    signals: dict[str, Signal] = {}
+    for use in evaluation.signals:
+        name, signal = signal_of(use)
+        if isinstance(use, CustomUse) and name in SIGNALS:
+            raise ConfigError(
+                f"evaluation.signals: {use.use} calls its signal {name!r}, which is the name of a "
+                "shipped one. Give yours another name in its decorator."
+            )
+        _add(signals, "evaluation.signals", name, signal)
+    return signals
+
+
 def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
     """The measures that the configuration lists, by the name they are reported under.
 
     Raises:
         ConfigError: Two of them, or two signals, have one name.
     """
-    signals: dict[str, Signal] = {}
-    for use in evaluation.signals:
-        _add(signals, "evaluation.signals", *signal_of(use))
     measures: dict[str, Measure] = {}
-    if signals:
+    if signals := build_signals(evaluation):
         from fastslow.measure.model.signals import signal_measure
 
         measures["signals"] = signal_measure(signals)
@@ -171,6 +186,11 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         from fastslow.measure.model.router import router_measure
 
         measures["router"] = router_measure(evaluation.routers)
+    if (route := evaluation.route) is not None:
+        from fastslow.measure.model.route import Route, route_measure
+
+        use = Route(*signal_of(route.signal), route.cheap, route.strong, route.share)
+        measures["route"] = route_measure(use)
     for listed in evaluation.measures:
         chosen, params = measure_of(listed)
         is_shipped = not isinstance(listed, CustomUse)

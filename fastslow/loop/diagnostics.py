@@ -13,7 +13,7 @@ from fastslow.core.errors import EvaluationError
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import TokenIds
-from fastslow.loop.evaluation import EvaluationCost, accounted
+from fastslow.loop.evaluation import EvaluationCost, accounted, arm_scores
 from fastslow.loop.run import Run, stage_folder
 from fastslow.measure.base import Measure, Snapshot
 from fastslow.measure.evaluator import validation_sample
@@ -37,7 +37,6 @@ from fastslow.measure.model.proxies import plasticity_proxies
 from fastslow.policy.policy import seed_program
 from fastslow.records.events import NEUTRAL, BaseDrawsEvent, DriftEvent, FiguresEvent
 from fastslow.records.jsonl import read_events
-from fastslow.task.definition import Task
 
 WhichText: TypeAlias = Literal["with_text", "without_text"]
 
@@ -176,8 +175,8 @@ def diagnose(run: Run, row: int) -> None:
         with accounted(run, row, "proxies"):
             measure_proxies(run, row, prose or read_neutral(run.policy))
     for name, measure in run.measures.items() if is_leader() else ():
-        with accounted(run, row, name):
-            take_measure(run, row, name, measure)
+        with accounted(run, row, name) as cost:
+            take_measure(run, cost, row, name, measure)
     if row == 0:
         return
     if config.geometry and run.config.slow is not None and is_leader():
@@ -187,23 +186,16 @@ def diagnose(run: Run, row: int) -> None:
         measure_drift(run, cost, row)
 
 
-def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
+def take_measure(run: Run, cost: EvaluationCost, row: int, name: str, measure: Measure) -> None:
     """Record what one of the configured measures says of the policy that made row `row`.
 
     Raises:
         EvaluationError: It changed the policy.
     """
     policy = run.policy
-
-    def scores(task: Task) -> dict[str, float]:
-        with policy.adapters.serving(task.name):
-            weights = policy.weights_fingerprint()
-        text, examples = policy.live_program(task).text_hash, run.evaluator.test_sample(task)
-        samples = run.score_cache.look_up(weights, text, task.name, examples, "live")
-        return {example: sample.score for example, sample in samples.items()}
-
     stages = [stage.task for stage in run.config.stages[:row]]
     visited, latest = tuple(dict.fromkeys(stages)), stages[-1] if stages else None
+    scores = partial(arm_scores, run, cost, row)
     trained = row > 0 and run.config.slow is not None and run.config.stages[row - 1].slow
     has_change = row > 0 and run.config.slow is not None
     snapshot = Snapshot(
@@ -213,7 +205,8 @@ def take_measure(run: Run, row: int, name: str, measure: Measure) -> None:
         visited,
         latest,
         test_sample=run.evaluator.test_sample,
-        scores=scores,
+        scores=partial(scores, arm="live"),
+        arm_scores=scores,
         validation_sample=validation_sample,
         stage_change=_stage_deltas(run, row - 1) if trained else None,
         change=partial(policy.adapters.deltas, None, None) if has_change else None,

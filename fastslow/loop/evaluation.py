@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from fastslow.core.prompts import PromptProgram, best_by_mean
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import Example, PromptPolicy, SampleScore
+from fastslow.core.types import ArmName, Example, PromptPolicy, SampleScore
 from fastslow.loop.run import Run
 from fastslow.loop.stream import stage_stream
 from fastslow.measure.evaluator import mean_score
@@ -116,6 +116,24 @@ def score_cell(
     cost.reused += len(old)
     cost.base_draws += len(missing) if base else 0
     return [score_row.sample for score_row in rows]
+
+
+def arm_scores(
+    run: Run, cost: EvaluationCost, row: int, task: Task, arm: ArmName
+) -> dict[str, float]:
+    """Score of each test example by its id, under one arm; recorded only where some are drawn."""
+    program = seed_program(task) if arm == "seed" else run.policy.live_program(task)
+    examples = run.evaluator.test_sample(task)
+    with run.policy.adapters.serving(task.name):
+        weights = BASE if arm == "base" else run.policy.weights_fingerprint()
+    samples = run.score_cache.look_up(weights, program.text_hash, task.name, examples, "live")
+    if len(samples) == len(examples):
+        return {example: sample.score for example, sample in samples.items()}
+    if arm == "base":
+        cell = score_cell(run, cost, task, 0, "own", program, base=True)
+    else:
+        cell = score_cell(run, cost, task, row, arm, program)
+    return {sample.example: sample.score for sample in cell}
 
 
 def _score_row(run: Run, row: int, sample: SampleScore, example: Example) -> ScoreRow:

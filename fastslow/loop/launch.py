@@ -23,7 +23,7 @@ from fastslow.core.text import shorten, visible
 from fastslow.loop import stages
 from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
 from fastslow.loop.estimate import estimate
-from fastslow.loop.preflight import require_fit, require_hints
+from fastslow.loop.preflight import require_earned, require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
@@ -55,6 +55,7 @@ def train(
         FastSlowError: See `run`; and what is wrong with tasks or model, before a folder is made.
     """
     config, layers = loaded.config, loaded.layers
+    require_earned(config)
     day = config.model.date or date.today()
 
     def make(device: str, tasks: Mapping[str, Task]) -> RunDir:

@@ -1,11 +1,11 @@
-"""What a run needs before it begins: data that can be read, a model, a package of an extra, a key.
+"""What a run needs before it begins: data, a model, packages, a key, signals that may act.
 
 What only this machine lacks `fastslow check` notes, as a run may be meant for another; `train`
 stops at it.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,21 @@ from fastslow.channels.fast.settings import (
     SequenceConfig,
 )
 from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.config.acting import acting_signals
 from fastslow.config.models import RunConfig
-from fastslow.core.errors import ConfigError, MissingDataError, ModelError, TaskError
+from fastslow.core.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDataError,
+    ModelError,
+    TaskError,
+    nearest,
+)
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
+from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
+from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
 
@@ -109,6 +119,66 @@ def _judge_hints(
     return why + advice, None
 
 
+def require_earned(config: RunConfig) -> None:
+    """Make sure that every signal by which the run decides something may do so.
+
+    Raises:
+        ConfigError: One has not been shown to tell hard problems from easy ones on this model, and
+            is not trusted either; one line for each.
+    """
+    if problems := list(_unearned(config)):
+        raise ConfigError("\n".join(problem for _, problem in problems))
+
+
+def _unearned(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """A key path and a sentence for each signal that may not act."""
+    for path, use in acting_signals(config).items():
+        if use.trusted:
+            continue
+        name = signal_of(use)[0]
+        if use.kind == "custom" and name in SIGNALS:
+            yield (
+                f"{path}.use",
+                f"{path}.use: {use.use} calls its signal {name!r}, which is the name of a shipped "
+                "one, so no report is about it. Give yours another name in its decorator.",
+            )
+            continue
+        trust = f"Set {path}.trusted: true to let it act all the same"
+        if use.validity is None:
+            yield (
+                f"{path}.kind",
+                f"{path}: nothing shows that {name} tells hard problems from easy ones on "
+                f"{config.model.name}. `fastslow signals RUN` judges the signals of a run: give "
+                f"what it wrote as {path}.validity. {trust}.",
+            )
+        elif problem := _why_unearned(Path(use.validity), name, config.model.name):
+            yield f"{path}.validity", f"{path}.validity: {problem} {trust}."
+
+
+def _why_unearned(file: Path, name: str, model: str) -> str | None:
+    """Why a validity report does not let a signal act on a model; None where it does."""
+    try:
+        report = read_verdicts(file)
+    except CheckpointError as error:
+        return str(error)
+    if report.model != model:
+        return (
+            f"{file} is about the model {shorten(report.model, 200)}, and this run has {model}. A "
+            "signal earns nothing on another model: judge it on this one."
+        )
+    verdict = report.verdicts.get(name)
+    if verdict is None:
+        return f"{file} does not judge {name}.{nearest(name, report.verdicts)}"
+    if verdict.earned:
+        return None
+    earned = [verdict.signal for verdict in report.verdicts.values() if verdict.earned]
+    names = ", ".join(shorten(signal, 60) for signal in earned[:20]) or "none"
+    return (
+        f"{name} may not act, {shorten(verdict.reason, 300).rstrip('.')} ({file}). Earned there: "
+        f"{names}."
+    )
+
+
 @dataclass
 class Inspection:
     """What a configuration's model and data turn out to be, before any work."""
@@ -132,7 +202,7 @@ class Inspection:
 
 def inspect(config: RunConfig) -> Inspection:
     """Open what a configuration names, its model's tokenizer and all its data; loads no weights."""
-    inspection = Inspection(notes=lacking(config))
+    inspection = Inspection(problems=list(_unearned(config)), notes=lacking(config))
     names = [*config.task_names, *([config.probe.task] if config.probe else [])]
     for name in names:
         use = config.task_use(name)

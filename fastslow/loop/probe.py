@@ -7,7 +7,7 @@ A curve that is there already under the same settings is not made again.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from fastslow.core.distributed import from_leader, is_leader
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, write_file
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import Anchor, Json
+from fastslow.core.types import Json
 from fastslow.loop.build import build_slow
 from fastslow.loop.stream import Stream
 from fastslow.measure.evaluator import Evaluator
@@ -112,12 +112,12 @@ def _curve(setup: ProbeSetup, stage: Path | None, seed: int) -> dict[str, Json]:
         problems=config.cycle.problems,
         pool=0,
     )
-    batches = stream.anchor(0).batches
+    every_update = stream.anchor(0)
     points = [evaluator.validation_scores(policy, task, text)]
     updates = [0]
     while updates[-1] < settings.updates:
         first, last = updates[-1], min(updates[-1] + settings.score_every, settings.updates)
-        anchor = Anchor(0, 0, 1, batches[first:last], ())
+        anchor = replace(every_update, batches=every_update.batches[first:last])
         channel.adapt(
             policy, task, anchor, derive_seed(curve_seed, "updates", first), lambda *_: None
         )

@@ -7,6 +7,7 @@ where it was left. The data position of a resumed run is its cycle number.
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import TaskError
@@ -59,12 +60,28 @@ class Stream:
         self._problems = shuffled[pool:]
         self._task, self._seed, self._stage, self._num_cycles = task, seed, stage, num_cycles
         self._start, self._steps, self._size = start, steps, problems
+        self._num_steps = num_cycles * steps
 
     def anchor(self, cycle: int, evidence: Iterable[Evidence] = ()) -> Anchor:
         """The problems of the cycle with this index, from 0, and what is known from the last."""
         first = self._start + cycle * self._steps
         batches = tuple(self._batch(first + step) for step in range(self._steps))
-        return Anchor(self._stage, cycle, self._num_cycles, batches, self.pool, tuple(evidence))
+        return Anchor(
+            self._stage,
+            cycle,
+            self._num_cycles,
+            batches,
+            self.pool,
+            evidence=tuple(evidence),
+            stream=self._rows,
+        )
+
+    @cached_property
+    def _rows(self) -> tuple[tuple[str, Example], ...]:
+        """The problems of all cycles, each once, in the order they are met."""
+        batches = map(self._batch, range(self._start, self._start + self._num_steps))
+        rows = (row for batch in batches for row in batch.rows)
+        return tuple({(task, problem.id): (task, problem) for task, problem in rows}.values())
 
     def _batch(self, index: int) -> Batch:
         """Batch number `index` of the task; each pass over the data is its own shuffle."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from fastslow.core.plugins import Definition, PluginConfig
-from fastslow.core.types import Example, Metric
+from fastslow.core.types import ArmName, Example, Metric
 from fastslow.task.definition import Task
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Snapshot:
     """The test examples that the matrix is made of."""
     scores: Callable[[Task], Mapping[str, float]]
     """This row's score of each of them by its id, in [0, 1], under the deployed text."""
+    arm_scores: Callable[[Task, ArmName], Mapping[str, float]]
+    """The same under an arm. What the run has not scored yet is drawn now, and recorded."""
     validation_sample: Callable[[Task, int], Sequence[Example]]
     """So many validation examples of a task, the same in every run; fewer where there are fewer."""
     stage_change: "Deltas | None"

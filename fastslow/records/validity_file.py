@@ -1,4 +1,4 @@
-"""signals.json: the signals that earned to be acted on, on a model. Anyone may have made it."""
+"""A study of signals, and signals.json: which of them earned to be acted on, on which model."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,9 @@ from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, is_folder, read_json, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
+from fastslow.measure.scores.routing_curve import RoutingCurve
+from fastslow.measure.scores.signal_draws import ProblemRow
+from fastslow.measure.scores.validity import Validity
 
 VALIDITY_FILE = "signals.json"
 FOLDER = "signals"
@@ -38,6 +41,30 @@ class Verdicts:
     """The base model, as the configuration names it."""
     verdicts: Mapping[str, Verdict]
     """By the signal's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalStudy:
+    """What `fastslow signals` reads of a model, and what follows."""
+
+    model: str
+    """The base model, as the configuration or the command names it."""
+    subject: str
+    """The policy, in a few words."""
+    primary: str
+    """The signal that was named before looking."""
+    weights: Mapping[str, str]
+    """Task to the fingerprint of the weights that read it."""
+    prompts: Mapping[str, str]
+    """Task to the hash of the prompt it was read under."""
+    labels: Mapping[str, str]
+    """Task to what its difficulty is."""
+    rows: tuple[ProblemRow, ...]
+    overall: Validity
+    tasks: Mapping[str, Validity]
+    curves: tuple[RoutingCurve, ...]
+    absent: tuple[str, ...]
+    """Controls and pairs of arms that there are no figures for, and why, a clause each."""
 
 
 def write_verdicts(

@@ -61,3 +61,13 @@ def save_tiny(folder: Path, family: str = "llama") -> Path:
     tiny_model(family).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_outspoken(folder: Path) -> Path:
+    """The same with weights twelve times as large, so that answers differ."""
+    from safetensors.torch import load_file, save_file
+
+    file = save_tiny(folder) / "model.safetensors"
+    larger = {name: w if "norm" in name else w * 12 for name, w in load_file(file).items()}
+    save_file(larger, file, {"format": "pt"})
+    return folder

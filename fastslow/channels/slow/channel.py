@@ -135,6 +135,8 @@ class SlowChannel:
         phase = self._started(policy, anchor)
         trainer, optimizer = self._stage_parts(policy, task, anchor)
         visit = self._visit(policy, task, anchor.stage)
+        if not phase.figures:
+            trainer.begin_cycle(anchor)
         for index in range(len(phase.figures), len(anchor.batches)):
             if self._remedies.is_over():
                 break

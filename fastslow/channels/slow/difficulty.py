@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
-from fastslow.channels.slow.settings import BANDS, Band, DifficultyConfig
+from fastslow.channels.slow.group_settings import BANDS, Band, DifficultyConfig
 from fastslow.core.text import NGRAM, ngram_repetition
 from fastslow.core.types import TokenIds
 
@@ -62,11 +62,59 @@ class Verdict:
     """A sentence for each alarm that went off."""
 
 
-class DifficultyGate:
-    """Decides from measured pass rates which groups enter the gradient.
+class Bands(Protocol):
+    """How hard problems are: says the band of each, and may learn from the groups it meets."""
 
-    A group is dropped if its rewards are equal, or if its problem's band is not trained on. The
-    rate that decides contains the group itself, since most problems are met once.
+    def observe(self, group: Group, rate: float) -> Band:
+        """Take in the pass rate of a group, in [0, 1]; the band of its problem now."""
+
+    def band(self, group: Group, rate: float) -> Band:
+        """The band of a group drawn under a hint, of which nothing is remembered."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What it learned from groups, as plain data that `load` takes back."""
+        return {}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """Continue from what `to_json` gave."""
+        return
+
+
+class PassRates(Bands):
+    """Bands by the running pass rate of each problem, with edges that are set.
+
+    The rate that decides contains the group itself, since most problems are met once.
+    """
+
+    def __init__(self, settings: DifficultyConfig) -> None:
+        self.settings = settings
+        self.rates: dict[str, dict[str, float]] = {}
+        """Running pass rate in [0, 1], by task and problem."""
+
+    def observe(self, group: Group, rate: float) -> Band:
+        """Move the problem's rate towards that of the group; the first counts in full."""
+        rates = self.rates.setdefault(group.task, {})
+        old = rates.get(group.problem, rate)
+        rates[group.problem] = old + self.settings.newest_weight * (rate - old)
+        return self.band(group, rates[group.problem])
+
+    def band(self, group: Group, rate: float) -> Band:
+        """The band of the rate itself."""
+        return band_of(rate, self.settings.edges)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Bands`."""
+        return {"rates": self.rates}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """See `Bands`."""
+        self.rates = {task: dict(rates) for task, rates in data["rates"].items()}
+
+
+class DifficultyGate:
+    """Decides from the bands of problems and the rewards of groups which enter the gradient.
+
+    A group is dropped if its rewards are equal, or if its problem's band is not trained on.
 
     A gate lives as long as a stage: other stages change the weights, and with them every rate.
 
@@ -74,10 +122,9 @@ class DifficultyGate:
         largest advantages); the bands' edges and the alarms are ours.
     """
 
-    def __init__(self, settings: DifficultyConfig) -> None:
+    def __init__(self, settings: DifficultyConfig, bands: Bands) -> None:
         self.settings = settings
-        self.rates: dict[str, dict[str, float]] = {}
-        """Running pass rate in [0, 1], by task and problem."""
+        self.bands = bands
         self.length_level: float | None = None
         """Running mean length of completions, in tokens; None before the first batch."""
 
@@ -90,14 +137,10 @@ class DifficultyGate:
         the first draw in the loss. Whether they are learned from follows from their own rewards
         alone; the running rates, and the figures of problems and completions, know nothing of them.
         """
-        bands = [
-            self._band(self.observe(group.task, group.problem, self._pass_rate(group)))
-            for group in groups
-        ]
-        learned = [
-            (hinted[i], self._band(self._pass_rate(hinted[i]))) if i in hinted else (group, band)
-            for i, (group, band) in enumerate(zip(groups, bands, strict=True))
-        ]
+        bands = [self.bands.observe(group, self._pass_rate(group)) for group in groups]
+        learned = list(zip(groups, bands, strict=True))
+        for i, group in hinted.items():
+            learned[i] = group, self.bands.band(group, self._pass_rate(group))
         trained = [g.has_signal and band in self.settings.train_bands for g, band in learned]
         lucky = [sum(self._successes(group)) == 1 for group, _ in learned]
         figures = {f"band_{band}_frac": bands.count(band) / len(bands) for band in BANDS}
@@ -116,16 +159,6 @@ class DifficultyGate:
 
     def _pass_rate(self, group: Group) -> float:
         return fmean(self._successes(group))
-
-    def _band(self, rate: float) -> Band:
-        return band_of(rate, self.settings.edges)
-
-    def observe(self, task: str, problem: str, rate: float) -> float:
-        """Take in the pass rate of a group, the first in full; the problem's running rate now."""
-        rates = self.rates.setdefault(task, {})
-        old = rates.get(problem, rate)
-        rates[problem] = old + self.settings.newest_weight * (rate - old)
-        return rates[problem]
 
     def _watch(self, completions: Sequence[TokenIds], figures: dict[str, float]) -> tuple[str, ...]:
         """Add the alarms to `figures` as 0 or 1, and say what set them off."""
@@ -180,11 +213,11 @@ class DifficultyGate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `load` takes back."""
-        return {"rates": self.rates, "length_level": self.length_level}
+        return self.bands.to_json() | {"length_level": self.length_level}
 
     def load(self, data: Mapping[str, Any]) -> None:
-        """Go on from what `to_json` gave."""
-        self.rates = {task: dict(rates) for task, rates in data["rates"].items()}
+        """Continue from what `to_json` gave."""
+        self.bands.load(data)
         self.length_level = data["length_level"]
 
 

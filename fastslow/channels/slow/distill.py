@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from fastslow.channels.slow.difficulty import DifficultyGate
+from fastslow.channels.slow.difficulty import DifficultyGate, PassRates
+from fastslow.channels.slow.group_settings import DifficultyConfig
 from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import (
     Request,
@@ -21,7 +22,7 @@ from fastslow.channels.slow.rollouts import (
     evidence_of,
     groups_of,
 )
-from fastslow.channels.slow.settings import DifficultyConfig, DistillConfig
+from fastslow.channels.slow.settings import DistillConfig
 from fastslow.channels.slow.teaching import teach
 from fastslow.channels.slow.trainer import Finish, PassSize, Updates
 from fastslow.core.distributed import from_all, num_processes, own_share
@@ -58,7 +59,8 @@ class DistillTrainer(Updates):
         self.tasks = tasks
         self.settings = settings
         self.pass_size = PassSize(settings.rows_per_forward)
-        self.gate = DifficultyGate(DifficultyConfig())
+        self.pass_rates = PassRates(DifficultyConfig())
+        self.gate = DifficultyGate(DifficultyConfig(), self.pass_rates)
         self.rollouts: list[Rollout] = []
         """Of the last update, all processes'."""
         self.rows: list[TaughtRow] = []
@@ -170,7 +172,7 @@ class DistillTrainer(Updates):
     def _is_better(self, slot: Slot) -> bool:
         """Whether the prompt solved more than the student does, where the prompt was scored."""
         score = slot.candidate.scores.get(slot.example.id)
-        return score is None or score > self.gate.rates[slot.task.name][slot.example.id]
+        return score is None or score > self.pass_rates.rates[slot.task.name][slot.example.id]
 
     def _candidates(self, task: Task) -> list[Candidate]:
         """The prompt of each of the G slots."""

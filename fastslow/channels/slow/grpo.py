@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from fastslow.channels.slow.advantages import (
     WEIGHT,
@@ -22,8 +22,8 @@ from fastslow.channels.slow.advantages import (
     loss_tokens,
     loss_weights,
 )
-from fastslow.channels.slow.difficulty import DifficultyGate, Verdict
-from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, taught_rows
+from fastslow.channels.slow.difficulty import DifficultyGate, PassRates, Verdict
+from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, guided, taught_rows
 from fastslow.channels.slow.remedies.base import TaughtRow
 from fastslow.channels.slow.rollouts import (
     Request,
@@ -34,11 +34,13 @@ from fastslow.channels.slow.rollouts import (
     reward_figures,
 )
 from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.signal_bands import read_values, signal_bands
 from fastslow.channels.slow.trainer import Finish, PassSize, Updates, leave_routers_alone
 from fastslow.channels.slow.trl_rows import (
     largest_divisor,
     our_figures,
     score_rows,
+    trl_arguments,
     unpad,
     weighted_mean,
 )
@@ -46,7 +48,7 @@ from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import BARE, assign_slots
 from fastslow.core.seeds import derive_seed
-from fastslow.core.types import Batch, Evidence, TokenIds
+from fastslow.core.types import Anchor, Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -74,7 +76,9 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.policy = policy
         self.tasks = tasks
         self.settings = settings
-        self.gate = DifficultyGate(settings.difficulty)
+        self.signal_bands = signal_bands(settings)
+        bands = self.signal_bands.get("difficulty", PassRates(settings.difficulty))
+        self.gate = DifficultyGate(settings.difficulty, bands)
         self.rollouts: list[Rollout] = []
         """Of the last update, drawn without a hint."""
         self.loss_rollouts: list[Rollout] = []
@@ -86,11 +90,20 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self._seed = 0
         self.num_local_rows = num_problems * settings.group // num_processes()
         self.pass_size = PassSize(largest_divisor(self.num_local_rows, settings.rows_per_forward))
+        num_passes = self.num_local_rows // self.pass_size.rows
+        limit = max(task.max_tokens for task in tasks.values())
         with tempfile.TemporaryDirectory() as unused:
             super().__init__(
                 model=policy.module,
                 reward_funcs=[self.graded_reward],
-                args=self._arguments(unused),
+                args=trl_arguments(
+                    settings,
+                    self.num_local_rows,
+                    num_passes,
+                    limit,
+                    output_dir=unused,
+                    use_cpu=policy.device == "cpu",
+                ),
                 train_dataset=Dataset.from_list([{"prompt": ""}]),  # of no use but to TRL
                 processing_class=policy.tokenizer,
                 rollout_func=lambda prompts, trainer: self._draw(),
@@ -99,7 +112,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         # With beta set at construction, TRL would copy the adapter as the reference. Set now,
         # its reference is the base: the same model with the adapter switched off.
         self.beta = settings.kl_coefficient
-        self._expect_passes(self.num_local_rows // self.pass_size.rows)
+        self._expect_passes(num_passes)
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Draw, grade and learn from the rollouts of one batch: at most one optimizer step.
@@ -120,12 +133,12 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
-        is_kept, guided = any(self.verdict.trained), list[TaughtRow]()
+        is_kept, taught = any(self.verdict.trained), list[TaughtRow]()
         if answer := self.settings.answer:
-            guided = taught_rows(self.policy, self.rollouts, self.settings)
-            num_groups = len(guided) / self.settings.group
+            taught = taught_rows(self.policy, self.rollouts, self._guided, self.settings)
+            num_groups = len(taught) / self.settings.group
             self.guidance_figures = {"guidance/guided_groups": num_groups}
-        if not (is_kept or guided):
+        if not (is_kept or taught):
             return self._figures([]) | {"skipped_updates": 1.0}
         ending, tokens = {"skipped_updates": 0.0}, list[float]()
         if is_kept:
@@ -133,11 +146,20 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             # A process whose groups were all dropped has no loss token; then others have
             shares = zip(*from_all([loss_tokens(part) for part in passes]), strict=True)
             tokens = [sum(of_pass) for of_pass in shares]
-        if answer and guided:
-            ending |= add_gradient(self.policy, guided, answer.strength, self.pass_size)
+        if answer and taught:
+            ending |= add_gradient(self.policy, taught, answer.strength, self.pass_size)
         ending |= finish()
         self.state.global_step += 1
         return self._figures(tokens) | ending
+
+    def begin_cycle(self, anchor: Anchor) -> None:
+        """Read the signals that decide something in this cycle."""
+        read_values(self.policy, self.tasks, anchor, list(self.signal_bands.values()))
+
+    @property
+    def _guided(self) -> list[int]:
+        """Places of the groups to guide among those of the last draw."""
+        return guided(self.rollouts, self.settings, self.signal_bands.get("guidance"))
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
         """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
@@ -188,14 +210,17 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         return evidence_of(self.rollouts)
 
     def progress(self) -> dict[str, Any]:
-        """The gate's pass rates and the rows of a pass, as plain data."""
-        return {"difficulty": self.gate.to_json()} | super().progress()
+        """The gate's state, values of signals, and the rows of a pass, as plain data."""
+        signals = {name: bands.values for name, bands in self.signal_bands.items()}
+        return {"difficulty": self.gate.to_json(), "signals": signals} | super().progress()
 
     def restore(
         self, progress: Mapping[str, Any], tensors: Mapping[str, torch.Tensor] | None = None
     ) -> None:
         """Take back what `progress` gave."""
         self.gate.load(progress["difficulty"])
+        for name, bands in self.signal_bands.items():
+            bands.values = progress["signals"][name]
         super().restore(progress)
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
@@ -226,7 +251,13 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self.loss_rollouts, self.guidance_figures = self.rollouts, {}
         if hints := self.settings.hints:
             self.loss_rollouts, self.guidance_figures = draw_with_hints(
-                self.policy, requests, self.rollouts, self.settings, hints, self._seed
+                self.policy,
+                requests,
+                self.rollouts,
+                self._guided,
+                self.settings,
+                hints,
+                self._seed,
             )
         mine = self.loss_rollouts[self._local]
         return {
@@ -326,26 +357,3 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             return *score(len(prompts)), None
         # the reference's, asked for all rows at once
         return *self.pass_size.fit(score, undo=lambda: None), None
-
-    def _arguments(self, folder: str) -> GRPOConfig:
-        return GRPOConfig(
-            output_dir=folder,
-            loss_type=self.settings.loss,
-            epsilon_high=self.settings.ratio_cap if self.settings.loss == "cispo" else None,
-            beta=0.0,
-            # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
-            scale_rewards="none" if self.settings.loss == "dr_grpo" else "group",
-            num_generations=self.settings.group,
-            max_completion_length=max(task.max_tokens for task in self.tasks.values()),
-            temperature=self.settings.temperature,
-            per_device_train_batch_size=self.pass_size.rows,
-            gradient_accumulation_steps=self.num_local_rows // self.pass_size.rows,
-            steps_per_generation=self.num_local_rows // self.pass_size.rows,
-            use_cpu=self.policy.device == "cpu",
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            logging_strategy="no",
-        )

@@ -1,7 +1,7 @@
-"""Guidance on unsolved groups, from which policy gradient alone learns nothing.
+"""Guidance on groups that policy gradient alone learns nothing or little from.
 
 Either they are drawn again with a hint, or their rollouts are taught by a teacher that knows the
-answer. `Group.is_unsolved` says which they are.
+answer. Which they are follows from what was drawn, or from a signal; see `guided`.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from fastslow.channels.slow.group_settings import HintsGuidance
 from fastslow.channels.slow.remedies.base import Figures, TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import Request, Rollout, draw_shared, groups_of
-from fastslow.channels.slow.settings import GrpoConfig, HintsGuidance
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.signal_bands import SignalBands
 from fastslow.channels.slow.teaching import teach
 from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.distributed import average_gradients, from_all, num_processes, own_share
@@ -37,18 +39,30 @@ def unsolved(rollouts: Sequence[Rollout], settings: GrpoConfig) -> list[int]:
     return [place for place, group in enumerate(groups) if group.is_unsolved(limit)]
 
 
+def guided(
+    rollouts: Sequence[Rollout], settings: GrpoConfig, bands: SignalBands | None
+) -> list[int]:
+    """Places of the groups to guide: the unsolved ones, or with a signal those of hard problems."""
+    if bands is None:
+        return unsolved(rollouts, settings)
+    groups = groups_of(rollouts, settings.group)
+    return [place for place, group in enumerate(groups) if bands.is_hardest(group)]
+
+
 def draw_with_hints(
     policy: Policy,
     requests: Sequence[Request],
     rollouts: Sequence[Rollout],
+    places: Sequence[int],
     settings: GrpoConfig,
     hints: HintsGuidance,
     seed: int,
 ) -> tuple[list[Rollout], Figures]:
-    """Draw unsolved groups again with more and more of the gold answer, until they are not.
+    """Draw groups again with more and more of the gold answer, until they are not unsolved.
 
-    Problems whose gold answer is shorter than `hints.min_tokens` are left alone. `rollouts` are
-    all of an update, drawn for `requests`; `seed` is that of every draw.
+    `places` are those of the groups to guide; problems among them whose gold answer is shorter than
+    `hints.min_tokens` are left alone. `rollouts` are all of an update, drawn for `requests`; `seed`
+    is that of every draw.
 
     Returns:
         The rollouts to learn from: of a rescued group those under the hint that rescued it, of
@@ -60,7 +74,7 @@ def draw_with_hints(
     size, chosen = settings.group, list(rollouts)
     climbing = [
         place
-        for place in unsolved(rollouts, settings)
+        for place in places
         if policy.renderer.num_tokens(rollouts[place * size].example.answer) >= hints.min_tokens
     ]
     figures, extra = {"guidance/hinted_groups": float(len(climbing))}, 0
@@ -83,9 +97,9 @@ def draw_with_hints(
 
 
 def taught_rows(
-    policy: Policy, rollouts: Sequence[Rollout], settings: GrpoConfig
+    policy: Policy, rollouts: Sequence[Rollout], places: Sequence[int], settings: GrpoConfig
 ) -> list[TaughtRow]:
-    """The rollouts of unsolved groups, each with a teacher that is shown the gold answer.
+    """The rollouts of the groups to guide, each with a teacher that is shown the gold answer.
 
     The teacher has the weights as the stage found them, and reads the rollout's prompt with the
     problem and its answer as a last demonstration. What the student reads is a key,
@@ -103,7 +117,7 @@ def taught_rows(
                 "start", renderer.informed_ids(r.program, r.example.question, r.example.answer)
             ),
         )
-        for place in unsolved(rollouts, settings)
+        for place in places
         for r in rollouts[place * size : (place + 1) * size]
     ]
 

@@ -1,29 +1,22 @@
 """The slow channel's settings, which are its part of the configuration.
 
-Adapter, updates, losses, difficulty, remedies. Light: a configuration is checked without torch.
+Adapter, updates, losses, remedies. Light: a configuration is checked without torch.
 """
 
-from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    field_validator,
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
+
+from fastslow.channels.slow.group_settings import (
+    AnswerGuidance,
+    DifficultyConfig,
+    Guidance,
+    HintsGuidance,
 )
-from pydantic_core import PydanticCustomError
-
 from fastslow.channels.slow.remedies.base import AdapterPolicy
 from fastslow.channels.slow.remedies.shipped import RemedyUse
-from fastslow.core.keys import FST, OURS, Model, Rate, key, kind_among
+from fastslow.core.keys import FST, OURS, Model, key, kind_among
 
-Band: TypeAlias = Literal["unsolved", "hard", "medium", "easy", "solved"]
-BANDS: tuple[Band, ...] = get_args(Band)
-"""Of problems, from the lowest pass rate to the highest."""
 Averaging: TypeAlias = Literal["problem", "token"]
 
 
@@ -76,80 +69,6 @@ class MinimalConfig(Model):
     adds to it, or is put aside for its own task while a new one starts from the base."""
 
 
-class DifficultyConfig(Model):
-    """Which groups the slow channel learns from, by measured pass rate, and when it warns."""
-
-    newest_weight: PositiveFloat = key(0.5, "weight", OURS, le=1)
-    """Weight of the newest group in a problem's running pass rate."""
-    success_score: PositiveFloat = key(0.5, "score", OURS, le=1)
-    """Rewards from here on count as a success."""
-    edges: tuple[Rate, Rate, Rate, Rate] = key(
-        (0.05, 0.25, 0.75, 0.95), "pass rate", "ours; arXiv 2605.28388 gives none"
-    )
-    """Lower edges of the bands hard, medium, easy and solved; below the first is unsolved."""
-    train_bands: tuple[Band, ...] = key(BANDS, "names", "all, as in " + FST, min_length=1)
-    """Groups of problems in other bands are dropped from the gradient, and counted."""
-    lucky_cap: PositiveFloat | None = key(
-        2.65, "advantage", "root of 7: one success of 8 rewards, divided by their deviation"
-    )
-    """Largest advantage in a group with exactly one success; null takes the cap away. TRL's
-    deviation gives (G - 1) / root of G, which passes the default from G = 10 on."""
-    collapse_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
-    """Alarm when completions are shorter than this share of their running mean length."""
-    repetition_frac: PositiveFloat = key(0.5, "share", OURS, lt=1)
-    """Alarm when more than this share of a completion's 4-grams repeat earlier ones."""
-
-    @field_validator("edges")
-    @classmethod
-    def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
-        _rising(edges)
-        return edges
-
-
-def _rising(values: tuple[float, ...]) -> None:
-    """Make sure that each is above the one before."""
-    if any(low >= high for low, high in pairwise(values)):
-        text = ", ".join(map(str, values))
-        raise PydanticCustomError("rising", "{values} do not rise", {"values": text})
-
-
-class AnswerGuidance(Model):
-    """Unsolved groups are taught by the start of the stage, which is shown the gold answer."""
-
-    kind: Literal["answer"] = key("answer", "name", "compare HDPO, arXiv 2603.23871")
-    """Which guidance. A group is unsolved if its rewards are equal and below
-    slow.difficulty.success_score."""
-    strength: PositiveFloat = key(1.0, "weight", OURS)
-    """Weight of the added loss, a mean in nats per token."""
-
-
-class HintsGuidance(Model):
-    """Unsolved groups are drawn again with the beginning of the gold answer in the question."""
-
-    kind: Literal["hints"] = key("hints", "name", "GHPO, arXiv 2507.10628")
-    """Which guidance."""
-    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = key(
-        (0.25, 0.5, 0.75), "share", "GHPO's code", min_length=1
-    )
-    """Rising shares of the gold answer's characters, above 0 and below 1, that are shown one draw
-    after the other, until a group is solved in part. A draw takes G rollouts of each group."""
-    min_tokens: PositiveInt = key(16, "tokens", OURS)
-    """Problems with a shorter gold answer get no hint, which would give most of it away."""
-
-    @field_validator("rungs")
-    @classmethod
-    def _rungs_rise(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
-        _rising(rungs)
-        return rungs
-
-
-Guidance = Annotated[
-    Annotated[AnswerGuidance, Tag("answer")] | Annotated[HintsGuidance, Tag("hints")],
-    kind_among("answer", "hints"),
-]
-"""What is done about groups that policy gradient learns nothing from: one model per `kind`."""
-
-
 class GrpoConfig(MinimalConfig):
     """Slow channel: group-relative policy gradient on the adapter, through TRL."""
 
@@ -184,7 +103,7 @@ class GrpoConfig(MinimalConfig):
     """What log-probabilities are conditioned on: the text a rollout was drawn under, or the bare
     problem (context distillation, P2O, arXiv 2603.21877). Rollouts are drawn under texts anyway."""
     difficulty: DifficultyConfig = Field(default_factory=DifficultyConfig)
-    """Which groups count, by measured pass rate."""
+    """Which groups count, by how hard their problems are."""
     guidance: Guidance | None = key(None, "section", "off: " + FST + " has none")
     """What is done about unsolved groups; null does nothing."""
     lora: LoraConfig = Field(default_factory=LoraConfig)

@@ -12,7 +12,7 @@ from fastslow.channels.slow.remedies.base import Update
 from fastslow.channels.slow.remedies.stack import Remedies
 from fastslow.core.distributed import average_gradients, num_processes
 from fastslow.core.errors import ChannelError
-from fastslow.core.types import Batch, Evidence, TokenIds
+from fastslow.core.types import Anchor, Batch, Evidence, TokenIds
 from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
@@ -39,6 +39,10 @@ class Updates(Protocol):
             Figures of this update by name, among them `skipped_updates`, 1 if there was nothing
             to learn and so no step, else 0, with `loss` and those of `finish`.
         """
+
+    def begin_cycle(self, anchor: Anchor) -> None:
+        """Get ready for the updates of a cycle, none of which was made; most need nothing."""
+        return
 
     def has_signal(self, figures: Mapping[str, float]) -> bool:
         """Whether an update with these figures must have changed the adapter."""

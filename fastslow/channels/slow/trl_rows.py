@@ -1,4 +1,4 @@
-"""TRL's rows and figures as ours: padding undone, log-probabilities in passes, our names."""
+"""TRL's rows, figures and arguments as ours: padding undone, log-probs in passes, our names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from trl import GRPOConfig
 
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.core.types import TokenIds
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
@@ -71,3 +73,29 @@ def our_figures(figures: dict[str, float]) -> dict[str, float]:
         "completions/mean_length": "completion_tokens",
     }
     return {ours: float(figures[theirs]) for theirs, ours in names.items() if theirs in figures}
+
+
+def trl_arguments(
+    settings: GrpoConfig, num_rows: int, num_passes: int, max_tokens: int, **others: Any
+) -> GRPOConfig:
+    """TRL's arguments for updates of so many rollouts of this process, in so many passes."""
+    return GRPOConfig(
+        loss_type=settings.loss,
+        epsilon_high=settings.ratio_cap if settings.loss == "cispo" else None,
+        beta=0.0,
+        # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
+        scale_rewards="none" if settings.loss == "dr_grpo" else "group",
+        num_generations=settings.group,
+        max_completion_length=max_tokens,
+        temperature=settings.temperature,
+        per_device_train_batch_size=num_rows // num_passes,
+        gradient_accumulation_steps=num_passes,
+        steps_per_generation=num_passes,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+        **others,
+    )

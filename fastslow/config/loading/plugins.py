@@ -22,6 +22,11 @@ from fastslow.task.registry import find_task
 
 PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {
     ("slow", "remedies", "*"): RemedyDefinition,
+    ("fast", "demonstration_signal"): SignalDefinition,
+    ("fast", "steps", "*", "demonstration_signal"): SignalDefinition,
+    ("slow", "difficulty", "signal"): SignalDefinition,
+    ("slow", "guidance", "signal"): SignalDefinition,
+    ("evaluation", "route", "signal"): SignalDefinition,
     ("evaluation", "signals", "*"): SignalDefinition,
     ("evaluation", "measures", "*"): MeasureDefinition,
     ("tracking",): TrackerDefinition,

@@ -11,16 +11,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fastslow.channels.slow.difficulty import Group
+from fastslow.channels.slow.group_settings import (
+    AnswerGuidance,
+    DifficultyConfig,
+    HintsGuidance,
+)
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.guidance import HINT
 from fastslow.channels.slow.remedies.base import Memory, Remedy, Weights
 from fastslow.channels.slow.rollouts import Rollout
-from fastslow.channels.slow.settings import (
-    AnswerGuidance,
-    DifficultyConfig,
-    GrpoConfig,
-    HintsGuidance,
-)
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trl_rows import unpad
 from fastslow.cli.main import main
 from fastslow.config.ledger import Ledger
@@ -33,6 +33,7 @@ from fastslow.loop.probe import _learner
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy
 from fastslow.policy.render import chat_messages
+from fastslow.policy.signals import ShippedSignalToActOn
 from fastslow.records.events import CycleEvent
 from fastslow.records.jsonl import read_events
 from fastslow.task.definition import Task
@@ -105,10 +106,12 @@ class Update:
         write: Answer,
         *answers: str,
         lr: float = 0.01,
+        prepare: Callable[[FastSlowTrainer], None] = lambda trainer: None,
     ) -> None:
         policy.sampler = self.sampler = Writer(policy, write)
         set_texts(policy, exact, GOOD, BAD)
         self.trainer = FastSlowTrainer(policy, {exact.name: exact}, len(answers), settings)
+        prepare(self.trainer)
         self.scored: list[set[TokenIds]] = []
         inner = self.trainer._get_per_token_logps_and_entropies
 
@@ -208,10 +211,33 @@ def test_the_shortest_answer_that_is_hinted_at_is_a_key(
     }
 
 
+def test_a_signal_has_its_hardest_problems_drawn_again_solved_or_not(
+    moved: Policy, exact: Task
+) -> None:
+    signal = ShippedSignalToActOn(kind="hoyer", trusted=True)
+    settings = changed(HINTS, guidance=HintsGuidance(rungs=(0.25,), signal=signal))
+    values = [3.0, 9.0, 5.0, 1.0, 7.0]
+
+    def read(trainer: FastSlowTrainer) -> None:
+        of_problem = {f"e{place}": value for place, value in enumerate(values)}
+        trainer.signal_bands["guidance"].values = {exact.name: of_problem}
+
+    update = Update(moved, exact, settings, from_share(0.0), *[LONG] * 5, prepare=read)
+    assert update.figures["zero_variance_frac"] == 0  # every group is solved in part
+    hinted = {rollout.example.id for rollout in update.trainer.loss_rollouts if rollout.hint}
+    assert hinted == {"e1"}
+    assert update.guidance() == {
+        "hinted_groups": 1,
+        "rescued_at_0.25": 1,
+        "extra_rollouts": GRPO.group,
+    }
+
+
 def test_a_hint_makes_no_problem_look_easy(moved: Policy, exact: Task) -> None:
     """Rates, bands, rewards and what the fast channel is shown are of the plain draws."""
     update = Update(moved, exact, HINTS, from_share(0.25), LONG, LONG)
-    assert update.trainer.gate.rates == {"exact": {"e0": 0.0, "e1": 0.0}}
+    bands = update.trainer.gate.bands
+    assert bands.to_json() == {"rates": {"exact": {"e0": 0.0, "e1": 0.0}}}
     figures = update.figures
     assert (figures["band_unsolved_frac"], figures["zero_variance_frac"]) == (1, 1)
     assert (figures["reward"], figures["reward_std"]) == (0, 0)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fastslow.channels.slow.channel import OPTIMIZER_FILE, STATE_FILE, SlowChannel
+from fastslow.channels.slow.group_settings import DifficultyConfig
 from fastslow.channels.slow.grpo import FastSlowTrainer
-from fastslow.channels.slow.settings import DifficultyConfig, GrpoConfig
+from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.trl_rows import unpad
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import BARE, PromptProgram

@@ -291,6 +291,9 @@ TOGETHER = {
         "{kind: l2}, {kind: movement}, {kind: kl_start}, {kind: renew}, "
         "{kind: renew, action: shrink_perturb}, {kind: renew, action: l2_init}]",
         "slow.kl_budget_earlier=1.0",
+        "slow.difficulty.signal={kind: hoyer, trusted: true}",
+        "slow.difficulty.train_bands=[unsolved, hard, medium]",
+        "slow.guidance={kind: answer, signal: {kind: question_logprob, trusted: true}}",
     ),
     "merge-then-new": (
         "slow.adapter_policy=merge-then-new",
@@ -306,8 +309,9 @@ TOGETHER = {
         "remedies: [{kind: replay, rows: 4, target: gold, keep: 8}]}",
     ),
 }
-"""Remedies that go together; one run each, since starting processes takes most of the time. The
-teacher of the last has nothing to teach where a group has no success: then one process is idle."""
+"""Remedies that go together, and signals that decide something; one run each, since starting
+processes takes most of the time. The teacher of the last has nothing to teach where a group has no
+success: then one process is idle."""
 
 
 @pytest.mark.parametrize("name", TOGETHER)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fastslow.channels.slow.channel import SlowChannel
-from fastslow.channels.slow.settings import AnswerGuidance, DistillConfig, GrpoConfig
+from fastslow.channels.slow.group_settings import AnswerGuidance
+from fastslow.channels.slow.settings import DistillConfig, GrpoConfig
 from fastslow.core.errors import CheckpointError, EvaluationError, StageError, TaskError
 from fastslow.core.files import damage
 from fastslow.core.types import Example, Grade

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from fastslow.config.ledger import MEAN_QUESTIONS as MEAN_QUESTIONS_COUNTED
 from fastslow.config.ledger import Ledger
@@ -25,7 +24,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.results.report import build_report
 from fastslow.task.definition import Task, TaskConfig, task
 from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
-from tests.support.tiny import save_tiny
+from tests.support.tiny import save_outspoken
 
 NAMES = ("first", "second", "third")
 USE = "{{use: 'tests.integration.loop.test_router:hashed', params: {{wanted: '{0}', limit: {1}}}}}"
@@ -83,11 +82,7 @@ def three(*shapes: str) -> list[str]:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides of every run: the tiny model with larger weights, so that answers differ."""
-    folder = save_tiny(tmp_path_factory.mktemp("base"))
-    weights = load_file(folder / "model.safetensors")
-    larger = {name: w if "norm" in name else w * 12 for name, w in weights.items()}
-    save_file(larger, folder / "model.safetensors", {"format": "pt"})
-    return [f"model.name={folder}"]
+    return [f"model.name={save_outspoken(tmp_path_factory.mktemp('base'))}"]
 
 
 @pytest.fixture(scope="module")

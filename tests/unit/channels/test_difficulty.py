@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from fastslow.channels.slow.difficulty import (
     DifficultyGate,
     Group,
+    PassRates,
     band_of,
     duplicate_frac,
 )
+from fastslow.channels.slow.group_settings import BANDS, DifficultyConfig
 from fastslow.channels.slow.rollouts import Request, draw_rollouts, groups_of
-from fastslow.channels.slow.settings import BANDS, DifficultyConfig
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import ngram_repetition
 from fastslow.core.types import Completion, Example
@@ -26,6 +27,11 @@ from fastslow.task.guarded_grader import guard_graders, has_reasoning
 from tests.support.toy_tasks import rare
 
 EDGES = (0.05, 0.25, 0.75, 0.95)
+
+
+def gate_of(settings: DifficultyConfig) -> DifficultyGate:
+    """A gate with bands by pass rate."""
+    return DifficultyGate(settings, PassRates(settings))
 
 
 def group(*rewards: float, problem: str = "p", tokens: int = 3) -> Group:
@@ -50,16 +56,17 @@ def test_a_rate_on_an_edge_belongs_to_the_band_above_it() -> None:
 
 
 def test_a_rate_starts_at_its_first_group_and_then_moves_by_the_newest_weight() -> None:
-    gate = DifficultyGate(DifficultyConfig(newest_weight=0.25))
-    assert gate.observe("a", "p", 0.8) == 0.8
-    assert gate.observe("a", "p", 0.0) == pytest.approx(0.6)
-    assert gate.observe("a", "p", 1.0) == pytest.approx(0.7)
-    assert gate.observe("b", "p", 0.1) == 0.1
-    assert gate.rates["b"] == {"p": 0.1}
+    bands = PassRates(DifficultyConfig(newest_weight=0.25))
+    rates, p = bands.rates, Group("a", "p", (0.0,), ((1,),))
+    for rate, running in ((0.8, 0.8), (0.0, 0.6), (1.0, 0.7)):
+        assert bands.observe(p, rate) == band_of(running, EDGES)
+        assert rates["a"]["p"] == pytest.approx(running)
+    bands.observe(replace(p, task="b"), 0.1)
+    assert rates["b"] == {"p": 0.1}
 
 
 def test_groups_without_variance_are_dropped_and_counted() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     almost = 0.1 + 0.1 + 0.1  # not 0.3 in binary
     verdict = gate.judge([group(0, 0), group(1, 1), group(0.3, almost), group(0, 1)])
     assert verdict.trained == (False, False, False, True)
@@ -68,14 +75,14 @@ def test_groups_without_variance_are_dropped_and_counted() -> None:
 
 
 def test_every_problem_is_in_one_band_and_shares_add_up_to_one() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     eighths = [group(*[1.0] * k, *[0.0] * (8 - k), problem=str(k)) for k in (0, 1, 4, 7, 8)]
     metrics = gate.judge(eighths).metrics
     assert [metrics[f"band_{band}_frac"] for band in BANDS] == [0.2] * 5
 
 
 def test_a_band_that_is_not_trained_on_is_dropped_by_the_running_rate() -> None:
-    gate = DifficultyGate(DifficultyConfig(train_bands=("medium", "easy")))
+    gate = gate_of(DifficultyConfig(train_bands=("medium", "easy")))
     one_of_eight = group(1, 0, 0, 0, 0, 0, 0, 0)
     assert gate.judge([one_of_eight]).trained == (False,)
     assert gate.judge([group(1, 1, 1, 1, 0, 0, 0, 0)]).trained == (True,)  # rate 0.31
@@ -83,7 +90,7 @@ def test_a_band_that_is_not_trained_on_is_dropped_by_the_running_rate() -> None:
 
 
 def test_lucky_is_exactly_one_success() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     groups = [group(1, 0, 0, 0), group(0.9, 0.4, 0, 0), group(1, 1, 0, 0), group(0.4, 0, 0, 0)]
     verdict = gate.judge(groups)
     assert verdict.lucky == (True, True, False, False)
@@ -91,7 +98,7 @@ def test_lucky_is_exactly_one_success() -> None:
 
 
 def test_completions_that_suddenly_shrink_set_off_one_alarm_that_says_by_how_much() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     steady = [gate.judge([group(0, 1, tokens=20)]) for _ in range(3)]
     assert [v.metrics["alarm/length_collapse"] for v in steady] == [0, 0, 0]
     assert all(not v.alarms for v in steady)
@@ -104,7 +111,7 @@ def test_completions_that_suddenly_shrink_set_off_one_alarm_that_says_by_how_muc
 
 
 def test_slow_shortening_sets_off_no_alarm() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     lengths = [40, 36, 32, 28, 26, 24, 22]
     verdicts = [gate.judge([group(0, 1, tokens=n)]) for n in lengths]
     assert not any(v.alarms for v in verdicts)
@@ -155,7 +162,7 @@ def test_drawn_rollouts_of_such_tasks_say_whether_they_skip_it() -> None:
 
 
 def test_looping_completions_set_off_the_repetition_alarm() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     verdict = gate.judge([looping(20)])
     assert verdict.metrics["alarm/repetition"] == 1
     assert verdict.metrics["repetition_frac"] == pytest.approx(16 / 17)
@@ -172,7 +179,7 @@ def test_repetition_and_duplicates_by_hand() -> None:
 
 def test_a_gate_read_back_from_json_judges_as_if_never_stopped() -> None:
     settings = DifficultyConfig(train_bands=("medium",))
-    gate, again = DifficultyGate(settings), DifficultyGate(settings)
+    gate, again = gate_of(settings), gate_of(settings)
     gate.judge([group(0.7, 0, 1, problem="a", tokens=30), group(0, 1, problem="b", tokens=31)])
     again.load(json.loads(json.dumps(gate.to_json())))
     following = [group(0, 0, 1, problem="a"), group(1, 1, problem="b", tokens=2)]
@@ -205,7 +212,7 @@ def trained(settings: DifficultyConfig, seed: int, passes: int) -> dict[str, lis
     rng = random.Random(seed)
     policy = {"plain": list(BASE_LOGITS), "hard": list(BASE_LOGITS)}
     problems = [("plain", RIGHT)] * 88 + [("hard", RIGHT)] * 2 + [("hard", WRONG)] * 10
-    gate = DifficultyGate(settings)
+    gate = gate_of(settings)
     for _ in range(passes):
         for index, (kind, key) in enumerate(problems):
             chances = softmax(policy[kind])

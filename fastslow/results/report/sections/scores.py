@@ -11,6 +11,7 @@ from fastslow.results.render.writing import csv_text
 from fastslow.results.report.cells import Cell
 from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.curves import Curves
+from fastslow.results.report.sections.route import Route
 
 ANSWER = 16
 """Characters of an answer in a table."""
@@ -18,6 +19,8 @@ GUESS_NOTE = (
     " Constant answer: the commonest of the train split, given to every test example. Uniform "
     "guess: any of its distinct answers, all alike. Chance is the higher of the two."
 )
+
+ROUTE_NOTE = " Routed: the hardest questions by a signal answered by another arm; see the route."
 
 
 class Scores(Section):
@@ -29,6 +32,7 @@ class Scores(Section):
     def __init__(self, records: Records) -> None:
         self.tasks, self.stages = records.card.tasks, records.card.stages
         self.cells, self.guesses = records.cells, records.guesses
+        self.route = records.section(Route)
 
     def to_json(self) -> Mapping[str, object]:
         scores = [[cell.score for cell in row] for row in self.cells]
@@ -55,10 +59,11 @@ class Scores(Section):
         yield Table(
             "Score matrix",
             ("after stage", *self.tasks),
-            (*rows, *guess_rows(self.guesses, self.tasks)),
+            (*rows, *self.route.matrix_row(self.tasks), *guess_rows(self.guesses, self.tasks)),
             "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its "
             "own stage; ( ) not trained on yet, or held out, scored with the seed prompt. "
-            f"Brackets: 95 % interval.{GUESS_NOTE if self.guesses else ''}",
+            f"Brackets: 95 % interval.{ROUTE_NOTE if self.route.by_task else ''}"
+            f"{GUESS_NOTE if self.guesses else ''}",
         )
 
     def draw(self) -> drawing.Drawing:

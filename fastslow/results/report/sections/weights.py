@@ -10,7 +10,7 @@ from fastslow.results.render.layout import Table, figure_row, metric_text, row
 from fastslow.results.report.section import Records, Section
 
 WITH_SECTION = (
-    *("geometry", "overlap", "proxies", "router"),
+    *("geometry", "overlap", "proxies", "route", "router"),
     *("concentration", "keep_curve", "bridge", "adherence"),
 )
 """Kinds of figures that have a section of their own."""
