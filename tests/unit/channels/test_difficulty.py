@@ -118,7 +118,7 @@ def test_slow_shortening_sets_off_no_alarm() -> None:
 
 
 def test_successes_that_skip_their_reasoning_set_off_an_alarm_where_there_is_reasoning() -> None:
-    gate = DifficultyGate(DifficultyConfig())
+    gate = gate_of(DifficultyConfig())
     rewards = (1.0, 1.0, 1.0, 0.0)
     for bare, share in (
         ((True, True, False, False), 2 / 3),
