@@ -6,7 +6,7 @@ the change, so the largest entries are compared at equal energy only: with rando
 carry more than their energy?) and with the scaled update (does choosing beat shrinking?), which has
 an advantage of first order.
 
-Source: ours, after the causal tests of sparse updates that arXiv 2505.11711 asks for.
+Source: ours.
 """
 
 import math
