@@ -227,3 +227,16 @@ def test_a_signal_that_reads_the_answer_routes_nothing_and_the_base_is_an_arm(
     assert metrics["routed/score"].reason == "peeking has no number for 4 of 4 questions"
     base = [r.sample.score for r in read_scores(run / "scores.jsonl") if r.row == 0]
     assert metrics["cheap/score"].value == pytest.approx(fmean(base[:4]))
+
+
+def test_where_the_seed_prompt_is_deployed_there_is_nothing_to_route_between(
+    tmp_path: Path, model: str
+) -> None:
+    run = start(tmp_path, [model, *ACTING[2:], "stages=[{task: first, cycles: 1, fast: false}]"])
+    metrics = {metric.name: metric for metric in routes(run)[1, "first"].figures}
+    assert metrics["cheap/score"].value == metrics["strong/score"].value is not None
+    for name in ("routed/score", "routed/prompt_tokens", "chance/score", "routing_gain"):
+        assert metrics[name].value is None
+        assert metrics[name].reason == "both arms are one: the seed prompt is the deployed one"
+    [table] = [t for t in build_report(run).tables() if t.title == "Route after stage 1"]
+    assert "No route on first: both arms are one" in table.note
