@@ -3,13 +3,19 @@
 Designs and the meaning of every outcome were written down before the figures were made.
 """
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.keeping import ROOT
 from benchmarks.questions import setting
+from benchmarks.questions.markdown import estimate, prose, table, verdict
 from benchmarks.questions.readings import BASELINE, DEMONSTRATIONS, DRAWS
+from benchmarks.questions.trained import (
+    adherence_lines,
+    arrangements_lines,
+    changes_lines,
+    orders_lines,
+)
 from fastslow.policy.signals import PRIMARY
 
 PAGE = ROOT / "docs" / "questions.md"
@@ -33,37 +39,16 @@ def page() -> str:
             "on SmolLM2-135M-Instruct; `--model` takes any other. Intervals are 95 %."
         ),
     ]
-    for name, section in (
-        ("readings", readings_lines),
-        ("steering", steering_lines),
-    ):
+    for name, section in SECTIONS.items():
         kept = setting.read(name)
-        lines += section(kept["tasks"]) if kept is not None else []
+        lines += section(kept) if kept is not None else []
+    lines += orders_lines()
     return "\n".join(lines).rstrip() + "\n"
 
 
-def estimate(figure: Sequence[float | None]) -> str:
-    """A figure with its interval."""
-    value, low, high = figure
-    if value is None:
-        return "-"
-    limits = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{value:+.2f}{limits}"
-
-
-def prose(text: str) -> list[str]:
-    """A paragraph in lines, and an empty one."""
-    return [*textwrap.wrap(text, 98, break_long_words=False, break_on_hyphens=False), ""]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table and an empty line."""
-    marks = ["---"] * len(header)
-    return [*(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows)), ""]
-
-
-def readings_lines(tasks: dict[str, Any]) -> list[str]:
+def readings_lines(kept: Any) -> list[str]:
     """Sparsity as a signal of difficulty."""
+    tasks = kept["tasks"]
     plain = {name: data["spellings"]["plain"] for name, data in tasks.items()}
     return [
         "## Could activation sparsity say how hard a problem is, cheaply enough to route by?",
@@ -104,13 +89,13 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
                 for key, label in FIGURES.items()
             ),
         ),
-        *_verdict(
+        *verdict(
             "Does it signal difficulty",
             "yes if the lower end given familiarity is above 0 in two of three tasks, in all "
             "draws; no if every upper end is below .1",
             _partial_verdict(plain, "partial"),
         ),
-        *_verdict(
+        *verdict(
             "Does it add to what is free",
             "the same, given also the first token's log-probability and entropy",
             _partial_verdict(plain, "partial_free"),
@@ -142,7 +127,7 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
                 for draw, routed in enumerate(data["routing"])
             ),
         ),
-        *_verdict(
+        *verdict(
             "Is it worth routing on",
             "yes if the lower ends of the differences of AUROC and of routing gain (eligible pairs "
             "alone) are above 0 in two of three tasks, in all draws; no if all upper ends are "
@@ -170,16 +155,29 @@ def readings_lines(tasks: dict[str, Any]) -> list[str]:
                 for spelling, shift in data["shifts"].items()
             ),
         ),
-        *_verdict(
+        *verdict(
             "Does it follow the form of a question, not what the form costs",
             "yes if in two of three tasks, for both spellings, the shift is not 0 and that of "
             "problems that got harder is, within its interval, that of the others; no if the two "
             "differ in two of three tasks for both spellings",
             _form_verdict(tasks),
         ),
-        "Command: `python -m benchmarks.questions readings`.",
+        *_timing_lines(),
+        "Command: `python -m benchmarks.questions readings timing`.",
         "",
     ]
+
+
+def _timing_lines() -> list[str]:
+    kept = setting.read("timing")
+    if kept is None:
+        return []
+    figures = kept["tasks"]
+    return prose(
+        f"A pass over {figures['problems']} problems takes {figures['ratio']:.2f} of the time of "
+        f"two updates of {figures['rollouts of an update']} rollouts, median of "
+        f"{len(figures['readings, seconds'])} turns on the same machine."
+    )
 
 
 COLUMNS = {"problems": "d", "right": ".2f", "mean_p_gold": ".2f"}
@@ -207,10 +205,6 @@ def _mean_auroc(draws: Sequence[Any], name: str) -> str:
     values = [draw["signals"].get(name, {}).get("auroc", [None])[0] for draw in draws]
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else "-"
-
-
-def _verdict(question: str, rule: str, answer: str) -> list[str]:
-    return prose(f"**{question}? {answer[0].upper()}{answer[1:]}** ({rule}; else undecided).")
 
 
 def _partial_verdict(plain: dict[str, Any], key: str) -> str:
@@ -257,8 +251,9 @@ def _form_verdict(tasks: dict[str, Any]) -> str:
     return f"undecided, yes in {sum(same)}, no in {sum(different)} of {len(tasks)} tasks"
 
 
-def steering_lines(tasks: dict[str, Any]) -> list[str]:
+def steering_lines(kept: Any) -> list[str]:
     """Steering for brevity."""
+    tasks = kept["tasks"]
     opens = [name for name, data in tasks.items() if data["test"]["steered"]["score"] > 0.05]
     return [
         "## Does one vector open the regime in which no answer scores?",
@@ -305,7 +300,7 @@ def steering_lines(tasks: dict[str, Any]) -> list[str]:
                 ]
             ),
         ),
-        *_verdict(
+        *verdict(
             "Does it open the regime",
             "yes if the steered score is above .05 in two of three tasks; no if in none",
             f"yes, in {len(opens)} of {len(tasks)} tasks"
@@ -315,3 +310,13 @@ def steering_lines(tasks: dict[str, Any]) -> list[str]:
         "Command: `python -m benchmarks.questions steering`.",
         "",
     ]
+
+
+SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
+    "readings": readings_lines,
+    "arrangements": arrangements_lines,
+    "changes": changes_lines,
+    "adherence": adherence_lines,
+    "steering": steering_lines,
+}
+"""By the name of the kept figures, in the order of the page."""

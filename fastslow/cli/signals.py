@@ -69,6 +69,7 @@ def signals(
     if not is_leader():
         return
     written = write_signals(study, folder)
-    output().print(render_tables([headline(study)], [validity_table(study.overall, study)]))
+    table = validity_table(study.overall, study, brief=True)
+    output().print(render_tables([headline(study)], [table]))
     for file in written:
         print(f"written: {visible(str(file))}")

@@ -190,7 +190,7 @@ def _most(
     most = []
     for uses in zip(*filter(None, map(prices, rows)), strict=True):
         name, price = uses[0]
-        figures = zip(*(astuple(other) for _, other in uses), strict=True)
+        figures = zip(*(astuple(row_price) for _, row_price in uses), strict=True)
         most.append((name, type(price)(*map(max, figures))))
     return tuple(most)
 

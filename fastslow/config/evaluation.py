@@ -1,5 +1,6 @@
 """How a run measures itself: examples, prompts and diagnostics, each with what it is worth."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
@@ -76,6 +77,22 @@ class EvaluationConfig(Model):
     proxies: bool = key(True, "switch", "Sokar et al. 2023 and Kumar et al. 2021")
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""
+
+    def broken_measures(self, *, has_weights: bool) -> Iterator[tuple[str, str]]:
+        """Rules of shipped measures: each once, and a change of the weights for those of one."""
+        kinds = [use.kind for use in self.measures]
+        for index, use in enumerate(self.measures):
+            path = f"evaluation.measures.{index}.kind"
+            if isinstance(use, CustomUse):
+                continue
+            if use.kind in kinds[:index]:
+                yield path, f"{use.kind} is listed twice. Remove one of them."
+            elif use.needs_change and not has_weights:
+                yield (
+                    path,
+                    f"{use.kind} measures a change of the weights, but `slow` is null. Turn the "
+                    f"slow channel on, or remove {use.kind} from evaluation.measures.",
+                )
 
 
 class ProbeConfig(Model):

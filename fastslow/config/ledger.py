@@ -37,6 +37,12 @@ MEAN_QUESTIONS = 32
 """Training questions of a task's mean. Source: `measure.model.router`; a test compares."""
 DRIFT_UNITS = 5
 """Work of drawing and comparing one input under one prompt."""
+PARTS = (
+    *("fast", "slow", "curves", "choice", "shrink", "remedies", "matrix", "texts", "probe"),
+    *("channel_split", "reoptimize", "neutral", "proxies", "route", "router", "geometry"),
+    "drift",
+)
+"""Every part that is not a measure of the configuration's list."""
 UNSEEN = ("choice", "shrink", "remedies")
 """Parts that the progress line leaves out."""
 
@@ -46,8 +52,8 @@ class Entry:
     """One part of a run, once."""
 
     part: str
-    """`fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`, `remedies`: of a stage; else of
-    measuring a row, as `EvaluationEvent` names it."""
+    """One of `PARTS`: `fast`, `slow`, `curves`: of a cycle; `choice`, `shrink`, `remedies`: of a
+    stage; else of measuring a row, as `EvaluationEvent` names it; or a measure, by its name."""
     row: int
     """Row of the score matrix that it leads to or belongs to: stages count from 1."""
     cycle: int | None = None

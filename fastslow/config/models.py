@@ -236,6 +236,7 @@ class RunConfig(RuledModel):
         yield from self._broken_remedies()
         yield from self._broken_routers()
         yield from broken_route(self)
+        yield from self.evaluation.broken_measures(has_weights=self.slow is not None)
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (

@@ -24,6 +24,7 @@ from fastslow.channels.slow.remedies.base import Remedy
 from fastslow.channels.slow.remedies.shipped import remedy_of
 from fastslow.channels.slow.settings import MinimalConfig, SlowConfig
 from fastslow.config.evaluation import EvaluationConfig
+from fastslow.config.ledger import PARTS
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import ConfigError
@@ -31,7 +32,7 @@ from fastslow.core.plugins import CustomUse
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
-from fastslow.measure.model.shipped import measure_of
+from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, signal_of
 from fastslow.task.definition import Task
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIGURE_KINDS = ("geometry", "overlap", "proxies", "route", "router", "signals")
-"""Kinds of figures that the package records itself."""
+TAKEN_NAMES = ("overlap", "signals", *PARTS, *SHIPPED_MEASURES)
+"""Names under which the package itself records figures or the cost of a part."""
 
 
 def build_tasks(loaded: LoadedConfig, names: Iterable[str]) -> dict[str, Task]:
@@ -192,16 +193,19 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         measures["route"] = route_measure(use)
     for listed in evaluation.measures:
         chosen, params = measure_of(listed)
-        _add(measures, "evaluation.measures", chosen.name, chosen.build(params))
+        is_shipped = not isinstance(listed, CustomUse)
+        path = "evaluation.measures"
+        _add(measures, path, chosen.name, chosen.build(params), is_shipped=is_shipped)
     return measures
 
 
-def _add(named: dict[str, T], path: str, name: str, value: T) -> None:
-    """Add a plug-in under its name, unless another has it, or one of our own kinds of figures."""
-    if name in named or name in FIGURE_KINDS:
+def _add(named: dict[str, T], path: str, name: str, value: T, *, is_shipped: bool = False) -> None:
+    """Add a plug-in under its name, unless another has it, or we record something under it."""
+    if name in named or (name in TAKEN_NAMES and not is_shipped):
         raise ConfigError(
-            f"{path}: two of them are called {name!r}. Give yours another name in its decorator. "
-            f"Names that are taken: {', '.join([*FIGURE_KINDS, *named])}."
+            f"{path}: two of them are called {name!r}. List a shipped one once, and give yours "
+            "another name in its decorator. Names that are taken: "
+            f"{', '.join(dict.fromkeys([*TAKEN_NAMES, *named]))}."
         )
     named[name] = value
 

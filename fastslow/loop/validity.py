@@ -229,7 +229,11 @@ class _Arms:
                 return
             study.read(task, program, examples, scores)
         clusters = {e.id: e.cluster for e in examples if e.cluster is not None}
-        for pair in self._pairs(task, weights, program):
+        pairs = self._pairs(task, weights, program)
+        if self.row > 1 and len(pairs) < 3:
+            name = f"adapter of an earlier stage / of stage {self.row} on {task.name}"
+            study.absent.append(f"{name}: no other was scored under this prompt")
+        for pair in pairs:
             name = f"{pair.cheap} / {pair.strong} on {task.name}"
             if (pair.weights, pair.program.text_hash) == (weights, program.text_hash):
                 study.absent.append(f"{name}: both are the same")
@@ -261,7 +265,8 @@ class _Arms:
         ]
         for row in range(self.row - 1, 0, -1):
             earlier = self.weights.get((row, task.name), weights)
-            if earlier != weights and self.folders[row - 1].is_dir():
+            is_scored = self.look_up(earlier, program, task, task.test)
+            if earlier != weights and is_scored and self.folders[row - 1].is_dir():
                 names = f"adapter of stage {row}", f"of stage {self.row}"
                 return [*pairs, _Pair(*names, earlier, program, partial(self._at, row, task))]
         return pairs

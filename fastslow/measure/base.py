@@ -82,6 +82,9 @@ class MeasurePrice:
 class MeasureConfig(PluginConfig):
     """Parameters of a measure. Subclass it; its fields are the schema YAML is checked against."""
 
+    needs_change: ClassVar[bool] = False
+    """Whether it measures nothing unless the slow channel changes weights."""
+
     def price(self, size: RowSize) -> MeasurePrice:
         """The most that it computes in a row of this size, for `fastslow check`."""
         return MeasurePrice()

@@ -168,14 +168,12 @@ class Policy:
         Last layer, last token before an answer, after the final norm, float32 on the CPU.
         """
         prompts = [self.renderer.prompt_ids(BARE, question) for question in questions]
-        states = [
-            features[-1]
-            for start in range(0, len(prompts), QUESTIONS_AT_ONCE)
-            for features in self.activations(
-                prompts[start : start + QUESTIONS_AT_ONCE], adapter=False
-            ).features
-        ]
-        return torch.stack(states)
+        starts = range(0, len(prompts), QUESTIONS_AT_ONCE)
+        passes = (
+            self.activations(prompts[start : start + QUESTIONS_AT_ONCE], adapter=False)
+            for start in starts
+        )
+        return torch.stack([states[-1] for each in passes for states in each.features])
 
     def question_logprobs(self, questions: Sequence[str]) -> list[float]:
         """Mean log-probability of each question's tokens, in nats, with no prompt before it."""

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 20
 """Distinct gold answers of a closed set."""
 NONSENSE = (
-    "dax wug blick toma fep zorp mib kiv lorp gax tiv bosa nurl pim quib rast vonk yeb sulp hof"
-).split()
+    *("dax", "wug", "blick", "toma", "fep", "zorp", "mib", "kiv", "lorp", "gax"),
+    *("tiv", "bosa", "nurl", "pim", "quib", "rast", "vonk", "yeb", "sulp", "hof"),
+)
 """Words that mean nothing, short for tokens' sake; one for each answer, in sorted order."""
 PASSES = 4
 """Readings of each input: tuned and base, under two prompts."""
@@ -121,15 +122,18 @@ def measure_adherence(
     if not 2 <= len(answers) <= MOST_ANSWERS:
         reason = f"not a closed set of answers: {len(answers)} different ones in train"
         return Adherence(influence, {}, dict.fromkeys(SCORES, reason))
-    shown = spread(task, demonstrations)
-    inputs = [e for e in examples if e.answer in {demonstration.answer for demonstration in shown}]
+    demonstrated = spread(task, demonstrations)
+    inputs = [
+        e for e in examples if e.answer in {demonstration.answer for demonstration in demonstrated}
+    ]
     scores: dict[str, Mapping[str, float]] = {}
     reasons: dict[str, str] = {}
     for names, exchange in ((SCORES[:2], _flipped(task)), (SCORES[2:], _nonsense(task))):
-        if reason := _why_unfit(policy, task, inputs, exchange):
-            reasons |= dict.fromkeys(names, reason)
+        why_not = _why_unfit(policy, task, inputs, exchange)
+        if why_not is not None:
+            reasons |= dict.fromkeys(names, why_not)
             continue
-        followed, true = _scores(policy, task, shown, inputs, exchange)
+        followed, true = _scores(policy, task, demonstrated, inputs, exchange)
         scores |= dict(zip(names, (followed, true), strict=False))
     return Adherence(influence, scores, reasons)
 
@@ -143,12 +147,15 @@ def text_influence(
     from fastslow.policy.divergence import divergences
     from fastslow.policy.policy import seed_program
 
+    seed_prompt = seed_program(task)
+    if program == seed_prompt:
+        return (0.0,) * len(examples)
     # a completion of any one token: what predicts it is the end of the prompt
     first = [(policy.renderer.stop_id,)] * len(examples)
     with torch.no_grad():
         ours, seed = (
             policy.predict([policy.renderer.prompt_ids(p, e.question) for e in examples], first)
-            for p in (program, seed_program(task))
+            for p in (program, seed_prompt)
         )
         return tuple(divergences(ours, seed, "reverse")[:, 0].tolist())
 
@@ -173,8 +180,8 @@ def _flipped(task: Task) -> Exchange:
     after = dict(zip(answers, [*answers[1:], answers[0]], strict=True))
 
     def exchange(example: Example) -> Example:
-        other = first[after[example.answer]]
-        return replace(example, answer=other.answer, metadata=other.metadata)
+        donor = first[after[example.answer]]
+        return replace(example, answer=donor.answer, metadata=donor.metadata)
 
     return exchange
 
@@ -192,11 +199,11 @@ def _why_unfit(
     if not inputs:
         return "no test input has an answer that the demonstrations show"
     for example in {example.answer: example for example in inputs}.values():
-        other = exchange(example)
-        right = task.grade(other, other.answer).score >= FULL_MARKS
-        if not right or task.grade(other, example.answer).score >= FULL_MARKS:
+        exchanged = exchange(example)
+        is_right = task.grade(exchanged, exchanged.answer).score >= FULL_MARKS
+        if not is_right or task.grade(exchanged, example.answer).score >= FULL_MARKS:
             return "the grader does not take other answers than the task's own"
-        if len(policy.renderer.answer_ids(other.answer)) > task.max_tokens:
+        if len(policy.renderer.answer_ids(exchanged.answer)) > task.max_tokens:
             return f"an exchanged answer takes more than max_tokens = {task.max_tokens}"
     return None
 
@@ -204,13 +211,15 @@ def _why_unfit(
 def _scores(
     policy: "Policy",
     task: Task,
-    shown: Sequence[Example],
+    demonstrated: Sequence[Example],
     inputs: Sequence[Example],
     exchange: Exchange,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores by example of greedy completions: by exchanged answers, and by the true ones."""
-    demonstrations = tuple(Demonstration(e.question, exchange(e).answer) for e in shown)
-    program = PromptProgram(task.instruction, demonstrations)
+    from fastslow.policy.policy import seed_program
+
+    demonstrations = tuple(Demonstration(e.question, exchange(e).answer) for e in demonstrated)
+    program = replace(seed_program(task), demonstrations=demonstrations)
     requests = [(program, example) for example in inputs]
     completions = policy.complete(requests, Sampling(task.max_tokens), [0] * len(inputs))
     followed, true = {}, {}

@@ -15,6 +15,7 @@ Source: ours; lifetime sparseness after Rolls & Tovee 1995 and Vinje & Gallant 2
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from fastslow.policy.activations import Activations, Units
     from fastslow.policy.policy import Policy
 
-EXAMPLE_UNITS, FIXED_UNITS = 10, 80
+EXAMPLE_UNITS, FIXED_UNITS = 12, 80
 """Work of an example: a reading and two backward passes; and of neutral prose and permutations."""
 PROPERTIES = {"": "sparseness", "_selectivity": "selectivity"}
 """Properties of units, by the end of their figures' names."""
@@ -82,15 +83,19 @@ def bridge(config: BridgeConfig) -> Measure:
         if snapshot.latest is None:
             return
         task, policy = snapshot.tasks[snapshot.latest], snapshot.policy
+        examples = snapshot.validation_sample(task, config.examples)
         correlations = measure_bridge(
             policy,
             policy.live_program(task),
-            snapshot.validation_sample(task, config.examples),
+            examples,
             snapshot.stage_change,
             config.permutations,
             snapshot.seed,
         )
-        yield Measured(task.name, tuple(_metrics(correlations)), dict(_numbers(correlations)))
+        golds = [example.answer for example in examples]
+        moved = [a != b for a, b in zip(golds, rotated(golds), strict=True)]
+        numbers = {"examples": len(golds), "rotated_frac": fmean(moved), **_numbers(correlations)}
+        yield Measured(task.name, tuple(_metrics(correlations)), numbers)
 
     return take
 
@@ -171,27 +176,25 @@ def _layer(
 
 def _metrics(correlations: "Mapping[str, Correlation]") -> Iterator[Metric]:
     """Every figure, or why it is not defined."""
-    is_empty = not correlations
     for ending, name in PROPERTIES.items():
-        for figure, of in FIGURES.items():
-            correlation = correlations.get(figure + ending)
+        for figure, energy in FIGURES.items():
+            correlation, reason = correlations.get(figure + ending), None
             value = None if correlation is None else correlation.mean
-            reason = None
-            if correlation is None:
-                reason = "no layer where it varies over units"
-                if is_empty:
-                    reason = "the model has no feed-forward blocks of linear modules"
-                elif figure == "change":
-                    reason = "the stage changed no rows of gate and up"
-            formula = f"partial Spearman of {name} and {of}, given activity, mean over layers"
+            if not correlations:
+                reason = "the model has no feed-forward blocks of linear modules"
+            elif correlation is None:
+                reason = "the stage changed no rows of gate and up"
+                if figure != "change":
+                    reason = "all gold answers are the same: none can be rotated"
+            formula = f"partial Spearman of {name} and {energy}, given activity, mean over layers"
             yield Metric(figure + ending, value, reason, formula)
 
 
-def _numbers(correlations: "Mapping[str, Correlation]") -> Iterator[tuple[str, float]]:
+def _numbers(correlations: "Mapping[str, Correlation]") -> dict[str, float]:
     """Intervals over layers, permutation tests, and the number of layers."""
+    numbers: dict[str, float] = {}
     for name, correlation in correlations.items():
-        yield f"{name}/layers", float(len(correlation.layers))
-        yield f"{name}/p", correlation.p_value
-        if correlation.interval is not None:
-            yield f"{name}/low", correlation.interval.low
-            yield f"{name}/high", correlation.interval.high
+        numbers |= {f"{name}/layers": len(correlation.layers), f"{name}/p": correlation.p_value}
+        if (interval := correlation.interval) is not None:
+            numbers |= {f"{name}/low": interval.low, f"{name}/high": interval.high}
+    return numbers

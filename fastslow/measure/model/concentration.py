@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -43,6 +43,8 @@ DRAW_UNITS = 30
 
 class ConcentrationConfig(MeasureConfig):
     """Energy in the largest entries of the change, next to what a random product has."""
+
+    needs_change: ClassVar[bool] = True
 
     kind: Literal["concentration"] = key("concentration", "name", OURS)
     """Which measure."""
@@ -120,8 +122,8 @@ def _products(deltas: "Deltas", seed: int) -> "Iterator[WeightDelta]":
 
 def _norm(delta: "WeightDelta") -> float:
     """Frobenius norm of a change, from its factors: the sum of (B^T B) * (A A^T)."""
-    left, right = delta.left_factor.double(), delta.right_factor.double()
-    return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
+    b, a = delta.left_factor.double(), delta.right_factor.double()
+    return math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
 
 
 def _figures(shares: Mapping[str, float], nulls: Sequence[Mapping[str, float]]) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -50,7 +50,7 @@ ARMS = ("top", "rest", "random", "random_energy", "scaled")
 """What stands in the place of the update."""
 BASELINES = ("random_energy", "scaled")
 """Arms of the same energy, which the largest entries are compared with."""
-EDIT_UNITS = 40
+EDIT_UNITS = 70
 """Work of editing and restoring all adapted weights."""
 ANSWERS_AT_ONCE = 48
 """Answers of one pass."""
@@ -64,6 +64,8 @@ FORMULAS = (
 
 class KeepCurveConfig(MeasureConfig):
     """What parts of the change keep of its gain on the latest task: does the place matter?"""
+
+    needs_change: ClassVar[bool] = True
 
     kind: Literal["keep_curve"] = key("keep_curve", "name", OURS)
     """Which measure."""
@@ -88,8 +90,8 @@ class KeepCurve:
     """Of each gold answer in nats, by part: `base`, `change`, and e.g. `top5`, `scaled5`."""
     energies: Mapping[str, float]
     """Energy share of the largest entries, in [0, 1], e.g. of `top5`."""
-    kept: Mapping[str, float]
-    """Share of the gain by figure, e.g. `keep_top5`, `keep_top5_minus_scaled`; empty where the
+    gains: Mapping[str, float]
+    """Share of the gain kept by figure, e.g. `keep_top5`, `keep_top5_minus_scaled`; empty where the
     update does not lower the loss."""
     intervals: "Mapping[str, Interval]"
     """95 % over answers, of the same figures; empty where there are none."""
@@ -196,18 +198,18 @@ def _answer_losses(
 
 
 def gains_kept(losses: Mapping[str, Sequence[float]], answers: Sequence[int]) -> dict[str, float]:
-    """Every figure of a keep curve, from the answers of some indices; see `KeepCurve.kept`."""
+    """Every figure of a keep curve, from the answers of some indices; see `KeepCurve.gains`."""
     means = {name: fmean(values[i] for i in answers) for name, values in losses.items()}
     base = means.pop("base")
     gain = base - means.pop("change")
     if gain <= 0:
         return {}
-    kept = {f"keep_{name}": (base - mean) / gain for name, mean in means.items()}
+    gains = {f"keep_{name}": (base - mean) / gain for name, mean in means.items()}
     for name in [name for name in means if name.startswith("top")]:
         for arm in BASELINES:
-            other = kept[f"keep_{name.replace('top', arm)}"]
-            kept[f"keep_{name}_minus_{arm}"] = kept[f"keep_{name}"] - other
-    return kept
+            baseline = gains[f"keep_{name.replace('top', arm)}"]
+            gains[f"keep_{name}_minus_{arm}"] = gains[f"keep_{name}"] - baseline
+    return gains
 
 
 def _intervals(
@@ -216,7 +218,7 @@ def _intervals(
     """Of every figure, from answers drawn again with replacement, whole clusters at a time."""
     clusters = [example.cluster or (example.id,) for example in examples]
     resamples = (draw_again(generator, len(examples), clusters) for _ in range(RESAMPLES))
-    draws = [kept for answers in resamples if (kept := gains_kept(losses, answers))]
+    draws = [gains for answers in resamples if (gains := gains_kept(losses, answers))]
     if len(examples) < 2 or len(draws) < LEAST_DEFINED * RESAMPLES:
         return {}
     return {name: percentile_interval([draw[name] for draw in draws]) for name in draws[0]}
@@ -225,9 +227,9 @@ def _intervals(
 def _metrics(curve: KeepCurve, shares: Sequence[float]) -> tuple[Metric, ...]:
     names = [f"keep_{_part(arm, share)}" for share in shares for arm in ARMS]
     names += [f"keep_{_part('top', share)}_minus_{arm}" for share in shares for arm in BASELINES]
-    reason = None if curve.kept else "the change does not lower the loss of the gold answers"
+    reason = None if curve.gains else "the change does not lower the loss of the gold answers"
     return tuple(
-        Metric(name, curve.kept.get(name), reason, FORMULAS["_minus_" in name]) for name in names
+        Metric(name, curve.gains.get(name), reason, FORMULAS["_minus_" in name]) for name in names
     )
 
 

@@ -35,11 +35,11 @@ class Magnitudes:
         """Of all entries."""
         return float(self.energies.sum())
 
-    def add(self, other: "Magnitudes") -> None:
+    def add(self, more: "Magnitudes") -> None:
         """Take in the entries of other matrices."""
-        self.size += other.size
-        self.counts += other.counts
-        self.energies += other.energies
+        self.size += more.size
+        self.counts += more.counts
+        self.energies += more.energies
 
     def num_top(self, share: float) -> int:
         """How many entries the largest `share` of them are; at least one."""

@@ -26,7 +26,7 @@ from fastslow.measure.scores.signal_draws import (
 from fastslow.measure.stats.bootstrap import Estimate, from_draws
 from fastslow.measure.stats.significance import holm
 
-Role: TypeAlias = Literal["primary", "secondary", "baseline", "label", "reference"]
+Role: TypeAlias = Literal["primary", "baseline", "secondary", "label", "reference"]
 
 
 @dataclass(frozen=True, slots=True)

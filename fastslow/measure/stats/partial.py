@@ -29,14 +29,14 @@ class Correlation:
     """Share of the permutations, the observed order among them, whose mean is as far from 0."""
 
 
-def partial_spearman(x: "Column", y: "Column", given: "Column") -> float:
-    """Rank correlation of x and y that is left when both are given a third, in [-1, 1].
+def partial_spearman(x: "Column", y: "Column", z: "Column") -> float:
+    """Rank correlation of x and y that is left when z is given, in [-1, 1].
 
-    The partial correlation of the ranks. NaN where a column is constant or `given` decides one.
+    The partial correlation of the ranks. NaN where a column is constant or z decides one.
     """
     import numpy as np
 
-    ranks = [_ranks(column) for column in (x, y, given)]
+    ranks = [_ranks(column) for column in (x, y, z)]
     return float(_partial(ranks[0][np.newaxis], ranks[1], ranks[2])[0])
 
 
@@ -57,11 +57,11 @@ def correlate_layers(
     generator = np.random.default_rng(seed)
     # by figure, a list over layers of [1 + permutations]: the observed value first
     columns: dict[str, list[Column]] = {}
-    for x, ys, given in layers:
+    for x, ys, z in layers:
         rank = _ranks(x)
         shuffled = generator.permuted(np.tile(rank, (permutations, 1)), axis=1)
         orders = np.concatenate([rank[np.newaxis], shuffled])  # [1 + permutations, units]
-        values = {name: _partial(orders, _ranks(y), _ranks(given)) for name, y in ys.items()}
+        values = {name: _partial(orders, _ranks(y), _ranks(z)) for name, y in ys.items()}
         pairs = {n: ab for n, ab in differences.items() if ab[0] in values and ab[1] in values}
         values |= {name: values[a] - values[b] for name, (a, b) in pairs.items()}
         for name, value in values.items():
@@ -92,8 +92,8 @@ def _ranks(column: "Column") -> "Column":
     return np.asarray(ranks / (np.linalg.norm(ranks) or 1.0))
 
 
-def _partial(x: "NDArray[np.float64]", y: "Column", given: "Column") -> "Column":
-    """Partial correlation of each row of x [orders, units] with y given a third, all from `_ranks`.
+def _partial(x: "NDArray[np.float64]", y: "Column", z: "Column") -> "Column":
+    """Partial correlation of each row of x [orders, units] with y given z, all from `_ranks`.
 
     r_xy.z = (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2))
     """
@@ -101,7 +101,7 @@ def _partial(x: "NDArray[np.float64]", y: "Column", given: "Column") -> "Column"
 
     if not (x[0].any() and y.any()):
         return np.full(len(x), np.nan)
-    xy, xz, yz = x @ y, x @ given, y @ given
+    xy, xz, yz = x @ y, x @ z, y @ z
     rest = (1 - xz**2) * (1 - yz**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(rest > 1e-12, (xy - xz * yz) / np.sqrt(rest), np.nan))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from fastslow.results.report.section import Report, Section
 from fastslow.results.report.sections import (
+    adherence,
     answers,
+    change,
     channel_split,
     completions,
     cost,
@@ -36,11 +38,15 @@ SECTIONS: tuple[type[Section], ...] = (
     channel_split.ChannelSplit,
     route.Route,
     router.Router,
+    adherence.Adherence,
     curves.Curves,
     curves.Cycles,
     drift.Drift,
     plasticity.Plasticity,
     weights.Geometry,
+    change.Concentration,
+    change.KeepCurve,
+    change.Bridge,
     weights.Proxies,
     weights.Measured,
     remedies.Shrink,

@@ -1,9 +1,10 @@
 """A study of signals in words and tables; escaping is left to whoever shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from fastslow.measure.scores.routing_curve import RoutingCurve
-from fastslow.measure.scores.validity import SignalValidity, Validity
+from fastslow.measure.scores.validity import Role, SignalValidity, Validity
 from fastslow.measure.stats.bootstrap import Estimate
 from fastslow.records.validity_file import SignalStudy
 from fastslow.results.render.layout import Style, Table, Text, row
@@ -17,6 +18,7 @@ COLUMNS: Mapping[str, str] = {
     "unfamiliarity": "unfamiliar",
 }
 """Figures of the tables and what heads their columns."""
+ROLES: tuple[Role, ...] = get_args(Role)
 NOTE = (
     "95 % bootstrap intervals. AUROC: of wrong answers, .5 is chance. Less free: AUROC less that "
     "of the best free baseline, chosen again in every draw; for a free one, less chance. rho: with "
@@ -44,25 +46,31 @@ def study_tables(study: SignalStudy) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def validity_table(validity: Validity, study: SignalStudy) -> Table:
-    """Figures of every signal, on one task or over several."""
+def validity_table(validity: Validity, study: SignalStudy, *, brief: bool = False) -> Table:
+    """Figures of every signal, on one task or over several; the primary first, then free ones.
+
+    `brief`: without roles and without `spearman`, for a terminal.
+    """
+    columns = {f: name for f, name in COLUMNS.items() if not (brief and f == "spearman")}
+    signals = sorted(validity.signals.values(), key=lambda signal: ROLES.index(signal.role))
     labels = ", ".join(dict.fromkeys(study.labels[task] for task in validity.tasks))
     wrong = "" if validity.wrong is None else f", {validity.wrong} answered wrong"
     subject = validity.tasks[0] if len(validity.tasks) == 1 else f"{len(validity.tasks)} tasks"
     controls = ", ".join(validity.controls) or "none"
     return Table(
         f"Signals on {subject}: {validity.examples} problems{wrong}",
-        ("signal", "role", *COLUMNS.values(), "earned"),
-        tuple(_signal_row(signal) for signal in validity.signals.values()),
+        ("signal", *("role",) * (not brief), *columns.values(), "earned"),
+        tuple(_signal_row(signal, columns, brief) for signal in signals),
         f"Difficulty: {labels}. Controls of familiarity: {controls}. {NOTE}",
     )
 
 
-def _signal_row(signal: SignalValidity) -> tuple[Text, ...]:
+def _signal_row(signal: SignalValidity, columns: Iterable[str], brief: bool) -> tuple[Text, ...]:
     style: Style = "strong" if signal.role == "primary" else "plain"
     earned = "yes" if signal.earned else "no"
-    cells = (estimate_cell(signal.figures[name], signed=name != "auroc") for name in COLUMNS)
-    return (Text(signal.signal, style), Text(signal.role), *cells, Text(earned, style))
+    cells = (estimate_cell(signal.figures[name], signed=name != "auroc") for name in columns)
+    role = (Text(signal.role),) * (not brief)
+    return (Text(signal.signal, style), *role, *cells, Text(earned, style))
 
 
 def estimate_cell(estimate: Estimate, *, signed: bool) -> Text:

@@ -33,7 +33,7 @@ def test_gradient_energies_are_those_of_a_plain_backward_pass(moved: Policy, tas
         logprobs = torch.log_softmax(plain(input_ids=ids).logits[0], -1)
         targets = torch.tensor(answer)
         places = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(answer))
-        (-logprobs[places, targets].sum() / 2).backward()
+        torch.autograd.backward(-logprobs[places, targets].sum() / 2)
     block = plain.model.layers[1].mlp
     by_hand = block.gate_proj.weight.grad.square().sum(1) + block.up_proj.weight.grad.square().sum(
         1

@@ -54,7 +54,7 @@ def test_a_change_of_a_row_is_kept_by_its_entries_and_by_few_random_ones(
 ) -> None:
     deltas = descent(moved, task, 1e-2, equal=False, rows=slice(4, 5))
     # a row of 32 holds 1/32 of the entries of its matrix
-    kept = curve(moved, task, deltas, 1 / 32).kept
+    kept = curve(moved, task, deltas, 1 / 32).gains
     assert kept["keep_top3.125"] == pytest.approx(1, abs=1e-3)
     assert kept["keep_rest3.125"] == pytest.approx(0, abs=1e-3)
     assert abs(kept["keep_random3.125"]) < 0.2
@@ -66,10 +66,10 @@ def test_parts_of_a_change_of_equal_entries_keep_their_share(moved: Policy, task
     measured = curve(moved, task, deltas, 0.25)
     assert measured.energies["top25"] == pytest.approx(0.25, abs=1e-3)
     for arm in ("top", "random", "random_energy"):
-        assert measured.kept[f"keep_{arm}25"] == pytest.approx(0.25, abs=0.06)
-    assert measured.kept["keep_rest25"] == pytest.approx(0.75, abs=0.06)
-    assert measured.kept["keep_scaled25"] == pytest.approx(0.5, abs=0.01)
-    assert measured.intervals.keys() == measured.kept.keys()
+        assert measured.gains[f"keep_{arm}25"] == pytest.approx(0.25, abs=0.06)
+    assert measured.gains["keep_rest25"] == pytest.approx(0.75, abs=0.06)
+    assert measured.gains["keep_scaled25"] == pytest.approx(0.5, abs=0.01)
+    assert measured.intervals.keys() == measured.gains.keys()
 
 
 def test_the_whole_change_is_what_the_adapter_computes(moved: Policy, task: Task) -> None:
@@ -85,7 +85,7 @@ def test_the_whole_change_is_what_the_adapter_computes(moved: Policy, task: Task
 def test_a_change_that_does_not_lower_the_loss_keeps_nothing(moved: Policy, task: Task) -> None:
     deltas = descent(moved, task, -1e-2, equal=True, rows=slice(None))
     measured = curve(moved, task, deltas, 0.1)
-    assert (measured.kept, measured.intervals) == ({}, {})
+    assert (measured.gains, measured.intervals) == ({}, {})
 
 
 def test_the_base_comes_back_after_an_exception_and_a_base_that_does_not_is_reported(
@@ -103,18 +103,20 @@ def test_the_base_comes_back_after_an_exception_and_a_base_that_does_not_is_repo
         base_changed_by(moved.adapters.deltas(None, None), broken),
     ):
         pass
-    with (
-        pytest.raises(ZeroDivisionError),
-        base_changed_by(moved.adapters.deltas(None, None), lambda _, change: change),
-    ):
-        assert any(not torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
-        raise ZeroDivisionError
+
+    def interrupted() -> None:
+        with base_changed_by(moved.adapters.deltas(None, None), lambda _, change: change):
+            assert any(not torch.equal(p, before[n]) for n, p in moved.model.named_parameters())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert all(torch.equal(p, before[name]) for name, p in moved.model.named_parameters())
 
     class Stubborn(torch.Tensor):
         """A weight that cannot be written back."""
 
-        def copy_(self, *_: object) -> "Stubborn":  # type: ignore[override]
+        def copy_(self, *_: object) -> "Stubborn":
             return self
 
     weight = torch.ones(2, 2).as_subclass(Stubborn)

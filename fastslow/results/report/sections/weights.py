@@ -9,7 +9,10 @@ from fastslow.results.render import drawing
 from fastslow.results.render.layout import Table, figure_row, metric_text, row
 from fastslow.results.report.section import Records, Section
 
-WITH_SECTION = ("geometry", "overlap", "proxies", "route", "router")
+WITH_SECTION = (
+    *("geometry", "overlap", "proxies", "route", "router"),
+    *("concentration", "keep_curve", "bridge", "adherence"),
+)
 """Kinds of figures that have a section of their own."""
 MAX_STAGES = 12
 """Stages drawn; the tables have all of them."""

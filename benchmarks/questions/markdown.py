@@ -1,0 +1,30 @@
+"""Pieces of the page: paragraphs, tables, figures and verdicts."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+
+def prose(text: str) -> list[str]:
+    """A paragraph in lines, and an empty one."""
+    text = " ".join(text.split())
+    return [*textwrap.wrap(text, 98, break_long_words=False, break_on_hyphens=False), ""]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table and an empty line."""
+    marks = ["---"] * len(header)
+    return [*(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows)), ""]
+
+
+def estimate(figure: Sequence[float | None]) -> str:
+    """A figure with its interval."""
+    value, low, high = figure
+    if value is None:
+        return "-"
+    limits = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{value:+.2f}{limits}"
+
+
+def verdict(question: str, rule: str, answer: str) -> list[str]:
+    """A question's answer, and what each answer meant before there was one."""
+    return prose(f"**{question}? {answer[0].upper()}{answer[1:]}** ({rule}; else undecided).")

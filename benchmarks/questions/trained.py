@@ -1,0 +1,311 @@
+"""The part of docs/questions.md on trained runs: changes, adherence, arrangements, orders."""
+
+import json
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from benchmarks.keeping import REFERENCE
+from benchmarks.questions.markdown import estimate, prose, table, verdict
+from fastslow.measure.stats.over_seeds import over_seeds_and_examples
+from fastslow.policy.signals import FREE, PRIMARY
+
+ORDERS = REFERENCE / "ablations" / "orders" / "records.jsonl"
+PARTS = {
+    "top": "largest",
+    "rest": "all but the largest",
+    "random": "random",
+    "random_energy": "random of the energy of the largest",
+    "scaled": "all scaled to the energy of the largest",
+}
+"""What stands in the place of a change, by its name in the records."""
+LEAST_EXCESS, LEAST_BRIDGE = 0.05, 0.05
+"""What counts as more than a random product has, and as a bridge at all."""
+TASKS = 2
+"""Tasks of three that a yes takes."""
+
+Arms = Mapping[str, Mapping[str, Any]]
+"""By arm and seed, what `kept_runs` kept."""
+
+
+def changes_lines(kept: Any) -> list[str]:
+    """Whether changes concentrate, the place matters, and the place is sparsely active."""
+    arms: Arms = kept["arms"]
+    lines = [
+        "## Do changes that a task needs concentrate, and in sparsely active places?",
+        "",
+        *prose(
+            "**Design.** One task a run: a prompt chosen by the fast channel, then 16 updates "
+            "under it at rank 8, by gold answers (`gold`) or policy gradient (`policy`); three "
+            "seeds. Named before looking: shares of 5 %. *Concentration*: energy of the largest "
+            "entries, beside 19 products of Gaussian factors of the same rank and norms. *Place*: "
+            "the loss of validation answers when only the largest entries stay, against random "
+            "ones that hold the same energy, and against all entries scaled to that energy. "
+            "*Bridge*: partial Spearman of a unit's lifetime sparseness and the energy of the "
+            "gradient at it, given its mean activity, less the same for answers rotated among "
+            "problems. Means over seeds; an outcome must hold in every seed of a task."
+        ),
+    ]
+    for kind in ("gold", "policy"):
+        of_kind = {arm: runs for arm, runs in arms.items() if arm.startswith(kind)}
+        lines += _kind_lines(kind, of_kind)
+    return [
+        *lines,
+        f"Command: `{kept['command']}`, then `python -m benchmarks.questions changes`.",
+        "",
+    ]
+
+
+def _kind_lines(kind: str, arms: Arms) -> list[str]:
+    tasks = {arm.partition("-")[2]: list(runs.values()) for arm, runs in arms.items()}
+    rows = [
+        ("energy, largest 5 %", "concentration", "energy_top5_frac"),
+        ("of random products, mean", "concentration", "energy_top5_null_lora"),
+        ("of random products, largest", "concentration", "energy_top5_null_lora_max"),
+        *(
+            (f"gain kept, {part.replace('_', ' ')} 5 %", "keep_curve", f"keep_{part}5")
+            for part in PARTS
+        ),
+        ("largest less random of that energy", "keep_curve", "keep_top5_minus_random_energy"),
+        ("largest less all scaled", "keep_curve", "keep_top5_minus_scaled"),
+        ("sparseness and gradient", "bridge", "gradient"),
+        ("the same, rotated answers", "bridge", "control"),
+        ("bridge: the difference", "bridge", "bridge"),
+        ("sparseness and the change", "bridge", "change"),
+    ]
+    return [
+        *table(
+            (f"{kind}: figure", *tasks),
+            (
+                (
+                    label,
+                    *(
+                        _seeds([run.get(part, {}).get(name) for run in runs])
+                        for runs in tasks.values()
+                    ),
+                )
+                for label, part, name in rows
+            ),
+        ),
+        *verdict(
+            f"{kind}: concentrated beyond a random product",
+            f"yes if the energy is above all draws by {LEAST_EXCESS:g} in {TASKS} of three tasks; "
+            "no if by less in all",
+            _count(tasks, _concentrated),
+        ),
+        *verdict(
+            f"{kind}: does the place matter",
+            "yes if the largest entries keep more than both others of the same energy, intervals "
+            f"above 0, in {TASKS} of three tasks; partly if more than random ones alone; no if not",
+            _place(tasks),
+        ),
+        *verdict(
+            f"{kind}: in sparsely active places",
+            f"yes if the interval of the bridge is above 0 in {TASKS} of three tasks and the "
+            f"permutation test passes at 1 %; no if it lies within {LEAST_BRIDGE:g} of 0 in all",
+            _count(tasks, _bridged),
+        ),
+    ]
+
+
+def _over_runs(runs: list[Any], part: str, name: str) -> str:
+    return _seeds([run.get(part, {}).get(name) for run in runs])
+
+
+def _seeds(figures: list[Any]) -> str:
+    """Mean over seeds, and each seed's figure."""
+    values = [figure[0] for figure in figures if figure and figure[0] is not None]
+    if not values:
+        return "-"
+    return f"{fmean(values):+.3f} ({', '.join(f'{value:+.3f}' for value in values)})"
+
+
+def _concentrated(run: Any) -> bool | None:
+    figures = run["concentration"]
+    excess = figures["energy_top5_frac"][0] - figures["energy_top5_null_lora_max"][0]
+    return bool(excess >= LEAST_EXCESS)
+
+
+def _bridged(run: Any) -> bool | None:
+    """Whether there is a bridge; None where that is open."""
+    _, low, high = run["bridge"]["bridge"]
+    if low > 0 and run["bridge"]["numbers"]["bridge/p"] <= 0.01:
+        return True
+    return False if low >= -LEAST_BRIDGE and high <= LEAST_BRIDGE else None
+
+
+def _count(tasks: Mapping[str, list[Any]], judge: Any) -> str:
+    """Yes or no over tasks, each by all of its seeds."""
+    answers = [{judge(run) for run in runs} for runs in tasks.values()]
+    yes, no = (sum(answer == {side} for answer in answers) for side in (True, False))
+    if yes >= TASKS:
+        return f"yes, in {yes} of {len(answers)} tasks"
+    return "no" if no == len(answers) else f"undecided, yes in {yes}, no in {no} of {len(answers)}"
+
+
+def _place(tasks: Mapping[str, list[Any]]) -> str:
+    def above(runs: list[Any], other: str) -> bool:
+        lows = [run["keep_curve"][f"keep_top5_minus_{other}"][1] for run in runs]
+        return all(low is not None and low > 0 for low in lows)
+
+    energy = [above(runs, "random_energy") for runs in tasks.values()]
+    both = [above(runs, "scaled") and of for runs, of in zip(tasks.values(), energy, strict=True)]
+    if sum(both) >= TASKS:
+        return f"yes, in {sum(both)} of {len(tasks)} tasks"
+    if sum(energy) >= TASKS:
+        return f"partly, above random entries in {sum(energy)}, above both in {sum(both)}"
+    return f"no, above random entries in {sum(energy)} of {len(tasks)} tasks"
+
+
+def adherence_lines(kept: Any) -> list[str]:
+    """Whether slow updates wear off what prompts do."""
+    arms: Arms = kept["arms"]
+    figures = ("adherence_flipped", "adherence_prior", "adherence_nonsense", "text_influence")
+    rows = [
+        (
+            f"{arm}, {when}",
+            *(_seeds([_row(run, row).get(name) for run in runs.values()]) for name in figures),
+        )
+        for arm, runs in arms.items()
+        for when, row in (("before", "0"), ("after", "1"))
+    ]
+    difference = over_seeds_and_examples(
+        {
+            int(seed): {
+                "task": {
+                    example: bare - outcomes[example]
+                    for example, bare in _outcomes(run).items()
+                    if example in (outcomes := _outcomes(arms["with-text"][seed]))
+                }
+            }
+            for seed, run in arms["bare"].items()
+        }
+    )
+    limits = [difference.mean, difference.low, difference.high]
+    answer = "undecided"
+    if difference.high is not None and difference.high < 0:
+        answer = "yes"
+    elif difference.low is not None and difference.low > 0:
+        answer = "no, less"
+    return [
+        "## Do slow updates wear off what a policy does with its prompt?",
+        "",
+        *prose(
+            "**Design.** country_continent, a prompt chosen by the fast channel, then 16 updates "
+            "by gold answers, under the bare problem (`bare`) or under the prompt (`with-text`); "
+            "three seeds. *Flipped*: demonstrations whose answers are exchanged, each for the next "
+            "in order; share of test problems answered as the demonstrations ask. *Prior*: "
+            "answered by the true answer instead. *Nonsense*: words that mean nothing. "
+            "*Influence*: KL of the first completion token under the deployed prompt to that under"
+            "the seed prompt, nats."
+        ),
+        *table(("arm", "flipped", "prior", "nonsense", "influence"), rows),
+        *prose(
+            "Flipped after gold answers, `bare` less `with-text`, the same problems: "
+            f"{estimate(limits)} over seeds and problems."
+        ),
+        *verdict(
+            "Does adherence fall more after gold answers under the bare problem than under prompts",
+            "yes if the interval is below 0",
+            answer,
+        ),
+        f"Command: `{kept['command']}`, then `python -m benchmarks.questions adherence`.",
+        "",
+    ]
+
+
+def _row(run: Any, row: str) -> Any:
+    return next((values for key, values in run.items() if key.startswith(f"{row} ")), {})
+
+
+def _outcomes(run: Any) -> Mapping[str, float]:
+    outcomes: Mapping[str, float] = _row(run, "1")["outcomes"]["adherence_flipped"]
+    return outcomes
+
+
+def arrangements_lines(kept: Any) -> list[str]:
+    """What signals say of trained policies."""
+    arms: Arms = kept["arms"]
+    return [
+        "## And of policies that were trained?",
+        "",
+        *prose(
+            "One run of each arrangement of the channels on three tasks, then `fastslow signals`: "
+            "the test problems under the deployed prompts and the final weights, verdicts over the "
+            "three tasks together."
+        ),
+        *table(
+            ("signal", *arms),
+            (
+                (
+                    name,
+                    *(
+                        _verdict_words(run["verdicts"].get(name))
+                        for runs in arms.values()
+                        for run in list(runs.values())[:1]
+                    ),
+                )
+                for name in (PRIMARY, *FREE)
+            ),
+        ),
+        f"Commands: `{kept['command']}`, `fastslow signals` on each of its runs, then",
+        "`python -m benchmarks.questions arrangements`.",
+        "",
+    ]
+
+
+def _verdict_words(entry: Any) -> str:
+    return "-" if entry is None else str(entry["reason"])
+
+
+def orders_lines() -> list[str]:
+    """Final scores under each order of demonstrations, from the kept ablation."""
+    if not ORDERS.is_file():
+        return []
+    scores: dict[str, dict[int, dict[str, Mapping[str, float]]]] = {}
+    for record in map(json.loads, ORDERS.read_text().splitlines()[1:]):
+        last = len(record["scores"]) - 1
+        final = {task: of_task for row, task, of_task in record["cells"] if row == last}
+        scores.setdefault(record["arm"], {})[record["seed"]] = final
+    rows, decided = [], []
+    for arm, by_seed in scores.items():
+        level = over_seeds_and_examples(by_seed)
+        cells = [arm, estimate([level.mean, level.low, level.high])]
+        if arm == "random":
+            rows.append([*cells, ""])
+            continue
+        difference = over_seeds_and_examples(
+            {
+                seed: {
+                    task: {
+                        example: score - scores["random"][seed][task][example]
+                        for example, score in of_task.items()
+                    }
+                    for task, of_task in tasks.items()
+                }
+                for seed, tasks in by_seed.items()
+            }
+        )
+        limits = difference.mean, difference.low, difference.high
+        is_decided = limits[1] is not None and (limits[1] > 0 or (limits[2] or 0.0) < 0)
+        decided += [arm] if is_decided else []
+        detectable = "" if difference.detectable is None else f"; {difference.detectable:.2f} found"
+        rows.append([*cells, f"{estimate(limits)}{detectable}"])
+    answer = f"yes: {', '.join(decided)}" if decided else "not decidable"
+    return [
+        "## Does the order of demonstrations matter, and is sparsity a good order?",
+        "",
+        *prose(
+            "**Design.** Fast channel alone on three tasks, six demonstrations a prompt, the same "
+            "320 rollouts of scoring a stage under every order, three seeds. `easy-first` pays for "
+            "pass rates with rollouts; the signal is `l0`, SG-ICL's own. Mean final score, and the "
+            "difference to `random` on the same seeds and problems, with the smallest difference "
+            "that would be found with 80 % power."
+        ),
+        *table(("order", "score", "less random"), rows),
+        *verdict(
+            "Does an order differ from random", "yes for one whose interval leaves out 0", answer
+        ),
+        "Command: `fastslow ablate configs/ablations/orders.yaml`.",
+        "",
+    ]
