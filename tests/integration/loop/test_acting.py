@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fastslow.core.types import Anchor
 from fastslow.loop import launch
 from fastslow.loop.build import build_tasks
 from fastslow.loop.signals import Stopped
+from fastslow.measure.model.signals import signal_measure
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import (
     SIGNALS,
@@ -240,3 +242,24 @@ def test_where_the_seed_prompt_is_deployed_there_is_nothing_to_route_between(
         assert metrics[name].reason == "both arms are one: the seed prompt is the deployed one"
     [table] = [t for t in build_report(run).tables() if t.title == "Route after stage 1"]
     assert "No route on first: both arms are one" in table.note
+
+
+def test_signals_of_a_task_are_read_with_the_adapter_it_is_scored_with(
+    moved: Policy, task: Task
+) -> None:
+    def mean(of: Any) -> float:
+        [measured] = of
+        return float(measured.figures[0].value)
+
+    measure = signal_measure({"first_entropy": SIGNALS["first_entropy"]})
+    snapshot: Any = SimpleNamespace(
+        policy=moved,
+        tasks={task.name: task},
+        test_sample=lambda task: task.test[:4],
+        scores=lambda task: {example.id: 1.0 for example in task.test},
+    )
+    before = mean(measure(snapshot))
+    moved.adapters.owner = task.name
+    moved.adapters.put_aside(seed=5)  # the present adapter is a new one from here on
+    assert mean(measure(snapshot)) == pytest.approx(before, abs=1e-9)
+    moved.adapters.owner = None
