@@ -18,7 +18,8 @@ def signal_measure(signals: Mapping[str, Signal]) -> Measure:
         for task in snapshot.tasks.values():
             examples = snapshot.test_sample(task)
             program = snapshot.policy.live_program(task)
-            readings = snapshot.policy.read_prompts(program, examples)
+            with snapshot.policy.adapters.serving(task.name):  # as its scores were made
+                readings = snapshot.policy.read_prompts(program, examples)
             scores = snapshot.scores(task)
             wrong = [scores[example.id] < 0.5 for example in examples]
             for name, signal in signals.items():

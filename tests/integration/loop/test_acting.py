@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fastslow.core.types import Anchor
 from fastslow.loop import launch
 from fastslow.loop.build import build_tasks
 from fastslow.loop.signals import Stopped
+from fastslow.measure.model.signals import signal_measure
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import (
     SIGNALS,
@@ -227,3 +229,37 @@ def test_a_signal_that_reads_the_answer_routes_nothing_and_the_base_is_an_arm(
     assert metrics["routed/score"].reason == "peeking has no number for 4 of 4 questions"
     base = [r.sample.score for r in read_scores(run / "scores.jsonl") if r.row == 0]
     assert metrics["cheap/score"].value == pytest.approx(fmean(base[:4]))
+
+
+def test_where_the_seed_prompt_is_deployed_there_is_nothing_to_route_between(
+    tmp_path: Path, model: str
+) -> None:
+    run = start(tmp_path, [model, *ACTING[2:], "stages=[{task: first, cycles: 1, fast: false}]"])
+    metrics = {metric.name: metric for metric in routes(run)[1, "first"].figures}
+    assert metrics["cheap/score"].value == metrics["strong/score"].value is not None
+    for name in ("routed/score", "routed/prompt_tokens", "chance/score", "routing_gain"):
+        assert metrics[name].value is None
+        assert metrics[name].reason == "both arms are one: the seed prompt is the deployed one"
+    [table] = [t for t in build_report(run).tables() if t.title == "Route after stage 1"]
+    assert "No route on first: both arms are one" in table.note
+
+
+def test_signals_of_a_task_are_read_with_the_adapter_it_is_scored_with(
+    moved: Policy, task: Task
+) -> None:
+    def mean(of: Any) -> float:
+        [measured] = of
+        return float(measured.figures[0].value)
+
+    measure = signal_measure({"first_entropy": SIGNALS["first_entropy"]})
+    snapshot: Any = SimpleNamespace(
+        policy=moved,
+        tasks={task.name: task},
+        test_sample=lambda task: task.test[:4],
+        scores=lambda task: {example.id: 1.0 for example in task.test},
+    )
+    before = mean(measure(snapshot))
+    moved.adapters.owner = task.name
+    moved.adapters.put_aside(seed=5)  # the present adapter is a new one from here on
+    assert mean(measure(snapshot)) == pytest.approx(before, abs=1e-9)
+    moved.adapters.owner = None
