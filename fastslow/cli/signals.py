@@ -43,11 +43,12 @@ def signals(
         typer.Option(metavar="FOLDER", help="Where files go (default: signals/ in RUN)."),
     ] = None,
 ) -> None:
-    """Judge signals of difficulty on a run's policy, or on a base model.
+    """Judge signals of difficulty.
 
-    Is AUROC for wrong answers above that of the best free baseline, is familiarity told from
-    difficulty, what would routing gain? One pass over each problem; nothing is drawn. Writes
-    signals.html, signals.csv and signals.json, which keys that act on a signal take.
+    On the policy of a run, or on a base model: does a signal tell wrong answers better than the
+    best free baseline, is it difficulty or familiarity that it follows, what would routing by it
+    gain? One pass over each problem; nothing is drawn. Writes signals.html, signals.csv and
+    signals.json, which keys that act on a signal take.
     """
     from fastslow.loop.validity import study_model, study_run
     from fastslow.records.validity_file import FOLDER

@@ -107,16 +107,16 @@ def _ridge(
 
     Source: Golub, Heath and Wahba 1979.
     """
-    left, sizes, right = np.linalg.svd(inputs, full_matrices=False)
-    squares, parts = sizes**2, left.T @ targets  # [r], [r, t]
+    U, sizes, Vt = np.linalg.svd(inputs, full_matrices=False)
+    squares, coordinates = sizes**2, U.T @ targets  # [r], [r, t]
     penalties = _PENALTIES * max(squares.mean(), 1e-12)
     kept_shares = squares / (squares + penalties[:, None])  # [penalties, r]
     freedom = 1 - (kept_shares.sum(axis=1) + 1) / len(inputs)  # [penalties]
     # squared residuals: what lies outside the inputs' span, and what the penalty keeps from within
-    outside = (targets**2).sum(axis=0) - (parts**2).sum(axis=0)  # [t]
-    within = (1 - kept_shares) ** 2 @ parts**2  # [penalties, t]
+    outside = (targets**2).sum(axis=0) - (coordinates**2).sum(axis=0)  # [t]
+    within = (1 - kept_shares) ** 2 @ coordinates**2  # [penalties, t]
     errors = (outside + within) / np.maximum(freedom, 1e-6)[:, None] ** 2
     best = penalties[errors.argmin(axis=0)]  # [t]
-    shrunk = sizes[:, None] * parts / (squares[:, None] + best)  # [r, t]
-    weights: Float[np.ndarray, "d t"] = right.T @ shrunk
+    shrunk = sizes[:, None] * coordinates / (squares[:, None] + best)  # [r, t]
+    weights: Float[np.ndarray, "d t"] = Vt.T @ shrunk
     return weights

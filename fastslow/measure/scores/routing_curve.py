@@ -58,10 +58,13 @@ class RoutingCurve:
 
     @property
     def tokens(self) -> tuple[float, ...]:
-        """Mean prompt tokens for every k from 0: what the points of `accuracy` cost."""
+        """Mean prompt tokens for every k from 0: what the points of `accuracy` cost.
+
+        The signal is read under the cheap arm, so what is sent on goes through the model twice.
+        """
+        size = len(self.cheap.scores)
         cheap, strong = self.cheap.prompt_tokens, self.strong.prompt_tokens
-        steps = np.linspace(cheap, strong, len(self.cheap.scores) + 1)
-        return tuple(steps.tolist())
+        return tuple(cheap + strong * k / size for k in range(size + 1))
 
 
 def routing_curve(
@@ -83,8 +86,8 @@ def routing_curve(
     draws = [np.array(draw_again(stream, size, clusters)) for _ in range(DRAWS)]
     again = np.array([_gains(values[:, d], differences[d]) for d in draws])  # [draws, S + 1]
     gains = {name: _estimate(None, again[:, 0]) for name in signals}
-    for name, gain, drawn in zip(usable, _gains(values, differences), again.T, strict=False):
-        gains[name] = _estimate(float(gain), drawn)
+    for name, gain, redrawn in zip(usable, _gains(values, differences), again.T, strict=False):
+        gains[name] = _estimate(float(gain), redrawn)
     worse = float(np.mean(differences < 0))
     base = fmean(cheap.scores)
     names = [*usable, "best order"]

@@ -63,7 +63,7 @@ class Design:
     """The signal that is judged by its interval alone."""
     baselines: tuple[str, ...]
     """Signals that are free: the best of them is the opponent of all others."""
-    given: tuple[str, ...] = ("first_logprob", "first_entropy")
+    free_controls: tuple[str, ...] = ("first_logprob", "first_entropy")
     """Baselines that `partial_free` takes as known."""
     labels: tuple[str, ...] = ("gold_logprob",)
     """Signals that need the gold answer: they are what is to be told, and are never earned."""
@@ -102,7 +102,7 @@ class Table:
     clusters: Sequence[Hashable]
 
     @classmethod
-    def of(cls, task: str, rows: Sequence[ProblemRow], seed: int) -> "Table":
+    def from_rows(cls, task: str, rows: Sequence[ProblemRow], seed: int) -> "Table":
         """The rows of a task, and what ridge learned of them as more signals."""
         signals, unusable = _columns([row.signals for row in rows])
         controls, reasons = _columns([row.controls for row in rows])
@@ -129,7 +129,7 @@ class Table:
     ) -> dict[str, Float[np.ndarray, " S"]]:
         """The figures of every usable signal on some rows, some of them several times."""
         is_baseline = np.array([name in design.baselines for name in self.signals])
-        is_given = np.array([name in design.given for name in self.signals])
+        is_given = np.array([name in design.free_controls for name in self.signals])
         ranks = centred_ranks(np.array(list(self.signals.values()))[:, index])  # [S, draw]
         controls = np.zeros((0, len(index)))
         figures = {}
@@ -145,9 +145,10 @@ class Table:
                     figures[name] = partial_correlations(ranks, target, rivals)
         if self.wrong is not None:
             shares = aurocs(ranks, self.wrong[index])
-            best = max(CHANCE_AUROC, *shares[is_baseline], CHANCE_AUROC)
+            best = max([CHANCE_AUROC, *shares[is_baseline]])
             opponents = np.where(is_baseline, CHANCE_AUROC, best)
-            figures |= {"auroc": shares, "opponent": opponents, "difference": shares - opponents}
+            figures |= {"auroc": shares, "difference": shares - opponents}
+            figures["opponent"] = np.where(np.isnan(shares), np.nan, opponents)
         return figures
 
     def reason(self, figure: str) -> str:
@@ -199,8 +200,8 @@ def task_draws(table: Table, design: Design) -> dict[str, SignalDraws]:
         aurocs_of = dict(zip(table.signals, figures[0].get("auroc", ()), strict=False))
         best = max(design.baselines, key=lambda name: aurocs_of.get(name, 0.0), default=CHANCE)
         for number, name in enumerate(table.signals):
-            of_signal = {f: np.array([drawn[f][number] for drawn in figures]) for f in figures[0]}
-            values = {f: drawn for f, drawn in of_signal.items() if np.isfinite(drawn[0])}
+            columns = {f: np.array([of_draw[f][number] for of_draw in figures]) for f in figures[0]}
+            values = {f: column for f, column in columns.items() if np.isfinite(column[0])}
             reasons = {f: table.reason(f) for f in FORMULAS if f not in values}
             is_free = "opponent" not in values or values["opponent"][0] == CHANCE_AUROC
             draws[name] = SignalDraws(values, reasons, CHANCE if is_free else best)

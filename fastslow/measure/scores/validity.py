@@ -89,7 +89,9 @@ def judge_signals(
     by_task = defaultdict[str, list[ProblemRow]](list)
     for row in rows:
         by_task[row.task].append(row)
-    tables = {task: Table.of(task, members, design.seed) for task, members in by_task.items()}
+    tables = {
+        task: Table.from_rows(task, members, design.seed) for task, members in by_task.items()
+    }
     draws = {task: task_draws(table, design) for task, table in tables.items()}
     single = {task: _judge([table], [draws[task]], design) for task, table in tables.items()}
     if len(tables) == 1:

@@ -177,7 +177,10 @@ def _curve(curve: RoutingCurve, primary: str, number: int) -> drawing.Drawing:
             colour = drawing.series(index)["color"]
             axes.plot(x, curve.accuracy[name], color=colour, label=drawing.label(name))
         line = curve.accuracy["best order"]
-        axes.plot([x[0], x[-1]], [line[0], line[-1]], color=drawing.MUTED, ls=":", label="chance")
+        ends_of_chance = (
+            (curve.cheap.prompt_tokens, curve.strong.prompt_tokens) if is_priced else (0, 1)
+        )
+        axes.plot(ends_of_chance, (line[0], line[-1]), color=drawing.MUTED, ls=":", label="chance")
         axes.set_xlabel("mean prompt tokens" if is_priced else "share sent to the latter")
         axes.set_ylabel("score")
         drawing.legend(axes, 2)

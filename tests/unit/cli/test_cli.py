@@ -53,7 +53,7 @@ def task_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    runs = ("train", "resume", "runs", "report", "probe", "track", "prompts", "compare")
+    runs = ("train", "resume", "runs", "report", "probe", "track", "prompts", "signals", "compare")
     for command in ("check", *runs, "ablate", "gate", "rollback", "export", "tasks", "models"):
         assert f"  {command} " in printed
     assert "..." not in printed.split("Commands:")[1]
