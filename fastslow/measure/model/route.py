@@ -14,7 +14,6 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import ArmName, Metric
 from fastslow.measure.base import Measure, Measured, Snapshot
 from fastslow.measure.scores.route import Answers, mixture, shares_sent
-from fastslow.measure.scores.routing_curve import FORMULA, Arm, routing_curve
 from fastslow.measure.stats.intervals import Interval, cluster_labels, score_interval
 from fastslow.policy.signals import ActingSignal, Reading, signal_of
 from fastslow.task.definition import Task
@@ -25,6 +24,7 @@ ARMS: Mapping[ArmName, str] = {
     "base": "deployed prompt, base weights",
 }
 """What each arm is, in words."""
+GAIN = "what the order by the signal gains, as a share of what the best order would"
 
 
 class RouteConfig(Model):
@@ -62,8 +62,9 @@ def route_measure(route: RouteConfig) -> Measure:
             }
             values = [signal(reading) for reading in _read(snapshot, task, route.cheap)]
             defined = [value for value in values if value is not None and math.isfinite(value)]
-            numbers, reason = {"examples": float(len(values))}, None
-            gain = Metric("routing_gain", None, None, FORMULA)
+            numbers = {"examples": float(len(values))}
+            reason: str | None = None
+            gain: Metric | None = None
             if missing := len(values) - len(defined):
                 reason = f"{name} has no number for {missing} of {len(values)} questions"
             elif _are_one(snapshot, task, {route.cheap, route.strong}):
@@ -79,11 +80,8 @@ def route_measure(route: RouteConfig) -> Measure:
             for way, answers in ways.items():
                 interval = score_interval(answers.scores, _labels(snapshot, task))
                 numbers |= _ends(f"{way}/score", interval)
-            figures = (
-                *_figures(ways, formulas, reason),
-                replace(gain, reason=reason or gain.reason),
-            )
-            yield Measured(task.name, figures, numbers)
+            gain = gain or Metric("routing_gain", None, reason, GAIN)
+            yield Measured(task.name, (*_figures(ways, formulas, reason), gain), numbers)
 
     return measure
 
@@ -124,6 +122,8 @@ def _gain(
     snapshot: Snapshot, task: Task, ways: Mapping[str, Answers], values: Sequence[float]
 ) -> tuple[Metric, dict[str, float]]:
     """`routing_gain` between the two arms, and the ends of its interval."""
+    from fastslow.measure.scores.routing_curve import Arm, routing_curve  # numpy
+
     cheap, strong = (Arm(n, tuple(way.scores), fmean(way.tokens)) for n, way in ways.items())
     signals, labels = {"signal": values}, _labels(snapshot, task)
     curve = routing_curve(task.name, cheap, strong, signals, labels, snapshot.seed)
