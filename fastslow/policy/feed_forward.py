@@ -48,6 +48,8 @@ class FeedForward:
         under `Scorer.base_weights` that of the base itself. Leaves no gradient behind.
         """
         layers = self._writers()
+        if not layers:
+            return {}, {}
         names = [name for reader, writers in layers.items() for name in (reader, *writers)]
         weights = [self._base_layer(name).weight for name in names]
         frozen = [weight for weight in weights if not weight.requires_grad]
@@ -56,7 +58,8 @@ class FeedForward:
         try:
             with evaluating(self.model):
                 loss = -score_completions(self.model, prompts, answers).logprobs.sum()
-            gradients = torch.autograd.grad(loss / len(prompts), weights)
+            # zeros for an expert that no token went to
+            gradients = torch.autograd.grad(loss / len(prompts), weights, materialize_grads=True)
         finally:
             for weight in frozen:
                 weight.requires_grad_(False)

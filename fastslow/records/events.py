@@ -187,7 +187,7 @@ class FiguresEvent:
     row: int
     """Row of the score matrix."""
     kind: str
-    """`geometry`, `overlap`, `proxies`, or the name of a measure of the user's own."""
+    """`geometry`, `overlap`, `proxies`, or the name of a measure, shipped or the user's own."""
     of: str
     """What was measured: a stage, a pair of stages, or inputs."""
     figures: tuple[Metric, ...]

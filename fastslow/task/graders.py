@@ -66,6 +66,12 @@ def boxed_match(example: Example, text: str) -> Grade:
     return Grade(0.0, f"The box should hold {quote(gold)}, not {quote(wrote)}.")
 
 
+def reasoning(text: str) -> str:
+    """What a completion for `boxed_match` says before its answer; all of it where it has none."""
+    before, box, rest = text.rpartition(r"\boxed{")
+    return (before if box else rest).strip()
+
+
 def quote(text: str) -> str:
     """`text` in quotes for a message: one printable line of at most 60 characters."""
     return f'"{shorten(text, _QUOTE_CHARS)}"'

@@ -12,7 +12,7 @@ from fastslow.core.plugins import MODULE_PATHS
 from fastslow.core.text import shorten
 from fastslow.core.types import Example, Grade
 from fastslow.task.definition import Grader, Task
-from fastslow.task.graders import exact_match
+from fastslow.task.graders import boxed_match, exact_match
 from fastslow.task.workers import Crashed, SentGrader, TimeOut, borrowed
 
 FEWEST = 20
@@ -143,7 +143,24 @@ def is_exact(grade: Grader) -> bool:
     Then the gold answer's probability is the pass rate at temperature 1, but for the full stop and
     white space that are forgiven.
     """
-    return (grade.unguarded if isinstance(grade, GuardedGrader) else grade) is exact_match
+    return _unguarded(grade) is exact_match
+
+
+def has_reasoning(grade: Grader) -> bool:
+    """Whether completions reason before their answer: it is `boxed_match`, guarded or not."""
+    return _unguarded(grade) is boxed_match
+
+
+def attempted_score(grade: Grader, example: Example, text: str) -> float | None:
+    """The score of one completion, None where it cannot be graded; no guard counts it."""
+    result = (
+        grade.attempt(example, text) if isinstance(grade, GuardedGrader) else grade(example, text)
+    )
+    return result.score if isinstance(result, Grade) else None
+
+
+def _unguarded(grade: Grader) -> Grader:
+    return grade.unguarded if isinstance(grade, GuardedGrader) else grade
 
 
 def guards(tasks: Iterable[Task]) -> list[GuardedGrader]:

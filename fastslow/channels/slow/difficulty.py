@@ -13,6 +13,8 @@ from fastslow.core.types import TokenIds
 
 EQUAL_REWARDS = 1e-6
 """Rewards in [0, 1] that differ by no more are equal: single-precision rounding."""
+SKIPPED_FRAC = 0.5
+"""Of the successes, those without reasoning from which on it counts as skipped. Source: ours."""
 LEVEL_WEIGHT = 0.1
 """Weight of the newest batch in the running level of completion length."""
 
@@ -29,6 +31,8 @@ class Group:
     """In [0, 1]; at least one."""
     completions: tuple[TokenIds, ...]
     """In the order of `rewards`."""
+    bare: tuple[bool, ...] = ()
+    """Of each rollout, whether it answers without any reasoning; empty where a task has none."""
 
     @property
     def has_signal(self) -> bool:
@@ -146,6 +150,7 @@ class DifficultyGate:
             "lucky_groups": float(sum(lucky)),
         }
         alarms = self._watch([c for g in groups for c in g.completions], figures)
+        alarms += self._watch_reasoning(groups, figures)
         figures["duplicate_frac"] = fmean(duplicate_frac(g.completions) for g in groups)
         return Verdict(tuple(trained), tuple(lucky), figures, alarms)
 
@@ -181,6 +186,30 @@ class DifficultyGate:
                 f"slow.difficulty.repetition_frac = {self.settings.repetition_frac:g}."
             )
         return tuple(alarms)
+
+    def _watch_reasoning(
+        self, groups: Sequence[Group], figures: dict[str, float]
+    ) -> tuple[str, ...]:
+        """The alarm of tasks whose completions reason before their answer; none without successes.
+
+        Source: arXiv 2605.28388: successes without reasoning teach a policy to skip it.
+        """
+        bare = [
+            is_bare
+            for group in groups
+            if group.bare
+            for is_bare, success in zip(group.bare, self._successes(group), strict=True)
+            if success
+        ]
+        if not bare:
+            return ()
+        figures["alarm/skipped_reasoning"] = float(fmean(bare) > SKIPPED_FRAC)
+        if fmean(bare) <= SKIPPED_FRAC:
+            return ()
+        return (
+            f"skipped reasoning: a share of {fmean(bare):.2f} of the successes says nothing before "
+            f"the answer, more than {SKIPPED_FRAC:g}.",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `load` takes back."""

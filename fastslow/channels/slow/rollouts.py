@@ -12,6 +12,8 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+from fastslow.task.graders import reasoning
+from fastslow.task.guarded_grader import has_reasoning
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Rollout:
     grade: Grade
     hint: str = ""
     """As in `Request`."""
+    is_bare: bool | None = None
+    """Whether nothing stands before the answer; None for a task without reasoning before it."""
 
 
 class Request(NamedTuple):
@@ -57,7 +61,8 @@ def draw_rollouts(
         for i, completion in zip(indices, completions, strict=True):
             _, text, problem, hint = requests[i]
             grade = task.grade(problem, completion.text)
-            rollouts[i] = Rollout(task.name, text, problem, completion, grade, hint)
+            is_bare = not reasoning(completion.text) if has_reasoning(task.grade) else None
+            rollouts[i] = Rollout(task.name, text, problem, completion, grade, hint, is_bare)
     return [rollouts[i] for i in range(len(requests))]
 
 
@@ -119,6 +124,7 @@ def groups_of(rollouts: Sequence[Rollout], size: int) -> list[Group]:
             problem=cut[0].example.id,
             rewards=tuple(r.grade.score for r in cut),
             completions=tuple(r.completion.token_ids for r in cut),
+            bare=tuple(r.is_bare for r in cut if r.is_bare is not None),
         )
         for cut in cuts
     ]

@@ -30,8 +30,16 @@ from fastslow.measure.base import (
     Snapshot,
     measure,
 )
-from fastslow.measure.stats.intervals import cluster_labels, difference_of, score_interval
+from fastslow.measure.stats.intervals import (
+    Z_95,
+    Interval,
+    cluster_labels,
+    clustered_se,
+    named_limits,
+    score_interval,
+)
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import attempted_score
 
 if TYPE_CHECKING:
     from fastslow.policy.policy import Policy
@@ -97,7 +105,7 @@ def adherence(config: AdherenceConfig) -> Measure:
             with policy.adapters.serving(name):
                 program = policy.live_program(task)
                 result = measure_adherence(policy, task, program, examples, config.demonstrations)
-            numbers = dict(_numbers(result, examples))
+            numbers = _numbers(result, examples)
             numbers["answers"] = float(len({example.answer for example in task.train}))
             yield Measured(name, tuple(_metrics(result)), numbers)
 
@@ -200,8 +208,11 @@ def _why_unfit(
         return "no test input has an answer that the demonstrations show"
     for example in {example.answer: example for example in inputs}.values():
         exchanged = exchange(example)
-        is_right = task.grade(exchanged, exchanged.answer).score >= FULL_MARKS
-        if not is_right or task.grade(exchanged, example.answer).score >= FULL_MARKS:
+        follows, keeps = (
+            attempted_score(task.grade, exchanged, text)
+            for text in (exchanged.answer, example.answer)
+        )
+        if follows is None or keeps is None or not keeps < FULL_MARKS <= follows:
             return "the grader does not take other answers than the task's own"
         if len(policy.renderer.answer_ids(exchanged.answer)) > task.max_tokens:
             return f"an exchanged answer takes more than max_tokens = {task.max_tokens}"
@@ -236,20 +247,17 @@ def _metrics(result: Adherence) -> Iterator[Metric]:
         yield Metric(name, value, result.reasons.get(name), formula)
 
 
-def _numbers(result: Adherence, examples: Sequence[Example]) -> Iterator[tuple[str, float]]:
+def _numbers(result: Adherence, examples: Sequence[Example]) -> dict[str, float]:
     """Intervals over inputs, and the score of each: readers pair them with those of row 0."""
+    numbers: dict[str, float] = {}
     clusters = {e.id: e.cluster for e in examples if e.cluster is not None}
     for name, values in result.influence.items():
         labels = cluster_labels([example.id for example in examples], clusters)
-        spread_of = difference_of(values, labels, limit=float("inf"))
-        if spread_of.low is not None and spread_of.high is not None:
-            yield f"{name}/low", max(0.0, spread_of.low)
-            yield f"{name}/high", spread_of.high
+        if se := clustered_se(values, labels):
+            low, high = fmean(values) - Z_95 * se, fmean(values) + Z_95 * se
+            numbers |= named_limits(name, Interval(max(0.0, low), high, "normal"))
     for name, scores in result.scores.items():
         interval = score_interval(list(scores.values()), cluster_labels(scores, clusters))
-        if interval is not None:
-            yield f"{name}/low", interval.low
-            yield f"{name}/high", interval.high
-        yield f"{name}/n", float(len(scores))
-        for example, score in scores.items():
-            yield f"{name}/of/{example}", score
+        numbers |= named_limits(name, interval)
+        numbers |= {f"{name}/of/{example}": score for example, score in scores.items()}
+    return numbers

@@ -32,6 +32,7 @@ from fastslow.measure.base import (
     Snapshot,
     measure,
 )
+from fastslow.measure.stats.intervals import named_limits
 
 if TYPE_CHECKING:
     from fastslow.core.prompts import PromptProgram
@@ -117,12 +118,12 @@ def measure_bridge(
 
     prompts = [policy.renderer.prompt_ids(program, example.question) for example in examples]
     golds = [example.answer for example in examples]
+    texts = {"gradient": golds, "control": rotated(golds)}
+    if texts["control"] == golds:
+        del texts["control"]
     energies: dict[str, Units] = {}
-    control = rotated(golds)
-    for name, texts in (("gradient", golds), ("control", control)):
-        if name == "control" and control == golds:
-            continue
-        answers = [policy.renderer.answer_ids(text) for text in texts]
+    for name, of_problems in texts.items():
+        answers = [policy.renderer.answer_ids(text) for text in of_problems]
         with policy.scorer.base_weights():
             rows, columns = policy.feed_forward.gradient_energies(prompts, answers)
         energies |= {name: rows, f"{name}_columns": columns}
@@ -133,7 +134,9 @@ def measure_bridge(
     correlations: dict[str, Correlation] = {}
     for ending, name in PROPERTIES.items():
         layers = [
-            _layer(name, reader, activity, neutral, energies) for reader in energies["gradient"]
+            _layer(name, reader, activity, neutral, energies)
+            for reader in energies["gradient"]
+            if reader in activity.mean_abs and reader in neutral.mean_abs
         ]
         values = correlate_layers(layers, DIFFERENCES, permutations, derive_seed(seed, name))
         correlations |= {figure + ending: value for figure, value in values.items()}
@@ -195,6 +198,5 @@ def _numbers(correlations: "Mapping[str, Correlation]") -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, correlation in correlations.items():
         numbers |= {f"{name}/layers": len(correlation.layers), f"{name}/p": correlation.p_value}
-        if (interval := correlation.interval) is not None:
-            numbers |= {f"{name}/low": interval.low, f"{name}/high": interval.high}
+        numbers |= named_limits(name, correlation.interval)
     return numbers

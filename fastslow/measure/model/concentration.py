@@ -37,6 +37,10 @@ SHARES = (0.01, 0.05, 0.10)
 """Shares of the largest entries, of all adapted matrices together."""
 WITHIN = 0.05
 """The same within each matrix: entries chosen over all matrices favour those of large norm."""
+FORMULAS = {f"top{share * 100:g}": f"{share:.0%} of all entries" for share in SHARES} | {
+    "top5_within": f"{WITHIN:.0%} of the entries of each matrix, median over matrices"
+}
+"""What an energy share is that of, by its name."""
 DRAW_UNITS = 30
 """Work of a pass over all adapted entries."""
 
@@ -54,12 +58,6 @@ class ConcentrationConfig(MeasureConfig):
     def price(self, size: RowSize) -> MeasurePrice:
         """A pass over all entries for each draw, and one over the change."""
         return MeasurePrice(extra=DRAW_UNITS * (self.draws + 1) if size.row else 0)
-
-
-FORMULAS = {f"top{share * 100:g}": f"{share:.0%} of all entries" for share in SHARES} | {
-    "top5_within": f"{WITHIN:.0%} of the entries of each matrix, median over matrices"
-}
-"""What an energy share is that of, by its name."""
 
 
 @measure(name="concentration", source="arXiv 2505.11711; the null of a product is ours")

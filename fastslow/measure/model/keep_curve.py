@@ -6,7 +6,7 @@ the change, so the largest entries are compared at equal energy only: with rando
 carry more than their energy?) and with the scaled update (does choosing beat shrinking?), which has
 an advantage of first order.
 
-Source: ours, after the causal tests of sparse updates that arXiv 2505.11711 asks for.
+Source: ours.
 """
 
 import math
@@ -36,13 +36,13 @@ from fastslow.measure.stats.bootstrap import (
     draw_again,
     percentile_interval,
 )
+from fastslow.measure.stats.intervals import Interval, named_limits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastslow.core.prompts import PromptProgram
     from fastslow.measure.model.magnitudes import Deltas, Top
-    from fastslow.measure.stats.intervals import Interval
     from fastslow.policy.adapter.intervening import Edit
     from fastslow.policy.policy import Policy
 
@@ -93,7 +93,7 @@ class KeepCurve:
     gains: Mapping[str, float]
     """Share of the gain kept by figure, e.g. `keep_top5`, `keep_top5_minus_scaled`; empty where the
     update does not lower the loss."""
-    intervals: "Mapping[str, Interval]"
+    intervals: Mapping[str, Interval]
     """95 % over answers, of the same figures; empty where there are none."""
 
 
@@ -214,7 +214,7 @@ def gains_kept(losses: Mapping[str, Sequence[float]], answers: Sequence[int]) ->
 
 def _intervals(
     losses: Mapping[str, Sequence[float]], examples: Sequence[Example], generator: random.Random
-) -> "dict[str, Interval]":
+) -> dict[str, Interval]:
     """Of every figure, from answers drawn again with replacement, whole clusters at a time."""
     clusters = [example.cluster or (example.id,) for example in examples]
     resamples = (draw_again(generator, len(examples), clusters) for _ in range(RESAMPLES))
@@ -238,7 +238,7 @@ def _numbers(curve: KeepCurve, examples: Sequence[Example]) -> dict[str, float]:
     numbers = {"examples": float(len(examples))}
     numbers |= {f"{name}/energy": energy for name, energy in curve.energies.items()}
     for name, interval in curve.intervals.items():
-        numbers |= {f"{name}/low": interval.low, f"{name}/high": interval.high}
+        numbers |= named_limits(name, interval)
     for name, losses in curve.losses.items():
         for example, loss in zip(examples, losses, strict=True):
             numbers[f"loss/{name}/{example.id}"] = round(loss, 5)

@@ -13,7 +13,7 @@ from fastslow.core.types import Example, Metric, Sampling
 from fastslow.measure.base import Measure, Measured, Snapshot
 from fastslow.measure.evaluator import fixed_sample
 from fastslow.measure.scores.routing import best_routes, nearest_means
-from fastslow.measure.stats.intervals import cluster_labels, score_interval
+from fastslow.measure.stats.intervals import cluster_labels, named_limits, score_interval
 
 Inputs: TypeAlias = Mapping[str, Sequence[Example]]
 """Test examples by task."""
@@ -130,8 +130,7 @@ def _measured(
     clusters = {e.id: e.cluster for e in examples if e.cluster is not None}
     labels = cluster_labels([example.id for example in examples], clusters)
     for name, values in columns.items():
-        if interval := score_interval(values, labels):
-            numbers |= {f"{name}/low": interval.low, f"{name}/high": interval.high}
+        numbers |= named_limits(name, score_interval(values, labels))
     figures = tuple(
         Metric(name, fmean(values), None, FORMULAS[name.partition("/")[2]])
         for name, values in columns.items()

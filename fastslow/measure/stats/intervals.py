@@ -86,6 +86,11 @@ def wilson(successes: float, n: float) -> Interval:
     )
 
 
+def named_limits(name: str, interval: Interval | None) -> dict[str, float]:
+    """The ends of a figure's interval as numbers of a record, `NAME/low` and `NAME/high`."""
+    return {f"{name}/low": interval.low, f"{name}/high": interval.high} if interval else {}
+
+
 def cluster_labels(examples: Iterable[str], clusters: Mapping[str, str]) -> list[tuple[bool, str]]:
     """The cluster of each example; one without a cluster is its own, whatever others are called."""
     return [(e in clusters, clusters.get(e, e)) for e in examples]

@@ -36,8 +36,10 @@ def partial_spearman(x: "Column", y: "Column", z: "Column") -> float:
     """
     import numpy as np
 
-    ranks = [_ranks(column) for column in (x, y, z)]
-    return float(_partial(ranks[0][np.newaxis], ranks[1], ranks[2])[0])
+    from fastslow.measure.scores.rank_figures import centred_ranks, partial_correlations
+
+    ranks = centred_ranks(np.stack([x, y, z]))
+    return float(partial_correlations(ranks[:1], ranks[1], ranks[2:])[0])
 
 
 def correlate_layers(
@@ -54,14 +56,19 @@ def correlate_layers(
     """
     import numpy as np
 
+    from fastslow.measure.scores.rank_figures import centred_ranks, partial_correlations
+
     generator = np.random.default_rng(seed)
     # by figure, a list over layers of [1 + permutations]: the observed value first
     columns: dict[str, list[Column]] = {}
     for x, ys, z in layers:
-        rank = _ranks(x)
+        rank, controls = centred_ranks(x[np.newaxis]), centred_ranks(z[np.newaxis])  # [1, units]
         shuffled = generator.permuted(np.tile(rank, (permutations, 1)), axis=1)
-        orders = np.concatenate([rank[np.newaxis], shuffled])  # [1 + permutations, units]
-        values = {name: _partial(orders, _ranks(y), _ranks(z)) for name, y in ys.items()}
+        orders = np.concatenate([rank, shuffled])  # [1 + permutations, units]
+        values = {
+            name: partial_correlations(orders, centred_ranks(y[np.newaxis])[0], controls)
+            for name, y in ys.items()
+        }
         pairs = {n: ab for n, ab in differences.items() if ab[0] in values and ab[1] in values}
         values |= {name: values[a] - values[b] for name, (a, b) in pairs.items()}
         for name, value in values.items():
@@ -81,27 +88,3 @@ def _correlation(values: "NDArray[np.float64]") -> Correlation:
         interval = Interval(spread.low, spread.high, "normal")
     p_value = float((np.abs(means) >= abs(means[0])).mean())
     return Correlation(layers, float(means[0]), interval, p_value)
-
-
-def _ranks(column: "Column") -> "Column":
-    """Ranks, ties shared, centred and of length 1; zeros for a constant column."""
-    import numpy as np
-    from scipy.stats import rankdata
-
-    ranks = rankdata(column) - (len(column) + 1) / 2
-    return np.asarray(ranks / (np.linalg.norm(ranks) or 1.0))
-
-
-def _partial(x: "NDArray[np.float64]", y: "Column", z: "Column") -> "Column":
-    """Partial correlation of each row of x [orders, units] with y given z, all from `_ranks`.
-
-    r_xy.z = (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2))
-    """
-    import numpy as np
-
-    if not (x[0].any() and y.any()):
-        return np.full(len(x), np.nan)
-    xy, xz, yz = x @ y, x @ z, y @ z
-    rest = (1 - xz**2) * (1 - yz**2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(rest > 1e-12, (xy - xz * yz) / np.sqrt(rest), np.nan))

@@ -54,14 +54,15 @@ def validity_table(validity: Validity, study: SignalStudy, *, brief: bool = Fals
     columns = {f: name for f, name in COLUMNS.items() if not (brief and f == "spearman")}
     signals = sorted(validity.signals.values(), key=lambda signal: ROLES.index(signal.role))
     labels = ", ".join(dict.fromkeys(study.labels[task] for task in validity.tasks))
-    wrong = "" if validity.wrong is None else f", {validity.wrong} answered wrong"
+    wrong = "" if validity.wrong is None else f", {validity.wrong} of them answered wrong"
     subject = validity.tasks[0] if len(validity.tasks) == 1 else f"{len(validity.tasks)} tasks"
     controls = ", ".join(validity.controls) or "none"
     return Table(
-        f"Signals on {subject}: {validity.examples} problems{wrong}",
+        f"Signals on {subject}",
         ("signal", *("role",) * (not brief), *columns.values(), "earned"),
         tuple(_signal_row(signal, columns, brief) for signal in signals),
-        f"Difficulty: {labels}. Controls of familiarity: {controls}. {NOTE}",
+        f"{validity.examples} problems{wrong}. Difficulty: {labels}. Controls of familiarity: "
+        f"{controls}. {NOTE}",
     )
 
 

@@ -18,7 +18,7 @@ from fastslow.results.render.writing import csv_text, write_files
 from fastslow.results.signals.tables import headline, pair_name, study_tables
 
 MAX_CURVES = 8
-"""Pairs of arms that are drawn; the tables have all of them."""
+"""Pairs of arms that are drawn, of those that differ; the tables have all of them."""
 DRAWN = ("first_logprob", "best order")
 """Curves drawn next to that of the primary signal."""
 
@@ -130,7 +130,8 @@ def page(study: SignalStudy) -> str:
 
 def _drawings(study: SignalStudy) -> Iterator[drawing.Drawing]:
     yield _aurocs(study)
-    for number, curve in enumerate(study.curves[:MAX_CURVES]):
+    curves = [c for c in study.curves if any(g.metric.value is not None for g in c.gains.values())]
+    for number, curve in enumerate(curves[:MAX_CURVES]):
         yield _curve(curve, study.primary, number)
 
 

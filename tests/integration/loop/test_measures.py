@@ -217,6 +217,12 @@ def test_activations_are_those_of_single_rows(family: str) -> None:
     assert recorded.mean_abs["model.layers.1.mlp.down_proj"] == pytest.approx(
         units.abs().mean(0).tolist(), abs=1e-6
     )
+    assert recorded.mean_square["model.layers.1.mlp.down_proj"] == pytest.approx(
+        units.square().mean(0).tolist(), abs=1e-6
+    )
+    assert joined.mean_square[layer_name] == pytest.approx(
+        recorded.mean_square[layer_name], abs=1e-6
+    )
     assert recorded.active_share["model.layers.1.mlp.down_proj"] == pytest.approx(
         (units > 0).float().mean(0).tolist(), abs=1e-6
     )

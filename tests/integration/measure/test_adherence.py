@@ -13,6 +13,7 @@ from fastslow.measure.model.adherence import measure_adherence, spread, text_inf
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match, numeric
+from fastslow.task.guarded_grader import guard_graders, guards
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 
@@ -48,6 +49,13 @@ def words(num_answers: int, grade: Any = exact_match) -> Task:
         name="words",
         version="words@1",
     )
+
+
+def strict(example: Example, text: str) -> Grade:
+    """Grades its own answers alone."""
+    if example.answer != f"a{int(example.id.rpartition('-')[2]) % 3}":
+        raise KeyError(example.answer)
+    return Grade(float(text == example.answer), "")
 
 
 def copying(prompt: PromptProgram, example: Example) -> str:
@@ -142,6 +150,13 @@ def test_open_answers_and_graders_that_take_no_others_have_influence_alone() -> 
         assert result.scores == {}
         assert set(result.reasons.values()) == {reason}
         assert len(result.influence["text_influence"]) == len(task.test)
+    guarded = guard_graders({"words": words(3, strict)}, 5.0, 0.0)["words"]
+    result = measure_adherence(policy, guarded, PromptProgram("Go."), guarded.test, 4)
+    assert set(result.reasons.values()) == {
+        "the grader does not take other answers than the task's own"
+    }
+    [guard] = guards([guarded])
+    assert guard.counts == [0, 0, 0]  # trying it out is no failure of the run's
     result = measure_adherence(policy, words(3, numeric), PromptProgram("Go."), words(3).test, 4)
     assert list(result.scores) == ["adherence_flipped", "adherence_prior"]
     assert list(result.reasons) == ["adherence_nonsense"]

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from fastslow.core.types import Example
-from fastslow.measure.model.bridge import FIGURES, PROPERTIES, measure_bridge, rotated
+from fastslow.measure.model.bridge import (
+    FIGURES,
+    PROPERTIES,
+    _metrics,
+    measure_bridge,
+    rotated,
+)
 from fastslow.policy.policy import Policy, seed_program, with_adapter
 from fastslow.task.definition import Task
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -119,3 +125,20 @@ def test_rotated_answers_all_differ_where_they_can() -> None:
     mostly = list("aaaab")
     assert sorted(rotated(mostly)) == sorted(mostly)
     assert rotated(["a"]) == ["a"]
+
+
+def test_a_model_without_units_and_answers_that_are_all_the_same_have_reasons(
+    policy: Policy, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = measure_bridge(policy, seed_program(task), task.validation, None, 9, 0)
+    assert "gradient" in same
+    assert "bridge" not in same
+    reasons = {metric.name: metric.reason for metric in _metrics(same)}
+    assert reasons["bridge"] == "all gold answers are the same: none can be rotated"
+    assert reasons["change"] == "the stage changed no rows of gate and up"
+    assert reasons["gradient"] is None
+    monkeypatch.setattr("fastslow.policy.feed_forward.unit_layers", lambda model: [])
+    assert measure_bridge(policy, seed_program(task), task.validation, None, 9, 0) == {}
+    assert {metric.reason for metric in _metrics({})} == {
+        "the model has no feed-forward blocks of linear modules"
+    }

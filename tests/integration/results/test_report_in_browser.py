@@ -13,11 +13,13 @@ from fastslow.results.ablation.write import page
 from fastslow.results.compare.build import compare_runs
 from fastslow.results.compare.write import write_comparison
 from fastslow.results.report import write_report
+from fastslow.results.signals.write import write_signals
 from tests.support.browser import NAMES, Browser, chromium
 from tests.support.hostile_folder import ATTACKS, write_hostile_run
 from tests.support.made_ablation import both_and_slow, config
 from tests.support.paths import ROOT
 from tests.support.run_folder import write_run
+from tests.support.signal_study import hostile_study
 
 REFERENCE = ROOT / "runs" / "reference" / "demo"
 PROGRAM = chromium()
@@ -44,8 +46,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
     result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
     (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
+    write_signals(hostile_study(), folder / "signals")
     made = {name: run / "report.html" for name, run in runs.items()}
     return made | {
+        "signals": folder / "signals" / "signals.html",
         "comparison": folder / "c" / "compare.html",
         "ablation": folder / "ablation.html",
     }
@@ -62,7 +66,7 @@ def assert_quiet(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison", "ablation"])
+@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison", "ablation", "signals"])
 def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:

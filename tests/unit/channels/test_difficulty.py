@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -17,7 +18,13 @@ from fastslow.channels.slow.difficulty import (
     duplicate_frac,
 )
 from fastslow.channels.slow.group_settings import BANDS, DifficultyConfig
+from fastslow.channels.slow.rollouts import Request, draw_rollouts, groups_of
+from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import ngram_repetition
+from fastslow.core.types import Completion, Example
+from fastslow.task.graders import boxed_match, exact_match, reasoning
+from fastslow.task.guarded_grader import guard_graders, has_reasoning
+from tests.support.toy_tasks import rare
 
 EDGES = (0.05, 0.25, 0.75, 0.95)
 
@@ -108,6 +115,50 @@ def test_slow_shortening_sets_off_no_alarm() -> None:
     lengths = [40, 36, 32, 28, 26, 24, 22]
     verdicts = [gate.judge([group(0, 1, tokens=n)]) for n in lengths]
     assert not any(v.alarms for v in verdicts)
+
+
+def test_successes_that_skip_their_reasoning_set_off_an_alarm_where_there_is_reasoning() -> None:
+    gate = gate_of(DifficultyConfig())
+    rewards = (1.0, 1.0, 1.0, 0.0)
+    for bare, share in (
+        ((True, True, False, False), 2 / 3),
+        ((True, False, False, True), 1 / 3),
+        ((True, True, True, False), 1.0),
+    ):
+        verdict = gate.judge([replace(group(*rewards), bare=bare), group(1, 0)])
+        assert verdict.metrics["alarm/skipped_reasoning"] == (share > 0.5)
+        assert len(verdict.alarms) == (share > 0.5)
+        if verdict.alarms:
+            assert verdict.alarms[0].startswith(f"skipped reasoning: a share of {share:.2f} of")
+    for groups in ([group(1, 0)], [replace(group(0, 0), bare=(True, True))]):
+        assert "alarm/skipped_reasoning" not in gate.judge(groups).metrics
+
+
+def test_what_stands_before_the_last_box_is_reasoning() -> None:
+    assert reasoning("first 1, then 2: \\boxed{1} or \\boxed{2}") == (
+        "first 1, then 2: \\boxed{1} or"
+    )
+    assert reasoning(" \n\\boxed{1}") == ""
+    assert reasoning("no answer") == "no answer"
+    task = replace(rare.build("rare"), grade=boxed_match)
+    guarded = guard_graders({"boxed": task}, 5.0, 0.5)["boxed"]
+    assert has_reasoning(guarded.grade)
+    assert has_reasoning(boxed_match)
+    assert not has_reasoning(exact_match)
+
+
+def test_drawn_rollouts_of_such_tasks_say_whether_they_skip_it() -> None:
+    texts = ("\\boxed{1}", "So: \\boxed{1}", "nothing")
+    completions = [Completion((1,), (0.0,), text, "stop") for text in texts]
+    policy = SimpleNamespace(
+        renderer=SimpleNamespace(prompt_ids=lambda *_: (1,)),
+        sampler=SimpleNamespace(sample=lambda *_: completions),
+    )
+    for grade, bare in ((boxed_match, (True, False, False)), (exact_match, ())):
+        task = replace(rare.build("rare"), grade=grade)
+        requests = [Request(task, PromptProgram(""), Example("p", "?", "\\boxed{1}"))] * 3
+        rollouts = draw_rollouts(policy, requests, 1.0, [0, 1, 2])  # type: ignore[arg-type]
+        assert groups_of(rollouts, 3)[0].bare == bare
 
 
 def test_looping_completions_set_off_the_repetition_alarm() -> None:

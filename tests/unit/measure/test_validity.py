@@ -1,6 +1,8 @@
 """Validity of signals: figures by hand, what is unavailable, and what a planted signal earns."""
 
 from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -16,15 +18,16 @@ from fastslow.measure.scores.rank_figures import (
 from fastslow.measure.scores.signal_draws import RIDGE, Design, ProblemRow
 from fastslow.measure.scores.validity import Validity, judge_signals
 
+Numbers: TypeAlias = Sequence[float] | np.ndarray
 DESIGN = Design(primary="s", baselines=("free", "first_logprob"))
 
 
 def rows_of(
-    signals: Mapping[str, Sequence[float]],
-    wrong: Sequence[bool],
-    difficulty: Sequence[float] | None = None,
+    signals: Mapping[str, Numbers],
+    wrong: Numbers,
+    difficulty: Numbers | None = None,
     task: str = "t",
-    controls: Mapping[str, Sequence[float]] | None = None,
+    controls: Mapping[str, Numbers] | None = None,
     clusters: Sequence[str] | None = None,
     states: Sequence[Sequence[float]] | None = None,
 ) -> list[ProblemRow]:
@@ -85,8 +88,6 @@ def test_rank_correlations_are_those_of_scipy_and_of_regressions_on_ranks() -> N
 def test_ridge_tells_what_a_state_holds_and_nothing_of_noise() -> None:
     states = np.random.default_rng(0).normal(size=(120, 8))
     targets = np.column_stack([states[:, 0] - states[:, 3], noise(5, 120)])
-    from random import Random
-
     predictions = ridge_out_of_fold(states, targets, range(120), Random(0))
     assert np.corrcoef(predictions[:, 0], targets[:, 0])[0, 1] > 0.99
     assert abs(np.corrcoef(predictions[:, 1], targets[:, 1])[0, 1]) < 0.3
@@ -94,8 +95,6 @@ def test_ridge_tells_what_a_state_holds_and_nothing_of_noise() -> None:
 
 def test_a_fold_holds_whole_clusters() -> None:
     """With one cluster an answer, no fold can look its own answer up: far from perfect."""
-    from random import Random
-
     clusters = np.repeat(range(12), 10)
     states = np.eye(12)[clusters]  # the cluster, and nothing else
     targets = noise(1, 12)[clusters][:, None]
