@@ -7,26 +7,12 @@ from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fastslow.core.keys import OURS, Model, key
 from fastslow.core.plugins import CustomUse
-from fastslow.core.types import ArmName
+from fastslow.measure.model.route import RouteConfig
 from fastslow.measure.model.shipped import MeasureUse
-from fastslow.policy.signals import ActingSignal, ShippedSignal
+from fastslow.policy.signals import ShippedSignal
 
 SignalUse = Annotated[ShippedSignal | CustomUse, Discriminator("kind")]
 """One signal of difficulty: a shipped one by its kind, or one of the user's own."""
-
-
-class RouteConfig(Model):
-    """Two arms, and which test questions go to the stronger one."""
-
-    signal: ActingSignal = key(..., "section", "required")
-    """The signal that chooses, read under the cheap arm; not one that reads the gold answer."""
-    cheap: ArmName = key("seed", "name", "ours: the shortest prompt")
-    """The arm that every question is read under, and most are answered by: the seed prompt with
-    the present weights, the deployed prompt with them (`live`), or with those of the base."""
-    strong: ArmName = key("live", "name", OURS)
-    """The arm that answers the hardest questions."""
-    share: float = key(0.5, "share", OURS, gt=0, lt=1)
-    """Share of the questions that go to the strong arm, the hardest by the signal."""
 
 
 class EvaluationConfig(Model):

@@ -32,6 +32,7 @@ from fastslow.core.plugins import CustomUse
 from fastslow.core.seeds import derive_seed
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
+from fastslow.measure.model.route import route_measure
 from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
 from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, signal_of
@@ -186,11 +187,8 @@ def build_measures(evaluation: EvaluationConfig) -> dict[str, Measure]:
         from fastslow.measure.model.router import router_measure
 
         measures["router"] = router_measure(evaluation.routers)
-    if (route := evaluation.route) is not None:
-        from fastslow.measure.model.route import Route, route_measure
-
-        use = Route(*signal_of(route.signal), route.cheap, route.strong, route.share)
-        measures["route"] = route_measure(use)
+    if evaluation.route is not None:
+        measures["route"] = route_measure(evaluation.route)
     for listed in evaluation.measures:
         chosen, params = measure_of(listed)
         is_shipped = not isinstance(listed, CustomUse)

@@ -31,7 +31,10 @@ class Route(Section):
         formulas: dict[str, str] = {}
         for event in self.by_task.values():
             formulas |= {m.name.partition("/")[0]: m.formula for m in event.figures}
-        reasons = {e.of: m.reason for e in self.by_task.values() for m in e.figures if m.reason}
+        metrics = (
+            (event.of, metric) for event in self.by_task.values() for metric in event.figures
+        )
+        reasons = {task: m.reason for task, m in metrics if m.name == "routed/score" and m.reason}
         yield Table(
             f"Route after stage {self.row}",
             ("task", "n", *WAYS, "routing gain", *(f"{way} tokens" for way in WAYS)),
