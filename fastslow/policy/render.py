@@ -5,6 +5,7 @@ because all of them use this module.
 """
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
@@ -120,13 +121,17 @@ class Renderer:
         mark = MARKS["user"]
         *earlier, last = without_own_answer(chat_messages(program, question))
         head, _, tail = self._text([*earlier, {**last, "content": mark}]).rpartition(mark)
-        start = max(1, _num_shared(ids, self._ids(head)))
-        end = len(ids) - _num_shared(ids[:start:-1], self._ids(tail)[::-1])
+        start = max(1, num_shared(ids, self._ids(head)))
+        end = len(ids) - num_shared(ids[:start:-1], self._ids(tail)[::-1])
         return ids[:start], ids[start:end]
 
-    def text_ids(self, text: str) -> TokenIds:
-        """Token ids of plain prose as a model is pretrained on it, without a chat around it."""
-        bos = (self.tokenizer.bos_token_id,) if starts_with_bos(self.tokenizer) else ()
+    def text_ids(self, text: str, *, inside: bool = False) -> TokenIds:
+        """Token ids of plain prose as a model is pretrained on it, without a chat around it.
+
+        Those of a text that is `inside` a sequence do not begin one.
+        """
+        begins = starts_with_bos(self.tokenizer) and not inside
+        bos = (self.tokenizer.bos_token_id,) if begins else ()
         return (*bos, *self._ids(text))
 
     def num_tokens(self, text: str) -> int:
@@ -161,6 +166,19 @@ class Renderer:
         """Text of a completion, without special tokens and what the template writes before it."""
         text = str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
         return text.removeprefix(self.answer_prefix)
+
+    def ids_before(self, token_ids: TokenIds, mark: str) -> TokenIds:
+        """The tokens of a completion before the one in which the last `mark` of its text begins.
+
+        All of them where there is no `mark`.
+        """
+
+        def is_past(start: int) -> bool:
+            return mark not in self.decode(token_ids[start:])
+
+        # shorter and shorter tails hold the mark, up to the one that starts within it
+        past = bisect_left(range(len(token_ids)), True, key=is_past)
+        return token_ids[: past - 1] if past else token_ids
 
     @cached_property
     def _opening(self) -> str:
@@ -204,7 +222,7 @@ class Renderer:
         return [role for role in MARKS if role in hidden]
 
 
-def _num_shared(first: Sequence[int], second: Sequence[int]) -> int:
+def num_shared(first: Sequence[int], second: Sequence[int]) -> int:
     """How many elements two sequences have in common before they differ."""
     pairs = zip(first, second, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

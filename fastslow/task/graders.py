@@ -12,6 +12,8 @@ from fastslow.core.types import Example, Grade
 
 CORRECT = "correct"
 """The reason that goes with full marks."""
+BOX = r"\boxed{"
+"""Opens the answer that `boxed_match` reads."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?", re.ASCII)
 _QUOTE_CHARS = 60
@@ -68,7 +70,7 @@ def boxed_match(example: Example, text: str) -> Grade:
 
 def reasoning(text: str) -> str:
     """What a completion for `boxed_match` says before its answer; all of it where it has none."""
-    before, box, rest = text.rpartition(r"\boxed{")
+    before, box, rest = text.rpartition(BOX)
     return (before if box else rest).strip()
 
 
@@ -87,6 +89,6 @@ def _last_number(text: str) -> Decimal | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    _, box, rest = text.rpartition(r"\boxed{")
+    _, box, rest = text.rpartition(BOX)
     inside, brace, _ = rest.partition("}")
     return "".join(inside.split()) if box and brace else None

@@ -31,10 +31,8 @@ from fastslow.measure.base import (
     measure,
 )
 from fastslow.measure.stats.intervals import (
-    Z_95,
-    Interval,
     cluster_labels,
-    clustered_se,
+    mean_interval,
     named_limits,
     score_interval,
 )
@@ -253,9 +251,7 @@ def _numbers(result: Adherence, examples: Sequence[Example]) -> dict[str, float]
     clusters = {e.id: e.cluster for e in examples if e.cluster is not None}
     for name, values in result.influence.items():
         labels = cluster_labels([example.id for example in examples], clusters)
-        if se := clustered_se(values, labels):
-            low, high = fmean(values) - Z_95 * se, fmean(values) + Z_95 * se
-            numbers |= named_limits(name, Interval(max(0.0, low), high, "normal"))
+        numbers |= named_limits(name, mean_interval(values, labels, least=0.0))
     for name, scores in result.scores.items():
         interval = score_interval(list(scores.values()), cluster_labels(scores, clusters))
         numbers |= named_limits(name, interval)

@@ -11,14 +11,21 @@ from fastslow.measure.model.adherence import AdherenceConfig, adherence
 from fastslow.measure.model.bridge import BridgeConfig, bridge
 from fastslow.measure.model.concentration import ConcentrationConfig, concentration
 from fastslow.measure.model.keep_curve import KeepCurveConfig, keep_curve
+from fastslow.measure.model.reference_spread import ReferenceSpreadConfig, reference_spread
 
 MeasureUse = Annotated[
-    ConcentrationConfig | KeepCurveConfig | BridgeConfig | AdherenceConfig | CustomUse,
+    ConcentrationConfig
+    | KeepCurveConfig
+    | BridgeConfig
+    | AdherenceConfig
+    | ReferenceSpreadConfig
+    | CustomUse,
     Discriminator("kind"),
 ]
 """One measure of a run: a shipped one by its kind, or one of the user's own."""
 SHIPPED_MEASURES: Mapping[str, MeasureDefinition] = {
-    definition.name: definition for definition in (concentration, keep_curve, bridge, adherence)
+    definition.name: definition
+    for definition in (concentration, keep_curve, bridge, adherence, reference_spread)
 }
 """Those of `MeasureUse`, by their kind."""
 

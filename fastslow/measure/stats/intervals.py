@@ -86,6 +86,17 @@ def wilson(successes: float, n: float) -> Interval:
     )
 
 
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[Hashable], least: float = -math.inf
+) -> Interval | None:
+    """Mean +- 1.96 clustered standard errors, cut at `least`; None without a spread."""
+    se = clustered_se(values, clusters)
+    if not se:
+        return None
+    mean = fmean(values)
+    return Interval(max(least, mean - Z_95 * se), mean + Z_95 * se, "normal")
+
+
 def named_limits(name: str, interval: Interval | None) -> dict[str, float]:
     """The ends of a figure's interval as numbers of a record, `NAME/low` and `NAME/high`."""
     return {f"{name}/low": interval.low, f"{name}/high": interval.high} if interval else {}

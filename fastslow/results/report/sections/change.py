@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from fastslow.core.types import Metric
-from fastslow.measure.stats.intervals import Interval
 from fastslow.records.events import FiguresEvent
 from fastslow.results.render.layout import Table, Text, metric_text, row
 from fastslow.results.report.section import Records, Section
-from fastslow.results.report.sections.weights import Measured
+from fastslow.results.report.sections.weights import Measured, limits
 
 EXCESS = 0.05
 """Energy share above every random product from which on a change counts as concentrated."""
@@ -40,12 +39,6 @@ class ChangeSection(Section):
 def value(event: FiguresEvent, name: str) -> float | None:
     """A figure of an event; None where it is not there or not defined."""
     return next((metric.value for metric in event.figures if metric.name == name), None)
-
-
-def limits(event: FiguresEvent, name: str) -> Interval | None:
-    """The interval of a figure, which stands among the event's numbers."""
-    low, high = (event.numbers.get(f"{name}/{end}") for end in ("low", "high"))
-    return None if low is None or high is None else Interval(low, high, "normal")
 
 
 def cells(event: FiguresEvent, names: Sequence[str]) -> Iterator[Text]:

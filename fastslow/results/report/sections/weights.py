@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from fastslow.core.types import Metric
+from fastslow.measure.stats.intervals import Interval
 from fastslow.records.events import FiguresEvent
 from fastslow.results.render import drawing
 from fastslow.results.render.layout import Table, figure_row, metric_text, row
@@ -51,11 +52,21 @@ class Measured(Section):
                 yield _plain_table(kind, self.of_kind(kind))
 
 
+def limits(event: FiguresEvent, name: str) -> Interval | None:
+    """The interval of a figure, which stands among the event's numbers."""
+    low, high = (event.numbers.get(f"{name}/{end}") for end in ("low", "high"))
+    return None if low is None or high is None else Interval(low, high, "normal")
+
+
 def _plain_table(title: str, events: Sequence[FiguresEvent]) -> Table:
-    """One row per event, one column per figure; the note has the formulas."""
+    """One row per event, one column per figure and its interval; the note has the formulas."""
     formulas, by_event = _by_name(events)
     rows = [
-        row(event.row, event.of, *(metric_text(metrics.get(name), 4) for name in formulas))
+        row(
+            event.row,
+            event.of,
+            *(metric_text(metrics.get(name), 4, limits(event, name)) for name in formulas),
+        )
         for event, metrics in zip(events, by_event, strict=True)
     ]
     note = " ".join(f"{name}: {formula}." for name, formula in formulas.items())
