@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.keeping import REFERENCE
-from fastslow.channels.fast.optimizers.demos import spread_answers
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example
@@ -15,6 +14,7 @@ from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, load_policy
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
+from fastslow.task.splits import spread_answers
 
 FOLDER = REFERENCE / "questions"
 MODEL = "smollm2-135m-instruct"

@@ -37,6 +37,7 @@ from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.validity_file import SignalStudy
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import is_exact
+from fastslow.task.splits import spread_answers
 
 MOST_PROBLEMS = 1000
 """Problems of a task that a base model is studied on. Source: ours."""
@@ -304,8 +305,6 @@ def study_model(
         ConfigError: There is no such signal, or the grader asks for more than the gold answer.
         ModelError: The model cannot be loaded.
     """
-    from fastslow.channels.fast.optimizers.demos import spread_answers
-
     require_signal(primary, SIGNALS)
     if not is_exact(task.grade):
         raise ConfigError(
