@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.questions.design import BASELINE, CHEAP, DEMONSTRATIONS, DRAWS, STRONG
 from benchmarks.questions.setting import demonstrated, tasks
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import named_random
@@ -26,10 +27,6 @@ from fastslow.policy.policy import Policy
 from fastslow.policy.signals import FREE, PRIMARY, SIGNALS, SPARSITY, Reading
 from fastslow.task.definition import Task
 
-DRAWS = 3
-DEMONSTRATIONS, CHEAP, STRONG = 6, 2, 12
-BASELINE = "first_logprob"
-"""The free baseline that was named before looking."""
 SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "plain": str,
     "spaced": lambda question: " ".join(question),
