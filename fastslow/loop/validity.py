@@ -323,6 +323,16 @@ def study_model(
     problems = [e for e in (*task.test, *task.validation, *task.train) if e.id not in shown_ids]
     place = resolve(model)
     policy = load_policy(place.path_or_id, revision=place.revision, device=pick_device("auto"))
+    renderer, limit = policy.renderer, policy.context_length
+    longest = max(
+        len(renderer.prompt_ids(program, e.question)) + len(renderer.answer_ids(e.answer))
+        for e in problems[:MOST_PROBLEMS]
+    )
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"signals --demonstrations {demonstrations}: a problem of {task.name} takes {longest} "
+            f"tokens with its answer, and the model takes {limit}. Show fewer, or none."
+        )
     study = _Study(policy, SIGNALS)
     study.absent.append("pairs of arms: a base model has one, a run may have more")
     if len(problems) > MOST_PROBLEMS:
