@@ -36,7 +36,6 @@ from fastslow.channels.fast.dspy_bridge import (
     request_messages,
     to_dspy,
 )
-from fastslow.channels.fast.optimizers.demos import spread_answers
 from fastslow.channels.fast.scorer import isolated
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
@@ -46,6 +45,7 @@ from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.policy import Policy, load_policy
 from fastslow.task.definition import Task
 from fastslow.task.registry import find_task
+from fastslow.task.splits import spread_answers
 
 Scores: TypeAlias = list[dict[str, float]]
 """For each text, the score of each example by its id."""

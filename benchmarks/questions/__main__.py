@@ -15,7 +15,7 @@ configuration does. Orders of demonstrations are kept as every ablation is: `ben
 import argparse
 from pathlib import Path
 
-from benchmarks.questions import setting
+from benchmarks.questions import design, setting
 from benchmarks.questions.kept_runs import RUNS, keep
 from benchmarks.questions.page import PAGE, page
 from benchmarks.questions.readings import read_all
@@ -35,7 +35,7 @@ def main() -> None:
     """Make or keep the figures that are asked for, then write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("experiments", nargs="*", choices=[[], *ON_A_MODEL, *RUNS])
-    parser.add_argument("--model", default=setting.MODEL, help="folder or name of the base model")
+    parser.add_argument("--model", default=design.MODEL, help="folder or name of the base model")
     parser.add_argument("--runs", type=Path, help="folder of the ablation's runs")
     arguments = parser.parse_args()
     for name in arguments.experiments:
@@ -43,7 +43,7 @@ def main() -> None:
             keep(name, arguments.runs)
         else:
             figures = ON_A_MODEL[name](setting.model(arguments.model))
-            setting.write(name, {"model": arguments.model, "tasks": figures})
+            design.write(name, {"model": arguments.model, "tasks": figures})
     PAGE.write_text(page(), encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.keeping import ROOT
-from benchmarks.questions import setting
+from benchmarks.questions import design
 from fastslow.measure.model.adherence import SCORES
 from fastslow.policy.signals import FREE, PRIMARY
 from fastslow.records.events import FiguresEvent
@@ -27,7 +27,7 @@ def keep(name: str, folder: Path | None) -> None:
         arm, _, seed = data["name"].rpartition("-s")
         arms.setdefault(arm, {})[seed] = READERS[name](card.parent)
     command = f"fastslow ablate configs/ablations/{name}.yaml"
-    setting.write(name, {"model": setting.MODEL, "command": command, "arms": arms})
+    design.write(name, {"model": design.MODEL, "command": command, "arms": arms})
 
 
 def figures(run: Path, *kinds: str) -> Iterator[tuple[FiguresEvent, dict[str, Any]]]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.keeping import ROOT
-from benchmarks.questions import setting
+from benchmarks.questions import design
+from benchmarks.questions.design import BASELINE, DEMONSTRATIONS, DRAWS
 from benchmarks.questions.markdown import estimate, prose, table, verdict
-from benchmarks.questions.readings import BASELINE, DEMONSTRATIONS, DRAWS
 from benchmarks.questions.trained import (
     adherence_lines,
     arrangements_lines,
@@ -40,7 +40,7 @@ def page() -> str:
         ),
     ]
     for name, section in SECTIONS.items():
-        kept = setting.read(name)
+        kept = design.read(name)
         lines += section(kept) if kept is not None else []
     lines += orders_lines()
     return "\n".join(lines).rstrip() + "\n"
@@ -169,7 +169,7 @@ def readings_lines(kept: Any) -> list[str]:
 
 
 def _timing_lines() -> list[str]:
-    kept = setting.read("timing")
+    kept = design.read("timing")
     if kept is None:
         return []
     figures = kept["tasks"]

@@ -13,23 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.questions.design import BASELINE, CHEAP, DEMONSTRATIONS, DRAWS, STRONG
 from benchmarks.questions.setting import demonstrated, tasks
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example
-from fastslow.measure.scores.rank_figures import centred_ranks
 from fastslow.measure.scores.routing_curve import Arm, routing_curve
 from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import SignalValidity, judge_signals
 from fastslow.measure.stats.bootstrap import Estimate, draw_again, percentile_interval
+from fastslow.measure.stats.rank_figures import centred_ranks
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import FREE, PRIMARY, SIGNALS, SPARSITY, Reading
 from fastslow.task.definition import Task
 
-DRAWS = 3
-DEMONSTRATIONS, CHEAP, STRONG = 6, 2, 12
-BASELINE = "first_logprob"
-"""The free baseline that was named before looking."""
 SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "plain": str,
     "spaced": lambda question: " ".join(question),

@@ -1,13 +1,8 @@
-"""What the experiments share: the tasks, prompts with drawn demonstrations, where figures lie."""
+"""What the experiments on a model share: the tasks, and prompts with drawn demonstrations."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from benchmarks.keeping import REFERENCE
-from fastslow.channels.fast.optimizers.demos import spread_answers
+from benchmarks.questions.design import TASKS
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example
@@ -15,15 +10,7 @@ from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, load_policy
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
-
-FOLDER = REFERENCE / "questions"
-MODEL = "smollm2-135m-instruct"
-TASKS: Mapping[str, Mapping[str, Any]] = {
-    "country_continent": {},
-    "word_valence": {"words": 200},
-    "word_language": {"words": 80},
-}
-"""Their parameters: as many problems as their sources give."""
+from fastslow.task.splits import spread_answers
 
 
 @dataclass(frozen=True)
@@ -55,17 +42,3 @@ def demonstrated(task: Task, count: int, draw: int) -> Prompted:
 def model(path_or_name: str) -> Policy:
     """The base model, by its folder or name."""
     return load_policy(resolve(path_or_name).path_or_id)
-
-
-def write(name: str, figures: Mapping[str, Any]) -> None:
-    """Keep an experiment's figures."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    file = FOLDER / f"{name}.json"
-    file.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"written: {file}", flush=True)
-
-
-def read(name: str) -> Any:
-    """The kept figures of an experiment; None where it was not made."""
-    file: Path = FOLDER / f"{name}.json"
-    return json.loads(file.read_text()) if file.is_file() else None

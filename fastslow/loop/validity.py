@@ -37,6 +37,7 @@ from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.validity_file import SignalStudy
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import is_exact
+from fastslow.task.splits import spread_answers
 
 MOST_PROBLEMS = 1000
 """Problems of a task that a base model is studied on. Source: ours."""
@@ -304,8 +305,6 @@ def study_model(
         ConfigError: There is no such signal, or the grader asks for more than the gold answer.
         ModelError: The model cannot be loaded.
     """
-    from fastslow.channels.fast.optimizers.demos import spread_answers
-
     require_signal(primary, SIGNALS)
     if not is_exact(task.grade):
         raise ConfigError(
@@ -324,6 +323,16 @@ def study_model(
     problems = [e for e in (*task.test, *task.validation, *task.train) if e.id not in shown_ids]
     place = resolve(model)
     policy = load_policy(place.path_or_id, revision=place.revision, device=pick_device("auto"))
+    renderer, limit = policy.renderer, policy.context_length
+    longest = max(
+        len(renderer.prompt_ids(program, e.question)) + len(renderer.answer_ids(e.answer))
+        for e in problems[:MOST_PROBLEMS]
+    )
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"signals --demonstrations {demonstrations}: a problem of {task.name} takes {longest} "
+            f"tokens with its answer, and the model takes {limit}. Show fewer, or none."
+        )
     study = _Study(policy, SIGNALS)
     study.absent.append("pairs of arms: a base model has one, a run may have more")
     if len(problems) > MOST_PROBLEMS:

@@ -60,7 +60,7 @@ def _read(model: Any, problems: Sequence[Problem], norm: FinalNorm | None) -> It
     for problem, rest, nodes in zip(problems, rests, predictions.nodes, strict=True):
         # nodes[i] predicts token i of the rest
         length = problem.question.stop - problem.question.start
-        asked = _target_logprobs(predictions, nodes[:length], rest[:length])
+        question_logprobs = _target_logprobs(predictions, nodes[:length], rest[:length])
         nodes = nodes[len(rest) - len(problem.answer) :]
         # [answer tokens, vocabulary], in float64 so that sums are exact enough
         logprobs = torch.log_softmax(predictions.logits(nodes).double(), dim=-1)
@@ -75,7 +75,7 @@ def _read(model: Any, problems: Sequence[Problem], norm: FinalNorm | None) -> It
             example=problem.example,
             prompt_tokens=len(problem.prompt),
             question_tokens=length,
-            question_logprob=float(asked.double().mean()),
+            question_logprob=float(question_logprobs.double().mean()),
             first_entropy=float(-(first.exp() * first).sum()),
             first_logprob=float(best[0]),
             first_margin=float(best[0].exp() - best[1].exp()),

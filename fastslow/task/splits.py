@@ -3,13 +3,22 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from fastslow.core.errors import TaskError
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example
 
 Item = TypeVar("Item")
+
+
+class _HasAnswer(Protocol):
+    @property
+    def answer(self) -> str: ...
+
+
+Answered = TypeVar("Answered", bound=_HasAnswer)
+"""An example, or a demonstration made of one."""
 
 
 class Splits(NamedTuple):
@@ -72,3 +81,18 @@ def without_repeats(examples: Sequence[Example], taken: set[str]) -> list[Exampl
             taken.add(example.question)
             unique.append(example)
     return unique
+
+
+def spread_answers(pool: Sequence[Answered]) -> list[Answered]:
+    """The pool in rounds: each distinct answer once, then each again, else in the same order.
+
+    Demonstrations are taken from the front. Four that share one answer teach a small model to give
+    that answer always; four different ones show the convention.
+    """
+    seen: Counter[str] = Counter()
+    rounds = []
+    for example in pool:
+        rounds.append(seen[example.answer])
+        seen[example.answer] += 1
+    order = sorted(range(len(pool)), key=lambda i: rounds[i])
+    return [pool[i] for i in order]

@@ -12,6 +12,8 @@ import typer
 from pydantic import ValidationError
 
 from benchmarks.keeping import REFERENCE
+from benchmarks.questions.page import PAGE
+from benchmarks.questions.page import page as questions
 from benchmarks.results import readme, readme_block, results
 from fastslow.cli.main import app, main
 from fastslow.config.loading.reference import reference
@@ -143,5 +145,6 @@ def test_the_remedy_of_the_readme_can_be_built() -> None:
 
 def test_results_and_readme_are_what_the_reference_runs_say() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results()
+    assert PAGE.read_text(encoding="utf-8") == questions()
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme(page, readme_block(build_report(REFERENCE / "demo"))) == page

@@ -9,7 +9,6 @@ Source: flipped and nonsense labels after arXiv 2303.03846; influence of the con
 after arXiv 2404.04633.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -38,6 +37,7 @@ from fastslow.measure.stats.intervals import (
 )
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import attempted_score
+from fastslow.task.splits import spread_answers
 
 if TYPE_CHECKING:
     from fastslow.policy.policy import Policy
@@ -169,12 +169,7 @@ def text_influence(
 def spread(task: Task, count: int) -> list[Example]:
     """So many training examples with answers as different as possible; the task decides which."""
     examples = named_random(0, "adherence", task.version).sample(task.train, len(task.train))
-    seen: Counter[str] = Counter()
-    rounds = []
-    for example in examples:
-        rounds.append((seen[example.answer], example))
-        seen[example.answer] += 1
-    return [example for _, example in sorted(rounds, key=lambda pair: pair[0])[:count]]
+    return spread_answers(examples)[:count]
 
 
 def _flipped(task: Task) -> Exchange:

@@ -46,13 +46,15 @@ def auroc_of(values: list[float | None], wrong: list[bool]) -> Metric:
 
     Area under the receiver operating characteristic (Mann and Whitney 1947): 0.5 tells nothing.
     """
-    from scipy.stats import mannwhitneyu
+    import numpy as np
+
+    from fastslow.measure.stats.rank_figures import aurocs, centred_ranks
 
     pairs = [(v, w) for v, w in zip(values, wrong, strict=True) if v is not None]
-    of_wrong, of_right = ([v for v, w in pairs if w == side] for side in (True, False))
     formula = "share of (wrong, right) pairs with the higher signal on the wrong one, ties half"
-    if not (of_wrong and of_right):
+    if len({label for _, label in pairs}) < 2:
         reason = "all answers are right, or all are wrong"
         return Metric("signal_auroc", None, reason, formula)
-    wins = mannwhitneyu(of_wrong, of_right, method="asymptotic").statistic
-    return Metric("signal_auroc", float(wins / (len(of_wrong) * len(of_right))), None, formula)
+    ranks = centred_ranks(np.array([[value for value, _ in pairs]]))
+    [auroc] = aurocs(ranks, np.array([label for _, label in pairs]))
+    return Metric("signal_auroc", float(auroc), None, formula)

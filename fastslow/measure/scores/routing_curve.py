@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Metric
-from fastslow.measure.scores.rank_figures import centred_ranks
 from fastslow.measure.scores.signal_draws import DRAWS
 from fastslow.measure.stats.bootstrap import Estimate, draw_again, from_draws
+from fastslow.measure.stats.rank_figures import centred_ranks
 
 LEAST_GAIN = 0.05
 """Mean by which the strong arm must be better for a pair to be eligible."""

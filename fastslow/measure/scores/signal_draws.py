@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fastslow.core.seeds import named_random
-from fastslow.measure.scores.rank_figures import (
+from fastslow.measure.stats.bootstrap import draw_again
+from fastslow.measure.stats.intervals import cluster_labels
+from fastslow.measure.stats.rank_figures import (
     FOLDS,
     aurocs,
     centred_ranks,
@@ -15,8 +17,6 @@ from fastslow.measure.scores.rank_figures import (
     partial_correlations,
     ridge_out_of_fold,
 )
-from fastslow.measure.stats.bootstrap import draw_again
-from fastslow.measure.stats.intervals import cluster_labels
 
 DRAWS = 500
 """Bootstrap draws behind every interval."""

@@ -187,7 +187,9 @@ def _verdict(name: str, role: Role, part: _Pooled, p_value: float | None) -> Sig
     elif difference.metric.value is None:
         why = f"unavailable, {difference.metric.reason}"
     else:
-        why = _figures_text(role, part) + ("" if p_value is None else f", p {p_value:.3f} (Holm)")
+        why = _figures_text(role, part)
+        if p_value is not None:
+            why += f", p {'< 0.001' if p_value < 0.001 else f'{p_value:.3f}'} (Holm)"
     reason = f"{'earned' if earned else 'not earned'}: {why}{'; ' * bool(follows)}{follows}"
     return SignalValidity(
         name, role, part.figures, part.opponents, p_value, earned, reason, follows

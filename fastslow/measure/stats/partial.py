@@ -36,7 +36,7 @@ def partial_spearman(x: "Column", y: "Column", z: "Column") -> float:
     """
     import numpy as np
 
-    from fastslow.measure.scores.rank_figures import centred_ranks, partial_correlations
+    from fastslow.measure.stats.rank_figures import centred_ranks, partial_correlations
 
     ranks = centred_ranks(np.stack([x, y, z]))
     return float(partial_correlations(ranks[:1], ranks[1], ranks[2:])[0])
@@ -56,7 +56,7 @@ def correlate_layers(
     """
     import numpy as np
 
-    from fastslow.measure.scores.rank_figures import centred_ranks, partial_correlations
+    from fastslow.measure.stats.rank_figures import centred_ranks, partial_correlations
 
     generator = np.random.default_rng(seed)
     # by figure, a list over layers of [1 + permutations]: the observed value first

@@ -14,7 +14,7 @@ import torch
 from fastslow.channels.fast.channel import FastChannel
 from fastslow.channels.fast.dspy_bridge import Metric, PolicyEngine, PromptModule, language_model
 from fastslow.channels.fast.dspy_programs import load_program, save_programs
-from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch, spread_answers
+from fastslow.channels.fast.optimizers.demos import AnswerQuota, DemosSearch
 from fastslow.channels.fast.scorer import TextScorer
 from fastslow.channels.fast.settings import DemosConfig, DemosKeys
 from fastslow.channels.slow.channel import SlowChannel
@@ -31,6 +31,7 @@ from fastslow.policy.engine.interface import Sampler
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
+from fastslow.task.splits import spread_answers
 from tests.support.updates import (
     changed,
     ending,

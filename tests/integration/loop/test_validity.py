@@ -284,3 +284,8 @@ def test_a_base_model_is_studied_on_all_problems_but_those_it_is_shown(
     assert content["subject"] == "base under 4 demonstrations, draw 1"
     assert main([*words[:4], f"{HERE}:summed", "--out", str(tmp_path / "c")]) == 2
     assert "takes other answers than the gold one" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Policy, "context_length", 40)
+        assert main([*words, "--out", str(tmp_path / "c")]) == 2
+    assert "and the model takes 40. Show fewer, or none." in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

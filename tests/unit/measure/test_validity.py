@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from fastslow.measure.scores.rank_figures import (
+from fastslow.measure.scores.signal_draws import RIDGE, Design, ProblemRow
+from fastslow.measure.scores.validity import Validity, judge_signals
+from fastslow.measure.stats.rank_figures import (
     aurocs,
     centred_ranks,
     correlations,
     partial_correlations,
     ridge_out_of_fold,
 )
-from fastslow.measure.scores.signal_draws import RIDGE, Design, ProblemRow
-from fastslow.measure.scores.validity import Validity, judge_signals
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray
 DESIGN = Design(primary="s", baselines=("free", "first_logprob"))

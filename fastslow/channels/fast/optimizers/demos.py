@@ -28,6 +28,7 @@ from fastslow.channels.fast.settings import DemosKeys
 from fastslow.core.prompts import Candidate, Demonstration, PromptProgram
 from fastslow.core.seeds import derive_seed, named_random
 from fastslow.policy.signals import signal_of
+from fastslow.task.splits import spread_answers
 
 Drawn = Literal["labelled", "bootstrapped"]
 RANDOM_SEARCH_SEED: dict[Drawn, int] = {"labelled": -2, "bootstrapped": 0}
@@ -143,18 +144,3 @@ class AnswerQuota:
             return score
         self.taken[example.answer] += 1
         return score if self.taken[example.answer] <= self.quota else 0.0
-
-
-def spread_answers(pool: Sequence[Any]) -> list[Any]:
-    """The pool in rounds: each distinct answer once, then each again, else in the same order.
-
-    Demonstrations are taken from the front. Four that share one answer teach a small model to give
-    that answer always; four different ones show the convention.
-    """
-    seen: Counter[str] = Counter()
-    rounds = []
-    for example in pool:
-        rounds.append(seen[example.answer])
-        seen[example.answer] += 1
-    order = sorted(range(len(pool)), key=lambda i: rounds[i])
-    return [pool[i] for i in order]
