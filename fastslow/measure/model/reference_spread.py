@@ -10,6 +10,7 @@ box, `\boxed{`, are read as context, since how likely they are says how a reason
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +43,7 @@ FORMULAS = (
     "mean over problems, nats (arXiv 2506.13351)",
     "Spearman's rank correlation of a problem's spread with the share of its completions that pass",
 )
+NO_REASONING = rf"completions hold no reasoning: the grader reads no {BOX}...}}"
 
 
 class ReferenceSpreadConfig(MeasureConfig):
@@ -101,13 +103,13 @@ def max_spread(logprobs: Sequence[Sequence[float]]) -> float:
 
     Of ln p [reasonings][tokens], from two reasonings on.
     """
-    return max(stdev(token) for token in zip(*logprobs, strict=True))
+    return max(float(stdev(token)) for token in zip(*logprobs, strict=True))
 
 
 def _answer_logprobs(
     policy: "Policy", task: Task, example: Example, completions: Sequence[Completion]
 ) -> list[tuple[float, ...]]:
-    """Ln p of the boxed gold answer's tokens behind the reasoning of each completion.
+    """Log-probabilities of the boxed gold answer's tokens behind each completion's reasoning.
 
     A reasoning is cut where it leaves no room for the answer within the task's limit.
     """
@@ -130,19 +132,27 @@ def _answer_logprobs(
     return [by_context[context] for context in contexts]
 
 
+def _metrics(pairs: Sequence[tuple[float, float]]) -> tuple[Metric, ...]:
+    functions = (_mean_spread, _rank_correlation)
+    return tuple(
+        figure(name, formula, partial(function, pairs))
+        for name, formula, function in zip(NAMES, FORMULAS, functions, strict=True)
+    )
+
+
 def _mean_spread(pairs: Sequence[tuple[float, float]]) -> float:
     if not pairs:
-        raise Undefined(rf"completions hold no reasoning: the grader reads no {BOX}...}}")
+        raise Undefined(NO_REASONING)
     return fmean(spread for spread, _ in pairs)
 
 
 def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
     import numpy as np
 
-    from fastslow.measure.scores.rank_figures import centred_ranks, correlations
+    from fastslow.measure.stats.rank_figures import centred_ranks, correlations
 
     if len(pairs) < 3:
-        raise Undefined("fewer than three problems")
+        raise Undefined("fewer than three problems" if pairs else NO_REASONING)
     ranks = centred_ranks(np.array(pairs).T)
     value = float(correlations(ranks[:1], ranks[1])[0])
     if math.isnan(value):
@@ -150,18 +160,12 @@ def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
     return value
 
 
-def _metrics(pairs: Sequence[tuple[float, float]]) -> tuple[Metric, ...]:
-    functions = (_mean_spread, _rank_correlation if pairs else _mean_spread)
-    figures = zip(NAMES, FORMULAS, functions, strict=True)
-    return tuple(figure(name, formula, lambda f=f: f(pairs)) for name, formula, f in figures)
-
-
 def _numbers(pairs: Sequence[tuple[float, float]], examples: Sequence[Example]) -> dict[str, float]:
     """The interval over problems, and both figures of each problem."""
+    if not pairs:
+        return {}
     clusters = [example.cluster or (example.id,) for example in examples]
-    interval = (
-        mean_interval([spread for spread, _ in pairs], clusters, least=0.0) if pairs else None
-    )
+    interval = mean_interval([spread for spread, _ in pairs], clusters, least=0.0)
     numbers = named_limits(NAMES[0], interval)
     for example, (spread, rate) in zip(examples, pairs, strict=True):
         numbers |= {f"{NAMES[0]}/of/{example.id}": spread, f"pass_rate/of/{example.id}": rate}

@@ -10,6 +10,7 @@ from fastslow.core.types import Example
 from fastslow.loop.build import build_tasks
 from fastslow.records.events import EvaluationEvent, FiguresEvent
 from fastslow.records.jsonl import read_events
+from fastslow.results.render.layout import Text
 from fastslow.results.report import build_report
 from fastslow.results.report.sections.adherence import Adherence
 from fastslow.task.definition import Task, TaskConfig, task
@@ -21,7 +22,8 @@ USE = "{{use: 'tests.integration.measure.test_measures_in_a_run:closed', params:
 MEASURES = (
     "evaluation.measures=[{kind: concentration, draws: 3}, "
     "{kind: keep_curve, shares: [0.05, 0.25], examples: 6}, "
-    "{kind: bridge, examples: 6, permutations: 99}, {kind: adherence, demonstrations: 3}]"
+    "{kind: bridge, examples: 6, permutations: 99}, {kind: adherence, demonstrations: 3}, "
+    "{kind: reference_spread, rollouts: 2, examples: 2}]"
 )
 KINDS = ("concentration", "keep_curve", "bridge", "adherence")
 
@@ -171,3 +173,8 @@ def test_the_report_shows_them_with_their_outcomes(measured: Path) -> None:
     ]
     assert changes[0].changes["adherence_flipped"].n == 6
     assert not {*KINDS} & set(tables)
+    assert [row[:2] for row in tables["reference_spread"].rows] == [
+        (Text("1"), Text("first")),
+        (Text("2"), Text("first")),
+        (Text("2"), Text("second")),
+    ]

@@ -71,6 +71,14 @@ def test_every_measure_has_a_line_with_the_most_that_it_takes_in_a_row() -> None
     assert remaining[0] > remaining[1]
 
 
+def test_reasonings_are_paid_for_in_every_visited_task() -> None:
+    evaluation = {"measures": [{"kind": "reference_spread", "rollouts": 3, "examples": 5}]}
+    ledger = Ledger(run_config(stages=STAGES, evaluation=evaluation))
+    for row in (0, 1, 2):
+        price = MeasurePrice(rollouts=15 * row, extra=15 * row)
+        assert ledger.measure_prices(row) == [("reference_spread", price)]
+
+
 def test_shipped_measures_are_listed_once_and_those_of_a_change_need_one() -> None:
     twice = {"measures": [{"kind": "bridge"}, {"kind": "adherence"}, {"kind": "bridge"}]}
     assert broken(stages=STAGES, evaluation=twice) == {

@@ -107,6 +107,15 @@ def test_changes_are_on_sparse_units_if_the_bridge_is_above_its_control_and_the_
     assert f"| {p:.3f} |" in text
 
 
+def test_a_figure_without_a_table_of_its_own_stands_with_its_interval(tmp_path: Path) -> None:
+    numbers = {"reference_spread/low": 0.25, "reference_spread/high": 1.0}
+    figures = {"reference_spread": 0.5, "reference_spread_spearman": -0.75}
+    mine = event(2, "mine", "beta", {"size": 3.0}, {"size/low": 2.0})  # half an interval is none
+    text = text_of(tmp_path, [event(1, "reference_spread", "alpha", figures, numbers), mine])
+    assert "| 1 | alpha | 0.5000 [0.25, 1.00] | -0.7500 |" in text
+    assert "| 2 | beta | 3.0000 |" in text
+
+
 def adherence(row: int, scores: Sequence[float], **numbers: float) -> FiguresEvent:
     name = "adherence_flipped"
     by_input = {f"{name}/of/q{index}": score for index, score in enumerate(scores)}
