@@ -48,13 +48,14 @@ class Scripted(Policy):
         self.scorer: Any = self
 
     def complete(
-        self, requests: Sequence[tuple[PromptProgram, Example]], *options: Any
+        self, requests: Sequence[tuple[PromptProgram, Example]], *_: Any, **__: Any
     ) -> list[Completion]:
         turns: dict[str, int] = {}
         completions = []
-        for _, example in requests:
-            turn = turns[example.id] = turns.get(example.id, -1) + 1
-            text = self.texts[example.id][turn]
+        for request in requests:
+            problem = request[1].id
+            turn = turns[problem] = turns.get(problem, -1) + 1
+            text = self.texts[problem][turn]
             ids = self.renderer.answer_ids(text)
             ends = not text.endswith("...")
             completions.append(
