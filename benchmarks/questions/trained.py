@@ -36,7 +36,7 @@ def changes_lines(kept: Any) -> list[str]:
         "",
         *prose(
             "**Design.** One task a run: a prompt chosen by the fast channel, then 16 updates "
-            "under it at rank 8, by gold answers (`gold`) or policy gradient (`policy`); three "
+            "under it at rank 8, by gold answers (`gold`) or policy gradient (`policy`); two "
             "seeds. Named before looking: shares of 5 %. *Concentration*: energy of the largest "
             "entries, beside 19 products of Gaussian factors of the same rank and norms. *Place*: "
             "the loss of validation answers when only the largest entries stay, against random "
