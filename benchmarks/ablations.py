@@ -24,11 +24,13 @@ FILES = ("records.jsonl", "runs.csv")
 QUESTIONS = {
     "channels-text": "What does each channel bring on AG News, then SST-2, then DBpedia?",
     "channels-demo": "What does each channel bring on the demonstration's three tasks?",
+    "orders": "Does the order of demonstrations matter, and is sparsity a good order?",
 }
 """Ablations in the order of the document, with the question each answers."""
 COMMANDS = {
     "channels-text": "fastslow ablate configs/ablations/channels-text.yaml data=PATH --workers 2",
     "channels-demo": "fastslow ablate configs/ablations/channels-demo.yaml --workers 2",
+    "orders": "fastslow ablate configs/ablations/orders.yaml",
 }
 """What made each."""
 
@@ -115,10 +117,12 @@ def ablation_lines() -> list[str]:
 
 
 def headline(name: str) -> list[str]:
-    """Every kept ablation in a sentence and the figure of `name`, for the README."""
+    """Every kept ablation with claims in a sentence and the figure of `name`, for the README."""
     lines = []
     for kept in filter(is_kept, QUESTIONS):
         result = read_records_file(ABLATIONS / kept / "records.jsonl")
+        if result.config.claims is None:
+            continue
         seeds = len({run.seed for run in result.records})
         lines += [f"**{QUESTIONS[kept]}** {verdict(result)} {seeds} seeds, equal rollouts.", ""]
     if is_kept(name):
