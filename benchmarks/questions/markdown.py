@@ -16,13 +16,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows)), ""]
 
 
-def estimate(figure: Sequence[float | None]) -> str:
-    """A figure with its interval."""
+def estimate(figure: Sequence[float | None], sign: str = "+") -> str:
+    """A figure with its interval; `sign` is that of formats."""
     value, low, high = figure
     if value is None:
         return "-"
-    limits = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{value:+.2f}{limits}"
+    limits = "" if low is None or high is None else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{value:{sign}.2f}{limits}"
 
 
 def verdict(question: str, rule: str, answer: str) -> list[str]:

@@ -10,6 +10,7 @@ from benchmarks.keeping import ROOT
 from benchmarks.questions import design
 from benchmarks.questions.design import BASELINE, DEMONSTRATIONS, DRAWS
 from benchmarks.questions.markdown import estimate, prose, table, verdict
+from benchmarks.questions.rules import form_answer, partial_answer, routing_answer
 from benchmarks.questions.trained import (
     adherence_lines,
     arrangements_lines,
@@ -93,12 +94,12 @@ def readings_lines(kept: Any) -> list[str]:
             "Does it signal difficulty",
             "yes if the lower end given familiarity is above 0 in two of three tasks, in all "
             "draws; no if every upper end is below .1",
-            _partial_verdict(plain, "partial"),
+            partial_answer({name: _of(draws, "partial") for name, draws in plain.items()}),
         ),
         *verdict(
             "Does it add to what is free",
             "the same, given also the first token's log-probability and entropy",
-            _partial_verdict(plain, "partial_free"),
+            partial_answer({name: _of(d, "partial_free") for name, d in plain.items()}),
         ),
         "AUROC for wrong answers, mean over the draws:",
         "",
@@ -132,7 +133,10 @@ def readings_lines(kept: Any) -> list[str]:
             "yes if the lower ends of the differences of AUROC and of routing gain (eligible pairs "
             "alone) are above 0 in two of three tasks, in all draws; no if all upper ends are "
             "below 0",
-            _routing_verdict(tasks),
+            routing_answer(
+                {name: _of(draws, "against") for name, draws in plain.items()},
+                {name: _routed(data) for name, data in tasks.items()},
+            ),
         ),
         *prose(
             "The same problems in another spelling; shift in spreads of the signal within the "
@@ -147,7 +151,7 @@ def readings_lines(kept: Any) -> list[str]:
                     f"{_mean(data['spellings'][spelling], 'right'):.2f}",
                     f"{shift['harder']} of {shift['problems']}",
                     estimate(shift["shift"]),
-                    estimate(shift["shift of harder less of others"]),
+                    estimate(shift[GAP]),
                     f"{_mean_auroc(plain[name], PRIMARY)} to "
                     f"{_mean_auroc(data['spellings'][spelling], PRIMARY)}",
                 )
@@ -160,7 +164,10 @@ def readings_lines(kept: Any) -> list[str]:
             "yes if in two of three tasks, for both spellings, the shift is not 0 and that of "
             "problems that got harder is, within its interval, that of the others; no if the two "
             "differ in two of three tasks for both spellings",
-            _form_verdict(tasks),
+            form_answer(
+                {name: _shifts(data, "shift") for name, data in tasks.items()},
+                {name: _shifts(data, GAP) for name, data in tasks.items()},
+            ),
         ),
         *_timing_lines(),
         "Command: `python -m benchmarks.questions readings timing`.",
@@ -180,6 +187,7 @@ def _timing_lines() -> list[str]:
     )
 
 
+GAP = "shift of harder less of others"
 COLUMNS = {"problems": "d", "right": ".2f", "mean_p_gold": ".2f"}
 FIGURES = {
     "spearman": "Spearman with difficulty",
@@ -207,48 +215,13 @@ def _mean_auroc(draws: Sequence[Any], name: str) -> str:
     return f"{sum(known) / len(known):.2f}" if known else "-"
 
 
-def _partial_verdict(plain: dict[str, Any], key: str) -> str:
-    limits = [_of(draws, key) for draws in plain.values()]
-    above = sum(all(low is not None and low > 0 for _, low, _ in of_task) for of_task in limits)
-    if above >= 2:
-        return f"yes, in {above} of {len(limits)} tasks"
-    if all(high is not None and high < 0.1 for of_task in limits for _, _, high in of_task):
-        return "no"
-    return f"undecided, above 0 in {above} of {len(limits)} tasks"
+def _routed(data: Any) -> list[Any]:
+    """Differences of routing gain, of eligible pairs."""
+    return [r[f"against {BASELINE}"] for r in data["routing"] if r["eligible"]]
 
 
-def _routing_verdict(tasks: dict[str, Any]) -> str:
-    aurocs = {name: _of(data["spellings"]["plain"], "against") for name, data in tasks.items()}
-    routed = {
-        name: [r[f"against {BASELINE}"] for r in data["routing"] if r["eligible"]]
-        for name, data in tasks.items()
-    }
-    both = {name: [*aurocs[name], *routed[name]] for name in tasks}
-    better = sum(bool(routed[name]) and all(low > 0 for _, low, _ in both[name]) for name in tasks)
-    if better >= 2:
-        return f"yes, in {better} of {len(tasks)} tasks"
-    if all(high < 0 for figures in both.values() for _, _, high in figures):
-        eligible = sum(bool(figures) for figures in routed.values())
-        return f"no, in {len(tasks)} of {len(tasks)} tasks (eligible pairs in {eligible})"
-    return "undecided"
-
-
-def _form_verdict(tasks: dict[str, Any]) -> str:
-    def answers(data: Any) -> tuple[bool, bool]:
-        shifts, gaps = (
-            [shift[key] for shift in data["shifts"].values()]
-            for key in ("shift", "shift of harder less of others")
-        )
-        is_moved = all(low > 0 or high < 0 for _, low, high in shifts)
-        is_same = [low <= 0 <= high for _, low, high in gaps]
-        return is_moved and all(is_same), not any(is_same)
-
-    same, different = zip(*map(answers, tasks.values()), strict=True)
-    if sum(same) >= 2:
-        return f"yes, in {sum(same)} of {len(tasks)} tasks"
-    if sum(different) >= 2:
-        return f"no, in {sum(different)} of {len(tasks)} tasks"
-    return f"undecided, yes in {sum(same)}, no in {sum(different)} of {len(tasks)} tasks"
+def _shifts(data: Any, key: str) -> list[Any]:
+    return [shift[key] for shift in data["shifts"].values()]
 
 
 def steering_lines(kept: Any) -> list[str]:

@@ -7,6 +7,15 @@ from typing import Any
 
 from benchmarks.keeping import REFERENCE
 from benchmarks.questions.markdown import estimate, prose, table, verdict
+from benchmarks.questions.rules import (
+    LEAST_BRIDGE,
+    LEAST_EXCESS,
+    TASKS,
+    bridge_answer,
+    concentration_answer,
+    fall_answer,
+    place_answer,
+)
 from fastslow.measure.stats.over_seeds import over_seeds_and_examples
 from fastslow.policy.signals import FREE, PRIMARY
 
@@ -19,11 +28,6 @@ PARTS = {
     "scaled": "all scaled to the energy of the largest",
 }
 """What stands in the place of a change, by its name in the records."""
-LEAST_EXCESS, LEAST_BRIDGE = 0.05, 0.05
-"""What counts as more than a random product has, and as a bridge at all."""
-TASKS = 2
-"""Tasks of three that a yes takes."""
-
 Arms = Mapping[str, Mapping[str, Any]]
 """By arm and seed, what `kept_runs` kept."""
 
@@ -91,19 +95,28 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
             f"{kind}: concentrated beyond a random product",
             f"yes if the energy is above all draws by {LEAST_EXCESS:g} in {TASKS} of three tasks; "
             "no if by less in all",
-            _count(tasks, _concentrated),
+            concentration_answer({t: [_excess(run) for run in runs] for t, runs in tasks.items()}),
         ),
         *verdict(
             f"{kind}: does the place matter",
             "yes if the largest entries keep more than both others of the same energy, intervals "
-            f"above 0, in {TASKS} of three tasks; partly if more than random ones alone; no if not",
-            _place(tasks),
+            f"above 0, in {TASKS} of three tasks; partly if more than random ones; no if in none",
+            place_answer(
+                _of(tasks, "keep_curve", "keep_top5_minus_random_energy"),
+                _of(tasks, "keep_curve", "keep_top5_minus_scaled"),
+            ),
         ),
         *verdict(
             f"{kind}: in sparsely active places",
             f"yes if the interval of the bridge is above 0 in {TASKS} of three tasks and the "
             f"permutation test passes at 1 %; no if it lies within {LEAST_BRIDGE:g} of 0 in all",
-            _count(tasks, _bridged),
+            bridge_answer(
+                _of(tasks, "bridge", "bridge"),
+                {
+                    task: [run["bridge"]["numbers"]["bridge/p"] for run in runs]
+                    for task, runs in tasks.items()
+                },
+            ),
         ),
     ]
 
@@ -120,41 +133,14 @@ def _seeds(figures: list[Any]) -> str:
     return f"{fmean(values):+.3f} ({', '.join(f'{value:+.3f}' for value in values)})"
 
 
-def _concentrated(run: Any) -> bool | None:
+def _of(tasks: Mapping[str, list[Any]], part: str, name: str) -> dict[str, list[Any]]:
+    """A figure of every seed, by task."""
+    return {task: [run[part][name] for run in runs] for task, runs in tasks.items()}
+
+
+def _excess(run: Any) -> float:
     figures = run["concentration"]
-    excess = figures["energy_top5_frac"][0] - figures["energy_top5_null_lora_max"][0]
-    return bool(excess >= LEAST_EXCESS)
-
-
-def _bridged(run: Any) -> bool | None:
-    """Whether there is a bridge; None where that is open."""
-    _, low, high = run["bridge"]["bridge"]
-    if low > 0 and run["bridge"]["numbers"]["bridge/p"] <= 0.01:
-        return True
-    return False if low >= -LEAST_BRIDGE and high <= LEAST_BRIDGE else None
-
-
-def _count(tasks: Mapping[str, list[Any]], judge: Any) -> str:
-    """Yes or no over tasks, each by all of its seeds."""
-    answers = [{judge(run) for run in runs} for runs in tasks.values()]
-    yes, no = (sum(answer == {side} for answer in answers) for side in (True, False))
-    if yes >= TASKS:
-        return f"yes, in {yes} of {len(answers)} tasks"
-    return "no" if no == len(answers) else f"undecided, yes in {yes}, no in {no} of {len(answers)}"
-
-
-def _place(tasks: Mapping[str, list[Any]]) -> str:
-    def above(runs: list[Any], other: str) -> bool:
-        lows = [run["keep_curve"][f"keep_top5_minus_{other}"][1] for run in runs]
-        return all(low is not None and low > 0 for low in lows)
-
-    energy = [above(runs, "random_energy") for runs in tasks.values()]
-    both = [above(runs, "scaled") and of for runs, of in zip(tasks.values(), energy, strict=True)]
-    if sum(both) >= TASKS:
-        return f"yes, in {sum(both)} of {len(tasks)} tasks"
-    if sum(energy) >= TASKS:
-        return f"partly, above random entries in {sum(energy)}, above both in {sum(both)}"
-    return f"no, above random entries in {sum(energy)} of {len(tasks)} tasks"
+    return float(figures["energy_top5_frac"][0] - figures["energy_top5_null_lora_max"][0])
 
 
 def adherence_lines(kept: Any) -> list[str]:
@@ -182,11 +168,6 @@ def adherence_lines(kept: Any) -> list[str]:
         }
     )
     limits = [difference.mean, difference.low, difference.high]
-    answer = "undecided"
-    if difference.high is not None and difference.high < 0:
-        answer = "yes"
-    elif difference.low is not None and difference.low > 0:
-        answer = "no, less"
     return [
         "## Do slow updates wear off what a policy does with its prompt?",
         "",
@@ -207,7 +188,7 @@ def adherence_lines(kept: Any) -> list[str]:
         *verdict(
             "Does adherence fall more after gold answers under the bare problem than under prompts",
             "yes if the interval is below 0",
-            answer,
+            fall_answer(limits),
         ),
         f"Command: `{kept['command']}`, then `python -m benchmarks.questions adherence`.",
         "",
@@ -265,12 +246,13 @@ def orders_lines() -> list[str]:
     scores: dict[str, dict[int, dict[str, Mapping[str, float]]]] = {}
     for record in map(json.loads, ORDERS.read_text().splitlines()[1:]):
         last = len(record["scores"]) - 1
-        final = {task: of_task for row, task, of_task in record["cells"] if row == last}
+        trained = set(record["stages"])
+        final = {t: cell for row, t, cell in record["cells"] if row == last and t in trained}
         scores.setdefault(record["arm"], {})[record["seed"]] = final
     rows, decided = [], []
     for arm, by_seed in scores.items():
         level = over_seeds_and_examples(by_seed)
-        cells = [arm, estimate([level.mean, level.low, level.high])]
+        cells = [arm, estimate([level.mean, level.low, level.high], sign="")]
         if arm == "random":
             rows.append([*cells, ""])
             continue
@@ -289,7 +271,9 @@ def orders_lines() -> list[str]:
         limits = difference.mean, difference.low, difference.high
         is_decided = limits[1] is not None and (limits[1] > 0 or (limits[2] or 0.0) < 0)
         decided += [arm] if is_decided else []
-        detectable = "" if difference.detectable is None else f"; {difference.detectable:.2f} found"
+        detectable = (
+            "" if difference.detectable is None else f"; detectable {difference.detectable:.2f}"
+        )
         rows.append([*cells, f"{estimate(limits)}{detectable}"])
     answer = f"yes: {', '.join(decided)}" if decided else "not decidable"
     return [
@@ -300,7 +284,9 @@ def orders_lines() -> list[str]:
             "320 rollouts of scoring a stage under every order, three seeds. `easy-first` pays for "
             "pass rates with rollouts; the signal is `l0`, SG-ICL's own. Mean final score, and the "
             "difference to `random` on the same seeds and problems, with the smallest difference "
-            "that would be found with 80 % power."
+            "that would be found with 80 % power. A prompt that is bootstrapped shows answers the "
+            "policy got right, which all have one pass rate: `easy-first` leaves those as they "
+            "were drawn."
         ),
         *table(("order", "score", "less random"), rows),
         *verdict(
