@@ -7,9 +7,7 @@ adapter's rank, each matrix scaled to the norm of the real one.
 The real shares are those of arXiv 2505.11711; the null of a product is ours.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -31,7 +29,6 @@ from fastslow.measure.base import (
 
 if TYPE_CHECKING:
     from fastslow.measure.model.magnitudes import Deltas
-    from fastslow.policy.adapter.deltas import WeightDelta
 
 SHARES = (0.01, 0.05, 0.10)
 """Shares of the largest entries, of all adapted matrices together."""
@@ -98,30 +95,10 @@ def energy_shares(deltas: "Deltas") -> dict[str, float]:
 
 def null_shares(deltas: "Deltas", draws: int, seed: int) -> list[dict[str, float]]:
     """The same of random products with the shapes, ranks and norms of an update, each a draw."""
+    from fastslow.measure.model.magnitudes import random_products
+
     seeds = [derive_seed(seed, "product", draw) for draw in range(draws)]
-    return [energy_shares(partial(_products, deltas, seed)) for seed in seeds]
-
-
-def _products(deltas: "Deltas", seed: int) -> "Iterator[WeightDelta]":
-    """A random product in the place of every matrix."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    for delta in deltas():
-        # Gaussian factors [rows, rank] and [rank, columns], scaled to the norm of their matrix
-        factors = [
-            torch.randn(factor.shape, generator=generator).to(factor.device)
-            for factor in (delta.left_factor, delta.right_factor)
-        ]
-        product = replace(delta, left_factor=factors[0], right_factor=factors[1])
-        scale = _norm(delta) / _norm(product)
-        yield replace(product, left_factor=factors[0] * scale)
-
-
-def _norm(delta: "WeightDelta") -> float:
-    """Frobenius norm of a change, from its factors: the sum of (B^T B) * (A A^T)."""
-    b, a = delta.left_factor.double(), delta.right_factor.double()
-    return math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
+    return [energy_shares(partial(random_products, deltas, seed)) for seed in seeds]
 
 
 def _figures(shares: Mapping[str, float], nulls: Sequence[Mapping[str, float]]) -> Iterator[Metric]:

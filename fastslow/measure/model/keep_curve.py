@@ -143,10 +143,10 @@ def measure_keep_curve(
     for share, top in tops.items():
         for arm in ARMS:
             edits[_part(arm, share)] = _edit(arm, share, top, energies[share], seed)
-    losses = {"base": _answer_losses(policy, program, examples)}
+    losses = {"base": answer_losses(policy, program, examples)}
     for name, edit in edits.items():
         with base_changed_by(deltas(), edit):
-            losses[name] = _answer_losses(policy, program, examples)
+            losses[name] = answer_losses(policy, program, examples)
     return KeepCurve(
         losses,
         {_part("top", share): energy for share, energy in energies.items()},
@@ -183,7 +183,7 @@ def _edit(arm: str, share: float, top: "Top", energy: float, seed: int) -> "Edit
     return edit
 
 
-def _answer_losses(
+def answer_losses(
     policy: "Policy", program: "PromptProgram", examples: Sequence[Example]
 ) -> tuple[float, ...]:
     """Of each gold answer with its stop token, in nats, under the base's weights as they are."""

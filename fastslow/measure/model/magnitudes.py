@@ -1,11 +1,11 @@
-"""Sizes of the entries of an update, streamed matrix by matrix: how much energy the largest hold.
+"""Sizes of an update, streamed matrix by matrix: how much energy the largest entries hold, norms.
 
 Energy is the sum of squares. Shares are of the entries of all matrices together.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -123,3 +123,23 @@ def top_entries(
             tie_rate = float((largest == threshold).sum() / (in_bin == threshold).sum())
         tops[share] = Top(threshold, float(energy), tie_rate)
     return tops
+
+
+def random_products(deltas: Deltas, seed: int) -> Iterator[WeightDelta]:
+    """A product of Gaussian factors in the place of every matrix, of its shape, rank and norm."""
+    generator = torch.Generator().manual_seed(seed)
+    for delta in deltas():
+        # Gaussian factors [rows, rank] and [rank, columns], scaled to the norm of their matrix
+        factors = [
+            torch.randn(factor.shape, generator=generator).to(factor.device)
+            for factor in (delta.left_factor, delta.right_factor)
+        ]
+        product = replace(delta, left_factor=factors[0], right_factor=factors[1])
+        scale = norm_of(delta) / norm_of(product)
+        yield replace(product, left_factor=factors[0] * scale)
+
+
+def norm_of(delta: WeightDelta) -> float:
+    """Frobenius norm of a change, from its factors: the sum of (B^T B) * (A A^T)."""
+    b, a = delta.left_factor.double(), delta.right_factor.double()
+    return math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))

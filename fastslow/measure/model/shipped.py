@@ -11,6 +11,7 @@ from fastslow.measure.model.adherence import AdherenceConfig, adherence
 from fastslow.measure.model.bridge import BridgeConfig, bridge
 from fastslow.measure.model.concentration import ConcentrationConfig, concentration
 from fastslow.measure.model.keep_curve import KeepCurveConfig, keep_curve
+from fastslow.measure.model.perturbation import PerturbationConfig, perturbation
 from fastslow.measure.model.reference_spread import ReferenceSpreadConfig, reference_spread
 
 MeasureUse = Annotated[
@@ -19,13 +20,17 @@ MeasureUse = Annotated[
     | BridgeConfig
     | AdherenceConfig
     | ReferenceSpreadConfig
+    | PerturbationConfig
     | CustomUse,
     Discriminator("kind"),
 ]
 """One measure of a run: a shipped one by its kind, or one of the user's own."""
 SHIPPED_MEASURES: Mapping[str, MeasureDefinition] = {
     definition.name: definition
-    for definition in (concentration, keep_curve, bridge, adherence, reference_spread)
+    for definition in (
+        *(concentration, keep_curve, bridge, adherence),
+        *(reference_spread, perturbation),
+    )
 }
 """Those of `MeasureUse`, by their kind."""
 
