@@ -21,7 +21,12 @@ from fastslow.core.types import Example
 from fastslow.measure.scores.routing_curve import Arm, routing_curve
 from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import SignalValidity, judge_signals
-from fastslow.measure.stats.bootstrap import Estimate, draw_again, percentile_interval
+from fastslow.measure.stats.bootstrap import (
+    LEAST_DEFINED,
+    Estimate,
+    draw_again,
+    percentile_interval,
+)
 from fastslow.measure.stats.rank_figures import centred_ranks
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import FREE, PRIMARY, SIGNALS, SPARSITY, Reading
@@ -120,9 +125,15 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 4)
 
 
-def _interval(values: Sequence[float]) -> list[float | None]:
-    """The first value, which is the figure itself, and the middle 95 % of the others."""
-    interval = percentile_interval(values[1:])
+def _interval(values: Sequence[float | None]) -> list[float | None]:
+    """The first value, which is the figure itself, and the middle 95 % of the others.
+
+    None for a figure that is undefined, and for an interval of one that mostly is.
+    """
+    again = [value for value in values[1:] if value is not None]
+    if values[0] is None or len(again) < LEAST_DEFINED * RESAMPLES:
+        return [_rounded(values[0]), None, None]
+    interval = percentile_interval(again)
     return [_rounded(number) for number in (values[0], interval.low, interval.high)]
 
 
@@ -143,12 +154,13 @@ def _difference(rows: Sequence[ProblemRow]) -> list[float | None]:
         ranks, ones = rankdata(values), int(labels.sum())
         return float(ranks[labels].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones))
 
-    values = []
+    values: list[float | None] = []
     for index in _draws(len(rows), "difference"):
-        labels = wrong[index]
+        labels, difference = wrong[index], None
         if 0 < labels.sum() < len(labels):
             first, second = (auroc(column[index], labels) for column in columns)
-            values.append(first - second)
+            difference = first - second
+        values.append(difference)
     return _interval(values)
 
 
@@ -175,16 +187,17 @@ def _shift(
         )
         costs.append(fmean(before.gold_logprob - after.gold_logprob for before, after in pairs))
     moved, harder = np.array(moves), np.array(costs) > 0
-    values = []
-    for index in _draws(len(ids), "shift"):
+    gaps: list[float | None] = []
+    draws = _draws(len(ids), "shift")
+    for index in draws:
         part, is_harder = moved[index], harder[index]
-        if 0 < is_harder.sum() < len(index):
-            values.append((part.mean(), part[is_harder].mean() - part[~is_harder].mean()))
+        is_mixed = 0 < is_harder.sum() < len(index)
+        gaps.append(float(part[is_harder].mean() - part[~is_harder].mean()) if is_mixed else None)
     return {
         "problems": len(ids),
         "harder": int(harder.sum()),
-        "shift": _interval([float(shift) for shift, _ in values]),
-        "shift of harder less of others": _interval([float(gap) for _, gap in values]),
+        "shift": _interval([float(moved[index].mean()) for index in draws]),
+        "shift of harder less of others": _interval(gaps),
         "share that moves up": _rounded(float((moved > 0).mean())),
     }
 
@@ -209,13 +222,12 @@ def _routed(policy: Policy, task: Task, draw: int) -> dict[str, Any]:
     signals = {n: [signal(r) for r in below] for n, signal in SIGNALS.items() if n in JUDGED}
     curve = routing_curve(task.name, weak, best, signals)
     differences = np.array(best.scores) - np.array(weak.scores)
-    gaps = []
+    gaps: list[float | None] = []
+    columns = np.array([*(signals[name] for name in (PRIMARY, BASELINE)), differences], dtype=float)
     for index in _draws(len(examples), "routing", task.name, draw):
         part = differences[index]
-        columns = np.array([*(signals[name] for name in (PRIMARY, BASELINE)), differences])
         areas = centred_ranks(columns[:, index]) @ (part - part.mean())
-        if areas[-1] > 0:
-            gaps.append(float(areas[0] - areas[1]) / areas[-1])
+        gaps.append(float(areas[0] - areas[1]) / float(areas[-1]) if areas[-1] > 0 else None)
     return {
         "problems": len(examples),
         "right": [_rounded(fmean(arm.scores)) for arm in (weak, best)],
