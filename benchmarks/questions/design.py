@@ -1,6 +1,7 @@
 """What was decided before looking, and where the figures lie. Light: the page needs no model."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from benchmarks.keeping import REFERENCE
 from fastslow.policy.signals import SignalName
 
+INNER = re.compile(r"\[[^\[\]{}]*\]")
+"""A list of numbers alone, which stands on one line."""
 FOLDER = REFERENCE / "questions"
 MODEL = "smollm2-135m-instruct"
 TASKS: Mapping[str, Mapping[str, Any]] = {
@@ -28,7 +31,8 @@ def write(name: str, figures: Mapping[str, Any]) -> None:
     """Keep an experiment's figures."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{name}.json"
-    file.write_text(json.dumps(figures, indent=1) + "\n")
+    text = json.dumps(figures, indent=1)
+    file.write_text(INNER.sub(lambda found: " ".join(found[0].split()), text) + "\n")
     print(f"written: {file}", flush=True)
 
 

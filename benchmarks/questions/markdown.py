@@ -25,6 +25,11 @@ def estimate(figure: Sequence[float | None], sign: str = "+") -> str:
     return f"{value:{sign}.2f}{limits}"
 
 
-def verdict(question: str, rule: str, answer: str) -> list[str]:
-    """A question's answer, and what each answer meant before there was one."""
-    return prose(f"**{question}? {answer[0].upper()}{answer[1:]}** ({rule}; else undecided).")
+def verdict(question: str, rule: str, answer: str, decider: str) -> list[str]:
+    """A question's answer, what each answer meant before there was one, and what would decide it.
+
+    `decider` is said of an open answer alone.
+    """
+    text = f"**{question}? {answer[0].upper()}{answer[1:]}** ({rule}; else undecided)."
+    is_open = answer.startswith(("undecided", "not decidable"))
+    return prose(f"{text} What would decide it: {decider}." if is_open else text)

@@ -86,7 +86,7 @@ def readings_lines(kept: Any) -> list[str]:
         *table(
             ("figure", *tasks),
             (
-                (label, *("<br>".join(map(estimate, _of(draws, key))) for draws in plain.values()))
+                (label, *(_by_draw(draws, key) for draws in plain.values()))
                 for key, label in FIGURES.items()
             ),
         ),
@@ -95,11 +95,14 @@ def readings_lines(kept: Any) -> list[str]:
             "yes if the lower end given familiarity is above 0 in two of three tasks, in all "
             "draws; no if every upper end is below .1",
             partial_answer({name: _of(draws, "partial") for name, draws in plain.items()}),
+            "more draws of demonstrations, since the figure moves as much between draws as within "
+            "their intervals; more problems do not help",
         ),
         *verdict(
             "Does it add to what is free",
             "the same, given also the first token's log-probability and entropy",
             partial_answer({name: _of(d, "partial_free") for name, d in plain.items()}),
+            "four times the problems, which halves the intervals",
         ),
         "AUROC for wrong answers, mean over the draws:",
         "",
@@ -137,6 +140,8 @@ def readings_lines(kept: Any) -> list[str]:
                 {name: _of(draws, "against") for name, draws in plain.items()},
                 {name: _routed(data) for name, data in tasks.items()},
             ),
+            "pairs of arms that are eligible in every draw, which takes a model whose longer prompt "
+            "is better nearly everywhere",
         ),
         *prose(
             "The same problems in another spelling; shift in spreads of the signal within the "
@@ -168,6 +173,7 @@ def readings_lines(kept: Any) -> list[str]:
                 {name: _shifts(data, "shift") for name, data in tasks.items()},
                 {name: _shifts(data, GAP) for name, data in tasks.items()},
             ),
+            "spellings that make no problem harder, so that what moves is the form alone",
         ),
         *_timing_lines(),
         "Command: `python -m benchmarks.questions readings timing`.",
@@ -203,6 +209,11 @@ def _of(draws: Sequence[Any], key: str) -> list[Any]:
     if key == "against":
         return [draw[f"against {BASELINE}"] for draw in draws]
     return [draw["signals"][PRIMARY][key] for draw in draws]
+
+
+def _by_draw(draws: Sequence[Any], key: str) -> str:
+    sign = "" if key == "auroc" else "+"
+    return "<br>".join(estimate(figure, sign) for figure in _of(draws, key))
 
 
 def _mean(draws: Sequence[Any], key: str) -> float:
@@ -279,6 +290,7 @@ def steering_lines(kept: Any) -> list[str]:
             f"yes, in {len(opens)} of {len(tasks)} tasks"
             if len(opens) >= 2
             else ("undecided, in one task" if opens else "no"),
+            "more tasks of this kind",
         ),
         "Command: `python -m benchmarks.questions steering`.",
         "",

@@ -37,6 +37,8 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "spaced": lambda question: " ".join(question),
     "capitals": str.upper,
 }
+ALL = ("spearman", "partial", "partial_free", "unfamiliarity", "auroc")
+"""Figures that are kept of every signal; of the other spellings AUROC alone."""
 JUDGED = frozenset({*SPARSITY, *FREE})
 RESAMPLES = 500
 
@@ -104,15 +106,17 @@ def _judged(task: Task, readings: Mapping[str, Reading], is_plain: bool) -> dict
         "problems": len(rows),
         "right": fmean(reading.gold_is_greedy for reading in readings.values()),
         "mean_p_gold": float(np.mean(np.exp([r.gold_logprob for r in readings.values()]))),
-        "signals": {name: _figures(signal) for name, signal in validity.signals.items()},
+        "signals": {
+            name: _figures(signal, ALL if is_plain else ("auroc",))
+            for name, signal in validity.signals.items()
+        },
         "against first_logprob": _difference(rows),
     }
 
 
-def _figures(signal: SignalValidity) -> dict[str, Any]:
+def _figures(signal: SignalValidity, names: Sequence[str]) -> dict[str, Any]:
     """Each figure as [value, low, high]; null where it has none."""
-    figures = {name: _estimate(estimate) for name, estimate in signal.figures.items()}
-    return {"reason": signal.reason, **figures}
+    return {name: _estimate(signal.figures[name]) for name in names}
 
 
 def _estimate(estimate: Estimate) -> list[float | None]:

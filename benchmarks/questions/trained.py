@@ -96,6 +96,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
             f"yes if the energy is above all draws by {LEAST_EXCESS:g} in {TASKS} of three tasks; "
             "no if by less in all",
             concentration_answer({t: [_excess(run) for run in runs] for t, runs in tasks.items()}),
+            "more seeds of the tasks that disagree",
         ),
         *verdict(
             f"{kind}: does the place matter",
@@ -105,6 +106,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
                 _of(tasks, "keep_curve", "keep_top5_minus_random_energy"),
                 _of(tasks, "keep_curve", "keep_top5_minus_scaled"),
             ),
+            "more validation answers, and updates so few that the loss falls along the whole change",
         ),
         *verdict(
             f"{kind}: in sparsely active places",
@@ -117,6 +119,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
                     for task, runs in tasks.items()
                 },
             ),
+            "more gold answers behind each gradient; the layers are all there are",
         ),
     ]
 
@@ -189,6 +192,7 @@ def adherence_lines(kept: Any) -> list[str]:
             "Does adherence fall more after gold answers under the bare problem than under prompts",
             "yes if the interval is below 0",
             fall_answer(limits),
+            "more seeds",
         ),
         f"Command: `{kept['command']}`, then `python -m benchmarks.questions adherence`.",
         "",
@@ -290,7 +294,10 @@ def orders_lines() -> list[str]:
         ),
         *table(("order", "score", "less random"), rows),
         *verdict(
-            "Does an order differ from random", "yes for one whose interval leaves out 0", answer
+            "Does an order differ from random",
+            "yes for one whose interval leaves out 0",
+            answer,
+            "seeds, of which the table says how small a difference three can show",
         ),
         "Command: `fastslow ablate configs/ablations/orders.yaml`.",
         "",
