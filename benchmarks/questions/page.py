@@ -140,8 +140,8 @@ def readings_lines(kept: Any) -> list[str]:
                 {name: _of(draws, "against") for name, draws in plain.items()},
                 {name: _routed(data) for name, data in tasks.items()},
             ),
-            "pairs of arms that are eligible in every draw, which takes a model whose longer prompt "
-            "is better nearly everywhere",
+            "pairs of arms that are eligible in every draw, which takes a model whose longer "
+            "prompt is better nearly everywhere",
         ),
         *prose(
             "The same problems in another spelling; shift in spreads of the signal within the "

@@ -106,7 +106,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
                 _of(tasks, "keep_curve", "keep_top5_minus_random_energy"),
                 _of(tasks, "keep_curve", "keep_top5_minus_scaled"),
             ),
-            "more validation answers, and updates so few that the loss falls along the whole change",
+            "more validation answers, and so few updates that the loss falls along the change",
         ),
         *verdict(
             f"{kind}: in sparsely active places",
