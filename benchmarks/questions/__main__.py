@@ -36,11 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("experiments", nargs="*", choices=[[], *ON_A_MODEL, *RUNS])
     parser.add_argument("--model", default=design.MODEL, help="folder or name of the base model")
-    parser.add_argument("--runs", type=Path, help="folder of the ablation's runs")
+    parser.add_argument("--runs", type=Path, nargs="+", help="folders of the ablation's runs")
     arguments = parser.parse_args()
     for name in arguments.experiments:
         if name in RUNS:
-            keep(name, arguments.runs)
+            keep(name, arguments.runs or [RUNS[name]])
         else:
             figures = ON_A_MODEL[name](setting.model(arguments.model))
             design.write(name, {"model": arguments.model, "tasks": figures})

@@ -1,7 +1,7 @@
 """Figures of finished ablations: what their measures recorded, by arm and seed."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ RUNS = {name: ROOT / "runs" / name for name in ("changes", "adherence", "arrange
 """Where each ablation's runs lie unless told otherwise."""
 
 
-def keep(name: str, folder: Path | None) -> None:
-    """Keep the figures of an ablation's runs, which must all have ended."""
+def keep(name: str, folders: Sequence[Path]) -> None:
+    """Keep the figures of an ablation's runs, which must all have ended.
+
+    Runs of one arm and seed that lie in several folders, on other tasks, are kept together.
+    """
     arms: dict[str, dict[str, Any]] = {}
-    for card in sorted((folder or RUNS[name]).glob("*/run.json")):
+    for card in sorted(card for folder in folders for card in folder.glob("*/run.json")):
         data = json.loads(card.read_text())
         if data["state"] != "finished":
             raise SystemExit(f"{card.parent}: {data['state']}. Finish the ablation first.")
         arm, _, seed = data["name"].rpartition("-s")
-        arms.setdefault(arm, {})[seed] = READERS[name](card.parent)
+        arms.setdefault(arm, {}).setdefault(seed, {}).update(READERS[name](card.parent))
     command = f"fastslow ablate configs/ablations/{name}.yaml"
     design.write(name, {"model": design.MODEL, "command": command, "arms": arms})
 

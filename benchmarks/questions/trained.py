@@ -146,66 +146,86 @@ def _excess(run: Any) -> float:
     return float(figures["energy_top5_frac"][0] - figures["energy_top5_null_lora_max"][0])
 
 
+ADHERENCE = {
+    "adherence_flipped": "flipped",
+    "adherence_prior": "prior",
+    "adherence_nonsense": "nonsense",
+    "text_influence": "influence",
+    "text_influence_base": "influence, base",
+}
+"""Columns of the table of adherence, by figure."""
+FOLLOWED = "word_valence"
+"""The task on which the base follows exchanged answers at all, so that there is something to lose."""
+
+
 def adherence_lines(kept: Any) -> list[str]:
     """Whether slow updates wear off what prompts do."""
     arms: Arms = kept["arms"]
-    figures = ("adherence_flipped", "adherence_prior", "adherence_nonsense", "text_influence")
+    keys = [key for run in arms["bare"].values() for key in run if key.startswith("1 ")]
+    tasks = [key.partition(" ")[2] for key in dict.fromkeys(keys)]
     rows = [
         (
-            f"{arm}, {when}",
-            *(_seeds([_row(run, row).get(name) for run in runs.values()]) for name in figures),
+            f"{task}, {arm}, {when}",
+            *(_seeds([run[f"{row} {task}"].get(n) for run in runs.values()]) for n in ADHERENCE),
         )
+        for task in tasks
         for arm, runs in arms.items()
-        for when, row in (("before", "0"), ("after", "1"))
+        for when, row in (("before", 0), ("after", 1))
     ]
-    difference = over_seeds_and_examples(
-        {
-            int(seed): {
-                "task": {
-                    example: bare - outcomes[example]
-                    for example, bare in _outcomes(run).items()
-                    if example in (outcomes := _outcomes(arms["with-text"][seed]))
-                }
-            }
-            for seed, run in arms["bare"].items()
-        }
-    )
-    limits = [difference.mean, difference.low, difference.high]
+    differences = {name: _difference(arms, f"1 {FOLLOWED}", name) for name in list(ADHERENCE)[:3:2]}
+    flipped, nonsense = differences.values()
     return [
         "## Do slow updates wear off what a policy does with its prompt?",
         "",
         *prose(
-            "**Design.** country_continent, a prompt chosen by the fast channel, then 16 updates "
-            "by gold answers, under the bare problem (`bare`) or under the prompt (`with-text`); "
+            "**Design.** One task a run, a prompt chosen by the fast channel, then 16 updates by "
+            "gold answers, under the bare problem (`bare`) or under the prompt (`with-text`); "
             "three seeds. *Flipped*: demonstrations whose answers are exchanged, each for the next "
             "in order; share of test problems answered as the demonstrations ask. *Prior*: "
-            "answered by the true answer instead. *Nonsense*: words that mean nothing. "
-            "*Influence*: KL of the first completion token under the deployed prompt to that under"
-            "the seed prompt, nats."
+            "answered by the true answer instead; with two answers it is what flipped is not. "
+            "*Nonsense*: words that mean nothing. *Influence*: KL of the first completion token "
+            "under the deployed prompt to that under the seed prompt, in nats, and that of the "
+            f"base under the same prompts. The verdict is about {FOLLOWED}, where the base does "
+            "what exchanged answers ask on a third of the problems and nothing has to be learned "
+            "to lose it; on country_continent it never does, so that nothing can fall there."
         ),
-        *table(("arm", "flipped", "prior", "nonsense", "influence"), rows),
+        *table(("task, arm", *ADHERENCE.values()), rows),
         *prose(
-            "Flipped after gold answers, `bare` less `with-text`, the same problems: "
-            f"{estimate(limits)} over seeds and problems."
+            f"After gold answers on {FOLLOWED}, `bare` less `with-text`, the same problems, over "
+            f"seeds and problems: flipped {estimate(flipped)}, nonsense {estimate(nonsense)}."
         ),
         *verdict(
             "Does adherence fall more after gold answers under the bare problem than under prompts",
-            "yes if the interval is below 0",
-            fall_answer(limits),
+            "yes if the interval of flipped is below 0",
+            fall_answer(flipped),
             "more seeds",
         ),
-        f"Command: `{kept['command']}`, then `python -m benchmarks.questions adherence`.",
-        "",
+        *prose(
+            f"Command: `{kept['command']}`, for country_continent with "
+            '`"stages=[{task: country_continent, cycles: 2}]"` behind it, then '
+            "`python -m benchmarks.questions adherence --runs FOLDER FOLDER`."
+        ),
     ]
 
 
-def _row(run: Any, row: str) -> Any:
-    return next((values for key, values in run.items() if key.startswith(f"{row} ")), {})
-
-
-def _outcomes(run: Any) -> Mapping[str, float]:
-    outcomes: Mapping[str, float] = _row(run, "1")["outcomes"]["adherence_flipped"]
-    return outcomes
+def _difference(arms: Arms, key: str, name: str) -> list[float | None]:
+    """Of a figure between both arms, paired by seed and example."""
+    outcomes = {
+        arm: {int(seed): run[key]["outcomes"][name] for seed, run in runs.items()}
+        for arm, runs in arms.items()
+    }
+    difference = over_seeds_and_examples(
+        {
+            seed: {
+                key: {
+                    example: score - outcomes["with-text"][seed][example]
+                    for example, score in of_seed.items()
+                }
+            }
+            for seed, of_seed in outcomes["bare"].items()
+        }
+    )
+    return [difference.mean, difference.low, difference.high]
 
 
 def arrangements_lines(kept: Any) -> list[str]:
