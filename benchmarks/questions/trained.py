@@ -155,7 +155,7 @@ ADHERENCE = {
 }
 """Columns of the table of adherence, by figure."""
 FOLLOWED = "word_valence"
-"""The task on which the base follows exchanged answers at all, so that there is something to lose."""
+"""The task on which the base follows exchanged answers, so that there is something to lose."""
 
 
 def adherence_lines(kept: Any) -> list[str]:
@@ -185,9 +185,9 @@ def adherence_lines(kept: Any) -> list[str]:
             "answered by the true answer instead; with two answers it is what flipped is not. "
             "*Nonsense*: words that mean nothing. *Influence*: KL of the first completion token "
             "under the deployed prompt to that under the seed prompt, in nats, and that of the "
-            f"base under the same prompts. The verdict is about {FOLLOWED}, where the base does "
-            "what exchanged answers ask on a third of the problems and nothing has to be learned "
-            "to lose it; on country_continent it never does, so that nothing can fall there."
+            f"base under the same prompts. The verdict is about {FOLLOWED}: its rows before "
+            "training say that the base does what exchanged answers ask there, and never does on "
+            "country_continent, so that nothing can fall there."
         ),
         *table(("task, arm", *ADHERENCE.values()), rows),
         *prose(
