@@ -21,9 +21,9 @@ from fastslow.policy.signals import FREE, PRIMARY
 
 ORDERS = REFERENCE / "ablations" / "orders" / "records.jsonl"
 PARTS = {
-    "top": "largest",
+    "top": "largest 5 %",
     "rest": "all but the largest",
-    "random": "random",
+    "random": "random 5 %",
     "random_energy": "random of the energy of the largest",
     "scaled": "all scaled to the energy of the largest",
 }
@@ -66,10 +66,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
         ("energy, largest 5 %", "concentration", "energy_top5_frac"),
         ("of random products, mean", "concentration", "energy_top5_null_lora"),
         ("of random products, largest", "concentration", "energy_top5_null_lora_max"),
-        *(
-            (f"gain kept, {part.replace('_', ' ')} 5 %", "keep_curve", f"keep_{part}5")
-            for part in PARTS
-        ),
+        *((f"gain kept, {words}", "keep_curve", f"keep_{p}5") for p, words in PARTS.items()),
         ("largest less random of that energy", "keep_curve", "keep_top5_minus_random_energy"),
         ("largest less all scaled", "keep_curve", "keep_top5_minus_scaled"),
         ("sparseness and gradient", "bridge", "gradient"),
@@ -128,12 +125,13 @@ def _over_runs(runs: list[Any], part: str, name: str) -> str:
     return _seeds([run.get(part, {}).get(name) for run in runs])
 
 
-def _seeds(figures: list[Any]) -> str:
-    """Mean over seeds, and each seed's figure."""
+def _seeds(figures: list[Any], sign: str = "+") -> str:
+    """Mean over seeds, and each seed's figure; `sign` is that of formats."""
     values = [figure[0] for figure in figures if figure and figure[0] is not None]
     if not values:
         return "-"
-    return f"{fmean(values):+.3f} ({', '.join(f'{value:+.3f}' for value in values)})"
+    listed = ", ".join(f"{value:{sign}.3f}" for value in values)
+    return f"{fmean(values):{sign}.3f} ({listed})"
 
 
 def _of(tasks: Mapping[str, list[Any]], part: str, name: str) -> dict[str, list[Any]]:
@@ -166,7 +164,10 @@ def adherence_lines(kept: Any) -> list[str]:
     rows = [
         (
             f"{task}, {arm}, {when}",
-            *(_seeds([run[f"{row} {task}"].get(n) for run in runs.values()]) for n in ADHERENCE),
+            *(
+                _seeds([run[f"{row} {task}"].get(n) for run in runs.values()], "")
+                for n in ADHERENCE
+            ),
         )
         for task in tasks
         for arm, runs in arms.items()
