@@ -23,7 +23,7 @@ from fastslow.measure.scores.signal_draws import (
     Table,
     task_draws,
 )
-from fastslow.measure.stats.bootstrap import Estimate, from_draws
+from fastslow.measure.stats.bootstrap import LEAST_DEFINED, Estimate, from_draws
 from fastslow.measure.stats.significance import holm
 
 Role: TypeAlias = Literal["primary", "baseline", "secondary", "label", "reference"]
@@ -140,10 +140,10 @@ def _role(signal: str, design: Design) -> Role:
 
 
 def _pool(by_task: Mapping[str, SignalDraws]) -> _Pooled:
-    """The mean over the tasks that have each figure, draw by draw."""
+    """The mean over the tasks that have each figure, draw by draw; see `_steady`."""
     figures, differences = dict[str, Estimate](), np.zeros(0)
     for name, formula in FORMULAS.items():
-        values = [draws.values[name] for draws in by_task.values() if name in draws.values]
+        values = [draws.values[name] for draws in _steady(by_task, name)]
         if not values:
             reasons = dict.fromkeys(draws.reasons[name] for draws in by_task.values())
             reason = "; ".join(reasons)
@@ -155,7 +155,7 @@ def _pool(by_task: Mapping[str, SignalDraws]) -> _Pooled:
         figures[name] = from_draws(metric, again.tolist(), DRAWS)
         if name == "difference":
             differences = again
-    judged = [draws for draws in by_task.values() if "difference" in draws.values]
+    judged = _steady(by_task, "difference")
     coverage = f"over {len(judged)} of {len(by_task)} tasks, "
     return _Pooled(
         figures,
@@ -163,6 +163,18 @@ def _pool(by_task: Mapping[str, SignalDraws]) -> _Pooled:
         tuple(dict.fromkeys(draws.opponent for draws in judged)),
         coverage if 0 < len(judged) < len(by_task) else "",
     )
+
+
+def _steady(by_task: Mapping[str, SignalDraws], name: str) -> list[SignalDraws]:
+    """The tasks that a figure is the mean over: those on which nearly every draw has it.
+
+    One with a wrong answer or two has no interval, and would leave the mean without one. Where no
+    task has it so, all that have it at all.
+    """
+    candidates = [draws for draws in by_task.values() if name in draws.values]
+    shares = [float(np.isfinite(draws.values[name]).mean()) for draws in candidates]
+    steady = [d for d, share in zip(candidates, shares, strict=True) if share >= LEAST_DEFINED]
+    return steady or candidates
 
 
 def _p_value(draws: Float[np.ndarray, " draws"]) -> float:

@@ -247,3 +247,20 @@ def test_the_learned_reference_is_shown_and_never_earned() -> None:
     assert value(overall, RIDGE, "auroc") > 0.9
     assert value(overall, RIDGE, "spearman") > 0.9
     assert (reference.role, reference.earned, reference.p_value) == ("reference", False, None)
+
+
+@pytest.mark.parametrize("num_wrong", [1, 2])
+def test_a_task_with_too_few_wrong_answers_does_not_take_the_others_verdict(num_wrong: int) -> None:
+    """Its draws mostly have no AUROC; what the other task shows must stay decided."""
+    generator = np.random.default_rng(0)
+    wrong = np.arange(80) % 2 == 0
+    clear, noise = wrong + 0.1 * generator.random(80), generator.random(80)
+    few = np.arange(80) < num_wrong
+    signals = {"s": clear, "b": noise}
+    rows = rows_of(signals, wrong, task="clear")
+    rows += rows_of({"s": noise, "b": clear}, few, task="few")
+    both, single = judge_signals(rows, Design("s", ("b",)))
+    assert both.signals["s"].earned
+    assert "over 1 of 2 tasks" in both.signals["s"].reason
+    assert both.signals["s"].figures["auroc"] == single["clear"].signals["s"].figures["auroc"]
+    assert single["few"].signals["s"].figures["auroc"].interval is None
