@@ -239,6 +239,8 @@ def steering_lines(kept: Any) -> list[str]:
     """Steering for brevity."""
     tasks = kept["tasks"]
     opens = [name for name, data in tasks.items() if data["test"]["steered"]["score"] > 0.05]
+    trials = [trial for data in tasks.values() for trial in data["trials"]]
+    strengths = dict.fromkeys(trial["strength"] for trial in trials)
     return [
         "## Does one vector open the regime in which no answer scores?",
         "",
@@ -263,25 +265,19 @@ def steering_lines(kept: Any) -> list[str]:
         ),
         *prose(
             "The sign, by the length it produces on validation problems: mean tokens of an answer "
-            "at strength -1, without, and at strength 1."
+            "without the vector and at each strength; answers end at 24 tokens at the latest."
         ),
         *table(
-            ("task", "layer", "-1", "without", "1"),
+            ("task", "layer", "without", *(f"{strength:g}" for strength in strengths)),
             (
                 (
                     name,
                     str(layer),
-                    *(
-                        f"{trials[strength]:.1f}" if strength else f"{bare:.1f}"
-                        for strength in (-1.0, 0.0, 1.0)
-                    ),
+                    f"{data['bare validation']['tokens']:.1f}",
+                    *(f"{t['tokens']:.1f}" for t in data["trials"] if t["layer"] == layer),
                 )
                 for name, data in tasks.items()
-                for bare in [data["bare validation"]["tokens"]]
                 for layer in dict.fromkeys(trial["layer"] for trial in data["trials"])
-                for trials in [
-                    {t["strength"]: t["tokens"] for t in data["trials"] if t["layer"] == layer}
-                ]
             ),
         ),
         *verdict(
