@@ -29,9 +29,8 @@ LONGEST = 24
 """Tokens of an answer at most."""
 DEPTHS = (0.35, 0.5, 0.65, 0.8)
 """Layers that are tried, as shares of the model's depth."""
-STRENGTHS = (-0.5, 0.1, 0.25, 0.5)
-"""Factors of the vector that are tried; the negative one checks the sign. A first grid went up to
-2: from 1 on, in either direction, answers do not end any more."""
+STRENGTHS = (-1.0, 0.5, 1.0, 2.0)
+"""Factors of the vector that are tried; the negative one checks the sign."""
 ROWS_AT_ONCE = 40
 
 
