@@ -8,7 +8,7 @@ import pytest
 from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import SignalValidity, judge_signals
 from fastslow.measure.stats.intervals import Interval
-from tasks.maze.task import mazes
+from tests.support.mazes import maze_module
 
 PLANTED = {"difficulty": (1, 0), "unfamiliarity": (0, 1), "both": (1, 1)}
 """Weights a and b of s = a z(difficulty) + b z(unfamiliarity) + noise."""
@@ -17,7 +17,7 @@ PLANTED = {"difficulty": (1, 0), "unfamiliarity": (0, 1), "both": (1, 1)}
 @pytest.fixture(scope="module")
 def signals() -> dict[str, SignalValidity]:
     """Verdicts on the planted signals, each as the primary one against a baseline of noise."""
-    maze_list = list(islice(mazes(0, (3, 4, 5), ("wilson", "pillars")), 400))
+    maze_list = list(islice(maze_module.mazes(0, (3, 4, 5), ("wilson", "pillars")), 400))
     generator = np.random.default_rng(1)
     difficulty = np.array([maze.expansions for maze in maze_list], dtype=float)
     unfamiliarity = np.array([maze.family == "pillars" for maze in maze_list], dtype=float)

@@ -2,17 +2,27 @@
 
 from collections import Counter
 from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pytest
 
 from fastslow.core.errors import TaskError
-from tasks.maze.task import BACK, MOVES, Doors, Maze, Room, expansions, mazes, shortest_path
+from tests.support.mazes import maze_module
 
-Exits = dict[Room, dict[str, Room]]
+if TYPE_CHECKING:
+    from tasks.maze.task import Doors, Maze, Room
+
+BACK, MOVES = maze_module.BACK, maze_module.MOVES
+expansions, mazes, shortest_path = (
+    maze_module.expansions,
+    maze_module.mazes,
+    maze_module.shortest_path,
+)
+Exits: TypeAlias = "dict[Room, dict[str, Room]]"
 
 
-def maze_of(*lines: str) -> Doors:
+def maze_of(*lines: str) -> "Doors":
     """The doors of a maze that is written as the task writes it."""
     doors: Exits = {}
     for row in range(len(lines) // 2):
@@ -45,7 +55,7 @@ def test_a_star_and_the_way_are_those_found_by_hand() -> None:
     # (2, 0), (0, 2), (2, 1), (1, 2); then the goal
     assert expansions(doors, (0, 0), (2, 2)) == 7
     assert shortest_path(doors, (0, 0), (2, 2)) == "DDRR"
-    assert Maze("wilson", 3, doors, (0, 0), (2, 2), 7).text == "\n".join(RING)
+    assert maze_module.Maze("wilson", 3, doors, (0, 0), (2, 2), 7).text == "\n".join(RING)
     assert expansions(doors, (0, 0), (0, 1)) == 1  # down comes first, at a worse estimate
     assert shortest_path(doors, (1, 1), (2, 2)) == "RULLDDRR"
 
@@ -63,12 +73,12 @@ def test_a_goal_that_cannot_be_reached_has_no_difficulty() -> None:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Maze]:
+def pairs() -> "list[Maze]":
     return list(islice(mazes(3, (3, 4, 5), ("wilson", "pillars")), 300))
 
 
 def test_every_answer_leads_from_start_to_goal_by_no_longer_way_than_there_is(
-    pairs: list[Maze],
+    pairs: "list[Maze]",
 ) -> None:
     for maze in pairs:
         room = maze.start
@@ -83,13 +93,15 @@ def test_every_answer_leads_from_start_to_goal_by_no_longer_way_than_there_is(
             assert all(maze.doors[other][BACK[step]] == inner for step, other in exits.items())
 
 
-def test_a_corridor_maze_is_a_tree_over_all_rooms(pairs: list[Maze]) -> None:
+def test_a_corridor_maze_is_a_tree_over_all_rooms(pairs: "list[Maze]") -> None:
     for maze in (m for m in pairs if m.family == "wilson"):
         assert len(maze.doors) == maze.size**2
         assert sum(map(len, maze.doors.values())) == 2 * (maze.size**2 - 1)
 
 
-def test_sizes_and_difficulties_are_distributed_equally_in_both_families(pairs: list[Maze]) -> None:
+def test_sizes_and_difficulties_are_distributed_equally_in_both_families(
+    pairs: "list[Maze]",
+) -> None:
     counts = [
         Counter((m.size, m.expansions) for m in pairs if m.family == family)
         for family in ("wilson", "pillars")
