@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
@@ -15,6 +15,8 @@ from fastslow.policy.signals import Reading
 
 PROBLEMS_AT_ONCE = 48
 """Problems of one pass; a text they share is computed once."""
+NODES_AT_ONCE = 256
+"""Positions whose logits are in memory together: 50 MB at a vocabulary of 50,000 in float32."""
 
 
 class Problem(NamedTuple):
@@ -57,42 +59,74 @@ def _read(model: Any, problems: Sequence[Problem], norm: FinalNorm | None) -> It
     beginnings = [problem.prompt[: problem.question.start] for problem in problems]
     rests = [(*p.prompt[p.question.start :], *p.answer) for p in problems]
     predictions = predict(model, beginnings, rests)
-    for problem, rest, nodes in zip(problems, rests, predictions.nodes, strict=True):
-        # nodes[i] predicts token i of the rest
-        length = problem.question.stop - problem.question.start
-        question_logprobs = _target_logprobs(predictions, nodes[:length], rest[:length])
-        nodes = nodes[len(rest) - len(problem.answer) :]
-        # [answer tokens, vocabulary], in float64 so that sums are exact enough
-        logprobs = torch.log_softmax(predictions.logits(nodes).double(), dim=-1)
-        first, targets = logprobs[0], torch.tensor(problem.answer, device=logprobs.device)
-        best = first.topk(2).values  # [2]
+    # nodes[i] predicts token i of the rest: of the question first, of the answer last
+    question_sizes = [p.question.stop - p.question.start for p in problems]
+    answer_sizes = [len(problem.answer) for problem in problems]
+    pairs = list(zip(predictions.nodes, rests, strict=True))
+    questions = [(n[:size], r[:size]) for (n, r), size in zip(pairs, question_sizes, strict=True)]
+    answers = [(n[-size:], r[-size:]) for (n, r), size in zip(pairs, answer_sizes, strict=True)]
+    question_scores = torch.split(_scores(predictions, questions).logprobs, question_sizes)
+    answer_scores = _scores(predictions, answers)
+    golds = torch.split(answer_scores.logprobs, answer_sizes)
+    greedy = torch.split(answer_scores.is_best, answer_sizes)
+    first = 0
+    for row, (problem, (nodes, _)) in enumerate(zip(problems, answers, strict=True)):
         if predictions.head is None:  # its states are logits
             ids = torch.tensor([problem.prompt], device=model.device)
             state = hidden_states(model, input_ids=ids, use_cache=False)[0, -1].float().cpu()
         else:
             state = predictions.states[nodes[0]].float().cpu()
+        best = answer_scores.best[first]  # [2]
         yield Reading(
             example=problem.example,
             prompt_tokens=len(problem.prompt),
-            question_tokens=length,
-            question_logprob=float(question_logprobs.double().mean()),
-            first_entropy=float(-(first.exp() * first).sum()),
+            question_tokens=question_sizes[row],
+            question_logprob=float(question_scores[row].mean()),
+            first_entropy=float(answer_scores.entropies[first]),
             first_logprob=float(best[0]),
             first_margin=float(best[0].exp() - best[1].exp()),
-            gold_logprob=float(logprobs.gather(1, targets[:, None]).sum()),
-            gold_is_greedy=bool((logprobs.argmax(1) == targets).all()),
+            gold_logprob=float(golds[row].sum()),
+            gold_is_greedy=bool(greedy[row].all()),
             state=state,
             unscaled=None if norm is None else norm.undone(state),
         )
+        first += answer_sizes[row]
 
 
-def _target_logprobs(
-    predictions: Predictions, nodes: Sequence[int], targets: TokenIds
-) -> Float[Tensor, " targets"]:
-    """Log-probability of each target at its node, in nats."""
-    logits = predictions.logits(nodes).float()  # [targets, vocabulary]
-    chosen = torch.tensor(targets, device=logits.device)[:, None]
-    return logits.gather(1, chosen)[:, 0] - logits.logsumexp(-1)
+class _Scores(NamedTuple):
+    """What the model says at each node of some rows, one after the other, in double precision."""
+
+    logprobs: Float[Tensor, " nodes"]
+    """Of the target, nats."""
+    entropies: Float[Tensor, " nodes"]
+    """Of the whole distribution, nats."""
+    best: Float[Tensor, "nodes 2"]
+    """Of the two most likely tokens, nats."""
+    is_best: Bool[Tensor, " nodes"]
+    """Whether the target is the most likely token."""
+
+
+def _scores(predictions: Predictions, rows: Sequence[tuple[Sequence[int], TokenIds]]) -> _Scores:
+    """Of rows of nodes and targets, all together, so that the head is read once for many."""
+    device = predictions.states.device
+    nodes = [node for row, _ in rows for node in row]
+    targets = torch.tensor([token for _, tokens in rows for token in tokens], device=device)
+    chunks = []
+    for start in range(0, len(nodes), NODES_AT_ONCE):
+        part = slice(start, start + NODES_AT_ONCE)
+        logits = predictions.logits(nodes[part]).float()  # [chunk, vocabulary]
+        logprobs = logits - logits.logsumexp(-1, keepdim=True)
+        best, tokens = logprobs.topk(2)
+        chunks.append(
+            (
+                logprobs.gather(1, targets[part, None])[:, 0],
+                -(logprobs.exp() * logprobs).sum(-1),
+                best,
+                tokens[:, 0] == targets[part],
+            )
+        )
+    values = [torch.cat(column) for column in zip(*chunks, strict=True)]
+    return _Scores(values[0].double(), values[1].double(), values[2].double(), values[3])
 
 
 def final_norm(model: Any) -> FinalNorm | None:
