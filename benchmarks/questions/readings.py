@@ -5,6 +5,7 @@ spelling: letter by letter, and in capitals. That changes how familiar the form 
 while what it asks stays.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -104,8 +105,8 @@ def _judged(task: Task, readings: Mapping[str, Reading], is_plain: bool) -> dict
     validity, _ = judge_signals(rows, Design(PRIMARY, FREE))
     return {
         "problems": len(rows),
-        "right": fmean(reading.gold_is_greedy for reading in readings.values()),
-        "mean_p_gold": float(np.mean(np.exp([r.gold_logprob for r in readings.values()]))),
+        "right": _rounded(fmean(reading.gold_is_greedy for reading in readings.values())),
+        "mean_p_gold": _rounded(fmean(math.exp(r.gold_logprob) for r in readings.values())),
         "signals": {
             name: _figures(signal, ALL if is_plain else ("auroc",))
             for name, signal in validity.signals.items()
