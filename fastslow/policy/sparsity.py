@@ -61,7 +61,8 @@ def gini(h: "Vector") -> float:
 
 
 def _perplexity(weights: "Vector") -> float:
-    shares = weights[weights > 0] / weights.sum()
+    shares = weights / weights.sum()
+    shares = shares[shares > 0]  # those too small for a number are 0 only now
     return math.exp(-float((shares * shares.log()).sum()))
 
 

@@ -46,6 +46,14 @@ def test_no_measure_knows_a_scale(entries: list[float], scale: float) -> None:
             assert measure(h) == pytest.approx(measure(scale * h), rel=1e-6, abs=1e-6), name
 
 
+def test_entries_too_small_for_a_share_count_as_zeros() -> None:
+    h = torch.tensor([85.0, 1e-160], dtype=torch.float64)
+    assert sparsity("energy_rank", h) == pytest.approx(-1)
+    assert sparsity("l1_rank", torch.tensor([1e200, 1e-200], dtype=torch.float64)) == pytest.approx(
+        -1
+    )
+
+
 def test_a_vector_of_zeros_has_no_sparsity() -> None:
     assert {sparsity(name, torch.zeros(4)) for name in MEASURES} == {None}
 
