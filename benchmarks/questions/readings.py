@@ -20,6 +20,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.seeds import named_random
 from fastslow.core.types import Example
 from fastslow.measure.scores.routing_curve import Arm, routing_curve
+from fastslow.measure.scores.signal_draws import DRAWS as RESAMPLES
 from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import SignalValidity, judge_signals
 from fastslow.measure.stats.bootstrap import (
@@ -28,7 +29,7 @@ from fastslow.measure.stats.bootstrap import (
     draw_again,
     percentile_interval,
 )
-from fastslow.measure.stats.rank_figures import centred_ranks
+from fastslow.measure.stats.rank_figures import aurocs, centred_ranks
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import FREE, PRIMARY, SIGNALS, SPARSITY, Reading
 from fastslow.task.definition import Task
@@ -41,7 +42,6 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
 ALL = ("spearman", "partial", "partial_free", "unfamiliarity", "auroc")
 """Figures that are kept of every signal; of the other spellings AUROC alone."""
 JUDGED = frozenset({*SPARSITY, *FREE})
-RESAMPLES = 500
 
 
 def read_all(policy: Policy) -> dict[str, Any]:
@@ -150,22 +150,12 @@ def _draws(size: int, *names: str | int) -> list[list[int]]:
 
 def _difference(rows: Sequence[ProblemRow]) -> list[float | None]:
     """AUROC of the primary signal less that of the baseline, drawn in pairs."""
-    from scipy.stats import rankdata
-
     wrong = np.array([row.wrong for row in rows])
-    columns = [np.array([row.signals[name] for row in rows]) for name in (PRIMARY, BASELINE)]
-
-    def auroc(values: Any, labels: Any) -> float:
-        ranks, ones = rankdata(values), int(labels.sum())
-        return float(ranks[labels].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones))
-
+    columns = np.array([[row.signals[name] for row in rows] for name in (PRIMARY, BASELINE)])
     values: list[float | None] = []
     for index in _draws(len(rows), "difference"):
-        labels, difference = wrong[index], None
-        if 0 < labels.sum() < len(labels):
-            first, second = (auroc(column[index], labels) for column in columns)
-            difference = first - second
-        values.append(difference)
+        first, second = aurocs(centred_ranks(columns[:, index]), wrong[index]).tolist()
+        values.append(None if math.isnan(first) else first - second)
     return _interval(values)
 
 

@@ -6,6 +6,8 @@ An answer begins with yes, no, partly or undecided, and says in how many tasks.
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from fastslow.results.report.sections.change import EQUIVALENT, EXCESS, SIGNIFICANT
+
 Figure: TypeAlias = Sequence[float | None]
 ByTask: TypeAlias = Mapping[str, Sequence[Figure]]
 """By task, one figure for each draw or seed."""
@@ -14,10 +16,6 @@ TASKS = 2
 """Tasks of three that a yes takes."""
 NO_PARTIAL = 0.1
 """A partial correlation whose interval ends below this is none."""
-LEAST_EXCESS, LEAST_BRIDGE = 0.05, 0.05
-"""What counts as more energy than a random product has, and as a bridge at all."""
-LEVEL = 0.01
-"""Of the permutation test."""
 
 
 def above(figures: Sequence[Figure]) -> bool:
@@ -79,7 +77,7 @@ def form_answer(shifts: ByTask, gaps: ByTask) -> str:
 
 def concentration_answer(excesses: Mapping[str, Sequence[float]]) -> str:
     """Whether changes are concentrated; energy above the largest of the draws, by task and seed."""
-    return _over_tasks([{excess >= LEAST_EXCESS for excess in of} for of in excesses.values()])
+    return _over_tasks([{excess >= EXCESS for excess in of} for of in excesses.values()])
 
 
 def bridge_answer(bridges: ByTask, p_values: Mapping[str, Sequence[float]]) -> str:
@@ -87,9 +85,9 @@ def bridge_answer(bridges: ByTask, p_values: Mapping[str, Sequence[float]]) -> s
 
     def is_bridge(figure: Figure, p_value: float) -> bool | None:
         low = figure[1]
-        if above([figure]) and p_value <= LEVEL:
+        if above([figure]) and p_value <= SIGNIFICANT:
             return True
-        is_none = low is not None and low >= -LEAST_BRIDGE and below([figure], LEAST_BRIDGE)
+        is_none = low is not None and low >= -EQUIVALENT and below([figure], EQUIVALENT)
         return False if is_none else None
 
     return _over_tasks(

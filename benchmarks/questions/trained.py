@@ -8,8 +8,6 @@ from typing import Any
 from benchmarks.keeping import REFERENCE
 from benchmarks.questions.markdown import estimate, prose, table, verdict
 from benchmarks.questions.rules import (
-    LEAST_BRIDGE,
-    LEAST_EXCESS,
     TASKS,
     bridge_answer,
     concentration_answer,
@@ -18,6 +16,7 @@ from benchmarks.questions.rules import (
 )
 from fastslow.measure.stats.over_seeds import over_seeds_and_examples
 from fastslow.policy.signals import FREE, PRIMARY
+from fastslow.results.report.sections.change import EQUIVALENT, EXCESS
 
 ORDERS = REFERENCE / "ablations" / "orders" / "records.jsonl"
 PARTS = {
@@ -90,7 +89,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
         ),
         *verdict(
             f"{kind}: concentrated beyond a random product",
-            f"yes if the energy is above all draws by {LEAST_EXCESS:g} in {TASKS} of three tasks; "
+            f"yes if the energy is above all draws by {EXCESS:g} in {TASKS} of three tasks; "
             "no if by less in all",
             concentration_answer({t: [_excess(run) for run in runs] for t, runs in tasks.items()}),
             "more seeds of the tasks that disagree",
@@ -108,7 +107,7 @@ def _kind_lines(kind: str, arms: Arms) -> list[str]:
         *verdict(
             f"{kind}: in sparsely active places",
             f"yes if the interval of the bridge is above 0 in {TASKS} of three tasks and the "
-            f"permutation test passes at 1 %; no if it lies within {LEAST_BRIDGE:g} of 0 in all",
+            f"permutation test passes at 1 %; no if it lies within {EQUIVALENT:g} of 0 in all",
             bridge_answer(
                 _of(tasks, "bridge", "bridge"),
                 {

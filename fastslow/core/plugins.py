@@ -138,6 +138,22 @@ def find(kind: type[D], use: str) -> D:
     return from_file(kind, file, use)
 
 
+K = TypeVar("K", bound=Definition[Any])
+
+
+def chosen(kind: type[K], shipped: Mapping[str, K], use: Any) -> tuple[K, PluginConfig]:
+    """What declares a plug-in that a run lists, and its parameters: a shipped one by `use.kind`.
+
+    Raises:
+        FastSlowError: The user's own is not found; see `find`.
+        pydantic.ValidationError: Its parameters do not fit its schema.
+    """
+    if not isinstance(use, CustomUse):
+        return shipped[use.kind], use
+    definition = find(kind, use.use)
+    return definition, definition.config_class(**use.params)
+
+
 def file_names(kind: type[Declared]) -> tuple[str, ...]:
     """Names of the files in the kind's folder of the working directory, sorted.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Discriminator
 
-from fastslow.core.plugins import CustomUse, find
+from fastslow.core.plugins import CustomUse, chosen
 from fastslow.measure.base import MeasureConfig, MeasureDefinition
 from fastslow.measure.model.adherence import AdherenceConfig, adherence
 from fastslow.measure.model.bridge import BridgeConfig, bridge
@@ -36,16 +36,7 @@ SHIPPED_MEASURES: Mapping[str, MeasureDefinition] = {
 
 
 def measure_of(use: MeasureUse) -> tuple[MeasureDefinition, MeasureConfig]:
-    """A measure that a run lists: what declares it, and its parameters.
-
-    Raises:
-        ConfigError: The user's own is not found.
-        pydantic.ValidationError: Its parameters do not fit its schema.
-    """
-    if isinstance(use, CustomUse):
-        definition = find(MeasureDefinition, use.use)
-        params = definition.config_class(**use.params)
-    else:
-        definition, params = SHIPPED_MEASURES[use.kind], use
+    """A measure that a run lists: what declares it, and its parameters; see `chosen`."""
+    definition, params = chosen(MeasureDefinition, SHIPPED_MEASURES, use)
     assert isinstance(params, MeasureConfig)
     return definition, params

@@ -17,7 +17,7 @@ from fastslow.channels.slow.remedies.movement import MovementConfig, movement
 from fastslow.channels.slow.remedies.orthogonal import OrthogonalConfig, orthogonal
 from fastslow.channels.slow.remedies.renew import RenewConfig, renew
 from fastslow.channels.slow.remedies.replay import ReplayConfig, replay
-from fastslow.core.plugins import CustomUse, find
+from fastslow.core.plugins import CustomUse, chosen
 
 RemedyUse = Annotated[
     ReplayConfig
@@ -46,16 +46,7 @@ SHIPPED_REMEDIES: Mapping[str, RemedyDefinition] = {
 
 
 def remedy_of(use: RemedyUse) -> tuple[RemedyDefinition, RemedyConfig]:
-    """A remedy that a run lists: what declares it, and its parameters.
-
-    Raises:
-        ConfigError: The user's own is not found.
-        pydantic.ValidationError: Its parameters do not fit its schema.
-    """
-    if isinstance(use, CustomUse):
-        definition = find(RemedyDefinition, use.use)
-        params = definition.config_class(**use.params)
-    else:
-        definition, params = SHIPPED_REMEDIES[use.kind], use
+    """A remedy that a run lists: what declares it, and its parameters; see `chosen`."""
+    definition, params = chosen(RemedyDefinition, SHIPPED_REMEDIES, use)
     assert isinstance(params, RemedyConfig)
     return definition, params
