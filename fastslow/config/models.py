@@ -27,6 +27,7 @@ from fastslow.config.acting import broken_route
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
 from fastslow.core.plugins import CustomUse
+from fastslow.policy.engine.settings import EngineConfig, TorchConfig
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,98}[A-Za-z0-9_-])?$"
@@ -141,6 +142,8 @@ class RunConfig(RuledModel):
     """Whether graders may run programs that the policy writes; tasks that need it say so."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The base model."""
+    engine: EngineConfig = Field(default_factory=TorchConfig)
+    """What draws completions, and where the weights are."""
     tasks: dict[TaskName, TaskUse] = Field(default_factory=dict)
     """Tasks by the run's own names; those no stage visits are evaluated all the same."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
