@@ -24,6 +24,7 @@ from fastslow.channels.fast.settings import (
 from fastslow.channels.slow.remedies.base import RemedyConfig, why_unfit
 from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfig
 from fastslow.config.acting import broken_route
+from fastslow.config.engine import broken_engine
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
 from fastslow.core.plugins import CustomUse
@@ -239,6 +240,7 @@ class RunConfig(RuledModel):
         yield from self._broken_remedies()
         yield from self._broken_routers()
         yield from broken_route(self)
+        yield from broken_engine(self)
         yield from self.evaluation.broken_measures(has_weights=self.slow is not None)
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):

@@ -49,6 +49,13 @@ class EvaluationError(FastSlowError):
     """A score could not be measured. Rows recorded stay; the last resume point is intact."""
 
 
+class EngineError(FastSlowError):
+    """What draws completions failed, or does not have the weights it should.
+
+    The last resume point of the run is intact.
+    """
+
+
 class CheckpointError(FastSlowError):
     """A resume point or run folder cannot be used. Nothing in it was changed."""
 

@@ -4,10 +4,12 @@ The one place where `kind` is matched. Configuration ends here; everything below
 arguments.
 """
 
+import contextlib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fastslow.channels.base import Channel
@@ -23,6 +25,7 @@ from fastslow.channels.fast.settings import (
 from fastslow.channels.slow.remedies.base import Remedy
 from fastslow.channels.slow.remedies.shipped import remedy_of
 from fastslow.channels.slow.settings import MinimalConfig, SlowConfig
+from fastslow.config.engine import highest_rank
 from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.ledger import PARTS
 from fastslow.config.loading.load import LoadedConfig
@@ -34,7 +37,9 @@ from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
 from fastslow.measure.model.route import route_measure
 from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
-from fastslow.policy.policy import Policy, load_policy, pick_device, with_adapter
+from fastslow.policy.engine.settings import TorchConfig
+from fastslow.policy.engine.vllm.proofs import ROWS
+from fastslow.policy.policy import Policy, load_policy, pick_device, seed_program, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, signal_of
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
@@ -94,6 +99,37 @@ def build_policy(config: RunConfig, path_or_id: str, day: date) -> Policy:
         return policy
     seed = derive_seed(config.seed, "adapter")
     return with_adapter(policy, **dict(config.slow.lora), seed=seed)
+
+
+@contextlib.contextmanager
+def drawing(
+    config: RunConfig, policy: Policy, tasks: Iterable[Task], model: str, run: Path
+) -> Iterator[None]:
+    """Within it the policy's completions come from the run's engine.
+
+    `tasks` give the prompts by which servers are proven, `model` is the base's folder or hub id,
+    and `run` the run's folder.
+
+    Raises:
+        EngineError: A server does not answer, or does not draw with the policy's weights.
+    """
+    if isinstance(config.engine, TorchConfig):
+        yield
+        return
+    from fastslow.policy.engine.vllm.sampler import vllm_sampler
+
+    questions = [(seed_program(task), example.question) for task in tasks for example in task.train]
+    picked = questions[:: -(-len(questions) // ROWS)]  # some of every task that has many
+    with vllm_sampler(
+        policy,
+        config.engine,
+        model=model,
+        rank=highest_rank(config),
+        prompts=[policy.renderer.prompt_ids(*question) for question in picked],
+        run=run,
+    ) as sampler:
+        policy.sampler = sampler
+        yield
 
 
 def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:

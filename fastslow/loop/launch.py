@@ -21,7 +21,14 @@ from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten, visible
 from fastslow.loop import stages
-from fastslow.loop.build import build_channels, build_measures, build_policy, build_tasks
+from fastslow.loop.build import (
+    build_channels,
+    build_measures,
+    build_policy,
+    build_tasks,
+    drawing,
+)
+from fastslow.loop.engine import require_servers
 from fastslow.loop.estimate import estimate
 from fastslow.loop.preflight import require_earned, require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
@@ -101,6 +108,7 @@ def _build_and_run(
     tasks = {name: with_checked_grader(task) for name, task in tasks.items()}
     channels, measures = build_channels(config, tasks), build_measures(config.evaluation)
     model = resolve(config.model.name, config.model.revision)
+    require_servers(config, model.path_or_id)
     with stop.catching(), connected(config):
         policy = build_policy(config, model.path_or_id, from_leader(day))
         every_task = [*tasks.values(), *probed.values()]
@@ -112,7 +120,10 @@ def _build_and_run(
         )
         require_hints(policy, config, tasks)
         cost = estimate(config, tasks | probed)
-        with run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir:
+        with (
+            run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir,
+            drawing(config, policy, every_task, model.path_or_id, run_dir.path),
+        ):
             run_dir.keep_estimate(cost)
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
@@ -145,10 +156,13 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
     index = len(visited) if stage is None else stage
     if not 1 <= index <= len(visited):
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
-    with connected(config), run_folder(config, lambda: RunDir.open(path)):
+    require_servers(config, model.path_or_id)
+    with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
         policy = build_policy(config, model.path_or_id, read_day(path))
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
-        run_probe(ProbeSetup(path, config, policy, task, settings), folder, lambda *_: None)
+        setup = ProbeSetup(path, config, policy, task, settings)
+        with drawing(config, policy, [task], model.path_or_id, run_dir.path):
+            run_probe(setup, folder, lambda *_: None)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from fastslow.core.errors import (
     nearest,
 )
 from fastslow.core.text import shorten
+from fastslow.loop.engine import engine_notes, require_servers
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
 from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
@@ -202,7 +203,8 @@ class Inspection:
 
 def inspect(config: RunConfig) -> Inspection:
     """Open what a configuration names, its model's tokenizer and all its data; loads no weights."""
-    inspection = Inspection(problems=list(_unearned(config)), notes=lacking(config))
+    notes = [*engine_notes(config), *lacking(config)]
+    inspection = Inspection(problems=list(_unearned(config)), notes=notes)
     names = [*config.task_names, *([config.probe.task] if config.probe else [])]
     for name in names:
         use = config.task_use(name)
@@ -283,6 +285,10 @@ def lacking(config: RunConfig) -> list[str]:
             resolve(config.model.name)
         except ModelError as err:
             problems.append(str(err))
+    try:
+        require_servers(config)
+    except ConfigError as err:
+        problems.append(str(err))
     for require in (require_optuna, _require_key):
         try:
             if fast is not None:

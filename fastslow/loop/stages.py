@@ -12,7 +12,13 @@ from pathlib import Path
 
 from fastslow.channels.base import Adaptation, Channel
 from fastslow.core.distributed import from_leader
-from fastslow.core.errors import ChannelError, CheckpointError, EvaluationError, StageError
+from fastslow.core.errors import (
+    ChannelError,
+    CheckpointError,
+    EngineError,
+    EvaluationError,
+    StageError,
+)
 from fastslow.core.prompts import PromptProgram, best_by_mean
 from fastslow.core.seeds import derive_seed
 from fastslow.core.text import visible
@@ -222,7 +228,7 @@ def named_failure(run: Run, index: int) -> Iterator[None]:
     """Say which stage failed and how to continue; the last resume point is untouched."""
     try:
         yield
-    except (ChannelError, EvaluationError, CheckpointError) as err:
+    except (ChannelError, EngineError, EvaluationError, CheckpointError) as err:
         raise stage_error(run, index, str(err)) from err
     except (RuntimeError, MemoryError) as err:
         if (refusal := out_of_memory(err)) is None:

@@ -25,6 +25,7 @@ from fastslow.core.distributed import from_all
 from fastslow.core.errors import ChannelError, CheckpointError
 from fastslow.core.seeds import derive_seed, kept_generators
 from fastslow.core.types import Anchor, Batch, Evidence
+from fastslow.policy.engine.interface import RemoteSampler
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 
@@ -183,7 +184,11 @@ class SlowChannel:
             finish_update, self.settings.max_grad_norm, optimizer, self._remedies, update
         )
         make = partial(trainer.update, update.batch, update.seed, finish)
-        return self._remedies.attempt(update, optimizer, make)
+        if not isinstance(sampler := update.stage.policy.sampler, RemoteSampler):
+            return self._remedies.attempt(update, optimizer, make)
+        before = sampler.swap_s
+        figures = self._remedies.attempt(update, optimizer, make)
+        return figures | {"swap_s": sampler.swap_s - before}
 
     def save(self, folder: Path) -> None:
         """Write step, trainer's progress, a phase that is not over, AdamW's moments, remedies."""

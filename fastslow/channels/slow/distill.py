@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastslow.channels.slow.difficulty import DifficultyGate, PassRates
+from fastslow.channels.slow.elsewhere import compare
 from fastslow.channels.slow.group_settings import DifficultyConfig
 from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import (
@@ -21,6 +22,7 @@ from fastslow.channels.slow.rollouts import (
     draw_shared,
     evidence_of,
     groups_of,
+    readable_lines,
 )
 from fastslow.channels.slow.settings import DistillConfig
 from fastslow.channels.slow.teaching import teach
@@ -91,7 +93,8 @@ class DistillTrainer(Updates):
         verdict = self.gate.judge(groups_of(self.rollouts, self.settings.group))
         self._alarms = verdict.alarms
         figures = {n: v for n, v in verdict.metrics.items() if n.startswith(GATE_FIGURES)}
-        figures |= self._scores(slots)
+        local = self.rollouts[own_share(len(slots))]
+        figures |= self._scores(slots) | compare(self.policy, local, self.pass_size).figures
 
         self.rows = list(self._rows(slots))
         num_rows = sum(from_all(len(self.rows)))
@@ -212,11 +215,7 @@ class DistillTrainer(Updates):
 
     def sample_lines(self) -> list[str]:
         """One rollout of every group, and what set off an alarm; untrusted text."""
-        firsts = [
-            f"text {r.program.text_hash} | {r.example.id}: {r.example.question!r} -> "
-            f"{r.completion.text!r} | score {r.grade.score:g} ({r.grade.reason})"
-            for r in self.rollouts[:: self.settings.group]
-        ]
+        firsts = readable_lines(self.rollouts[:: self.settings.group], "score")
         return [*firsts, *(f"alarm | {alarm}" for alarm in self._alarms)]
 
     def evidence(self) -> list[Evidence]:

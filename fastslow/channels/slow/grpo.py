@@ -23,6 +23,7 @@ from fastslow.channels.slow.advantages import (
     loss_weights,
 )
 from fastslow.channels.slow.difficulty import DifficultyGate, PassRates, Verdict
+from fastslow.channels.slow.elsewhere import Mismatch, compare
 from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, guided, taught_rows
 from fastslow.channels.slow.remedies.base import TaughtRow
 from fastslow.channels.slow.rollouts import (
@@ -31,6 +32,7 @@ from fastslow.channels.slow.rollouts import (
     draw_shared,
     evidence_of,
     groups_of,
+    readable_lines,
     reward_figures,
 )
 from fastslow.channels.slow.settings import GrpoConfig
@@ -85,6 +87,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         """The same, but for groups that a hint rescued: those are as they were drawn under it."""
         self.guidance_figures: dict[str, float] = {}
         self.verdict: Verdict | None = None
+        self.mismatch = Mismatch.none()
         self._passes: list[Rows] = []
         self._requests: Sequence[Request] = ()
         self._seed = 0
@@ -198,11 +201,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         assert self.verdict is not None
         size = self.settings.group
         hinted = [r for r in self.loss_rollouts[::size] if r.hint]
-        lines = [
-            f"text {r.program.text_hash} | {r.example.id}: {r.example.question + r.hint!r} -> "
-            f"{r.completion.text!r} | reward {r.grade.score:g} ({r.grade.reason})"
-            for r in (*self.rollouts[::size], *hinted)
-        ]
+        lines = readable_lines([*self.rollouts[::size], *hinted], "reward")
         return [*lines, *(f"alarm | {alarm}" for alarm in self.verdict.alarms)]
 
     def evidence(self) -> list[Evidence]:
@@ -297,7 +296,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             raise ChannelError(NO_LOSS_TOKENS)
         cap = self.settings.difficulty.lucky_cap
         gated = gated_advantages(advantages, trained, lucky, cap)
-        rows["advantages"] = gated.flatten()[self._local]
+        self.mismatch = compare(self.policy, self.loss_rollouts[self._local], self.pass_size)
+        rows["advantages"] = self.mismatch.weigh(gated.flatten()[self._local])
         if self.settings.loss == "cispo":
             weights = loss_weights(tokens, trained, self.settings.averaging).flatten()[self._local]
             rows[WEIGHT] = weights[:, None].expand(mask.shape)
@@ -328,7 +328,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             figures |= reward_figures(self.rollouts)
         unfinished = sum(r.completion.finish == "length" for r in self.rollouts)
         figures["unfinished_frac"] = unfinished / len(self.rollouts)
-        return figures | self.guidance_figures | dict(self.verdict.metrics)
+        figures |= self.guidance_figures | self.mismatch.figures
+        return figures | dict(self.verdict.metrics)
 
     def _prepare_inputs(self, generation_batch: Any) -> Rows:
         """The next pass of this update; `update` has drawn and cut them, in order.

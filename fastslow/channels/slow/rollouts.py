@@ -106,6 +106,15 @@ def reward_figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
     }
 
 
+def readable_lines(rollouts: Sequence[Rollout], figure: str) -> list[str]:
+    """The rollouts as people read them; untrusted text. `figure` is what their score is here."""
+    return [
+        f"text {r.program.text_hash} | {r.example.id}: {r.example.question + r.hint!r} -> "
+        f"{r.completion.text!r} | {figure} {r.grade.score:g} ({r.grade.reason})"
+        for r in rollouts
+    ]
+
+
 def evidence_of(rollouts: Sequence[Rollout]) -> list[Evidence]:
     """Of each problem the first full success and the first failure."""
     firsts: dict[tuple[str, bool], Evidence] = {}

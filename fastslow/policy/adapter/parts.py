@@ -27,6 +27,12 @@ def trainable_weights(model: Any) -> dict[str, Parameter]:
     }
 
 
+def is_switched_off(model: Any) -> bool:
+    """Whether the model computes as the base now although it has an adapter."""
+    layers = (module for module in model.modules() if hasattr(module, "lora_A"))
+    return any(layer.disable_adapters for layer in layers)
+
+
 def start_fresh(model: Any, seed: int) -> None:
     """Make the trainable part fresh: A random by its seed, B zero, so that it adds nothing."""
     with torch.random.fork_rng():

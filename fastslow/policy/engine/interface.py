@@ -8,7 +8,7 @@ layer may assume that the sampler's model lives in this process.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fastslow.core.types import Completion, Sampling, TokenIds
 
@@ -51,6 +51,17 @@ class Sampler(Protocol):
         seed alone, not on its batch.
         """
         ...
+
+
+@runtime_checkable
+class RemoteSampler(Sampler, Protocol):
+    """A sampler that computes apart from the weights that are trained, and so a little otherwise.
+
+    Whoever learns from its draws corrects for that.
+    """
+
+    swap_s: float
+    """Wall time for bringing the weights there and proving it, since the sampler was made."""
 
 
 class Scorer(Protocol):

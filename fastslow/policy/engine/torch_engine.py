@@ -41,17 +41,20 @@ DecodeBatch: TypeAlias = Callable[[Sequence[torch.Generator]], list[Completion]]
 """Draws the completions of a batch, one generator per row."""
 
 
+def ending_tokens(model: Any, renderer: Renderer) -> frozenset[int]:
+    """Every token that ends a completion: the tokenizer's and the generation config's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset({*listed, renderer.tokenizer.eos_token_id, renderer.stop_id} - {None})
+
+
 class TorchEngine:
     """Sampler and scorer over a transformers model in this process; one caller at a time."""
 
     def __init__(self, model: Any, renderer: Renderer) -> None:
         self.model = model
         self.renderer = renderer
-        # every token that ends a completion: the tokenizer's and the generation config's
-        configured = getattr(model.generation_config, "eos_token_id", None)
-        listed = configured if isinstance(configured, list) else [configured]
-        ends = {*listed, renderer.tokenizer.eos_token_id, renderer.stop_id}
-        self.stop_ids: frozenset[int] = frozenset(ends - {None})
+        self.stop_ids = ending_tokens(model, renderer)
         self.num_rollouts = 0
         self._max_rows = MAX_BATCH_ROWS
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()

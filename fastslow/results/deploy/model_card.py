@@ -7,9 +7,10 @@ is escaped as in report.md.
 import re
 from pathlib import Path
 
+from fastslow.policy.engine.settings import VLLM_RANKS
 from fastslow.policy.model_store import MODELS
 from fastslow.results.deploy.export_data import Export
-from fastslow.results.deploy.snippets import VLLM_RANKS, render, snippets
+from fastslow.results.deploy.snippets import render, snippets
 from fastslow.results.report.sections.metrics import HEADLINE
 
 CARD_FILE = "README.md"

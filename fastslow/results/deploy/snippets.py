@@ -6,14 +6,13 @@ vLLM are not: their names are those of its documentation.
 
 from pathlib import Path
 
+from fastslow.policy.engine.settings import vllm_rank
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.standing import TaskStanding
 from fastslow.results.render.layout import brackets, difference, score_or_dash
 from fastslow.results.render.markdown import code, code_cell, inline
 
 TEMPLATES = Path(__file__).parent / "templates"
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values of `max_lora_rank` that vLLM takes. Source: vllm/config/lora.py."""
 PORT = 8000
 """Where `vllm serve` listens."""
 
@@ -21,11 +20,6 @@ PORT = 8000
 def served_name(adapter: str | None) -> str:
     """The name under which a server offers an adapter, or the model itself."""
     return "policy" if adapter in (None, ".") else str(adapter).rpartition("/")[2]
-
-
-def vllm_rank(rank: int) -> int | None:
-    """The smallest `max_lora_rank` of vLLM that takes an adapter; None where all are too small."""
-    return next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
 
 
 def snippets(export: Export, task: ExportedTask, rank: int | None) -> dict[str, str]:

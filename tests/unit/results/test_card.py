@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fastslow.policy.engine.settings import VLLM_RANKS, vllm_rank
 from fastslow.policy.model_store import ResolvedModel
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.model_card import base_licence, card
-from fastslow.results.deploy.snippets import VLLM_RANKS, snippets, vllm_rank
+from fastslow.results.deploy.snippets import snippets
 from fastslow.results.deploy.standing import read_standing
 from tests.support.run_folder import TASKS, text_of, write_run
 from tests.support.toy_tasks import letters

@@ -1,0 +1,1 @@
+"""Completions drawn by vLLM servers, which get every version of the adapter as a folder."""
