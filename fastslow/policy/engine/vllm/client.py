@@ -5,7 +5,7 @@ https://docs.vllm.ai/en/latest/features/lora.html for adapters.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,8 +24,16 @@ CONNECT_S = 10.0
 """Longest wait for a connection."""
 LONGEST_REASON = 400
 """Characters of a server's message that are repeated."""
-AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-"""Statuses below 500 that pass."""
+OVERLOADED = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+"""Statuses that pass, whatever was asked."""
+FAILING = (*OVERLOADED, HTTPStatus.INTERNAL_SERVER_ERROR)
+"""Those that may pass."""
 NEUTRAL = {
     "n": 1,
     "top_p": 1.0,
@@ -38,11 +46,11 @@ NEUTRAL = {
     "return_token_ids": True,
     "ignore_eos": True,
 }
-"""Nothing that a model's generation config sets reaches a draw; it ends at our stop tokens alone."""
+"""No setting of a model's generation config reaches a draw; our stop tokens alone end it."""
 
 
 class NotServed(Exception):
-    """The server does not know an adapter: it was started again, or others unloaded it."""
+    """The server does not know an adapter: it is a new one, or others unloaded it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,8 @@ class Server:
             EngineError: It refuses, e.g. for its rank, or takes no adapters.
         """
         body = {"lora_name": name, "lora_path": folder, "load_inplace": False}
-        reply = self._send("POST", "/v1/load_lora_adapter", body)
+        # a refusal has status 500 too, e.g. for a rank that is too high
+        reply = self._send("POST", "/v1/load_lora_adapter", body, passing=OVERLOADED)
         if reply.is_success:
             return
         words = self._words(reply)
@@ -140,12 +149,14 @@ class Server:
         )
         raise self._error(f"it does not load the adapter in {folder}, got {words}. {advice}")
 
-    def unload(self, name: str) -> None:
-        """Have it forget an adapter; whether it did does not matter to anyone."""
+    def unload(self, name: str) -> bool:
+        """Have it forget an adapter; whether it answered."""
+        body = {"lora_name": name}
         try:
-            self._http.post("/v1/unload_lora_adapter", json={"lora_name": name})
+            self._http.post("/v1/unload_lora_adapter", json=body, timeout=CONNECT_S)
         except httpx.HTTPError:
-            return
+            return False
+        return True
 
     def draw(
         self, model: str, prompt: TokenIds, sampling: Sampling, seed: int, stops: Sequence[int]
@@ -198,8 +209,10 @@ class Server:
         except ValueError as err:
             raise self._error(f"its answer is no JSON, {err}") from err
 
-    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        """The answer to a request, made again while the server fails at it."""
+    def _send(
+        self, method: str, path: str, body: Any, passing: Collection[int] = FAILING
+    ) -> httpx.Response:
+        """The answer to a request, made again while its status is one of `passing`."""
         reason, patience = "", 1  # a request that took too long is made once more
         for attempt in range(self._retries + 1):
             if attempt:
@@ -214,7 +227,7 @@ class Server:
             except (httpx.HTTPError, RuntimeError) as err:  # RuntimeError: closed by `close`
                 reason = shorten(f"{type(err).__name__}: {err}", LONGEST_REASON)
             else:
-                if reply.status_code < 500 and reply.status_code not in AGAIN:
+                if reply.status_code not in passing:
                     return reply
                 reason = self._words(reply)
             if (ended := self._cause()) is not None:

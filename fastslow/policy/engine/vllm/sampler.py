@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Place:
         self.base = ""
         self.floor: Floor | None = None
         self.proven: dict[str, int] = {}
-        """Name of each version to the completions drawn since its last proof."""
+        """Name of the base and of each version to the completions drawn since its last proof."""
         self.lock = threading.RLock()
         self._num_failures = 0
         self._stops = stops
@@ -70,9 +70,11 @@ class Place:
         ]
         try:
             return [row.result() for row in rows]
-        finally:
+        except Exception:
             for row in rows:
                 row.cancel()
+            wait(rows)  # those in work end within the same bounds
+            raise
 
     def was_interrupted(self) -> bool:
         """Whether a request failed since this was asked last; then nothing proven holds."""
@@ -82,12 +84,17 @@ class Place:
         self.forget()
         return True
 
+    def has_adapters(self) -> bool:
+        """Whether it has what it was given; a server that was put in its place does not."""
+        return self.proven.keys() <= {model.name for model in self.server.models()}
+
     def forget(self) -> None:
         """Take it for another server."""
         self.floor, self.proven = None, {}
 
     def close(self) -> None:
         """End its requests."""
+        self.forget()
         self.server.close()
         self._pool.shutdown(cancel_futures=True)
 
@@ -169,9 +176,8 @@ class VllmSampler:
     def close(self) -> None:
         """Have the servers forget what they were given."""
         for place in self._places:
-            if is_leader():
-                for name in place.proven:
-                    place.server.unload(name)
+            names = place.proven.keys() - {place.base} if is_leader() else ()
+            all(place.server.unload(name) for name in names)  # until it does not answer
             place.close()
         if is_leader():
             self._versions.clear()
@@ -219,10 +225,10 @@ class VllmSampler:
     def _ready(self, place: Place, weights: str) -> str:
         """Name of a model of the server that draws with these weights, proven to."""
         with place.lock:
-            place.was_interrupted()
-            if place.floor is None:
+            if place.was_interrupted() or not place.has_adapters():
+                place.forget()
+            if place.proven.get(place.base, ROWS_PER_PROOF) >= ROWS_PER_PROOF:
                 self._meet(place)
-            assert place.floor is not None
             if weights == BASE:
                 return place.base
             name = self._versions.name(weights)
@@ -230,6 +236,7 @@ class VllmSampler:
                 self._make_room(weights)
                 place.server.load(name, str(self._versions.write(self._policy.model, weights)))
             if place.proven.get(name, ROWS_PER_PROOF) >= ROWS_PER_PROOF:
+                assert place.floor is not None
                 draw = partial(place.draw, name)
                 self._proofs.check(place.server.url, name, place.floor, draw)
                 place.proven[name] = 0
@@ -242,6 +249,7 @@ class VllmSampler:
             raise EngineError(f"engine: the vLLM server {place.server.url} serves no model.")
         place.base = models[0].name
         place.floor = self._proofs.floor(place.server.url, partial(place.draw, place.base))
+        place.proven[place.base] = 0
         logger.info("%s: %.2g nats without an adapter", place.server.url, place.floor.nats)
 
     def _make_room(self, weights: str) -> None:

@@ -51,8 +51,8 @@ def interpreter(configured: str | None) -> str:
             return path
         reason = "it has no vLLM" if code == 3 else f"it ended with {code}"
     raise ConfigError(
-        f"engine.python: expected an interpreter that has vLLM, got {path}: {reason}. Make one with "
-        f"`make vllm`, or name yours in engine.python or in the variable {PYTHON_VARIABLE}."
+        f"engine.python: expected an interpreter that has vLLM, got {path}: {reason}. Make one "
+        f"with `make vllm`, or name yours there or in the variable {PYTHON_VARIABLE}."
     )
 
 
