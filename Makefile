@@ -1,5 +1,6 @@
 # The only task runner. `make help` lists the targets; every target sets up .venv first.
 # Knobs: PYTHON (the interpreter .venv is made from), ARGS (handed on to pytest or a benchmark).
+# `make vllm` makes .venv-vllm: vLLM needs other versions of transformers than we do.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check smoke bench soak fmt clean
+.PHONY: help setup vllm demo test unit check smoke bench soak fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,21 @@ $(STAMP):
 	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 	@echo "setup: done"
+
+VLLM_STAMP := .venv-vllm/stamp-$(shell cat constraints-vllm.txt | cksum | tr -d ' ')
+
+vllm: $(VLLM_STAMP) ## Make .venv-vllm with vLLM for this machine's CPU (minutes and 3.4 GB, once)
+
+$(VLLM_STAMP):
+	@command -v $(PYTHON) >/dev/null || { echo "vllm: $(PYTHON) was not found. Install Python 3.11 or newer, or name one: make vllm PYTHON=/path/to/python3" >&2; exit 2; }
+	@rm -rf .venv-vllm
+	@echo "vllm 1/2: virtual environment in .venv-vllm"
+	@$(PYTHON) -m venv .venv-vllm
+	@echo "vllm 2/2: vLLM and what it needs"
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-deps -r constraints-vllm.txt
+	@.venv-vllm/bin/python -c 'import vllm.version'
+	@touch $@
+	@echo "vllm: done"
 
 demo: $(STAMP) ## Train the three-task sequence on a real model, end with the report (10 minutes)
 	@$(FASTSLOW) models fetch $(DEMO_MODEL)
@@ -77,5 +93,5 @@ fmt: $(STAMP) ## Format the code and apply the safe lint fixes
 	@$(BIN)/ruff check --fix .
 
 clean: ## Remove .venv and every cache; runs stay
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@rm -rf $(VENV) .venv-vllm .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
