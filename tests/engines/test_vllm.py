@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def test_a_server_without_adapters_is_caught(
         server = Server(own.url, key=own.key)
         own.wait_until_up(server, 900)
         sampler = VllmSampler(policy, [server], Versions(tmp_path, "run", "x"), prompts)
-        with pytest.raises(EngineError, match="does not load the adapter .* --enable-lora"):
+        with pytest.raises(EngineError, match=r"does not load the adapter .* --enable-lora"):
             sampler.prove()
         sampler.close()
 
