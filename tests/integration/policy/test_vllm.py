@@ -1,5 +1,6 @@
 """Completions drawn by servers: the same as the trainer's, proven, and faults that end a run."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastslow.policy.engine.vllm import client, proofs
 from fastslow.policy.engine.vllm.client import Server
 from fastslow.policy.engine.vllm.publish import Versions
 from fastslow.policy.engine.vllm.sampler import VllmSampler
+from fastslow.policy.engine.vllm.server import managed_server
 from fastslow.policy.policy import Policy
 from tests.support.tiny import save_outspoken
 from tests.support.vllm_double import VllmDouble
@@ -320,3 +322,17 @@ def test_a_key_goes_with_every_request_and_into_no_message(tiny_folder: Path) ->
         with pytest.raises(EngineError, match="HTTP 401"):
             stranger.models()
         stranger.close()
+
+
+def test_a_server_of_the_runs_own_that_cannot_start_shows_the_end_of_its_log(
+    tmp_path: Path,
+) -> None:
+    with managed_server(sys.executable, ["--model", "x"], tmp_path, cpu=True) as own:
+        server = Server(own.url, key=own.key, cause=own.cause)
+        with pytest.raises(EngineError) as raised:
+            own.wait_until_up(server, 60)
+        with pytest.raises(EngineError, match=f"ended with 1. The end of {own.log}"):
+            server.models()
+        server.close()
+    assert "No module named 'vllm'" in str(raised.value)
+    assert own.key not in str(raised.value)

@@ -121,7 +121,7 @@ def _logprobs(draws: Sequence[Draw]) -> list[tuple[float, ...]]:
 def _distance(logprobs: Sequence[tuple[float, ...]], others: Sequence[tuple[float, ...]]) -> float:
     """Mean absolute difference over all tokens, in nats."""
     rows = zip(logprobs, others, strict=True)
-    return fmean(abs(p - q) for row, other in rows for p, q in zip(row, other, strict=True))
+    return fmean(abs(p - q) for pair in rows for p, q in zip(*pair, strict=True))
 
 
 def _equal(draws: Sequence[Draw], others: Sequence[Draw]) -> bool:

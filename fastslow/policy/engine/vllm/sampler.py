@@ -333,10 +333,10 @@ def _servers(
 
     def start() -> tuple[str, str]:
         python = interpreter(settings.python)
-        own = stack.enter_context(managed_server(python, arguments, run, cpu=cpu))
-        servers.append(make(own.url, key=own.key, cause=own.cause))
-        own.wait_until_up(servers[0], settings.start_s)
-        return own.url, own.key
+        process = stack.enter_context(managed_server(python, arguments, run, cpu=cpu))
+        servers.append(make(process.url, key=process.key, cause=process.cause))
+        process.wait_until_up(servers[0], settings.start_s)
+        return process.url, process.key
 
     url, key = by_leader(start)
     return servers or [make(url, key=key)]
