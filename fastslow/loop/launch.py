@@ -16,7 +16,7 @@ from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
-from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.errors import CheckpointError, ConfigError, EngineError
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import derive_seed, load_generators, seed_generators
 from fastslow.core.text import shorten, visible
@@ -37,6 +37,7 @@ from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
 from fastslow.policy.calibration import peak_gb
+from fastslow.policy.engine.settings import TorchConfig
 from fastslow.policy.model_store import resolve
 from fastslow.policy.policy import Policy, pick_device
 from fastslow.records.data import require_same_data
@@ -49,6 +50,11 @@ from fastslow.records.tracking.live import build_tracking
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
+
+UP_TO_TIES = (
+    "completions are drawn by a server: they are those of a run that was never stopped but where "
+    "two tokens are all but equally likely, which a server's rounding decides; docs/scale.md"
+)
 
 
 def train(
@@ -122,9 +128,12 @@ def _build_and_run(
         cost = estimate(config, tasks | probed)
         with (
             run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir,
+            resumable(run_dir.path),
             drawing(config, policy, every_task, model.path_or_id, run_dir.path),
         ):
             run_dir.keep_estimate(cost)
+            if begun is not None and not isinstance(config.engine, TorchConfig):
+                run_dir.warnings.append(UP_TO_TIES)
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
@@ -196,6 +205,15 @@ def run_folder(config: RunConfig, make: Callable[[], RunDir]) -> Iterator[RunDir
         scratch = config.model_copy(update={"runs_dir": unused})
         with RunDir.create(scratch, {}, ()) as run_dir:
             yield run_dir
+
+
+@contextlib.contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Say how to go on where what draws completions fails, outside of a stage too."""
+    try:
+        yield
+    except EngineError as err:
+        raise EngineError(f"{err} Continue with: fastslow resume {path}") from err
 
 
 def restore(run_dir: RunDir, policy: Policy, channels: Sequence[Channel]) -> RunState:

@@ -243,9 +243,10 @@ def test_the_first_stage_of_the_demonstration_is_drawn_by_a_server(
     steps = [e for e in read_events(run / "metrics.jsonl") if isinstance(e, StepEvent)]
     assert len(steps) == 3
     for step in steps:
-        assert 0 <= step.metrics["slow/mismatch_kl"] < 1e-4
-        assert step.metrics["slow/masked_share"] == 0
-        assert step.metrics["slow/swap_s"] > 0
+        figures: Any = step.metrics
+        assert 0 <= figures["slow/mismatch_kl"] < 1e-4
+        assert figures["slow/masked_share"] == 0
+        assert figures["slow/swap_s"] > 0
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
     assert served.key not in "".join(p.read_text() for p in run.glob("*.json*"))
     require_no_row_twice(run)

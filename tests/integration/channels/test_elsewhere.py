@@ -98,7 +98,7 @@ def test_ratio_and_loss_are_those_of_trls_own_correction(
     ours = scored_group(trainer, task, task.train[:2])
     assert ours["advantages"].abs().max() > 0
 
-    def loss_of(rows: Any) -> torch.Tensor:
+    def loss_of(rows: Any) -> Any:
         trainer._expect_passes(1)
         return trainer._compute_loss(trainer.model, rows)
 

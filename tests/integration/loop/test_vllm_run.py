@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pytest_socket import enable_socket
 
-from fastslow.core.errors import ConfigError, StageError
+from fastslow.core.errors import ConfigError, EngineError, StageError
 from fastslow.core.types import Sampling
 from fastslow.loop import launch
 from fastslow.policy.engine.vllm import client, proofs
@@ -115,3 +115,26 @@ def test_a_server_that_dies_in_an_update_leaves_a_run_that_is_resumed(
     resumed, undisturbed = records(run), records(whole)
     for kind in ("scores", "metrics", "files", "state"):
         assert resumed[kind] == undisturbed[kind]
+
+
+def test_a_server_that_fails_before_the_first_stage_leaves_a_run_that_says_how_to_go_on(
+    tmp_path: Path, toy: list[str], double: VllmDouble
+) -> None:
+    double.fault = lambda path, body: 500 if path == "/v1/completions" else None
+    with pytest.raises(EngineError) as raised:
+        start(tmp_path, toy)
+    double.fault = lambda path, body: None
+    assert raised.value.exit_code == 1
+    assert f"fastslow resume {newest(tmp_path)}" in str(raised.value)
+
+
+def test_a_server_that_is_not_there_or_has_another_model_is_refused_before_a_run_is_made(
+    tmp_path: Path, toy: list[str], double: VllmDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"127.0.0.1:9: it does not answer, got ConnectError"):
+        start(tmp_path, [*toy, "engine.urls=[http://127.0.0.1:9]"])
+    card = {"id": "another", "root": "/models/another", "parent": None}
+    monkeypatch.setattr(double, "_cards", lambda: [card])
+    with pytest.raises(ConfigError, match=r"serves another model than .* Known there: another\."):
+        start(tmp_path, toy)
+    assert not (tmp_path / "runs").exists()
