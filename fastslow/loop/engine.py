@@ -37,7 +37,7 @@ def require_servers(config: RunConfig, path_or_id: str | None = None) -> None:
             raise ConfigError(f"engine.urls: {str(error).removeprefix('engine: ')}") from error
         finally:
             server.close()
-        names = {name for base in bases for name in (base.name, Path(base.root or "").name)}
+        names = {name for base in bases for name in (base.name, Path(base.root).name)}
         if not ours & names:
             served = ", ".join(shorten(name, 100) for name in sorted(names)) or "none"
             raise ConfigError(

@@ -58,11 +58,9 @@ class ServedModel:
     """An entry of a server's list of models."""
 
     name: str
-    root: str | None
+    root: str
     """Folder or hub id that it was loaded from."""
     is_base: bool
-    max_tokens: int | None
-    """Of prompt and completion together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +118,7 @@ class Server:
         """
         try:
             return [
-                ServedModel(
-                    str(card["id"]), card.get("root"), not card.get("parent"), _limit_of(card)
-                )
+                ServedModel(str(card["id"]), str(card.get("root") or ""), not card.get("parent"))
                 for card in self._ask("GET", "/v1/models")["data"]
             ]
         except (LookupError, TypeError, AttributeError) as err:
@@ -243,11 +239,6 @@ class Server:
 
     def _error(self, words: str) -> EngineError:
         return EngineError(f"engine: the vLLM server {self.url}: {words}.")
-
-
-def _limit_of(card: Any) -> int | None:
-    limit = card.get("max_model_len")
-    return limit if isinstance(limit, int) else None
 
 
 def _unfit(

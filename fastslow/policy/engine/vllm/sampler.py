@@ -5,7 +5,6 @@ rounding of sums, which in a server depends on what else is computed at the same
 """
 
 import contextlib
-import logging
 import os
 import secrets
 import threading
@@ -34,8 +33,6 @@ from fastslow.policy.engine.vllm.server import (
 )
 from fastslow.policy.policy import Policy
 from fastslow.policy.saved import BASE
-
-logger = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 8
 """Versions that stay loaded: an evaluation goes back and forth between those of stages."""
@@ -250,7 +247,6 @@ class VllmSampler:
         place.base = models[0].name
         place.floor = self._proofs.floor(place.server.url, partial(place.draw, place.base))
         place.proven[place.base] = 0
-        logger.info("%s: %.2g nats without an adapter", place.server.url, place.floor.nats)
 
     def _make_room(self, weights: str) -> None:
         """Note that a version is served; the leader takes away those that came first."""
