@@ -6,6 +6,7 @@ processor a quarter of an update. Here the product that makes the low-rank term 
 forward and backward.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,15 +20,20 @@ class InPlaceLinear(Linear):  # type: ignore[misc]  # peft is untyped
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in] -> [..., out]."""
         names = [name for name in self.active_adapters if name in self.lora_A]
+        output: Tensor
         if args or kwargs or not self._is_plain(x, names):
-            output: Tensor = super().forward(x, *args, **kwargs)
+            output = super().forward(x, *args, **kwargs)
             return output
-        weights = [w for name in names for w in self._weights(name)]
+        pairs = [weight for name in names for weight in self._weights(name)]
         scalings = [float(self.scaling[name]) for name in names]
-        rows: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]  # torch's own
-            x.flatten(0, -2), self.base_layer.weight, self.base_layer.bias, scalings, *weights
-        )
-        return rows.view(*x.shape[:-1], -1)
+        base, rows = self.base_layer, x.flatten(0, -2)
+        if torch.is_grad_enabled():
+            output = _LoraProduct.apply(  # type: ignore[no-untyped-call]  # torch's own
+                rows, base.weight, base.bias, scalings, *pairs
+            )
+        else:
+            output, _ = _product(rows, base.weight, base.bias, scalings, pairs)
+        return output.view(*x.shape[:-1], -1)
 
     def _weights(self, name: str) -> tuple[Tensor, Tensor]:
         """A [rank, in] and B [out, rank] of an adapter."""
@@ -49,8 +55,25 @@ class InPlaceLinear(Linear):  # type: ignore[misc]  # peft is untyped
         )
 
 
+def _product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scalings: Sequence[float],
+    pairs: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """Rows x W^T + b + sum of s (x A^T) B^T, [rows, out]; and every s x A^T, [rows, rank]."""
+    output = torch.nn.functional.linear(x, weight, bias)
+    lows = []
+    for a, b, scaling in zip(pairs[::2], pairs[1::2], scalings, strict=True):
+        low = torch.mm(x, a.T).mul_(scaling)
+        output.addmm_(low, b.T)
+        lows.append(low)
+    return output, lows
+
+
 class _LoraProduct(torch.autograd.Function):
-    """x W^T + b + sum of s (x A^T) B^T; the frozen W and b get no gradient."""
+    """`_product` with a way back to x, A and B; the frozen W and b get no gradient."""
 
     @staticmethod
     def forward(
@@ -61,12 +84,7 @@ class _LoraProduct(torch.autograd.Function):
         scalings: list[float],
         *pairs: Tensor,
     ) -> Tensor:
-        output = torch.nn.functional.linear(x, weight, bias)
-        lows = []
-        for a, b, scaling in zip(pairs[::2], pairs[1::2], scalings, strict=True):
-            low = torch.mm(x, a.T).mul_(scaling)  # [rows, rank]
-            output.addmm_(low, b.T)
-            lows.append(low)
+        output, lows = _product(x, weight, bias, scalings, pairs)
         ctx.scalings = scalings
         ctx.save_for_backward(x, weight, *pairs, *lows)
         return output

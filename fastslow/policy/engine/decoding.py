@@ -197,7 +197,8 @@ def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
     Whole spans are passed over by their sums; only the one that the token is in is gone through.
     """
     missing = -weights.shape[1] % SPAN
-    spans = torch.nn.functional.pad(weights, (0, missing)).unflatten(1, (-1, SPAN))
+    spans = torch.nn.functional.pad(weights, (0, missing))
+    spans = spans.view(len(weights), -1, SPAN)
     sums = spans.sum(-1, dtype=torch.float64)
     cumulative = sums.cumsum(-1)  # [rows, spans]
     target = uniform[:, None] * cumulative[:, -1:]
