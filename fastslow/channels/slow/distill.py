@@ -15,6 +15,7 @@ import torch
 from fastslow.channels.slow.difficulty import DifficultyGate, PassRates
 from fastslow.channels.slow.elsewhere import compare
 from fastslow.channels.slow.group_settings import DifficultyConfig
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import (
     Request,
@@ -26,7 +27,7 @@ from fastslow.channels.slow.rollouts import (
 )
 from fastslow.channels.slow.settings import DistillConfig
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import Finish, Updates
 from fastslow.core.distributed import from_all, num_processes, own_share
 from fastslow.core.prompts import BARE, Candidate, PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
@@ -60,7 +61,7 @@ class DistillTrainer(Updates):
         self.policy = policy
         self.tasks = tasks
         self.settings = settings
-        self.pass_size = PassSize(settings.rows_per_forward)
+        self.pass_size = PassSize(settings.rows_per_forward, settings.tokens_per_forward)
         self.pass_rates = PassRates(DifficultyConfig())
         self.gate = DifficultyGate(DifficultyConfig(), self.pass_rates)
         self.rollouts: list[Rollout] = []
@@ -109,10 +110,11 @@ class DistillTrainer(Updates):
     def _backward(self, num_rows: int) -> float:
         """Loss and gradient of this process's rows, whose mean over processes is that of all."""
         share = len(self.rows) * num_processes() / num_rows
+        rows = sorted(self.rows, key=lambda row: row.prompt + row.completion)
 
         def passes(size: int) -> float:
             loss = 0.0
-            for summand in teach(self.policy, self.rows, size):
+            for summand in teach(self.policy, rows, size):
                 (share * summand).backward()  # type: ignore[no-untyped-call]  # torch's own
                 loss += share * float(summand.detach())
             return loss
@@ -122,7 +124,8 @@ class DistillTrainer(Updates):
                 weight.grad = torch.zeros_like(weight)
 
         undo()
-        return self.pass_size.fit(passes, undo) if self.rows else 0.0
+        sequences = [row.prompt + row.completion for row in rows]
+        return self.pass_size.fit(passes, undo, sequences) if rows else 0.0
 
     def _rows(self, slots: Sequence[Slot]) -> Iterator[TaughtRow]:
         """This process's rollouts that there is something to learn along."""

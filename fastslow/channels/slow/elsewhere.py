@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.rollouts import Rollout
-from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.distributed import from_all
 from fastslow.policy.engine.interface import RemoteSampler
 from fastslow.policy.policy import Policy

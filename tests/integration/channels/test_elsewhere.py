@@ -8,8 +8,8 @@ import torch
 
 from fastslow.channels.slow.elsewhere import RATIO_CAP, Mismatch, compare
 from fastslow.channels.slow.grpo import FastSlowTrainer
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.rollouts import Request, draw_rollouts
-from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.prompts import BARE
 from fastslow.core.types import Completion, Sampling
 from fastslow.policy.policy import Policy
@@ -48,7 +48,7 @@ def elsewhere(moved: Policy) -> Policy:
 def test_ratios_and_figures_have_their_values(elsewhere: Policy, task: Task) -> None:
     requests = [Request(task, GOOD, example) for example in task.train[:4]]
     rollouts = draw_rollouts(elsewhere, requests, 1.0, range(4))
-    mismatch = compare(elsewhere, rollouts, PassSize(3))
+    mismatch = compare(elsewhere, rollouts, PassSize(3, 10**6))
     lengths = [len(r.completion.token_ids) for r in rollouts]
     sums = [shift * length for shift, length in zip(SHIFTS, lengths, strict=True)]
     expected = [math.exp(s) if math.exp(s) <= RATIO_CAP else 0.0 for s in sums]
@@ -63,7 +63,7 @@ def test_ratios_and_figures_have_their_values(elsewhere: Policy, task: Task) -> 
 
 def test_nothing_is_corrected_where_the_trainer_draws(moved: Policy, task: Task) -> None:
     rollouts = draw_rollouts(moved, [Request(task, GOOD, task.train[0])], 1.0, [0])
-    assert compare(moved, rollouts, PassSize(3)) == Mismatch.none()
+    assert compare(moved, rollouts, PassSize(3, 10**6)) == Mismatch.none()
     advantages = torch.tensor([0.5, -0.5])
     assert Mismatch.none().weigh(advantages) is advantages
 
