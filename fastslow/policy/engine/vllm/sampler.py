@@ -10,10 +10,11 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from fastslow.core.distributed import by_leader, from_leader, is_leader, process_index
 from fastslow.core.errors import EngineError
@@ -33,6 +34,8 @@ from fastslow.policy.engine.vllm.server import (
 )
 from fastslow.policy.policy import Policy
 from fastslow.policy.saved import BASE
+
+T = TypeVar("T")
 
 KEPT_VERSIONS = 8
 """Versions that stay loaded: an evaluation goes back and forth between those of stages."""
@@ -66,12 +69,15 @@ class Place:
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         try:
-            return [row.result() for row in rows]
+            draws = [row.result() for row in rows]
         except Exception:
             for row in rows:
                 row.cancel()
             wait(rows)  # those in work end within the same bounds
             raise
+        if name in self.proven:
+            self.proven[name] += len(draws)
+        return draws
 
     def was_interrupted(self) -> bool:
         """Whether a request failed since this was asked last; then nothing proven holds."""
@@ -143,14 +149,16 @@ class VllmSampler:
         started = time.monotonic()
         work = [(place, rows) for place, rows in self._shares(len(prompts)) if prompts[rows]]
         with ThreadPoolExecutor(len(self._places)) as pool:
-            list(pool.map(lambda each: self._ready(each[0], weights), work))
+            list(pool.map(lambda each: self._served(each[0], weights, str), work))
             swap_s = time.monotonic() - started
-            shares = pool.map(
-                lambda each: self._draw(
-                    each[0], weights, prompts[each[1]], sampling, seeds[each[1]]
-                ),
-                work,
-            )
+
+            def draw(place: Place, rows: slice) -> list[Draw]:
+                request = partial(
+                    place.draw, prompts=prompts[rows], sampling=sampling, seeds=seeds[rows]
+                )
+                return self._served(place, weights, request)
+
+            shares = pool.map(lambda each: draw(*each), work)
             completions = {
                 row: self._completion(draw)
                 for (_, rows), draws in zip(work, shares, strict=True)
@@ -168,7 +176,7 @@ class VllmSampler:
             EngineError: See `sample`.
         """
         for place in self._places:
-            self._ready(place, self._present_weights())
+            self._served(place, self._present_weights(), str)
 
     def close(self) -> None:
         """Have the servers forget what they were given."""
@@ -192,32 +200,25 @@ class VllmSampler:
             (self._places[(i + offset) % count], slice(cuts[i], cuts[i + 1])) for i in range(count)
         ]
 
-    def _draw(
-        self,
-        place: Place,
-        weights: str,
-        prompts: Sequence[TokenIds],
-        sampling: Sampling,
-        seeds: Sequence[int],
-    ) -> list[Draw]:
-        """Draw from one server; one that lost its adapters is given them again, once."""
+    def _served(self, place: Place, weights: str, work: Callable[[str], T]) -> T:
+        """What `work` gives for the name of a model that draws with these weights, proven to.
+
+        A server that lost its adapters is given them again, once.
+        """
         for is_last in (False, True):
-            name = self._ready(place, weights)
             try:
-                draws = place.draw(name, prompts, sampling, seeds)
+                name = self._ready(place, weights)
+                result = work(name)
+                break
             except NotServed as err:
                 place.forget()
                 if is_last:
                     raise EngineError(
-                        f"engine: the vLLM server {place.server.url} forgets {name}, got {err}."
+                        f"engine: the vLLM server {place.server.url} lost its adapter, got {err}."
                     ) from err
-            else:
-                if place.was_interrupted():
-                    self._ready(place, weights)  # whoever answered in the end is the right one
-                if name in place.proven:
-                    place.proven[name] += len(prompts)
-                break
-        return draws
+        if place.was_interrupted():
+            self._ready(place, weights)  # whoever answered in the end is the right one
+        return result
 
     def _ready(self, place: Place, weights: str) -> str:
         """Name of a model of the server that draws with these weights, proven to."""
