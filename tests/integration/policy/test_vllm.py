@@ -336,3 +336,24 @@ def test_a_server_of_the_runs_own_that_cannot_start_shows_the_end_of_its_log(
         server.close()
     assert "No module named 'vllm'" in str(raised.value)
     assert own.key not in str(raised.value)
+
+
+def test_a_server_that_loses_its_adapter_in_a_proof_gets_it_again_once(
+    moved: Policy, sampler: VllmSampler, double: VllmDouble
+) -> None:
+    inner, losses = double._load, [True]
+
+    def losing(name: str, folder: Path) -> tuple[int, Any]:
+        answer = inner(name, folder)
+        if losses:
+            losses.pop()
+            double.adapters.clear()
+        return answer
+
+    double._load = losing  # type: ignore[method-assign]
+    expected = moved.sampler.sample(PROMPTS, WARM, [1, 2, 3, 4])
+    assert_same(sampler.sample(PROMPTS, WARM, [1, 2, 3, 4]), expected)
+    losses += [True, True]
+    double.adapters.clear()
+    with pytest.raises(EngineError, match=r"lost its adapter, got HTTP 404"):
+        sampler.sample(PROMPTS, WARM, [1, 2, 3, 4])
