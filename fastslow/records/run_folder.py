@@ -105,7 +105,10 @@ POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
 
 
 class RunDir:
-    """An open run folder with one writer: this process, until `close`."""
+    """An open run folder with one writer: this process, until `close`.
+
+    Whatever writes to it raises `LeaseError` once another process has taken the folder over.
+    """
 
     def __init__(self, path: Path) -> None:
         """Lock the folder and open its record files; use `create` or `open`.
@@ -119,9 +122,9 @@ class RunDir:
         """Damaged resume points that `load_state` passed over, one sentence each."""
         require_no_links(path)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(path))
+            self._require = stack.enter_context(locked(path)).require
             self._writers = {
-                stem: stack.enter_context(RecordWriter(path / f"{stem}.jsonl"))
+                stem: stack.enter_context(RecordWriter(path / f"{stem}.jsonl", self._require))
                 for stem in RECORD_FILES
             }
             self.scores, self.events, self.metrics = self._writers.values()
@@ -211,6 +214,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; the old state stands.
         """
+        self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
@@ -223,6 +227,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused.
         """
+        self._require()
         if not is_file(self.path / ESTIMATE_FILE):
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
@@ -247,7 +252,9 @@ class RunDir:
             write_parts(folder)
             write_file(folder, "state.json", _json(asdict(state)))
             write_checksums(folder)
+            self._require()  # it may have taken long
 
+        self._require()
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self._writers.values():
                 writer.sync()
@@ -295,6 +302,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; what was there stays.
         """
+        self._require()
         with disk_errors(path, "this folder could not be written"):
             replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
 
@@ -306,6 +314,7 @@ class RunDir:
         """
         name = f"rollouts/{stage:03d}-{cycle:03d}-{file_name(task)}.txt"
         printable = "\n".join(visible(line) for line in "\n".join(lines).split("\n"))
+        self._require()
         with disk_errors(self.path / name, "sampled rollouts cannot be written"):
             return write_file(self.path, name, printable + "\n")
 
