@@ -68,9 +68,9 @@ class Owner:
         return self.machine == this_machine()
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the process lives, of one that is here; a process that got its number is not."""
-        return _is_alive(self.pid) and start_of(self.pid) == self.start
+    def is_gone(self) -> bool:
+        """Whether it has ended, of a process that is here; another may have its number by now."""
+        return self.start is not None and start_of(self.pid) != self.start
 
     def __str__(self) -> str:
         return visible(f"process {self.pid} on {self.host}")
@@ -259,13 +259,3 @@ def start_of(pid: int) -> str | None:
         return None
     state, *rest = text.rpartition(b")")[2].split()  # the name before it may hold anything
     return None if state in (b"Z", b"X") else rest[18].decode()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True

@@ -67,15 +67,16 @@ def _take(path: Path, lock: FileLock) -> Lease:
 def is_held(card: Card | None, system: SystemLock) -> bool:
     """Whether a living process holds a folder, by its newest card and its system lock.
 
-    Of a process of this machine the system knows; of another, its heartbeats tell.
+    Of a process of this machine the system knows; of any other its heartbeats tell.
     """
     if card is None or card.is_released:
         return system == "held"
-    if card.owner is None or not card.owner.is_here:
-        return not card.is_expired  # a lock of a machine that is gone may stay for ever
-    if system == "unknown" or not card.owner.is_locked:
-        return card.owner.is_alive
-    return system == "held"
+    owner = card.owner
+    if owner and owner.is_here and owner.is_locked and system != "unknown":
+        return system == "held"
+    if owner and owner.is_here and owner.is_gone:
+        return False
+    return not card.is_expired  # a system lock of a machine that is gone may stay for ever
 
 
 def _file_lock(path: Path) -> FileLock:
