@@ -1,16 +1,19 @@
 """A grid on a Ray cluster of two nodes, one of which is lost in the middle."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fastslow.cli.main import main
 from tests.support import grids
 from tests.support.tiny import save_tiny
 
@@ -64,7 +67,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    own = ["--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+    # the path of a socket is short, and the default folder remembers clusters that are gone
+    place = Path(tempfile.mkdtemp(prefix="ray-"))
+    own = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={place}"]
     head = start_node(logs / "head.log", "--head", f"--port={port}", *own)
     try:
         grids.wait_for(lambda: num_nodes(address) == 1)
@@ -76,6 +81,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             kill_node(second)
     finally:
         kill_node(head)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["ablate", grids.FILE, "--launcher", "ray"]) == 2
+    assert "the cluster at 127.0.0.1:1 cannot be reached, got " in capsys.readouterr().err
 
 
 def test_a_node_that_is_lost_changes_nothing_in_the_ablation(

@@ -1,19 +1,24 @@
 """Runs as tasks of a Ray cluster, which share the ablation's folder."""
 
 import os
+import re
 import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.errors import AblationError
-from fastslow.core.text import shorten
+from fastslow.core.errors import ConfigError
+from fastslow.core.text import shorten, visible
 from fastslow.results.ablation.launchers.base import End, Share
 from fastslow.results.ablation.launchers.process import run
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Ray reports nothing about its use, and leaves the devices of runs without GPUs alone."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it reports nothing about its use
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # and leaves the devices of runs without GPUs alone
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # a cluster that does not answer once, does not in 15 minutes
+}
 
 
 @dataclass
@@ -46,23 +51,28 @@ class RayLauncher:
         share: Of a run; without `cpus` one core.
 
     Raises:
-        AblationError: The cluster cannot be reached.
+        ConfigError: The cluster cannot be reached.
     """
 
     num_jobs: int | None = None
 
     def __init__(self, share: Share) -> None:
-        for name, value in QUIET.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         import ray
 
         self._ray, cpus = ray, share.cpus or 1
+        address = os.environ.get("RAY_ADDRESS", "")
         try:
+            if re.fullmatch(r"[^/]+:\d+", address):  # Ray itself would try for minutes
+                host, port = address.rsplit(":", 1)
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise AblationError(
-                f"--launcher ray: the cluster cannot be reached, got {shorten(str(error), 300)}. "
-                "Set RAY_ADDRESS to the address of its head, as host:port."
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"--launcher ray: the cluster at {visible(address) or 'no RAY_ADDRESS'} cannot be "
+                f"reached, got {shorten(str(error), 300)}. Set RAY_ADDRESS to the address of its "
+                "head, as host:port, or to local for a cluster of this machine alone."
             ) from error
         # a task that is lost is started again by the ablation, which knows where its run stands
         self._submit = ray.remote(num_cpus=cpus, num_gpus=share.gpus, max_retries=0)(run).remote
