@@ -172,7 +172,7 @@ def claim(folder: Path, number: int, *, is_locked: bool) -> Lease | None:
     host, machine = socket.gethostname(), this_machine()
     owner = Owner(host, pid, machine, start_of(pid), token, is_locked, LEASE_S)
     content = json.dumps(asdict(owner)).encode() + b"\n"
-    path = place / _name(number)
+    path = place / f"{number:06d}"
     try:
         file = path.open("xb", buffering=0)
     except FileExistsError:
@@ -185,7 +185,7 @@ def claim(folder: Path, number: int, *, is_locked: bool) -> Lease | None:
         return None
     for lower in numbers:
         if lower < number:
-            (place / _name(lower)).unlink(missing_ok=True)
+            (place / f"{lower:06d}").unlink(missing_ok=True)
     return Lease(path, content)
 
 
@@ -197,7 +197,7 @@ def newest(folder: Path) -> Card | None:
     """
     seen: Path | None = None
     while numbers := _numbers(folder / LEASE_FOLDER):
-        path = folder / LEASE_FOLDER / _name(max(numbers))
+        path = folder / LEASE_FOLDER / f"{max(numbers):06d}"
         try:
             with open_regular(path) as file:
                 beat, content = os.fstat(file.fileno()).st_mtime, file.read()
@@ -215,10 +215,6 @@ def newest(folder: Path) -> Card | None:
     return None
 
 
-def _name(number: int) -> str:
-    return f"{number:06d}"
-
-
 def _numbers(place: Path) -> list[int]:
     try:
         names = [path.name for path in place.iterdir()]
@@ -231,8 +227,6 @@ def clock(folder: Path) -> float:
     """Seconds since 1970 by the clock that dates files in a folder; ours where we may not write."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"0")
-            file.flush()
             return os.fstat(file.fileno()).st_mtime
     except OSError:
         return time.time()
