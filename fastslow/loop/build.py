@@ -27,6 +27,7 @@ from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.ledger import PARTS
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
+from fastslow.core.distributed import num_processes
 from fastslow.core.errors import ConfigError
 from fastslow.core.plugins import CustomUse
 from fastslow.core.seeds import derive_seed
@@ -87,6 +88,7 @@ def build_policy(config: RunConfig, path_or_id: str, day: date) -> Policy:
         revision=model.revision,
         dtype=model.dtype,
         device=device,
+        is_sharded=config.engine.sharding != "none" and num_processes() > 1,
         template_arguments=model.chat_template_kwargs,
         day=day,
     )

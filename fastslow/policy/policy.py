@@ -35,7 +35,8 @@ from fastslow.policy.adapter.lora import (
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import Predictions, predict, score_completions
-from fastslow.policy.engine.sharing import why_unusable
+from fastslow.policy.engine.shards import shard
+from fastslow.policy.engine.sharing import why_not_shared, why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.feed_forward import FeedForward
 from fastslow.policy.model_store import hub_unreachable
@@ -272,13 +273,15 @@ def load_policy(
     revision: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
+    is_sharded: bool = False,
     template_arguments: Mapping[str, Any] | None = None,
     day: date | None = None,
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    From a local folder or a hub id, of which there may be a revision. The chat template is bound to
-    `template_arguments` and `day`, see `Renderer`.
+    From a local folder or a hub id, of which there may be a revision. Sharded, each process of the
+    run has a share of its weights, see `shards.py`; all of them are read into main memory first.
+    The chat template is bound to `template_arguments` and `day`, see `Renderer`.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
@@ -315,7 +318,7 @@ def load_policy(
     if device == "cpu" and dtype == "float32":
         allow_onednn()
     try:
-        model.to(device).eval()
+        model.to("cpu" if is_sharded else device).eval()
         model.requires_grad_(False)
         renderer = Renderer(tokenizer, template_arguments, day)
         renderer.answer_ids("answer")
@@ -330,6 +333,9 @@ def load_policy(
             f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists "
             "the families that are known to work."
         )
+    if is_sharded:
+        why_not_shared(model)  # proven while all weights are here
+        shard(model, device)
     return policy
 
 
