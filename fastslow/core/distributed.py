@@ -44,6 +44,7 @@ def is_leader() -> bool:
 
 def connect(device: str) -> None:
     """Join the other processes, if any: with a model on `cuda:<index>` by NCCL, else by Gloo."""
+    before_waiting.clear()  # of an earlier run in these processes
     if num_processes() == 1:
         return
     import torch
@@ -59,7 +60,6 @@ def connect(device: str) -> None:
 
 def disconnect() -> None:
     """Part from the other processes."""
-    before_waiting.clear()
     if num_processes() > 1:
         import torch.distributed as dist
 

@@ -6,7 +6,6 @@ The only owner of a torch model. Channels change it in place; the evaluator must
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -93,9 +92,19 @@ class Policy:
         return str(self.model.device)
 
     @property
+    def dtype(self) -> str:
+        """Number format of the base's weights, e.g. `float32`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def context_length(self) -> int | None:
         """Most tokens of prompt and completion together; see `token_lengths.context_length`."""
         return context_length(self.model.config.to_dict())
+
+    def shard(self, device: str) -> None:
+        """Keep but a share of the base here, on `device`; see `shards.py`. Before any adapter."""
+        why_not_shared(self.model)  # proven while all weights are here
+        shard(self.model, device)
 
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
@@ -271,17 +280,15 @@ def load_policy(
     path_or_id: str,
     *,
     revision: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: str = "float32",
     device: str = "cpu",
-    is_sharded: bool = False,
     template_arguments: Mapping[str, Any] | None = None,
     day: date | None = None,
 ) -> Policy:
     """Load a base model and its tokenizer, safetensors only, without running its code.
 
-    From a local folder or a hub id, of which there may be a revision. Sharded, each process of the
-    run has a share of its weights, see `shards.py`; all of them are read into main memory first.
-    The chat template is bound to `template_arguments` and `day`, see `Renderer`.
+    From a local folder or a hub id, of which there may be a revision. The chat template is bound to
+    `template_arguments` and `day`, see `Renderer`.
 
     Raises:
         ModelError: It cannot be found, reached or read; one line that says what to do.
@@ -318,7 +325,7 @@ def load_policy(
     if device == "cpu" and dtype == "float32":
         allow_onednn()
     try:
-        model.to("cpu" if is_sharded else device).eval()
+        model.to(device).eval()
         model.requires_grad_(False)
         renderer = Renderer(tokenizer, template_arguments, day)
         renderer.answer_ids("answer")
@@ -333,9 +340,6 @@ def load_policy(
             f"{shorten(reason, 400)}. Use a causal language model of text; docs/models.md lists "
             "the families that are known to work."
         )
-    if is_sharded:
-        why_not_shared(model)  # proven while all weights are here
-        shard(model, device)
     return policy
 
 
@@ -351,16 +355,3 @@ def with_adapter(policy: Policy, **options: Any) -> Policy:
     """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
     model = attach_lora(policy.model, **options)
     return Policy(model, policy.tokenizer, renderer=policy.renderer)
-
-
-def pick_device(device: str) -> str:
-    """The device of this process: `cuda` is its own one of several, `auto` that one or the CPU.
-
-    Raises:
-        ModelError: `cuda` was asked for and there is none.
-    """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"

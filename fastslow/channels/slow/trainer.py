@@ -146,6 +146,17 @@ def finish_update(
     return figures | {"grad_norm": float(norm)}
 
 
+def on_one_card(arguments: T) -> T:
+    """The arguments of a trainer in this process, which has one card however many are visible.
+
+    Else TRL refuses a single process that sees several, which transformers would spread it over.
+    """
+    several: Any = arguments
+    if several.n_gpu > 1:
+        several._n_gpu = 1
+    return arguments
+
+
 def leave_routers_alone(trainer: Any) -> None:
     """Switch off TRL's loss for balanced experts: routers are not trained, so it has no subject.
 

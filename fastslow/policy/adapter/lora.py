@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastslow.core.errors import CheckpointError, ModelError, nearest
+from fastslow.core.seeds import seeded
 from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts, rank_axis
 from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
 
@@ -61,8 +62,7 @@ def attach_lora(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return get_peft_model(model, config)
 
 

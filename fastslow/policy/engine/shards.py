@@ -24,9 +24,9 @@ Span: TypeAlias = tuple[int, int]
 """The first and the last layer of those that are fetched one after the other, in either order."""
 
 BROKEN_OFF = (
-    "a pass over the model was broken off, most often for lack of memory, and cannot be made again: "
-    "with engine.sharding: fsdp2 all processes make every pass together. Lower "
-    "slow.rows_per_forward, the engine's rows or the tasks' lengths, or use more processes."
+    "a pass over the model was broken off, most often for lack of memory, and cannot be made "
+    "again: under engine.sharding: fsdp2 all processes make every pass together. Lower "
+    "slow.rows_per_forward or the tasks' lengths, or use more processes."
 )
 
 
@@ -49,6 +49,8 @@ def shard(model: Any, device: str) -> None:
             f"engine.sharding: {model.config.model_type} does not say what its layers are, so that "
             "they cannot be shared out. Use none."
         )
+    if device != "cpu":  # reading the model on the CPU may have allowed what rounds on a card
+        torch.set_float32_matmul_precision("highest")
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
     for layer in layers:
         # each is a root of its own, so that nothing is fetched ahead of its turn
@@ -108,6 +110,7 @@ class Turns:
         that is the same in all processes.
         """
         while (chosen := self._agree(span)) != span:
+            assert chosen is not None
             self._fetch(chosen)
 
     def serve(self) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
-from fastslow.policy.policy import pick_device
+from fastslow.policy.placement import pick_device
 from fastslow.policy.saved import ROUTER_FILE
 from fastslow.records.events import (
     CycleEvent,
@@ -268,6 +268,7 @@ def test_each_process_talks_through_the_gpu_its_model_is_on(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("use", device)))
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda how, **_: calls.append(("join", how))
