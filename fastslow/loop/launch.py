@@ -31,7 +31,7 @@ from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
 from fastslow.policy.calibration import peak_gb
 from fastslow.policy.model_store import resolve
-from fastslow.policy.placement import pick_device
+from fastslow.policy.placement import pick_device, repeat_exactly
 from fastslow.policy.policy import Policy
 from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
@@ -167,7 +167,9 @@ def connected(config: RunConfig) -> Iterator[None]:
             f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
             f"evenly among {num_processes()} processes. Use a number of processes that divides it."
         )
-    connect(pick_device(config.model.device))
+    device = pick_device(config.model.device)
+    repeat_exactly(device)
+    connect(device)
     try:
         yield
     finally:

@@ -32,3 +32,17 @@ def pick_dtype(dtype: str, device: str) -> str:
         return dtype
     has_bfloat16 = device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if has_bfloat16 else "float32"
+
+
+def repeat_exactly(device: str) -> None:
+    """Have a card give the same bits for the same work, as the CPU does: runs resume by that.
+
+    Before the card is used. Where torch has no such way it warns, and goes on.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    if device == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # ours is written before it is read

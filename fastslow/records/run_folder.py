@@ -159,8 +159,8 @@ class RunDir:
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
-        from, by path. The model runs on `device` in the number format `dtype`, or else as
-        configured; `day` is what its chat template takes for today. The examples of `tasks` are
+        from, by path. The model runs on `device`, or else the configured one, in the number format
+        `dtype`; `day` is what its chat template takes for today. The examples of `tasks` are
         remembered, see `records/data.py`.
 
         Raises:
@@ -186,7 +186,7 @@ class RunDir:
                 "state": "running",
                 "started": _now(),
                 "date": (day or date.today()).isoformat(),
-                "dtype": dtype or config.model.dtype,
+                "dtype": dtype,
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))

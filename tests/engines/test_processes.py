@@ -133,6 +133,7 @@ def test_remedies_resume_on_shared_weights(tmp_path: Path, tiny_folder: Path, na
         "tasks.first={use: 'tests.support.toy_tasks:parity'}",
         "tasks.third={use: 'tests.support.toy_tasks:parity'}",
         "engine.sharding=fsdp2",
+        "evaluation.measures=[{kind: concentration}, {kind: adherence}]",
         *TOGETHER[name],
     ]
     script = str(ROOT / "tests" / "support" / "cut_and_resume.py")

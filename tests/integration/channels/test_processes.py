@@ -7,6 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.sft import sft_arguments
+from fastslow.channels.slow.trl_rows import trl_arguments
 from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
@@ -330,6 +333,16 @@ def test_each_process_talks_through_the_gpu_its_model_is_on(
     )
     connect(pick_device(wanted))
     assert calls == [("use", "cuda:1"), ("join", "nccl")]
+
+
+def test_a_process_that_sees_several_cards_trains_on_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL would raise: transformers takes all visible cards for one process's."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    folder = str(tmp_path)
+    grpo = trl_arguments(GrpoConfig(), 8, 2, 16, output_dir=folder, use_cpu=False)
+    assert grpo.n_gpu == sft_arguments(folder, "cuda:0", 4).n_gpu == 1
 
 
 def test_rollouts_that_cannot_be_shared_out_are_refused(
