@@ -1,6 +1,7 @@
 """Where a model is, and in which number format, on this machine and in this process."""
 
 import os
+from typing import Any
 
 import torch
 
@@ -45,4 +46,5 @@ def repeat_exactly(device: str) -> None:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # ours is written before it is read
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False  # ours is written before it is read

@@ -1,6 +1,7 @@
 """Where a model is put and in which number format, on cards that this machine need not have."""
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -56,8 +57,9 @@ def test_a_card_is_asked_to_repeat_itself_and_the_cpu_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[bool] = []
+    deterministic: Any = torch.utils.deterministic
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setattr(
         torch, "use_deterministic_algorithms", lambda on, *, warn_only: calls.append(warn_only)
     )
@@ -67,4 +69,4 @@ def test_a_card_is_asked_to_repeat_itself_and_the_cpu_is_left_alone(
     repeat_exactly("cuda:1")
     assert calls == [True]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not deterministic.fill_uninitialized_memory
