@@ -26,7 +26,7 @@ Span: TypeAlias = tuple[int, int]
 BROKEN_OFF = (
     "a pass over the model was broken off, most often for lack of memory, and cannot be made "
     "again: under engine.sharding: fsdp2 all processes make every pass together. Lower "
-    "slow.rows_per_forward or the tasks' lengths, or use more processes."
+    "slow.tokens_per_forward or the tasks' lengths, or use more processes."
 )
 
 
