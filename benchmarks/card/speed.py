@@ -20,7 +20,6 @@ from benchmarks.card.section import (
     padded_batch,
     rows_of,
 )
-from benchmarks.slow_step import operations, stock_trainer
 from fastslow.core.types import Sampling, TokenIds
 from fastslow.policy.engine.layouts import cheapest, score_completions
 from fastslow.policy.engine.states import pack_inputs
@@ -78,6 +77,7 @@ def speed(section: Section) -> None:
 
 def _trl(model: Any) -> Any:
     """TRL's own trainer around the model, for its log-prob function alone."""
+    from benchmarks.slow_step import stock_trainer  # imports trl
     from tests.support.tiny import tiny_tokenizer
 
     policy: Any = SimpleNamespace(model=model, tokenizer=tiny_tokenizer())
@@ -92,6 +92,8 @@ def _compare(
     rates: tuple[float, float | None],
 ) -> None:
     """One shape with the model and TRL's trainer; the rates are the GEMM's and the card's."""
+    from benchmarks.slow_step import operations
+
     (model, trainer), (rate, peak) = sides, rates
     prompts, completions = rows_of(shape, model.config.vocab_size)
     batch = padded_batch(prompts, completions, section.device)
