@@ -45,10 +45,7 @@ def shard(model: Any, device: str) -> None:
     names = set(model._no_split_modules or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
-        raise ModelError(
-            f"engine.sharding: {model.config.model_type} does not say what its layers are, so that "
-            "they cannot be shared out. Use none."
-        )
+        raise _unfit(model, "does not say what its layers are")
     if device != "cpu":  # reading the model on the CPU may have allowed what rounds on a card
         torch.set_float32_matmul_precision("highest")
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
@@ -60,8 +57,18 @@ def shard(model: Any, device: str) -> None:
     before_waiting.append(turns.serve)
     model.__dict__["_fastslow_turns"] = turns
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with torch.no_grad():  # every layer learns of its place here, and that they come in order
-        model(input_ids=ids, use_cache=False)
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, use_cache=False)
+    except ChannelError as error:
+        raise _unfit(model, "does not read its layers one after the other") from error
+
+
+def _unfit(model: Any, why: str) -> ModelError:
+    return ModelError(
+        f"engine.sharding: {model.config.model_type} {why}, so that they cannot be shared out. Use "
+        "none."
+    )
 
 
 def is_sharded(model: Any) -> bool:

@@ -196,8 +196,8 @@ SHARED = """
 import os, sys
 import torch
 from torch.distributed.tensor import DTensor
-from fastslow.core.distributed import connect, disconnect, from_leader, is_leader
-from fastslow.core.errors import ChannelError
+from fastslow.core.distributed import before_waiting, connect, disconnect, from_leader, is_leader
+from fastslow.core.errors import ChannelError, ModelError
 from fastslow.core.types import Sampling
 from fastslow.policy.engine.layouts import cheapest
 from fastslow.policy.engine.shards import whole_weight
@@ -256,6 +256,21 @@ if is_leader():
     else:
         raise AssertionError("a copy was changed, which changes no weight")
 from_leader(None)
+
+for names, words in (
+    (None, "llama does not say what its layers are"),
+    ({"LlamaDecoderLayer", "LlamaRotaryEmbedding"}, "llama does not read its layers one after"),
+):
+    unfit = load_policy(sys.argv[1])
+    unfit.model._no_split_modules = names
+    present = list(before_waiting)
+    try:
+        unfit.shard("cpu")
+    except ModelError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+    before_waiting[:] = present
 
 layer = policies[1].model.get_base_model().model.layers[1]
 failing = layer.register_forward_pre_hook(lambda *_: 1 / 0, prepend=True)
