@@ -94,7 +94,7 @@ class DistillTrainer(Updates):
         figures = {n: v for n, v in verdict.metrics.items() if n.startswith(GATE_FIGURES)}
         figures |= self._scores(slots)
 
-        self.rows = sorted(self._rows(slots), key=lambda row: row.prompt + row.completion)
+        self.rows = list(self._rows(slots))
         num_rows = sum(from_all(len(self.rows)))
         figures["taught_rows"] = float(num_rows)
         if not num_rows:
@@ -107,10 +107,11 @@ class DistillTrainer(Updates):
     def _backward(self, num_rows: int) -> float:
         """Loss and gradient of this process's rows, whose mean over processes is that of all."""
         share = len(self.rows) * num_processes() / num_rows
+        rows = sorted(self.rows, key=lambda row: row.prompt + row.completion)
 
         def passes(size: int) -> float:
             loss = 0.0
-            for summand in teach(self.policy, self.rows, size):
+            for summand in teach(self.policy, rows, size):
                 (share * summand).backward()  # type: ignore[no-untyped-call]  # torch's own
                 loss += share * float(summand.detach())
             return loss
@@ -120,8 +121,8 @@ class DistillTrainer(Updates):
                 weight.grad = torch.zeros_like(weight)
 
         undo()
-        sequences = [row.prompt + row.completion for row in self.rows]
-        return self.pass_size.fit(passes, undo, sequences) if self.rows else 0.0
+        sequences = [row.prompt + row.completion for row in rows]
+        return self.pass_size.fit(passes, undo, sequences) if rows else 0.0
 
     def _rows(self, slots: Sequence[Slot]) -> Iterator[TaughtRow]:
         """This process's rollouts that there is something to learn along."""

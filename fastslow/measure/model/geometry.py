@@ -82,9 +82,10 @@ class _Totals:
         self.magnitudes.add(magnitudes)
         size = change.abs()
         for index, tolerance in enumerate(TOLERANCES.values()):
-            self.small[index] += int((size <= tolerance).sum())
+            self.small[index] += len(size) - int(torch.count_nonzero(size > tolerance))
         merged = base + change
-        self.same_bf16 += int((merged.bfloat16() == base.bfloat16()).sum())
+        same = merged.bfloat16() == base.bfloat16()
+        self.same_bf16 += int(torch.count_nonzero(same))
         self.absolute += float(merged.abs().sum(dtype=torch.float64))
         self.base_energy += float(base.square().sum(dtype=torch.float64))
         if magnitudes.energy > 0:

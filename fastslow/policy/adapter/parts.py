@@ -8,7 +8,7 @@ buffers, since PEFT makes every active parameter trainable whenever it switches 
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,16 @@ def trainable_weights(model: Any) -> dict[str, Parameter]:
         for name, parameter in model.named_parameters()
         if f".{TRAINED}." in name and ".lora_" in name
     }
+
+
+def adds_something(model: Any) -> bool:
+    """Whether the adapter changes what the model computes; a fresh one does not, its B is zero."""
+    return any(".lora_B." in name and bool(tensor.any()) for name, tensor in _weights(model))
+
+
+def _weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Weights by name; those of the frozen part are buffers."""
+    yield from (*model.named_parameters(), *model.named_buffers())
 
 
 @torch.no_grad()
@@ -59,7 +69,7 @@ def frozen_weights(model: Any) -> dict[str, Tensor]:
     if FROZEN not in getattr(model, "peft_config", {}):
         return {}
     infix = f".{FROZEN}."
-    named = (*model.named_parameters(), *model.named_buffers())
+    named = _weights(model)
     return {name.replace(infix, f".{TRAINED}."): p.detach() for name, p in named if infix in name}
 
 
@@ -87,7 +97,7 @@ def concatenated(model: Any, *, frozen: bool = True) -> dict[str, Tensor]:
 def _part(model: Any, adapter: str) -> dict[str, Tensor]:
     """As `peft.get_peft_model_state_dict`, sorted; that walks every module for every tensor."""
     infix = f".{adapter}."
-    named = (*model.named_parameters(), *model.named_buffers())  # the frozen part's are buffers
+    named = _weights(model)
     tensors = {name.replace(infix, "."): p.detach() for name, p in named if infix in name}
     return dict(sorted(tensors.items()))
 

@@ -16,6 +16,7 @@ import torch
 
 from fastslow.core.types import Completion, Sampling, TokenIds
 from fastslow.policy.adapter.lora import adapter_fingerprint
+from fastslow.policy.adapter.parts import adds_something
 from fastslow.policy.engine.decoding import BranchedRows, SharedRows, draw, read_trunk
 from fastslow.policy.engine.generating import Drawing, generate_rows
 from fastslow.policy.engine.head import CHUNK_NODES, evaluating
@@ -68,12 +69,14 @@ class TorchEngine:
     ) -> list[Completion]:
         """See `Sampler.sample`: a shared beginning is computed once, and kept for later calls."""
         completions: dict[int, Completion] = {}
-        with self._busy, evaluating(self.model), nullcontext() if adapter else self.base_weights():
+        is_adapted = adapter and adds_something(self.model)
+        base = nullcontext if is_adapted else self.base_weights
+        with self._busy, evaluating(self.model), base():
             while len(completions) < len(prompts):
                 missing = [index for index in range(len(prompts)) if index not in completions]
                 try:
                     waiting = [prompts[i] for i in missing]
-                    for batch, decode in self._batches(waiting, sampling, adapter):
+                    for batch, decode in self._batches(waiting, sampling, is_adapted):
                         rows = [missing[index] for index in batch]
                         generators = [torch.Generator().manual_seed(seeds[i]) for i in rows]
                         batch_completions = decode(generators)

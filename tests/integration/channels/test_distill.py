@@ -43,16 +43,17 @@ def row_logits(policy: Policy, prompt: Any, completion: Any) -> Tensor:
     return every[len(prompt) - 1 : -1]
 
 
-@pytest.mark.parametrize("rows_per_forward", [64, 5])
+@pytest.mark.parametrize(("rows", "tokens"), [(64, 1536), (5, 1536), (64, 60)])
 @pytest.mark.parametrize(("divergence", "alpha"), [("reverse", 1.0), ("forward", 0.0)])
 def test_loss_and_gradient_are_trls_on_padded_logits(
-    moved: Policy, task: Task, divergence: Any, alpha: float, rows_per_forward: int
+    moved: Policy, task: Task, divergence: Any, alpha: float, rows: int, tokens: int
 ) -> None:
     set_texts(moved, task, GOOD, BAD)
     scripted(moved)
     moved.model.double()
     batch = batch_of(task, task.train[:3])
-    settings = changed(SETTINGS, divergence=divergence, rows_per_forward=rows_per_forward)
+    limits = {"rows_per_forward": rows, "tokens_per_forward": tokens}
+    settings = changed(SETTINGS, divergence=divergence, **limits)
     start = [weight.detach().clone() for weight in trainable(moved)]
     trainer, figures = learn(moved, task, settings, batch)
     step = torch.cat(

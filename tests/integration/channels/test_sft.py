@@ -98,14 +98,15 @@ def test_every_problem_is_taught_under_every_text_or_without_any(
     assert bare._texts(task) == (BARE,)
 
 
-@pytest.mark.parametrize("rows", [1, 4, 64])
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 1536), (4, 1536), (64, 1536), (64, 60)])
 def test_loss_and_gradient_are_those_of_the_stock_trainer(
-    moved: Policy, task: Task, tmp_path: Path, rows: int
+    moved: Policy, task: Task, tmp_path: Path, rows: int, tokens: int
 ) -> None:
     from datasets import Dataset
     from trl import SFTTrainer
 
-    settings = changed(SFT, rows_per_forward=rows, max_grad_norm=1e9)
+    limits = {"rows_per_forward": rows, "tokens_per_forward": tokens}
+    settings = changed(SFT, **limits, max_grad_norm=1e9)
     trainer, figures, ours = one_update(moved, task, settings, RAGGED)
     stock = SFTTrainer(
         model=moved.model,
