@@ -97,8 +97,8 @@ def _restore(states: dict[str, Any]) -> None:
     torch.set_rng_state(_tensor(states["torch"]))
     if states["cuda"] and torch.cuda.is_available():
         cards = states["cuda"]  # one, or of an older version all that were visible
-        own = torch.cuda.current_device() if len(cards) > 1 else 0
-        torch.cuda.set_rng_state(_tensor(cards[min(own, len(cards) - 1)]))
+        index = torch.cuda.current_device() if len(cards) > 1 else 0
+        torch.cuda.set_rng_state(_tensor(cards[min(index, len(cards) - 1)]))
 
 
 def _text(state: Any) -> str:
