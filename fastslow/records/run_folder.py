@@ -74,6 +74,24 @@ def read_day(path: Path) -> date:
         ) from error
 
 
+def read_dtype(path: Path) -> str | None:
+    """The number format that a run's model began with; None for folders that do not say.
+
+    Raises:
+        CheckpointError: run.json is damaged.
+    """
+    try:
+        dtype = read_json(path / "run.json").get("dtype")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path / 'run.json'}: {shorten(str(error), 200)}.") from error
+    if dtype in (None, "float32", "bfloat16"):
+        return dtype  # type: ignore[no-any-return]  # what was read may be anything
+    raise CheckpointError(
+        f"{path / 'run.json'}: dtype: expected float32 or bfloat16, got "
+        f"{shorten(repr(dtype), 60)}. Restore it from a copy."
+    )
+
+
 def require_no_links(path: Path) -> None:
     """Make sure that nothing under a run folder leads out of it.
 
@@ -139,13 +157,14 @@ class RunDir:
         device: str | None = None,
         day: date | None = None,
         tasks: Mapping[str, Task] = MappingProxyType({}),
+        dtype: str | None = None,
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
-        from, by path. The model runs on `device`, or else the configured one; `day` is what its
-        chat template takes for today. The examples of `tasks` are remembered, see
-        `records/data.py`.
+        from, by path. The model runs on `device`, or else the configured one, in the number format
+        `dtype`; `day` is what its chat template takes for today. The examples of `tasks` are
+        remembered, see `records/data.py`.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -170,6 +189,7 @@ class RunDir:
                 "state": "running",
                 "started": _now(),
                 "date": (day or date.today()).isoformat(),
+                "dtype": dtype,
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))
