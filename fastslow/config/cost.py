@@ -219,9 +219,24 @@ def _fast_proposals(config: RunConfig) -> int | None:
 
 def _rates(config: RunConfig, shape: ModelShape) -> Rates:
     """Those of the reference, for this size; docs/decisions.md says why in either format."""
-    weights = shape.parameters * BYTES_PER_WEIGHT[config.model.dtype] / 1e9
     factor = shape.parameters / REFERENCE_PARAMETERS
-    return replace(REFERENCE.scaled(factor), loaded_gb=PROCESS_GB + weights)
+    return replace(REFERENCE.scaled(factor), loaded_gb=PROCESS_GB + weights_gb(config, shape))
+
+
+def weights_gb(config: RunConfig, shape: ModelShape, processes: int = 1) -> float:
+    """The base's weights in each process, in 10^9 bytes, the layer in work included.
+
+    Layers are shared out by `engine.sharding`; embeddings and the head, two matrices at most, are
+    in every process. Without torch `model.dtype: auto` is taken for what it is on `model.device`.
+    """
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if config.model.device == "cuda" else "float32"
+    layers = max(0, shape.parameters - 2 * shape.vocab * shape.hidden)
+    spared = 0.0
+    if config.engine.sharding != "none":
+        spared = max(0.0, layers * (1 - 1 / processes - 1 / shape.layers))
+    return (shape.parameters - spared) * BYTES_PER_WEIGHT[dtype] / 1e9
 
 
 def _memory_gb(price: Price, shape: ModelShape) -> float:
@@ -250,6 +265,12 @@ def _note(
     if config.evaluation.test_examples is None and not lengths:
         words.append(", without the evaluation: its test splits are taken whole")
     words.append(".")
+    if config.engine.sharding != "none":
+        each = (f"{weights_gb(config, shape, n):.2g} in each of {n}" for n in (2, 8))
+        words.append(
+            f" engine.sharding shares the weights among the processes that torchrun starts: "
+            f"{weights_gb(config, shape):.2g} GB in one alone, {', '.join(each)}."
+        )
     if not lengths:
         words.append(" Long inputs take several times as long.")
     if not is_measured:

@@ -64,8 +64,8 @@ class EvaluationConfig(Model):
     """Whether ranks of features and sleeping units are measured on fixed inputs after every
     stage."""
 
-    def broken_measures(self, *, has_weights: bool) -> Iterator[tuple[str, str]]:
-        """Rules of shipped measures: each once, and a change of the weights for those of one."""
+    def broken_measures(self, *, has_weights: bool, sharding: str) -> Iterator[tuple[str, str]]:
+        """Rules of shipped measures: each once, and the weights that some of them need."""
         kinds = [use.kind for use in self.measures]
         for index, use in enumerate(self.measures):
             path = f"evaluation.measures.{index}.kind"
@@ -78,6 +78,13 @@ class EvaluationConfig(Model):
                     path,
                     f"{use.kind} measures a change of the weights, but `slow` is null. Turn the "
                     f"slow channel on, or remove {use.kind} from evaluation.measures.",
+                )
+            elif use.needs_whole_base and sharding != "none":
+                yield (
+                    path,
+                    f"{use.kind} edits the base's weights or differentiates by them, but under "
+                    f"engine.sharding: {sharding} no process has all of them. Set engine.sharding "
+                    f"to none, or remove {use.kind} from evaluation.measures.",
                 )
 
 

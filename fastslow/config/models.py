@@ -46,8 +46,11 @@ class ModelConfig(Model):
     """A name of `fastslow models list`, a local folder with safetensors weights, or a hub id."""
     revision: str | None = key(None, "name", "the hub's default branch")
     """Commit, tag or branch of a hub id; ignored for local folders."""
-    dtype: Literal["float32", "bfloat16"] = key("float32", "name", "ours: bfloat16 rounds")
-    """Number format of weights and activations."""
+    dtype: Literal["auto", "float32", "bfloat16"] = key(
+        "auto", "name", "ours: bfloat16 rounds, and is what cards are fast at"
+    )
+    """Number format of weights and activations. `auto` is bfloat16 on a GPU that has it and float32
+    elsewhere; a run goes on with the one it began with. The adapter is float32 in either."""
     device: Literal["auto", "cpu", "cuda"] = key("auto", "name", "the first accelerator, else CPU")
     """Where the model runs."""
     chat_template_kwargs: dict[ArgumentName, Any] = key({}, "the template's own", "the template's")
@@ -241,7 +244,9 @@ class RunConfig(RuledModel):
         yield from self._broken_routers()
         yield from broken_route(self)
         yield from broken_engine(self)
-        yield from self.evaluation.broken_measures(has_weights=self.slow is not None)
+        yield from self.evaluation.broken_measures(
+            has_weights=self.slow is not None, sharding=self.engine.sharding
+        )
         for index, stage in enumerate(self.stages):
             if not (stage.fast or stage.slow):
                 yield (

@@ -17,6 +17,9 @@ PATIENCE = timedelta(days=7)
 """How long a process waits for the others. The launcher ends all when one dies, so this limits
 only how long the leader may work alone; torch's own half hour is less than some fast phases."""
 
+before_waiting: list[Callable[[], None]] = []
+"""Called each time before this process waits for all others, until it parts from them."""
+
 
 def num_processes() -> int:
     """Processes in this run, from `WORLD_SIZE`; 1 when started by hand."""
@@ -41,6 +44,7 @@ def is_leader() -> bool:
 
 def connect(device: str) -> None:
     """Join the other processes, if any: with a model on `cuda:<index>` by NCCL, else by Gloo."""
+    before_waiting.clear()  # of an earlier run in these processes
     if num_processes() == 1:
         return
     import torch
@@ -62,12 +66,19 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Get ready to wait for the other processes: whoever talks to them itself calls it before."""
+    for attend in before_waiting:
+        attend()
+
+
 def from_leader(value: T) -> T:
     """The leader's value, in every process."""
     if num_processes() == 1:
         return value
     import torch.distributed as dist
 
+    wait()
     box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
     result: T = box[0]
@@ -101,6 +112,7 @@ def from_all(value: T) -> list[T]:
         return [value]
     import torch.distributed as dist
 
+    wait()
     values: list[Any] = [None] * num_processes()
     dist.all_gather_object(values, value)
     return values
@@ -117,6 +129,7 @@ def average_gradients(parameters: Iterable[Any]) -> None:
     import torch
     import torch.distributed as dist
 
+    wait()
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= num_processes()

@@ -62,6 +62,12 @@ class CheckpointError(FastSlowError):
     exit_code = 2
 
 
+class LeaseError(CheckpointError):
+    """A run folder was taken over by another process. This one wrote nothing to it since."""
+
+    exit_code = 1
+
+
 class GateError(FastSlowError):
     """The gate cannot judge: a baseline, a score or the end of a run is missing. Nothing ships."""
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastslow.core.distributed import from_all, process_index
+
 RANDOM_FILE = "random.json"
 
 
@@ -27,15 +29,35 @@ def seed_generators(seed: int) -> None:
 
 
 def save_generators(folder: Path) -> None:
-    """Write the states of all generators to `folder`, as JSON."""
-    (folder / RANDOM_FILE).write_text(json.dumps(_states()))
+    """Write the states of all generators to `folder`, as JSON: a list, one entry per process."""
+    (folder / RANDOM_FILE).write_text(json.dumps(from_all(_states())))
 
 
 def load_generators(folder: Path) -> None:
-    """Restore the states that `save_generators` wrote; a folder of an older version has none."""
+    """Restore the states of this process that `save_generators` wrote.
+
+    A process that the run did not have before takes those of the first. A folder of an older
+    version has the first's alone, or none.
+    """
     path = folder / RANDOM_FILE
     if path.is_file():
-        _restore(json.loads(path.read_bytes()))
+        saved = json.loads(path.read_bytes())
+        states = saved if isinstance(saved, list) else [saved]
+        _restore(states[process_index() if process_index() < len(states) else 0])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it torch draws from `seed`, on the CPU and on this process's card; after, as before.
+
+    Other processes' cards are not touched: that would take memory on them.
+    """
+    import torch
+
+    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(cards):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager
@@ -54,12 +76,12 @@ def _states() -> dict[str, Any]:
 
     numpy_state: Any = np.random.get_state(legacy=False)
     key = numpy_state["state"]["key"].tolist()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cards = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
         "torch": _text(torch.get_rng_state()),
-        "cuda": [_text(state) for state in devices],
+        "cuda": [_text(state) for state in cards],
     }
 
 
@@ -73,8 +95,10 @@ def _restore(states: dict[str, Any]) -> None:
     key = np.array(inner["key"], dtype=np.uint32)
     np.random.set_state({**states["numpy"], "state": {**inner, "key": key}})
     torch.set_rng_state(_tensor(states["torch"]))
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_tensor(state) for state in states["cuda"]])
+    if states["cuda"] and torch.cuda.is_available():
+        cards = states["cuda"]  # one, or of an older version all that were visible
+        index = torch.cuda.current_device() if len(cards) > 1 else 0
+        torch.cuda.set_rng_state(_tensor(cards[min(index, len(cards) - 1)]))
 
 
 def _text(state: Any) -> str:

@@ -30,6 +30,7 @@ from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.ledger import PARTS
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
+from fastslow.core.distributed import num_processes
 from fastslow.core.errors import ConfigError
 from fastslow.core.plugins import CustomUse
 from fastslow.core.seeds import derive_seed
@@ -39,7 +40,8 @@ from fastslow.measure.model.route import route_measure
 from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
 from fastslow.policy.engine.settings import TorchConfig
 from fastslow.policy.engine.vllm.proofs import ROWS
-from fastslow.policy.policy import Policy, load_policy, pick_device, seed_program, with_adapter
+from fastslow.policy.placement import pick_device, pick_dtype
+from fastslow.policy.policy import Policy, load_policy, seed_program, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, signal_of
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
@@ -77,24 +79,28 @@ def build_tasks(loaded: LoadedConfig, names: Iterable[str]) -> dict[str, Task]:
     return guard_graders(tasks, config.graders.timeout_s, config.graders.max_failures_frac)
 
 
-def build_policy(config: RunConfig, path_or_id: str, day: date) -> Policy:
+def build_policy(config: RunConfig, path_or_id: str, day: date, dtype: str | None = None) -> Policy:
     """The base model, with a fresh adapter if the slow channel is on.
 
-    `day` is today for chat templates that write the date: the one on which the run began.
+    `day` is today for chat templates that write the date: the one on which the run began. `dtype`
+    is the number format it began with, for a run that goes on.
 
     Raises:
         ModelError: The model cannot be loaded, or takes no adapter as configured.
     """
     model = config.model
     device = pick_device(model.device)
+    is_sharded = config.engine.sharding != "none" and num_processes() > 1
     policy = load_policy(
         path_or_id,
         revision=model.revision,
-        dtype=model.dtype,
-        device=device,
+        dtype=dtype or pick_dtype(model.dtype, device),
+        device="cpu" if is_sharded else device,
         template_arguments=model.chat_template_kwargs,
         day=day,
     )
+    if is_sharded:
+        policy.shard(device)
     if config.slow is None:
         return policy
     seed = derive_seed(config.seed, "adapter")

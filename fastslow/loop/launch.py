@@ -39,12 +39,13 @@ from fastslow.measure.base import Measure
 from fastslow.policy.calibration import peak_gb
 from fastslow.policy.engine.settings import TorchConfig
 from fastslow.policy.model_store import resolve
-from fastslow.policy.policy import Policy, pick_device
+from fastslow.policy.placement import pick_device, repeat_exactly
+from fastslow.policy.policy import Policy
 from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir, read_day
+from fastslow.records.run_folder import RunDir, read_day, read_dtype
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking
 from fastslow.task.contract import with_checked_grader
@@ -71,8 +72,9 @@ def train(
     require_earned(config)
     day = config.model.date or date.today()
 
-    def make(device: str, tasks: Mapping[str, Task]) -> RunDir:
-        return RunDir.create(config, layers, command, device, day, tasks)
+    def make(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
+        device, dtype = policy.device, policy.dtype
+        return RunDir.create(config, layers, command, device, day, tasks, dtype)
 
     return _build_and_run(loaded, make, finish, day)
 
@@ -87,7 +89,7 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
     RunDir.require(path)
     loaded = load_resolved(path / "config.json")
 
-    def reopen(device: str, tasks: Mapping[str, Task]) -> RunDir:
+    def reopen(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
         return RunDir.open(path)
 
     return _build_and_run(loaded, reopen, finish, read_day(path), begun=path)
@@ -95,14 +97,14 @@ def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
 
 def _build_and_run(
     loaded: LoadedConfig,
-    make: Callable[[str, Mapping[str, Task]], RunDir],
+    make: Callable[[Policy, Mapping[str, Task]], RunDir],
     finish: Callable[[Path], Sequence[Path]],
     day: date,
     begun: Path | None = None,
 ) -> Path:
     """Build the parts of a run, then make or open its folder, and run.
 
-    `make` is given the device and the tasks, the probe's included; `day` is when the run began, for
+    `make` is given the policy and the tasks, the probe's included; `day` is when the run began, for
     chat templates that write the date; `begun` is the folder of a run that must go on with the same
     data.
     """
@@ -116,7 +118,8 @@ def _build_and_run(
     model = resolve(config.model.name, config.model.revision)
     require_servers(config, model.path_or_id)
     with stop.catching(), connected(config):
-        policy = build_policy(config, model.path_or_id, from_leader(day))
+        dtype = None if begun is None else read_dtype(begun)
+        policy = build_policy(config, model.path_or_id, from_leader(day), dtype)
         every_task = [*tasks.values(), *probed.values()]
         require_fit(
             policy,
@@ -127,7 +130,7 @@ def _build_and_run(
         require_hints(policy, config, tasks)
         cost = estimate(config, tasks | probed)
         with (
-            run_folder(config, lambda: make(policy.device, tasks | probed)) as run_dir,
+            run_folder(config, lambda: make(policy, tasks | probed)) as run_dir,
             resumable(run_dir.path),
             drawing(config, policy, every_task, model.path_or_id, run_dir.path),
         ):
@@ -167,7 +170,7 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         raise ConfigError(f"probe --stage: expected 1 to {len(visited)}, got {index}.")
     require_servers(config, model.path_or_id)
     with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
-        policy = build_policy(config, model.path_or_id, read_day(path))
+        policy = build_policy(config, model.path_or_id, read_day(path), read_dtype(path))
         folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
         setup = ProbeSetup(path, config, policy, task, settings)
         with drawing(config, policy, [task], model.path_or_id, run_dir.path):
@@ -187,7 +190,9 @@ def connected(config: RunConfig) -> Iterator[None]:
             f"cycle.problems x slow.group = {rows} rollouts of an update cannot be shared out "
             f"evenly among {num_processes()} processes. Use a number of processes that divides it."
         )
-    connect(pick_device(config.model.device))
+    device = pick_device(config.model.device)
+    repeat_exactly(device)
+    connect(device)
     try:
         yield
     finally:

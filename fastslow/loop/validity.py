@@ -27,13 +27,14 @@ from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import judge_signals
 from fastslow.measure.stats.intervals import cluster_labels
 from fastslow.policy.model_store import resolve
-from fastslow.policy.policy import Policy, load_policy, pick_device, seed_program
+from fastslow.policy.placement import pick_device
+from fastslow.policy.policy import Policy, load_policy, seed_program
 from fastslow.policy.saved import BASE
 from fastslow.policy.signals import FREE, SIGNALS, Reading, Signal
 from fastslow.records.data import require_same_data
 from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_scores
-from fastslow.records.run_folder import RunDir, read_day
+from fastslow.records.run_folder import RunDir, read_day, read_dtype
 from fastslow.records.validity_file import SignalStudy
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import is_exact
@@ -142,7 +143,7 @@ def study_run(path: Path, stage: int | None, primary: str) -> SignalStudy:
     require_same_data(path, tasks)
     model = resolve(config.model.name, config.model.revision)
     with connected(config), run_folder(config, lambda: RunDir.open(path)):
-        policy = build_policy(config, model.path_or_id, read_day(path))
+        policy = build_policy(config, model.path_or_id, read_day(path), read_dtype(path))
         policy.load(folders[row - 1])
         study, arms = _Study(policy, signals), _Arms(policy, scores, folders, row, config.seed)
         for task in tasks.values():

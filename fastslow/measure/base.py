@@ -85,6 +85,10 @@ class MeasureConfig(PluginConfig):
     needs_change: ClassVar[bool] = False
     """Whether it measures nothing unless the slow channel changes weights."""
 
+    needs_whole_base: ClassVar[bool] = False
+    """Whether it edits the base's weights, or differentiates by them: no process has all of them
+    under `engine.sharding`."""
+
     def price(self, size: RowSize) -> MeasurePrice:
         """The most that it computes in a row of this size, for `fastslow check`."""
         return MeasurePrice()

@@ -152,10 +152,14 @@ def _trained_s(policy: "Policy", row: Callable[[int], TokenIds]) -> float:
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
     """Seconds of the fastest of up to three calls, and what the last gave."""
+    import torch
+
     seconds: list[float] = []
     while len(seconds) < 3 and sum(seconds) < ENOUGH_S:
         started = time.perf_counter()
         result = work()
+        if torch.cuda.is_available():  # a card is still at it when the call has returned
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return min(seconds), result
 

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fastslow.core.errors import EvaluationError
 from fastslow.core.types import TokenIds
 from fastslow.policy.activations import Units, linear_shape, unit_layers
 from fastslow.policy.adapter.deltas import WeightDelta, base_name
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.shards import is_sharded
 
 
 class FeedForward:
@@ -46,7 +48,12 @@ class FeedForward:
 
         Of the mean negative log-probability of the answers, with respect to the base's weights;
         under `Scorer.base_weights` that of the base itself. Leaves no gradient behind.
+
+        Raises:
+            EvaluationError: The weights are shared out among processes.
         """
+        if is_sharded(self.model):  # torch would give zeros
+            raise EvaluationError("gradients of the base's weights need engine.sharding: none.")
         layers = self._writers()
         if not layers:
             return {}, {}

@@ -6,7 +6,6 @@ The only owner of a torch model. Channels change it in place; the evaluator must
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -35,7 +34,8 @@ from fastslow.policy.adapter.lora import (
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.interface import Sampler, Scorer
 from fastslow.policy.engine.layouts import Predictions, predict, score_completions
-from fastslow.policy.engine.sharing import why_unusable
+from fastslow.policy.engine.shards import shard
+from fastslow.policy.engine.sharing import why_not_shared, why_unusable
 from fastslow.policy.engine.torch_engine import TorchEngine
 from fastslow.policy.feed_forward import FeedForward
 from fastslow.policy.model_store import hub_unreachable
@@ -92,9 +92,19 @@ class Policy:
         return str(self.model.device)
 
     @property
+    def dtype(self) -> str:
+        """Number format of the base's weights, e.g. `float32`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def context_length(self) -> int | None:
         """Most tokens of prompt and completion together; see `token_lengths.context_length`."""
         return context_length(self.model.config.to_dict())
+
+    def shard(self, device: str) -> None:
+        """Keep but a share of the base here, on `device`; see `shards.py`. Before any adapter."""
+        why_not_shared(self.model)  # proven while all weights are here
+        shard(self.model, device)
 
     def population(self, task: Task) -> Population:
         """The task's texts, best first; its seed text alone before any fast phase."""
@@ -270,7 +280,7 @@ def load_policy(
     path_or_id: str,
     *,
     revision: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: str = "float32",
     device: str = "cpu",
     template_arguments: Mapping[str, Any] | None = None,
     day: date | None = None,
@@ -345,16 +355,3 @@ def with_adapter(policy: Policy, **options: Any) -> Policy:
     """The same policy with a fresh LoRA adapter on its base; options are those of `attach_lora`."""
     model = attach_lora(policy.model, **options)
     return Policy(model, policy.tokenizer, renderer=policy.renderer)
-
-
-def pick_device(device: str) -> str:
-    """The device of this process: `cuda` is its own one of several, `auto` that one or the CPU.
-
-    Raises:
-        ModelError: `cuda` was asked for and there is none.
-    """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise ModelError("model.device: got 'cuda', but torch sees no CUDA device. Use 'auto'.")
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"

@@ -49,9 +49,22 @@ def describe_environment(device: str) -> dict[str, Json]:
         "cpus": os.cpu_count(),
         "cpus_usable": len(affinity(0)) if affinity else os.cpu_count(),
         "device": device,
+        "card": _card(device),
         "packages": versions,
         "git": _git_commit(Path.cwd()),
     }
+
+
+def _card(device: str) -> Json:
+    """Name and memory of the card that the model runs on; None on the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(device)
+    return {"name": card.name, "gb": round(card.total_memory / 1e9, 1), "cuda": torch.version.cuda}
 
 
 def _git_commit(folder: Path) -> Json:

@@ -4,7 +4,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -82,13 +82,15 @@ def _remedy_of_shrink(values: Mapping[str, Any]) -> dict[str, Any]:
 class RecordWriter:
     """Appends records to one file. Each line is in the operating system's hands on return."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, require: Callable[[], None] = lambda: None) -> None:
         """Open `path` for appending; a line that a crash left unfinished is cut off.
+
+        `require` raises where the file may not be written any more, and is asked before it is.
 
         Raises:
             CheckpointError: The file cannot be opened for writing.
         """
-        self.path = path
+        self.path, self._require = path, require
         try:
             self._file = append_to(path)
             os.ftruncate(self._file.fileno(), _end_of_last_line(path))
@@ -111,6 +113,7 @@ class RecordWriter:
         Raises:
             CheckpointError: The disk refused; what was there before is intact.
         """
+        self._require()
         lines = "".join(json.dumps(to_json(r), allow_nan=False) + "\n" for r in records)
         start, rest = self.position(), memoryview(lines.encode())
         try:

@@ -74,6 +74,24 @@ def read_day(path: Path) -> date:
         ) from error
 
 
+def read_dtype(path: Path) -> str | None:
+    """The number format that a run's model began with; None for folders that do not say.
+
+    Raises:
+        CheckpointError: run.json is damaged.
+    """
+    try:
+        dtype = read_json(path / "run.json").get("dtype")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path / 'run.json'}: {shorten(str(error), 200)}.") from error
+    if dtype in (None, "float32", "bfloat16"):
+        return dtype  # type: ignore[no-any-return]  # what was read may be anything
+    raise CheckpointError(
+        f"{path / 'run.json'}: dtype: expected float32 or bfloat16, got "
+        f"{shorten(repr(dtype), 60)}. Restore it from a copy."
+    )
+
+
 def require_no_links(path: Path) -> None:
     """Make sure that nothing under a run folder leads out of it.
 
@@ -105,7 +123,10 @@ POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
 
 
 class RunDir:
-    """An open run folder with one writer: this process, until `close`."""
+    """An open run folder with one writer: this process, until `close`.
+
+    Whatever writes to it raises `LeaseError` once another process has taken the folder over.
+    """
 
     def __init__(self, path: Path) -> None:
         """Lock the folder and open its record files; use `create` or `open`.
@@ -119,9 +140,9 @@ class RunDir:
         """Damaged resume points that `load_state` passed over, one sentence each."""
         require_no_links(path)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(path))
+            self._require = stack.enter_context(locked(path)).require
             self._writers = {
-                stem: stack.enter_context(RecordWriter(path / f"{stem}.jsonl"))
+                stem: stack.enter_context(RecordWriter(path / f"{stem}.jsonl", self._require))
                 for stem in RECORD_FILES
             }
             self.scores, self.events, self.metrics = self._writers.values()
@@ -136,13 +157,14 @@ class RunDir:
         device: str | None = None,
         day: date | None = None,
         tasks: Mapping[str, Task] = MappingProxyType({}),
+        dtype: str | None = None,
     ) -> "RunDir":
         """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, never an existing folder.
 
         The configuration is written fully resolved; `layers` has the text of every file it was read
-        from, by path. The model runs on `device`, or else the configured one; `day` is what its
-        chat template takes for today. The examples of `tasks` are remembered, see
-        `records/data.py`.
+        from, by path. The model runs on `device`, or else the configured one, in the number format
+        `dtype`; `day` is what its chat template takes for today. The examples of `tasks` are
+        remembered, see `records/data.py`.
 
         Raises:
             CheckpointError: The folder cannot be made or written.
@@ -167,6 +189,7 @@ class RunDir:
                 "state": "running",
                 "started": _now(),
                 "date": (day or date.today()).isoformat(),
+                "dtype": dtype,
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))
@@ -211,6 +234,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; the old state stands.
         """
+        self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
             card = json.loads((self.path / "run.json").read_bytes())
             ended = None if state == "running" else _now()
@@ -223,6 +247,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused.
         """
+        self._require()
         if not is_file(self.path / ESTIMATE_FILE):
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
@@ -247,7 +272,9 @@ class RunDir:
             write_parts(folder)
             write_file(folder, "state.json", _json(asdict(state)))
             write_checksums(folder)
+            self._require()  # it may have taken long
 
+        self._require()
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self._writers.values():
                 writer.sync()
@@ -295,6 +322,7 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; what was there stays.
         """
+        self._require()
         with disk_errors(path, "this folder could not be written"):
             replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
 
@@ -306,6 +334,7 @@ class RunDir:
         """
         name = f"rollouts/{stage:03d}-{cycle:03d}-{file_name(task)}.txt"
         printable = "\n".join(visible(line) for line in "\n".join(lines).split("\n"))
+        self._require()
         with disk_errors(self.path / name, "sampled rollouts cannot be written"):
             return write_file(self.path, name, printable + "\n")
 

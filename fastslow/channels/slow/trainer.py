@@ -4,7 +4,7 @@ A trainer belongs to one stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -16,6 +16,9 @@ from fastslow.core.errors import ChannelError
 from fastslow.core.types import Anchor, Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+
+Arguments = TypeVar("Arguments")
+"""Of one of TRL's trainers."""
 
 Finish: TypeAlias = Callable[[], dict[str, float]]
 """Ends an update: remedies, the optimizer's step, and the gradient's norm among its figures."""
@@ -96,6 +99,17 @@ def finish_update(
     remedies.settle(weights, update, optimizer)
     optimizer.zero_grad()
     return figures | {"grad_norm": float(norm)}
+
+
+def on_one_card(arguments: Arguments) -> Arguments:
+    """The arguments of a trainer in this process, which has one card however many are visible.
+
+    Else TRL refuses a single process that sees several, which transformers would spread it over.
+    """
+    several: Any = arguments
+    if several.n_gpu > 1:
+        several._n_gpu = 1
+    return arguments
 
 
 def leave_routers_alone(trainer: Any) -> None:

@@ -16,7 +16,7 @@ Source: ours; lifetime sparseness after Rolls & Tovee 1995 and Vinje & Gallant 2
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -63,6 +63,8 @@ DIFFERENCES = {
 
 class BridgeConfig(MeasureConfig):
     """Whether gradient and change fall on units that are sparsely active or selective."""
+
+    needs_whole_base: ClassVar[bool] = True
 
     kind: Literal["bridge"] = key("bridge", "name", OURS)
     """Which measure."""

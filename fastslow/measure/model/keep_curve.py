@@ -66,6 +66,7 @@ class KeepCurveConfig(MeasureConfig):
     """What parts of the change keep of its gain on the latest task: does the place matter?"""
 
     needs_change: ClassVar[bool] = True
+    needs_whole_base: ClassVar[bool] = True
 
     kind: Literal["keep_curve"] = key("keep_curve", "name", OURS)
     """Which measure."""

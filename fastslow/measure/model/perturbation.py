@@ -44,6 +44,7 @@ class PerturbationConfig(MeasureConfig):
     """How much the loss rises in random directions; a pass and an edit of the base for each."""
 
     needs_change: ClassVar[bool] = True
+    needs_whole_base: ClassVar[bool] = True
 
     kind: Literal["perturbation"] = key("perturbation", "name", OURS)
     """Which measure."""

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fastslow.policy.engine.shards import whole_weight
+
 
 @dataclass(frozen=True)
 class WeightDelta:
@@ -20,7 +22,7 @@ class WeightDelta:
     name: str
     """Of the module, as in the base model."""
     base: Float[Tensor, "rows columns"]
-    """The base's weight, in the model's own number format; not a copy."""
+    """The base's weight, in the model's own number format; not a copy, unless it is sharded."""
     left_factor: Float[Tensor, "rows rank"]
     right_factor: Float[Tensor, "rank columns"]
 
@@ -57,9 +59,9 @@ def weight_deltas(
             left_factor_before, right_factor_before = _factors(before, name, scaling)
             left_factor = torch.cat([left_factor, -left_factor_before], dim=1)
             right_factor = torch.cat([right_factor, right_factor_before], dim=0)
-        base = module.get_base_layer().weight.detach()
         if getattr(module, "fan_in_fan_out", False):
             left_factor, right_factor = right_factor.T, left_factor.T
+        base = whole_weight(model, module.get_base_layer())
         yield WeightDelta(
             base_name(path), base, left_factor.to(base.device), right_factor.to(base.device)
         )

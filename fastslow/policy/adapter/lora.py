@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastslow.core.errors import CheckpointError, ModelError, nearest
+from fastslow.core.seeds import seeded
 from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts, rank_axis
 from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
 
@@ -64,8 +65,7 @@ def attach_lora(
         task_type="CAUSAL_LM",
     )
     config._register_custom_module({torch.nn.Linear: InPlaceLinear})
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return get_peft_model(model, config)
 
 

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from fastslow.core.seeds import seeded
+
 Update: TypeAlias = Mapping[str, Tensor]
 Coefficients: TypeAlias = Mapping[str, Sequence[float]]
 """By the name of each B, the factor of every update in that module."""
@@ -103,8 +105,7 @@ def sparse_merge(
 
     merged: dict[str, Tensor] = {}
     total = remaining = 0.0
-    with torch.random.fork_rng():  # DARE draws from the global generator
-        torch.manual_seed(seed)
+    with seeded(seed):  # DARE draws from the global generator
         for name_b, name_a in _modules(updates[0]):
             dense = [(update[name_b] @ update[name_a]).float() for update in updates]
             # TIES has a mean of its own, over the updates that agree in sign

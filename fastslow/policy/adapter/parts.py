@@ -7,12 +7,15 @@ buffers, since PEFT makes every active parameter trainable whenever it switches 
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+from fastslow.core.seeds import seeded
 
 TRAINED, FROZEN = "default", "earlier"
 """PEFT's names of the two parts."""
@@ -43,13 +46,18 @@ def _weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     yield from (*model.named_parameters(), *model.named_buffers())
 
 
+@torch.no_grad()
 def start_fresh(model: Any, seed: int) -> None:
-    """Make the trainable part fresh: A random by its seed, B zero, so that it adds nothing."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in model.modules():
-            if hasattr(module, "reset_lora_parameters"):
-                module.reset_lora_parameters(TRAINED, True)
+    """Make the trainable part fresh: A random by its seed, B zero, so that it adds nothing.
+
+    Drawn on the CPU as PEFT draws a new adapter, so that it is the same on every device.
+    """
+    with seeded(seed):
+        for name, weight in trainable_weights(model).items():
+            start = torch.zeros(weight.shape)
+            if ".lora_A." in name:
+                torch.nn.init.kaiming_uniform_(start, a=math.sqrt(5))
+            weight.copy_(start)
 
 
 def freeze_trained(model: Any, seed: int) -> None:
@@ -122,7 +130,7 @@ def _put_frozen(model: Any, tensors: Mapping[str, Tensor]) -> None:
         config.r = next(len(t) for name, t in tensors.items() if "lora_A" in name)
         config.lora_alpha = scaling * config.r
         config.inference_mode = True
-        with torch.random.fork_rng():  # PEFT draws a start for what is overwritten next
+        with seeded(0):  # PEFT draws a start for what is overwritten next
             model.add_adapter(FROZEN, config)
         set_peft_model_state_dict(model, dict(tensors), FROZEN)
         _make_buffers(model)

@@ -43,7 +43,7 @@ class SharedRows:
         """Take the prompts in: texts from their caches, distinct question tokens once.
 
         Returns:
-            Logits [rows, vocabulary] of each row's first token, on the CPU.
+            Logits [rows, vocabulary] of each row's first token.
         """
         # one cached sequence of all texts, and below each text a trie of its members' questions
         self.cache = _joined(self.model, self.trunks)
@@ -81,7 +81,7 @@ class SharedRows:
         self.rows_mask, self.positions = self.rows_mask[rows], self.positions[rows]
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """Append one token to each row; logits [rows, vocabulary] of the next, on the CPU."""
+        """Append one token to each row; logits [rows, vocabulary] of the next."""
         # [rows, columns] -> [rows, columns + rows]: every row's new token is a column of all, open
         # to its own row alone
         itself = torch.eye(len(tokens), dtype=torch.bool)
@@ -177,6 +177,7 @@ def draw(
     """Draw one token per row of float32 `logits` [rows, vocabulary], by inverting the distribution.
 
     Each generator gives one number per call, whatever the other rows do; none at temperature 0.
+    Generators are on the CPU wherever the logits are.
 
     Returns:
         Token ids [rows] and their natural-log probability at temperature 1 [rows], float64.
@@ -185,7 +186,7 @@ def draw(
     below = logits - largest[:, None]  # [rows, vocabulary], 0 at most
     if temperature:
         draws = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
-        tokens = _invert((below / temperature).exp_(), torch.stack(draws))
+        tokens = _invert((below / temperature).exp_(), torch.stack(draws).to(logits.device))
     drawn = logits.gather(-1, tokens[:, None])[:, 0].double() - largest.double()
     # sums in float64: 50,000 terms in float32 would lose what a ratio of probabilities shows
     return tokens, drawn - below.exp_().sum(-1, dtype=torch.float64).log()
@@ -215,7 +216,8 @@ def _logits(
     """One pass after the cache, which grows by `ids` [rows, width].
 
     Returns:
-        Logits [rows, columns, vocabulary] at some columns of the width, in float32 on the CPU.
+        Logits [rows, columns, vocabulary] at some columns of the width, in float32, where the model
+        is: a row of them is far larger than what is drawn from it.
     """
     output = model(
         input_ids=ids.to(model.device),
@@ -225,7 +227,7 @@ def _logits(
         use_cache=True,
         logits_to_keep=columns.to(model.device),
     )
-    logits: Tensor = output.logits.float().cpu()
+    logits: Tensor = output.logits.float()
     return logits
 
 

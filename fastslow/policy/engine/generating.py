@@ -37,10 +37,10 @@ class Drawing:
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Leave only the drawn token of each row possible; scores are logits [rows, vocabulary]."""
         live = [i for i, row in enumerate(self.tokens) if not row or row[-1] not in self.stop_ids]
-        logits = scores[live].float().cpu()
+        logits = scores[live].float()
         tokens, scored = draw(logits, self.temperature, [self.generators[i] for i in live])
         chosen = torch.full((len(scores),), PAD)
-        chosen[live] = tokens
+        chosen[live] = tokens.cpu()
         for row, token, logprob in zip(live, tokens.tolist(), scored.tolist(), strict=True):
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)

@@ -33,6 +33,7 @@ from torch import Tensor
 from fastslow.core.types import TokenIds
 from fastslow.policy.engine.head import plain_head, score_targets
 from fastslow.policy.engine.prefixes import shared_prefixes
+from fastslow.policy.engine.shards import is_sharded
 from fastslow.policy.engine.sharing import why_not_shared
 from fastslow.policy.engine.states import pack_inputs, packed_states, padded_states
 from fastslow.policy.engine.tree import tree_states
@@ -136,6 +137,8 @@ def cheapest(model: Any, prompts: Sequence[TokenIds], completions: Sequence[Toke
     if why_not_shared(model) is not None:
         return "padded"
     costs = layout_costs(model, prompts, completions)
+    if is_sharded(model):  # the tree's passes share one way back, and layers are fetched for one
+        del costs["tree"]
     return min(costs, key=lambda layout: costs[layout])
 
 

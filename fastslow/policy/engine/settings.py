@@ -23,7 +23,7 @@ class EngineKeys(Model):
 
     sharding: Literal["none", "fsdp2"] = key("none", "name", "PyTorch, torch.distributed.fsdp")
     """Whether each process of a run started by `torchrun` holds all weights, or `fsdp2`: a share of
-    every layer, fetched from the others when it is needed."""
+    every layer, fetched from the others when it is needed. One process alone keeps all."""
 
 
 class TorchConfig(EngineKeys):

@@ -240,7 +240,7 @@ class TorchEngine:
             if len(going) < len(live):
                 unfinished = torch.tensor(going)
                 state.keep(unfinished)
-                next_tokens, live = next_tokens[unfinished], [live[i] for i in going]
+                next_tokens, live = next_tokens.cpu()[unfinished], [live[i] for i in going]
             logits = state.advance(next_tokens)
         return self._completions(tokens, logprobs)
 

@@ -1,18 +1,15 @@
-"""Makes the missing runs of an ablation, several at once, each in a process of its own.
+"""Makes the missing runs of an ablation, several at once, each by a command that a launcher places.
 
-Each is started with `fastslow train` or `fastslow resume`. A failure is recorded and the others
-continue. A run that another process still writes to, such as one whose parent was killed, is waited
-for.
+Each is started with `fastslow train` or `fastslow resume`. One that is killed or lost is started
+again; a failure is recorded and the others continue. A run that another process still writes to,
+such as one whose parent was killed, is waited for.
 """
 
-import ctypes
 import math
-import os
-import signal
-import subprocess
-import sys
+import shlex
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,21 +17,25 @@ from fastslow.config.cost import estimate_cost
 from fastslow.config.ledger import TRAINED_UNITS
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import append_to, disk_errors, make_folder, read_json, write_file
+from fastslow.core.files import disk_errors, read_json, write_file
 from fastslow.core.progress import Progress
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import locked
 from fastslow.records.tracking.live import prepare_tracking
-from fastslow.results.ablation.plan import Plan, PlannedRun
+from fastslow.results.ablation.launchers.base import End, Job, Launcher
+from fastslow.results.ablation.launchers.process import POLL_S, stop_all
+from fastslow.results.ablation.plan import Plan, PlannedRun, RunStatus
 
-POLL_S = 0.2
-"""Between two looks at the processes."""
-STOP_S = 60.0
-"""A run that is told to stop ends the step in hand; after this long it is told again."""
+MAX_STARTS = 3
+"""How often a run is started without coming one resume point further. Source: ours."""
 LOOK_S = 10.0
 """Between two readings of the rollouts of the runs under way."""
+LOOK_SHARE = 0.2
+"""Share of the time that looking at runs may take, however many there are."""
+MOST_NAMES = 3
+"""Runs that the progress line names."""
 SLOW_UNITS = 1 + TRAINED_UNITS
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
@@ -44,7 +45,7 @@ class Active:
     """A run that is being made."""
 
     run: PlannedRun
-    process: subprocess.Popen[bytes]
+    job: Job
     log: Path
 
 
@@ -53,9 +54,14 @@ class Execution:
     """An ablation while its runs are made."""
 
     plan: Plan
+    launcher: Launcher
     progress: Progress
     todo: list[PlannedRun]
     active: list[Active] = field(default_factory=list)
+    starts: Counter[str] = field(default_factory=Counter)
+    """How often a run was started since it came further, by its name."""
+    points: dict[str, str] = field(default_factory=dict)
+    """The newest resume point of a run when it was started, by its name."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why a run did not come to its end, by its name."""
     scores: dict[str, float] = field(default_factory=dict)
@@ -66,68 +72,129 @@ class Execution:
     """When that was, on the monotonic clock."""
 
 
-def execute(plan: Plan, workers: int, make_progress: Callable[[float], Progress]) -> dict[str, str]:
-    """Make every run that is not finished, `workers` at once; gives failures by names of runs.
+def execute(
+    plan: Plan,
+    launcher: Launcher,
+    workers: int | None,
+    make_progress: Callable[[float], Progress],
+) -> dict[str, str]:
+    """Make every run that is not finished; gives failures by names of runs.
 
-    `make_progress` takes the work to do, in rollouts drawn.
+    `workers` are made at once, by default as many as the launcher takes. `make_progress` takes the
+    work to do, in rollouts drawn.
 
     Raises:
         CheckpointError: The folder cannot be written, or another process runs this ablation.
+        AblationError: The launcher's cluster takes no jobs.
         KeyboardInterrupt: After the runs were told to stop and have stopped.
     """
-    todo = [run for run in plan.runs if plan.status_of(run).state != "finished"]
+    todo = [run for run, status in plan.statuses() if status.state != "finished"]
+    workers = workers or launcher.num_jobs or len(todo)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with locked(plan.folder), make_progress(sum(map(units, todo))) as progress:
+    with locked(plan.folder) as lease, make_progress(sum(map(units, todo))) as progress:
         if todo:
             prepare_tracking(todo[0].config)
-        doing = Execution(plan, progress, list(todo))
+        doing = Execution(plan, launcher, progress, todo)
         try:
             while doing.todo or doing.active:
+                began = time.monotonic()
+                lease.require()
                 collect(doing)
                 begin(doing, workers)
                 show(doing)
-                time.sleep(POLL_S)
+                time.sleep(max(POLL_S, (time.monotonic() - began) / LOOK_SHARE))
         finally:
             stop(doing.active)
+            launcher.close()
     return doing.failures
+
+
+def commands(plan: Plan) -> Iterator[str]:
+    """A line for a shell for every run that is not finished and that nobody makes.
+
+    Each begins in this folder, because paths in configurations start there.
+    """
+    for run, status in plan.statuses():
+        if status.state not in ("finished", "running"):
+            command = shlex.join(["fastslow", *command_words(run, status)])
+            yield f"cd {shlex.quote(str(Path.cwd()))} && {command}"
+
+
+def command_words(run: PlannedRun, status: RunStatus) -> list[str]:
+    """What makes a run, or the rest of it: words behind `fastslow`."""
+    return ["resume", str(status.path)] if status.path else ["train", str(write_config(run))]
 
 
 def begin(doing: Execution, workers: int) -> None:
     """Start runs while there is room; those that another process writes to wait."""
-    for run in list(doing.todo):
+    if len(doing.active) >= workers:
+        return
+    for run, status in doing.plan.statuses(list(doing.todo)):
         if len(doing.active) >= workers:
             return
-        status = doing.plan.status_of(run)
         if status.state == "running":
             continue
         doing.todo.remove(run)
         if status.state == "finished":  # by the process that was waited for
-            ended(doing, run, None)
+            ended(doing, run, status, None)
             continue
-        words = ["resume", str(status.path)] if status.path else ["train", str(write_config(run))]
+        point = newest_point(status.path)
+        if point != doing.points.get(run.name):
+            doing.points[run.name], doing.starts[run.name] = point, 0
+        doing.starts[run.name] += 1
         log = doing.plan.folder / "logs" / f"{run.name}.log"
-        doing.active.append(Active(run, start(words, log, workers), log))
+        job = doing.launcher.submit(command_words(run, status), log)
+        doing.active.append(Active(run, job, log))
         verb = "resuming" if status.path else "starting"
         say(doing, f"{verb} {run.name} ({log})")
 
 
 def collect(doing: Execution) -> None:
     """Take note of the runs that have ended."""
-    for active in list(doing.active):
-        code = active.process.poll()
-        if code is not None:
-            doing.active.remove(active)
-            failure = None
-            if code != 0:
-                lines = active.log.read_text(errors="replace").splitlines()
-                words = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-                failure = f"exit code {code}: {shorten(words, 300)}"
-            ended(doing, active.run, failure)
+    ends = [(active, end) for active in doing.active if (end := active.job.poll()) is not None]
+    if not ends:
+        return
+    statuses = doing.plan.statuses([active.run for active, _ in ends])
+    for (active, end), (run, status) in zip(ends, statuses, strict=True):
+        doing.active.remove(active)
+        if status.state == "finished" or end.code == 0:
+            ended(doing, run, status, None)
+        elif is_to_go_on(doing, run, status, end):
+            doing.todo.insert(0, run)
+            doing.looked = -math.inf  # it is not among those under way
+        else:
+            ended(doing, run, status, f"{end}: {last_words(active.log)}")
 
 
-def ended(doing: Execution, run: PlannedRun, failure: str | None) -> None:
+def is_to_go_on(doing: Execution, run: PlannedRun, status: RunStatus, end: End) -> bool:
+    """Whether a run that did not end well is tried again; says so."""
+    is_alive = status.state == "running"  # in what a lost worker left, or for somebody else
+    if not (end.is_death or is_alive):
+        return False
+    further = newest_point(status.path) != doing.points[run.name]
+    if doing.starts[run.name] >= MAX_STARTS and not further and not is_alive:
+        return False
+    then = "another process writes to it, which is waited for" if is_alive else "started again"
+    say(doing, f"died {run.name}: {end}; {then}")
+    return True
+
+
+def newest_point(path: Path | None) -> str:
+    """Name of the newest resume point of a run; empty for none."""
+    return max((point.name for point in path.glob("resume/[0-9]*")), default="") if path else ""
+
+
+def last_words(log: Path) -> str:
+    """The last line that a run wrote."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:  # it never began
+        lines = []
+    return shorten(next((line for line in reversed(lines) if line.strip()), "it said nothing"), 300)
+
+
+def ended(doing: Execution, run: PlannedRun, status: RunStatus, failure: str | None) -> None:
     """Say how a run ended, and count it."""
-    status = doing.plan.status_of(run)
     doing.progress.finish(units(run))
     doing.looked = -math.inf  # it was among those under way
     if failure is None and status.state != "finished":
@@ -144,58 +211,31 @@ def ended(doing: Execution, run: PlannedRun, failure: str | None) -> None:
 
 def show(doing: Execution) -> None:
     """The progress line."""
-    names = ", ".join(active.run.name for active in doing.active)
-    waiting = ", ".join(run.name for run in doing.todo)
+    names = short_list([active.run.name for active in doing.active])
+    waiting = short_list([run.name for run in doing.todo])
     activity = f"running {names}" if names else f"waiting for another process on {waiting}"
     num_open = len(doing.todo) + len(doing.active)
     if num_open:
         now = time.monotonic()
         if now - doing.looked >= LOOK_S:
-            paths = [(active.run, doing.plan.status_of(active.run).path) for active in doing.active]
+            statuses = doing.plan.statuses([active.run for active in doing.active])
+            paths = [(run, status.path) for run, status in statuses]
             work = [min(units(run), units_drawn(path)) for run, path in paths if path is not None]
             doing.looked, doing.under_way = now, sum(work)
         count = f"{len(doing.plan.runs) - num_open}/{len(doing.plan.runs)} runs done"
         doing.progress.show(f"{count}, {activity}", "", doing.under_way, doing.scores)
 
 
+def short_list(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
 def stop(active: list[Active]) -> None:
-    """Tell runs to stop as Ctrl-C would, and wait until they have; nothing when none is left."""
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        for run in active:
-            if run.process.poll() is None:
-                run.process.send_signal(sign)
-        until = time.monotonic() + STOP_S
-        while time.monotonic() < until and any(run.process.poll() is None for run in active):
-            time.sleep(POLL_S)
-
-
-def start(words: list[str], log: Path, workers: int) -> subprocess.Popen[bytes]:
-    """Start `fastslow` with these words, its output appended to `log`.
-
-    It is a process group of its own, so that Ctrl-C reaches it once, through us; where the system
-    can, it is told to stop when we die.
-    """
-    with disk_errors(log, "cannot be written", "run the command again"):
-        make_folder(log.parent.parent, log.parent.name)
-        file = append_to(log)
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    with file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "fastslow", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            process_group=0,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-
-
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent is gone; and let Ctrl-C work under `&` too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    """Have the runs stop, and wait until they have."""
+    jobs = [run.job for run in active if run.job.poll() is None]
+    stop_all([job.stop for job in jobs], lambda: all(job.poll() is not None for job in jobs))
 
 
 def write_config(run: PlannedRun) -> Path:

@@ -1,8 +1,8 @@
 """From an ablation file to its runs, every one of them checked, and their progress so far."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
@@ -69,6 +69,8 @@ class Plan:
     config: AblationConfig
     runs: tuple[PlannedRun, ...]
     """Seed by seed, so that a part of them compares arms as soon as it can."""
+    _names: dict[str, str] = field(default_factory=dict, init=False, compare=False)
+    """Name of the run in each folder whose card was read; it never changes."""
 
     @property
     def folder(self) -> Path:
@@ -77,35 +79,62 @@ class Plan:
 
     def status_of(self, run: PlannedRun) -> RunStatus:
         """Progress of `run` in the ablation's folder: a finished folder before a broken one."""
-        folders: dict[RunState, Path] = {}
-        others = []
-        for path, card in cards(self.folder, run.name):
-            # that of an older version has another hash if keys were added since
-            if run.hash in (card.get("config_hash"), _hash_now(path)):
-                folders.setdefault(_state(path), path)
-            else:
-                others.append(str(card.get("config_hash")))
-        states: tuple[RunState, ...] = ("running", "finished", "broken")
-        for state in states:
-            if state in folders:
-                return RunStatus(state, folders[state], tuple(others))
-        return RunStatus("missing", None, tuple(others))
+        [(_, status)] = self.statuses([run])
+        return status
+
+    def statuses(
+        self, runs: Iterable[PlannedRun] | None = None
+    ) -> Iterator[tuple[PlannedRun, RunStatus]]:
+        """Progress of these runs, by default of all, after one look into the ablation's folder."""
+        folders = self._folders_by_name()
+        for run in self.runs if runs is None else runs:
+            yield run, _status(run, folders.get(run.name, ()))
 
     def finished(self) -> dict[str, Path]:
         """Folders of the finished runs, by name."""
-        statuses = {run.name: self.status_of(run) for run in self.runs}
+        statuses = {run.name: status for run, status in self.statuses()}
         return {name: s.path for name, s in statuses.items() if s.state == "finished" and s.path}
 
-
-def cards(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run folders of that name in `folder`, newest first, with the content of their run.json."""
-    for path in sorted(folder.glob(f"*{name}*/run.json"), reverse=True):
+    def _folders_by_name(self) -> dict[str, list[Path]]:
+        """Run folders by the name of their run, newest first; of each the card is read once."""
         try:
-            card = read_json(path)
-        except (OSError, ValueError):
-            continue  # not a run that could be used; a new one is made
-        if isinstance(card, dict) and card.get("name") == name:
-            yield path.parent, card
+            paths = sorted(self.folder.iterdir(), reverse=True)
+        except FileNotFoundError:
+            paths = []
+        by_name = defaultdict[str, list[Path]](list)
+        for path in paths:
+            name = self._names.get(path.name) or _card(path).get("name")
+            if isinstance(name, str):
+                self._names[path.name] = name
+                by_name[name].append(path)
+        return by_name
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """The content of a folder's run.json; nothing where that is no run that could be used."""
+    try:
+        card = read_json(path / "run.json")
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _status(run: PlannedRun, paths: Sequence[Path]) -> RunStatus:
+    """Progress of a run from the folders that have its name."""
+    folders: dict[RunState, Path] = {}
+    others = []
+    for path in paths:
+        card = _card(path)
+        # that of an older version has another hash if keys were added since
+        if card and (run.hash == card.get("config_hash") or run.hash == _hash_now(path)):
+            folders.setdefault(_state(path), path)
+        elif card:
+            others.append(str(card.get("config_hash")))
+    states: tuple[RunState, ...] = ("running", "finished", "broken")
+    for state in states:
+        if state in folders:
+            return RunStatus(state, folders[state], tuple(others))
+    return RunStatus("missing", None, tuple(others))
 
 
 def is_ablation(file: Path) -> bool:
@@ -241,11 +270,14 @@ def _state(path: Path) -> RunState:
 
 def plan_table(plan: Plan) -> Table:
     """One row per arm: how many of its runs are done, and the budget of one of them."""
-    costs = {run.arm: estimate_cost(run.config) for run in plan.runs}
+    costs = {run.arm: estimate_cost(run.config) for run in {r.arm: r for r in plan.runs}.values()}
     most = max(cost.slow_rollouts + cost.fast_rollouts for cost in costs.values())
+    by_arm = defaultdict[str, dict[str, RunStatus]](dict)
+    for run, status in plan.statuses():
+        by_arm[run.arm][run.name] = status
     rows, changed, minutes = [], [], 0.0
     for arm, cost in costs.items():
-        statuses = {run.name: plan.status_of(run) for run in plan.runs if run.arm == arm}
+        statuses = by_arm[arm]
         states = Counter(status.state for status in statuses.values())
         minutes += (len(statuses) - states["finished"]) * (cost.minutes or 0.0)
         changed += [

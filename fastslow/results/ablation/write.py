@@ -192,8 +192,7 @@ def differences_csv(result: Result) -> str:
 def runs_csv(plan: Plan) -> str:
     """One line per planned run: its folder, its status, its seconds."""
     rows = []
-    for run in plan.runs:
-        status = plan.status_of(run)
+    for run, status in plan.statuses():
         folder = seconds = None
         if status.path is not None:
             folder = status.path.name

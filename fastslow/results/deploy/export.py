@@ -25,7 +25,7 @@ from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.deployments import deployments
 from fastslow.records.events import FiguresEvent
 from fastslow.records.jsonl import read_events, read_scores
-from fastslow.records.run_folder import read_day
+from fastslow.records.run_folder import read_day, read_dtype
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
     lora_rank,
@@ -100,7 +100,7 @@ def _read(run: Path, stage: int | None, merge: bool) -> Export:
         tasks=tasks,
         model_name=model.name,
         base=model_store.resolve(model.name, model.revision),
-        dtype=model.dtype,
+        dtype=read_dtype(run) or model.dtype,
         template_arguments=model.chat_template_kwargs,
         day=read_day(run),
         packages=json.loads((run / "environment.json").read_bytes()).get("packages", {}),

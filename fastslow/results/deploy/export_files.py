@@ -102,7 +102,7 @@ def write_model(export: Export, folder: Path, settings: Any) -> None:
     Raises:
         ModelError: The base cannot be loaded, or shares the adapted output layer with its input.
     """
-    policy = load_policy(export.base.path_or_id, revision=export.base.revision, dtype=export.dtype)  # type: ignore[arg-type]  # checked by the configuration
+    policy = load_policy(export.base.path_or_id, revision=export.base.revision, dtype=export.dtype)
     adapter = next((task.adapter for task in export.tasks if task.adapter is not None), None)
     save_merged(policy, adapter, folder, settings)
 

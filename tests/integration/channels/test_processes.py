@@ -1,20 +1,19 @@
 """One run in two processes, as torchrun starts them, against the same run in one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastslow.channels.slow.settings import GrpoConfig
+from fastslow.channels.slow.sft import sft_arguments
+from fastslow.channels.slow.trl_rows import trl_arguments
 from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
-from fastslow.policy.policy import pick_device
+from fastslow.policy.placement import pick_device
 from fastslow.policy.saved import ROUTER_FILE
 from fastslow.records.events import (
     CycleEvent,
@@ -25,6 +24,7 @@ from fastslow.records.events import (
 )
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
+from tests.support.processes import GUIDED, TOGETHER, adapter, events, torchrun
 from tests.support.runs import TOY, WIDER, newest_point, outcome, start
 from tests.support.servers import FailingServer
 
@@ -35,30 +35,6 @@ REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
 GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
 UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, metric_calls: 28}"
 SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
-
-
-def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
-    """Two processes, as a user starts them."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run(
-        [sys.executable, *launcher, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=240,
-    )
-
-
-def adapter(run: Path, stage: str = "000-first") -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(
-        run / "stages" / stage / "adapter_model.safetensors"
-    )
-    return tensors
-
-
-def events(run: Path, *kinds: type) -> list[Any]:
-    return [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
 
 
 @pytest.mark.parametrize(
@@ -131,16 +107,9 @@ def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: P
     assert json.loads(facts[0])["first"]
 
 
-GUIDED = {
-    "hints": ("hints, rungs: [0.2, 0.4]", ("hinted_groups", "rescued_at_0.2", "extra_rollouts")),
-    "answer": ("answer", ("guided_groups", "loss", "gradient_share")),
-}
-"""Kinds of guidance, and figures that have to be the same."""
-
-
-@pytest.mark.parametrize("kind", GUIDED)
+@pytest.mark.parametrize(("kind", "sharding"), [("hints", "none"), ("answer", "fsdp2")])
 def test_two_processes_guide_the_same_groups_to_the_same_adapter(
-    tmp_path: Path, tiny_folder: Path, kind: str
+    tmp_path: Path, tiny_folder: Path, kind: str, sharding: str
 ) -> None:
     """An odd group is shared unevenly, and all that is drawn of it is counted."""
     guidance, names = GUIDED[kind]
@@ -152,7 +121,7 @@ def test_two_processes_guide_the_same_groups_to_the_same_adapter(
     ]
     alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
     both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
-    done = torchrun("-m", "fastslow", "train", *both_words)
+    done = torchrun("-m", "fastslow", "train", *both_words, f"engine.sharding={sharding}")
     assert done.returncode == 0, done.stderr
     [both] = (tmp_path / "two").iterdir()
     for name, tensor in adapter(alone).items():
@@ -223,6 +192,110 @@ def test_what_the_leader_makes_alone_reaches_all_and_so_do_its_errors(tmp_path: 
     assert (tmp_path / "1").read_text() == other
 
 
+SHARED = """
+import os, sys
+import torch
+from torch.distributed.tensor import DTensor
+from fastslow.core.distributed import before_waiting, connect, disconnect, from_leader, is_leader
+from fastslow.core.errors import ChannelError, ModelError
+from fastslow.core.types import Sampling
+from fastslow.policy.engine.layouts import cheapest
+from fastslow.policy.engine.shards import whole_weight
+from fastslow.policy.policy import load_policy, with_adapter
+
+connect("cpu")
+whole = load_policy(sys.argv[1])
+base = load_policy(sys.argv[1])
+base.shard("cpu")
+own = dict(base.model.named_parameters())
+alike = dict(whole.model.named_parameters())
+shares = {name: w.to_local().numel() for name, w in own.items() if isinstance(w, DTensor)}
+assert {name for name in own if ".layers." in name} == set(shares)
+assert sum(shares.values()) < 0.6 * sum(alike[name].numel() for name in shares)
+
+policies = [
+    with_adapter(p, rank=2, alpha=4, target_modules="all-linear", seed=1, placement="last_third")
+    for p in (whole, base)
+]
+generator = torch.Generator().manual_seed(3)
+fresh = policies[0].adapters.copied()
+noise = {name: torch.randn(w.shape, generator=generator) for name, w in fresh.items()}
+for policy in policies:
+    policy.adapters.put(noise)
+prompts = [(5, 6, 7, 8 + i % 3) for i in range(6)]
+completions = [(9, 10 + i) for i in range(6)]
+
+def alone(policy):
+    "What one process does while the other waits."
+    drawn = policy.sampler.sample(prompts, Sampling(6, 1.0), range(6))
+    for _ in range(2):
+        policy.completion_logprobs(prompts, completions).sum().backward()
+    weights = policy.adapters.trainable().values()
+    return drawn, [w.grad.clone() for w in weights], policy.scorer.kl_to_base(prompts, completions)
+
+expected = alone(policies[0])
+results = alone(policies[1]) if is_leader() else None
+results = from_leader(results)
+assert results[0] == expected[0]
+for gradient, other in zip(results[1], expected[1]):
+    torch.testing.assert_close(gradient, other, atol=1e-5, rtol=1e-5)
+again = alone(policies[1]) if not is_leader() else None
+from_leader(None)
+assert again is None or again[0] == expected[0]
+assert cheapest(policies[1].model, prompts, completions) != "tree"
+
+name = "model.layers.1.mlp.down_proj"
+module = policies[1].model.get_base_model().get_submodule(name).base_layer
+if is_leader():
+    weight = whole_weight(policies[1].model, module)
+    assert torch.equal(weight, alike[f"{name}.weight"])
+    try:
+        weight.add_(1.0)
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError("a copy was changed, which changes no weight")
+from_leader(None)
+
+for names, words in (
+    (None, "llama does not say what its layers are"),
+    ({"LlamaDecoderLayer", "LlamaRotaryEmbedding"}, "llama does not read its layers one after"),
+):
+    unfit = load_policy(sys.argv[1])
+    unfit.model._no_split_modules = names
+    present = list(before_waiting)
+    try:
+        unfit.shard("cpu")
+    except ModelError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+    before_waiting[:] = present
+
+layer = policies[1].model.get_base_model().model.layers[1]
+failing = layer.register_forward_pre_hook(lambda *_: 1 / 0, prepend=True)
+for kind in (ZeroDivisionError, ChannelError):  # and not a wait without an end
+    try:
+        policies[1].scorer.logprobs(prompts, completions)
+    except kind as error:
+        print(error)
+    else:
+        raise AssertionError(f"no {kind}")
+disconnect()
+open(f"{sys.argv[2]}/{os.environ['RANK']}", "w").close()
+"""
+
+
+def test_a_process_may_read_the_shared_weights_while_the_other_waits(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Draws, gradients, KL and single weights are those of a model that is whole."""
+    (tmp_path / "shared.py").write_text(SHARED)
+    done = torchrun(str(tmp_path / "shared.py"), str(tiny_folder), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert {"0", "1"} <= {path.name for path in tmp_path.iterdir()}
+
+
 SHRINK = """
 import os, sys
 from fastslow.channels.slow.remedies.shrink import scale_down
@@ -268,12 +341,23 @@ def test_each_process_talks_through_the_gpu_its_model_is_on(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("use", device)))
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda how, **_: calls.append(("join", how))
     )
     connect(pick_device(wanted))
     assert calls == [("use", "cuda:1"), ("join", "nccl")]
+
+
+def test_a_process_that_sees_several_cards_trains_on_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL would raise: transformers takes all visible cards for one process's."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    folder = str(tmp_path)
+    grpo = trl_arguments(GrpoConfig(), 8, 2, 16, output_dir=folder, use_cpu=False)
+    assert grpo.n_gpu == sft_arguments(folder, "cuda:0", 4).n_gpu == 1
 
 
 def test_rollouts_that_cannot_be_shared_out_are_refused(
@@ -285,37 +369,18 @@ def test_rollouts_that_cannot_be_shared_out_are_refused(
     assert main(["--version"]) == 0
 
 
-TOGETHER = {
-    "continue": (
-        "slow.remedies=[{kind: replay, target: start, rows: 4, keep: 8}, {kind: ewc, examples: 4}, "
-        "{kind: l2}, {kind: movement}, {kind: kl_start}, {kind: renew}, "
-        "{kind: renew, action: shrink_perturb}, {kind: renew, action: l2_init}]",
-        "slow.kl_budget_earlier=1.0",
-        "slow.difficulty.signal={kind: hoyer, trusted: true}",
-        "slow.difficulty.train_bands=[unsolved, hard, medium]",
-        "slow.guidance={kind: answer, signal: {kind: question_logprob, trusted: true}}",
-    ),
-    "merge-then-new": (
-        "slow.adapter_policy=merge-then-new",
-        "slow.remedies=[{kind: orthogonal}, {kind: core_rows, share: 0.2}, {kind: interpolate}, "
-        "{kind: replay, rows: 4, keep: 40}]",
-    ),
-    "new-per-stage": (
-        "slow.adapter_policy=new-per-stage",
-        "slow.remedies=[{kind: merge, how: task_arithmetic}, {kind: replay, rows: 4, keep: 40}]",
-    ),
-    "distill": (
-        "slow={kind: distill, group: 4, teacher: success, teacher_weights: ema, "
-        "remedies: [{kind: replay, rows: 4, target: gold, keep: 8}]}",
-    ),
-}
-"""Remedies that go together, and signals that decide something; one run each, since starting
-processes takes most of the time. The teacher of the last has nothing to teach where a group has no
-success: then one process is idle."""
-
-
-@pytest.mark.parametrize("name", TOGETHER)
-def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sharding"),
+    [
+        ("continue", "none"),
+        ("merge-then-new", "none"),
+        ("new-per-stage", "fsdp2"),
+        ("distill", "fsdp2"),
+    ],
+)
+def test_remedies_resume_in_two_processes(
+    tmp_path: Path, tiny_folder: Path, name: str, sharding: str
+) -> None:
     """Cut in the second cycle of the second stage; the resumed run equals one never cut."""
     (tmp_path / "toy.yaml").write_text(TOY)
     words = [
@@ -325,6 +390,7 @@ def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path, nam
         "tasks.first={use: 'tests.support.toy_tasks:parity'}",
         "tasks.third={use: 'tests.support.toy_tasks:parity'}",
         *(f"evaluation.{part}=false" for part in ("channel_split", "neutral", "proxies")),
+        f"engine.sharding={sharding}",
         *TOGETHER[name],
     ]
     result = torchrun(str(ROOT / "tests" / "support" / "cut_and_resume.py"), "4", *words)

@@ -8,6 +8,7 @@ import torch
 
 from fastslow.core.errors import CheckpointError, ModelError
 from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter, verify_adapter
+from fastslow.policy.adapter.parts import start_fresh
 from fastslow.policy.policy import Policy, load_policy, with_adapter
 
 
@@ -28,6 +29,19 @@ def test_last_third_puts_adapters_on_the_last_third_of_the_layers(tiny_folder: P
     assert layers(("q_proj", "v_proj")) == ({"1"}, 4)
     with pytest.raises(ModelError, match=r"slow\.lora\.placement: got 'last_third', but layers 1"):
         layers(("lm_head",))
+
+
+def test_a_fresh_adapter_is_drawn_as_peft_draws_it_whatever_the_device(policy: Policy) -> None:
+    start_fresh(policy.model, 5)
+    fresh = policy.adapters.copied()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for module in policy.model.modules():
+            if hasattr(module, "reset_lora_parameters"):
+                module.reset_lora_parameters("default", True)
+    weights = policy.adapters.copied()
+    assert weights.keys() == fresh.keys()
+    assert all(torch.equal(weights[name], fresh[name]) for name in fresh)
 
 
 def test_last_third_of_six_layers_is_two() -> None:

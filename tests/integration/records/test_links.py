@@ -14,8 +14,8 @@ from fastslow.config.loading.load import config_hash, load_config
 from fastslow.core.errors import FastSlowError
 from fastslow.loop import launch
 from fastslow.policy.model_fetch import fetch
-from fastslow.results.ablation.execute import start as start_process
 from fastslow.results.ablation.execute import write_config
+from fastslow.results.ablation.launchers.process import start as start_process
 from fastslow.results.ablation.plan import PlannedRun
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import write_result
@@ -55,7 +55,7 @@ def compare(root: Path) -> int:
 def ablate(root: Path) -> int:
     """All that it writes besides its runs."""
     run = PlannedRun("both", 0, None, run_config(root))
-    start_process(["--version"], root / "logs" / "both-s0.log", 1).wait()
+    start_process(["--version"], root / "logs" / "both-s0.log", 1, root).wait()
     write_config(run)
     write_result(
         make_result(ablation_config(), both_and_slow(), Counter({"both": 3, "slow": 3})), root

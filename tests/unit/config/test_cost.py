@@ -24,6 +24,7 @@ from fastslow.config.cost import (
     ModelShape,
     estimate_cost,
     model_shape,
+    weights_gb,
 )
 from fastslow.config.ledger import GRPO_GROUP
 from fastslow.config.loading.load import load_resolved
@@ -316,6 +317,23 @@ def test_a_header_of_impossible_length_is_not_read(tmp_path: Path) -> None:
     assert model_shape(str(folder)) is None
     (folder / "model.safetensors").write_bytes(b"\1")
     assert model_shape(str(folder)) is None
+
+
+def test_shared_weights_take_a_share_and_the_layer_in_work() -> None:
+    shape = ModelShape(parameters=1_000_000, layers=8, hidden=100, intermediate=1, vocab=1000)
+
+    def gb(processes: int, **model: str) -> float:
+        keys = {"name": "run", "stages": [{"task": "a"}], "engine": {"sharding": "fsdp2"}}
+        return weights_gb(RunConfig.model_validate({**keys, "model": model}), shape, processes)
+
+    # 200 x 1000 weights of two matrices, and 800,000 of layers: a fourth, and one of eight layers
+    assert gb(4) == pytest.approx(4 * (200_000 + 200_000 + 100_000) / 1e9)
+    assert gb(4, dtype="bfloat16") == gb(4, device="cuda") == pytest.approx(gb(4) / 2)
+    assert gb(4, device="cuda", dtype="float32") == pytest.approx(gb(4))
+    assert gb(1) == pytest.approx(4e-3)
+    words = cost_of(engine={"sharding": "fsdp2"}).note
+    assert "0.54 GB in one alone, 0.39 in each of 2, 0.28 in each of 8" in words
+    assert "sharding" not in cost_of().note
 
 
 def test_the_default_model_is_known() -> None:

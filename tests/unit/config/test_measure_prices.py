@@ -95,6 +95,18 @@ def test_shipped_measures_are_listed_once_and_those_of_a_change_need_one() -> No
             run_config(**keys)
 
 
+def test_measures_that_need_the_whole_base_are_refused_where_it_is_shared_out() -> None:
+    for kind in SHIPPED_MEASURES:
+        keys = {"stages": STAGES, "evaluation": {"measures": [{"kind": kind}]}}
+        run_config(**keys)
+        keys |= {"engine": {"sharding": "fsdp2"}}
+        if kind in ("bridge", "keep_curve", "perturbation"):
+            message = broken(**keys)["evaluation.measures.0.kind"]
+            assert message.endswith(f"to none, or remove {kind} from evaluation.measures.")
+        else:
+            run_config(**keys)
+
+
 def test_a_name_that_the_package_records_under_is_no_measure_of_the_users_own() -> None:
     for name in ("bridge", "shrink"):
         evaluation = EvaluationConfig.model_validate({"measures": [custom(name)]})

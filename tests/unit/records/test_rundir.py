@@ -14,7 +14,7 @@ from fastslow.core.errors import CheckpointError
 from fastslow.records.events import EvaluationEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir, read_day
+from fastslow.records.run_folder import RunDir, read_day, read_dtype
 from fastslow.records.state import RunState
 from tests.support.run_folder import config
 
@@ -68,6 +68,19 @@ def test_the_day_of_a_run_is_kept_and_that_of_an_older_folder_is_when_it_began(
         read_day(path)
 
 
+def test_a_run_keeps_the_number_format_it_began_with(tmp_path: Path) -> None:
+    with RunDir.create(config(tmp_path), {}, [], dtype="bfloat16") as run_dir:
+        path = run_dir.path
+    assert read_dtype(path) == "bfloat16"
+    card = json.loads((path / "run.json").read_text())
+    older = {key: value for key, value in card.items() if key != "dtype"}
+    (path / "run.json").write_text(json.dumps(older))
+    assert read_dtype(path) is None
+    (path / "run.json").write_text(json.dumps(older | {"dtype": "int8"}))
+    with pytest.raises(CheckpointError, match="expected float32 or bfloat16, got 'int8'"):
+        read_dtype(path)
+
+
 def test_a_folder_is_never_used_twice(tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
@@ -85,6 +98,7 @@ def test_the_environment_has_versions_and_no_environment_variable(
         written = "".join(p.read_text() for p in made.path.rglob("*") if p.is_file())
     environment = json.loads(text)
     assert environment["device"] == "cuda:0"
+    assert environment["card"] is None  # there is none here, whatever the device is called
     assert environment["packages"]["pydantic"]
     assert environment["cpus_usable"] >= 1
     assert "planted-secret" not in written

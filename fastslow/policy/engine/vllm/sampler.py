@@ -127,8 +127,7 @@ class VllmSampler:
         self._versions = versions
         self._stops = ending_tokens(policy.model, policy.renderer)
         self._places = [Place(server, concurrency, sorted(self._stops)) for server in servers]
-        dtype = str(policy.model.dtype).removeprefix("torch.")
-        self._proofs = Proofs(policy.scorer, prompts, dtype)
+        self._proofs = Proofs(policy.scorer, prompts, policy.dtype)
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -341,7 +340,7 @@ def _servers(
 
 def _arguments(policy: Policy, settings: VllmConfig, model: str, rank: int) -> list[str]:
     """What a managed server is started with; the user's arguments come last, and so prevail."""
-    words = ["--model", model, "--dtype", str(policy.model.dtype).removeprefix("torch.")]
+    words = ["--model", model, "--dtype", policy.dtype]
     words += ["--generation-config", "vllm", "--max-num-seqs", str(settings.concurrency)]
     words += ["--enable-prefix-caching", *(CPU_ARGUMENTS if policy.device == "cpu" else ())]
     if rank:

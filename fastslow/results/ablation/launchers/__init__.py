@@ -1,0 +1,1 @@
+"""Where the runs of an ablation are made: one module per launcher, all of them behind `base.py`."""

@@ -1,0 +1,145 @@
+"""Runs in two processes, with whole weights and with shared ones, killed and resumed.
+
+Each against the same run in one process; minutes, so not a part of `make test`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastslow.records.events import CycleEvent
+from fastslow.records.jsonl import read_scores
+from tests.support.paths import ROOT
+from tests.support.processes import GUIDED, TOGETHER, adapter, events, torchrun
+from tests.support.runs import TOY, WIDER, outcome, start
+from tests.support.tiny import save_tiny
+
+pytestmark = [
+    pytest.mark.network,  # torchrun's processes meet on loopback
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
+]
+
+KINDS = {
+    "grpo": ("slow.lr=0.001", "slow.kl_coefficient=0.05", "slow.weight_decay=0.01"),
+    "sft": ("slow={kind: sft, lr: 0.01, weight_decay: 0.01}",),
+    "distill": ("slow={kind: distill, group: 4, teacher: answer, lr: 0.001}",),
+}
+"""Kinds of slow channel, with KL and weight decay where they have them."""
+SHARDINGS = ("none", "fsdp2")
+PATIENCE_S = 600.0
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Any:
+    """By kind the run in one process, made when it is asked for first."""
+    runs: dict[str, Path] = {}
+
+    def run(kind: str) -> Path:
+        if kind not in runs:
+            folder = tmp_path_factory.mktemp(kind)
+            runs[kind] = start(folder, [f"model.name={tiny_folder}", *WIDER, *KINDS[kind]])
+        return runs[kind]
+
+    return run
+
+
+def only_run(folder: Path) -> Path:
+    [card] = folder.glob("*/run.json")
+    return card.parent
+
+
+def largest_gap(one: Path, other: Path) -> float:
+    """Of any weight of any stage's adapter."""
+    gaps = []
+    for folder in sorted((one / "stages").iterdir()):
+        ours, theirs = (adapter(run, folder.name) for run in (one, other))
+        assert ours.keys() == theirs.keys()
+        gaps += [float((ours[name] - theirs[name]).abs().max()) for name in ours]
+    return max(gaps)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_give_the_run_of_one_also_when_one_is_killed(
+    tmp_path: Path, tiny_folder: Path, alone: Any, kind: str, sharding: str
+) -> None:
+    (tmp_path / "toy.yaml").write_text(TOY)
+    words = [str(tmp_path / "toy.yaml"), f"model.name={tiny_folder}", *WIDER, *KINDS[kind]]
+    words.append(f"engine.sharding={sharding}")
+    whole_words = ["-m", "fastslow", "train", *words, f"runs_dir={tmp_path / 'whole'}"]
+    whole_run = torchrun(*whole_words, timeout=PATIENCE_S)
+    assert whole_run.returncode == 0, whole_run.stderr
+    whole = only_run(tmp_path / "whole")
+    gap = largest_gap(alone(kind), whole)
+    print(f"{kind}, {sharding}: weights differ by at most {gap:.1e}")
+    assert gap <= 1e-5
+    completions = [
+        [row.sample.completion for row in read_scores(run / "scores.jsonl")]
+        for run in (alone(kind), whole)
+    ]
+    assert completions[0] == completions[1]
+
+    script = str(ROOT / "tests" / "support" / "killed_run.py")
+    killed_words = [script, "2", "train", *words, f"runs_dir={tmp_path / 'killed'}"]
+    assert torchrun(*killed_words, timeout=PATIENCE_S).returncode != 0
+    killed = only_run(tmp_path / "killed")
+    assert not (killed / "stages" / "001-second").exists()
+    resumed = torchrun("-m", "fastslow", "resume", str(killed), timeout=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(killed) == outcome(whole)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("kind", GUIDED)
+def test_groups_that_cannot_be_halved_are_guided_as_in_one_process(
+    tmp_path: Path, tiny_folder: Path, kind: str, sharding: str
+) -> None:
+    guidance, names = GUIDED[kind]
+    overrides = [
+        f"model.name={tiny_folder}",
+        *("stages=[{task: first, cycles: 2}]", "fast=null", "slow.group=5", "slow.lr=0.001"),
+        "tasks.first={use: 'tests.support.toy_tasks:rare'}",
+        f"slow.guidance={{kind: {guidance}}}",
+    ]
+    one = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
+    words.append(f"engine.sharding={sharding}")
+    result = torchrun("-m", "fastslow", "train", *words, timeout=PATIENCE_S)
+    assert result.returncode == 0, result.stderr
+    both = only_run(tmp_path / "two")
+    assert largest_gap(one, both) <= 1e-5
+    for of_one, of_both in zip(*(events(run, CycleEvent) for run in (one, both)), strict=True):
+        for name in (f"slow/guidance/{name}" for name in names):
+            assert of_both.metrics[name] == pytest.approx(of_one.metrics[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_remedies_resume_on_shared_weights(tmp_path: Path, tiny_folder: Path, name: str) -> None:
+    """As with whole weights; the two runs make the same adapter to the last bit."""
+    (tmp_path / "toy.yaml").write_text(TOY)
+    words = [
+        str(tmp_path / "toy.yaml"),
+        f"model.name={tiny_folder}",
+        "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
+        "tasks.first={use: 'tests.support.toy_tasks:parity'}",
+        "tasks.third={use: 'tests.support.toy_tasks:parity'}",
+        "engine.sharding=fsdp2",
+        "evaluation.measures=[{kind: concentration}, {kind: adherence}]",
+        *TOGETHER[name],
+    ]
+    script = str(ROOT / "tests" / "support" / "cut_and_resume.py")
+    result = torchrun(script, "4", *words, timeout=PATIENCE_S)
+    assert result.returncode == 0, result.stderr
+    cut, whole = (only_run(tmp_path / which) for which in ("cut", "whole"))
+    assert outcome(cut) == outcome(whole)
+    weights = load_file(whole / "stages" / "001-third" / "adapter_model.safetensors")
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
