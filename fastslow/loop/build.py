@@ -6,7 +6,9 @@ arguments.
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -33,13 +35,15 @@ from fastslow.config.models import RunConfig
 from fastslow.core.distributed import num_processes
 from fastslow.core.errors import ConfigError
 from fastslow.core.plugins import CustomUse
+from fastslow.core.prompts import Demonstration
 from fastslow.core.seeds import derive_seed
+from fastslow.core.types import TokenIds
 from fastslow.loop.preflight import require_optuna
 from fastslow.measure.base import Measure
 from fastslow.measure.model.route import route_measure
 from fastslow.measure.model.shipped import SHIPPED_MEASURES, measure_of
 from fastslow.policy.engine.settings import TorchConfig
-from fastslow.policy.engine.vllm.proofs import ROWS
+from fastslow.policy.engine.vllm.proofs import PROOF, ROWS
 from fastslow.policy.placement import pick_device, pick_dtype
 from fastslow.policy.policy import Policy, load_policy, seed_program, with_adapter
 from fastslow.policy.signals import SIGNALS, Signal, signal_of
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEMONSTRATIONS = 16
+"""Of a prompt that a server is proven by: some hundred tokens, or some blocks of its cache."""
 TAKEN_NAMES = ("overlap", "signals", *PARTS, *SHIPPED_MEASURES)
 """Names under which the package itself records figures or the cost of a part."""
 
@@ -124,18 +130,34 @@ def drawing(
         return
     from fastslow.policy.engine.vllm.sampler import vllm_sampler
 
-    questions = [(seed_program(task), example.question) for task in tasks for example in task.train]
-    picked = questions[:: -(-len(questions) // ROWS)]  # some of every task that has many
     with vllm_sampler(
         policy,
         config.engine,
         model=model,
         rank=highest_rank(config),
-        prompts=[policy.renderer.prompt_ids(*question) for question in picked],
+        prompts=proof_prompts(policy, tasks),
         run=run,
     ) as sampler:
         policy.sampler = sampler
         yield
+
+
+def proof_prompts(policy: Policy, tasks: Iterable[Task]) -> list[TokenIds]:
+    """Prompts of every task by which servers are proven: some with demonstrations, some bare.
+
+    Long ones share a beginning of some blocks, which a server caches; short ones always fit.
+    """
+    limit = (policy.context_length or sys.maxsize) - PROOF.max_tokens
+    prompts = []
+    for task in tasks:
+        shown = [Demonstration(e.question, e.answer) for e in task.train[:DEMONSTRATIONS]]
+        long = replace(seed_program(task), demonstrations=tuple(shown))
+        for example in task.train[-ROWS:]:
+            short = policy.renderer.prompt_ids(seed_program(task), example.question)
+            rich = policy.renderer.prompt_ids(long, example.question)
+            prompts.append(rich if len(rich) <= limit else short)
+        prompts[-1] = short
+    return prompts[:: -(-len(prompts) // ROWS)] + prompts[-1:]
 
 
 def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:

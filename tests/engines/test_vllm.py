@@ -20,6 +20,7 @@ from fastslow.config.loading.load import load_config
 from fastslow.core.errors import ConfigError, EngineError
 from fastslow.core.types import Sampling, TokenIds
 from fastslow.loop import launch
+from fastslow.loop.build import proof_prompts
 from fastslow.policy.engine.vllm.client import Server
 from fastslow.policy.engine.vllm.publish import Versions
 from fastslow.policy.engine.vllm.sampler import VllmSampler
@@ -31,7 +32,7 @@ from fastslow.policy.engine.vllm.server import (
     managed_server,
 )
 from fastslow.policy.model_store import resolve
-from fastslow.policy.policy import Policy, load_policy, seed_program, with_adapter
+from fastslow.policy.policy import Policy, load_policy, with_adapter
 from fastslow.records.events import StepEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.task.registry import build_task
@@ -94,9 +95,8 @@ def served(
 
 @pytest.fixture(scope="module")
 def prompts(model: str) -> list[TokenIds]:
-    task, renderer = build_task("country_continent", None, None), load_policy(model).renderer
-    text = seed_program(task)
-    return [renderer.prompt_ids(text, example.question) for example in task.train[:24]]
+    """As a run asks them: most begin with the same demonstrations, some blocks of a cache."""
+    return proof_prompts(load_policy(model), [build_task("country_continent", None, None)])
 
 
 @pytest.fixture

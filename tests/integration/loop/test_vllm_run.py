@@ -40,6 +40,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "BACKOFF_S", 0.01)
     monkeypatch.setattr(proofs, "PROOF", Sampling(3, 1.0))
     monkeypatch.setattr("fastslow.loop.build.ROWS", 2)
+    monkeypatch.setattr("fastslow.loop.build.DEMONSTRATIONS", 1)
 
 
 @pytest.fixture

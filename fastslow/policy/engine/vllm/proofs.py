@@ -49,7 +49,7 @@ class Proofs:
 
     Args:
         scorer: The trainer.
-        prompts: Real ones; the first `ROWS` are asked.
+        prompts: Real ones, some long enough to be cached; the first `ROWS` are asked.
         dtype: The trainer's number format.
     """
 
