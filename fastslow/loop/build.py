@@ -143,9 +143,9 @@ def drawing(
 
 
 def proof_prompts(policy: Policy, tasks: Iterable[Task]) -> list[TokenIds]:
-    """Prompts of every task by which servers are proven: some with demonstrations, some bare.
+    """Prompts of all tasks by which servers are proven, with demonstrations where they fit.
 
-    Long ones share a beginning of some blocks, which a server caches; short ones always fit.
+    So they begin alike for some blocks, which a server caches: that is where stale weights hide.
     """
     limit = (policy.context_length or sys.maxsize) - PROOF.max_tokens
     prompts = []
@@ -153,11 +153,11 @@ def proof_prompts(policy: Policy, tasks: Iterable[Task]) -> list[TokenIds]:
         shown = [Demonstration(e.question, e.answer) for e in task.train[:DEMONSTRATIONS]]
         long = replace(seed_program(task), demonstrations=tuple(shown))
         for example in task.train[-ROWS:]:
-            short = policy.renderer.prompt_ids(seed_program(task), example.question)
-            rich = policy.renderer.prompt_ids(long, example.question)
-            prompts.append(rich if len(rich) <= limit else short)
-        prompts[-1] = short
-    return prompts[:: -(-len(prompts) // ROWS)] + prompts[-1:]
+            prompt = policy.renderer.prompt_ids(long, example.question)
+            if len(prompt) > limit:
+                prompt = policy.renderer.prompt_ids(seed_program(task), example.question)
+            prompts.append(prompt)
+    return prompts[:: -(-len(prompts) // ROWS)]
 
 
 def build_channels(config: RunConfig, tasks: Mapping[str, Task]) -> list[Channel]:
