@@ -150,8 +150,8 @@ def proof_prompts(policy: Policy, tasks: Iterable[Task]) -> list[TokenIds]:
     limit = (policy.context_length or sys.maxsize) - PROOF.max_tokens
     prompts = []
     for task in tasks:
-        shown = [Demonstration(e.question, e.answer) for e in task.train[:DEMONSTRATIONS]]
-        long = replace(seed_program(task), demonstrations=tuple(shown))
+        examples = [Demonstration(e.question, e.answer) for e in task.train[:DEMONSTRATIONS]]
+        long = replace(seed_program(task), demonstrations=tuple(examples))
         for example in task.train[-ROWS:]:
             prompt = policy.renderer.prompt_ids(long, example.question)
             if len(prompt) > limit:
