@@ -11,7 +11,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    Tag,
 )
 
 from fastslow.channels.fast.settings import (
@@ -25,7 +24,8 @@ from fastslow.channels.slow.remedies.base import RemedyConfig, why_unfit
 from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfig
 from fastslow.config.acting import broken_route
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
+from fastslow.config.tracking import MlflowConfig, TrackerConfig, TrackingConfig
+from fastslow.core.keys import FST, OURS, Model, RuledModel, key
 from fastslow.core.plugins import CustomUse
 from fastslow.policy.engine.settings import EngineConfig, TorchConfig
 
@@ -99,24 +99,6 @@ class CycleConfig(Model):
     ones, or after them; `cycles` of each either way. The other two are baselines."""
 
 
-class MlflowConfig(Model):
-    """Tracker: MLflow, which gets metrics, prompts and adapters as well as the run folder."""
-
-    kind: Literal["mlflow"] = key("mlflow", "name", OURS)
-    """Which tracker."""
-    uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
-    """MLflow tracking address."""
-    experiment: str | None = key(None, "name", "the run's name")
-    """MLflow experiment; runs that belong together share one."""
-
-
-TrackingConfig = Annotated[
-    Annotated[MlflowConfig, Tag("mlflow")] | Annotated[CustomUse, Tag("custom")],
-    kind_among("mlflow", "custom"),
-]
-"""The tracker's section: one model per `kind`."""
-
-
 class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
@@ -161,7 +143,14 @@ class RunConfig(RuledModel):
     probe: ProbeConfig | None = key(None, "section", "off")
     """The plasticity probe after the last stage; null makes none."""
     tracking: TrackingConfig | None = Field(default_factory=MlflowConfig)
-    """The tracker; null keeps everything in the run folder alone."""
+    """The tracker, or a list of several; null keeps everything in the run folder alone."""
+
+    @property
+    def trackers(self) -> tuple[TrackerConfig, ...]:
+        """The section of every tracker."""
+        if self.tracking is None:
+            return ()
+        return self.tracking if isinstance(self.tracking, tuple) else (self.tracking,)
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
 from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import build_tracking
+from fastslow.records.tracking.live import build_tracking, require_trackers
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
@@ -94,6 +94,7 @@ def _build_and_run(
     data.
     """
     config, stop = loaded.config, StopRequest()
+    require_trackers(config)
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
     if begun is not None:
