@@ -11,6 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    field_validator,
 )
 
 from fastslow.channels.fast.settings import (
@@ -25,6 +26,7 @@ from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfi
 from fastslow.config.acting import broken_route
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
 from fastslow.config.tracking import MlflowConfig, TrackerConfig, TrackingConfig
+from fastslow.core.addresses import require_address
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key
 from fastslow.core.plugins import CustomUse
 from fastslow.policy.engine.settings import EngineConfig, TorchConfig
@@ -118,6 +120,9 @@ class RunConfig(RuledModel):
     """Every random stream of the run is derived from it."""
     runs_dir: str = key("runs", "folder", OURS, min_length=1)
     """Where run folders are made, relative to the working directory."""
+    publish: str | None = key(None, "address", "off")
+    """Where finished stages and runs are pushed to, each run in a folder of its own: `s3://…`,
+    `gs://…`, `hf://owner/name` or `file://…`."""
     data: str | None = key(None, "path", "none")
     """Data for tasks that read files and name none themselves."""
     allow_code: bool = key(False, "switch", OURS)
@@ -144,6 +149,21 @@ class RunConfig(RuledModel):
     """The plasticity probe after the last stage; null makes none."""
     tracking: TrackingConfig | None = Field(default_factory=MlflowConfig)
     """The tracker, or a list of several; null keeps everything in the run folder alone."""
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _is_local(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError(
+                "runs are made in a folder of this machine. Give one here, and the address in "
+                "`publish`; or push a run with: fastslow push RUN ADDRESS"
+            )
+        return folder
+
+    @field_validator("publish")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        return address if address is None else require_address(address) and address
 
     @property
     def trackers(self) -> tuple[TrackerConfig, ...]:

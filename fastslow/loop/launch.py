@@ -36,6 +36,7 @@ from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
+from fastslow.records.publishing import require_publishing
 from fastslow.records.run_folder import RunDir, read_day
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking, require_trackers
@@ -95,6 +96,7 @@ def _build_and_run(
     """
     config, stop = loaded.config, StopRequest()
     require_trackers(config)
+    require_publishing(config)
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
     if begun is not None:
@@ -258,6 +260,7 @@ def _run_in(
             _leave(run_dir, outcome, state, peak_gb(policy.device))
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
+        run.publisher.push()
     return from_leader(run_dir.path)
 
 

@@ -344,8 +344,9 @@ def tracker_names(config: RunConfig) -> list[str]:
     """A name for each tracker, for records and messages; a number behind one that comes again."""
     names: list[str] = []
     for section in config.trackers:
-        is_own = isinstance(section, CustomUse)
-        name = find(TrackerDefinition, section.use).name if is_own else section.kind
+        name: str = section.kind
+        if isinstance(section, CustomUse):
+            name = find(TrackerDefinition, section.use).name
         num_alike = sum(other.partition(" ")[0] == name for other in names)
         names.append(f"{name} {num_alike + 1}" if num_alike else name)
     return names

@@ -1,7 +1,9 @@
-"""Points that a tracker has and that come again after a resume: each is taken once."""
+"""Points that come again after a resume, each taken once; and what some trackers name them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+
+from fastslow.core.tracker import Tracker
 
 
 class Points:
@@ -31,3 +33,30 @@ def series(name: str, stage: int | None, task: str) -> str:
     What channels report gets stage, from 1, and task in front; the rest counts rows of the matrix.
     """
     return f"{(stage or 0) + 1}-{task}/{name}" if name.startswith(CHANNELS) else name
+
+
+class SeriesTracker(Tracker):
+    """A tracker with one list of names for all stages of a run."""
+
+    def __init__(self) -> None:
+        self._points = Points()
+        self._tasks: dict[int, str] = {}
+
+    def begin_stage(self, stage: int, task: str) -> None:
+        """Remember the task, which is part of the names of what its channels report."""
+        self._tasks[stage] = task
+
+    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
+        """Write values that are not there."""
+        task = "" if stage is None else self._tasks[stage]
+        named = {series(name, stage, task): self.rounded(v) for name, v in metrics.items()}
+        if new := self._points.new(named, step):
+            self.write(new, step, time)
+
+    def rounded(self, value: float) -> float:
+        """A value as the tracker keeps it."""
+        return value
+
+    def write(self, points: Mapping[str, float], step: int, time: float) -> None:
+        """Write new points, by their names for all stages."""
+        raise NotImplementedError

@@ -14,21 +14,20 @@ import numpy as np
 
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import visible
-from fastslow.core.tracker import Status, TrackedRun, Tracker
+from fastslow.core.tracker import Status, TrackedRun
 from fastslow.policy.render import chat_messages
-from fastslow.records.tracking.points import Points, series
+from fastslow.records.tracking.points import Points, SeriesTracker
 
 
-class TensorboardTracker(Tracker):
+class TensorboardTracker(SeriesTracker):
     """Tracks in event files under `folder`: `tensorboard --logdir FOLDER` shows all its runs."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = folder
         self._writer: Any = None
-        self._points = Points()
         self._texts: set[tuple[str, int]] = set()
         """Name and step of every text that is there."""
-        self._tasks: dict[int, str] = {}
 
     def begin(self, run: TrackedRun) -> None:
         """Read what the run's folder holds, and open a file for what is new."""
@@ -55,15 +54,13 @@ class TensorboardTracker(Tracker):
         self._writer = SummaryWriter(str(place))
         self._text("config", json.dumps(run.config, indent=2), 0)
 
-    def begin_stage(self, stage: int, task: str) -> None:
-        """Remember the task, which is part of the names of what its channels report."""
-        self._tasks[stage] = task
+    def rounded(self, value: float) -> float:
+        """A value in 32 bits."""
+        return float(np.float32(value))
 
-    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
-        """Write values that are not there; as TensorBoard does, in 32 bits."""
-        task = "" if stage is None else self._tasks[stage]
-        named = {series(name, stage, task): float(np.float32(v)) for name, v in metrics.items()}
-        for name, value in self._points.new(named, step).items():
+    def write(self, points: Mapping[str, float], step: int, time: float) -> None:
+        """Write points to the file of this part of the run."""
+        for name, value in points.items():
             self._writer.add_scalar(name, value, step, walltime=time)
         self._writer.flush()
 

@@ -15,9 +15,9 @@ from typing import Any
 from fastslow.core.errors import ConfigError
 from fastslow.core.files import read_regular
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.tracker import Status, TrackedRun, Tracker
+from fastslow.core.tracker import Status, TrackedRun
 from fastslow.policy.render import chat_messages
-from fastslow.records.tracking.points import CHANNELS, Points, series
+from fastslow.records.tracking.points import CHANNELS, Points, SeriesTracker
 
 PATIENCE_S = 15.0
 """How long W&B's servers may take to answer when a run begins, and to take the rest at its end."""
@@ -35,20 +35,19 @@ _SILENCE: Mapping[str, Any] = {
 }
 
 
-class WandbTracker(Tracker):
+class WandbTracker(SeriesTracker):
     """Tracks in W&B; its files are in `wandb` under `folder`."""
 
     buffers = True
 
     def __init__(self, folder: Path, project: str, entity: str | None, mode: str) -> None:
+        super().__init__()
         self._folder, self._project, self._entity = folder, project, entity
         self._mode = mode_of(mode)
         self._num_calls = 0
         """W&B's own step of the next call; one that comes again is ignored by its server."""
-        self._points = Points()
         self._axes: set[str] = set()
         """Names of metrics whose axis W&B knows."""
-        self._tasks: dict[int, str] = {}
         self._run: Any = None
 
     def begin(self, run: TrackedRun) -> None:
@@ -79,23 +78,13 @@ class WandbTracker(Tracker):
             settings=wandb.Settings(**_SILENCE),
         )
 
-    def begin_stage(self, stage: int, task: str) -> None:
-        """Remember the task, which is part of the names of what its channels report."""
-        self._tasks[stage] = task
-
-    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
-        """Hand on values that are not there, each over its own axis, at a step of W&B's own."""
-        task = "" if stage is None else self._tasks[stage]
-        named = {series(name, stage, task): value for name, value in metrics.items()}
-        new = self._points.new(named, step)
-        if not new:
-            return
-        axes = {name: _axis(name) for name in new}
-        for name, axis in axes.items():
-            if name not in self._axes:
-                self._run.define_metric(name, step_metric=axis)
-                self._axes.add(name)
-        row = {**new, **dict.fromkeys(axes.values(), step), "time": time}
+    def write(self, points: Mapping[str, float], step: int, time: float) -> None:
+        """Hand points on, each over its own axis, at a step of W&B's own."""
+        axes = {name: _axis(name) for name in points}
+        for name in axes.keys() - self._axes:
+            self._run.define_metric(name, step_metric=axes[name])
+        self._axes |= axes.keys()
+        row = {**points, **dict.fromkeys(axes.values(), step), "time": time}
         self._run.log(row, step=self._num_calls, commit=True)
         self._num_calls += 1
 
