@@ -275,8 +275,52 @@ class PeakRow:
     peak_share: float
     """Operations over the unique tokens per second, as a share of the GEMM peak taken in the same
     turn; median."""
+    products_share: float
+    """Time of the frozen layers' products alone, at the same sizes and in the same turn, as a share
+    of ours; median."""
+    operators: dict[str, float]
+    """Share of ours that each of torch's operators takes by itself, the largest first."""
     seconds: float
     """Ours, median."""
+
+
+NUM_OPERATORS = 8
+
+
+def products(model: Any, shape: Shape) -> Callable[[], None]:
+    """The products of the frozen layers with every distinct token, forward and backward.
+
+    What an update would take if the adapter, attention and all between the layers were free.
+    """
+    text, problems, rollouts, question, answer = shape
+    tokens = text + problems * question + problems * rollouts * (answer - 1)
+    scored = problems + problems * rollouts * (answer - 1)
+    head = model.get_output_embeddings().weight
+    weights = [(module.base_layer.weight, tokens) for module in adapted(model)] + [(head, scored)]
+    inputs = {(w.shape[1], rows): torch.randn(rows, w.shape[1]) for w, rows in weights}
+    gradients = {(w.shape[0], rows): torch.randn(rows, w.shape[0]) for w, rows in weights}
+
+    @torch.no_grad()
+    def run() -> None:
+        for weight, rows in weights:
+            torch.nn.functional.linear(inputs[weight.shape[1], rows], weight)
+            torch.mm(gradients[weight.shape[0], rows], weight)
+
+    return run
+
+
+def adapted(model: Any) -> list[Any]:
+    """The layers that carry the adapter."""
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def operator_shares(run: Callable[[], None]) -> dict[str, float]:
+    """Share of the time that the operators which take most of it take by themselves."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    largest = sorted(times, key=lambda name: times[name], reverse=True)[:NUM_OPERATORS]
+    return {name: round(times[name] / sum(times.values()), 3) for name in largest}
 
 
 def measure_peak(policy: Policy, shape: Shape, repeats: int) -> PeakRow:
@@ -288,14 +332,21 @@ def measure_peak(policy: Policy, shape: Shape, repeats: int) -> PeakRow:
         model.zero_grad()
         torch.autograd.backward(score_completions(model, prompts, completions).logprobs.sum())
 
-    ours, peak = Turn(run, []), Turn(gemm, [])
+    ours, peak, floor = Turn(run, []), Turn(gemm, []), Turn(products(model, shape), [])
     gemm()  # the first of everything is slower
     run()
-    take_turns([peak, ours], repeats)
+    take_turns([peak, ours, floor], repeats)
     share = operations(model, shape) / GEMM_OPERATIONS * ratio(peak, ours)
     seconds = statistics.median(ours.seconds)
     layout = cheapest(model, prompts, completions)
-    return PeakRow(shape, layout, round(share, 3), round(seconds, 3))
+    return PeakRow(
+        shape,
+        layout,
+        round(share, 3),
+        round(ratio(floor, ours), 3),
+        operator_shares(run),
+        round(seconds, 3),
+    )
 
 
 SIDES = ("ours", "stock")

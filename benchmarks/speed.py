@@ -56,15 +56,19 @@ def peak_lines() -> list[str]:
     found = json.loads(SLOW_STEP_PEAK.read_text())
     lines = [
         f"Ours alone, by `{found['command']}`: operations over the unique tokens, as a share of",
-        "what large matrix products reach in the same turns.",
+        "what large matrix products reach in the same turns. The frozen layers' products alone are",
+        "the floor: what is left if the adapter, attention and all between the layers were free.",
         "",
-        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak |",
-        "| --- | --- | --- |",
+        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak | the frozen "
+        "layers' products alone | operators that take most, by themselves |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| {', '.join(map(str, row['shape']))} | {row['seconds']:.1f} | {row['peak_share']:.2f} |"
-        for row in found["shapes"]
-    ]
+    for row in found["shapes"]:
+        operators = (f"{name} {share:.2f}" for name, share in row["operators"].items())
+        lines.append(
+            f"| {', '.join(map(str, row['shape']))} | {row['seconds']:.1f} "
+            f"| {row['peak_share']:.2f} | {row['products_share']:.2f} | {', '.join(operators)} |"
+        )
     return [*lines, ""]
 
 

@@ -70,9 +70,11 @@ class Price:
                 task = self.ledger.config.stages[entry.row - 1].task
                 lengths, updates = self._lengths([task]), self.ledger.config.cycle.optimizer_steps
                 rows = entry.trained / updates
-                size = min(rows, slow.rows_per_forward)
-                context = self._context(lengths, self._demonstrations(entry), size / rows)
-                sizes.append((context + size * lengths.limit, size * lengths.limit))
+                answers = rows * lengths.limit
+                tokens = self._context(lengths, self._demonstrations(entry)) + answers
+                limits = slow.rows_per_forward / rows, slow.tokens_per_forward / tokens
+                share = min(1.0, *limits)
+                sizes.append((share * tokens, share * answers))
         return max(sizes)
 
     def _updates_s(self, entry: Entry, lengths: Lengths, demonstrations: float) -> float:
@@ -85,20 +87,23 @@ class Price:
         rollouts_s = self._draw_s(
             rollouts, lengths, config.num_texts, demonstrations, questions, entry.row
         )
-        passes = max(1, math.ceil(rows / slow.rows_per_forward))
         # rollouts of a problem that begin alike share those tokens, so a gold answer's are counted
-        context = passes * self._context(lengths, demonstrations, 1 / passes)
-        trained = context + rows * min(lengths.answer, lengths.limit)
+        answers = rows * min(lengths.answer, lengths.limit)
+        tokens = self._context(lengths, demonstrations) + answers
+        limits = rows / slow.rows_per_forward, tokens / slow.tokens_per_forward
+        # a prompt that is cut is read in two passes
+        cuts = math.ceil(max(limits)) - 1
+        trained = tokens + cuts * (0.0 if slow.learns_bare else lengths.prompt(demonstrations))
         each = rates.trained_s + slow.has_reference * rates.prefill_s
         return updates * (rollouts_s + trained * each)
 
-    def _context(self, lengths: Lengths, demonstrations: float, share: float) -> float:
-        """Unique prompt tokens of a pass over `share` of an update's rows."""
+    def _context(self, lengths: Lengths, demonstrations: float) -> float:
+        """Distinct prompt tokens of an update's rows."""
         config = self.ledger.config
         is_bare = config.slow is not None and config.slow.learns_bare
         texts = 1 if is_bare else config.num_texts
         prompts = 0.0 if is_bare else texts * lengths.prompt(demonstrations)
-        return prompts + share * texts * config.cycle.problems * lengths.question
+        return prompts + texts * config.cycle.problems * lengths.question
 
     def _draw_s(
         self,

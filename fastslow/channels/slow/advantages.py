@@ -3,7 +3,7 @@
 Pure functions on tensors, next to TRL's own group advantage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -67,11 +67,11 @@ def cut_passes(rows: Mapping[str, Any], rows_per_pass: int) -> list[Rows]:
     passes = []
     for start in range(0, len(rows["advantages"]), rows_per_pass):
         cut = slice(start, start + rows_per_pass)
-        part = {name: value[cut] if _per_row(value) else value for name, value in rows.items()}
+        part = taken(rows, cut)
         if WEIGHT in part:
             counts = part[WEIGHT][:, 0] > 0
             counts[0] |= ~counts.any()
-            part = {name: v[counts] if _per_row(v) else v for name, v in part.items()}
+            part = taken(part, counts)
         passes.append(part)
     return passes
 
@@ -82,5 +82,9 @@ def loss_tokens(rows: Mapping[str, Any]) -> float:
     return float((mask * rows[WEIGHT]).sum() if WEIGHT in rows else mask.sum())
 
 
-def _per_row(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
+def taken(rows: Mapping[str, Any], chosen: slice | Sequence[int] | Tensor) -> Rows:
+    """Some of the rows, in that order; what is not by row stays as it is."""
+    return {
+        name: value[chosen] if isinstance(value, Tensor) and value.dim() > 0 else value
+        for name, value in rows.items()
+    }

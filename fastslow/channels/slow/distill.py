@@ -14,6 +14,7 @@ import torch
 
 from fastslow.channels.slow.difficulty import DifficultyGate, PassRates
 from fastslow.channels.slow.group_settings import DifficultyConfig
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.remedies.base import TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import (
     Request,
@@ -24,7 +25,7 @@ from fastslow.channels.slow.rollouts import (
 )
 from fastslow.channels.slow.settings import DistillConfig
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import Finish, PassSize, Updates
+from fastslow.channels.slow.trainer import Finish, Updates
 from fastslow.core.distributed import from_all, num_processes, own_share
 from fastslow.core.prompts import BARE, Candidate, PromptProgram, assign_slots
 from fastslow.core.seeds import derive_seed
@@ -58,7 +59,7 @@ class DistillTrainer(Updates):
         self.policy = policy
         self.tasks = tasks
         self.settings = settings
-        self.pass_size = PassSize(settings.rows_per_forward)
+        self.pass_size = PassSize(settings.rows_per_forward, settings.tokens_per_forward)
         self.pass_rates = PassRates(DifficultyConfig())
         self.gate = DifficultyGate(DifficultyConfig(), self.pass_rates)
         self.rollouts: list[Rollout] = []
@@ -93,7 +94,7 @@ class DistillTrainer(Updates):
         figures = {n: v for n, v in verdict.metrics.items() if n.startswith(GATE_FIGURES)}
         figures |= self._scores(slots)
 
-        self.rows = list(self._rows(slots))
+        self.rows = sorted(self._rows(slots), key=lambda row: row.prompt + row.completion)
         num_rows = sum(from_all(len(self.rows)))
         figures["taught_rows"] = float(num_rows)
         if not num_rows:
@@ -119,7 +120,8 @@ class DistillTrainer(Updates):
                 weight.grad = torch.zeros_like(weight)
 
         undo()
-        return self.pass_size.fit(passes, undo) if self.rows else 0.0
+        sequences = [row.prompt + row.completion for row in self.rows]
+        return self.pass_size.fit(passes, undo, sequences) if self.rows else 0.0
 
     def _rows(self, slots: Sequence[Slot]) -> Iterator[TaughtRow]:
         """This process's rollouts that there is something to learn along."""

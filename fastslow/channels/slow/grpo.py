@@ -21,9 +21,11 @@ from fastslow.channels.slow.advantages import (
     gated_advantages,
     loss_tokens,
     loss_weights,
+    taken,
 )
 from fastslow.channels.slow.difficulty import DifficultyGate, PassRates, Verdict
 from fastslow.channels.slow.guidance import add_gradient, draw_with_hints, guided, taught_rows
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.remedies.base import TaughtRow
 from fastslow.channels.slow.rollouts import (
     Request,
@@ -35,7 +37,7 @@ from fastslow.channels.slow.rollouts import (
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.signal_bands import read_values, signal_bands
-from fastslow.channels.slow.trainer import Finish, PassSize, Updates, leave_routers_alone
+from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone
 from fastslow.channels.slow.trl_rows import (
     largest_divisor,
     our_figures,
@@ -89,7 +91,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         self._requests: Sequence[Request] = ()
         self._seed = 0
         self.num_local_rows = num_problems * settings.group // num_processes()
-        self.pass_size = PassSize(largest_divisor(self.num_local_rows, settings.rows_per_forward))
+        most = largest_divisor(self.num_local_rows, settings.rows_per_forward)
+        self.pass_size = PassSize(most, settings.tokens_per_forward)
         num_passes = self.num_local_rows // self.pass_size.rows
         limit = max(task.max_tokens for task in tasks.values())
         with tempfile.TemporaryDirectory() as unused:
@@ -162,11 +165,21 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
         return guided(self.rollouts, self.settings, self.signal_bands.get("guidance"))
 
     def _backward(self, rows: Rows, placeholders: Any) -> tuple[float, list[Rows]]:
-        """Loss and gradient of all rows, in as few passes as the memory takes; and the passes."""
+        """Loss and gradient of all rows, in as few passes as the memory takes; and the passes.
+
+        Sorted, so that a pass has all rows of a prompt before it has rows of another.
+        """
+        sequences = [
+            self._loss_prompt(r) + r.completion.token_ids for r in self.loss_rollouts[self._local]
+        ]
+        order = sorted(range(len(sequences)), key=sequences.__getitem__)
+        rows = taken(rows, order)
         figures = {name: list(values) for name, values in self._metrics["train"].items()}
 
         def passes(size: int) -> tuple[float, list[Rows]]:
-            cut = cut_passes(rows, largest_divisor(self.num_local_rows, size))
+            # as many passes in every process: TRL gathers figures in each
+            size = largest_divisor(self.num_local_rows, min(from_all(size)))
+            cut = cut_passes(rows, size)
             self._passes = cut.copy()
             self._expect_passes(len(cut))
             steps = (self.training_step(self.model, placeholders, None) for _ in cut)
@@ -177,7 +190,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             self._metrics["train"].clear()
             self._metrics["train"].update({name: list(old) for name, old in figures.items()})
 
-        return self.pass_size.fit(passes, undo)
+        return self.pass_size.fit(passes, undo, [sequences[i] for i in order])
 
     def _expect_passes(self, number: int) -> None:
         """Tell TRL in how many passes an update comes, wherever its losses look for it."""

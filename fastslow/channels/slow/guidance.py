@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from fastslow.channels.slow.group_settings import HintsGuidance
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.remedies.base import Figures, TaughtRow, Teacher
 from fastslow.channels.slow.rollouts import Request, Rollout, draw_shared, groups_of
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.signal_bands import SignalBands
 from fastslow.channels.slow.teaching import teach
-from fastslow.channels.slow.trainer import PassSize
 from fastslow.core.distributed import average_gradients, from_all, num_processes, own_share
 from fastslow.core.prompts import BARE
 from fastslow.core.seeds import derive_seed

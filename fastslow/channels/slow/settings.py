@@ -51,6 +51,9 @@ class MinimalConfig(Model):
         """Whether training problems are also asked with their answer shown."""
         return False
 
+    tokens_per_forward: PositiveInt = key(1536, "tokens", "2 GB with SmolLM2-135M, docs/log.md")
+    """Distinct tokens in one forward and backward pass, about: rows share those they begin with.
+    What every layer computed of each stays in memory until the way back."""
     kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")
     """Adaptation of a stage ends when KL(tuned || base) on its inputs passes this; the update that
     passed it is undone."""

@@ -15,8 +15,9 @@ from datasets import Dataset, disable_progress_bars
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import Finish, PassSize, Updates, leave_routers_alone
+from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import BARE, PromptProgram
 from fastslow.core.types import Batch, Example, TokenIds
@@ -39,6 +40,10 @@ class GoldRow:
     prompt: TokenIds
     answer: TokenIds
     """Ends with the stop token, so never empty."""
+
+    def tokens(self) -> TokenIds:
+        """The whole row."""
+        return self.prompt + self.answer
 
     def to_trl(self) -> dict[str, list[int]]:
         """The row as TRL's pre-tokenized data: every token, and which belong to the completion."""
@@ -65,7 +70,7 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
         self.tasks = tasks
         self.num_problems = num_problems
         self.settings = settings
-        self.pass_size = PassSize(settings.rows_per_forward)
+        self.pass_size = PassSize(settings.rows_per_forward, settings.tokens_per_forward)
         self.rows: list[GoldRow] = []
         self.logprobs: list[float] = []
         """Of each row's whole answer, in nats, before the last update."""
@@ -91,11 +96,12 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
             ChannelError: No token carries loss.
         """
         assert len(batch.examples) == self.num_problems
-        self.rows = [
+        rows = [
             self._row(self.tasks[name], text, problem)
             for name, problem in batch.rows
             for text in self._texts(self.tasks[name])
         ]
+        self.rows = sorted(rows, key=GoldRow.tokens)
         labelled = self.labelled(self.rows)
         tokens = sum(label != IGNORED for row in labelled for label in row["labels"])
         if tokens == 0:
@@ -113,7 +119,7 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
                 loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
             return loss
 
-        loss = self.pass_size.fit(passes, self.model.zero_grad)
+        loss = self.pass_size.fit(passes, self.model.zero_grad, [r.tokens() for r in self.rows])
         ending = finish()
         self.state.global_step += 1
         return ending | {
@@ -139,12 +145,13 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
 
     def sample_lines(self) -> list[str]:
         """The first row of each problem of the last update, readable; untrusted text."""
-        per_problem = len(self.rows) // self.num_problems
-        pairs = list(zip(self.rows, self.logprobs, strict=True))[::per_problem]
+        firsts: dict[str, tuple[GoldRow, float]] = {}
+        for row, logprob in zip(self.rows, self.logprobs, strict=True):
+            firsts.setdefault(row.example.id, (row, logprob))
         return [
             f"text {row.program.text_hash} | {row.example.id}: {row.example.question!r} -> "
             f"{row.example.answer!r} | gold, log-prob {logprob:.3f}"
-            for row, logprob in pairs
+            for row, logprob in firsts.values()
         ]
 
     def labelled(self, rows: Sequence[GoldRow]) -> list[dict[str, list[int]]]:

@@ -4,21 +4,18 @@ A trainer belongs to one stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
+from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.remedies.base import Update
 from fastslow.channels.slow.remedies.stack import Remedies
-from fastslow.core.distributed import average_gradients, num_processes
+from fastslow.core.distributed import average_gradients
 from fastslow.core.errors import ChannelError
 from fastslow.core.types import Anchor, Batch, Evidence, TokenIds
-from fastslow.policy.engine.memory import free_memory, out_of_memory
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
-
-T = TypeVar("T")
-
 
 Finish: TypeAlias = Callable[[], dict[str, float]]
 """Ends an update: remedies, the optimizer's step, and the gradient's norm among its figures."""
@@ -27,7 +24,7 @@ Finish: TypeAlias = Callable[[], dict[str, float]]
 class Updates(Protocol):
     """Makes updates of the adapter, one per batch."""
 
-    pass_size: "PassSize"
+    pass_size: PassSize
 
     def update(self, batch: Batch, seed: int, finish: Finish) -> dict[str, float]:
         """Learn from one batch: at most one optimizer step. `seed` is that of every draw.
@@ -73,51 +70,6 @@ class Updates(Protocol):
     ) -> None:
         """Take back what `progress` and `tensors` gave, so that nothing differs from then on."""
         self.pass_size.rows = progress.get("rows_per_pass", self.pass_size.rows)
-
-
-class PassSize:
-    """Rows of one forward and backward pass; halved when the memory does not take them.
-
-    Gradients add up over passes, so the update stays the same.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self._notes: list[str] = []
-
-    def fit(self, passes: Callable[[int], T], undo: Callable[[], None]) -> T:
-        """What `passes` gives for the most rows at a time that the memory takes.
-
-        `undo` takes back what `passes` did before it failed.
-
-        Raises:
-            ChannelError: Not even one row fits; or there are several processes, which all have to
-                make the same number of passes.
-        """
-        while True:
-            try:
-                return passes(self.rows)
-            except (RuntimeError, MemoryError) as error:
-                words = out_of_memory(error)
-                if words is None:
-                    raise
-            if self.rows == 1 or num_processes() > 1:
-                raise ChannelError(
-                    f"slow: out of memory with {self.rows} rows in one pass: {words} Lower "
-                    "slow.rows_per_forward or the tasks' lengths, or use another device."
-                )
-            undo()
-            free_memory()
-            before, self.rows = self.rows, self.rows // 2
-            self._notes.append(
-                f"out of memory with {before} rows in one pass; at most {self.rows} from here on. "
-                "The gradient is the same."
-            )
-
-    def take_notes(self) -> list[str]:
-        """The notes since this was asked last."""
-        notes, self._notes = self._notes, []
-        return notes
 
 
 MakeUpdates: TypeAlias = Callable[[Policy, Mapping[str, Task], int, Any], Updates]

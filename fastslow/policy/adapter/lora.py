@@ -45,6 +45,8 @@ def attach_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    from fastslow.policy.adapter.linear import InPlaceLinear
+
     targets = _targets(model, target_modules)
     if placement == "last_third":
         targets = _last_third(model, targets)
@@ -61,6 +63,7 @@ def attach_lora(
         bias="none",
         task_type="CAUSAL_LM",
     )
+    config._register_custom_module({torch.nn.Linear: InPlaceLinear})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, config)

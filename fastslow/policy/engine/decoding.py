@@ -167,31 +167,46 @@ def read_trunk(model: Any, trunk: TokenIds) -> Any:
     return cache
 
 
+SPAN = 64
+"""Tokens that are summed together before one of them is looked for."""
+
+
 def draw(
     logits: Tensor, temperature: float, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Draw one token per row of `logits` [rows, vocabulary], by inverting the distribution.
+    """Draw one token per row of float32 `logits` [rows, vocabulary], by inverting the distribution.
 
     Each generator gives one number per call, whatever the other rows do; none at temperature 0.
 
     Returns:
-        Token ids [rows] and their natural-log probability at temperature 1 [rows].
+        Token ids [rows] and their natural-log probability at temperature 1 [rows], float64.
     """
-    logits = logits.double()
-    if temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        # the first token whose cumulative probability exceeds a uniform number; the number is
-        # scaled by the last sum, which rounding may leave just below 1
-        cumulative = torch.softmax(logits / temperature, -1).cumsum(-1)
-        uniform = torch.stack(
-            [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
-        )
-        scaled = uniform[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, scaled, right=True)[:, 0]
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)
-    scored = torch.log_softmax(logits, -1).gather(-1, tokens[:, None])[:, 0]
-    return tokens, scored
+    largest, tokens = logits.max(-1)
+    below = logits - largest[:, None]  # [rows, vocabulary], 0 at most
+    if temperature:
+        draws = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
+        tokens = _invert((below / temperature).exp_(), torch.stack(draws))
+    drawn = logits.gather(-1, tokens[:, None])[:, 0].double() - largest.double()
+    # sums in float64: 50,000 terms in float32 would lose what a ratio of probabilities shows
+    return tokens, drawn - below.exp_().sum(-1, dtype=torch.float64).log()
+
+
+def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """First token whose cumulative weight exceeds so much of the sum; weights [rows, vocabulary].
+
+    Whole spans are passed over by their sums; only the one that the token is in is gone through.
+    """
+    missing = -weights.shape[1] % SPAN
+    spans = torch.nn.functional.pad(weights, (0, missing))
+    spans = spans.view(len(weights), -1, SPAN)
+    sums = spans.sum(-1, dtype=torch.float64)
+    cumulative = sums.cumsum(-1)  # [rows, spans]
+    target = uniform[:, None] * cumulative[:, -1:]
+    span = torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[1] - 1)
+    before = (cumulative - sums).gather(1, span)
+    inside = spans[torch.arange(len(spans)), span[:, 0]].cumsum(-1, dtype=torch.float64)
+    offset = torch.searchsorted(inside, target - before, right=True).clamp(max=SPAN - 1)
+    return (span * SPAN + offset)[:, 0].clamp(max=weights.shape[1] - 1)
 
 
 def _logits(

@@ -37,7 +37,7 @@ def shared_prefixes(rows: Sequence[TokenIds], turn_ends: Collection[int] = ()) -
     trunk: TokenIds = ()
     for index in order:
         # the row joins while it shares enough; the trunk shrinks to what all members share
-        shared = _common(trunk, rows[index])
+        shared = common_length(trunk, rows[index])
         if members and shared >= MIN_TRUNK_TOKENS and 2 * shared >= len(trunk):
             members.append(index)
             trunk = trunk[:shared]
@@ -63,7 +63,7 @@ def _earlier_turns(row: TokenIds, turn_ends: Collection[int]) -> TokenIds:
     return row[:end] if end >= max(MIN_TRUNK_TOKENS, len(row) / 2) else ()
 
 
-def _common(a: TokenIds, b: TokenIds) -> int:
-    """Length of the common beginning, leaving `b` at least one token."""
+def common_length(a: TokenIds, b: TokenIds) -> int:
+    """Length of the common beginning of two rows, leaving `b` at least one token."""
     limit = min(len(a), len(b) - 1)
     return next((i for i in range(limit) if a[i] != b[i]), limit)
