@@ -115,7 +115,11 @@ def tables(sizes: Sequence[Size]) -> list[str]:
             f"| {_bytes(size.swap_bytes)} | {_bytes(size.resume_bytes)} | {bases} "
             f"| {_bytes(size.trained_bytes)} |"
         )
-    lines += ["", "| tasks | cells of the score matrix | adapters of all stages (8B) |", "| --- " * 3 + "|"]
+    lines += [
+        "",
+        "| tasks | cells of the score matrix | adapters of all stages (8B) |",
+        "| --- " * 3 + "|",
+    ]
     eight = sizes[1]
     lines += [
         f"| {tasks} | {tasks * (tasks + 1)} | {_bytes(tasks * eight.swap_bytes)} |"

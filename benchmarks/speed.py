@@ -59,8 +59,8 @@ def peak_lines() -> list[str]:
         "what large matrix products reach in the same turns. The frozen layers' products alone are",
         "the floor: what is left if the adapter, attention and all between the layers were free.",
         "",
-        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak | the frozen "
-        "layers' products alone | operators that take most, by themselves |",
+        "| text, problems, rollouts, question, answer | seconds | share of the GEMM peak | "
+        "the frozen layers' products alone | operators that take most, by themselves |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in found["shapes"]:

@@ -32,6 +32,8 @@ from tests.support.servers import free_port
 
 PROGRAMS = [shutil.which(name) for name in ("initdb", "postgres")]
 UP_WITHIN_S = 240.0
+FIRST_REQUEST = "/api/2.0/mlflow/experiments/search?max_results=1"
+"""Has the server open its database, which takes long on a busy machine."""
 pytestmark = [
     pytest.mark.network,
     pytest.mark.timeout(1500),
@@ -112,7 +114,7 @@ class Server:
         assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
-            urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer,
+            urllib.request.urlopen(f"{self.uri}{FIRST_REQUEST}", timeout=120) as answer,
         ):
             return bool(answer.status == 200)
         return False
@@ -158,7 +160,7 @@ def fastslow(folder: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_HTTP_REQUEST_TIMEOUT": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
