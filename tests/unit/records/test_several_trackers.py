@@ -115,7 +115,7 @@ def test_who_missed_something_is_read_from_old_and_new_files(
 def test_a_tracker_without_its_package_is_refused_where_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     one = config("tracking={kind: trackio}")
     with pytest.raises(
         ConfigError, match=r"^tracking\.kind: trackio needs .*'fastslow\[trackio\]'"
