@@ -23,11 +23,11 @@ def require_address(address: str) -> str:
             "the tools of the store find them: leave it out of the address."
         )
     protocol, mark, place = address.partition("://")
-    known = sorted(PROTOCOLS.keys() - {"memory"})
+    names = sorted(PROTOCOLS.keys() - {"memory"})
     if not mark or protocol not in PROTOCOLS:
         raise ValueError(
             f"not an address where runs can be published, got {address[:80]!r}. It begins with the "
-            f"name of a store and ://.{nearest(protocol, known)}"
+            f"name of a store and ://.{nearest(protocol, names)}"
         )
     if not place.strip("/") or "::" in place or ".." in place.split("/"):
         raise ValueError(f"names no place of its own, got {address[:80]!r}.")

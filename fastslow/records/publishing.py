@@ -152,8 +152,8 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
     own = Manifest(run.name, str(card["config_hash"]), str(card["started"]), {})
     with _refusals(address):
         store = open_store(address)
-        known, sizes, sent = _known(store, own, address, force), store.sizes(), 0
-        sums = {name: digest for name, digest in known.items() if name in sizes}
+        earlier, sizes, sent = _earlier(store, own, address, force), store.sizes(), 0
+        sums = {name: digest for name, digest in earlier.items() if name in sizes}
         try:
             for name, path in files.items():
                 size = path.stat().st_size
@@ -173,7 +173,7 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
     return sent
 
 
-def _known(store: Store, own: Manifest, address: str, force: bool) -> dict[str, str]:
+def _earlier(store: Store, own: Manifest, address: str, force: bool) -> dict[str, str]:
     """Files that earlier pushes of this run wrote, with their sums.
 
     Raises:

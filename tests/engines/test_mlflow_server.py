@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -49,23 +50,20 @@ def as_nobody(folder: Path) -> dict[str, Any]:
     if os.getuid() != 0:
         return {}
     os.chown(folder, 65534, 65534)
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
     return {"user": 65534, "group": 65534, "extra_groups": []}
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a fresh PostgreSQL."""
-    folder = tmp_path_factory.mktemp("postgres")
+def database() -> Iterator[str]:
+    """The address of a fresh PostgreSQL, in a folder that other users may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="fastslow-postgres-"))
     settings, port, words = as_nobody(folder), free_port(), {"cwd": "/", "check": True}
     initdb, postgres = map(str, PROGRAMS)
     data = folder / "data"
     init = [initdb, "-D", str(data), "-U", "mlflow", "--auth=trust", "--encoding=UTF8"]
     subprocess.run(init, **settings, **words, stdout=subprocess.DEVNULL)  # type: ignore[call-overload]
     serve = [postgres, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
-    with (folder.parent / "postgres.log").open("wb") as log:
+    with (folder / "postgres.log").open("wb") as log:
         process = subprocess.Popen(serve, **settings, cwd="/", stdout=log, stderr=log)
     try:
         until(lambda: connects(port))
@@ -73,6 +71,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(timeout=60)
+        shutil.rmtree(folder)
 
 
 def connects(port: int) -> bool:

@@ -347,6 +347,6 @@ def tracker_names(config: RunConfig) -> list[str]:
         name: str = section.kind
         if isinstance(section, CustomUse):
             name = find(TrackerDefinition, section.use).name
-        num_alike = sum(other.partition(" ")[0] == name for other in names)
+        num_alike = sum(earlier.partition(" ")[0] == name for earlier in names)
         names.append(f"{name} {num_alike + 1}" if num_alike else name)
     return names
