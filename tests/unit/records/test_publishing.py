@@ -210,7 +210,8 @@ class Hub:
         files = {n: c for n, c in self.files.items() if path is None or n.startswith(f"{path}/")}
         if not files and path is not None:
             raise EntryNotFoundError("404")
-        return [RepoFile(path=n, size=len(c), oid="", lfs=None) for n, c in files.items()]
+        make: Any = RepoFile
+        return [make(path=n, size=len(c), oid="", lfs=None) for n, c in files.items()]
 
     def hf_hub_download(self, name: str, path: str) -> str:
         from huggingface_hub.errors import EntryNotFoundError
