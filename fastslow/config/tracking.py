@@ -66,7 +66,7 @@ class WandbConfig(TrackerSection):
     """Project; runs that belong together share one."""
     entity: str | None = key(None, "name", "the account's own")
     """User or team that the project belongs to."""
-    mode: Literal["online", "offline"] = key("online", "name", OURS)
+    mode: Literal["online", "offline"] = key("online", "name", "W&B's own")
     """Whether runs are sent as they happen, or kept in `wandb` in runs_dir for `wandb sync`; the
     variable WANDB_MODE comes first."""
 
