@@ -31,6 +31,8 @@ from fastslow.core.text import shorten
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
 from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
+from fastslow.records.publishing import require_publishing
+from fastslow.records.tracking.live import require_trackers
 from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
@@ -282,6 +284,11 @@ def lacking(config: RunConfig) -> list[str]:
         try:
             resolve(config.model.name)
         except ModelError as err:
+            problems.append(str(err))
+    for require_tool in (require_trackers, require_publishing):
+        try:
+            require_tool(config)
+        except ConfigError as err:
             problems.append(str(err))
     for require in (require_optuna, _require_key):
         try:

@@ -17,6 +17,7 @@ from fastslow.config.loading.yaml_nodes import (
     printable,
     refuse,
 )
+from fastslow.core.credentials import without_keys
 from fastslow.core.errors import nearest
 from fastslow.core.files import open_regular
 from fastslow.task.registry import shipped_root
@@ -55,7 +56,7 @@ def lay_overrides(root: Node, overrides: Sequence[str]) -> Node:
     """`root` with every `key=value` laid over it in turn; `ConfigError` for a malformed one."""
     mistakes: list[Mistake] = []
     for text in overrides:
-        origin = Origin(f"override {text!r}")
+        origin = Origin(f"override {without_keys(text)!r}")
         try:
             root = _lay_override(root, text, origin)
         except ValueError as err:
