@@ -73,6 +73,13 @@ def output() -> "Console":
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
+def errors() -> "Console":
+    """Where progress is shown."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, stderr=True)
+
+
 @contextmanager
 def resume_hint(command: str | None = None) -> Iterator[None]:
     """Say how to continue when a signal stops the block: by `command`, or as its notes know."""

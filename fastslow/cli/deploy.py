@@ -1,11 +1,12 @@
-"""`gate`, `rollback` and `export`: from a run folder to a policy in use."""
+"""`gate`, `rollback`, `export` and `push`: from a run folder to a policy in use."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, run_folder
+from fastslow.cli.arguments import Run, errors, run_folder
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
@@ -127,3 +128,51 @@ def export(
 
     folder = write(run, stage=stage, merge=merge, out=out)
     print(f"exported: {visible(str(folder))}; README.md there says how to use it")
+
+
+def push(
+    run: Run,
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ADDRESS]",
+            help="s3://bucket/prefix, gs://…, hf://owner/name or file://… (default: in the run's "
+            "`publish`).",
+        ),
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(metavar="N", help="Only this stage, from 1, with its adapter.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="This export of the run in place of its records."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over another run that is there.")
+    ] = False,
+) -> None:
+    """Publish a finished run, a stage or an export.
+
+    Records, reports and the adapters of all stages, never resume points. Files that are there
+    already are not sent again; manifest.json, written last, has the SHA-256 of each. A repository
+    on the hub is made private.
+    """
+    from rich.progress import Progress
+
+    from fastslow.config.loading.load import load_resolved
+    from fastslow.records.publishing import published_at, push_export, push_run
+
+    if export is not None and stage is not None:
+        raise ConfigError("push: --stage and --export exclude each other. Give one of them.")
+    place = address or published_at(load_resolved(run / "config.json").config, run)
+    with Progress(transient=True, disable=not sys.stderr.isatty(), console=errors()) as progress:
+        bar = progress.add_task("push", total=None)
+
+        def show(name: str, size: int) -> None:
+            progress.update(bar, description=visible(name), advance=size)
+
+        if export is not None:
+            sent = push_export(run, export, place, show, force=force)
+        else:
+            sent = push_run(run, place, show, stage=stage, force=force)
+    print(f"published: {visible(place)}, {sent} files sent; manifest.json there lists all")

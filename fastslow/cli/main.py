@@ -53,6 +53,7 @@ for command in (
     deploy.gate,
     deploy.rollback,
     deploy.export,
+    deploy.push,
     report.compare,
 ):
     app.command()(command)

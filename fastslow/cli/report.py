@@ -126,20 +126,22 @@ def probe(
 
 
 def track(run: Run) -> None:
-    """Send a run's records to its tracker again.
+    """Send a run's records to its trackers again.
 
-    For what the tracker missed while it was away or locked. Nothing is in MLflow twice.
+    For what one of them missed while it was away or locked. Nothing is there twice.
     """
     from fastslow.config.loading.load import load_resolved
     from fastslow.records.run_folder import RunDir
-    from fastslow.records.tracking.live import build_tracking, tracker_name
+    from fastslow.records.tracking.live import build_tracking
 
     config = load_resolved(run / "config.json").config
-    if config.tracking is None:
+    if not config.trackers:
         raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
     with RunDir.open(run):
-        build_tracking(config, run).send_run()
-    print(f"sent to {visible(str(tracker_name(config)))}: {visible(str(run))}")
+        tracking = build_tracking(config, run)
+        tracking.send_run()
+    names = ", ".join(tracker.name for tracker in tracking.trackers)
+    print(f"sent to {visible(names)}: {visible(str(run))}")
 
 
 def prompts(

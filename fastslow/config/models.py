@@ -11,7 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    Tag,
+    field_validator,
 )
 
 from fastslow.channels.fast.settings import (
@@ -26,7 +26,9 @@ from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfi
 from fastslow.config.acting import broken_route
 from fastslow.config.engine import broken_engine
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
-from fastslow.core.keys import FST, OURS, Model, RuledModel, key, kind_among
+from fastslow.config.tracking import MlflowConfig, TrackerConfig, TrackingConfig
+from fastslow.core.addresses import require_address
+from fastslow.core.keys import FST, OURS, Model, RuledModel, key
 from fastslow.core.plugins import CustomUse
 from fastslow.policy.engine.settings import EngineConfig, TorchConfig
 
@@ -103,24 +105,6 @@ class CycleConfig(Model):
     ones, or after them; `cycles` of each either way. The other two are baselines."""
 
 
-class MlflowConfig(Model):
-    """Tracker: MLflow, which gets metrics, prompts and adapters as well as the run folder."""
-
-    kind: Literal["mlflow"] = key("mlflow", "name", OURS)
-    """Which tracker."""
-    uri: str | None = key(None, "address", "a SQLite file: mlflow.db in runs_dir")
-    """MLflow tracking address."""
-    experiment: str | None = key(None, "name", "the run's name")
-    """MLflow experiment; runs that belong together share one."""
-
-
-TrackingConfig = Annotated[
-    Annotated[MlflowConfig, Tag("mlflow")] | Annotated[CustomUse, Tag("custom")],
-    kind_among("mlflow", "custom"),
-]
-"""The tracker's section: one model per `kind`."""
-
-
 class GradersConfig(Model):
     """What a task's grader may do to a run: code of a task may fail, or never end."""
 
@@ -140,6 +124,9 @@ class RunConfig(RuledModel):
     """Every random stream of the run is derived from it."""
     runs_dir: str = key("runs", "folder", OURS, min_length=1)
     """Where run folders are made, relative to the working directory."""
+    publish: str | None = key(None, "address", "off")
+    """Where finished stages and runs are pushed to, each run in a folder of its own: `s3://…`,
+    `gs://…`, `hf://owner/name` or `file://…`."""
     data: str | None = key(None, "path", "none")
     """Data for tasks that read files and name none themselves."""
     allow_code: bool = key(False, "switch", OURS)
@@ -165,7 +152,29 @@ class RunConfig(RuledModel):
     probe: ProbeConfig | None = key(None, "section", "off")
     """The plasticity probe after the last stage; null makes none."""
     tracking: TrackingConfig | None = Field(default_factory=MlflowConfig)
-    """The tracker; null keeps everything in the run folder alone."""
+    """The tracker, or a list of several; null keeps everything in the run folder alone."""
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _is_local(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError(
+                "runs are made in a folder of this machine. Give one here, and the address in "
+                "`publish`; or push a run with: fastslow push RUN ADDRESS"
+            )
+        return folder
+
+    @field_validator("publish")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        return address if address is None else require_address(address) and address
+
+    @property
+    def trackers(self) -> tuple[TrackerConfig, ...]:
+        """The section of every tracker."""
+        if self.tracking is None:
+            return ()
+        return self.tracking if isinstance(self.tracking, tuple) else (self.tracking,)
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -78,6 +78,10 @@ class TrackerError(FastSlowError):
     """A tracker did not take all that a run recorded. The run folder is complete all the same."""
 
 
+class PublishError(FastSlowError):
+    """A store did not take all of what was pushed. The next push sends the rest."""
+
+
 class StageError(FastSlowError):
     """A stage failed; names stage, task and channel, and the resume point that was kept."""
 

@@ -15,6 +15,8 @@ SWITCHES = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "true",
     "LITELLM_MODE": "PRODUCTION",  # else it reads keys from a file .env it finds
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_DISABLE_WEAVE": "true",
+    "WANDB_ERROR_REPORTING": "false",
 }
 """Variables of the environment and their values. With them no library that a run imports opens a
 socket on its own; `tests/integration/cli/test_silence.py` watches them."""

@@ -41,6 +41,10 @@ class Tracker:
     twice should be once.
     """
 
+    buffers: ClassVar[bool] = False
+    """Whether it keeps back some of what it was told, which a kill of the process takes with it. A
+    resume then sends the records again."""
+
     def prepare(self) -> None:
         """Make what runs share, e.g. a database, before several of them start at the same time."""
 

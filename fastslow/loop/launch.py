@@ -45,9 +45,10 @@ from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
+from fastslow.records.publishing import require_publishing
 from fastslow.records.run_folder import RunDir, read_day, read_dtype
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import build_tracking
+from fastslow.records.tracking.live import build_tracking, require_trackers
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
@@ -109,6 +110,8 @@ def _build_and_run(
     data.
     """
     config, stop = loaded.config, StopRequest()
+    require_trackers(config)
+    require_publishing(config)
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
     if begun is not None:
@@ -294,6 +297,7 @@ def _run_in(
             _leave(run_dir, outcome, state, peak_gb(policy.device))
         for file in finish(run_dir.path) if is_leader() else ():
             tracker.artifact(file)
+        run.publisher.push()
     return from_leader(run_dir.path)
 
 

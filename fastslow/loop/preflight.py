@@ -32,6 +32,8 @@ from fastslow.loop.engine import engine_notes, require_servers
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
 from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
+from fastslow.records.publishing import require_publishing
+from fastslow.records.tracking.live import require_trackers
 from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
@@ -285,10 +287,11 @@ def lacking(config: RunConfig) -> list[str]:
             resolve(config.model.name)
         except ModelError as err:
             problems.append(str(err))
-    try:
-        require_servers(config)
-    except ConfigError as err:
-        problems.append(str(err))
+    for require_tool in (require_servers, require_trackers, require_publishing):
+        try:
+            require_tool(config)
+        except ConfigError as err:
+            problems.append(str(err))
     for require in (require_optuna, _require_key):
         try:
             if fast is not None:

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec
 from fastslow.channels.base import Channel
 from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
+from fastslow.core.distributed import is_leader
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import save_generators
 from fastslow.core.types import TokenIds
@@ -19,6 +20,7 @@ from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy
 from fastslow.records.events import BaseDrawsEvent, GraderEvent
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.publishing import Publisher
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import Tracking
@@ -57,6 +59,7 @@ class Run:
         evaluation = self.config.evaluation
         self.evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
         """Must leave `policy` bit-identical."""
+        self.publisher = Publisher(self.config, self.run_dir.path, is_leader())
         self._clock = time.monotonic() - self.state.seconds
         for guard in guards(self.tasks.values()):
             guard.counts = self.state.grading.get(guard.task, (0, 0, 0))

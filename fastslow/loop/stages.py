@@ -216,6 +216,7 @@ def keep_policy(run: Run, stage: int) -> None:
     run.tracker.artifact(folder)
     for task, population in run.policy.populations.items():
         run.tracker.prompts(stage, task, population, run.policy.live[task])
+    run.publisher.push(stage + 1)
 
 
 def chosen(names: Sequence[str], channels: Sequence[Channel]) -> list[Channel]:

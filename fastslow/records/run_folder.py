@@ -33,7 +33,7 @@ from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import tracker_name
+from fastslow.records.tracking.live import tracker_names
 from fastslow.task.definition import Task
 
 
@@ -185,7 +185,7 @@ class RunDir:
                 "config_hash": config_hash(config),
                 "tasks": list(config.task_names),
                 "stages": [stage.task for stage in config.stages],
-                "tracker": tracker_name(config),
+                "tracker": ", ".join(tracker_names(config)) or None,
                 "state": "running",
                 "started": _now(),
                 "date": (day or date.today()).isoformat(),

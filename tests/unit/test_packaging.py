@@ -78,11 +78,10 @@ def imported_packages() -> set[str]:
 
 def test_whatever_is_imported_is_a_declared_dependency() -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in requirements()}
-    providers = packages_distributions()
+    providers = packages_distributions()  # an extra that is not installed goes by its own name
     missing = {
         name
         for name in imported_packages()
-        # the packages of extras need not be installed; theirs have the names of their modules
         if not declared & {canonicalize_name(dist) for dist in providers.get(name, [name])}
     }
     assert missing == set()

@@ -113,9 +113,11 @@ def dump_resolved(config: RunConfig) -> str:
 def config_hash(config: RunConfig) -> str:
     """Eight hex digits over everything that determines results.
 
-    `name`, `runs_dir` and `tracking` do not: they say where things go; nor does `allow_code`.
+    `name`, `runs_dir`, `publish` and `tracking` do not: they say where things go; nor does
+    `allow_code`.
     """
-    data = config.model_dump(mode="json", exclude={"name", "runs_dir", "tracking", "allow_code"})
+    places = {"name", "runs_dir", "publish", "tracking", "allow_code"}
+    data = config.model_dump(mode="json", exclude=places)
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

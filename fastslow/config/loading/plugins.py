@@ -30,6 +30,7 @@ PLACES: dict[tuple[str, ...], type[Definition[Any]]] = {
     ("evaluation", "signals", "*"): SignalDefinition,
     ("evaluation", "measures", "*"): MeasureDefinition,
     ("tracking",): TrackerDefinition,
+    ("tracking", "*"): TrackerDefinition,
 }
 """Where a configuration takes `kind: custom`, `*` standing for any position in a list, and the
 kind of plug-in expected there."""

@@ -4,6 +4,7 @@ Error messages look keys up here, and `docs/config.md` is `reference()` word for
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -154,8 +155,11 @@ def _keys(schema: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[Key]:
             is_section=bool(sections),
             words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
         )
-        variants = [_keys(model, path) for path, model in sections]
-        keys += [key, *(_merged(variants) if len(variants) > 1 else chain(*variants))]
+        variants: defaultdict[tuple[str, ...], list[list[Key]]] = defaultdict(list)
+        for path, model in sections:
+            variants[path].append(_keys(model, path))
+        alternatives = variants.values()  # of a section, and of an item of a list of them
+        keys += [key, *chain(*(_merged(v) if len(v) > 1 else chain(*v) for v in alternatives))]
     return keys
 
 

@@ -1,77 +1,143 @@
-"""A run's tracker as the loop sees it: told live, survived when it fails, told the rest later.
+"""A run's trackers as the loop sees them: told live, survived when they fail, told the rest later.
 
-`tracker.json` in the run folder keeps the identity by which a tracker finds the run again, and
-whether it missed anything. The next resume sends that from the records, and so does
+`tracker.json` in the run folder keeps the identity by which every tracker finds the run again, and
+which of them missed anything. The next resume sends that from the records, and so does
 `fastslow track`.
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
 import time as clock
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastslow.config.models import MlflowConfig, RunConfig
-from fastslow.core.errors import TrackerError
+from fastslow.config.models import RunConfig
+from fastslow.config.tracking import (
+    MlflowConfig,
+    TensorboardConfig,
+    TrackerConfig,
+    TrackioConfig,
+    WandbConfig,
+)
+from fastslow.core.credentials import without_keys
+from fastslow.core.errors import ConfigError, TrackerError
 from fastslow.core.files import read_json, write_file
 from fastslow.core.plugins import CustomUse, find
 from fastslow.core.prompts import Population, PromptProgram
+from fastslow.core.text import shorten
 from fastslow.core.tracker import Status, TrackedRun, Tracker, TrackerDefinition
 from fastslow.records.events import StepEvent
 from fastslow.records.tracking.records import REPORT_FILES, RunRecords, last_time, read_run_records
 
 _LOG = logging.getLogger(__name__)
 IDENTITY_FILE = "tracker.json"
+EXTRAS = ("tensorboard", "trackio", "wandb")
+"""Trackers whose package, of the same name, is an extra of ours."""
 SLOW_S = 0.5
 """A call that fails after so long holds the run up."""
 REST_S = 30.0
 """A tracker whose call did is left alone for so long."""
 
 
-class Tracking:
-    """Hands on to a tracker what a run produces; whatever the tracker raises ends here.
+class GuardedTracker:
+    """A tracker; whatever it raises ends here, is counted, and holds nobody else up."""
 
-    `tracker.json` in the run folder is written when something is missed; `has_missed` says that an
-    earlier part of the run had failures, so that everything recorded is sent first.
-    """
-
-    def __init__(self, tracker: Tracker, run: TrackedRun, has_missed: bool = False) -> None:
+    def __init__(
+        self, name: str, tracker: Tracker, run: TrackedRun, has_missed: bool = False
+    ) -> None:
+        """`has_missed` says that an earlier part of the run had failures."""
+        self.name, self.run, self.has_missed = name, run, has_missed
         self.num_failures = 0
         """Calls that failed, or were left out while the tracker was left alone."""
-        self._tracker, self._run, self._has_missed = tracker, run, has_missed
-        self._stage: int | None = None
+        self.first_failure = ""
+        self.buffers = tracker.buffers
+        self._tracker = tracker
         self._rests_until = -math.inf
-        self._first_failure = ""
+
+    def call(self, method: str, *values: Any) -> None:
+        """Call a method of the tracker; a failure that took long gives it a rest."""
+        started = clock.monotonic()
+        if started < self._rests_until:
+            self.num_failures += 1
+            return
+        try:
+            getattr(self._tracker, method)(*values)
+        except Exception as error:  # a tracker's own code may raise anything
+            ended = clock.monotonic()
+            if ended - started > SLOW_S:
+                self._rests_until = ended + REST_S
+            self.num_failures += 1
+            if self.num_failures > 1:
+                return
+            words = without_keys(str(error).partition("\n")[0])
+            self.first_failure = f"{type(error).__name__}: {shorten(words, 200)}"
+            self.has_missed = True
+            _LOG.warning(
+                "tracking: a call of %s failed, got %s. The run continues and its records are in "
+                "the run folder; further failures are only counted.",
+                self.name,
+                self.first_failure,
+            )
+
+
+class Tracking:
+    """Hands on to a run's trackers what it produces; they fail and recover each on its own.
+
+    `tracker.json` in the run folder names those that missed something. What an earlier part of the
+    run could not hand on is sent first, to them alone.
+    """
+
+    def __init__(self, trackers: Sequence[GuardedTracker], folder: Path) -> None:
+        self.trackers = trackers
+        self._folder = folder
+        self._audience = trackers
+        self._stage: int | None = None
+
+    @property
+    def num_failures(self) -> int:
+        """Calls that failed, of all trackers together."""
+        return sum(tracker.num_failures for tracker in self.trackers)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
         """The whole run, or the part that a resume makes; everything else happens inside."""
-        self._call(self._tracker.begin, self._run)
-        if self._has_missed and not self.num_failures:
-            self._send(read_run_records(self._run.folder))
-            self._has_missed = self.num_failures > 0
-            save_identity(self._run, self._has_missed)
-        with self._ending(self._tracker.end):
+        self._begin()
+        late = [t for t in self.trackers if t.has_missed and not t.num_failures]
+        if late:
+            self._audience = late
+            self._send(read_run_records(self._folder))
+            self._audience = self.trackers
+            self._settle(late)
+        buffered = [t for t in self.trackers if t.buffers]
+        for tracker in buffered:
+            tracker.has_missed = True  # until it has ended
+        if buffered:
+            save_identity(self.trackers)
+        with self._ending("end"):
             yield
-        if self.num_failures:
-            _LOG.warning(
-                "tracking: %d calls failed. To send what was missed: fastslow track %s",
-                self.num_failures,
-                self._run.folder,
-            )
+        self._settle(buffered)
+        for tracker in self.trackers:
+            if tracker.num_failures:
+                _LOG.warning(
+                    "tracking: %d calls of %s failed. To send what was missed: fastslow track %s",
+                    tracker.num_failures,
+                    tracker.name,
+                    self._folder,
+                )
 
     @contextlib.contextmanager
     def stage(self, index: int, task: str) -> Iterator[None]:
         """One stage, index from 0; what is logged inside belongs to it."""
         self._stage = index
-        self._call(self._tracker.begin_stage, index, task)
+        self._tell("begin_stage", index, task)
         try:
-            with self._ending(lambda status: self._tracker.end_stage(index, status)):
+            with self._ending("end_stage", index):
                 yield
         finally:
             self._stage = None
@@ -83,43 +149,61 @@ class Tracking:
         finite = {k: float(v) for k, v in metrics.items() if v is not None and math.isfinite(v)}
         if finite:
             when = clock.time() if time is None else time
-            self._call(self._tracker.log, finite, step, when, self._stage)
+            self._tell("log", finite, step, when, self._stage)
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file, or of a folder with everything in it."""
-        self._call(self._tracker.artifact, path, self._stage)
+        self._tell("artifact", path, self._stage)
 
     def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Keep a task's prompts as they are after a stage, index from 0."""
         prompts = [candidate.program for candidate in population]
-        self._call(self._tracker.prompts, stage, task, prompts, live)
+        self._tell("prompts", stage, task, prompts, live)
 
     def send_run(self) -> None:
-        """Send everything that is in the run folder.
+        """Send everything that is in the run folder to every tracker.
 
         Raises:
-            TrackerError: The tracker did not take all of it.
+            TrackerError: One of them did not take all of it.
         """
-        records = read_run_records(self._run.folder)
-        self._call(self._tracker.begin, replace(self._run, since=0.0))
+        records = read_run_records(self._folder)
+        for tracker in self.trackers:
+            tracker.run = replace(tracker.run, since=0.0)
+        self._begin()
         self._send(records)
-        for path in (self._run.folder / name for name in REPORT_FILES):
+        for path in (self._folder / name for name in REPORT_FILES):
             if path.is_file():
                 self.artifact(path)
-        self._call(self._tracker.end, records.status)
+        self._tell("end", records.status)
+        self._settle(self.trackers)
         if self.num_failures:
-            raise TrackerError(
-                f"{self._run.folder}: {self.num_failures} calls of the tracker failed, got "
-                f"{self._first_failure} first. Bring it back, then send again."
+            failures = (
+                f"{t.num_failures} calls of {t.name} failed, got {t.first_failure} first"
+                for t in self.trackers
+                if t.num_failures
             )
-        self._has_missed = False
-        save_identity(self._run, has_missed=False)
+            raise TrackerError(
+                f"{self._folder}: {'; '.join(failures)}. Bring it back, then send again."
+            )
+
+    def _begin(self) -> None:
+        for tracker in self.trackers:
+            tracker.call("begin", tracker.run)
+        if self.num_failures:
+            save_identity(self.trackers)
+
+    def _settle(self, sent: Sequence[GuardedTracker]) -> None:
+        """Remember who missed something, after these were sent everything."""
+        for tracker in sent:
+            tracker.has_missed = tracker.num_failures > 0
+        if sent:
+            save_identity(self.trackers)
 
     def _send(self, records: RunRecords) -> None:
         self._send_row(records, 0)
         for stage in records.stages():
             self._stage = stage.index
-            self._call(self._tracker.begin_stage, stage.index, stage.task)
+            self._tell("begin_stage", stage.index, stage.task)
             for event in stage.events:
                 step = event.step if isinstance(event, StepEvent) else event.cycle
                 self.log(event.metrics, step, event.time)
@@ -128,7 +212,7 @@ class Tracking:
                 self.artifact(stage.folder)
                 for task, (population, live) in stage.prompts.items():
                     self.prompts(stage.index, task, population, live)
-            self._call(self._tracker.end_stage, stage.index, stage.status)
+            self._tell("end_stage", stage.index, stage.status)
             self._stage = None
 
     def _send_row(self, records: RunRecords, row: int) -> None:
@@ -136,7 +220,7 @@ class Tracking:
             self.log(metrics, row, time)
 
     @contextlib.contextmanager
-    def _ending(self, end: Callable[[Status], None]) -> Iterator[None]:
+    def _ending(self, method: str, *values: int) -> Iterator[None]:
         status: Status = "failed"
         try:
             yield
@@ -145,94 +229,124 @@ class Tracking:
             status = "interrupted"
             raise
         finally:
-            self._call(end, status)
+            self._tell(method, *values, status)
 
-    def _call(self, method: Callable[..., None], *values: Any) -> None:
-        """The boundary: whatever a tracker raises is counted, and the run continues."""
-        started = clock.monotonic()
-        if started < self._rests_until:
-            self.num_failures += 1
-            return
-        try:
-            method(*values)
-        except Exception as error:  # a tracker's own code may raise anything
-            ended = clock.monotonic()
-            if ended - started > SLOW_S:
-                self._rests_until = ended + REST_S
-            self.num_failures += 1
-            if self.num_failures > 1:
-                return
-            failure = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-            _LOG.warning(
-                "tracking: a call of the tracker failed, got %s. The run continues and its records "
-                "are in the run folder; further failures are only counted.",
-                failure,
-            )
-            self._first_failure, self._has_missed = failure, True
-            save_identity(self._run, has_missed=True)
+    def _tell(self, method: str, *values: Any) -> None:
+        """Call a method of all that listen; note at once whose first failure it is."""
+        failures = self.num_failures
+        for tracker in self._audience:
+            tracker.call(method, *values)
+        if failures < self.num_failures:
+            save_identity(self.trackers)
 
 
-def save_identity(run: TrackedRun, has_missed: bool) -> None:
-    """Write `tracker.json`, if the disk takes it."""
-    card = {"identity": run.identity, "missed": has_missed}
-    with contextlib.suppress(OSError):  # a disk that refuses this stops the run elsewhere
-        write_file(run.folder, IDENTITY_FILE, json.dumps(card, indent=2) + "\n")
+def save_identity(trackers: Sequence[GuardedTracker]) -> None:
+    """Write `tracker.json`, if the disk takes it: the identity of a run, and who missed of it."""
+    for run in [tracker.run for tracker in trackers[:1]]:
+        card = {"identity": run.identity, "missed": [t.name for t in trackers if t.has_missed]}
+        with contextlib.suppress(OSError):  # a disk that refuses this stops the run elsewhere
+            write_file(run.folder, IDENTITY_FILE, json.dumps(card, indent=2) + "\n")
 
 
 def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Tracking:
-    """What hands things on to the run's tracker; to nothing when it is off.
+    """What hands things on to the run's trackers, or to nobody.
 
     A run folder without `tracker.json` gets one. `is_on` says whether this process tracks.
 
     Raises:
-        ConfigError: A tracker of the user's own is not found.
+        ConfigError: A tracker lacks its package, or one of the user's own is not found.
     """
-    if not is_on or config.tracking is None:
-        return Tracking(Tracker(), TrackedRun(folder.name, "", folder, {}))
+    if not is_on or not config.trackers:
+        return Tracking((), folder)
     card: Any = None
     with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
         card = read_json(folder / IDENTITY_FILE)
     is_new = not isinstance(card, dict) or not isinstance(card.get("identity"), str)
     if is_new:
         card = {"identity": uuid.uuid4().hex}
-    has_missed = bool(card.get("missed"))
-    since = 0.0 if is_new or has_missed else last_time(folder)
-    run = TrackedRun(folder.name, card["identity"], folder, config.model_dump(mode="json"), since)
-    if is_new:  # before the tracker hears of it: after a crash it is found by this
-        save_identity(run, has_missed=False)
-    return Tracking(build_tracker(config), run, has_missed)
+    missed, last = card.get("missed") or (), 0.0 if is_new else last_time(folder)
+    run = TrackedRun(folder.name, card["identity"], folder, config.model_dump(mode="json"))
+    trackers = []
+    for name, tracker in build_trackers(config).items():
+        has_missed = missed is True or name in missed  # True was written for the only one
+        since = 0.0 if has_missed else last
+        trackers.append(GuardedTracker(name, tracker, replace(run, since=since), has_missed))
+    if is_new:  # before a tracker hears of it: after a crash it is found by this
+        save_identity(trackers)
+    return Tracking(trackers, folder)
 
 
 def prepare_tracking(config: RunConfig) -> None:
     """Make what runs share before several of them start at the same time.
 
     Raises:
-        ConfigError: A tracker of the user's own is not found.
+        ConfigError: A tracker lacks its package, or one of the user's own is not found.
     """
-    tracker = build_tracker(config)
-    with contextlib.suppress(Exception):  # a tracker's own code; each run says so itself
-        tracker.prepare()
+    for tracker in build_trackers(config).values():
+        with contextlib.suppress(Exception):  # a tracker's own code; each run says so itself
+            tracker.prepare()
 
 
-def build_tracker(config: RunConfig) -> Tracker:
-    """The tracker that a configuration names; one that does nothing when it names none.
+def build_trackers(config: RunConfig) -> dict[str, Tracker]:
+    """The trackers that a configuration names, in its order, by the names of `tracker_names`.
 
     Raises:
-        ConfigError: One of the user's own is not found.
+        ConfigError: One lacks its package, or one of the user's own is not found.
     """
-    match config.tracking:
-        case CustomUse(use=use, params=params):
-            return find(TrackerDefinition, use).build(params)
+    require_trackers(config)
+    trackers = (_build(section, config) for section in config.trackers)
+    return dict(zip(tracker_names(config), trackers, strict=True))
+
+
+def _build(section: TrackerConfig, config: RunConfig) -> Tracker:
+    place = Path(config.runs_dir)
+    match section:
         case MlflowConfig(uri=uri, experiment=experiment):
             from fastslow.records.tracking.mlflow import MlflowTracker
 
-            return MlflowTracker(Path(config.runs_dir), uri, experiment or config.name)
-        case _:
-            return Tracker()
+            return MlflowTracker(place, uri, experiment or config.name)
+        case TensorboardConfig(folder=folder):
+            from fastslow.records.tracking.tensorboard import TensorboardTracker
+
+            return TensorboardTracker(place / "tensorboard" if folder is None else Path(folder))
+        case TrackioConfig(project=project):
+            from fastslow.records.tracking.trackio import TrackioTracker
+
+            return TrackioTracker(project or config.name)
+        case WandbConfig(project=project, entity=entity, mode=mode):
+            from fastslow.records.tracking.wandb import WandbTracker
+
+            return WandbTracker(place, project or config.name, entity, mode)
+        case CustomUse(use=use, params=params):
+            return find(TrackerDefinition, use).build(params)
 
 
-def tracker_name(config: RunConfig) -> str | None:
-    """The tracker's name for records and reports; None when it is off."""
-    if isinstance(config.tracking, CustomUse):
-        return find(TrackerDefinition, config.tracking.use).name
-    return None if config.tracking is None else config.tracking.kind
+def require_trackers(config: RunConfig) -> None:
+    """Make sure that every tracker finds its package, and W&B its key.
+
+    Raises:
+        ConfigError: One does not.
+    """
+    for index, section in enumerate(config.trackers):
+        if section.kind in EXTRAS and importlib.util.find_spec(section.kind) is None:
+            path = f"tracking.{index}" if isinstance(config.tracking, tuple) else "tracking"
+            raise ConfigError(
+                f"{path}.kind: {section.kind} needs the package of that name, which is not "
+                f"installed. Install it with: pip install 'fastslow[{section.kind}]'"
+            )
+        if isinstance(section, WandbConfig):
+            from fastslow.records.tracking.wandb import mode_of, require_key
+
+            require_key(mode_of(section.mode))
+
+
+def tracker_names(config: RunConfig) -> list[str]:
+    """A name for each tracker, for records and messages; a number behind one that comes again."""
+    names: list[str] = []
+    for section in config.trackers:
+        name: str = section.kind
+        if isinstance(section, CustomUse):
+            name = find(TrackerDefinition, section.use).name
+        num_alike = sum(earlier.partition(" ")[0] == name for earlier in names)
+        names.append(f"{name} {num_alike + 1}" if num_alike else name)
+    return names

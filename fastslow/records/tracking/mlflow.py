@@ -11,7 +11,6 @@ import os
 import re
 import sqlite3
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.tracker import Status, TrackedRun, Tracker
 from fastslow.core.types import Json
 from fastslow.policy.render import chat_messages
+from fastslow.records.tracking.points import Points
 
 _PARAMS_A_CALL = 100
 """Parameters MLflow takes in one request."""
@@ -55,8 +55,8 @@ class MlflowTracker(Tracker):
         self._tasks: dict[int, str] = {}
         self._ids: dict[int | None, str] = {}
         """Ids of MLflow runs by stage; None for the whole sequence's."""
-        self._points: dict[str, Counter[tuple[str, int, float]]] = {}
-        """Name, step and value of the points of an MLflow run that are to come again."""
+        self._points: dict[str, Points] = {}
+        """By id, what an MLflow run has."""
 
     def prepare(self) -> None:
         """Make store and experiment: processes that make one SQLite file disturb each other."""
@@ -88,12 +88,10 @@ class MlflowTracker(Tracker):
 
         with self._client() as client:
             run_id = self._run_id(client, stage)
-            keys = [(_name(key), step, value) for key, value in metrics.items()]
-            there = Counter(key for key in keys if self._points[run_id][key])
-            points = [Metric(name, value, int(time * 1000), step) for name, _, value in keys]
-            new = [point for point, key in zip(points, keys, strict=True) if not there[key]]
-            client.log_batch(run_id, metrics=new)
-            self._points[run_id] -= there
+            named = {_name(key): value for key, value in metrics.items()}
+            new = self._points[run_id].new(named, step).items()
+            points = [Metric(name, value, int(time * 1000), step) for name, value in new]
+            client.log_batch(run_id, metrics=points)
 
     def artifact(self, path: Path, stage: int | None) -> None:
         """Keep a copy of a file or folder in the run of the stage."""
@@ -213,7 +211,7 @@ class MlflowTracker(Tracker):
             if runs:
                 run_id = runs[0].info.run_id
                 if run_id not in self._points:
-                    self._points[run_id] = Counter(
+                    self._points[run_id] = Points(
                         (point.key, point.step, point.value)
                         for name in runs[0].data.metrics
                         for point in client.get_metric_history(run_id, name)
@@ -229,7 +227,7 @@ class MlflowTracker(Tracker):
                     tags["mlflow.parentRunId"] = self._run_id(client, None)
                 run = client.create_run(self._experiment_id, run_name=name, tags=tags)
                 run_id = run.info.run_id
-                self._points[run_id] = Counter()
+                self._points[run_id] = Points()
             self._ids[stage] = run_id
         return self._ids[stage]
 

@@ -96,6 +96,7 @@ class RunRecords:
                 elif isinstance(event, TextEvent):
                     live[event.task] = event.program
             folder = self.run / "stages" / f"{index:03d}-{task}"
+            steps.sort(key=lambda event: event.time or 0.0)  # as they were told live
             if steps or folder.is_dir():
                 prompts = {name: (populations[name], live[name]) for name in live}
                 yield StageRecords(index, task, steps, folder if folder.is_dir() else None, prompts)

@@ -14,7 +14,8 @@ from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_la
 from fastslow.config.loading.load import config_hash, load_layers, load_resolved
 from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import Mistake, Node
-from fastslow.config.models import MlflowConfig, RunConfig
+from fastslow.config.models import RunConfig
+from fastslow.config.tracking import grouped
 from fastslow.core.errors import ConfigError, FastSlowError, nearest
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
@@ -229,12 +230,8 @@ def _check_references(config: AblationConfig, tree: Node) -> None:
 def _runs(config: AblationConfig, tree: Node, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
     """Each arm's configuration with seed, order, name and folder of every run."""
     for seed, (arm, run) in product(config.seeds, arms.items()):
-        tracking = run.tracking
-        if isinstance(tracking, MlflowConfig):
-            experiment = tracking.experiment or config.name
-            tracking = tracking.model_copy(update={"experiment": experiment})
         folder = str(Path(run.runs_dir) / config.name)
-        changes = {"seed": seed, "runs_dir": folder, "tracking": tracking}
+        changes = {"seed": seed, "runs_dir": folder, "tracking": grouped(run.tracking, config.name)}
         name = f"{arm}-s{seed}"
         if not config.orders or tree.find(("arms", arm, "stages")) is not None:
             yield PlannedRun(arm, seed, None, run.model_copy(update={**changes, "name": name}))

@@ -7,7 +7,7 @@ learn or owes to earlier tasks.
 from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from fastslow.config.loading.load import leaves
 
-OWN_KEYS = ("stages", "probe", "evaluation", "tracking")
+OWN_KEYS = ("stages", "probe", "evaluation", "publish", "tracking")
 """Keys in which a reference may differ: what is visited, and what is measured."""
 BUDGETS = ("fast.metric_calls", "cycle.optimizer_steps")
 """Those of a joint arm besides, which deals an equal budget out over more stages."""

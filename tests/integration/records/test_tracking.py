@@ -17,6 +17,7 @@ from fastslow.records.tracking import live as live_module
 from fastslow.records.tracking.live import Tracking, build_tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
 from tests.support.run_folder import config
+from tests.support.tracking import tracking_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def tracking(
     config: Mapping[str, Json] = CONFIG,
 ) -> Tracking:
     folder.mkdir(exist_ok=True)
-    return Tracking(tracker, TrackedRun(name, f"identity of {name}", folder, config))
+    run = TrackedRun(name, f"identity of {name}", folder, config)
+    return tracking_of(run, mlflow=tracker)
 
 
 def client(folder: Path) -> Any:
@@ -162,7 +164,7 @@ def test_after_a_resume_only_what_came_after_the_resume_point_counts_as_told(sto
         first.log({"kl": 0.0}, step=1, time=10.0)
         first.log({"kl": 0.0}, step=2, time=30.0)
     run = TrackedRun("0101-0000-demo", "identity of 0101-0000-demo", store / "s", CONFIG, 20.0)
-    resumed = Tracking(MlflowTracker(store, experiment="equal"), run)
+    resumed = tracking_of(run, mlflow=MlflowTracker(store, experiment="equal"))
     with resumed.run():
         resumed.log({"kl": 0.0}, step=2, time=40.0)  # came before
         resumed.log({"kl": 0.0}, step=1, time=50.0)  # did not
@@ -181,13 +183,13 @@ def test_a_store_that_cannot_be_opened_does_not_stop_the_run(
         play(live, tmp_path, range(2))
     assert live.num_failures > 5
     first, last = (record.message for record in caplog.records)
-    assert first.startswith("tracking: a call of the tracker failed, got OSError: ")
+    assert first.startswith("tracking: a call of mlflow failed, got OSError: ")
     assert "The run continues" in first
     assert last == (
-        f"tracking: {live.num_failures} calls failed. To send what was missed: "
+        f"tracking: {live.num_failures} calls of mlflow failed. To send what was missed: "
         f"fastslow track {tmp_path}"
     )
-    assert json.loads((tmp_path / "tracker.json").read_text())["missed"] is True
+    assert json.loads((tmp_path / "tracker.json").read_text())["missed"] == ["mlflow"]
 
 
 def test_a_run_deleted_half_way_is_counted_and_warned_of_once(
@@ -211,7 +213,7 @@ def test_a_damaged_identity_is_replaced(tmp_path: Path, content: str) -> None:
     build_tracking(config(tmp_path), tmp_path)
     card = json.loads((tmp_path / "tracker.json").read_text())
     assert len(card["identity"]) == 32
-    assert card["missed"] is False
+    assert card["missed"] == []
 
 
 def test_metric_names_that_mlflow_refuses_are_made_acceptable(store: Path) -> None:

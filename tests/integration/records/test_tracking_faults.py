@@ -27,6 +27,7 @@ from fastslow.records.tracking.mlflow import MlflowTracker
 from fastslow.results.report import write_report
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, newest, outcome, start
+from tests.support.tracking import tracking_of
 
 TRACKED = TOY.replace("tracking: null", "tracking: {kind: mlflow}")
 
@@ -58,7 +59,7 @@ def tracked(folder: Path, experiment: str) -> dict[str, Any]:
 
 
 def tell(tracker: Tracker, folder: Path, steps: range) -> Tracking:
-    live = Tracking(tracker, TrackedRun("demo", "0" * 32, folder, {"seed": 1}))
+    live = tracking_of(TrackedRun("demo", "0" * 32, folder, {"seed": 1}), mlflow=tracker)
     with live.run(), live.stage(0, "continent"):
         for step in steps:
             live.log({"slow/reward": step / 8}, step)
@@ -115,7 +116,7 @@ def test_what_a_tracker_missed_is_sent_from_the_records(
     found, expected = in_mlflow(run, "missed"), in_mlflow(undisturbed, "undisturbed")
     assert set(found) == {"whole", "0", "1"}
     assert found == expected
-    assert json.loads((run / "tracker.json").read_text())["missed"] is False
+    assert json.loads((run / "tracker.json").read_text())["missed"] == []
     assert main([command, str(run)]) == 0  # once more changes nothing
     assert in_mlflow(run, "missed") == expected
 
@@ -135,7 +136,7 @@ def test_sending_to_a_tracker_that_is_away_says_so(
     (run / "config.json").write_text(json.dumps(config))
     with locked_database(run.parent):
         assert main(["track", str(run)]) == 1
-    assert "calls of the tracker failed, got OSError:" in capsys.readouterr().err
+    assert "calls of mlflow failed, got OSError:" in capsys.readouterr().err
     assert main(["track", str(run)]) == 0
 
 
@@ -152,8 +153,8 @@ import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
 from fastslow.core.tracker import TrackedRun
-from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
+from tests.support.tracking import tracking_of
 
 folder, call = Path(sys.argv[1]), sys.argv[2]
 inner, calls = getattr(MlflowClient, call), iter(range(9))
@@ -166,7 +167,8 @@ def killed(*args, **kwargs):
 
 
 setattr(MlflowClient, call, killed)
-live = Tracking(MlflowTracker(folder), TrackedRun("demo", "0" * 32, folder, {"seed": 1}))
+run = TrackedRun("demo", "0" * 32, folder, {"seed": 1})
+live = tracking_of(run, mlflow=MlflowTracker(folder))
 with live.run(), live.stage(0, "continent"):
     live.log({"slow/reward": 0.0}, 0)
 """
@@ -185,7 +187,8 @@ def test_a_stage_that_was_complete_when_its_run_was_killed_does_not_stay_open(
     tmp_path: Path,
 ) -> None:
     kill_at(tmp_path, "log_batch")
-    live = Tracking(MlflowTracker(tmp_path), TrackedRun("demo", "0" * 32, tmp_path, {"seed": 1}))
+    run = TrackedRun("demo", "0" * 32, tmp_path, {"seed": 1})
+    live = tracking_of(run, mlflow=MlflowTracker(tmp_path))
     with live.run():
         """Resumed from the stage's resume point: it is not opened any more."""
     assert {status for status, *_ in tracked(tmp_path, "fastslow").values()} == {"FINISHED"}

@@ -259,6 +259,7 @@ def test_the_reference_lists_the_keys_of_every_kind_in_a_list() -> None:
         ),
         ("evaluation: {{measures: [{}]}}", "evaluation.measures.0", "measure"),
         ("tracking: {}", "tracking", "tracker"),
+        ("tracking: [{{kind: wandb}}, {}]", "tracking.1", "tracker"),
     ],
 )
 def test_every_place_takes_plug_ins_of_its_own_kind(

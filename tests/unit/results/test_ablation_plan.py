@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli.main import main
-from fastslow.config.models import MlflowConfig
+from fastslow.config.tracking import MlflowConfig
 from fastslow.core.errors import CheckpointError, ConfigError, EvaluationError
 from fastslow.records.data import write_data
 from fastslow.records.run_folder import RunDir
