@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEMONSTRATIONS = 16
-"""Of a prompt that a server is proven by: some hundred tokens, or some blocks of its cache."""
+DEMONSTRATIONS = 8
+"""Of a prompt that a server is proven by: two hundred tokens or so, some blocks of its cache."""
 TAKEN_NAMES = ("overlap", "signals", *PARTS, *SHIPPED_MEASURES)
 """Names under which the package itself records figures or the cost of a part."""
 

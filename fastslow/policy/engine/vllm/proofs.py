@@ -17,7 +17,7 @@ from fastslow.policy.engine.vllm.client import Draw
 
 PROOF = Sampling(max_tokens=16, temperature=1.0)
 """A draw of a proof."""
-ROWS = 8
+ROWS = 4
 """Prompts of a proof, at most."""
 NOISE = 1e-5
 """Mean distance of log-probabilities, in nats, that floating-point sums of 32 bits explain."""
