@@ -131,7 +131,7 @@ def require_publishing(config: RunConfig) -> None:
 
 
 def published_at(config: RunConfig, run: Path) -> str:
-    """Where a run is published by its `publish`: in a folder of its manifest.
+    """Where a run is published by its `publish`: in a folder of its own.
 
     Raises:
         ConfigError: It has none.
@@ -173,7 +173,7 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
     return sent
 
 
-def _earlier(store: Store, manifest: Manifest, address: str, force: bool) -> dict[str, str]:
+def _earlier(store: Store, ours: Manifest, address: str, force: bool) -> dict[str, str]:
     """Files that earlier pushes of this run wrote, with their sums.
 
     Raises:
@@ -188,12 +188,12 @@ def _earlier(store: Store, manifest: Manifest, address: str, force: bool) -> dic
             manifest = shaped(Manifest, parse_json(content))
         except ValueError:
             manifest = Manifest("of no known form", "", "", {})
-        if replace(manifest, files={}) == manifest:
+        if replace(manifest, files={}) == ours:
             sums |= manifest.files
         elif not force:
             raise ConfigError(
                 f"push: {address} has another run, {shorten(manifest.run, 100)}. Give an address "
-                "of its manifest, or write over it with --force."
+                "of its own, or write over it with --force."
             )
     return sums
 
@@ -240,7 +240,7 @@ def _refusals(address: str) -> Iterator[None]:
         yield
     except FastSlowError:
         raise
-    except Exception as error:  # every store has errors of its manifest
+    except Exception as error:  # every store has errors of its own
         words = shorten(without_keys(f"{type(error).__name__}: {error}"), 300)
         raise PublishError(
             f"{address}: the store refused, got {words}. What was sent stays; push again to send "
