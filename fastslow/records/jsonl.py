@@ -129,6 +129,7 @@ class RecordWriter:
 
     def sync(self) -> None:
         """Force everything written so far to the disk itself."""
+        self._require()
         os.fsync(self._file.fileno())
 
     def position(self) -> int:

@@ -89,10 +89,7 @@ POINT_NAME = re.compile(r"^\d{3,}-\d{3,}(-\d{3,})?$")
 
 
 class RunDir:
-    """An open run folder with one writer: this process, until `close`.
-
-    Whatever writes to it raises `LeaseError` once another process has taken the folder over.
-    """
+    """An open run folder with one writer: this process, until `close`, or a `LeaseError`."""
 
     def __init__(self, path: Path) -> None:
         """Lock the folder and open its record files; use `create` or `open`.
@@ -203,9 +200,8 @@ class RunDir:
         self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
             card = json.loads((self.path / "run.json").read_bytes())
-            ended = None if state == "running" else _now()
-            text = _json(card | {"state": state, "ended": ended})
-            write_file(self.path, "run.json", text, in_place=True)
+            card |= {"state": state, "ended": None if state == "running" else _now()}
+            write_file(self.path, "run.json", _json(card), in_place=True)
 
     def keep_estimate(self, cost: Cost) -> None:
         """Write estimate.json, what the run is expected to take; the first one stands.
@@ -213,7 +209,6 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused.
         """
-        self._require()
         if not is_file(self.path / ESTIMATE_FILE):
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
@@ -240,7 +235,6 @@ class RunDir:
             write_checksums(folder)
             self._require()  # it may have taken long
 
-        self._require()
         with disk_errors(point, "the resume point could not be saved; earlier ones are intact"):
             for writer in self._writers.values():
                 writer.sync()
