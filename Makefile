@@ -20,7 +20,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm demo test unit check smoke bench soak fmt clean
+.PHONY: help setup vllm demo test unit check smoke engines bench soak fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ bench: $(STAMP) ## Run every module of benchmarks/, or one: make bench NAME=trie
 	  [ -e "$$file" ] || continue; found=1; name=$$(basename "$$file" .py); \
 	  echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done; [ $$found = 1 ] || echo "bench: no module benchmarks/$(or $(NAME),*).py"
+
+engines: $(STAMP) ## Tests with vLLM, Ray, PostgreSQL and two processes; each skipped where one is absent
+	@$(PYTEST) tests/engines $(ARGS)
 
 soak: $(STAMP) ## The kill test and the fuzzers at length (an hour at most); see docs/trust.md
 	@[ ! -e benchmarks/kill_resume.py ] || $(TEST_ENV) $(BIN)/python -m benchmarks.kill_resume --kills 25

@@ -22,14 +22,14 @@ from fastslow.channels.fast.settings import (
     fewest_metric_calls,
 )
 from fastslow.channels.slow.remedies.base import RemedyConfig, why_unfit
-from fastslow.channels.slow.settings import DistillConfig, GrpoConfig, SlowConfig
+from fastslow.channels.slow.settings import GrpoConfig, SlowConfig
 from fastslow.config.acting import broken_route
 from fastslow.config.engine import broken_engine
 from fastslow.config.evaluation import EvaluationConfig, ProbeConfig
+from fastslow.config.slow_rules import broken_remedies, broken_routers
 from fastslow.config.tracking import MlflowConfig, TrackerConfig, TrackingConfig
 from fastslow.core.addresses import require_address
 from fastslow.core.keys import FST, OURS, Model, RuledModel, key
-from fastslow.core.plugins import CustomUse
 from fastslow.policy.engine.settings import EngineConfig, TorchConfig
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -249,8 +249,8 @@ class RunConfig(RuledModel):
                 "reused. Set it to false, or use a slow channel of kind: grpo.",
             )
         yield from self._broken_probe()
-        yield from self._broken_remedies()
-        yield from self._broken_routers()
+        yield from broken_remedies(self)
+        yield from broken_routers(self)
         yield from broken_route(self)
         yield from broken_engine(self)
         yield from self.evaluation.broken_measures(
@@ -276,61 +276,6 @@ class RunConfig(RuledModel):
             return None
         has_earlier = len({stage.task for stage in self.stages if stage.slow}) > 1
         return why_unfit(name, remedy, self.slow.adapter_policy, has_earlier=has_earlier)
-
-    def _broken_remedies(self) -> Iterator[tuple[str, str]]:
-        """Rules of remedies: something earlier to protect, and weights they make sense for."""
-        if self.slow is None:
-            return
-        for index, use in enumerate(self.slow.remedies):
-            if isinstance(use, CustomUse):  # its class is known once plug-ins were found
-                continue
-            if reason := self.why_unfit(use.kind, type(use)):
-                yield f"slow.remedies.{index}.kind", reason
-        if any(use.kind == "merge" for use in self.slow.remedies):
-            yield from self._broken_merging(self.slow)
-        if isinstance(self.slow, DistillConfig):
-            yield from self._broken_distillation(self.slow)
-
-    def _broken_merging(self, slow: SlowConfig) -> Iterator[tuple[str, str]]:
-        """Rules of merging: what is deployed after a stage is not what the stage trained."""
-        if slow.shrink is not None:
-            yield (
-                "slow.shrink",
-                f"slow.shrink ({slow.shrink}) scales the adapter that a stage trained, but after "
-                "slow.remedies merge the combination of all is deployed. Remove one of them.",
-            )
-        if self.evaluation.routers:
-            yield (
-                "evaluation.routers",
-                "evaluation.routers choose between adapters of single tasks, but slow.remedies "
-                "merge deploys one for all. Remove one of them.",
-            )
-
-    def _broken_distillation(self, slow: DistillConfig) -> Iterator[tuple[str, str]]:
-        """Rules of distillation: the teacher has to know more than the student."""
-        is_seed = slow.student == "seed" and self.fast is None
-        if slow.teacher == "text" and (slow.student == "with_text" or is_seed):
-            without = " without a fast channel" if is_seed else ""
-            yield (
-                "slow.student",
-                f"slow.student ({slow.student}) and slow.teacher (text) are shown the same "
-                f"prompt{without}, so there is nothing to learn. Set slow.student to bare, or "
-                "slow.teacher to answer or success.",
-            )
-
-    def _broken_routers(self) -> Iterator[tuple[str, str]]:
-        """Rule of routers: several tasks whose adapters differ."""
-        adapter_policy = self.slow.adapter_policy if self.slow else "no slow channel"
-        num_trained = len({stage.task for stage in self.stages if stage.slow})
-        is_possible = adapter_policy == "new-per-stage" and num_trained > 1
-        if self.evaluation.routers and not is_possible:
-            yield (
-                "evaluation.routers",
-                "evaluation.routers choose between adapters of single tasks. Expected "
-                f"slow.adapter_policy: new-per-stage, got {adapter_policy}; and at least two tasks "
-                f"of `stages` that train weights, got {num_trained}. Change these, or remove "
-                "evaluation.routers.",
-            )
 
     def _broken_probe(self) -> Iterator[tuple[str, str]]:
         """Rules of the probe: a task held out of the sequence, and weights that can learn it."""

@@ -46,7 +46,8 @@ from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
 from fastslow.records.publishing import require_publishing
-from fastslow.records.run_folder import RunDir, read_day, read_dtype
+from fastslow.records.run_card import read_day, read_dtype
+from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking, require_trackers
 from fastslow.task.contract import with_checked_grader

@@ -34,7 +34,8 @@ from fastslow.policy.signals import FREE, SIGNALS, Reading, Signal
 from fastslow.records.data import require_same_data
 from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_scores
-from fastslow.records.run_folder import RunDir, read_day, read_dtype
+from fastslow.records.run_card import read_day, read_dtype
+from fastslow.records.run_folder import RunDir
 from fastslow.records.validity_file import SignalStudy
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import is_exact

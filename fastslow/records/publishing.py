@@ -149,10 +149,10 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
     require_package(address, "push")
     card = _card(run)
     _require_no_keys(files)
-    own = Manifest(run.name, str(card["config_hash"]), str(card["started"]), {})
+    manifest = Manifest(run.name, str(card["config_hash"]), str(card["started"]), {})
     with _refusals(address):
         store = open_store(address)
-        earlier, sizes, sent = _earlier(store, own, address, force), store.sizes(), 0
+        earlier, sizes, sent = _earlier(store, manifest, address, force), store.sizes(), 0
         sums = {name: digest for name, digest in earlier.items() if name in sizes}
         try:
             for name, path in files.items():
@@ -162,18 +162,18 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
                     sums[name] = store.write(name, path)
                     sent += 1
                     if size > _LARGE:
-                        _note(store, PARTIAL, replace(own, files=sums))
+                        _note(store, PARTIAL, replace(manifest, files=sums))
                 show(name, size)
         except BaseException:
             with suppress(Exception):  # the first error says more
-                _note(store, PARTIAL, replace(own, files=sums))
+                _note(store, PARTIAL, replace(manifest, files=sums))
             raise
-        _note(store, MANIFEST, replace(own, files=sums))
+        _note(store, MANIFEST, replace(manifest, files=sums))
         store.settle(PARTIAL)
     return sent
 
 
-def _earlier(store: Store, own: Manifest, address: str, force: bool) -> dict[str, str]:
+def _earlier(store: Store, ours: Manifest, address: str, force: bool) -> dict[str, str]:
     """Files that earlier pushes of this run wrote, with their sums.
 
     Raises:
@@ -188,7 +188,7 @@ def _earlier(store: Store, own: Manifest, address: str, force: bool) -> dict[str
             manifest = shaped(Manifest, parse_json(content))
         except ValueError:
             manifest = Manifest("of no known form", "", "", {})
-        if replace(manifest, files={}) == own:
+        if replace(manifest, files={}) == ours:
             sums |= manifest.files
         elif not force:
             raise ConfigError(
@@ -208,9 +208,9 @@ def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for top in (root / name for name in names):
         for path in (top,) if top.is_file() else sorted(top.rglob("*")):
-            parts = path.relative_to(root).parts
-            if path.is_file() and not any(p.startswith((UNFINISHED, ".")) for p in parts):
-                files["/".join(parts)] = path
+            places = path.relative_to(root).parts
+            if path.is_file() and not any(p.startswith((UNFINISHED, ".")) for p in places):
+                files["/".join(places)] = path
     return files
 
 

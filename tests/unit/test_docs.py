@@ -11,6 +11,7 @@ import pytest
 import typer
 from pydantic import ValidationError
 
+from benchmarks import scale
 from benchmarks.keeping import REFERENCE
 from benchmarks.questions.page import PAGE
 from benchmarks.questions.page import page as questions
@@ -146,5 +147,6 @@ def test_the_remedy_of_the_readme_can_be_built() -> None:
 def test_results_and_readme_are_what_the_reference_runs_say() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results()
     assert PAGE.read_text(encoding="utf-8") == questions()
+    assert scale.PAGE.read_text(encoding="utf-8") == scale.page()
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme(page, readme_block(build_report(REFERENCE / "demo"))) == page

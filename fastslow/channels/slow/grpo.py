@@ -35,12 +35,15 @@ from fastslow.channels.slow.rollouts import (
     evidence_of,
     groups_of,
     readable_lines,
+    requests_of,
     reward_figures,
+    token_rows,
 )
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.signal_bands import read_values, signal_bands
 from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone
 from fastslow.channels.slow.trl_rows import (
+    NO_LOSS_TOKENS,
     largest_divisor,
     our_figures,
     score_rows,
@@ -50,7 +53,7 @@ from fastslow.channels.slow.trl_rows import (
 )
 from fastslow.core.distributed import from_all, num_processes, process_index
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import BARE, assign_slots
+from fastslow.core.prompts import BARE
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Anchor, Batch, Evidence, TokenIds
 from fastslow.policy.policy import Policy
@@ -58,12 +61,6 @@ from fastslow.task.definition import Task
 
 # `rollout_func` is marked experimental; the pin and the tests are our answer to that.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
-NO_LOSS_TOKENS = (
-    "slow: the loss mask covers 0 tokens of the completions that rewards could be learned from. "
-    "Every token is taken for padding or for cut off: check model.name, and the eos_token and "
-    "pad_token of its tokenizer_config.json."
-)
 
 
 class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is untyped
@@ -131,11 +128,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             ChannelError: The loss would cover no token although rewards differ.
         """
         self._seed = seed
-        self._requests = [
-            Request(self.tasks[name], text, problem)
-            for name, problem in batch.rows
-            for text in assign_slots(self.policy.population(self.tasks[name]), self.settings.group)
-        ]
+        self._requests = requests_of(self.policy, self.tasks, batch, self.settings.group)
         placeholders = [{"prompt": ""} for _ in range(self.num_local_rows)]
         rows = self._generate_and_score_completions(placeholders)
         assert self.verdict is not None
@@ -172,9 +165,8 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
         Sorted, so that a pass has all rows of a prompt before it has rows of another.
         """
-        sequences = [
-            self._loss_prompt(r) + r.completion.token_ids for r in self.loss_rollouts[self._local]
-        ]
+        mine = self.loss_rollouts[self._local]
+        sequences = [self._loss_prompt(r) + r.completion.token_ids for r in mine]
         order = sorted(range(len(sequences)), key=sequences.__getitem__)
         rows = taken(rows, order)
         figures = {name: list(values) for name, values in self._metrics["train"].items()}
@@ -185,8 +177,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
             cut = cut_passes(rows, size)
             self._passes = cut.copy()
             self._expect_passes(len(cut))
-            steps = (self.training_step(self.model, placeholders, None) for _ in cut)
-            return sum(map(float, steps)), cut
+            return sum(float(self.training_step(self.model, placeholders, None)) for _ in cut), cut
 
         def undo() -> None:
             self.model.zero_grad()
@@ -237,11 +228,7 @@ class FastSlowTrainer(GRPOTrainer, Updates):  # type: ignore[misc]  # trl is unt
 
     def scored_rows(self) -> list[tuple[TokenIds, TokenIds]]:
         """Prompt and completion of every rollout of the last update, drawn without a hint."""
-        renderer = self.policy.renderer
-        return [
-            (renderer.prompt_ids(r.program, r.example.question), r.completion.token_ids)
-            for r in self.rollouts
-        ]
+        return token_rows(self.policy, self.rollouts)
 
     def graded_reward(self, completions: list[str], **unused: Any) -> list[float]:
         """TRL's reward hook: the scores of the rollouts this process has just drawn, in order."""

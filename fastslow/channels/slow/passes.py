@@ -28,7 +28,7 @@ class PassSize:
         since what every layer computed of each is kept for the way back."""
         self._notes: list[str] = []
 
-    def of(self, rows: Sequence[TokenIds]) -> int:
+    def over(self, rows: Sequence[TokenIds]) -> int:
         """Rows of each pass over these, sorted so that rows that begin alike are neighbours."""
         shared = [common_length(*pair) for pair in pairwise(rows)]
         fresh = [len(row) - length for row, length in zip(rows, [0, *shared], strict=True)]
@@ -51,13 +51,13 @@ class PassSize:
         """What `passes` gives for the most rows at a time that the memory takes.
 
         `undo` takes back what `passes` did before it failed. With a way back, `rows` are what the
-        passes go over, in order; see `of`.
+        passes go over, in order; see `over`.
 
         Raises:
             ChannelError: Not even one row fits; or there are several processes, which all have to
                 make the same number of passes.
         """
-        size = self.rows if rows is None else self.of(rows)
+        size = self.rows if rows is None else self.over(rows)
         while True:
             try:
                 return passes(size)

@@ -1,6 +1,6 @@
 """Rollouts of one update: drawn, graded, and what is read off them. Without TRL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -8,8 +8,17 @@ from typing import NamedTuple
 from fastslow.channels.slow.difficulty import Group
 from fastslow.core.distributed import from_all, own_share
 from fastslow.core.errors import ChannelError
-from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import FULL_MARKS, Completion, Evidence, Example, Grade, Sampling
+from fastslow.core.prompts import PromptProgram, assign_slots
+from fastslow.core.types import (
+    FULL_MARKS,
+    Batch,
+    Completion,
+    Evidence,
+    Example,
+    Grade,
+    Sampling,
+    TokenIds,
+)
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 from fastslow.task.graders import reasoning
@@ -40,6 +49,23 @@ class Request(NamedTuple):
     example: Example
     hint: str = ""
     """What the question was followed by, see `guidance.hint`; empty for a plain draw."""
+
+
+def requests_of(
+    policy: Policy, tasks: Mapping[str, Task], batch: Batch, group: int
+) -> list[Request]:
+    """Every problem of a batch `group` times, its slots shared out among its task's prompts."""
+    return [
+        Request(tasks[name], text, problem)
+        for name, problem in batch.rows
+        for text in assign_slots(policy.population(tasks[name]), group)
+    ]
+
+
+def token_rows(policy: Policy, rollouts: Sequence[Rollout]) -> list[tuple[TokenIds, TokenIds]]:
+    """Prompt, without a hint, and completion of each rollout."""
+    prompt_ids = policy.renderer.prompt_ids
+    return [(prompt_ids(r.program, r.example.question), r.completion.token_ids) for r in rollouts]
 
 
 def draw_rollouts(

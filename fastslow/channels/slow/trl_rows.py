@@ -14,6 +14,12 @@ from fastslow.core.types import TokenIds
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
 
+NO_LOSS_TOKENS = (
+    "slow: the loss mask covers 0 tokens of the completions that rewards could be learned from. "
+    "Every token is taken for padding or for cut off: check model.name, and the eos_token and "
+    "pad_token of its tokenizer_config.json."
+)
+
 
 def score_rows(
     model: Any,

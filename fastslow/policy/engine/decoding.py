@@ -187,9 +187,9 @@ def draw(
     if temperature:
         draws = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
         tokens = _invert((below / temperature).exp_(), torch.stack(draws).to(logits.device))
-    drawn = logits.gather(-1, tokens[:, None])[:, 0].double() - largest.double()
+    logit = logits.gather(-1, tokens[:, None])[:, 0].double() - largest.double()
     # sums in float64: 50,000 terms in float32 would lose what a ratio of probabilities shows
-    return tokens, drawn - below.exp_().sum(-1, dtype=torch.float64).log()
+    return tokens, logit - below.exp_().sum(-1, dtype=torch.float64).log()
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.deployments import deployments
 from fastslow.records.events import FiguresEvent
 from fastslow.records.jsonl import read_events, read_scores
-from fastslow.records.run_folder import read_day, read_dtype
+from fastslow.records.run_card import read_day, read_dtype
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
     lora_rank,

@@ -28,7 +28,7 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events, read_scores
-from fastslow.records.run_folder import read_day
+from fastslow.records.run_card import read_day
 from tests.support.paths import ROOT
 from tests.support.runs import (
     WIDER,

@@ -25,7 +25,7 @@ ROWS = sorted((*prompt, 1000 + i) for prompt in (A, B) for i in range(4))
     ],
 )
 def test_the_largest_passes_that_stay_within_the_tokens(rows: int, tokens: int, size: int) -> None:
-    assert PassSize(rows, tokens).of(ROWS) == size
+    assert PassSize(rows, tokens).over(ROWS) == size
 
 
 row = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
@@ -34,7 +34,7 @@ row = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
 @given(st.lists(row, min_size=1, max_size=12), st.integers(1, 40))
 def test_no_pass_has_more_distinct_tokens_than_it_may(rows: list[TokenIds], tokens: int) -> None:
     rows.sort()
-    size = PassSize(64, tokens).of(rows)
+    size = PassSize(64, tokens).over(rows)
     passes = [rows[start : start + size] for start in range(0, len(rows), size)]
     assert all(len(merge(part).tokens) <= tokens or size == 1 for part in passes)
 

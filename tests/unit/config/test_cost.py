@@ -225,19 +225,23 @@ def long_task(name: str, words: int) -> Task:
 
 def test_long_texts_cost_what_they_are_long() -> None:
     run = {"name": "run", "stages": [{"task": "a", "cycles": 2}, {"task": "b", "cycles": 3}]}
-    config = RunConfig.model_validate(run)
 
-    def of(words: int) -> Cost:
+    def of(words: int, tokens: int = 1_000_000) -> Cost:
         tasks = {name: long_task(name, words) for name in ("a", "b")}
-        return estimate_cost(config, tasks, lambda text: len(text.split()))
+        bound = RunConfig.model_validate({**run, "slow": {"tokens_per_forward": tokens}})
+        return estimate_cost(bound, tasks, lambda text: len(text.split()))
 
-    short, long = of(1), of(200)
+    short, long, in_passes = of(1), of(200), of(200, 500)
     assert long.minutes is not None
     assert short.minutes is not None
     assert long.memory_gb is not None
     assert short.memory_gb is not None
     assert long.minutes > 5 * short.minutes
+    assert in_passes.memory_gb is not None
+    assert in_passes.minutes is not None
     assert long.memory_gb > 2 * short.memory_gb
+    assert in_passes.memory_gb < long.memory_gb / 2
+    assert in_passes.minutes > long.minutes  # prompts that are cut are read again
     assert "the lengths of the tasks' texts" in long.note
     assert (long.slow_rollouts, long.fast_rollouts) == (short.slow_rollouts, short.fast_rollouts)
 

@@ -14,7 +14,8 @@ from fastslow.core.errors import CheckpointError
 from fastslow.records.events import EvaluationEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
-from fastslow.records.run_folder import RunDir, read_day, read_dtype
+from fastslow.records.run_card import read_day, read_dtype
+from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
 from tests.support.run_folder import config
 
