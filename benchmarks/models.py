@@ -300,8 +300,13 @@ def _finish(policy: Policy, steps: float) -> Any:
 def _learns_gold(policy: Policy) -> str:
     settings = SftConfig(lr=0.1)
     trainer = GoldTrainer(policy, {TASK.name: TASK}, len(BATCH.rows), settings)
-    losses = [trainer.update(BATCH, 0, _finish(policy, STEPS[2]))["loss"] for _ in range(2)]
-    return "" if losses[1] < losses[0] else f"SFT raised its loss from {losses[0]} to {losses[1]}"
+    changes = []
+    for step in reversed(STEPS):
+        losses = [trainer.update(BATCH, 0, _finish(policy, step))["loss"] for _ in range(2)]
+        changes.append(losses[1] - losses[0])
+        if changes[-1] < 0:
+            return ""
+    return f"SFT changed its loss by {changes}, at steps of {STEPS[::-1]}"
 
 
 def _learns_rewards(policy: Policy) -> str:

@@ -122,9 +122,10 @@ def test_groups_that_cannot_be_halved_are_guided_as_in_one_process(
             assert of_both.metrics[name] == pytest.approx(of_one.metrics[name], rel=1e-3)
 
 
+@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("name", TOGETHER)
-def test_remedies_resume_on_shared_weights(tmp_path: Path, tiny_folder: Path, name: str) -> None:
-    """As with whole weights; the two runs make the same adapter to the last bit."""
+def test_remedies_resume(tmp_path: Path, tiny_folder: Path, name: str, sharding: str) -> None:
+    """The two runs make the same adapter to the last bit."""
     (tmp_path / "toy.yaml").write_text(TOY)
     words = [
         str(tmp_path / "toy.yaml"),
@@ -132,7 +133,7 @@ def test_remedies_resume_on_shared_weights(tmp_path: Path, tiny_folder: Path, na
         "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
         "tasks.first={use: 'tests.support.toy_tasks:parity'}",
         "tasks.third={use: 'tests.support.toy_tasks:parity'}",
-        "engine.sharding=fsdp2",
+        f"engine.sharding={sharding}",
         "evaluation.measures=[{kind: concentration}, {kind: adherence}]",
         *TOGETHER[name],
     ]

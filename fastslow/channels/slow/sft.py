@@ -96,13 +96,13 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
             ChannelError: No token carries loss.
         """
         assert len(batch.examples) == self.num_problems
-        rows = [
+        self.rows = [
             self._row(self.tasks[name], text, problem)
             for name, problem in batch.rows
             for text in self._texts(self.tasks[name])
         ]
-        self.rows = sorted(rows, key=GoldRow.tokens)
-        labelled = self.labelled(self.rows)
+        order = sorted(range(len(self.rows)), key=lambda row: self.rows[row].tokens())
+        labelled = self.labelled([self.rows[row] for row in order])
         tokens = sum(label != IGNORED for row in labelled for label in row["labels"])
         if tokens == 0:
             ids = ", ".join(example.id for example in batch.examples)
@@ -119,7 +119,9 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
                 loss += float(self.training_step(self.model, inputs, torch.tensor(tokens)))
             return loss
 
-        loss = self.pass_size.fit(passes, self.model.zero_grad, [r.tokens() for r in self.rows])
+        sequences = [self.rows[row].tokens() for row in order]
+        loss = self.pass_size.fit(passes, self.model.zero_grad, sequences)
+        self.logprobs = [value for _, value in sorted(zip(order, self.logprobs, strict=True))]
         ending = finish()
         self.state.global_step += 1
         return ending | {
@@ -145,13 +147,12 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
 
     def sample_lines(self) -> list[str]:
         """The first row of each problem of the last update, readable; untrusted text."""
-        firsts: dict[str, tuple[GoldRow, float]] = {}
-        for row, logprob in zip(self.rows, self.logprobs, strict=True):
-            firsts.setdefault(row.example.id, (row, logprob))
+        per_problem = len(self.rows) // self.num_problems
+        pairs = list(zip(self.rows, self.logprobs, strict=True))[::per_problem]
         return [
             f"text {row.program.text_hash} | {row.example.id}: {row.example.question!r} -> "
             f"{row.example.answer!r} | gold, log-prob {logprob:.3f}"
-            for row, logprob in firsts.values()
+            for row, logprob in pairs
         ]
 
     def labelled(self, rows: Sequence[GoldRow]) -> list[dict[str, list[int]]]:

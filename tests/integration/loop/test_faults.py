@@ -133,11 +133,13 @@ policy = with_adapter(
 task = letters.build("letters")
 texts = [PromptProgram(f"{index} " + "x" * 900) for index in range(16)]
 if kind != "sft":
-    settings = GrpoConfig(loss=kind, group=16, kl_coefficient=0.1, rows_per_forward=64)
+    settings = GrpoConfig(
+        loss=kind, group=16, kl_coefficient=0.1, rows_per_forward=64, tokens_per_forward=10**6
+    )
     make = lambda: grpo.FastSlowTrainer(policy, {task.name: task}, 4, settings)
 else:
     make = lambda: sft.GoldTrainer(
-        policy, {task.name: task}, 4, SftConfig(rows_per_forward=64)
+        policy, {task.name: task}, 4, SftConfig(rows_per_forward=64, tokens_per_forward=10**6)
     )
 set_texts(policy, task, *texts)
 batch = batch_of(task, task.train[:4])

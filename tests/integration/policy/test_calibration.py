@@ -39,11 +39,11 @@ def test_an_estimate_uses_the_rates_that_were_measured_here(
     tasks = {"a": letters.build("a")}
     assert "for 2 CPU cores" in estimate(config, tasks).note
     calibrate(config)
-    kept = read_rates(tiny_folder, "float32", "cpu")
+    kept = read_rates(tiny_folder, "auto", "cpu")
     assert kept is not None
     cost = estimate(config, tasks)
     assert "from rates measured here, and the lengths" in cost.note
-    write_rates(tiny_folder, "float32", "cpu", replace(kept, load_s=kept.load_s + 600))
+    write_rates(tiny_folder, "auto", "cpu", replace(kept, load_s=kept.load_s + 600))
     slower = estimate(config, tasks)
     assert cost.minutes is not None
     assert slower.minutes == pytest.approx(cost.minutes + 10)
@@ -73,7 +73,7 @@ def test_rates_of_other_circumstances_and_damaged_ones_do_not_count(
     calibrate(config)
     assert read_rates(tiny_folder, "bfloat16", "cpu") is None
     assert read_rates(tmp_path / "nowhere", "float32", "cpu") is None
-    name = rates_file(tiny_folder, "float32", "cpu")
+    name = rates_file(tiny_folder, "auto", "cpu")
     with monkeypatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "7")
         assert read_rates(tiny_folder, "float32", "cpu") is None
