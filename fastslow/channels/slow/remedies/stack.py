@@ -206,13 +206,16 @@ class Remedies:
         ]
 
     def save(self, folder: Path) -> None:
-        """Write every memory into a folder of its name."""
+        """Write every memory into a folder of its name.
+
+        Layout and order of its tensors become those that `load` gives, since sums depend on them.
+        """
         from safetensors.torch import save_file
 
         for name, memory in self._memories.items():
             (folder / name).mkdir(parents=True)
-            tensors = {key: tensor.contiguous() for key, tensor in memory.tensors.items()}
-            save_file(tensors, folder / name / "memory.safetensors")
+            memory.tensors = {key: t.contiguous() for key, t in sorted(memory.tensors.items())}
+            save_file(memory.tensors, folder / name / "memory.safetensors")
             text = json.dumps(memory.facts, allow_nan=False)
             (folder / name / "memory.json").write_text(text)
             (folder / name / COSTS_FILE).write_text(json.dumps(asdict(self._costs[name])))
@@ -224,7 +227,8 @@ class Remedies:
         for name, memory in self._memories.items():
             memory.tensors, memory.facts = {}, {}
             if (folder / name).is_dir():
-                memory.tensors = load_file(folder / name / "memory.safetensors")
+                tensors = load_file(folder / name / "memory.safetensors")
+                memory.tensors = dict(sorted(tensors.items()))
                 memory.facts = json.loads((folder / name / "memory.json").read_text())
             if (folder / name / COSTS_FILE).is_file():
                 self._costs[name] = Costs(**json.loads((folder / name / COSTS_FILE).read_text()))
