@@ -1,31 +1,21 @@
 """The trackers' sections: who hears of a run as well as its folder, and where they keep it."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, Tag, model_validator
+from pydantic import Field, Tag
 
-from fastslow.core.credentials import looks_like_key
-from fastslow.core.keys import OURS, Model, key, kind_among
+from fastslow.core.keys import OURS, KeylessModel, key, kind_among
 from fastslow.core.plugins import CustomUse
 
 
-class TrackerSection(Model):
+class TrackerSection(KeylessModel):
     """Keys of a shipped tracker. Its credentials come from the environment alone."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_keys(cls, written: Any) -> Any:
-        texts = written.values() if isinstance(written, dict) else ()
-        if any(isinstance(text, str) and looks_like_key(text) for text in texts):
-            raise ValueError(
-                "holds what looks like a key or a password. Keys come from the environment alone "
-                "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN; "
-                "PGPASSWORD for PostgreSQL; WANDB_API_KEY; HF_TOKEN): leave it out of the address, "
-                "and replace it if others can read this file."
-            )
-        return written
+    key_advice = (
+        " (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN; "
+        "PGPASSWORD for PostgreSQL; WANDB_API_KEY; HF_TOKEN): leave it out of the address, and "
+        "replace it"
+    )
 
 
 class MlflowConfig(TrackerSection):

@@ -1,10 +1,12 @@
 """What configuration models are made of: base classes, keys with unit and source, unions."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from fastslow.core.credentials import looks_like_key
 
 FST = "Fast-Slow Training, arXiv 2605.12484"
 OURS = "ours, docs/decisions.md"
@@ -29,6 +31,25 @@ class RuledModel(Model):
             context = {"text": "; ".join(broken.values()), "rules": broken}
             raise PydanticCustomError("broken_rules", "{text}", context)
         return self
+
+
+class KeylessModel(Model):
+    """A section in which no key may stand; what is refused is not repeated."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+    key_advice: ClassVar[str]
+    """Where keys go instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_keys(cls, written: Any) -> Any:
+        texts = written.values() if isinstance(written, dict) else ()
+        if any(isinstance(text, str) and looks_like_key(text) for text in texts):
+            raise ValueError(
+                "holds what looks like a key or a password. Keys come from the environment alone"
+                f"{cls.key_advice} if others can read this file."
+            )
+        return written
 
 
 def key(default: Any, unit: str, source: str, **constraints: Any) -> Any:

@@ -9,10 +9,9 @@ already cost nothing, and leave room for more.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -23,8 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from fastslow.core.credentials import looks_like_key
-from fastslow.core.keys import FST, OURS, Model, key, kind_among
+from fastslow.core.keys import FST, OURS, KeylessModel, Model, key, kind_among
 from fastslow.policy.signals import ActingSignal
 
 SELF = "self"
@@ -33,13 +31,16 @@ FEWEST_PROPOSALS = 2
 """A fast phase that cannot make this many new prompts is refused: one is not a search."""
 
 
-class ReflectionSettings(Model):
+class ReflectionSettings(KeylessModel):
     """The reflection LM, which reads how prompts fared and writes better ones.
 
     Its key comes from the environment alone; a section that holds one is refused.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    key_advice = (
+        ", never from a file or the command line: put it into a variable, name that in api_key_env "
+        "if it is not the provider's usual one, and replace the key"
+    )
 
     model: str = key(SELF, "name", "P2O, arXiv 2603.21877, has self-reflection", min_length=1)
     """`self`, the policy's base with the adapter off, or a model string of DSPy or LiteLLM, e.g.
@@ -67,19 +68,6 @@ class ReflectionSettings(Model):
     one cycle."""
     playbook_tokens: PositiveInt = key(256, "tokens", OURS)
     """Limit of those worked examples together, in the policy's tokens."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_keys(cls, written: Any) -> Any:
-        texts = written.values() if isinstance(written, dict) else ()
-        if any(isinstance(text, str) and looks_like_key(text) for text in texts):
-            raise ValueError(
-                "holds what looks like a key or a password. Keys come from the environment alone, "
-                "never from a file or the command line: put it into a variable, name that in "
-                "api_key_env if it is not the provider's usual one, and replace the key if others "
-                "can read this file."
-            )
-        return written
 
     @field_validator("api_base")
     @classmethod
