@@ -103,6 +103,7 @@ def test_two_processes_give_the_run_of_one_also_when_one_is_killed(
 def test_groups_that_cannot_be_halved_are_guided_as_in_one_process(
     tmp_path: Path, tiny_folder: Path, kind: str, sharding: str
 ) -> None:
+    """An odd group is shared unevenly, and all that is drawn of it is counted."""
     guidance, names = GUIDED[kind]
     overrides = [
         f"model.name={tiny_folder}",
@@ -117,9 +118,12 @@ def test_groups_that_cannot_be_halved_are_guided_as_in_one_process(
     assert result.returncode == 0, result.stderr
     both = only_run(tmp_path / "two")
     assert largest_gap(one, both) <= 1e-5
-    for of_one, of_both in zip(*(events(run, CycleEvent) for run in (one, both)), strict=True):
+    cycles = [events(run, CycleEvent) for run in (one, both)]
+    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
+    for of_one, of_both in zip(*cycles, strict=True):
         for name in (f"slow/guidance/{name}" for name in names):
             assert of_both.metrics[name] == pytest.approx(of_one.metrics[name], rel=1e-3)
+    assert any(e.metrics[f"slow/guidance/{names[0]}"] > 0 for e in cycles[0])
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)

@@ -24,7 +24,7 @@ from fastslow.records.events import (
 )
 from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
-from tests.support.processes import GUIDED, TOGETHER, adapter, events, torchrun
+from tests.support.processes import TOGETHER, adapter, events, torchrun
 from tests.support.runs import TOY, WIDER, newest_point, outcome, start
 from tests.support.servers import FailingServer
 
@@ -105,33 +105,6 @@ def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: P
     facts = [(folder / "replay" / "memory.json").read_text() for folder in memories]
     assert facts[0] == facts[1]
     assert json.loads(facts[0])["first"]
-
-
-@pytest.mark.parametrize(("kind", "sharding"), [("answer", "fsdp2")])
-def test_two_processes_guide_the_same_groups_to_the_same_adapter(
-    tmp_path: Path, tiny_folder: Path, kind: str, sharding: str
-) -> None:
-    """An odd group is shared unevenly, and all that is drawn of it is counted."""
-    guidance, names = GUIDED[kind]
-    overrides = [
-        f"model.name={tiny_folder}",
-        *("stages=[{task: first, cycles: 2}]", "fast=null", "slow.group=5", "slow.lr=0.001"),
-        "tasks.first={use: 'tests.support.toy_tasks:rare'}",
-        f"slow.guidance={{kind: {guidance}}}",
-    ]
-    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
-    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
-    done = torchrun("-m", "fastslow", "train", *both_words, f"engine.sharding={sharding}")
-    assert done.returncode == 0, done.stderr
-    [both] = (tmp_path / "two").iterdir()
-    for name, tensor in adapter(alone).items():
-        torch.testing.assert_close(adapter(both)[name], tensor, atol=1e-5, rtol=0)
-    cycles = [events(run, CycleEvent) for run in (alone, both)]
-    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
-    for of_one, of_both in zip(*cycles, strict=True):
-        for name in (f"slow/guidance/{name}" for name in names):
-            assert of_both.metrics[name] == pytest.approx(of_one.metrics[name], rel=1e-3)
-    assert any(e.metrics[f"slow/guidance/{names[0]}"] > 0 for e in cycles[0])
 
 
 def test_two_processes_route_as_one_does(tmp_path: Path, tiny_folder: Path) -> None:
