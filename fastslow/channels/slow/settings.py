@@ -51,7 +51,7 @@ class MinimalConfig(Model):
         """Whether training problems are also asked with their answer shown."""
         return False
 
-    tokens_per_forward: PositiveInt = key(1536, "tokens", "2 GB with SmolLM2-135M, docs/log.md")
+    tokens_per_forward: PositiveInt = key(1024, "tokens", OURS)
     """Distinct tokens in one forward and backward pass, about: rows share those they begin with.
     What every layer computed of each stays in memory until the way back."""
     kl_budget: PositiveFloat | None = key(None, "nats per token", "off: " + FST + " has no limit")

@@ -98,7 +98,7 @@ def test_every_problem_is_taught_under_every_text_or_without_any(
     assert bare._texts(task) == (BARE,)
 
 
-@pytest.mark.parametrize(("rows", "tokens"), [(1, 1536), (4, 1536), (64, 1536), (64, 60)])
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 1024), (4, 1024), (64, 1024), (64, 60)])
 def test_loss_and_gradient_are_those_of_the_stock_trainer(
     moved: Policy, task: Task, tmp_path: Path, rows: int, tokens: int
 ) -> None:
