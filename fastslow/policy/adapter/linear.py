@@ -1,9 +1,8 @@
 """LoRA's linear layer in as few passes over memory as its products need.
 
 PEFT computes `base(x) + B(A(x)) * scaling` as a tensor of the output's size for every operation,
-and as many for the gradient. Next to thin products those passes are what an adapter costs: on a
-processor a quarter of an update. Here the product that makes the low-rank term adds it in place,
-forward and backward.
+and as many for the gradient. Next to thin products those passes are what an adapter costs. Here the
+product that makes the low-rank term adds it in place, forward and backward.
 """
 
 from collections.abc import Sequence
@@ -104,6 +103,6 @@ class _LoraProduct(torch.autograd.Function):
             if to_x is not None:
                 to_x.addmm_(to_low, a)
             to_pairs.append(torch.mm(to_low.T, x) if needs_a else None)
-            # [rank, out], then transposed: MKL makes it in a third of the time of [out, rank]
+            # [rank, out], then transposed: MKL makes it faster than [out, rank]
             to_pairs.append(torch.mm(lows[index].T, gradient).T if needs_b else None)
         return to_x, None, None, None, *to_pairs
