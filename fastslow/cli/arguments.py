@@ -48,6 +48,15 @@ def run_folder(path: Path) -> Path:
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Call and import what the configuration of a folder names that you did not make.",
+    ),
+]
+
+
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides: words with `=` that name no existing file."""
     overrides = [word for word in words if "=" in word and not is_file(Path(word))]

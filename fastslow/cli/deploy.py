@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, errors, run_folder
+from fastslow.cli.arguments import Run, Trust, errors, run_folder
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
@@ -118,6 +118,7 @@ def export(
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder (default: export/NNN-TASK in RUN)."),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write a run's policy as files for transformers, vLLM and DSPy.
 
@@ -126,7 +127,7 @@ def export(
     """
     from fastslow.results.deploy.export import export as write
 
-    folder = write(run, stage=stage, merge=merge, out=out)
+    folder = write(run, stage=stage, merge=merge, out=out, trust=trust)
     print(f"exported: {visible(str(folder))}; README.md there says how to use it")
 
 
@@ -150,6 +151,7 @@ def push(
     force: Annotated[
         bool, typer.Option("--force", help="Write over another run that is there.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Publish a finished run, a stage or an export.
 
@@ -159,12 +161,12 @@ def push(
     """
     from rich.progress import Progress
 
-    from fastslow.config.loading.load import load_resolved
     from fastslow.records.publishing import published_at, push_export, push_run
+    from fastslow.records.trust import load_run
 
     if export is not None and stage is not None:
         raise ConfigError("push: --stage and --export exclude each other. Give one of them.")
-    place = address or published_at(load_resolved(run / "config.json").config, run)
+    place = address or published_at(load_run(run, trust).config, run)
     with Progress(transient=True, disable=not sys.stderr.isatty(), console=errors()) as progress:
         bar = progress.add_task("push", total=None)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, output, print_report, run_folder
+from fastslow.cli.arguments import Run, Trust, output, print_report, run_folder
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
@@ -110,6 +110,7 @@ def probe(
     stage: Annotated[
         int | None, typer.Option(metavar="N", help="Stage number, from 1 (default: last).")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Measure whether a run's weights can still learn.
 
@@ -119,22 +120,22 @@ def probe(
     from fastslow.loop.launch import probe as start
     from fastslow.results.report import write_report
 
-    start(run, task, stage)
+    start(run, task, stage, trust)
     if is_leader():
         write_report(run)
     print_report(run)
 
 
-def track(run: Run) -> None:
+def track(run: Run, trust: Trust = False) -> None:
     """Send a run's records to its trackers again.
 
     For what one of them missed while it was away or locked. Nothing is there twice.
     """
-    from fastslow.config.loading.load import load_resolved
     from fastslow.records.run_folder import RunDir
     from fastslow.records.tracking.live import build_tracking
+    from fastslow.records.trust import load_run
 
-    config = load_resolved(run / "config.json").config
+    config = load_run(run, trust).config
     if not config.trackers:
         raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
     with RunDir.open(run):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import output, run_folder
+from fastslow.cli.arguments import Trust, output, run_folder
 from fastslow.cli.tasks import build_named
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import ConfigError
@@ -42,6 +42,7 @@ def signals(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where files go (default: signals/ in RUN)."),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Judge signals of difficulty.
 
@@ -58,7 +59,7 @@ def signals(
 
     if run is not None and (model, task, param) == (None, None, None):
         path = run_folder(run)
-        study, folder = study_run(path, stage, primary), out or path / FOLDER
+        study, folder = study_run(path, stage, primary, trust), out or path / FOLDER
     elif run is None and stage is None and model and task and out:
         built = build_named(task, param or [], allow_code=False)
         study, folder = study_model(model, built, demonstrations, draw, primary), out

@@ -1,6 +1,13 @@
 """`train` and `resume`."""
 
-from fastslow.cli.arguments import FilesAndOverrides, Run, print_report, resume_hint, split_words
+from fastslow.cli.arguments import (
+    FilesAndOverrides,
+    Run,
+    Trust,
+    print_report,
+    resume_hint,
+    split_words,
+)
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
@@ -33,11 +40,11 @@ def train(words: FilesAndOverrides) -> None:
     print_report(folder)
 
 
-def resume(run: Run) -> None:
+def resume(run: Run, trust: Trust = False) -> None:
     """Continue a run from its last resume point, then report."""
     with resume_hint():
         from fastslow.loop.launch import resume as continue_run
         from fastslow.results.report import write_report
 
-        folder = continue_run(run, write_report)
+        folder = continue_run(run, write_report, trust)
     print_report(folder)

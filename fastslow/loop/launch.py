@@ -13,7 +13,7 @@ from fastslow.channels.base import Channel
 from fastslow.channels.slow.settings import SftConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.ledger import Ledger
-from fastslow.config.loading.load import LoadedConfig, load_resolved
+from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
 from fastslow.core.errors import CheckpointError, ConfigError, EngineError
@@ -50,6 +50,7 @@ from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import build_tracking, require_trackers
+from fastslow.records.trust import load_run
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
@@ -81,15 +82,15 @@ def train(
     return _build_and_run(loaded, make, finish, day)
 
 
-def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
-    """Continue a run from its last resume point; see `train`.
+def resume(path: Path, finish: Callable[[Path], Sequence[Path]], trust: bool = False) -> Path:
+    """Continue a run from its last resume point; see `train`, and for `trust` see `load_run`.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, has no usable resume point, or
             was made on other data.
     """
     RunDir.require(path)
-    loaded = load_resolved(path / "config.json")
+    loaded = load_run(path, trust)
 
     def reopen(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
         return RunDir.open(path)
@@ -144,7 +145,7 @@ def _build_and_run(
             return _run_in(run_dir, config, tasks, policy, channels, measures, finish, probed, stop)
 
 
-def probe(path: Path, name: str, stage: int | None = None) -> None:
+def probe(path: Path, name: str, stage: int | None = None, trust: bool = False) -> None:
     """Probe a run's plasticity on a task that none of its stages visits; see `probe.probe`.
 
     The task is a key of the run's `tasks`, or what `find_task` takes. Weights are those of a stage,
@@ -155,7 +156,7 @@ def probe(path: Path, name: str, stage: int | None = None) -> None:
         ConfigError: A stage visits the task, or the run has no weights that learn.
     """
     RunDir.require(path)
-    loaded = load_resolved(path / "config.json")
+    loaded = load_run(path, trust)
     config = loaded.config
     visited = [stage_config.task for stage_config in config.stages]
     if name in visited or config.slow is None:

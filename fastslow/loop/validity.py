@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from fastslow.config.loading.load import load_resolved
 from fastslow.core.errors import CheckpointError, ConfigError, nearest
 from fastslow.core.prompts import Demonstration, PromptProgram
 from fastslow.core.seeds import named_random
@@ -36,6 +35,7 @@ from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_scores
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
+from fastslow.records.trust import load_run
 from fastslow.records.validity_file import SignalStudy
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import is_exact
@@ -122,7 +122,7 @@ def _value(signal: Signal, reading: Reading) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def study_run(path: Path, stage: int | None, primary: str) -> SignalStudy:
+def study_run(path: Path, stage: int | None, primary: str, trust: bool = False) -> SignalStudy:
     """Study the test problems that a run scored after a stage, by default the last one scored.
 
     They are read under the deployed prompts, and again under each arm that could route to those.
@@ -132,7 +132,7 @@ def study_run(path: Path, stage: int | None, primary: str) -> SignalStudy:
         ConfigError: There is no such stage or signal.
     """
     RunDir.require(path)
-    loaded = load_resolved(path / "config.json")
+    loaded = load_run(path, trust)
     config = loaded.config
     signals = {**SIGNALS, **build_signals(config.evaluation)}
     require_signal(primary, signals)

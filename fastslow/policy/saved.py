@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json
 from fastslow.core.prompts import PromptProgram
+from fastslow.core.text import shorten
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -22,6 +25,12 @@ START_FILE = "stage_start.safetensors"
 KEPT_FOLDER = "adapters"
 ROUTER_FILE = "router.safetensors"
 """Mean question states by task, where the run has a router that needs them."""
+_NEUTRAL = frozenset(
+    {"base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights"}
+    | {"lora_alpha", "lora_dropout", "megatron_core", "peft_type", "peft_version"}
+    | {"qalora_group_size", "r", "revision", "target_modules", "task_type"}
+)
+"""Settings of PEFT that may stand in a file of ours; all others are off there."""
 BASE = "base"
 """Fingerprint of the weights without an adapter."""
 
@@ -42,6 +51,18 @@ class KeptPolicy:
         if task in self.aside:
             return self.folder / KEPT_FOLDER / task
         return self.folder if self.has_adapter else None
+
+    def require_settings(self, task: str, scaling: float) -> None:
+        """Make sure that the task's adapter is plain LoRA with this `alpha / rank`.
+
+        Settings change what the same tensors compute, and a fingerprint is of tensors alone.
+
+        Raises:
+            CheckpointError: Its settings are missing, damaged, or say anything else.
+        """
+        adapter = self.adapter_of(task)
+        if adapter is not None:
+            _require_plain(adapter / CONFIG_FILE, scaling)
 
     def weights_of(self, task: str) -> str:
         """Fingerprint of that adapter's weights, as in the records.
@@ -81,6 +102,24 @@ def read_kept(folder: Path) -> KeptPolicy:
             "folder stages/NNN-TASK of a run, as a finished stage leaves it."
         ) from err
     return KeptPolicy(folder, live, aside, (folder / WEIGHTS_FILE).is_file())
+
+
+def _require_plain(path: Path, scaling: float) -> None:
+    try:
+        settings = read_json(path)
+        extra = {key: value for key, value in settings.items() if key not in _NEUTRAL and value}
+        ratio = float(settings["lora_alpha"]) / float(settings["r"])
+        if settings["peft_type"] != "LORA" or settings["bias"] != "none":
+            raise ValueError("not LoRA without biases")
+        if extra:
+            raise ValueError(f"{next(iter(extra))} is set, which no run sets")
+        if not math.isclose(ratio, scaling, rel_tol=1e-6):
+            raise ValueError(f"lora_alpha / r is {ratio:g}, expected {scaling:g} of the run")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as err:
+        raise CheckpointError(
+            f"{path}: not the settings that the adapter was scored with, got "
+            f"{shorten(str(err), 200)}. The file was changed: restore it from a copy."
+        ) from err
 
 
 def fingerprint(tensors: Iterable[tuple[str, bytes]]) -> str:

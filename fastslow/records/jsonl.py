@@ -1,5 +1,6 @@
 """The record files of a run: one JSON line per fact, append-only and readable after a crash."""
 
+import hashlib
 import json
 import math
 import mmap
@@ -11,7 +12,7 @@ from typing import Any, Self, get_args
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import append_to, open_regular, parse_json
+from fastslow.core.files import append_to, open_regular, parse_json, read_regular
 from fastslow.core.types import Json
 from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, StepEvent
 
@@ -90,11 +91,12 @@ class RecordWriter:
         Raises:
             CheckpointError: The file cannot be opened for writing.
         """
-        self.path, self._require = path, require
+        self.path, self._may_write = path, require
         try:
             self._file = append_to(path)
             os.ftruncate(self._file.fileno(), _end_of_last_line(path))
             self._file.seek(0, os.SEEK_END)
+            self._digest = hashlib.sha256(read_regular(path))
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be written, got {error.strerror}. Records are appended here; "
@@ -113,9 +115,10 @@ class RecordWriter:
         Raises:
             CheckpointError: The disk refused; what was there before is intact.
         """
-        self._require()
+        self._may_write()
         lines = "".join(json.dumps(to_json(r), allow_nan=False) + "\n" for r in records)
-        start, rest = self.position(), memoryview(lines.encode())
+        content = lines.encode()
+        start, rest = self.position(), memoryview(content)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -126,30 +129,43 @@ class RecordWriter:
                 f"{self.path}: could not append {len(records)} records, got {error.strerror}. "
                 "Earlier records are intact. Make room, then resume the run."
             ) from error
+        self._digest.update(content)
+
+    def sha256(self) -> str:
+        """SHA-256 of everything written so far, in hex digits."""
+        return self._digest.hexdigest()
 
     def sync(self) -> None:
         """Force everything written so far to the disk itself."""
-        self._require()
+        self._may_write()
         os.fsync(self._file.fileno())
 
     def position(self) -> int:
         """Bytes written so far; always the end of a line."""
         return self._file.tell()
 
-    def truncate(self, position: int) -> None:
-        """Forget everything after `position`, in bytes, a value `position()` once gave.
+    def require(self, position: int) -> None:
+        """Make sure that nothing before `position`, in bytes, is missing.
 
         Raises:
-            CheckpointError: The file is shorter than that: records are missing.
+            CheckpointError: The file is shorter than that.
         """
-        size = self.position()
-        if size < position:
+        if (size := self.position()) < position:
             raise CheckpointError(
                 f"{self.path}: has {size} bytes, expected at least {position} as when the resume "
                 "point was made. Records are missing; restore the file from a copy."
             )
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after `position`, in bytes, a value `position()` once gave.
+
+        Raises:
+            CheckpointError: See `require`.
+        """
+        self.require(position)
         os.ftruncate(self._file.fileno(), position)
         self._file.seek(position)
+        self._digest = hashlib.sha256(read_regular(self.path))
 
     def close(self) -> None:
         """Close the file; nothing can be appended after."""

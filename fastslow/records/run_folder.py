@@ -32,6 +32,7 @@ from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
+from fastslow.records.seal import SealWriter, begin_seal, require_unbroken
 from fastslow.records.state import RunState
 from fastslow.records.tracking.live import tracker_names
 from fastslow.task.definition import Task
@@ -109,6 +110,8 @@ class RunDir:
                 for stem in RECORD_FILES
             }
             self.scores, self.events, self.metrics = self._writers.values()
+            require_unbroken(path)
+            self._seal = SealWriter(path, self._writers)
             self._resources = stack.pop_all()
 
     @classmethod
@@ -156,6 +159,7 @@ class RunDir:
                 "ended": None,
             }
             write_file(path, "run.json", _json(card))
+            begin_seal(path)
         return cls(path)
 
     @classmethod
@@ -202,6 +206,7 @@ class RunDir:
             card = json.loads((self.path / "run.json").read_bytes())
             card |= {"state": state, "ended": None if state == "running" else _now()}
             write_file(self.path, "run.json", _json(card), in_place=True)
+            self._seal.write()
 
     def keep_estimate(self, cost: Cost) -> None:
         """Write estimate.json, what the run is expected to take; the first one stands.
@@ -242,6 +247,7 @@ class RunDir:
             replace_folder(self.path, f"resume/{point.name}", write)
             for old in _points(root)[KEPT_POINTS:]:
                 shutil.rmtree(old)
+            self._seal.add_point()
         return point
 
     def load_state(self) -> tuple[RunState, Path] | None:
@@ -263,8 +269,7 @@ class RunDir:
             if problem is None:
                 state, problem = _read_state(point / "state.json")
             if state is not None:
-                for stem, writer in self._writers.items():
-                    writer.truncate(state.positions[stem])
+                self._seal.cut(state.positions)
                 return state, point
             self.warnings.append(f"{point}: damaged ({problem}); the resume point before is used.")
         if points:
@@ -272,8 +277,12 @@ class RunDir:
                 f"{self.path / 'resume'}: no resume point is whole, got {'; '.join(self.warnings)} "
                 "Restore one from a copy, or start a new run."
             )
-        for writer in self._writers.values():
-            writer.truncate(0)
+        if not self._seal.may_begin_again:
+            raise CheckpointError(
+                f"{self.path / 'resume'}: no resume point, but there are records. The folder was "
+                "removed: restore it from a copy, or start a new run. Nothing was changed."
+            )
+        self._seal.cut(dict.fromkeys(RECORD_FILES, 0))
         return None
 
     def keep_folder(self, path: Path, write: Callable[[Path], None]) -> None:
@@ -283,8 +292,11 @@ class RunDir:
             CheckpointError: The disk refused; what was there stays.
         """
         self._require()
+        name = path.relative_to(self.path).as_posix()
         with disk_errors(path, "this folder could not be written"):
-            replace_folder(self.path, path.relative_to(self.path).as_posix(), write)
+            self._seal.drop_folder(name)  # a kill may come while it is replaced
+            replace_folder(self.path, name, write)
+            self._seal.add_folder(name)
 
     def write_samples(self, stage: int, task: str, lines: Iterable[str], cycle: int) -> Path:
         """Write rollouts of a cycle as text for people, control characters escaped.

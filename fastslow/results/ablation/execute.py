@@ -122,7 +122,11 @@ def commands(plan: Plan) -> Iterator[str]:
 
 def command_words(run: PlannedRun, status: RunStatus) -> list[str]:
     """What makes a run, or the rest of it: words behind `fastslow`."""
-    return ["resume", str(status.path)] if status.path else ["train", str(write_config(run))]
+    return (
+        ["resume", "--trust", str(status.path)]
+        if status.path
+        else ["train", str(write_config(run))]
+    )
 
 
 def begin(doing: Execution, workers: int) -> None:

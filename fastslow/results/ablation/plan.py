@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from fastslow.config.ablation import GIVEN, AblationConfig
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
-from fastslow.config.loading.load import config_hash, load_layers, load_resolved
+from fastslow.config.loading.load import config_hash, load_layers, moved
 from fastslow.config.loading.validate import require
 from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import RunConfig
@@ -249,9 +249,12 @@ def _first_key(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _hash_now(path: Path) -> str | None:
-    """Hash that a run's configuration has under this version; None where it cannot be read."""
+    """Hash that a run's configuration has under this version; None where it cannot be read.
+
+    Nothing that it names is imported: the folder may be somebody else's.
+    """
     try:
-        return config_hash(load_resolved(path / "config.json").config)
+        return config_hash(require(RunConfig, moved(read_layers((path / "config.json",), ()).root)))
     except FastSlowError:
         return None
 

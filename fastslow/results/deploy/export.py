@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastslow.config.loading.load import LoadedConfig, load_resolved
+from fastslow.config.loading.load import LoadedConfig
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import make_folder
 from fastslow.core.text import visible
@@ -26,6 +26,7 @@ from fastslow.records.deployments import deployments
 from fastslow.records.events import FiguresEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_card import read_day, read_dtype
+from fastslow.records.trust import load_run
 from fastslow.results.deploy.export_data import Export, ExportedTask
 from fastslow.results.deploy.export_files import (
     lora_rank,
@@ -42,12 +43,18 @@ from fastslow.task.registry import build_task, find_task
 
 
 def export(
-    run: Path, *, stage: int | None = None, merge: bool = False, out: Path | None = None
+    run: Path,
+    *,
+    stage: int | None = None,
+    merge: bool = False,
+    out: Path | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write a stage's policy to a new folder, which it returns: all of it or nothing.
 
     `stage` counts from 1, None takes the deployed one; `merge` folds the adapter into the whole
-    model. The default of `out` is `export/NNN-TASK` in the run folder, `-merged` behind it.
+    model. The default of `out` is `export/NNN-TASK` in the run folder, `-merged` behind it. For
+    `trust` see `load_run`.
 
     Raises:
         CheckpointError: It is not a run folder, the stage was not kept, its files or a task are not
@@ -56,7 +63,7 @@ def export(
         ModelError: The base model cannot be found or read.
         TaskError: A task cannot be built any more.
     """
-    content = _read(run, stage, merge)
+    content = _read(run, load_run(run, trust), stage, merge)
     name = content.standing.folder.name + ("-merged" if merge else "")
     root, inner = (run, f"export/{name}") if out is None else (out.parent, out.name)
     with _new_folder(root, inner) as folder:
@@ -71,7 +78,7 @@ def export(
     return root / inner
 
 
-def _read(run: Path, stage: int | None, merge: bool) -> Export:
+def _read(run: Path, loaded: LoadedConfig, stage: int | None, merge: bool) -> Export:
     """Everything that is exported, compared with what was scored."""
     standing = read_standing(run, stage)
     if stage is None and standing.state != "finished" and not deployments(run):
@@ -81,7 +88,6 @@ def _read(run: Path, stage: int | None, merge: bool) -> Export:
         )
     policy = read_kept(standing.folder)
     verify_kept(standing, policy)
-    loaded = load_resolved(run / "config.json")
     model = loaded.config.model
     if standing.stages != tuple(visit.task for visit in loaded.config.stages):
         raise CheckpointError(

@@ -12,8 +12,9 @@ from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import GuessEvent, ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.seal import require_unbroken
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
-from fastslow.results.report.reading import read_card
+from fastslow.results.report.reading import read_card, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Standing:
     """Every column of the matrix, in its order."""
     metrics: Mapping[str, Metric]
     """As they stood after that stage."""
+    scaling: float | None
+    """`alpha / rank` of the run's adapters; None without any."""
 
     @property
     def folder(self) -> Path:
@@ -85,8 +88,10 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
     """Compute how a run's policy stands after stage `row`, or the deployed one; only reads.
 
     Raises:
-        CheckpointError: It is not a run folder, has no such stage, or a record in it is damaged.
+        CheckpointError: It is not a run folder, has no such stage, was edited since it was sealed,
+            or a record in it is damaged.
     """
+    require_unbroken(run)
     card = read_card(run / "run.json")
     stages = card.stages
     row = deployed_row(run, len(stages)) if row is None else row
@@ -112,7 +117,19 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
             _task(table, scores, row, task, versions.get(task), guesses.get(task)) for task in tasks
         ),
         metrics=final_metrics(table.matrix(tasks), noise_floor=max(floors, default=None)),
+        scaling=_scaling(run),
     )
+
+
+def _scaling(run: Path) -> float | None:
+    slow = read_object(run / "config.json").get("slow")
+    try:
+        return None if slow is None else slow["lora"]["alpha"] / slow["lora"]["rank"]
+    except (LookupError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{run / 'config.json'}: slow.lora has no rank and alpha, got {type(error).__name__}. "
+            "Restore it from a copy."
+        ) from error
 
 
 def _task(
@@ -185,6 +202,8 @@ def verify_kept(standing: Standing, policy: KeptPolicy) -> None:
             )
         if (weights := policy.weights_of(task.task)) != task.weights:
             refuse_other(f"the adapter for task {task.task!r}", f"weights {weights}", task.weights)
+        if standing.scaling is not None:
+            policy.require_settings(task.task, standing.scaling)
         live = policy.live.get(task.task)
         if live is not None and task.learned_row is not None and live.text_hash != task.text:
             refuse_other(f"the prompt of task {task.task!r}", live.text_hash, task.text)

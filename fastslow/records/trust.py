@@ -1,0 +1,87 @@
+"""What a run folder may have the program do: its configuration read, if its user can be trusted.
+
+A configuration names addresses (trackers, servers, stores), programs and code, and whoever resumes
+a run follows them with the rights and keys of the user. In a folder that this user made they are
+the user's own words; in any other they are somebody else's.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastslow.config.loading.load import LoadedConfig, load_resolved
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json
+from fastslow.core.text import shorten
+from fastslow.records.seal import is_ours, require_unbroken
+
+PLACES = frozenset(
+    {
+        "publish",
+        "uri",
+        "urls",
+        "api_base",
+        "python",
+        "arguments",
+        "adapters_dir",
+        "folder",
+        "entity",
+    }
+)
+"""Keys whose values are addresses, programs, or folders of others that are written to."""
+CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""`package.module:function`."""
+SHOWN = 8
+"""Values that an error lists."""
+
+
+def load_run(path: Path, trust: bool = False) -> LoadedConfig:
+    """The configuration of a run folder, to act on: plug-ins that it names are imported.
+
+    Raises:
+        CheckpointError: This user did not make the folder, did not say `trust`, and something in
+            its configuration would be followed; or the folder was edited since the run wrote it.
+    """
+    require_unbroken(path)
+    if not trust and not is_ours(path) and (names := list(followed(_config(path)))):
+        shown = "".join(f"\n  {name}" for name in names[:SHOWN])
+        more = f"\n  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise CheckpointError(
+            f"{path}: not a run that you made here (seal.json has no signature of yours), and its "
+            f"configuration would have this program call or import:{shown}{more}\n"
+            "If they are what you want, repeat the command with --trust."
+        )
+    return load_resolved(path / "config.json")
+
+
+def followed(value: Any, path: str = "") -> Iterator[str]:
+    """Everything in a configuration that is called, started or imported, as `key = value`."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            place = f"{path}.{key}" if path else str(key)
+            if key in PLACES and item:
+                yield f"{shorten(place, 100)} = {shorten(str(item), 200)}"
+            else:
+                yield from followed(item, place)
+    elif isinstance(value, str) and (
+        "://" in value
+        or CODE.fullmatch(value)
+        or (path.endswith("runs_dir") and _leads_away(value))
+    ):
+        yield f"{shorten(path, 100)} = {shorten(value, 200)}"
+
+
+def _leads_away(folder: str) -> bool:
+    return Path(folder).is_absolute() or ".." in Path(folder).parts
+
+
+def _config(path: Path) -> Any:
+    try:
+        return read_json(path / "config.json")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
+            "from a copy."
+        ) from error
