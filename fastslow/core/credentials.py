@@ -18,6 +18,7 @@ _KEY = re.compile(
     | AIza [A-Za-z0-9_-]{30,}                                   # Google
     | bearer \s+ (?= \S* \d ) [A-Za-z0-9._~+/=*-]{8,}
     | (?<= :// ) [^\s/@:]* : [^\s/@]+ (?= @ )                   # user:password@host
+    | (?: (?<= http:// ) | (?<= https:// ) ) (?! \[removed ) [^\s/@]+ (?= @ )  # token@host
     | (?<= [?&] ) [\w-]* (?: key | token | secret ) = [^\s&]+   # in an address
     | \b [A-Za-z0-9]{40,} \b                                    # judged by _is_key
     """,

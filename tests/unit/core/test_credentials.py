@@ -5,6 +5,7 @@ import pytest
 from fastslow.core.credentials import REMOVED, looks_like_key, without_keys
 
 KEYS = [
+    "http://tokenonly@127.0.0.1:5000",
     "sk-proj-abcdefghijklmnop",
     "gsk_0123456789abcdefghij",
     "hf_abcdefgh1234567890abcd",
@@ -15,6 +16,7 @@ KEYS = [
     "aB3" * 14,
 ]
 NOT_KEYS = [
+    "postgresql://user@database/mlflow",
     "openai/gpt-5-mini",
     "openai//models/snapshots/0123456789abcdef0123456789abcdef01234567",
     "http://127.0.0.1:8000/v1",
