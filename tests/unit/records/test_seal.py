@@ -159,8 +159,13 @@ def test_a_home_that_cannot_be_written_stops_no_run(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"run": "r", "config": 3}', '{"run": "r", "config": "", "folders": {"../x": ""}}']
-    + ['{"run": "r", "config": "", "records": {"/etc/x": {"bytes": 1, "sha256": ""}}}'],
+    [
+        "",
+        "[]",
+        '{"run": "r", "config": 3}',
+        '{"run": "r", "config": "", "folders": {"../x": ""}}',
+        '{"run": "r", "config": "", "records": {"/etc/x": {"bytes": 1, "sha256": ""}}}',
+    ],
 )
 def test_what_is_not_a_seal_is_a_typed_error(run: Path, text: str) -> None:
     (run / "seal.json").write_text(text)
