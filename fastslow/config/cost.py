@@ -18,6 +18,7 @@ from fastslow.config.ledger import Ledger
 from fastslow.config.lengths import Lengths, task_lengths
 from fastslow.config.models import RunConfig
 from fastslow.config.price import Price
+from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.measure.base import MeasurePrice
 from fastslow.policy.calibration import Rates
@@ -158,7 +159,7 @@ def model_shape(name: str) -> ModelShape | None:
     folder = Path(name)
     try:
         parameters = sum(_count_parameters(path) for path in sorted(folder.glob("*.safetensors")))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
         sizes = [int(config[key]) for key in keys]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.distributed import from_all, process_index
+from fastslow.core.files import read_json
 
 RANDOM_FILE = "random.json"
 
@@ -41,7 +42,7 @@ def load_generators(folder: Path) -> None:
     """
     path = folder / RANDOM_FILE
     if path.is_file():
-        saved = json.loads(path.read_bytes())
+        saved = read_json(path)
         states = saved if isinstance(saved, list) else [saved]
         _restore(states[process_index() if process_index() < len(states) else 0])
 

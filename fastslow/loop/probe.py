@@ -16,7 +16,7 @@ from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import from_leader, is_leader
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import disk_errors, write_file
+from fastslow.core.files import disk_errors, read_json, write_file
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Json
 from fastslow.loop.build import build_slow
@@ -85,7 +85,7 @@ def probe(setup: ProbeSetup, stage: Path, begin: Callable[[int, int], None]) -> 
 def _kept_curve(path: Path, identity: Mapping[str, Json]) -> dict[str, Any] | None:
     """The curve kept in `path` if it was made with the same settings."""
     try:
-        curve: dict[str, Any] = json.loads(path.read_bytes())
+        curve: dict[str, Any] = read_json(path)
     except (OSError, ValueError):
         return None  # not there, or cut off by a crash: it is made again
     return curve if all(curve.get(name) == value for name, value in identity.items()) else None

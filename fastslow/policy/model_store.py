@@ -1,7 +1,6 @@
 """Where base models are: the named ones in the cache, local folders, and hub ids."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import ModelError, nearest
+from fastslow.core.files import read_json
 from fastslow.core.text import shorten, visible
 
 CARD = "MODEL.json"
@@ -174,7 +174,7 @@ def complaint_about(folder: Path, checksums: bool) -> str | None:
     Sizes are compared, with `checksums` contents too (about 1 s for 500 MB).
     """
     try:
-        listed: Any = json.loads((folder / CARD).read_text())["files"]
+        listed: Any = read_json(folder / CARD)["files"]
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
         return "it is not fetched yet"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import ModelError
+from fastslow.core.files import read_json
 from fastslow.core.prompts import BARE, Candidate, Population, PromptProgram
 from fastslow.core.text import shorten
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
@@ -259,7 +260,7 @@ class Policy:
         load_adapter(self.model, folder)
         has_means = (folder / ROUTER_FILE).is_file()
         self.question_means = load_file(folder / ROUTER_FILE) if has_means else {}
-        texts = json.loads((folder / TEXTS_FILE).read_text())
+        texts = read_json(folder / TEXTS_FILE)
         self.populations = {
             name: tuple(shaped(Candidate, candidate) for candidate in population)
             for name, population in texts["populations"].items()

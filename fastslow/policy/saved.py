@@ -1,7 +1,6 @@
 """The files of a saved policy, read as plain data: names, prompts, fingerprints. Without torch."""
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json
+from fastslow.core.files import read_json, read_regular
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import shorten
 
@@ -90,11 +89,11 @@ def read_kept(folder: Path) -> KeptPolicy:
     try:
         live = {
             str(task): shaped(PromptProgram, program)
-            for task, program in json.loads(texts.read_bytes())["live"].items()
+            for task, program in read_json(texts)["live"].items()
         }
         state: dict[str, Any] = {"aside": ()}
         if (folder / STATE_FILE).is_file():
-            state = json.loads((folder / STATE_FILE).read_bytes())
+            state = read_json(folder / STATE_FILE)
         aside = tuple(str(task) for task in state["aside"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
         raise CheckpointError(
@@ -140,7 +139,7 @@ def fingerprint_of_file(path: Path) -> str:
     from safetensors import SafetensorError, deserialize
 
     try:
-        listed = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # theirs
+        listed = deserialize(read_regular(path))  # type: ignore[no-untyped-call]  # theirs
     except (OSError, SafetensorError) as err:
         raise CheckpointError(
             f"{path}: the adapter cannot be read, got {type(err).__name__}: {err}. The file is "

@@ -105,7 +105,10 @@ def read_state(path: Path) -> str:
     Raises:
         OSError, ValueError: There is no run.json, or it is damaged.
     """
-    state = str(read_json(path / "run.json")["state"])
+    card = read_json(path / "run.json")
+    state = card.get("state") if isinstance(card, dict) else None
+    if state not in STATES:
+        raise ValueError(f"run.json: state: not one of {', '.join(STATES)}")
     lock = _file_lock(path)
     system: SystemLock = "free"
     try:
@@ -117,7 +120,7 @@ def read_state(path: Path) -> str:
         lock.release()
     card = newest(path)
     if card is None and system == "unknown":
-        return state  # all there is to go by
+        return str(state)  # all there is to go by
     if is_held(card, system):
         return "running"
-    return "died" if state == "running" else state
+    return "died" if state == "running" else str(state)

@@ -203,7 +203,7 @@ class RunDir:
         """
         self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
-            card = json.loads((self.path / "run.json").read_bytes())
+            card = read_json(self.path / "run.json")
             card |= {"state": state, "ended": None if state == "running" else _now()}
             write_file(self.path, "run.json", _json(card), in_place=True)
             self._seal.write()

@@ -32,8 +32,8 @@ class RunSummary:
     """Stages of the run."""
     score: float | None = None
     """Mean over all tasks in the last whole row of the matrix, in [0, 1]; None before row 0."""
-    started: str | None = None
-    """ISO 8601, UTC."""
+    started: datetime | None = None
+    """In UTC."""
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
@@ -56,7 +56,7 @@ def listing_lines(runs: Sequence[RunSummary]) -> list[str]:
 def _summary(path: Path) -> RunSummary:
     size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
     try:
-        started = read_json(path / "run.json")["started"]
+        started = datetime.fromisoformat(read_json(path / "run.json")["started"])
         state, report = read_state(path), build_report(path)
     except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:
         return RunSummary(path, UNREADABLE, size, str(error))
@@ -68,7 +68,7 @@ def _summary(path: Path) -> RunSummary:
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:
-    started = datetime.fromisoformat(run.started).astimezone() if run.started else None
+    started = run.started.astimezone() if run.started else None
     return (
         shorten(run.path.name, 60),
         run.state,

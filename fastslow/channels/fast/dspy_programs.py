@@ -26,6 +26,7 @@ from pathlib import Path
 from fastslow.channels.fast.dspy_bridge import PromptModule
 from fastslow.channels.fast.scorer import isolated
 from fastslow.core.errors import CheckpointError
+from fastslow.core.files import read_json
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.policy import Policy
 
@@ -69,7 +70,7 @@ def load_program(path: str | Path) -> PromptModule:
     module = PromptModule(PromptProgram(""))
     try:
         if file.is_dir():
-            file = file / str(json.loads((file / INDEX_FILE).read_bytes())["live"])
+            file = file / str(read_json(file / INDEX_FILE)["live"])
         module.load(file)
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise CheckpointError(

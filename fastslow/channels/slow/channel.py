@@ -23,6 +23,7 @@ from fastslow.channels.slow.trainer import MakeUpdates, Updates, finish_update, 
 from fastslow.core.decode import shaped
 from fastslow.core.distributed import from_all
 from fastslow.core.errors import ChannelError, CheckpointError
+from fastslow.core.files import read_json
 from fastslow.core.seeds import derive_seed, kept_generators
 from fastslow.core.types import Anchor, Batch, Evidence
 from fastslow.policy.engine.interface import RemoteSampler
@@ -214,7 +215,7 @@ class SlowChannel:
         """
         from safetensors.torch import load_file
 
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = read_json(folder / STATE_FILE)
         self._stage, self._step = state["stage"], state["step"]
         self._progress = state["progress"]
         if "kl_budget" in state:

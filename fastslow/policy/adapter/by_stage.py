@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from fastslow.core.files import read_json
 from fastslow.policy.adapter.deltas import WeightDelta, weight_deltas
 from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter
 from fastslow.policy.adapter.parts import (
@@ -196,7 +197,7 @@ class StageAdapters:
         self.owner, self.start, self._aside = None, None, {}
         if not hasattr(self.model, "peft_config") or not (folder / STATE_FILE).is_file():
             return
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = read_json(folder / STATE_FILE)
         self.owner = state["owner"]
         for task in state["aside"]:
             load_adapter(self.model, folder / KEPT_FOLDER / task)

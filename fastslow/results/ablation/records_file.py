@@ -15,6 +15,7 @@ from typing import Any
 from fastslow.config.ablation import AblationConfig
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, FastSlowError
+from fastslow.core.files import parse_json, read_regular
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
@@ -45,8 +46,8 @@ def read_records_file(path: Path) -> Result:
         CheckpointError: A line is damaged or of another version; names it.
     """
     with _naming(path, 1):
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
-        head = json.loads(first)
+        first, *rest = read_regular(path).decode().splitlines()
+        head = parse_json(first)
         if head["records_version"] != RECORDS_VERSION:
             raise ValueError(f"records_version {head['records_version']}")
         config = AblationConfig.model_validate(head["config"])
@@ -54,7 +55,7 @@ def read_records_file(path: Path) -> Result:
     records = []
     for number, line in enumerate(rest, start=2):
         with _naming(path, number):
-            records.append(_record(json.loads(line)))
+            records.append(_record(parse_json(line)))
     return make_result(config, records, planned, missing)
 
 

@@ -6,7 +6,6 @@ chat messages and as a DSPy program, and a model card. What is exported was comp
 scored. No pickle is read or written.
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.core.errors import CheckpointError, ConfigError
-from fastslow.core.files import make_folder
+from fastslow.core.files import make_folder, read_json
 from fastslow.core.text import visible
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy import model_store
@@ -109,7 +108,7 @@ def _read(run: Path, loaded: LoadedConfig, stage: int | None, merge: bool) -> Ex
         dtype=read_dtype(run) or model.dtype,
         template_arguments=model.chat_template_kwargs,
         day=read_day(run),
-        packages=json.loads((run / "environment.json").read_bytes()).get("packages", {}),
+        packages=read_json(run / "environment.json").get("packages", {}),
         router=None if merge else _router(standing),
         is_merged=merge,
     )

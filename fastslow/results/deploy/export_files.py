@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import CheckpointError, ModelError
+from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.merged import save_merged
@@ -176,7 +177,7 @@ def write_index(export: Export, folder: Path) -> None:
 
 
 def _adapter_config(source: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((source / CONFIG_FILE).read_bytes())
+    config: dict[str, Any] = read_json(source / CONFIG_FILE)
     return config
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import disk_errors, write_file
+from fastslow.core.files import disk_errors, parse_json, read_regular, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
@@ -74,8 +74,8 @@ def recompute_verdict(run: Path) -> GateVerdict:
     """
     path = run / GATE_FILE
     try:
-        content = path.read_bytes()
-        before: dict[str, Any] = json.loads(content)
+        content = read_regular(path)
+        before: dict[str, Any] = parse_json(content)
         options = TypeAdapter(GateOptions).validate_python(before["options"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -12,6 +12,7 @@ from fastslow.policy.saved import KeptPolicy
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import GuessEvent, ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import require_unbroken
 from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.results.report.reading import read_card, read_object
@@ -91,6 +92,7 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         CheckpointError: It is not a run folder, has no such stage, was edited since it was sealed,
             or a record in it is damaged.
     """
+    require_no_links(run)
     require_unbroken(run)
     card = read_card(run / "run.json")
     stages = card.stages

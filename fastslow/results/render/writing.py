@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastslow.core.files import disk_errors, make_folder, write_file
+from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
 
 FIGURES = "figures"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet compute a cell. Source: OWASP, CSV injection."""
 
 
 def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
@@ -36,10 +39,21 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV file: numbers with six decimals, None as an empty cell."""
+    """A CSV file: numbers with six decimals, None as an empty cell, text made visible.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow(f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row)
+        writer.writerow(map(_csv_cell, row))
     return out.getvalue()
+
+
+def _csv_cell(cell: object) -> object:
+    if isinstance(cell, float):
+        return f"{cell:.6f}"
+    if not isinstance(cell, str):
+        return cell
+    return f"'{visible(cell)}" if cell.startswith(FORMULA) else visible(cell)

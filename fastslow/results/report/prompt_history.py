@@ -13,6 +13,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import Event, PopulationEvent, ScoreRow, TextEvent
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.run_folder import require_no_links
 
 MIN_PREFIX = 4
 """Digits of a prompt's hash that are enough to name it, if no other prompt begins so."""
@@ -44,8 +45,9 @@ def read_prompts(run_path: Path) -> PromptHistory:
     """Collect the prompts of a run, finished or not.
 
     Raises:
-        CheckpointError: It is not a run folder, or a record in it is damaged.
+        CheckpointError: It is not a run folder, has a link in it, or a record in it is damaged.
     """
+    require_no_links(run_path)
     events = read_events(run_path / "events.jsonl")
     return prompt_history(run_path.name, events, read_scores(run_path / "scores.jsonl"))
 

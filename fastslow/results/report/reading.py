@@ -38,6 +38,7 @@ def read_card(path: Path) -> RunCard:
         card = shaped(RunCard, {name: data[name] for name in names})
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
+        "".join((card.run, *card.tasks, *card.command)).encode()  # half a surrogate pair cannot be
     except ValueError as error:
         raise CheckpointError(
             f"{path}: not the card of a run: {shorten(str(error), 200)}. Give a folder that "

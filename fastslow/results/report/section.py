@@ -7,6 +7,7 @@ from typing import ClassVar, TypeVar
 from fastslow.records.data import golds_of
 from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.run_folder import require_no_links
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
 from fastslow.results.report.cells import CellTable
@@ -23,6 +24,7 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
+        require_no_links(path)
         self.path = path
         self.card = read_card(path / "run.json")
         self.scores = read_scores(path / "scores.jsonl")

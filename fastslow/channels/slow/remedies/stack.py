@@ -24,6 +24,7 @@ from fastslow.channels.slow.remedies.base import (
     Weights,
 )
 from fastslow.channels.slow.teaching import teach
+from fastslow.core.files import read_json
 from fastslow.core.seeds import derive_seed
 from fastslow.policy.policy import Policy
 
@@ -229,9 +230,9 @@ class Remedies:
             if (folder / name).is_dir():
                 tensors = load_file(folder / name / "memory.safetensors")
                 memory.tensors = dict(sorted(tensors.items()))
-                memory.facts = json.loads((folder / name / "memory.json").read_text())
+                memory.facts = read_json(folder / name / "memory.json")
             if (folder / name / COSTS_FILE).is_file():
-                self._costs[name] = Costs(**json.loads((folder / name / COSTS_FILE).read_text()))
+                self._costs[name] = Costs(**read_json(folder / name / COSTS_FILE))
 
     def move_to(self, device: str) -> None:
         """Move what was loaded to where the weights are."""
