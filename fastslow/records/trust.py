@@ -45,11 +45,11 @@ def load_run(path: Path, trust: bool = False) -> LoadedConfig:
     """
     require_unbroken(path)
     if not trust and not is_ours(path) and (names := list(followed(_config(path)))):
-        shown = "".join(f"\n  {name}" for name in names[:SHOWN])
+        listed = "".join(f"\n  {name}" for name in names[:SHOWN])
         more = f"\n  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise CheckpointError(
             f"{path}: not a run that you made here (seal.json has no signature of yours), and its "
-            f"configuration would have this program call or import:{shown}{more}\n"
+            f"configuration would have this program call or import:{listed}{more}\n"
             "If they are what you want, repeat the command with --trust."
         )
     return load_resolved(path / "config.json")

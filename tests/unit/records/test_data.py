@@ -24,7 +24,7 @@ from fastslow.records.data import (
 from fastslow.records.jsonl import score_from_json, to_json
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
-from tests.support.run_folder import score_row, write_run
+from tests.support.run_folder import score_row, without_seal, write_run
 
 Change = Callable[[Example], Example]
 
@@ -153,7 +153,7 @@ def test_rows_keep_their_gold_and_old_rows_have_none() -> None:
 
 def with_golds(run: Path, gold: str) -> Path:
     """The run with this gold in every row, as far as scores alone show it."""
-    path = run / "scores.jsonl"
+    path = without_seal(run) / "scores.jsonl"
     rows = [json.loads(line) | {"gold": gold} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run

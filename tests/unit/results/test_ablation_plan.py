@@ -148,7 +148,8 @@ def test_runs_are_found_by_name_and_configuration() -> None:
     with RunDir.create(first.config, {}, ()) as run_dir:
         assert ablation.status_of(first).state == "running"
     assert ablation.status_of(first).state == "broken"
-    run_dir.mark("finished")
+    with RunDir.open(run_dir.path) as again:
+        again.mark("finished")
     assert ablation.status_of(first).state == "finished"
     assert ablation.status_of(first).path == run_dir.path
     assert ablation.status_of(second).state == "missing"

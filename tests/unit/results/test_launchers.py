@@ -144,7 +144,7 @@ def test_the_dead_are_made_again_and_those_that_fail_are_not(plan: Plan) -> None
     assert launcher.run() == {"two-s0": "exit code 1: it said nothing"}
     config = f"out/grid/configs/one-s0-{plan.runs[0].hash}.json"
     [path] = Path("out/grid").glob("*-one-s0-*")
-    assert launcher.words["one"] == [["train", config], ["train", config], ["resume", str(path)]]
+    assert launcher.words["one"] == [["train", config], ["train", config], ["resume", "--trust", str(path)]]
     assert len(launcher.words["two"]) == 1
     assert launcher.is_closed
     printed = launcher.printed.getvalue()
@@ -231,7 +231,7 @@ def test_printed_commands_make_what_is_missing_from_any_shell(
     assert main(["ablate", "file.yaml", "--launcher", "print"]) == 0
     captured = capsys.readouterr()
     [path] = Path("out/grid").glob("*-one-s0-*")
-    assert captured.out == f"cd {shlex.quote(str(tmp_path))} && fastslow resume {path}\n"
+    assert captured.out == f"cd {shlex.quote(str(tmp_path))} && fastslow resume --trust {path}\n"
     assert captured.err == "Not listed, since other processes make them: 1 runs.\n"
     two.leave()
     one.finish()
