@@ -15,13 +15,14 @@ from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.adapter.lora import adapter_fingerprint
 from fastslow.policy.adapter.parts import freeze_trained
 from fastslow.policy.policy import Policy
-from fastslow.policy.saved import WEIGHTS_FILE, fingerprint_of_file, read_kept
+from fastslow.policy.saved import CONFIG_FILE, WEIGHTS_FILE, fingerprint_of_file, read_kept
 from fastslow.records.deployments import DEPLOYED_FILE, deployed_row, deployments
 from fastslow.records.jsonl import read_scores
 from fastslow.records.run_folder import RunDir
 from fastslow.results.deploy.standing import read_standing
 from fastslow.results.report import build_report, recompute_report, write_report
 from fastslow.results.report.sections.prompts import Prompts
+from tests.support.run_folder import without_seal
 from tests.support.runs import WIDER, start
 
 POLICIES = ("continue", "merge-then-new", "new-per-stage")
@@ -133,6 +134,8 @@ def test_the_gate_judges_what_is_deployed(run: Path) -> None:
 def test_what_does_not_fit_is_refused_and_changes_nothing(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    without_seal(run)
+
     def refused(said: str, stage: str = "1") -> None:
         assert main(["rollback", str(run), "--to", stage]) == 2
         assert said in capsys.readouterr().err
@@ -154,6 +157,35 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     refused("the adapter cannot be read")
     shutil.rmtree(first)
     refused(f"Known: {second.name}.")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"lora_alpha": 1600.0},
+        {"r": 1},
+        {"use_rslora": True},
+        {"alpha_pattern": {"q_proj": 99}},
+        {"layer_replication": [[0, 1]]},
+        {"bias": "all"},
+        {"peft_type": "IA3"},
+        None,
+    ],
+)
+def test_an_adapter_with_other_settings_is_not_deployed(
+    run: Path, edit: dict[str, object] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tensors are those that were scored, but it would answer otherwise, or not load."""
+    without_seal(run)
+    path = read_standing(run).folder / CONFIG_FILE
+    if edit is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    for command in ("gate", "export"):
+        assert main([command, str(run)]) == 2
+        assert "not the settings that the adapter was scored with" in capsys.readouterr().err
+    assert not (run / "export").exists()
 
 
 GOLD = (

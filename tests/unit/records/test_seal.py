@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,11 @@ def test_an_edit_is_noticed_and_nothing_goes_on_from_it(
         RunDir.open(run)
     with pytest.raises(CheckpointError, match="edited or damaged"):
         load_run(run, trust=True)
+
+
+def test_a_stage_that_was_removed_for_its_room_is_no_edit(run: Path) -> None:
+    shutil.rmtree(run / "stages" / "000-alpha")
+    assert broken_seal(run) is None
 
 
 def test_records_after_the_last_seal_are_no_edit(run: Path) -> None:

@@ -144,7 +144,11 @@ def test_the_dead_are_made_again_and_those_that_fail_are_not(plan: Plan) -> None
     assert launcher.run() == {"two-s0": "exit code 1: it said nothing"}
     config = f"out/grid/configs/one-s0-{plan.runs[0].hash}.json"
     [path] = Path("out/grid").glob("*-one-s0-*")
-    assert launcher.words["one"] == [["train", config], ["train", config], ["resume", "--trust", str(path)]]
+    assert launcher.words["one"] == [
+        ["train", config],
+        ["train", config],
+        ["resume", "--trust", str(path)],
+    ]
     assert len(launcher.words["two"]) == 1
     assert launcher.is_closed
     printed = launcher.printed.getvalue()
