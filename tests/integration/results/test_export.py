@@ -39,6 +39,7 @@ from fastslow.task.definition import Task
 from fastslow.task.registry import build_task
 from tests.integration.results.test_rollback import loaded_policy, recorded, toy_run
 from tests.support.paths import ROOT
+from tests.support.run_folder import without_seal
 from tests.support.tiny import save_tiny, tiny_tokenizer
 
 KINDS = {
@@ -223,7 +224,7 @@ def test_a_damaged_or_incomplete_router_is_refused_and_other_exports_have_none(
 ) -> None:
     have = {kind for kind, folder in exports.items() if (folder / ROUTER_FILE).exists()}
     assert have == {"new-per-stage"}
-    run = shutil.copytree(runs["new-per-stage"], tmp_path / "run")
+    run = without_seal(shutil.copytree(runs["new-per-stage"], tmp_path / "run"))
     first = export(run, stage=1, out=tmp_path / "first")  # one task: nothing to route between
     assert not (first / ROUTER_FILE).exists()
     means = read_standing(run).folder / ROUTER_FILE
@@ -369,7 +370,7 @@ def test_the_exported_chat_template_renders_as_the_run_did(
     tokenizer.chat_template = template
     (other / "chat_template.jinja").unlink(missing_ok=True)
     tokenizer.save_pretrained(other)
-    run = shutil.copytree(runs["texts alone"], tmp_path / "run")
+    run = without_seal(shutil.copytree(runs["texts alone"], tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["model"] |= {"name": str(other), "chat_template_kwargs": arguments}
     (run / "config.json").write_text(json.dumps(config))
@@ -377,7 +378,8 @@ def test_the_exported_chat_template_renders_as_the_run_did(
     day = date.fromisoformat(card["date"]) - timedelta(days=40)
     (run / "run.json").write_text(json.dumps(card | {"date": day.isoformat()}))
     (tmp_path / "out").mkdir()
-    _, settings = write_tokenizer(exporting._read(run, None, False), tmp_path / "out")
+    loaded = load_resolved(run / "config.json")
+    _, settings = write_tokenizer(exporting._read(run, loaded, None, False), tmp_path / "out")
     renderer = Renderer(AutoTokenizer.from_pretrained(other), arguments, day)
     exported = AutoTokenizer.from_pretrained(tmp_path / "out")
     for program in (text_for("first"), PromptProgram("Only system."), PromptProgram("")):
@@ -483,7 +485,7 @@ def test_the_index_names_every_file_and_where_it_comes_from(
 
 
 def test_what_is_exported_is_what_is_deployed(runs: dict[str, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(runs["merge-then-new"], tmp_path / "run")
+    run = without_seal(shutil.copytree(runs["merge-then-new"], tmp_path / "run"))
     assert main(["rollback", str(run), "--to", "1"]) == 0
     assert main(["export", str(run)]) == 0
     folder = run / "export" / "000-first"
@@ -499,7 +501,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
         assert said in capsys.readouterr().err
         assert not out.parent.exists() or list(out.parent.iterdir()) in ([], [out])
 
-    run, out = shutil.copytree(runs["new-per-stage"], tmp_path / "run"), tmp_path / "to" / "out"
+    run = without_seal(shutil.copytree(runs["new-per-stage"], tmp_path / "run"))
+    out = tmp_path / "to" / "out"
     refused("the tasks of this run have adapters of their own", "--merge")
     refused("there is no stage 3. Known: 1 to 2", "--stage", "3")
     card = json.loads((run / "run.json").read_text())
