@@ -225,12 +225,12 @@ def test_a_damaged_or_incomplete_router_is_refused_and_other_exports_have_none(
     have = {kind for kind, folder in exports.items() if (folder / ROUTER_FILE).exists()}
     assert have == {"new-per-stage"}
     run = without_seal(shutil.copytree(runs["new-per-stage"], tmp_path / "run"))
-    first = export(run, stage=1, out=tmp_path / "first")  # one task: nothing to route between
+    first = export(run, trust=True, stage=1, out=tmp_path / "first")  # one task: nothing to route between
     assert not (first / ROUTER_FILE).exists()
     means = read_standing(run).folder / ROUTER_FILE
     save_file({"first": load_file(means)["first"]}, means)
     for name in ("KeyError: 'second'", "FileNotFoundError", "SafetensorError"):
-        assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+        assert main(["export", "--trust", str(run), "--out", str(tmp_path / "out")]) == 2
         assert f"the means that questions are routed by cannot be read, got {name}" in (
             " ".join(capsys.readouterr().err.split())
         )
@@ -497,7 +497,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(said: str, *words: str) -> None:
-        assert main(["export", str(run), "--out", str(out), *words]) == 2
+        assert main(["export", "--trust", str(run), "--out", str(out), *words]) == 2
         assert said in capsys.readouterr().err
         assert not out.parent.exists() or list(out.parent.iterdir()) in ([], [out])
 
