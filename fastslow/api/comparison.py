@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def compare(*runs: str | PathLike[str], out: str | PathLike[str] | None = None) -> "ComparisonResult":
+def compare(
+    *runs: str | PathLike[str], out: str | PathLike[str] | None = None
+) -> "ComparisonResult":
     """Compare run folders with the first, which is the baseline; needs no model.
 
     Runs that differ in nothing but their seed count as one arm. `out` is a folder to write

@@ -2,14 +2,14 @@
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastslow.api.frames import events_frame, scores_frame, steps_frame
-from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.errors import ConfigError
 from fastslow.core.files import read_json
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.saved import KeptPolicy, read_kept
@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def events(self) -> "DataFrame":
-        """Everything else that was recorded, a line each; columns are missing where a kind has none.
+        """Everything else that was recorded, a line each; a column is empty where a kind has none.
 
         `event` is the kind: `cycle` (rollouts and seconds by channel), `population` and `text`
         (prompts), `remedy`, `drift` (`value` in nats per token), `figures`, `evaluation` (`rollouts`
@@ -100,11 +100,11 @@ class RunFolder:
 
     @property
     def matrix(self) -> "DataFrame":
-        """The score matrix: a line per stage, `base` first, a column per task; mean score in [0, 1].
+        """The score matrix, means in [0, 1]: a line per stage, `base` first, a column per task.
 
-            >>> run = fastslow.open_run("runs/reference/demo")
-            >>> list(run.matrix.index)
-            ['base', '1 country_continent', '2 word_valence', '3 word_language']
+        >>> run = fastslow.open_run("runs/reference/demo")
+        >>> list(run.matrix.index)
+        ['base', '1 country_continent', '2 word_valence', '3 word_language']
         """
         import pandas
 
@@ -120,9 +120,9 @@ class RunFolder:
     def report(self) -> dict[str, Any]:
         """What report.json says, computed from the records; docs/report-schema.md has its keys.
 
-            >>> run = fastslow.open_run("runs/reference/demo")
-            >>> sorted(run.report["metrics"]["average_accuracy"])
-            ['formula', 'reason', 'value']
+        >>> run = fastslow.open_run("runs/reference/demo")
+        >>> sorted(run.report["metrics"]["average_accuracy"])
+        ['formula', 'reason', 'value']
         """
         from fastslow.results.report.build import build_report
         from fastslow.results.report.write import report_json
@@ -214,7 +214,7 @@ class RunFolder:
             return Answering(self.path)
 
     def _kept(self, stage: int | None) -> "tuple[Standing, KeptPolicy]":
-        """How the run stood after a stage, and the files of its policy, compared with the records."""
+        """How the run stood after a stage, and its policy's files, which fit the records."""
         from fastslow.results.deploy.standing import read_standing, verify_kept
 
         standing = read_standing(self.path, stage)
