@@ -83,9 +83,9 @@ class RunFolder:
         """Everything else that was recorded, a line each; a column is empty where a kind has none.
 
         `event` is the kind: `cycle` (rollouts and seconds by channel), `population` and `text`
-        (prompts), `remedy`, `drift` (`value` in nats per token), `figures`, `evaluation` (`rollouts`
-        and `seconds`), `guess`, `data`, `run` and others. The classes of `fastslow.records.events`
-        describe every field.
+        (prompts), `remedy`, `drift` (`value` in nats per token), `figures`, `evaluation`
+        (`rollouts`, `seconds`), `guess`, `data`, `run` and others. `fastslow.records.events`
+        describes every field.
         """
         return events_frame(read_events(self.path / "events.jsonl"))
 
