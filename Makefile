@@ -6,7 +6,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FASTSLOW := $(BIN)/python -m fastslow
-DEMO_MODEL := smollm2-135m-instruct
 CONFIGS = $(sort $(wildcard configs/*/*.yaml))
 
 # The stamp's name carries what was installed; it is written last, so an interrupted set-up has none.
@@ -59,8 +58,7 @@ $(VLLM_STAMP):
 	@echo "vllm: done"
 
 demo: $(STAMP) ## Train the three-task sequence on a real model, end with the report (10 minutes)
-	@$(FASTSLOW) models fetch $(DEMO_MODEL)
-	@$(FASTSLOW) train configs/experiments/demo.yaml
+	@$(FASTSLOW) demo
 
 test: $(STAMP) ## Unit, contract and integration tests (15 minutes at most)
 	@$(PYTEST) -n 2 --dist loadfile tests/unit tests/contracts tests/integration $(ARGS)

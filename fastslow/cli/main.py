@@ -15,7 +15,18 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli import ablate, check, deploy, models, remedies, report, signals, tasks, train
+from fastslow.cli import (
+    ablate,
+    check,
+    demo,
+    deploy,
+    models,
+    remedies,
+    report,
+    signals,
+    tasks,
+    train,
+)
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -40,6 +51,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(remedies.app, name="remedies")
 app.add_typer(models.app, name="models")
 for command in (
+    demo.demo,
     check.check,
     train.train,
     train.resume,
