@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from fastslow.cli.arguments import FilesAndOverrides, output, resume_hint, split_words
-from fastslow.core.errors import AblationError, ConfigError
+from fastslow.cli.arguments import output, resume_hint, split_words
+from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
 if TYPE_CHECKING:
@@ -25,7 +25,17 @@ DEFAULTS = ("local", None, 0)
 
 
 def ablate(
-    words: FilesAndOverrides,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE [key=value]…", show_default=False)
+    ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Show the comparison in this folder of an ablation, or kept copy; runs nothing.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -57,24 +67,22 @@ def ablate(
     Finished runs are skipped and broken ones resumed, so the same command continues where it
     stopped.
     """
-    from fastslow.loop.preflight import require_earned
-    from fastslow.results.ablation import read_plan
+    from fastslow.api.ablation import checked_plan, require_ready
     from fastslow.results.ablation.launchers.base import Share
     from fastslow.results.ablation.plan import plan_table
-    from fastslow.results.ablation.records import require_same_data
     from fastslow.results.report.terminal import render_tables
 
+    words = words or []
+    if kept is not None:
+        print_kept(kept, words)
+        return
     file, overrides = ablation_file(words)
     require_package(launcher)
-    plan = read_plan(file, overrides)
+    plan = checked_plan(file, overrides)
     table = render_tables((), [plan_table(plan)])
     if launcher != "print" or dry_run:
         output().print(table)
-    finished = plan.finished()
-    require_same_data(plan, finished)
-    for run in plan.runs:
-        if run.name not in finished:
-            require_earned(run.config)
+    require_ready(plan)
     if dry_run:
         return
     if launcher == "print":
@@ -88,22 +96,36 @@ def ablate(
     make_and_compare(plan, build_launcher(launcher, share, workers, plan), workers, again)
 
 
-def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
-    """The one ablation file among these words, and the overrides.
+def print_kept(folder: Path, words: list[str]) -> None:
+    """Print the comparison that lies in a folder.
 
     Raises:
-        ConfigError: There is not one, or it is of another kind.
+        ConfigError: There are words of another command too.
     """
-    from fastslow.results.ablation import is_ablation
+    from fastslow.api.ablation import open_ablation
+    from fastslow.results.ablation.tables import tables
+    from fastslow.results.report.terminal import render_tables
 
+    if words:
+        raise ConfigError(
+            f"ablate --from: shows what is in {visible(str(folder))}, got {visible(words[0])} as "
+            "well. Leave one of them out."
+        )
+    result = open_ablation(folder).result
+    output().print(render_tables((), tables(result)))
+    if result.missing:
+        print(f"not finished: {visible(', '.join(result.missing))}")
+
+
+def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
+    """The one file among these words, and the overrides.
+
+    Raises:
+        ConfigError: There is not one.
+    """
     files, overrides = split_words(words)
     if len(files) != 1:
         raise ConfigError(f"ablate: expected one ablation file, got {len(files)}.")
-    file = visible(str(files[0]))
-    if not is_ablation(files[0]):
-        raise ConfigError(
-            f"{file}: not an ablation file (no arms). To run one experiment: fastslow train {file}"
-        )
     return files[0], overrides
 
 
@@ -156,27 +178,12 @@ def make_and_compare(
     Raises:
         AblationError: Some did not come to their end.
     """
-    from rich.console import Console
-
-    from fastslow.core.progress import Progress
-    from fastslow.loop.signals import StopRequest
-    from fastslow.results.ablation.execute import execute
+    from fastslow.api.ablation import make_runs
     from fastslow.results.ablation.tables import tables
-    from fastslow.results.ablation.write import write_ablation
     from fastslow.results.report.terminal import render_tables
 
-    def progress(total: float) -> Progress:
-        return Progress(total, Console(file=sys.stderr, highlight=False))
-
-    with resume_hint(shlex.join(again)), StopRequest().catching():
-        failures = execute(plan, launcher, workers, progress)
-    result = write_ablation(plan)
-    output().print(render_tables((), tables(result)))
+    with resume_hint(shlex.join(again)):
+        result = make_runs(plan, launcher, workers)
+    output().print(render_tables((), tables(result.result)))
     print(f"ablation folder: {visible(str(plan.folder))}")
-    if failures:
-        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
-        raise AblationError(
-            f"ablate: {len(failures)} of {len(plan.runs)} runs did not end well, got {reasons}. "
-            "Their logs are in the ablation folder under logs/; the same command tries them again. "
-            "Remove the folder of a run that nothing can resume."
-        )
+    result.require_complete()

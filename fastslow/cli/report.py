@@ -2,21 +2,23 @@
 
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, output, print_report, run_folder
+from fastslow.cli.arguments import Json, Run, output, print_json, print_report, run_folder
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
 from fastslow.core.text import visible
+from fastslow.records.environment import why_not_to_write
 
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs were made.")]
 
 
-def runs(folder: Folder = Path("runs")) -> None:
+def runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
     """List runs: state, stages done, score so far, start, size.
 
     Runs of an ablation lie a folder deeper and are only counted; give that folder to list them.
@@ -32,6 +34,11 @@ def runs(folder: Folder = Path("runs")) -> None:
         )
     listed = list_runs(folder)
     deeper = Counter(card.parent.parent for card in folder.glob("*/*/run.json"))
+    if as_json:
+        inner_runs = {str(path): count for path, count in sorted(deeper.items())}
+        runs = [{**asdict(run), "path": str(run.path)} for run in listed]
+        print_json({"folder": str(folder), "runs": runs, "deeper": inner_runs})
+        return
     if not listed and not deeper:
         print(f"{visible(str(folder))}: no runs")
     for line in listing_lines(listed) if listed else ():
@@ -56,21 +63,24 @@ def compare(
             help="Also write compare.html, .md and .json, scores.csv and figures/ there.",
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare runs with the first one, example by example. Needs no model.
 
     Differences of final scores, of what was learned and forgotten, of drift and cost, with 95 %
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
-    from fastslow.results.compare.build import compare_runs
-    from fastslow.results.compare.tables import comparison_tables, verdicts
-    from fastslow.results.compare.write import write_comparison
+    from fastslow.api import comparison
+    from fastslow.results.compare.tables import comparison_tables
+    from fastslow.results.compare.write import json_text
     from fastslow.results.report.terminal import render_tables
 
-    comparison = compare_runs([run_folder(run) for run in runs])
-    written = () if out is None else write_comparison(comparison, out)
-    output().print(render_tables(verdicts(comparison), comparison_tables(comparison)))
-    for path in written:
+    result = comparison.compare(*map(run_folder, runs), out=out)
+    if as_json:
+        print(json_text(result.comparison), end="")
+        return
+    output().print(render_tables(result.verdict, comparison_tables(result.comparison)))
+    for path in result.written:
         print(f"written: {visible(str(path))}")
 
 
@@ -84,9 +94,14 @@ def report(
             "report.json says anything else.",
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Write a run's forgetting report again, and print it. Needs no model."""
-    from fastslow.results.report import recompute_report, write_report
+    """Write a run's forgetting report again, and print it. Needs no model.
+
+    Into a folder that cannot be written, or is kept under version control, nothing is written.
+    """
+    from fastslow.results.report import build_report, recompute_report, write_report
+    from fastslow.results.report.write import report_json
 
     if recompute:
         if differences := recompute_report(run):
@@ -98,8 +113,15 @@ def report(
             )
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
-    write_report(run)
+    reason = why_not_to_write(run)
+    if reason is None:
+        write_report(run)
+    if as_json:
+        print(report_json(build_report(run)), end="")
+        return
     print_report(run)
+    if reason is not None:
+        print(f"not written again: {reason}")
 
 
 def probe(

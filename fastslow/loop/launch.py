@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fastslow.channels.base import Channel
 from fastslow.channels.slow.settings import SftConfig
+from fastslow.config.continuation import load_continued
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
@@ -83,18 +84,24 @@ def train(
     return _build_and_run(loaded, make, finish, day)
 
 
-def resume(path: Path, finish: Callable[[Path], Sequence[Path]]) -> Path:
-    """Continue a run from its last resume point; see `train`.
+def resume(
+    path: Path, finish: Callable[[Path], Sequence[Path]], overrides: Sequence[str] = ()
+) -> Path:
+    """Continue a run from its last resume point, under these `key=value` words; see `train`.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, has no usable resume point, or
             was made on other data.
+        ConfigError: An override could change results.
     """
     RunDir.require(path)
-    loaded = load_resolved(path / "config.json")
+    loaded = load_continued(path, overrides)
 
     def reopen(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
-        return RunDir.open(path)
+        run_dir = RunDir.open(path)
+        if overrides:
+            run_dir.reconfigure(loaded.config, overrides)
+        return run_dir
 
     return _build_and_run(loaded, reopen, finish, read_day(path), begun=path)
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from fastslow.config.cost import Cost
 from fastslow.config.loading.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
+from fastslow.core.credentials import without_keys
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import (
@@ -197,11 +198,27 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; the old state stands.
         """
-        self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
-            card = json.loads((self.path / "run.json").read_bytes())
-            card |= {"state": state, "ended": None if state == "running" else _now()}
-            write_file(self.path, "run.json", _json(card), in_place=True)
+            self._extend_card(
+                lambda card: {"state": state, "ended": None if state == "running" else _now()}
+            )
+
+    def reconfigure(self, config: RunConfig, overrides: Sequence[str]) -> None:
+        """Continue under another configuration, and list what it was overridden by in `run.json`.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        entry = {"time": _now(), "overrides": [without_keys(text) for text in overrides]}
+        with disk_errors(self.path, "the run's configuration cannot be written"):
+            self._extend_card(lambda card: {"resumed": [*card.get("resumed", ()), entry]})
+            write_file(self.path, "config.json", dump_resolved(config))
+
+    def _extend_card(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Write `run.json` again with what `change` makes of it laid over."""
+        self._require()
+        card = json.loads((self.path / "run.json").read_bytes())
+        write_file(self.path, "run.json", _json({**card, **change(card)}), in_place=True)
 
     def keep_estimate(self, cost: Cost) -> None:
         """Write estimate.json, what the run is expected to take; the first one stands.
