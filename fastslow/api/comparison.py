@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def compare(*runs: str | PathLike[str], out: str | PathLike[str] | None = None) -> "ComparisonResult":
+def compare(
+    *runs: str | PathLike[str], out: str | PathLike[str] | None = None
+) -> "ComparisonResult":
     """Compare run folders with the first, which is the baseline; needs no model.
 
     Runs that differ in nothing but their seed count as one arm. `out` is a folder to write
     compare.html, .md and .json, scores.csv and figures/ to.
 
+    Examples:
         >>> result = fastslow.compare("runs/reference/demo", "runs/reference/demo-shrink")
         >>> sorted(result.differences.query("quantity == 'final'").name)
         ['country_continent', 'word_language', 'word_valence']

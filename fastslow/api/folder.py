@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def open_run(path: str | PathLike[str]) -> "RunFolder":
     """Open a run folder to read it, at any time of the run; nothing is written to it.
 
+    Examples:
         >>> run = fastslow.open_run("runs/reference/demo")
         >>> deployed = run.scores.query("prompt_policy == 'live' and cycle.isna()")
         >>> deployed.row.unique().tolist()
@@ -102,6 +103,7 @@ class RunFolder:
     def matrix(self) -> "DataFrame":
         """The score matrix: a line per stage, `base` first, a column per task; mean score in [0, 1].
 
+        Examples:
             >>> run = fastslow.open_run("runs/reference/demo")
             >>> list(run.matrix.index)
             ['base', '1 country_continent', '2 word_valence', '3 word_language']
@@ -120,6 +122,7 @@ class RunFolder:
     def report(self) -> dict[str, Any]:
         """What report.json says, computed from the records; docs/report-schema.md has its keys.
 
+        Examples:
             >>> run = fastslow.open_run("runs/reference/demo")
             >>> sorted(run.report["metrics"]["average_accuracy"])
             ['formula', 'reason', 'value']
@@ -153,6 +156,7 @@ class RunFolder:
 
         A task whose prompt no stage has chosen so far has none: it is asked with its seed prompt.
 
+        Examples:
             >>> prompts = fastslow.open_run("runs/reference/demo").prompts
             >>> list(prompts[2])
             ['country_continent', 'word_valence']

@@ -58,10 +58,14 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
         task = build_named(name, params or [], allow_code=True)  # nothing is graded here
     except MissingDataError:
         command = visible(f"fastslow tasks show {name} data=PATH")
-        print("\nno data given, so there is nothing more to show. PATH is a folder or file of yours:")
+        print(
+            "\nno data given, so there is nothing more to show. PATH is a folder or file of yours:"
+        )
         print(f"  to look into it      {command}")
         print("  for all of a run     data: PATH, or data=PATH behind the configuration file")
-        print(f"  for one of its tasks tasks: {{NAME: {{use: {visible(name)}, params: {{data: PATH}}}}}}")
+        print(
+            f"  for one of its tasks tasks: {{NAME: {{use: {visible(name)}, params: {{data: PATH}}}}}}"
+        )
         return
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")

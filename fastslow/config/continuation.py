@@ -59,7 +59,9 @@ REASONS = {
 def differing_keys(before: Mapping[str, Json], after: Mapping[str, Json]) -> list[str]:
     """Dotted keys whose values are not the same in both, or that one of them lacks."""
     keys = dict.fromkeys([*before, *after])
-    return [key for key in keys if (key in before, before.get(key)) != (key in after, after.get(key))]
+    return [
+        key for key in keys if (key in before, before.get(key)) != (key in after, after.get(key))
+    ]
 
 
 def load_continued(run: Path, words: Sequence[str]) -> LoadedConfig:
@@ -82,7 +84,9 @@ def load_continued(run: Path, words: Sequence[str]) -> LoadedConfig:
     ]
     if lines:
         raise ConfigError(
-            "\n".join([*lines, f"Start a new run, or resume without them. Free: {', '.join(FREE)}."])
+            "\n".join(
+                [*lines, f"Start a new run, or resume without them. Free: {', '.join(FREE)}."]
+            )
         )
     return after
 
@@ -94,7 +98,9 @@ def _is_within(key: str, sections: Sequence[str]) -> bool:
 def _reason(key: str) -> str:
     parts = key.split(".")
     paths = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
-    return next((REASONS[path] for path in paths if path in REASONS), "what is learned depends on it")
+    return next(
+        (REASONS[path] for path in paths if path in REASONS), "what is learned depends on it"
+    )
 
 
 def _text(values: Mapping[str, Json], key: str) -> str:
