@@ -19,7 +19,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm demo test unit check smoke engines bench soak fmt clean
+.PHONY: help setup docs vllm demo test unit check smoke engines bench soak fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,21 @@ $(STAMP):
 	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 	@echo "setup: done"
+
+DOCS_STAMP := $(VENV)/docs-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
+
+# Zensical reads one folder, so what the pages show of kept runs is copied next to them.
+docs: $(DOCS_STAMP) ## Build the documentation site in build/site; a broken link fails
+	@rm -rf build/docs build/site && mkdir -p build && cp -R docs build/docs
+	@sed 's|](\.\./runs/|](runs/|g' docs/results.md > build/docs/results.md
+	@tar -cf - $$(find runs/reference -name report.md -o -name '*.svg') | tar -xf - -C build/docs
+	@$(BIN)/zensical build --strict --clean
+	@echo "docs: build/site/index.html"
+
+$(DOCS_STAMP): $(STAMP)
+	@rm -f $(VENV)/docs-*
+	@$(PIP) -e '.[dev,docs]'
+	@touch $@
 
 VLLM_STAMP := .venv-vllm/stamp-$(shell cat constraints-vllm.txt | cksum | tr -d ' ')
 
