@@ -53,6 +53,7 @@ def ablate(
 def open_ablation(folder: str | PathLike[str]) -> "AblationResult":
     """The result of an ablation from its folder, or a kept copy of it: records.jsonl is enough.
 
+    Examples:
         >>> result = fastslow.open_ablation("runs/reference/ablations/channels-demo")
         >>> result.arms.query("metric == 'bwt_gem'").columns.tolist()
         ['arm', 'runs', 'metric', 'mean', 'sd', 'low', 'high']

@@ -74,6 +74,7 @@ def check(
     Loads no weights and writes nothing, but to `calibrate` a run's cost: then it takes the model
     through some passes, and keeps their rates in the user's cache.
 
+    Examples:
         >>> result = fastslow.check("configs/experiments/demo.yaml", {"slow.lora.rank": 16}, seed=1)
         >>> result.values["seed"]
         (1, 'override')

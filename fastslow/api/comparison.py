@@ -20,6 +20,7 @@ def compare(
     Runs that differ in nothing but their seed count as one arm. `out` is a folder to write
     compare.html, .md and .json, scores.csv and figures/ to.
 
+    Examples:
         >>> result = fastslow.compare("runs/reference/demo", "runs/reference/demo-shrink")
         >>> sorted(result.differences.query("quantity == 'final'").name)
         ['country_continent', 'word_language', 'word_valence']

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def open_run(path: str | PathLike[str]) -> "RunFolder":
     """Open a run folder to read it, at any time of the run; nothing is written to it.
 
+    Examples:
         >>> run = fastslow.open_run("runs/reference/demo")
         >>> deployed = run.scores.query("prompt_policy == 'live' and cycle.isna()")
         >>> deployed.row.unique().tolist()
@@ -102,9 +103,10 @@ class RunFolder:
     def matrix(self) -> "DataFrame":
         """The score matrix, means in [0, 1]: a line per stage, `base` first, a column per task.
 
-        >>> run = fastslow.open_run("runs/reference/demo")
-        >>> list(run.matrix.index)
-        ['base', '1 country_continent', '2 word_valence', '3 word_language']
+        Examples:
+            >>> run = fastslow.open_run("runs/reference/demo")
+            >>> list(run.matrix.index)
+            ['base', '1 country_continent', '2 word_valence', '3 word_language']
         """
         import pandas
 
@@ -120,9 +122,10 @@ class RunFolder:
     def report(self) -> dict[str, Any]:
         """What report.json says, computed from the records; docs/report-schema.md has its keys.
 
-        >>> run = fastslow.open_run("runs/reference/demo")
-        >>> sorted(run.report["metrics"]["average_accuracy"])
-        ['formula', 'reason', 'value']
+        Examples:
+            >>> run = fastslow.open_run("runs/reference/demo")
+            >>> sorted(run.report["metrics"]["average_accuracy"])
+            ['formula', 'reason', 'value']
         """
         from fastslow.results.report.build import build_report
         from fastslow.results.report.write import report_json
@@ -153,6 +156,7 @@ class RunFolder:
 
         A task whose prompt no stage has chosen so far has none: it is asked with its seed prompt.
 
+        Examples:
             >>> prompts = fastslow.open_run("runs/reference/demo").prompts
             >>> list(prompts[2])
             ['country_continent', 'word_valence']

@@ -18,6 +18,7 @@ def train(
     Overrides are keywords, or a mapping where keys have dots. Progress is printed to stderr. Ctrl-C
     lets the step in hand end, saves, and raises `KeyboardInterrupt`, whose note says how to go on.
 
+    Examples:
         >>> run = fastslow.train("configs/tests/tiny.yaml", {"slow.lr": 0.01}, seed=1)
         ... # doctest: +SKIP
 

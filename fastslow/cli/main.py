@@ -20,6 +20,7 @@ from fastslow.api.words import switch_libraries
 from fastslow.cli import (
     ablate,
     check,
+    demo,
     deploy,
     diff,
     init,
@@ -55,6 +56,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(remedies.app, name="remedies")
 app.add_typer(models.app, name="models")
 for command in (
+    demo.demo,
     init.init,
     check.check,
     train.train,

@@ -13,7 +13,6 @@ from fastslow.channels.base import Channel
 from fastslow.channels.slow.settings import SftConfig
 from fastslow.config.continuation import load_continued
 from fastslow.config.evaluation import ProbeConfig
-from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
@@ -30,7 +29,7 @@ from fastslow.loop.build import (
     drawing,
 )
 from fastslow.loop.engine import require_servers
-from fastslow.loop.estimate import estimate
+from fastslow.loop.estimate import estimate, price
 from fastslow.loop.preflight import require_earned, require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
@@ -55,6 +54,9 @@ from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
 
+TRUST_S, TRUST_FRAC = 60.0, 0.1
+"""The estimate counts like so many seconds of the run in predicting what remains of it, and like
+such a share of a short one. Source: ours, tried on the times of the kept runs."""
 UP_TO_TIES = (
     "completions are drawn by a server: they are those of a run that was never stopped but where "
     "two tokens are all but equally likely, which a server's rounding decides; docs/scale.md"
@@ -274,12 +276,14 @@ def _run_in(
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
     console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
-    units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
+    prices = price(config, {**tasks, **probed})
+    ahead_s = prices.remaining_s(state.base_done, state.next_stage, state.next_cycle)
     if not any(isinstance(event, DataEvent) for event in read_events(run_dir.events.path)):
         run_dir.events.append(*(DataEvent(summarize(task)) for task in tasks.values()))
     run_dir.mark("running")
     outcome: State = "failed"
-    with Progress(units, console) as progress, tracker.run():
+    trust_s = min(TRUST_S, TRUST_FRAC * ahead_s)
+    with Progress(ahead_s, console, trust_s) as progress, tracker.run():
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         for task in tasks.values():
@@ -287,7 +291,8 @@ def _run_in(
                 line = f"data of {task.name}: {visible(note)}"
                 progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
-            config, tasks, policy, channels, tracker, run_dir, progress, state, measures, stop
+            *(config, tasks, policy, channels, tracker, run_dir),
+            *(progress, prices, state, measures, stop),
         )
         try:
             stages.run(run)
@@ -334,7 +339,7 @@ def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            run.progress.finish(run.ledger.curve(settings).units)
+            run.progress.finish(run.price.curve_s(settings))
         run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
     return run_probe(ProbeSetup(place, run.config, run.policy, task, settings), last, begin)

@@ -108,6 +108,7 @@ def settle_stage(run: Run, task: Task, index: int) -> None:
                 run.policy.live[task.name] = text
                 event = TextEvent(index, task.name, "live", text, None, 0)
                 run.run_dir.events.append(event)
+    run.progress.finish(sum(run.part_s(part, index + 1) for part in ("shrink", "remedies")))
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def choose_text(run: Run, task: Task, stage: int) -> None:
     run.run_dir.events.append(
         TextEvent(stage, task.name, "live", best.program, best.mean, size, rollouts, seconds)
     )
+    run.progress.finish(run.part_s("choice", stage + 1))
 
 
 def record_adaptation(
@@ -172,14 +174,14 @@ def record_adaptation(
     if adaptation.samples:
         run.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     run.tracker.log(metrics, step=anchor.cycle, time=event.time)
-    run.progress.finish(run.ledger.units(channel))
+    run.progress.finish(run.part_s(channel, anchor.stage + 1))
 
 
 def channel_log(
     run: Run, anchor: Anchor, channel: str
 ) -> Callable[[int, int, Mapping[str, float]], None]:
     """The function a channel calls as it works: progress for people, steps for the records."""
-    stage = run.config.stages[anchor.stage]
+    stage, phase_s = run.config.stages[anchor.stage], run.part_s(channel, anchor.stage + 1)
     where = (
         f"stage {anchor.stage + 1}/{len(run.config.stages)} {stage.task}, "
         f"cycle {anchor.cycle + 1}/{anchor.num_cycles}, {channel}"
@@ -187,8 +189,7 @@ def channel_log(
 
     def log(finished: int, total: int, figures: Mapping[str, float]) -> None:
         visible_figures = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = run.ledger.units(channel) * finished / total
-        run.progress.show(where, f"{finished}/{total}", units, visible_figures)
+        run.progress.show(where, f"{finished}/{total}", phase_s * finished / total, visible_figures)
         if channel == "slow":
             step = anchor.cycle * total + finished
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}

@@ -99,8 +99,13 @@ def peak_gb(device: str) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e9
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows, whose account has the peak; another system's has today's
+        import psutil
 
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if platform.system() == "Darwin" else peak * 1024 / 1e9
 

@@ -243,7 +243,9 @@ class Policy:
             },
             "live": {name: asdict(program) for name, program in sorted(self.live.items())},
         }
-        (folder / TEXTS_FILE).write_text(json.dumps(texts, indent=1, ensure_ascii=False))
+        (folder / TEXTS_FILE).write_text(
+            json.dumps(texts, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         if self.question_means:
             save_file(self.question_means, folder / ROUTER_FILE)
 
@@ -259,7 +261,7 @@ class Policy:
         load_adapter(self.model, folder)
         has_means = (folder / ROUTER_FILE).is_file()
         self.question_means = load_file(folder / ROUTER_FILE) if has_means else {}
-        texts = json.loads((folder / TEXTS_FILE).read_text())
+        texts = json.loads((folder / TEXTS_FILE).read_text(encoding="utf-8"))
         self.populations = {
             name: tuple(shaped(Candidate, candidate) for candidate in population)
             for name, population in texts["populations"].items()

@@ -160,7 +160,7 @@ def _end_of_last_line(path: Path) -> int:
     """Bytes up to and including the last newline."""
     if not path.stat().st_size:
         return 0  # an empty file cannot be mapped
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.rfind(b"\n") + 1
 
 

@@ -214,7 +214,7 @@ class SlowChannel:
         """
         from safetensors.torch import load_file
 
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         self._stage, self._step = state["stage"], state["step"]
         self._progress = state["progress"]
         if "kl_budget" in state:

@@ -196,7 +196,7 @@ class StageAdapters:
         self.owner, self.start, self._aside = None, None, {}
         if not hasattr(self.model, "peft_config") or not (folder / STATE_FILE).is_file():
             return
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         self.owner = state["owner"]
         for task in state["aside"]:
             load_adapter(self.model, folder / KEPT_FOLDER / task)

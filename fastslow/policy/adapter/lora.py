@@ -200,7 +200,7 @@ def _write_as_one(model: Any, folder: Path, rank: int) -> None:
     save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
     (folder / PARTS_FILE).write_text(json.dumps({"frozen_rank": rank}))
     path = folder / CONFIG_FILE
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     total_rank = config["r"] + rank
     config |= {"r": total_rank, "lora_alpha": config["lora_alpha"] / config["r"] * total_rank}
     path.write_text(json.dumps(config, indent=2, sort_keys=True))
@@ -263,7 +263,11 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], int]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         parts_file = folder / PARTS_FILE
-        ranks = json.loads(parts_file.read_text()) if parts_file.is_file() else {"frozen_rank": 0}
+        ranks = (
+            json.loads(parts_file.read_text(encoding="utf-8"))
+            if parts_file.is_file()
+            else {"frozen_rank": 0}
+        )
         return tensors, ranks["frozen_rank"]
     except (SafetensorError, ValueError, OSError) as err:
         raise CheckpointError(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.config.cost import estimate_cost
-from fastslow.config.ledger import TRAINED_UNITS
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, read_json, write_file
@@ -36,7 +35,7 @@ LOOK_SHARE = 0.2
 """Share of the time that looking at runs may take, however many there are."""
 MOST_NAMES = 3
 """Runs that the progress line names."""
-SLOW_UNITS = 1 + TRAINED_UNITS
+SLOW_UNITS = 3
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
 

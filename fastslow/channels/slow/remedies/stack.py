@@ -229,9 +229,13 @@ class Remedies:
             if (folder / name).is_dir():
                 tensors = load_file(folder / name / "memory.safetensors")
                 memory.tensors = dict(sorted(tensors.items()))
-                memory.facts = json.loads((folder / name / "memory.json").read_text())
+                memory.facts = json.loads(
+                    (folder / name / "memory.json").read_text(encoding="utf-8")
+                )
             if (folder / name / COSTS_FILE).is_file():
-                self._costs[name] = Costs(**json.loads((folder / name / COSTS_FILE).read_text()))
+                self._costs[name] = Costs(
+                    **json.loads((folder / name / COSTS_FILE).read_text(encoding="utf-8"))
+                )
 
     def move_to(self, device: str) -> None:
         """Move what was loaded to where the weights are."""
