@@ -1,6 +1,6 @@
 """The notebooks under examples/ run from top to bottom, and the examples of docstrings hold.
 
-They run in this process, where torch is imported already; a kernel of their own takes as long again.
+They run in this process, which has torch already: a kernel of their own would take as long again.
 """
 
 import ast

@@ -85,7 +85,7 @@ def test_predictions_are_the_completions_that_were_scored(run: fastslow.RunFolde
 def test_what_a_run_does_not_have_is_refused_with_the_nearest(run: fastslow.RunFolder) -> None:
     with pytest.raises(ConfigError, match=r"no task 'frist'. Did you mean 'first'?"):
         run.predict("frist", ["x"])
-    with pytest.raises(fastslow.FastSlowError, match="no stage 3. Known: 1 to 2"):
+    with pytest.raises(fastslow.FastSlowError, match=r"no stage 3\. Known: 1 to 2"):
         run.adapter(stage=3)
     with pytest.raises(fastslow.FastSlowError, match="not a run folder"):
         fastslow.open_run(run.path / "stages")
