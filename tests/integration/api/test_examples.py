@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas import DataFrame
 
 import fastslow
 from fastslow.policy.model_fetch import fetch
@@ -56,7 +57,7 @@ def test_a_notebook_runs_from_top_to_bottom(
     names: dict[str, Any] = {"__name__": "__main__"}
     for cell in cells(notebook):
         value = run_cell("".join(cell["source"]), names)
-        if value is not None and hasattr(value, "columns"):
+        if isinstance(value, DataFrame):
             assert len(value), f"an empty table: {cell['source']}"
     runs = [value for value in names.values() if isinstance(value, fastslow.RunFolder)]
     assert len(runs) == 2

@@ -113,7 +113,7 @@ ON = (
     "evaluation.measures=[{kind: concentration}]",
     "evaluation.prompt_policies=[seed, own, live]",
     "evaluation.reoptimize=true",
-    "evaluation.route={signal: {kind: question_logprob}}",
+    "evaluation.route={signal: {kind: question_logprob, trusted: true}}",
     "evaluation.signals=[{kind: question_logprob}]",
 )
 

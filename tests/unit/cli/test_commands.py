@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from fastslow.cli import init as init_module
 from fastslow.cli.main import main
-from fastslow.records import environment
 from tests.support.paths import ROOT
 
 DEMO = ROOT / "runs" / "reference" / "demo"
@@ -97,7 +95,7 @@ def test_init_asks_on_a_terminal_with_its_proposals(
         asked[question] = default
         return answers.get(question, default)
 
-    monkeypatch.setattr(init_module.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr(typer, "prompt", prompt)
     output(capsys, "init")
     assert asked["Column of the question"] == "body"
@@ -128,7 +126,7 @@ def test_a_folder_under_version_control_is_only_looked_at(
     shutil.rmtree(run.parent / ".git")
     assert "verdict: " in output(capsys, "gate", str(run))[0]
     assert (run / "gate" / "gate.json").is_file()
-    monkeypatch.setattr(environment.os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert "not written: it cannot be written" in output(capsys, "gate", str(run))[0]
 
 
