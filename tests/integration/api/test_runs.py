@@ -1,7 +1,10 @@
 """Runs from Python: one that is trained, read, asked and continued."""
 
+import json
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,38 +121,43 @@ ON = (
 )
 
 
-def trained(left: dict[str, object]) -> dict[str, object]:
-    """Of what a run left, weights, prompts and the scores of the matrix."""
-    kept: dict[str, object] = dict(left["files"])  # type: ignore[call-overload]  # plain data
-    scores = left["scores"]
-    assert isinstance(scores, list)
-    roles = ("live", "own", "seed")
-    matrix = [
+def trained(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Of what a run left behind, weights and prompts of stages, and the answers of the matrix."""
+    answers = [
         (row.row, row.sample.task, row.sample.example, row.sample.completion, row.sample.score)
-        for row in scores
-        if row.cycle is None and row.sample.prompt_policy == roles[0]
+        for row in outcome["scores"]
+        if row.cycle is None and row.sample.prompt_policy == "live"
     ]
-    weights = {name: data for name, data in kept.items() if name.startswith("stages/")}
-    return {"matrix": matrix, "weights": weights}
+    files = {name: data for name, data in outcome["files"].items() if name.startswith("stages/")}
+    return {"answers": answers, **files}
+
+
+@pytest.fixture(scope="module")
+def whole_and_cut(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
+) -> tuple[dict[str, Any], Path]:
+    """What a run leaves behind, and the folder of one that was cut in its first stage."""
+    folder, words = tmp_path_factory.mktemp("switched"), [f"model.name={tiny_folder}"]
+    whole = outcome(start(folder / "whole", words))
+    with pytest.MonkeyPatch.context() as patch:
+        return whole, cut_after_slow_phase(2, folder / "cut", words, patch)
 
 
 @pytest.mark.parametrize("overrides", [OFF, ON], ids=["off", "on"])
 def test_measurements_can_be_switched_in_a_run_that_has_begun_and_change_nothing(
-    tmp_path: Path,
-    tiny_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    overrides: tuple[str, ...],
+    whole_and_cut: tuple[dict[str, Any], Path], tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    words = [f"model.name={tiny_folder}"]
-    whole = outcome(start(tmp_path / "whole", words))
-    cut = cut_after_slow_phase(2, tmp_path / "cut", words, monkeypatch)
-    resumed = outcome(launch.resume(cut, no_report, overrides))
+    whole, cut = whole_and_cut
+    run = Path(shutil.copytree(cut, tmp_path / cut.name))
+    resumed = outcome(launch.resume(run, no_report, overrides))
     assert trained(resumed) == trained(whole)
     assert resumed["events"] != whole["events"]
-    card = (cut / "run.json").read_text()
-    assert all(word in card.replace('\\"', '"') for word in overrides)
-    assert fastslow.open_run(cut).state == "finished"
-    assert fastslow.open_run(cut).report["state"] == "finished"
+    [entry] = json.loads((run / "run.json").read_text())["resumed"]
+    assert entry["overrides"] == list(overrides)
+    key, _, value = overrides[0].partition("=")
+    section, _, name = key.partition(".")
+    assert json.dumps(fastslow.open_run(run).config[section][name]).startswith(value[:2])
+    assert fastslow.open_run(run).report["state"] == "finished"
 
 
 @pytest.mark.parametrize(
