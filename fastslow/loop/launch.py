@@ -54,7 +54,7 @@ from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
 
-TRUST_S, TRUST_FRAC = 60.0, 0.1
+TRUST_S, TRUST_FRAC = 60.0, 0.2
 """The estimate counts like so many seconds of the run in predicting what remains of it, and like
 such a share of a short one. Source: ours, tried on the times of the kept runs."""
 UP_TO_TIES = (
