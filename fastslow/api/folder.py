@@ -2,14 +2,14 @@
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastslow.api.frames import events_frame, scores_frame, steps_frame
-from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.errors import ConfigError
 from fastslow.core.files import read_json
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.saved import KeptPolicy, read_kept
@@ -81,12 +81,12 @@ class RunFolder:
 
     @property
     def events(self) -> "DataFrame":
-        """Everything else that was recorded, a line each; columns are missing where a kind has none.
+        """Everything else that was recorded, a line each; a column is empty where a kind has none.
 
         `event` is the kind: `cycle` (rollouts and seconds by channel), `population` and `text`
-        (prompts), `remedy`, `drift` (`value` in nats per token), `figures`, `evaluation` (`rollouts`
-        and `seconds`), `guess`, `data`, `run` and others. The classes of `fastslow.records.events`
-        describe every field.
+        (prompts), `remedy`, `drift` (`value` in nats per token), `figures`, `evaluation`
+        (`rollouts`, `seconds`), `guess`, `data`, `run` and others. `fastslow.records.events`
+        describes every field.
         """
         return events_frame(read_events(self.path / "events.jsonl"))
 
@@ -101,7 +101,7 @@ class RunFolder:
 
     @property
     def matrix(self) -> "DataFrame":
-        """The score matrix: a line per stage, `base` first, a column per task; mean score in [0, 1].
+        """The score matrix, means in [0, 1]: a line per stage, `base` first, a column per task.
 
         Examples:
             >>> run = fastslow.open_run("runs/reference/demo")
@@ -218,7 +218,7 @@ class RunFolder:
             return Answering(self.path)
 
     def _kept(self, stage: int | None) -> "tuple[Standing, KeptPolicy]":
-        """How the run stood after a stage, and the files of its policy, compared with the records."""
+        """How the run stood after a stage, and its policy's files, which fit the records."""
         from fastslow.results.deploy.standing import read_standing, verify_kept
 
         standing = read_standing(self.path, stage)

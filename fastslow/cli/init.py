@@ -1,11 +1,9 @@
 """`init`: a first configuration of one's own, out of data files."""
 
 import json
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +15,13 @@ from fastslow.core.text import shorten, visible
 
 MODEL = "smollm2-135m-instruct"
 TEMPLATE = """\
-# Question: what does {model} learn of {tasks}, and what does it keep of it?
-# Made by:  {command}
-# Check:    fastslow check {file}    (data, minutes, memory; docs/config.md lists every key)
+# Question: what does the model learn of {tasks}, and what does it keep of it?
+# Check:    fastslow check {file}
+#   data, minutes, memory; docs/config.md has every key
 # Command:  fastslow train {file}
 name: {name}
 model:
-  name: {model_text}  # of `fastslow models list`, a local folder, or a hub id
+  name: {model}  # of `fastslow models list`, a local folder, or a hub id
 tasks:
 {entries}\
 stages:  # visits in training order; after each, all tasks are scored
@@ -52,20 +50,19 @@ ENTRY = """\
       data: {data}
       text_column: {question}
       label_column: {answer}
-      max_tokens: {max_tokens}  # of an answer; the longest here has {longest} characters
+      max_tokens: {max_tokens}  # of an answer, the stop token included
 """
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Data with its columns."""
+    """Data of a task with its columns, as the template has them."""
 
     name: str
     data: str
     question: str
     answer: str
     max_tokens: int
-    longest: int
     train: int
 
 
@@ -99,15 +96,13 @@ def init(
         raise ConfigError("init: no data given. Example: fastslow init --data tickets.csv")
     paths = data or [typer.prompt("Data (a file, a folder, or a hub id)")]
     sources = [_source(path, question, answer, asks) for path in paths]
-    if doubles := {source.name for source in sources if _count(sources, source.name) > 1}:
-        raise ConfigError(
-            f"init --data: two tasks would be called {doubles.pop()!r}. Rename a file or folder."
-        )
+    if len({source.name for source in sources}) < len(sources):
+        names = ", ".join(source.name for source in sources)
+        raise ConfigError(f"init --data: tasks of one name, got {names}. Rename a file or folder.")
     file = out or Path(f"{sources[0].name}.yaml")
-    if asks and model is None:
-        model = typer.prompt("Base model", default=MODEL)
-    if asks and out is None:
-        file = Path(typer.prompt("File to write", default=str(file)))
+    if asks:
+        model = model or typer.prompt("Base model", default=MODEL)
+        file = out or Path(typer.prompt("File to write", default=str(file)))
     _write(file, _text(file, sources, model or MODEL))
     try:
         result = inspect_file(file, [])
@@ -118,11 +113,9 @@ def init(
     for source in sources:
         columns = f"question {source.question!r}, answer {source.answer!r}"
         print(f"  {source.name}: {visible(columns)}, {source.train} training examples")
-    if result.cost and result.cost.minutes is not None:
-        print(f"  about {max(1, round(result.cost.minutes))} minutes on two CPU cores")
     for note in result.notes:
         print(f"note: {visible(note)}")
-    print(f"next: fastslow train {visible(shlex.quote(str(file)))}")
+    print(f"next: fastslow check {visible(shlex.quote(str(file)))}")
 
 
 def _source(data: str, question: str | None, answer: str | None, asks: bool) -> _Source:
@@ -140,98 +133,67 @@ def _source(data: str, question: str | None, answer: str | None, asks: bool) -> 
     if not table.rows:
         raise TaskError("\n".join(table.problems) or f"{visible(data)}: holds no rows.")
     proposal = propose_columns(table.rows)
-    name = re.sub(r"[^a-z0-9]+", "_", _stem(data).casefold()).strip("_") or "task"
-    chosen = {}
-    guesses = {"question": proposal.question, "answer": proposal.answer}
-    for role, given in (("question", question), ("answer", answer)):
-        column = given or guesses[role]
-        if asks and given is None:
-            print(f"columns of {visible(data)}: {visible(', '.join(proposal.names))}")
-            column = typer.prompt(f"Column of the {role}", default=column)
+    if asks and not (question and answer):
+        print(f"columns of {visible(data)}: {visible(', '.join(proposal.names))}")
+    columns = []
+    guesses = {"question": (question, proposal.question), "answer": (answer, proposal.answer)}
+    for role, (column, guess) in guesses.items():
+        if column is None:
+            column = typer.prompt(f"Column of the {role}", default=guess) if asks else guess
         if column is None or not {column, column.split(".")[0]} & {*proposal.names}:
-            hint = nearest(column, proposal.names) if column else ""
             raise ConfigError(
-                f"init --{role}: {visible(data)} has no such column, got {column!r}.{hint} "
+                f"init --{role}: {visible(data)} has no such column, got {column!r}."
+                f"{nearest(column or '', proposal.names)} "
                 f"Columns: {shorten(', '.join(proposal.names), 400)}."
             )
-        chosen[role] = column
-    params = {"data": data, "text_column": chosen["question"], "label_column": chosen["answer"]}
-    words = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in params.items()]
+        columns.append(column)
+    params = dict(zip(("data", "text_column", "label_column"), (data, *columns), strict=True))
+    words = [f"{key}={_quoted(value)}" for key, value in params.items()]
     task = build_named("text_classification", words, allow_code=False)
-    examples = (*task.train, *task.validation, *task.test)
-    longest = max((example.answer for example in examples), key=lambda text: len(text.encode()))
+    answers = {e.answer for e in (*task.train, *task.validation, *task.test)}
     # a token of a usual vocabulary has two bytes or more; one is the stop token
-    max_tokens = max(task.max_tokens, len(longest.encode()) // 2 + 2)
-    sizes = max_tokens, len(longest), len(task.train)
-    return _Source(name, data, chosen["question"], chosen["answer"], *sizes)
+    tokens = max(len(text.encode()) // 2 + 2 for text in answers)
+    sizes = max(task.max_tokens, tokens), len(task.train)
+    return _Source(_name(data), data, columns[0], columns[1], *sizes)
 
 
-def _stem(data: str) -> str:
-    """The name of data without its endings; that of the folder of a file called train."""
+def _name(data: str) -> str:
+    """A name out of that of the data, or of the folder of a file called train."""
     path = Path(data)
     stem = path.name.partition(".")[0]
-    return path.absolute().parent.name if stem.casefold() == "train" else stem
+    stem = path.absolute().parent.name if stem.casefold() == "train" else stem
+    return re.sub(r"[^a-z0-9]+", "_", stem.casefold()).strip("_")[:60] or "task"
 
 
-def _count(sources: Sequence[_Source], name: str) -> int:
-    return sum(source.name == name for source in sources)
-
-
-def _text(file: Path, sources: Sequence[_Source], model: str) -> str:
+def _text(file: Path, sources: list[_Source], model: str) -> str:
     """The configuration, commented."""
-    words = ["fastslow", "init", "--out", str(file), "--model", model, *_words(sources)]
-    entries = (
-        ENTRY.format(
-            name=source.name,
-            data=_quoted(source.data),
-            question=_quoted(source.question),
-            answer=_quoted(source.answer),
-            max_tokens=source.max_tokens,
-            longest=source.longest,
-        )
-        for source in sources
-    )
+    quoted = [
+        {name: _quoted(v) if name in ("data", "question", "answer") else v for name, v in pairs}
+        for pairs in (vars(source).items() for source in sources)
+    ]
     return TEMPLATE.format(
-        model=visible(model),
         tasks=", ".join(source.name for source in sources),
-        command=visible(shlex.join(words)),
         file=visible(shlex.quote(str(file))),
-        name=re.sub(r"[^a-z0-9_-]+", "-", file.stem.casefold()).strip("-_")[:60] or "run",
-        model_text=_quoted(model),
-        entries="".join(entries),
+        name=_name(file.name),
+        model=_quoted(model),
+        entries="".join(ENTRY.format(**values) for values in quoted),
         stages="".join(f"  - {{task: {source.name}, cycles: 3}}\n" for source in sources),
         pool=min(32, max(4, min(source.train for source in sources) // 4)),
     )
 
 
-def _words(sources: Sequence[_Source]) -> Iterator[str]:
-    for source in sources:
-        yield from ("--data", source.data)
-    columns = {(source.question, source.answer) for source in sources}
-    if len(columns) == 1:
-        yield from ("--question", sources[0].question, "--answer", sources[0].answer)
-
-
 def _quoted(text: str) -> str:
-    """Text as YAML has it, in quotes."""
+    """Text in quotes, as YAML and overrides take it."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a new file.
-
-    Raises:
-        ConfigError: There is one already, or the folder refuses.
-    """
+    """Write a new file; `ConfigError` if there is one already, or the folder refuses."""
     try:
-        with open(file, "x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"init --out: {visible(str(file))} is there already. Give another name."
-        ) from error
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
     except OSError as error:
+        reason = "it is there already" if isinstance(error, FileExistsError) else error.strerror
         raise ConfigError(
-            f"init --out: {visible(str(file))} cannot be written, got {os.strerror(error.errno or 0)}. "
-            "Give another place."
+            f"init --out: {visible(str(file))} cannot be written: {reason}. Give another name."
         ) from error

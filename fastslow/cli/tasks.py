@@ -63,9 +63,8 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
         )
         print(f"  to look into it      {command}")
         print("  for all of a run     data: PATH, or data=PATH behind the configuration file")
-        print(
-            f"  for one of its tasks tasks: {{NAME: {{use: {visible(name)}, params: {{data: PATH}}}}}}"
-        )
+        use = f"{{use: {visible(name)}, params: {{data: PATH}}}}"
+        print(f"  for one of its tasks tasks: {{NAME: {use}}}")
         return
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")

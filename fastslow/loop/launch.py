@@ -308,9 +308,13 @@ def _run_in(
         finally:
             stop.is_patient = False
             _leave(run_dir, outcome, state, peak_gb(policy.device))
-        for file in finish(run_dir.path) if is_leader() else ():
-            tracker.artifact(file)
-        run.publisher.push()
+        try:
+            for file in finish(run_dir.path) if is_leader() else ():
+                tracker.artifact(file)
+            run.publisher.push()
+        except KeyboardInterrupt as end:
+            end.add_note(f"fastslow report {run_dir.path}")
+            raise
     return from_leader(run_dir.path)
 
 

@@ -9,7 +9,7 @@ from fastslow.task.table_files import Row
 
 QUESTIONS = ("question", "text", "input", "prompt", "sentence", "content", "message", "body")
 ANSWERS = ("answer", "label", "target", "output", "class", "category", "intent", "completion")
-"""Names that such columns often have, the surest first. Source: ours, after data sets of the hub."""
+"""Names that such columns often have, the surest first. Source: ours."""
 SEEN_ROWS = 1000
 """Rows that are looked at."""
 
@@ -26,7 +26,7 @@ class ColumnProposal:
 
 
 def propose_columns(rows: Sequence[Row]) -> ColumnProposal:
-    """The proposal for a table: by name, else the longest texts, and the fewest different values."""
+    """A proposal for a table: by name, else the longest texts and the fewest different values."""
     seen = [row.values for row in rows[:SEEN_ROWS]]
     columns: dict[str, list[object]] = {}
     for values in seen:

@@ -86,8 +86,13 @@ class FastChannel(Channel):
                 with self._reflecting(policy, task, anchor, seed):
                     self.optimizer.search(scorer, pool, seed)
 
+            def cancel() -> None:
+                scorer.engine.cancel()
+                if self.reflection is not None:
+                    self.reflection.leave()
+
             if not pool.is_saturated:
-                in_a_thread(search)
+                in_a_thread(search, cancel)
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while prompts evolved. This is a bug.")
