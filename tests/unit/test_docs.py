@@ -73,7 +73,7 @@ def parse(words: list[str], *, is_whole: bool) -> None:
         assert value or not parameter.required or not is_whole, parameter.name
 
 
-READERS = (["tickets.yaml"], ["doubling.yaml"], ["gentle.yaml"], ["signals.yaml"])
+READERS = (["tickets.yaml"], ["urgency.yaml"], ["doubling.yaml"], ["gentle.yaml"], ["signals.yaml"])
 """Files that a page has the reader write; tests/integration/cli/test_guide.py does."""
 
 
