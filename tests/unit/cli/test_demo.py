@@ -20,7 +20,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-def folder(card: str, name: str = "1127-1000-tiny") -> Path:
+def folder(card: str, name: str = "1127-1000-tiny-sft") -> Path:
     """A run of the tiny demonstration's configuration."""
     file, *overrides = demo.TINY
     run = Path("runs") / f"{name}-{config_hash(load_config([Path(file)], overrides).config)}"
@@ -47,9 +47,9 @@ def test_one_that_was_stopped_is_continued(
 @pytest.mark.parametrize(
     ("card", "name"),
     [
-        ('{"state": "finished"}', "1127-1000-tiny"),
-        ('{"state": "failed"}', "1127-1000-tiny"),
-        ("{", "1127-1000-tiny"),
+        ('{"state": "finished"}', "1127-1000-tiny-sft"),
+        ('{"state": "failed"}', "1127-1000-tiny-sft"),
+        ("{", "1127-1000-tiny-sft"),
         ('{"state": "interrupted"}', "1127-1000-other"),
     ],
 )
