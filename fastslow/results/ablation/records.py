@@ -12,6 +12,7 @@ from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.measure.stats.over_seeds import Clusters
+from fastslow.records.cells import CellTable, ExampleScores
 from fastslow.records.data import Identity, data_of, read_identity, require_comparable
 from fastslow.records.events import (
     CycleEvent,
@@ -24,7 +25,6 @@ from fastslow.records.events import (
 )
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.ablation.plan import Plan, PlannedRun
-from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.sections.plasticity import probes_of, read_curves
 from fastslow.task.registry import build_task
 
