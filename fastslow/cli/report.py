@@ -132,7 +132,7 @@ def track(run: Run) -> None:
     """
     from fastslow.config.loading.load import load_resolved
     from fastslow.records.run_folder import RunDir
-    from fastslow.records.tracking.live import build_tracking
+    from fastslow.records.tracking.build import build_tracking
 
     config = load_resolved(run / "config.json").config
     if not config.trackers:

@@ -49,7 +49,7 @@ from fastslow.records.publishing import require_publishing
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import build_tracking, require_trackers
+from fastslow.records.tracking.build import build_tracking, require_trackers
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
@@ -273,6 +273,7 @@ def _run_in(
     run_dir.mark("running")
     outcome: State = "failed"
     with Progress(units, console) as progress, tracker.run():
+        progress.listener = run_dir.progress_writer(state.seconds)
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         for task in tasks.values():
@@ -282,6 +283,7 @@ def _run_in(
         run = Run(
             config, tasks, policy, channels, tracker, run_dir, progress, state, measures, stop
         )
+        tracker.data({name: run.evaluator.test_sample(task) for name, task in tasks.items()})
         try:
             stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed

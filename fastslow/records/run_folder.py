@@ -32,8 +32,9 @@ from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
+from fastslow.records.progress_file import progress_writer
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import tracker_names
+from fastslow.records.tracking.build import tracker_names
 from fastslow.task.definition import Task
 
 
@@ -213,6 +214,10 @@ class RunDir:
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
                 write_file(self.path, ESTIMATE_FILE, _json(figures))
+
+    def progress_writer(self, seconds: float) -> Callable[[str, str, float, float | None], None]:
+        """What keeps progress.json; earlier parts of the run took `seconds`."""
+        return progress_writer(self.path, seconds, self._require)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.

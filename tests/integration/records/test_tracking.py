@@ -14,7 +14,8 @@ from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.core.types import Json
 from fastslow.policy.render import chat_messages
 from fastslow.records.tracking import live as live_module
-from fastslow.records.tracking.live import Tracking, build_tracking
+from fastslow.records.tracking.build import build_tracking
+from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
 from tests.support.run_folder import config
 from tests.support.tracking import tracking_of

@@ -11,7 +11,7 @@ from fastslow.config.loading.load import load_config
 from fastslow.core.errors import ConfigError, TrackerError
 from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.records.tracking import live
-from fastslow.records.tracking.live import build_tracking, require_trackers, tracker_names
+from fastslow.records.tracking.build import build_tracking, require_trackers, tracker_names
 from fastslow.records.tracking.points import Points, series
 from tests.support.paths import ROOT
 from tests.support.tracking import tracking_of
