@@ -15,7 +15,18 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli import ablate, check, deploy, models, remedies, report, signals, tasks, train
+from fastslow.cli import (
+    ablate,
+    check,
+    deploy,
+    models,
+    remedies,
+    report,
+    signals,
+    tasks,
+    train,
+    watch,
+)
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -44,6 +55,8 @@ for command in (
     train.train,
     train.resume,
     report.runs,
+    watch.watch,
+    watch.serve,
     report.report,
     report.probe,
     report.track,

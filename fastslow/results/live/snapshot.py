@@ -25,6 +25,8 @@ from fastslow.results.report.reading import RunCard, read_card
 
 UNREADABLE = "unreadable"
 """State of a folder that cannot be read."""
+LIVING = ("running", UNREADABLE)
+"""States that may become others while one watches; a folder may be unreadable for a moment."""
 RECORD_FILES = ("run.json", "scores.jsonl", "events.jsonl", "metrics.jsonl", PROGRESS_FILE)
 """Files that are read at every look."""
 MAX_SAMPLES = 6

@@ -11,15 +11,13 @@ from rich.text import Text
 from fastslow.core.progress import minutes
 from fastslow.core.text import shorten
 from fastslow.records.cells import Cell
-from fastslow.results.live.snapshot import UNREADABLE, RunWatch, Snapshot
+from fastslow.results.live.snapshot import LIVING, RunWatch, Snapshot
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
 """Columns of the curve; longer ones are averaged."""
 MAX_TASKS = 12
 """Columns of the matrix; the report has all of them."""
-LIVING = ("running", UNREADABLE)
-"""States that may become others while one watches; a folder may be unreadable for a moment."""
 NAMES = {
     "average_accuracy": "average accuracy",
     "learning_accuracy": "learning accuracy",
