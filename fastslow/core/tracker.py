@@ -49,6 +49,17 @@ class TaskSplit:
     """Of the test split those that are scored; empty where they are not at hand."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedSample:
+    """A rollout that a run kept for people; untrusted text."""
+
+    name: str
+    """Its place in the run, which no other has."""
+    time: float
+    """When its cycle was recorded, in seconds since 1970."""
+    sample: Sample
+
+
 class Tracker:
     """Receives what a run produces, as it is produced; every method does nothing unless overridden.
 
@@ -81,8 +92,8 @@ class Tracker:
         and each name has one value a row. `time` is in seconds since 1970.
         """
 
-    def samples(self, stage: int, task: str, samples: Sequence[tuple[str, Sample]]) -> None:
-        """A few rollouts of a stage, each with a name that no other of the run has; untrusted."""
+    def samples(self, stage: int, task: str, samples: Sequence[TrackedSample]) -> None:
+        """A few rollouts of a stage that is complete."""
 
     def artifact(self, path: Path, stage: int | None) -> None:
         """A file or a folder of the run is complete; it may be replaced later."""

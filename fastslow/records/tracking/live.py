@@ -29,7 +29,6 @@ from fastslow.records.tracking.records import (
     RecordsReader,
     RunRecords,
     read_run_records,
-    stage_samples,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -175,7 +174,7 @@ class Tracking:
     def samples(self, stage: int, task: str) -> None:
         """Hand on a few rollouts of a stage, index from 0, as the run keeps them for people."""
         with self._records_of_run():
-            self._tell("samples", stage, task, stage_samples(self._folder, stage))
+            self._tell("samples", stage, task, self._reader.read().samples(stage))
 
     def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Keep a task's prompts as they are after a stage, index from 0."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastslow.core.files import read_json, read_regular
 from fastslow.core.prompts import Population, PromptProgram
-from fastslow.core.samples import Sample, read_sample
-from fastslow.core.tracker import Status
+from fastslow.core.samples import read_sample
+from fastslow.core.tracker import Status, TrackedSample
 from fastslow.records.cells import CellTable
 from fastslow.records.events import (
     NEUTRAL,
@@ -117,6 +117,25 @@ class RunRecords:
                 prompts = {name: (populations[name], live[name]) for name in live}
                 yield StageRecords(index, task, steps, folder if folder.is_dir() else None, prompts)
 
+    def samples(self, stage: int) -> list[TrackedSample]:
+        """A few of the rollouts that a stage kept for people.
+
+        They are the first and the last of each cycle; of many cycles some, the last among them.
+        """
+        cycles = [e for e in self.events if isinstance(e, CycleEvent) and e.stage == stage]
+        samples = []
+        for cycle, time in {event.cycle: event.time for event in cycles}.items():
+            for path in sorted((self.run / "rollouts").glob(f"{stage:03d}-{cycle:03d}-*.txt")):
+                lines = read_regular(path).decode(errors="replace").splitlines()
+                drawn = [sample for line in lines if (sample := read_sample(line))]
+                ends = {0: drawn[0], len(drawn) - 1: drawn[-1]} if drawn else {}
+                samples += [
+                    TrackedSample(f"{path.stem}/{index}", time or 0.0, sample)
+                    for index, sample in ends.items()
+                ]
+        step = max(1, -(-len(samples) // MAX_SAMPLES))
+        return samples[::-step][::-1]
+
 
 class RecordsReader:
     """Reads the records of a run again and again, each time what is new in them."""
@@ -148,21 +167,6 @@ class RecordsReader:
 def read_run_records(run: Path) -> RunRecords:
     """All that a tracker is told of; see `RecordsReader.read`."""
     return RecordsReader(run).read()
-
-
-def stage_samples(run: Path, stage: int) -> list[tuple[str, Sample]]:
-    """A few of the rollouts that a stage kept for people, each with its place in the run.
-
-    They are the first and the last of each cycle, as far as `MAX_SAMPLES` goes, evenly over cycles.
-    """
-    samples = []
-    for path in sorted((run / "rollouts").glob(f"{stage:03d}-*.txt")):
-        lines = read_regular(path).decode(errors="replace").splitlines()
-        of_cycle = [sample for line in lines if (sample := read_sample(line))]
-        ends = of_cycle if len(of_cycle) < 2 else [of_cycle[0], of_cycle[-1]]
-        samples += [(f"{path.stem}/{number}", sample) for number, sample in enumerate(ends)]
-    skip = max(1, -(-len(samples) // MAX_SAMPLES))
-    return samples[::-1][::skip][::-1]
 
 
 def last_time(run: Path) -> float:
