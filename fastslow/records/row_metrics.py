@@ -104,5 +104,4 @@ def _seconds(event: Event) -> float:
     """Wall time of a channel or of the evaluation."""
     if isinstance(event, CycleEvent):
         return sum(event.seconds.values())
-    is_timed = isinstance(event, TextEvent | RemedyEvent | EvaluationEvent)
-    return event.seconds if is_timed else 0.0
+    return event.seconds if isinstance(event, TextEvent | RemedyEvent | EvaluationEvent) else 0.0

@@ -13,6 +13,7 @@ import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastslow.core.credentials import without_keys
@@ -93,6 +94,8 @@ class Tracking:
         self._audience = trackers
         self._stage: int | None = None
         self._reader = RecordsReader(folder)
+        self._rows: set[tuple[int, str]] = set()
+        """Rows and names that were handed on as the run went on."""
 
     @property
     def num_failures(self) -> int:
@@ -148,7 +151,10 @@ class Tracking:
         if not self.trackers:
             return
         with self._records_of_run():
-            self._send_row(self._reader.read(), row, is_complete)
+            for metrics, time in self._reader.read().row(row, is_complete):
+                new = {name: v for name, v in metrics.items() if (row, name) not in self._rows}
+                self._rows |= {(row, name) for name in new}
+                self._log(new, row, time, None)
 
     def data(self, examples: Mapping[str, Sequence[Example]]) -> None:
         """Hand on what the data is; by task, the test examples that are scored, where known."""
@@ -181,7 +187,7 @@ class Tracking:
         prompts = [candidate.program for candidate in population]
         self._tell("prompts", stage, task, prompts, live)
 
-    def send_run(self, examples: Mapping[str, Sequence[Example]]) -> None:
+    def send_run(self, examples: Mapping[str, Sequence[Example]] = MappingProxyType({})) -> None:
         """Send everything that is in the run folder to every tracker; `examples` as for `data`.
 
         Raises:
@@ -246,8 +252,8 @@ class Tracking:
         except (FastSlowError, OSError, ValueError) as error:
             _LOG.warning("tracking: records cannot be read, got %s", shorten(str(error), 200))
 
-    def _send_row(self, records: RunRecords, row: int, is_complete: bool = False) -> None:
-        for metrics, time in records.row(row, is_complete):
+    def _send_row(self, records: RunRecords, row: int) -> None:
+        for metrics, time in records.row(row):
             self._log(metrics, row, time, None)
 
     @contextlib.contextmanager

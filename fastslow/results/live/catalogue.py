@@ -54,7 +54,10 @@ class Catalogue:
 
     def ablations(self) -> dict[str, Path]:
         """Folders of ablations that have written what their runs showed, by name."""
-        return {f.name: f for f in _folders(self._root) if _has(f, "records.jsonl")}
+        folders = [*_folders(self._root)]
+        folders += [inner for folder in folders for inner in _folders(folder)]
+        names = {folder.relative_to(self._root).as_posix(): folder for folder in folders}
+        return {name: folder for name, folder in names.items() if _has(folder, "records.jsonl")}
 
     def look(self) -> list[Entry]:
         """Every run, the one that wrote last first."""

@@ -80,8 +80,8 @@ def test_a_sequence_is_a_parent_run_with_one_nested_run_per_stage(store: Path) -
     parent, first, second = runs_of(store, "one")
     assert [parent.info.run_name, first.info.run_name, second.info.run_name] == [
         "0101-0000-demo",
-        "0-continent",
         "1-continent",
+        "2-continent",
     ]
     assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.params == {"seed": "1", "slow.lr": "0.0003", "slow.off": "None", "x": "{}"}
@@ -161,16 +161,16 @@ def test_a_resumed_run_continues_in_the_same_mlflow_runs(store: Path) -> None:
 def test_after_a_resume_only_what_came_after_the_resume_point_counts_as_told(store: Path) -> None:
     """A step and a later cycle may report one value under one name at one number."""
     first = tracking(MlflowTracker(store, experiment="equal"), store / "s")
-    with first.run():
+    with first.run(), first.stage(0, "continent"):
         first.log({"kl": 0.0}, step=1, time=10.0)
         first.log({"kl": 0.0}, step=2, time=30.0)
     run = TrackedRun("0101-0000-demo", "identity of 0101-0000-demo", store / "s", CONFIG, 20.0)
     resumed = tracking_of(run, mlflow=MlflowTracker(store, experiment="equal"))
-    with resumed.run():
+    with resumed.run(), resumed.stage(0, "continent"):
         resumed.log({"kl": 0.0}, step=2, time=40.0)  # came before
         resumed.log({"kl": 0.0}, step=1, time=50.0)  # did not
     assert (first.num_failures, resumed.num_failures) == (0, 0)
-    [found] = runs_of(store, "equal")
+    _, found = runs_of(store, "equal")
     history = client(store).get_metric_history(found.info.run_id, "kl")
     assert sorted((m.step, m.timestamp) for m in history) == [(1, 10_000), (1, 50_000), (2, 30_000)]
 
