@@ -1,7 +1,4 @@
-"""Where a run is at this moment: progress.json, what its progress line says, for those who watch.
-
-It is replaced about once a second while the run works, and decides nothing.
-"""
+"""Where a run is at this moment: progress.json, its progress line for those who watch."""
 
 import contextlib
 import json
@@ -20,7 +17,7 @@ INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ProgressNote:
-    """The content of progress.json."""
+    """The content of progress.json; it decides nothing."""
 
     phase: str
     """Stage, cycle and channel, or the part of the evaluation."""
@@ -34,27 +31,25 @@ class ProgressNote:
     """When it was written, in seconds since 1970."""
 
 
-def progress_writer(
-    run: Path, seconds: float, require: Callable[[], None]
-) -> Callable[[str, str, float, float | None], None]:
-    """A function that keeps phase, step, elapsed and remaining seconds of this part of a run.
+class ProgressWriter:
+    """Keeps progress.json of a run whose earlier parts took some seconds.
 
-    Earlier parts took `seconds`; `require` raises where the folder may not be written any more.
-    A disk that refuses stops nothing.
+    `require` raises where the folder may not be written any more.
     """
-    last = -INTERVAL_S
 
-    def write(phase: str, step: str, elapsed_s: float, remaining_s: float | None) -> None:
-        nonlocal last
-        if (now := time.monotonic()) - last < INTERVAL_S:
+    def __init__(self, run: Path, seconds: float, require: Callable[[], None]) -> None:
+        self._run, self._seconds, self._require = run, seconds, require
+        self._last = -INTERVAL_S
+
+    def __call__(self, phase: str, step: str, elapsed_s: float, remaining_s: float | None) -> None:
+        """Write where the run is, about once a second; a disk that refuses stops nothing."""
+        if (now := time.monotonic()) - self._last < INTERVAL_S:
             return
-        last = now
-        note = ProgressNote(phase, step, seconds + elapsed_s, remaining_s, time.time())
-        require()
+        self._last = now
+        note = ProgressNote(phase, step, self._seconds + elapsed_s, remaining_s, time.time())
+        self._require()
         with contextlib.suppress(OSError):
-            write_file(run, PROGRESS_FILE, json.dumps(asdict(note)) + "\n")
-
-    return write
+            write_file(self._run, PROGRESS_FILE, json.dumps(asdict(note)) + "\n")
 
 
 def read_progress(run: Path) -> ProgressNote | None:

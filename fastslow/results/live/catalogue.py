@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,8 +27,8 @@ class Entry:
     key: str
     """Its path under the folder, with `/` between: `RUN`, or `ABLATION/RUN`."""
     path: Path
-    changed: float
-    """When it last wrote something, in seconds since 1970."""
+    changed: str
+    """When it last wrote something, to the minute, here."""
     snapshot: Snapshot | None
     """None as long as it was not read yet."""
 
@@ -76,8 +77,9 @@ class Catalogue:
             known = self._known[key] = stamp, watch.look()
             if known[1].state in LIVING:
                 self._watches[key] = watch
-        changed = max((time for time, _ in stamp), default=0) / 1e9
-        return Entry(key, path, changed, known[1] if known else None)
+        changed = datetime.fromtimestamp(max((ns for ns, _ in stamp), default=0) / 1e9)
+        snapshot = known[1] if known else None
+        return Entry(key, path, f"{changed:%Y-%m-%d %H:%M}", snapshot)
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -76,7 +76,7 @@ def build_app(root: Path) -> "Starlette":
             try:
                 return HTMLResponse(make(request))
             except Missing as missing:
-                words = f"There is no {shorten(missing.name, 100)!r} here."
+                words = f"There is no {shorten(str(missing), 100)!r} here."
                 return HTMLResponse(message("Not there", words), 404)
             except DAMAGE as error:
                 return HTMLResponse(message("Cannot be read", shorten(str(error), 600)), 422)

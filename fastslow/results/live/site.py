@@ -1,9 +1,7 @@
 """The pages of `fastslow serve`: what is known of runs, through the templates of the report."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.core.errors import FastSlowError
@@ -16,7 +14,7 @@ from fastslow.results.ablation.write import page as ablation_page
 from fastslow.results.compare.build import compare_runs
 from fastslow.results.compare.write import figures as compare_figures
 from fastslow.results.compare.write import page as compare_page
-from fastslow.results.live.catalogue import Catalogue, Entry
+from fastslow.results.live.catalogue import Catalogue
 from fastslow.results.live.snapshot import RunWatch, Snapshot
 from fastslow.results.live.terminal import figure_words, row_names
 from fastslow.results.render import drawing
@@ -42,11 +40,8 @@ DAMAGE = (FastSlowError, OSError, ValueError, LookupError, TypeError)
 """What reading a folder of someone else's may raise."""
 
 
-@dataclass(frozen=True)
 class Missing(Exception):
     """There is no run or ablation of that name."""
-
-    name: str
 
 
 class Site:
@@ -63,7 +58,7 @@ class Site:
         with self._looking:
             entries = self._catalogue.look()
         values = {
-            "entries": [_line(entry) for entry in entries],
+            "entries": entries,
             "ablations": list(self._catalogue.ablations()),
             "number": _number,
         }
@@ -209,16 +204,6 @@ def reward_figure(snapshot: Snapshot) -> drawing.Drawing | None:
         "stages end.",
         paint,
     )
-
-
-def _line(entry: Entry) -> dict[str, object]:
-    ago = max(0.0, time.time() - entry.changed)
-    unit, size = next(
-        (unit, size)
-        for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-        if ago >= size or size == 1
-    )
-    return {"key": entry.key, "snapshot": entry.snapshot, "ago": f"{int(ago // size)} {unit} ago"}
 
 
 def _number(run: Snapshot | None, name: str) -> str:

@@ -8,11 +8,10 @@ look.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from fastslow.core.errors import FastSlowError
-from fastslow.core.files import is_file, read_json, read_regular
+from fastslow.core.files import is_file, read_regular
 from fastslow.core.samples import Sample, read_sample
 from fastslow.core.text import shorten
 from fastslow.records.cells import Cell, CellTable
@@ -30,8 +29,8 @@ LIVING = ("running", UNREADABLE)
 RECORD_FILES = ("run.json", "scores.jsonl", "events.jsonl", "metrics.jsonl", PROGRESS_FILE)
 """Files that are read at every look."""
 MAX_SAMPLES = 6
-FIGURES = {"slow": ("slow/reward", "slow/gold_logprob"), "fast": ("fast/best_score",)}
-"""What the curve of a channel shows: the first of these that it reports."""
+FIGURES = ("slow/reward", "slow/gold_logprob", "fast/best_score")
+"""What the curve shows: the first of these that the run reports."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Snapshot:
     reason: str = ""
     """Why it cannot be read."""
     card: RunCard | None = None
-    started: datetime | None = None
     place: str = ""
     """Stage, cycle and phase; untrusted names in it."""
     step: str = ""
@@ -103,7 +101,6 @@ class RunWatch:
             self.path.name,
             state,
             card=card,
-            started=_started(self.path),
             place=note.phase if note else _place(card, state, self._whole(), events),
             step=note.step if note else "",
             elapsed_s=elapsed,
@@ -156,7 +153,7 @@ def last_samples(run: Path) -> list[Sample]:
 
 def _curve(events: Sequence[StepEvent | CycleEvent]) -> tuple[str, list[tuple[int, float]]]:
     """What updates report, or cycles where a run makes none, and its name."""
-    for name in (name for names in FIGURES.values() for name in names):
+    for name in FIGURES:
         values = [(e.stage, v) for e in events if (v := e.metrics.get(name)) is not None]
         if values:
             return name, values
@@ -183,10 +180,3 @@ def _place(card: RunCard, state: str, rows: int, events: Sequence[Event]) -> str
         return "the base is being measured" if state == "running" else "nothing measured"
     cycles = {e.cycle for e in events if isinstance(e, CycleEvent) and e.stage == rows - 1}
     return f"stage {rows}/{len(card.stages)} {card.stages[rows - 1]}, {len(cycles)} cycles done"
-
-
-def _started(path: Path) -> datetime | None:
-    try:
-        return datetime.fromisoformat(read_json(path / "run.json")["started"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
-        return None

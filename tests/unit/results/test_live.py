@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fastslow.cli.main import main
 from fastslow.records.events import StepEvent
-from fastslow.records.progress_file import PROGRESS_FILE, progress_writer
+from fastslow.records.progress_file import PROGRESS_FILE, ProgressWriter
 from fastslow.records.run_folder import RunDir
 from fastslow.results.live.catalogue import Catalogue
 from fastslow.results.live.snapshot import RunWatch, Snapshot
@@ -39,7 +39,7 @@ def test_a_run_is_seen_as_it_goes_on(tmp_path: Path) -> None:
     first = watch.look()
     assert (first.state, first.rows, len(first.cells)) == ("died", 1, 1)
     with RunDir.open(run) as run_dir:
-        progress_writer(run, 60.0, lambda: None)("stage 1/3 alpha, cycle 1/1, slow", "2/5", 5.0, 65)
+        ProgressWriter(run, 60.0, lambda: None)("stage 1/3 alpha, cycle 1/1, slow", "2/5", 5.0, 65)
         run_dir.metrics.append(*(StepEvent(0, 0, n, {"slow/reward": n / 4}) for n in (1, 2)))
         run_dir.write_samples(0, "alpha", [SAMPLE], 0)
         second = watch.look()
