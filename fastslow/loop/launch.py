@@ -274,6 +274,7 @@ def _run_in(
     outcome: State = "failed"
     with Progress(units, console) as progress, tracker.run():
         progress.listener = run_dir.progress_writer(state.seconds)
+        progress.listener("starting", "", 0.0, None)
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         for task in tasks.values():

@@ -148,18 +148,18 @@ class Tracking:
 
     def row(self, row: int, is_complete: bool = False) -> None:
         """Hand on what the records have of a row of the matrix by now."""
-        if not self.trackers:
-            return
-        with self._records_of_run():
-            for metrics, time in self._reader.read().row(row, is_complete):
-                new = {name: v for name, v in metrics.items() if (row, name) not in self._rows}
-                self._rows |= {(row, name) for name in new}
-                self._log(new, row, time, None)
+        if self.trackers:
+            with self._records_of_run():
+                for metrics, time in self._reader.read().row(row, is_complete):
+                    new = {name: v for name, v in metrics.items() if (row, name) not in self._rows}
+                    self._rows |= {(row, name) for name in new}
+                    self._log(new, row, time, None)
 
     def data(self, examples: Mapping[str, Sequence[Example]]) -> None:
         """Hand on what the data is; by task, the test examples that are scored, where known."""
-        with self._records_of_run():
-            self._tell("data", data_splits(self._folder, examples))
+        if self.trackers:
+            with self._records_of_run():
+                self._tell("data", data_splits(self._folder, examples))
 
     def _log(
         self,
@@ -179,8 +179,9 @@ class Tracking:
 
     def samples(self, stage: int, task: str) -> None:
         """Hand on a few rollouts of a stage, index from 0, as the run keeps them for people."""
-        with self._records_of_run():
-            self._tell("samples", stage, task, self._reader.read().samples(stage))
+        if self.trackers:
+            with self._records_of_run():
+                self._tell("samples", stage, task, self._reader.read().samples(stage))
 
     def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Keep a task's prompts as they are after a stage, index from 0."""

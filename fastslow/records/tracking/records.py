@@ -145,6 +145,8 @@ class RecordsReader:
         self._scores, self._steps, self._events = (
             RecordTail(run / name) for name in ("scores.jsonl", "metrics.jsonl", "events.jsonl")
         )
+        self.version = 0
+        """Counts up when a record came or went."""
 
     def read(self) -> RunRecords:
         """All that a tracker is told of, as it is now.
@@ -155,8 +157,8 @@ class RecordsReader:
         """
         card: dict[str, Any] = read_json(self._run / "run.json")
         status: Status = card["state"] if card["state"] in ("finished", "failed") else "interrupted"
-        for tail in (self._scores, self._steps, self._events):
-            tail.look()
+        changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
+        self.version += any(changes)
         scores = [row for row in self._scores.records if isinstance(row, ScoreRow)]
         lines = [*self._steps.records, *self._events.records]
         events = [event for event in lines if not isinstance(event, ScoreRow)]

@@ -15,11 +15,11 @@ from fastslow.core.files import is_file, read_regular
 from fastslow.core.samples import Sample, read_sample
 from fastslow.core.text import shorten
 from fastslow.records.cells import Cell, CellTable
-from fastslow.records.events import CycleEvent, Event, RunEvent, ScoreRow, StepEvent
+from fastslow.records.events import CycleEvent, Event, RunEvent, StepEvent
 from fastslow.records.lock import watched_state
 from fastslow.records.progress_file import PROGRESS_FILE, ProgressNote, read_progress
 from fastslow.records.row_metrics import MINUTES, row_metrics
-from fastslow.records.tail import RecordTail
+from fastslow.records.tracking.records import RecordsReader, RunRecords
 from fastslow.results.report.reading import RunCard, read_card
 
 UNREADABLE = "unreadable"
@@ -70,13 +70,16 @@ class RunWatch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._scores, self._steps, self._events = (
-            RecordTail(path / name) for name in ("scores.jsonl", "metrics.jsonl", "events.jsonl")
-        )
+        self._reader = RecordsReader(path)
         self._cells: Sequence[Sequence[Cell]] = ()
         self._metrics: Mapping[str, float] = {}
-        self.version = 0
+        self._measured = -1
+        """Version of the records that they are of."""
+
+    @property
+    def version(self) -> int:
         """Counts up when a record came or went."""
+        return self._reader.version
 
     def look(self) -> Snapshot:
         """The run as it is now; raises nothing."""
@@ -88,12 +91,12 @@ class RunWatch:
     def _look(self) -> Snapshot:
         require_no_record_links(self.path)
         state, card = watched_state(self.path), read_card(self.path / "run.json")
-        changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
-        events = [e for e in self._events.records if not isinstance(e, ScoreRow)]
-        if any(changes) or not self.version:
-            self.version += 1
-            self._measure(card, events)
-        steps = [step for step in self._steps.records if isinstance(step, StepEvent)]
+        records = self._reader.read()
+        events = records.events
+        if self._measured != self.version:
+            self._measure(card, records)
+            self._measured = self.version
+        steps = [event for event in events if isinstance(event, StepEvent)]
         name, curve = _curve(steps or [e for e in events if isinstance(e, CycleEvent)])
         note = read_progress(self.path) if state == "running" else None
         elapsed, remaining = _clock(events, note, self._metrics)
@@ -113,9 +116,9 @@ class RunWatch:
             samples=last_samples(self.path),
         )
 
-    def _measure(self, card: RunCard, events: Sequence[Event]) -> None:
+    def _measure(self, card: RunCard, records: RunRecords) -> None:
         """Compute the matrix, and the figures of its last whole row."""
-        scores = [row for row in self._scores.records if isinstance(row, ScoreRow)]
+        scores, events = records.scores, records.events
         table = CellTable(scores, card.stages, events)
         begun = max((row.row for row in scores if row.cycle is None), default=-1)
         rows = range(min(begun, len(card.stages)) + 1)
