@@ -54,42 +54,41 @@ def log_trace(
     from mlflow.entities import TraceInfo, TraceLocation, TraceState
     from mlflow.entities.span import Span
     from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
-    from mlflow.tracing.utils import build_otel_context
-    from opentelemetry.sdk.trace import ReadableSpan
 
     sample, name = traced.sample, f"rollout {task}"
     digest = hashlib.sha256(f"{identity}/{traced.name}".encode()).hexdigest()
-    trace_id = f"tr-{digest[:32]}"
+    trace_id, nanoseconds = f"tr-{digest[:32]}", int(traced.time * 1e9)
     question, answer = _cut(sample.question), _cut(sample.completion)
-    tags = {"task": task, "example": _cut(sample.example), "prompt": sample.text_hash}
-    outcome = {"outcome": _cut(sample.outcome)}
-    values = {
+    tags = {"task": task, "prompt": sample.text_hash, "outcome": _cut(sample.outcome)}
+    attributes = {
         SpanAttributeKey.REQUEST_ID: trace_id,
         SpanAttributeKey.SPAN_TYPE: "LLM",
-        SpanAttributeKey.INPUTS: {"question": question, "prompt": sample.text_hash},
+        SpanAttributeKey.INPUTS: {"question": question},
         SpanAttributeKey.OUTPUTS: answer,
-        **outcome,
+        **tags,
     }
-    start = int(traced.time * 1e9)
-    span = ReadableSpan(
-        name=name,
-        context=build_otel_context(int(digest[:32], 16), int(digest[32:48], 16)),
-        attributes={key: json.dumps(value) for key, value in values.items()},
-        start_time=start,
-        end_time=start,
-    )
-    client.log_spans(experiment, [Span(span)])
+    span = {
+        "name": name,
+        "trace_id": trace_id,
+        "span_id": digest[32:48],
+        "parent_span_id": None,
+        "start_time_unix_nano": nanoseconds,
+        "end_time_unix_nano": nanoseconds,
+        "status": {"code": "STATUS_CODE_OK"},
+        "attributes": {key: json.dumps(value) for key, value in attributes.items()},
+    }
+    client.log_spans(experiment, [Span.from_dict(span)])
     client.start_trace(
         TraceInfo(
             trace_id=trace_id,
             trace_location=TraceLocation.from_experiment_id(experiment),
-            request_time=int(traced.time * 1000),
+            request_time=nanoseconds // 1_000_000,
             execution_duration=0,
             state=TraceState.OK,
             request_preview=question,
             response_preview=answer,
             trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
-            tags={TraceTagKey.TRACE_NAME: name, **tags, **outcome},
+            tags={TraceTagKey.TRACE_NAME: name, **tags},
         )
     )
 

@@ -1,6 +1,7 @@
 """The pages of `fastslow serve`: what is known of runs, through the templates of the report."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,8 @@ POLICY = (
 """Content-Security-Policy of these pages: one script of ours, and nothing from elsewhere."""
 MAX_WATCHES = 16
 """Runs whose records are kept in memory, besides those that work."""
+DRAWING_SHARE = 0.1
+"""Of the time of a processor while a run works. Source: ours."""
 MAX_PAGES = 32
 """Pages kept until the records they were made from change."""
 Stamp = tuple[object, ...]
@@ -50,7 +53,8 @@ class Site:
     def __init__(self, root: Path) -> None:
         self._root, self._catalogue = root, Catalogue(root)
         self._watches: dict[str, RunWatch] = {}
-        self._pages: dict[str, tuple[Stamp, str]] = {}
+        self._pages: dict[str, tuple[Stamp, str, float]] = {}
+        """Pages with what they were made from, and until when a live one may be shown."""
         self._looking, self._drawing = threading.Lock(), threading.Lock()
 
     def runs(self, *, is_part: bool = False) -> str:
@@ -105,7 +109,8 @@ class Site:
             return render("live_record_part.html", values)
 
         try:
-            return self._kept(f"record {key}", (id(watch), watch.version), make)
+            stamp = (id(watch), watch.version, snapshot.state)
+            return self._kept(f"record {key}", stamp, make, is_live=snapshot.state == "running")
         except DAMAGE as error:
             return render("live_record_part.html", {"problem": shorten(str(error), 300)})
 
@@ -165,13 +170,21 @@ class Site:
             del self._watches[next(iter(self._watches))]
         return watch
 
-    def _kept(self, name: str, stamp: Stamp, make: Callable[[], str]) -> str:
-        """A page that was made from the same records, or a new one; one is drawn at a time."""
+    def _kept(
+        self, name: str, stamp: Stamp, make: Callable[[], str], *, is_live: bool = False
+    ) -> str:
+        """A page that was made from the same records, or a new one; one is drawn at a time.
+
+        A live one is made so seldom that it takes `DRAWING_SHARE` of the time, which is the run's.
+        """
         with self._drawing:
-            stamp_before, page = self._pages.pop(name, ((), ""))
-            if stamp_before != stamp:
-                page = make()
-            self._pages[name] = stamp, page
+            stamp_before, page, rests_until = self._pages.pop(name, ((), "", 0.0))
+            started = time.monotonic()
+            if stamp_before != stamp and not (is_live and started < rests_until):
+                page, stamp_before = make(), stamp
+                ended = time.monotonic()
+                rests_until = ended + (ended - started) / DRAWING_SHARE
+            self._pages[name] = stamp_before, page, rests_until
             while len(self._pages) > MAX_PAGES:
                 del self._pages[next(iter(self._pages))]
             return page
