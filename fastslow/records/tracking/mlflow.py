@@ -8,6 +8,7 @@ runs; what comes again is not sent twice.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -159,6 +160,7 @@ class MlflowTracker(Tracker):
         """
         from mlflow.exceptions import MlflowException
         from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
+        from mlflow.tracing.constant import TraceTagKey
 
         assert self._run is not None
         name = _asset(f"{self._run.name}.{task}")
@@ -186,8 +188,9 @@ class MlflowTracker(Tracker):
             if live.text_hash in numbers:
                 number = int(numbers[live.text_hash])
                 client.set_prompt_alias(name, f"stage-{stage + 1}", number)
-                link = f"prompts:/{name}/{number}"
-                client.link_prompt_version_to_run(self._run_id(client, stage), link)
+                if self._tasks.get(stage) == task:  # MLflow's own way takes its global address
+                    link = json.dumps([{"name": name, "version": str(number)}])
+                    client.set_tag(self._run_id(client, stage), TraceTagKey.LINKED_PROMPTS, link)
             if numbers:  # no version without a prompt to tag
                 ids = f",{self._experiment_id},"
                 client.set_prompt_tag(name, PROMPT_EXPERIMENT_IDS_TAG_KEY, ids)

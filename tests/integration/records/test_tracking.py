@@ -294,7 +294,7 @@ def test_the_run_of_the_sequence_has_what_the_report_begins_with(store: Path, de
 def test_the_run_names_its_data_by_fingerprints(store: Path, demo: Path) -> None:
     parent, *_ = runs_of(store, "the demonstration")
     inputs = {(i.dataset.name, i.tags[0].value): i.dataset for i in parent.inputs.dataset_inputs}
-    assert len(inputs) == 9 == len(parent.inputs.dataset_inputs)
+    assert len(inputs) == 12 == len(parent.inputs.dataset_inputs)  # the task of the probe too
     test = inputs["country_continent", "test"]
     assert json.loads(test.profile) == {"num_rows": 96}
     hashes = dict(read_data(demo)["country_continent"].test)
@@ -316,7 +316,8 @@ def test_the_experiment_shows_its_prompts_and_the_stage_the_deployed_one(
     experiment = parent.info.experiment_id
     prompts = client(store).search_prompts(f"experiment_id = '{experiment}'")
     assert [prompt.name for prompt in prompts] == ["demo.country_continent"]
-    [linked] = client(store).list_logged_prompts(first.info.run_id)
+    [link] = json.loads(first.data.tags["mlflow.linkedPrompts"])
+    linked = client(store).load_prompt(f"prompts:/{link['name']}/{link['version']}")
     [chosen] = [
         p
         for p in json.loads((DEMO / "report.json").read_text())["prompts"].items()

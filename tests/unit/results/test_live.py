@@ -1,4 +1,4 @@
-"""Runs watched from their folders: in a terminal, and by `fastslow serve` without a socket."""
+"""Runs watched from their folders: what they are doing, in a terminal, and a list of them."""
 
 import io
 import re
