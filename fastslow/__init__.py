@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastslow.api.checks import CheckResult, check
     from fastslow.api.comparison import ComparisonResult, compare
     from fastslow.api.folder import RunFolder, open_run
-    from fastslow.api.runs import resume, train
+    from fastslow.api.runs import fetch_model, resume, train
 
 silence()
 
@@ -43,6 +43,7 @@ __all__ = [
     "ablate",
     "check",
     "compare",
+    "fetch_model",
     "open_ablation",
     "open_run",
     "resume",
@@ -54,7 +55,7 @@ _MODULES = {
     "checks": ("CheckResult", "check"),
     "comparison": ("ComparisonResult", "compare"),
     "folder": ("RunFolder", "open_run"),
-    "runs": ("resume", "train"),
+    "runs": ("fetch_model", "resume", "train"),
 }
 """Modules of `fastslow.api` and what they bring; each is imported when it is first asked for."""
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

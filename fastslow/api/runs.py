@@ -41,6 +41,18 @@ def resume(
     return RunFolder(go_on(run, override_words(overrides, keys)))
 
 
+def fetch_model(name: str) -> Path:
+    """Bring a model of `fastslow models list` into the cache, once, and give its folder.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be had.
+    """
+    from fastslow.policy.model_fetch import fetch
+
+    with quiet():
+        return fetch(name, log=print)
+
+
 def start(
     file: str | PathLike[str], words: Sequence[str], command: Sequence[str] | None = None
 ) -> Path:

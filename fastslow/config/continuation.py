@@ -10,34 +10,17 @@ from fastslow.core.text import shorten
 from fastslow.core.types import Json
 
 MEASUREMENTS = (
-    "channel_split",
-    "curve_examples",
-    "geometry",
-    "measures",
-    "neutral",
-    "prompt_policies",
-    "proxies",
-    "reoptimize",
-    "route",
-    "signals",
+    "channel_split curve_examples geometry measures neutral prompt_policies proxies reoptimize "
+    "route signals"
 )
 """Keys of `evaluation` that add figures next to scores, weights and prompts, and change none."""
-PLACEMENT = (
-    "adapters_dir",
-    "concurrency",
-    "managed",
-    "python",
-    "retries",
-    "start_s",
-    "timeout_s",
-    "urls",
-)
+PLACEMENT = "adapters_dir concurrency managed python retries start_s timeout_s urls"
 """Keys of `engine` that say where servers are and how long they are waited for."""
 FREE = (
     "tracking",
     "publish",
-    *(f"evaluation.{name}" for name in MEASUREMENTS),
-    *(f"engine.{name}" for name in PLACEMENT),
+    *(f"evaluation.{name}" for name in MEASUREMENTS.split()),
+    *(f"engine.{name}" for name in PLACEMENT.split()),
 )
 REASONS = {
     "name": "it is in the name of the run's folder",
@@ -83,11 +66,8 @@ def load_continued(run: Path, words: Sequence[str]) -> LoadedConfig:
         if not _is_within(key, FREE)
     ]
     if lines:
-        raise ConfigError(
-            "\n".join(
-                [*lines, f"Start a new run, or resume without them. Free: {', '.join(FREE)}."]
-            )
-        )
+        lines.append(f"Start a new run, or resume without them. Free: {', '.join(FREE)}.")
+        raise ConfigError("\n".join(lines))
     return after
 
 
@@ -98,9 +78,8 @@ def _is_within(key: str, sections: Sequence[str]) -> bool:
 def _reason(key: str) -> str:
     parts = key.split(".")
     paths = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
-    return next(
-        (REASONS[path] for path in paths if path in REASONS), "what is learned depends on it"
-    )
+    reasons = (REASONS[path] for path in paths if path in REASONS)
+    return next(reasons, "what is learned depends on it")
 
 
 def _text(values: Mapping[str, Json], key: str) -> str:

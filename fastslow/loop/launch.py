@@ -96,6 +96,8 @@ def resume(
     """
     RunDir.require(path)
     loaded = load_continued(path, overrides)
+    if overrides:
+        require_earned(loaded.config)
 
     def reopen(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
         run_dir = RunDir.open(path)

@@ -5,6 +5,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,17 +23,26 @@ from tests.support.fast_phases import (
 from tests.support.runs import newest, no_report, outcome, start
 
 
-@pytest.mark.parametrize("optimizer", ["gepa", "simba"])
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
+) -> tuple[dict[str, Any], int]:
+    """A run with GEPA that nothing stopped, and its draws in fast phases."""
+    return whole_run(tmp_path_factory.mktemp("whole"), "gepa", tiny_folder)
+
+
 def test_ctrl_c_in_a_fast_phase_saves_and_says_how_to_continue(
-    tmp_path: Path, tiny_folder: Path, optimizer: str
+    whole: tuple[dict[str, Any], int], tmp_path: Path, tiny_folder: Path
 ) -> None:
-    expected, draws = whole_run(tmp_path / "whole", optimizer, tiny_folder)
-    stopped = stopped_and_resumed(tmp_path / "stopped", optimizer, tiny_folder, draws // 3)
-    assert stopped == expected
+    expected, draws = whole
+    assert stopped_and_resumed(tmp_path, "gepa", tiny_folder, draws // 3) == expected
 
 
 def test_the_second_ctrl_c_in_a_fast_phase_leaves_it_with_the_streams_as_they_were(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[dict[str, Any], int],
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken, inner = threading.Event(), StopRequest._take
 
@@ -49,14 +59,12 @@ def test_the_second_ctrl_c_in_a_fast_phase_leaves_it_with_the_streams_as_they_we
     monkeypatch.setattr(ours, "SAME_REQUEST_S", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     streams = sys.stdout, sys.stderr
-    words, text = [f"model.name={tiny_folder}"], RUN.replace("FAST", FAST["demos"])
     try:
         with before_draw(3, twice), pytest.raises(Stopped) as stop:
-            start(tmp_path, words, text)
+            start(tmp_path, [f"model.name={tiny_folder}"], RUN.replace("FAST", FAST["gepa"]))
     finally:
         signal.signal(signal.SIGINT, before)
     assert (sys.stdout, sys.stderr) == streams
     assert stop.value.__notes__ == [f"fastslow resume {newest(tmp_path)}"]
     assert [path.name for path in (newest(tmp_path) / "resume").iterdir()] == ["000-000"]
-    whole = start(tmp_path / "whole", words, text)
-    assert outcome(launch.resume(newest(tmp_path), no_report)) == outcome(whole)
+    assert outcome(launch.resume(newest(tmp_path), no_report)) == whole[0]
