@@ -41,7 +41,7 @@ def whole_commands(document: Path) -> list[str]:
 def commands(document: Path) -> list[str]:
     """Those, and inline code that is one, where arguments may be left out."""
     text = document.read_text(encoding="utf-8")
-    inline = re.findall(r"`((?:fastslow|make|python -m) [^`\n]+)`", text)
+    inline = re.findall(r"`((?:fastslow|make|python -m) [^`\n…][^`\n]*)`", text)
     return [*whole_commands(document), *inline]
 
 
