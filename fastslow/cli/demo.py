@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from fastslow.config.models import RunConfig
 
 DEMO = ("configs/experiments/demo.yaml",)
-TINY = ("configs/tests/tiny.yaml", "model.name=tiny-random", "tracking=null")
+TINY = ("configs/tests/tiny-sft.yaml", "model.name=tiny-random", "tracking=null")
 """What `train` is called with."""
 
 
 def demo(
     tiny: Annotated[
         bool,
-        typer.Option("--tiny", help="A random model of some kilobytes: seconds, no download."),
+        typer.Option("--tiny", help="A random model of 0.1 MB: seconds, no download."),
     ] = False,
 ) -> None:
     """Train three tasks on a small real model, then report.

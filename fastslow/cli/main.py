@@ -30,6 +30,7 @@ from fastslow.cli import (
     signals,
     tasks,
     train,
+    watch,
 )
 from fastslow.cli.streams import LastingStream
 from fastslow.core.errors import FastSlowError
@@ -62,6 +63,8 @@ for command in (
     train.train,
     train.resume,
     report.runs,
+    watch.watch,
+    watch.serve,
     report.report,
     report.probe,
     report.track,

@@ -4,16 +4,20 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastslow.cli.arguments import Json, Run, output, print_json, print_report, run_folder
 from fastslow.core.distributed import is_leader
-from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError
 from fastslow.core.files import is_folder
-from fastslow.core.text import visible
+from fastslow.core.text import shorten, visible
 from fastslow.records.environment import why_not_to_write
+
+if TYPE_CHECKING:
+    from fastslow.config.loading.load import LoadedConfig
+    from fastslow.core.types import Example
 
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs were made.")]
 
@@ -154,16 +158,35 @@ def track(run: Run) -> None:
     """
     from fastslow.config.loading.load import load_resolved
     from fastslow.records.run_folder import RunDir
-    from fastslow.records.tracking.live import build_tracking
+    from fastslow.records.tracking.build import build_tracking
 
-    config = load_resolved(run / "config.json").config
+    loaded = load_resolved(run / "config.json")
+    config = loaded.config
     if not config.trackers:
         raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
     with RunDir.open(run):
         tracking = build_tracking(config, run)
-        tracking.send_run()
+        tracking.send_run(_scored_examples(run, loaded))
     names = ", ".join(tracker.name for tracker in tracking.trackers)
     print(f"sent to {visible(names)}: {visible(str(run))}")
+
+
+def _scored_examples(run: Path, loaded: "LoadedConfig") -> "dict[str, tuple[Example, ...]]":
+    """By task, the test examples that a run scores; none where the data is not here as it was."""
+    from fastslow.loop.build import build_tasks
+    from fastslow.measure.evaluator import Evaluator
+    from fastslow.records.data import require_same_data
+
+    config = loaded.config
+    try:
+        tasks = build_tasks(loaded, config.task_names)
+        require_same_data(run, tasks)
+    except FastSlowError as error:
+        print(f"sent without evaluation datasets: {shorten(str(error), 300)}", file=sys.stderr)
+        return {}
+    sizes = config.evaluation
+    evaluator = Evaluator(sizes.test_examples, sizes.validation_examples)
+    return {name: evaluator.test_sample(task) for name, task in tasks.items()}
 
 
 def prompts(

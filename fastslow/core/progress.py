@@ -1,7 +1,7 @@
 """The progress of a long run: where it is, how well it does, how long it will take."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,8 @@ class Progress:
         self._phase = ""
         self._last_print = float("-inf")
         self._status: Any = None
+        self.listener: Callable[[str, str, float, float | None], None] | None = None
+        """Told at every `show`: phase, step, elapsed seconds, and those that remain, if known."""
 
     def __enter__(self) -> "Progress":
         """Start the live line, if there is a terminal."""
@@ -48,6 +50,9 @@ class Progress:
         """Show the current work: a phase, the step in it (may be empty), units done of it."""
         words = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
         line = f"{phase} {step}{words}  {self._clock(units)}"
+        if self.listener is not None:
+            elapsed = time.monotonic() - self._started
+            self.listener(phase, step, elapsed, self.remaining_s(units))
         now = time.monotonic()
         if self._status is not None:
             self._status.update(Text(line))

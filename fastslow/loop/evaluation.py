@@ -49,7 +49,6 @@ def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
 def score_all(run: Run, row: int) -> None:
     """Measure one row of the score matrix, and what else is replayed with it."""
     visits = tuple(stage.task for stage in run.config.stages)
-    scores: dict[str, float] = {}
     with accounted(run, row, "matrix") as cost:
         num_scored, ledger = 0, run.price.ledger
         completion_s = run.part_s("matrix", row) / max(1, ledger.entry("matrix", row).rollouts)
@@ -59,15 +58,14 @@ def score_all(run: Run, row: int) -> None:
             role = headline_policy(visits, row, task.name)
             program = run.policy.live_program(task)
             samples = score_cell(run, cost, task, row, role, program)
-            scores[task.name] = mean_score(samples)
             num_scored += ledger.cell(task.name)
-            figures = {"score": scores[task.name]}
+            figures = {"score": mean_score(samples)}
             run.progress.show(phase, "done", num_scored * completion_s, figures)
             if task.name in visits[:row]:
                 _warn_of_collapse(run, task, row, samples)
         if row == 0:
             _repeat_base(run)
-    run.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
+    run.tracker.row(row)
     if row == 0:
         return
     with accounted(run, row, "texts") as cost:

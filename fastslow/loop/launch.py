@@ -49,12 +49,12 @@ from fastslow.records.publishing import require_publishing
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import build_tracking, require_trackers
+from fastslow.records.tracking.build import build_tracking, require_trackers
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
 
-TRUST_S, TRUST_FRAC = 60.0, 0.1
+TRUST_S, TRUST_FRAC = 60.0, 0.2
 """The estimate counts like so many seconds of the run in predicting what remains of it, and like
 such a share of a short one. Source: ours, tried on the times of the kept runs."""
 UP_TO_TIES = (
@@ -287,6 +287,8 @@ def _run_in(
     outcome: State = "failed"
     trust_s = min(TRUST_S, TRUST_FRAC * ahead_s)
     with Progress(ahead_s, console, trust_s) as progress, tracker.run():
+        progress.listener = run_dir.progress_writer(state.seconds)
+        progress.listener("starting", "", 0.0, None)
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         for task in tasks.values():
@@ -297,6 +299,7 @@ def _run_in(
             *(config, tasks, policy, channels, tracker, run_dir),
             *(progress, prices, state, measures, stop),
         )
+        tracker.data({name: run.evaluator.test_sample(task) for name, task in tasks.items()})
         try:
             stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed

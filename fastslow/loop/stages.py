@@ -53,6 +53,7 @@ def run(run: Run) -> None:
         run.step("diagnose", diagnose, row=0)
         state.base_done = True
         run.end_cycle()
+    run.tracker.row(state.next_stage, is_complete=True)
 
     for index in range(state.next_stage, len(config.stages)):
         stage = config.stages[index]
@@ -77,6 +78,7 @@ def run(run: Run) -> None:
             run.step("keep", keep_policy, index)
             state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
             run.end_cycle()
+            run.tracker.row(index + 1, is_complete=True)
 
 
 def adapt(run: Run, channel: Channel, task: Task, anchor: Anchor) -> None:
@@ -164,7 +166,8 @@ def record_adaptation(
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
     place = anchor.stage, anchor.cycle
     rollouts, seconds = {channel: adaptation.rollouts}, {channel: adaptation.seconds}
-    event = CycleEvent(*place, rollouts, seconds, metrics, adaptation.notes, time.time())
+    tokens = {channel: adaptation.tokens}
+    event = CycleEvent(*place, rollouts, seconds, metrics, adaptation.notes, time.time(), tokens)
     run.run_dir.events.append(event)
     if channel == "fast":
         population = run.policy.population(task)
@@ -215,6 +218,7 @@ def keep_policy(run: Run, stage: int) -> None:
 
     run.run_dir.keep_folder(folder, write)
     run.tracker.artifact(folder)
+    run.tracker.samples(stage, run.config.stages[stage].task)
     for task, population in run.policy.populations.items():
         run.tracker.prompts(stage, task, population, run.policy.live[task])
     run.publisher.push(stage + 1)

@@ -79,7 +79,7 @@ MODELS: Mapping[str, NamedModel] = {
             license="Apache-2.0",
             num_parameters=134_515_008,
         ),
-        NamedModel("tiny-random", license="Apache-2.0", num_parameters=26_784),
+        NamedModel("tiny-random", license="Apache-2.0", num_parameters=26_880),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The model `tiny-random`: a real architecture in a hundred kilobytes, made here, not downloaded.
+"""The model `tiny-random`: a real architecture in 0.1 MB, made here, not downloaded.
 
 Its weights are random, so that its scores mean nothing: it is for trying commands out, and for
 tests.

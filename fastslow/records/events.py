@@ -52,6 +52,8 @@ class CycleEvent:
     """What a reader must know; may quote untrusted text."""
     time: float | None = None
     """When it was recorded, in seconds since 1970; None where an older version did not say."""
+    tokens: Mapping[str, int] | None = None
+    """Tokens of those completions, by channel; None in folders of older versions."""
 
 
 @dataclass(frozen=True, slots=True)

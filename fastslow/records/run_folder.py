@@ -33,8 +33,9 @@ from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
+from fastslow.records.progress_file import ProgressWriter
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import tracker_names
+from fastslow.records.tracking.build import tracker_names
 from fastslow.task.definition import Task
 
 
@@ -230,6 +231,10 @@ class RunDir:
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
                 write_file(self.path, ESTIMATE_FILE, _json(figures))
+
+    def progress_writer(self, seconds: float) -> ProgressWriter:
+        """What keeps progress.json; earlier parts of the run took `seconds`."""
+        return ProgressWriter(self.path, seconds, self._require)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.

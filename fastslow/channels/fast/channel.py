@@ -105,6 +105,7 @@ class FastChannel(Channel):
             reused["reused_rollouts"] = float(len(correct_answers(task, anchor)))
         return population, Adaptation(
             rollouts=scorer.spent,
+            tokens=scorer.tokens,
             seconds=time.monotonic() - started,
             metrics={
                 "best_score": max(c.mean for c in population),

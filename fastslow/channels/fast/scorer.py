@@ -55,11 +55,17 @@ class TextScorer:
         self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
         self._policy, self.task = policy, task
         self._before = policy.sampler.num_rollouts
+        self._tokens_before = policy.sampler.num_tokens
 
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
         return self._policy.sampler.num_rollouts - self._before
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of those rollouts."""
+        return self._policy.sampler.num_tokens - self._tokens_before
 
     @property
     def remaining(self) -> int:

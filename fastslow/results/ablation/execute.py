@@ -22,7 +22,7 @@ from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import locked
-from fastslow.records.tracking.live import prepare_tracking
+from fastslow.records.tracking.build import prepare_tracking
 from fastslow.results.ablation.launchers.base import End, Job, Launcher
 from fastslow.results.ablation.launchers.process import POLL_S, stop_all
 from fastslow.results.ablation.plan import Plan, PlannedRun, RunStatus

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
 from fastslow.measure.scores.guessing import Guess
-from fastslow.results.report.cells import ExampleScores
+from fastslow.records.cells import ExampleScores
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import guess_json
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
+from fastslow.records.cells import Cell
 from fastslow.results.compare.data import ArmRun, Contrast, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.render import drawing, encoding
@@ -12,7 +13,6 @@ from fastslow.results.render.encoding import ends
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.writing import csv_text, write_figures, write_files
-from fastslow.results.report.cells import Cell
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
+from fastslow.records.cells import Comparison
 from fastslow.records.data import read_identity, require_comparable
 from fastslow.results.deploy.gate_rules import (
     RuleName,
@@ -17,7 +18,6 @@ from fastslow.results.deploy.gate_rules import (
     mean_change,
 )
 from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
-from fastslow.results.report.cells import Comparison
 
 WeightsSeen: TypeAlias = Literal["verified", "not in this folder"]
 MAX_FORGETTING = 0.02

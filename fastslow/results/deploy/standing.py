@@ -9,10 +9,10 @@ from fastslow.core.types import Metric
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.guessing import Guess
 from fastslow.policy.saved import KeptPolicy
+from fastslow.records.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import GuessEvent, ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
-from fastslow.results.report.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.results.report.reading import read_card
 
 

@@ -28,8 +28,11 @@ MAX_CELL = 2000
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """A page from a template and its values; every value that is missing is an error."""
-    page: str = _environment().get_template(template).render(policy=POLICY, **values)
+    """A page from a template and its values; every value that is missing is an error.
+
+    The page has `POLICY`, unless `values` has another `policy`.
+    """
+    page: str = _environment().get_template(template).render({"policy": POLICY, **values})
     return page.rstrip("\n") + "\n"
 
 

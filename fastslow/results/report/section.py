@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from fastslow.records.cells import CellTable
 from fastslow.records.data import golds_of
 from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.report.cells import CellTable
 from fastslow.results.report.reading import read_card, require_places, steps_per_cycle
 
 S = TypeVar("S", bound="Section")

@@ -102,9 +102,10 @@ ELSEWHERE = f"""
 import os, pkgutil, signal, sys
 from pathlib import Path
 sys.path[:] = [p for p in sys.path if not (Path(p) / "pyproject.toml").exists()]
+import datasets, dspy, filelock, matplotlib.pyplot, mlflow, peft, psutil, trl
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 for name in {LACKING}:
-    sys.modules[name] = None
-import ctypes, dspy, filelock, matplotlib.pyplot, mlflow, multiprocessing, peft, subprocess, trl
+    sys.modules[name] = None  # after libraries, which take this system for what it is
 whole = dict(vars(os)), dict(vars(signal))
 for name in ("fork", "killpg", "uname", "geteuid", "getegid", "sched_getaffinity",
              "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "register_at_fork"):
@@ -116,7 +117,7 @@ for module in pkgutil.walk_packages(fastslow.__path__, "fastslow."):
     if not module.name.startswith(("fastslow.shipped", "fastslow.__main__")):
         __import__(module.name)
 vars(os).update(whole[0])
-vars(signal).update(whole[1])  # libraries take this system for what it is
+vars(signal).update(whole[1])
 from fastslow.cli.main import main
 codes = [main(["check", "configs/experiments/demo.yaml"]), main(["demo", "--tiny"]), main(["runs"])]
 assert codes == [0, 0, 0], codes

@@ -52,20 +52,22 @@ def parts_of(name: str) -> Iterator[Part]:
             yield "choice", event.stage + 1, event.seconds
 
 
-def errors(price: Price, parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def errors(
+    parts: list[Part], estimates: list[float], ahead_s: float, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
     """After every part that ends a minute or more into the run, and a minute before its end.
 
-    Each is what the progress line says remains, by what does remain.
+    Each is what the progress line says remains, by what does remain. Without the trust in what was
+    estimated the line would be the old one.
     """
     clock: Any = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    total = price.remaining_s(False, 0, 0)
-    shown = Progress(total, Console(file=io.StringIO()), min(TRUST_S, TRUST_FRAC * total))
+    shown = Progress(ahead_s, Console(file=io.StringIO()), min(TRUST_S, TRUST_FRAC * ahead_s))
     true_s = sum(seconds for *_, seconds in parts)
     ratios = []
-    for part, row, seconds in parts:
+    for (*_, seconds), estimate in zip(parts, estimates, strict=True):
         clock.now += seconds
-        shown.finish(price.seconds(price.ledger.entry(part, row)))
+        shown.finish(estimate)
         remaining = shown.remaining_s(0.0)
         assert remaining is not None
         if 60 <= clock.now <= true_s - 60:
@@ -73,22 +75,36 @@ def errors(price: Price, parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> 
     return ratios
 
 
-@pytest.mark.parametrize("name", ["demo", "planted-gentle", "planted-destructive"])
+@pytest.mark.parametrize("name", ["demo", "planted-gentle"])
 def test_after_a_minute_it_is_right_within_a_factor_of_two(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ratios = errors(price_of(name), list(parts_of(name)), monkeypatch)
-    print(name, [round(r, 2) for r in ratios])
+    price, parts = price_of(name), list(parts_of(name))
+    estimates = [price.seconds(price.ledger.entry(part, row)) for part, row, _ in parts]
+    ratios = errors(parts, estimates, price.remaining_s(False, 0, 0), monkeypatch)
     assert len(ratios) > 5
     assert 0.5 <= min(ratios) <= max(ratios) <= 2
 
 
-def test_a_start_that_takes_eight_times_as_long_does_not_set_the_pace(
+def test_a_start_that_takes_four_times_as_long_does_not_set_the_pace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What comes first has caches to fill: 15 seconds of the demonstration become 2 minutes."""
+    """What comes first has caches to fill and libraries to load."""
     parts = list(parts_of("demo"))
+    estimates = [seconds for *_, seconds in parts]
     name, row, seconds = parts[0]
-    ratios = errors(price_of("demo"), [(name, row, 8 * seconds), *parts[1:]], monkeypatch)
-    print([round(r, 2) for r in ratios])
-    assert max(ratios) <= 2
+    slow_start = [(name, row, 4 * seconds), *parts[1:]]
+    ratios = errors(slow_start, estimates, sum(estimates), monkeypatch)
+    assert len(ratios) > 5
+    assert 0.5 <= min(ratios) <= max(ratios) <= 2
+    monkeypatch.setattr("tests.unit.loop.test_remaining_time.TRUST_FRAC", 0.0)
+    assert max(errors(slow_start, estimates, sum(estimates), monkeypatch)) > 3
+
+
+def test_a_machine_three_times_as_slow_is_noticed_within_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = list(parts_of("demo"))
+    estimates = [seconds / 3 for *_, seconds in parts]
+    ratios = errors(parts, estimates, sum(estimates), monkeypatch)
+    assert 0.5 <= min(ratios) <= max(ratios) <= 2

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fastslow.core.text import shorten
 from fastslow.measure.scores.guessing import Guess
+from fastslow.records.cells import Cell
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.layout import Table, Text, brackets, row
 from fastslow.results.render.writing import csv_text
-from fastslow.results.report.cells import Cell
 from fastslow.results.report.section import Records, Section, stage_label
 from fastslow.results.report.sections.curves import Curves
 from fastslow.results.report.sections.route import Route

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
 from fastslow.measure.scores.guessing import Guess
+from fastslow.records.cells import Cell, Comparison
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.layout import Table, Text, difference, metric_text, row, score_or_dash
-from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
 
 TERMS = ("forgetting_chaudhry", "forgetting_relative", "min_acc", "retention_gain")
