@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 FROM_ONE = ("stage", "cycle")
 """Columns that records count from 0."""
-COUNTS = ("row", "stage", "cycle", "step", "sample", "tokens")
-"""Columns of whole numbers, some of which may be missing."""
+COUNTS = ("row", "stage", "cycle", "step")
+"""Columns of whole numbers that say where a record belongs; some may be missing."""
 
 
 def scores_frame(rows: Iterable[ScoreRow]) -> "DataFrame":
@@ -41,8 +41,7 @@ def _frame(records: Iterable[Mapping[str, Any]], first: tuple[str, ...]) -> "Dat
 
     frame = pandas.DataFrame.from_records(list(records))
     frame = frame.reindex(columns=[*first, *(name for name in frame if name not in first)])
-    for name in COUNTS:
-        if name in frame:
-            counts = frame[name].astype("Int64")
-            frame[name] = counts + 1 if name in FROM_ONE else counts
+    for name in {*first} & {*COUNTS}:
+        counts = frame[name].astype("Int64")
+        frame[name] = counts + 1 if name in FROM_ONE else counts
     return frame

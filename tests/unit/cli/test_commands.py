@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from fastslow.cli.main import main
+from fastslow.cli.streams import LastingStream
 from tests.support.paths import ROOT
 
 DEMO = ROOT / "runs" / "reference" / "demo"
@@ -196,6 +197,16 @@ def test_a_task_that_needs_data_says_how_to_give_it(
     assert "fastslow tasks show text_classification data=PATH" in out
     words = ["data=tickets.csv", "text_column=body", "label_column=urgency"]
     assert "sizes: train 70" in output(capsys, "tasks", "show", "text_classification", *words)[0]
+
+
+def test_a_stream_without_a_reader_takes_whatever_comes() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as inner:
+        stream = LastingStream(inner)
+        for _ in range(3):
+            assert stream.write("a line\n") == 7
+            stream.flush()
 
 
 @pytest.mark.parametrize(
