@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastslow.records.events import Event, ScoreRow
+from fastslow.records.events import Event, ScoreRow, StepEvent
 from fastslow.records.jsonl import to_json
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ def events_frame(events: Iterable[Event]) -> "DataFrame":
 
 def steps_frame(events: Iterable[Event]) -> "DataFrame":
     """One line per update, a column per figure; see `RunFolder.metrics`."""
-    steps = ({**(plain := dict(to_json(e))), **_mapping(plain.pop("metrics"))} for e in events)
-    return _frame(steps, ("stage", "cycle", "step", "time"))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    steps = (event for event in events if isinstance(event, StepEvent))
+    first = ("stage", "cycle", "step", "time")
+    return _frame(
+        ({**{name: getattr(e, name) for name in first}, **e.metrics} for e in steps), first
+    )
 
 
 def _frame(records: Iterable[Mapping[str, Any]], first: tuple[str, ...]) -> "DataFrame":
