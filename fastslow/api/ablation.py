@@ -112,7 +112,7 @@ class AblationResult:
         from fastslow.results.ablation.tables import tables
         from fastslow.results.report.terminal import render_tables
 
-        Console(highlight=False).print(render_tables((), tables(self.result)))
+        Console(highlight=False, force_jupyter=False).print(render_tables((), tables(self.result)))
 
     def require_complete(self) -> None:
         """`AblationError` if runs failed; names them."""
@@ -171,7 +171,7 @@ def make_runs(plan: Plan, launcher: "Launcher", workers: int | None) -> Ablation
     from fastslow.results.ablation.write import write_ablation
 
     def progress(total: float) -> Progress:
-        return Progress(total, Console(file=sys.stderr, highlight=False))
+        return Progress(total, Console(file=sys.stderr, highlight=False, force_jupyter=False))
 
     with StopRequest().catching():
         failures = execute(plan, launcher, workers, progress)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from fastslow.config.cost import Cost
     from fastslow.config.models import RunConfig
     from fastslow.loop.preflight import Inspection
-    from fastslow.policy.token_lengths import TaskLengths
     from fastslow.results.ablation import Plan
     from fastslow.task.summary import DataSummary
 
@@ -35,18 +35,36 @@ class CheckResult:
     values: Mapping[str, tuple[Json, str]] = field(default_factory=dict)
     """Of a run, each key path with its value and where that is from: `file:line`, `override`, or
     `default: ` and a source."""
-    data: Mapping[str, "DataSummary"] = field(default_factory=dict)
-    """By task, its splits in figures."""
-    lengths: Mapping[str, "TaskLengths"] = field(default_factory=dict)
-    """By task, its longest texts in tokens, where the model's tokenizer is on this machine."""
-    cost: "Cost | None" = None
-    """Of a run: rollouts, updates, minutes and 10^9 bytes of memory."""
-    notes: tuple[str, ...] = ()
-    """What only this machine lacks, and what a run would go on in spite of."""
+    inspection: "Inspection | None" = None
+    """What its model and data turned out to be; None for a fragment."""
     config: "RunConfig | None" = None
     """Of a run, complete."""
     plan: "Plan | None" = None
     """Of an ablation, every run."""
+
+    @cached_property
+    def data(self) -> "dict[str, DataSummary]":
+        """By task, its splits in figures."""
+        from fastslow.task.summary import summarize
+
+        tasks = self.inspection.tasks if self.inspection else {}
+        return {name: summarize(task) for name, task in tasks.items()}
+
+    @cached_property
+    def cost(self) -> "Cost | None":
+        """Of a run: rollouts, updates, minutes and 10^9 bytes of memory, all estimates."""
+        from fastslow.loop.estimate import estimate
+
+        if self.config is None or self.inspection is None:
+            return None
+        tasks = self.inspection.tasks
+        is_complete = {*self.config.task_names} <= {*tasks}  # else short texts
+        return estimate(self.config, tasks if is_complete else {})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What only this machine lacks, and what a run would go on in spite of."""
+        return tuple(self.inspection.notes) if self.inspection else ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what `fastslow check --json` prints of a file."""
@@ -91,48 +109,26 @@ def check(
 def inspect_file(file: Path, words: Sequence[str], *, calibrate: bool = False) -> CheckResult:
     """`check` with overrides as words; takes fragments too."""
     from fastslow.config.loading.load import check_fragment, leaves, load_config
-    from fastslow.results.ablation import is_ablation
+    from fastslow.results.ablation import is_ablation, read_plan
 
     if file.absolute().parent.name == "base":
         check_fragment(file)
         return CheckResult(str(file), "fragment")
+    name = visible(str(file))
     if is_ablation(file):
-        return _ablation(file, words)
+        plan = read_plan(file, words)
+        inspection = _inspected(name, [run.config for run in plan.runs])
+        return CheckResult(str(file), "ablation", plan.config.name, {}, inspection, plan=plan)
     from fastslow.loop.estimate import calibrate as measure
-    from fastslow.loop.estimate import estimate
 
     loaded = load_config([file], words)
-    inspection = _inspected(visible(str(file)), [loaded.config], loaded.sources)
+    inspection = _inspected(name, [loaded.config], loaded.sources)
     if calibrate and (modules := measure(loaded.config)):
         inspection.notes.append(f"the adapter is on {', '.join(modules)}")
-    is_complete = {*loaded.config.task_names} <= {*inspection.tasks}  # else short texts
-    values = leaves(loaded.config)
+    values = {key: (value, loaded.sources[key]) for key, value in leaves(loaded.config).items()}
     return CheckResult(
-        file=str(file),
-        kind="run",
-        name=loaded.config.name,
-        values={key: (value, loaded.sources[key]) for key, value in values.items()},
-        cost=estimate(loaded.config, inspection.tasks if is_complete else {}),
-        config=loaded.config,
-        **_contents(inspection),
+        str(file), "run", loaded.config.name, values, inspection, config=loaded.config
     )
-
-
-def _ablation(file: Path, words: Sequence[str]) -> CheckResult:
-    from fastslow.results.ablation import read_plan
-
-    plan = read_plan(file, words)
-    inspection = _inspected(visible(str(file)), [run.config for run in plan.runs])
-    name = plan.config.name
-    return CheckResult(str(file), "ablation", name, plan=plan, **_contents(inspection))
-
-
-def _contents(inspection: "Inspection") -> dict[str, Any]:
-    """What an inspection says of data, as fields of a result."""
-    from fastslow.task.summary import summarize
-
-    data = {name: summarize(task) for name, task in inspection.tasks.items()}
-    return {"data": data, "lengths": inspection.lengths, "notes": tuple(inspection.notes)}
 
 
 def _inspected(

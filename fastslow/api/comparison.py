@@ -74,7 +74,7 @@ class ComparisonResult:
         from fastslow.results.report.terminal import render_tables
 
         tables = comparison_tables(self.comparison)
-        Console(highlight=False).print(render_tables(self.verdict, tables))
+        Console(highlight=False, force_jupyter=False).print(render_tables(self.verdict, tables))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         from fastslow.results.compare.data import comparison_json

@@ -139,7 +139,9 @@ class RunFolder:
 
         from fastslow.results.report import build_report, render_terminal
 
-        Console(highlight=False).print(render_terminal(build_report(self.path)))
+        Console(highlight=False, force_jupyter=False).print(
+            render_terminal(build_report(self.path))
+        )
 
     def _repr_html_(self) -> str:
         """The report's page in a frame of its own, where no script runs; notebooks show it."""

@@ -54,4 +54,5 @@ def quiet() -> Iterator[None]:
     switch_libraries()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message="IProgress not found")  # of bars that are off
         yield

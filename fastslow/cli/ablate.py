@@ -28,7 +28,7 @@ def ablate(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="FILE [key=value]…", show_default=False)
     ] = None,
-    kept: Annotated[
+    folder: Annotated[
         Path | None,
         typer.Option(
             "--from",
@@ -73,8 +73,8 @@ def ablate(
     from fastslow.results.report.terminal import render_tables
 
     words = words or []
-    if kept is not None:
-        print_kept(kept, words)
+    if folder is not None:
+        print_kept(folder, words)
         return
     file, overrides = ablation_file(words)
     require_package(launcher)

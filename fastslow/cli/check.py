@@ -115,7 +115,7 @@ def _data_lines(result: "CheckResult") -> Iterator[str]:
     for name, summary in result.data.items():
         yield f"{name}  {summary.version}"
         yield from (f"  {line}" for line in _split_lines(summary))
-        if (lengths := result.lengths.get(name)) is not None:
+        if result.inspection and (lengths := result.inspection.lengths.get(name)) is not None:
             yield f"  {_lengths_line(lengths)}"
         yield from (f"  note: {note}" for note in summary.notes)
 

@@ -76,8 +76,8 @@ def _is_within(key: str, sections: Sequence[str]) -> bool:
 
 
 def _reason(key: str) -> str:
-    parts = key.split(".")
-    paths = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
+    names = key.split(".")
+    paths = (".".join(names[:size]) for size in range(len(names), 0, -1))
     reasons = (REASONS[path] for path in paths if path in REASONS)
     return next(reasons, "what is learned depends on it")
 

@@ -30,9 +30,9 @@ class Answering:
         repeat_exactly(self._policy.device)
 
     def answers(
-        self, kept: KeptPolicy, name: str, questions: Sequence[str], max_tokens: int | None = None
+        self, saved: KeptPolicy, name: str, questions: Sequence[str], max_tokens: int | None = None
     ) -> list[str]:
-        """Greedy answers under the prompt and the adapter that `kept` deploys the task with.
+        """Greedy answers under the prompt and the adapter that `saved` deploys the task with.
 
         Raises:
             ConfigError: The run has no such task.
@@ -43,8 +43,8 @@ class Answering:
             raise ConfigError(f"predict: this run has no task {name!r}.{nearest(name, names)}")
         policy = self._policy
         if self._loaded.config.slow is not None:
-            policy.load(kept.folder)
-        program = kept.live.get(name)
+            policy.load(saved.folder)
+        program = saved.live.get(name)
         if program is None or max_tokens is None:
             task = build_tasks(self._loaded, [name])[name]
             program, max_tokens = program or seed_program(task), max_tokens or task.max_tokens

@@ -277,7 +277,8 @@ def _run_in(
     state = restore(run_dir, policy, channels)
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
-    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
+    # plain lines in a notebook too, where rich would make a cell's output of each
+    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader(), force_jupyter=False)
     prices = price(config, {**tasks, **probed})
     ahead_s = prices.remaining_s(state.base_done, state.next_stage, state.next_cycle)
     if not any(isinstance(event, DataEvent) for event in read_events(run_dir.events.path)):
