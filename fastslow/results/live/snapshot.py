@@ -126,9 +126,9 @@ class RunWatch:
         begun = max((row.row for row in scores if row.cycle is None), default=-1)
         rows = range(min(begun, len(card.stages)) + 1)
         self._cells = tuple(tuple(table.cell(row, task) for task in card.tasks) for row in rows)
-        whole = self._whole()
+        num_rows = self._whole()
         self._metrics = (
-            row_metrics(card.tasks, card.stages, scores, events, whole - 1) if whole else {}
+            row_metrics(card.tasks, card.stages, scores, events, num_rows - 1) if num_rows else {}
         )
 
     def _whole(self) -> int:
