@@ -94,10 +94,10 @@ def _rollouts(event: Event) -> int:
 
 
 def _tokens(events: Iterable[Event]) -> int | None:
-    """Tokens drawn in cycles; None where a version did not count them."""
+    """Tokens drawn in cycles; None before the first, and where a version did not count them."""
     counts = [event.tokens for event in events if isinstance(event, CycleEvent)]
-    known = [sum(count.values()) for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    totals = [sum(count.values()) for count in counts if count is not None]
+    return sum(totals) if totals and len(totals) == len(counts) else None
 
 
 def _seconds(event: Event) -> float:

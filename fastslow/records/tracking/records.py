@@ -43,11 +43,8 @@ class StageRecords:
     """Where its policy was kept; None where it was not complete."""
     prompts: Mapping[str, tuple[Population, PromptProgram]]
     """By task, the prompts as they were after it and the one deployed."""
-
-    @property
-    def status(self) -> Status:
-        """Whether it is complete."""
-        return "interrupted" if self.folder is None else "finished"
+    status: Status
+    """Whether it is complete."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,12 @@ class RunRecords:
                     live[event.task] = event.program
             folder = self._folder(index)
             steps.sort(key=lambda event: event.time or 0.0)  # as they were told live
-            if steps or folder.is_dir():
+            place = folder if folder.is_dir() else None
+            is_complete = place is not None or self.status == "finished"  # not all that runs keep
+            if steps or place:
                 prompts = {name: (populations[name], live[name]) for name in live}
-                yield StageRecords(index, task, steps, folder if folder.is_dir() else None, prompts)
+                status: Status = "finished" if is_complete else "interrupted"
+                yield StageRecords(index, task, steps, place, prompts, status)
 
     def samples(self, stage: int) -> list[TrackedSample]:
         """A few of the rollouts that a stage kept for people.
@@ -127,8 +127,8 @@ class RunRecords:
         for cycle, time in {event.cycle: event.time for event in cycles}.items():
             for path in sorted((self.run / "rollouts").glob(f"{stage:03d}-{cycle:03d}-*.txt")):
                 lines = read_regular(path).decode(errors="replace").splitlines()
-                drawn = [sample for line in lines if (sample := read_sample(line))]
-                ends = {0: drawn[0], len(drawn) - 1: drawn[-1]} if drawn else {}
+                in_cycle = [sample for line in lines if (sample := read_sample(line))]
+                ends = {0: in_cycle[0], len(in_cycle) - 1: in_cycle[-1]} if in_cycle else {}
                 samples += [
                     TrackedSample(f"{path.stem}/{index}", time or 0.0, sample)
                     for index, sample in ends.items()

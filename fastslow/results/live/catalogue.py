@@ -26,7 +26,6 @@ class Entry:
 
     key: str
     """Its path under the folder, with `/` between: `RUN`, or `ABLATION/RUN`."""
-    path: Path
     changed: str
     """When it last wrote something, to the minute, here."""
     snapshot: Snapshot | None
@@ -38,7 +37,7 @@ class Catalogue:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, tuple[Stamp, Snapshot]] = {}
+        self._latest: dict[str, tuple[Stamp, Snapshot]] = {}
         self._watches: dict[str, RunWatch] = {}
         """Of runs that have not ended."""
 
@@ -64,22 +63,24 @@ class Catalogue:
         """Every run, the one that wrote last first."""
         runs, end = self.runs(), time.monotonic() + BUDGET_S
         stamps = {key: _stamp(path) for key, path in runs.items()}
-        for key in self._known.keys() - runs.keys():
-            del self._known[key]
+        for key in self._latest.keys() - runs.keys():
+            del self._latest[key]
             self._watches.pop(key, None)
         order = sorted(runs, key=lambda key: max(stamps[key], default=(0, 0)), reverse=True)
         return [self._entry(key, runs[key], stamps[key], end) for key in order]
 
     def _entry(self, key: str, path: Path, stamp: Stamp, end: float) -> Entry:
-        known = self._known.get(key)
-        if (known is None or known[0] != stamp or key in self._watches) and time.monotonic() < end:
+        latest = self._latest.get(key)
+        if (
+            latest is None or latest[0] != stamp or key in self._watches
+        ) and time.monotonic() < end:
             watch = self._watches.pop(key, None) or RunWatch(path)
-            known = self._known[key] = stamp, watch.look()
-            if known[1].state in LIVING:
+            latest = self._latest[key] = stamp, watch.look()
+            if latest[1].state in LIVING:
                 self._watches[key] = watch
         changed = datetime.fromtimestamp(max((ns for ns, _ in stamp), default=0) / 1e9)
-        snapshot = known[1] if known else None
-        return Entry(key, path, f"{changed:%Y-%m-%d %H:%M}", snapshot)
+        snapshot = latest[1] if latest else None
+        return Entry(key, f"{changed:%Y-%m-%d %H:%M}", snapshot)
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -98,11 +98,11 @@ def build_app(root: Path) -> "Starlette":
     }
     pages = [Route(path, page(make), methods=["GET"]) for path, make in routes.items()]
     live_js = Response(script, media_type="text/javascript")
-    own = [
+    files = [
         Route("/live.js", lambda _: live_js, methods=["GET"]),
         Route("/favicon.ico", lambda _: Response(status_code=204), methods=["GET"]),
     ]
-    return Starlette(routes=[*pages, *own], middleware=[Middleware(Guard)])
+    return Starlette(routes=[*pages, *files], middleware=[Middleware(Guard)])
 
 
 @contextmanager

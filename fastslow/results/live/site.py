@@ -17,7 +17,7 @@ from fastslow.results.compare.write import figures as compare_figures
 from fastslow.results.compare.write import page as compare_page
 from fastslow.results.live.catalogue import Catalogue
 from fastslow.results.live.snapshot import RunWatch, Snapshot
-from fastslow.results.live.terminal import figure_words, row_names
+from fastslow.results.live.terminal import figure_text, figure_words, row_names
 from fastslow.results.render import drawing
 from fastslow.results.render.html import render
 from fastslow.results.report.build import build_report
@@ -120,16 +120,17 @@ class Site:
         Raises:
             FastSlowError, OSError, ValueError: Its folder cannot be read.
         """
-        with self._looking:
-            watch = self._watch(key)
-            state = watch.look().state
+        path = self._path(key)
+        require_no_links(path)
+        files = [path / "run.json", *path.glob("*.jsonl"), *path.glob("probe/*/*.json")]
+        stats = [file.stat() for file in files]
 
         def make() -> str:
-            require_no_links(watch.path)
-            report = build_report(watch.path)
+            report = build_report(path)
             return report_page(report, report.drawings())
 
-        return self._kept(f"report {key}", (id(watch), watch.version, state), make)
+        stamp = tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+        return self._kept(f"report {key}", stamp, make)
 
     def compare(self, keys: Sequence[str]) -> str:
         """Runs compared with the first of them; errors as of `compare_runs`."""
@@ -207,14 +208,14 @@ def reward_figure(snapshot: Snapshot) -> drawing.Drawing | None:
         axes.plot(range(1, len(values) + 1), values, color=drawing.ACCENT, lw=1.2)
         ends = [i + 0.5 for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
         drawing.stage_ends(axes, ends)
-        axes.set_xlabel("update")
+        axes.set_xlabel(snapshot.curve_unit)
         axes.set_ylabel(snapshot.curve_name)
 
     return drawing.draw(
         "reward",
-        "Updates",
-        f"{snapshot.curve_name} of every update, on training problems; dashed lines are where "
-        "stages end.",
+        f"Every {snapshot.curve_unit}",
+        f"{snapshot.curve_name} of every {snapshot.curve_unit}, on training problems; dashed lines "
+        "are where stages end.",
         paint,
     )
 
@@ -222,7 +223,7 @@ def reward_figure(snapshot: Snapshot) -> drawing.Drawing | None:
 def _number(run: Snapshot | None, name: str) -> str:
     """A figure of the last whole row, or a dash."""
     value = run.metrics.get(name) if run else None
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else figure_text(name, value)
 
 
 def _keys(run: Snapshot) -> list[tuple[str, str]]:

@@ -61,6 +61,8 @@ class Snapshot:
     curve: Sequence[tuple[int, float]] = ()
     """Stage, from 0, and reward of every update, or what an update of this run reports."""
     curve_name: str = ""
+    curve_unit: str = "update"
+    """`update`, or `cycle` where no update was recorded."""
     samples: Sequence[Sample] = ()
     """Of the newest cycle that kept some, newest last."""
 
@@ -113,6 +115,7 @@ class RunWatch:
             metrics=self._metrics,
             curve=curve,
             curve_name=name,
+            curve_unit="update" if steps else "cycle",
             samples=last_samples(self.path),
         )
 
@@ -123,9 +126,9 @@ class RunWatch:
         begun = max((row.row for row in scores if row.cycle is None), default=-1)
         rows = range(min(begun, len(card.stages)) + 1)
         self._cells = tuple(tuple(table.cell(row, task) for task in card.tasks) for row in rows)
-        whole = self._whole()
+        num_rows = self._whole()
         self._metrics = (
-            row_metrics(card.tasks, card.stages, scores, events, whole - 1) if whole else {}
+            row_metrics(card.tasks, card.stages, scores, events, num_rows - 1) if num_rows else {}
         )
 
     def _whole(self) -> int:
@@ -178,7 +181,7 @@ def _clock(
 def _place(card: RunCard, state: str, rows: int, events: Sequence[Event]) -> str:
     """How far a run is that does not say it itself."""
     if rows > len(card.stages):
-        return f"all {len(card.stages)} stages measured"
+        return f"{len(card.stages)} of {len(card.stages)} stages measured"
     if not rows:
         return "the base is being measured" if state == "running" else "nothing measured"
     cycles = {e.cycle for e in events if isinstance(e, CycleEvent) and e.stage == rows - 1}

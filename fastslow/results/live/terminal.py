@@ -77,13 +77,14 @@ def view(snapshot: Snapshot) -> RenderableType:
 def figure_words(snapshot: Snapshot) -> list[tuple[str, str]]:
     """The figures of the last whole row, with their names for people, those that are defined."""
     return [
-        (words, _number(name, snapshot.metrics[name]))
+        (words, figure_text(name, snapshot.metrics[name]))
         for name, words in NAMES.items()
         if name in snapshot.metrics
     ]
 
 
-def _number(name: str, value: float) -> str:
+def figure_text(name: str, value: float) -> str:
+    """A figure of a row as people read it."""
     if name in ("rollouts", "tokens"):
         return f"{value:,.0f}"
     return f"{value:+.2f}" if name in SIGNED else f"{value:.2f}"

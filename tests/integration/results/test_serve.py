@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastslow.results.report import Report, build_report
 from tests.support.asgi import ask
 from tests.support.hostile_folder import write_hostile_run
 from tests.support.paths import ROOT
@@ -113,11 +114,13 @@ def test_a_comparison_of_one_run_says_what_it_needs(app: Any) -> None:
 def test_a_report_is_made_again_only_after_the_run_went_on(
     app: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastslow.results.live import site
+    reads: list[Path] = []
 
-    reads = []
-    inner = site.build_report
-    monkeypatch.setattr(site, "build_report", lambda path: reads.append(path) or inner(path))
+    def read(path: Path) -> Report:
+        reads.append(path)
+        return build_report(path)
+
+    monkeypatch.setattr("fastslow.results.live.site.build_report", read)
     name = next(path.name for path in root.iterdir() if "small" in path.name)
     first = ask(app, f"/report/{name}").text
     assert ask(app, f"/report/{name}").text == first

@@ -40,7 +40,7 @@ def test_records_of_later_rows_change_nothing(tmp_path: Path) -> None:
     whole, begun = write_run(tmp_path / "a"), write_run(tmp_path / "b", OUTCOMES[:3])
     for row in range(3):
         assert figures(whole, row) == figures(begun, row)
-    assert figures(whole, 0) == {"rollouts": 0.0, "tokens": 0.0, "minutes": pytest.approx(0.025)}
+    assert figures(whole, 0) == {"rollouts": 0.0, "minutes": pytest.approx(0.025)}
 
 
 def test_what_is_undefined_or_was_not_counted_has_no_value(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_run_is_seen_as_it_goes_on(tmp_path: Path) -> None:
     assert last.metrics["average_accuracy"] == metrics["average_accuracy"].value
     assert last.metrics["forgetting_chaudhry"] == metrics["forgetting_chaudhry"].value
     text = printed(last)
-    assert "all 3 stages measured" in text
+    assert "3 of 3 stages measured" in text
     assert re.search(r"3 gamma +0\.12 +0\.75 +0\.62\*", text), text
     assert "last sample: Peru -> Lima | reward 0.25 (not it)" in text
     assert "slow/reward ▁█ now 0.500" in text
