@@ -17,6 +17,7 @@ from fastslow.results.signals.write import write_signals
 from tests.support.browser import NAMES, Browser, chromium
 from tests.support.hostile_folder import ATTACKS, write_hostile_run
 from tests.support.made_ablation import both_and_slow, config
+from tests.support.page_checks import WIDTHS, cut_off, is_in_sight
 from tests.support.paths import ROOT
 from tests.support.run_folder import write_run
 from tests.support.signal_study import hostile_study
@@ -24,7 +25,7 @@ from tests.support.signal_study import hostile_study
 REFERENCE = ROOT / "runs" / "reference" / "demo"
 PROGRAM = chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"none of {', '.join(NAMES)} is on PATH")
-SCREENS = [(375, False), (375, True), (1440, False), (1440, True)]
+SCREENS = [*((width, False) for width in WIDTHS), (375, True), (1440, True)]
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +72,37 @@ def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
     browser.open(pages[name], width=width, dark=dark)
-    page = "document.scrollingElement"
-    assert browser.value(f"{page}.scrollWidth <= {page}.clientWidth"), browser.value(
-        "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > "
-        "innerWidth + 1 && !e.closest('.scroll')).map(e => e.outerHTML.slice(0, 120)).slice(0, 5)"
-    )
+    assert cut_off(browser) == []
     assert_quiet(browser)
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(21, 23, 27)" if dark else "rgb(252, 252, 250)")
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_what_was_forgotten_is_seen_without_scrolling(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    browser.open(pages["demo"], width=width)
+    assert is_in_sight(browser, ".outcomes thead th, .outcomes tbody td")
+
+
+def test_a_cut_off_table_is_noticed(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    text = pages["demo"].read_text(encoding="utf-8")
+    wide = "<style>.outcomes { min-width: 90rem; } %s</style></head>"
+    for rule, problem in (
+        ("", ""),
+        (".scroll { overflow: hidden; }", "wider than its container"),
+        (".scroll::-webkit-scrollbar { height: 0; }", "scrolls without a visible bar"),
+        (".scroll { overflow: visible; }", "past the window"),
+    ):
+        path = tmp_path / "wide.html"
+        path.write_text(text.replace("</head>", wide % rule), encoding="utf-8")
+        browser.open(path, width=1440)
+        problems = cut_off(browser)
+        assert any(problem in each for each in problems) if problem else not problems, problems
+        assert not is_in_sight(browser, ".outcomes thead th")
 
 
 def test_what_attacks_is_shown_as_text_and_nothing_runs(

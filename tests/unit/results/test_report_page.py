@@ -129,7 +129,7 @@ def test_the_words_on_each_task_are_as_worked_by_hand(tmp_path: Path) -> None:
     ]
     page = page_of(run)
     assert "● kept<small>detectable: 0.32</small>" in page
-    assert "<td>-0.88<small>[-1.00, -0.63]</small></td>" in page
+    assert '-0.88<small><span class="nowrap">[-1.00, -0.63]</span></small>' in page
 
 
 def test_the_page_has_one_verdict_its_first_sentence_as_the_heading(tmp_path: Path) -> None:
