@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, errors, run_folder
+from fastslow.cli.arguments import Run, errors, output, run_folder
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
@@ -47,11 +47,13 @@ def gate(
     """Judge whether a run's policy may ship: exit code 0 yes, 3 no.
 
     A score may have dropped by at most the larger of the option and the noise floor: since its
-    best stage, since the base, and since the baseline. What cannot be judged is refused with exit
+    own stage, since the base, and since the baseline. What cannot be judged is refused with exit
     code 2. Writes gate/gate.json in the run folder. Needs no model.
     """
     from fastslow.results.deploy.gate import GateOptions, judge, min_scores
     from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
+    from fastslow.results.deploy.gate_rules import side_by_side
+    from fastslow.results.report.terminal import render_tables
 
     options = GateOptions(
         max_forgetting=max_forgetting,
@@ -73,6 +75,8 @@ def gate(
         written = f"verdict: {write_verdict(run, verdict)}"
     for line in verdict_lines(verdict):
         print(line)
+    if (table := side_by_side(verdict.rules)).rows:
+        output().print(render_tables((), [table]))
     print(visible(written))
     if not verdict.passed:
         raise typer.Exit(NO)

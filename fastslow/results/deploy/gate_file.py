@@ -25,13 +25,14 @@ from fastslow.results.deploy.standing import Standing
 from fastslow.results.render.encoding import json_text
 
 GATE_FILE = "gate/gate.json"
-SCHEMA_VERSION = 1
-"""Raised when a key of gate.json changes its meaning or goes."""
+SCHEMA_VERSION = 2
+"""Raised when a key of gate.json changes its meaning or goes. Losses of version 1 were since the best
+of the stages since a task's own."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
 """Files that a verdict is computed from."""
 MEANINGS = {
-    "forgetting": "mean loss of earlier tasks since their best stage (forgetting_chaudhry)",
-    "task_forgetting": "loss since the task's best stage",
+    "forgetting": "mean loss of earlier tasks since their own stage (-bwt_gem)",
+    "task_forgetting": "loss since the task's own stage",
     "below_base": "loss since the untouched base",
     "against": "mean loss since the baseline",
     "task_against": "loss since the baseline",
