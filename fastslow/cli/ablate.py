@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from fastslow.cli.arguments import FilesAndOverrides, output, resume_hint, split_words
+from fastslow.cli.arguments import FilesAndOverrides, Full, output, resume_hint, split_words
 from fastslow.core.errors import AblationError, ConfigError
 from fastslow.core.text import visible
 
@@ -48,6 +48,7 @@ def ablate(
     gpus_per_run: Annotated[
         int, typer.Option(min=0, max=1, metavar="N", help="GPUs of a run, for itself alone.")
     ] = 0,
+    full: Full = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show runs, budgets and what is finished; run none.")
     ] = False,
@@ -85,7 +86,9 @@ def ablate(
     pairs = [(f"--{name}", str(value)) for name, value in options.items() if value not in DEFAULTS]
     again = ["fastslow", "ablate", *words, *(word for pair in pairs for word in pair)]
     share = Share(cpus_per_run, gpus_per_run)
-    make_and_compare(plan, build_launcher(launcher, share, workers, plan), workers, again)
+    make_and_compare(
+        plan, build_launcher(launcher, share, workers, plan), workers, again, full=full
+    )
 
 
 def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
@@ -149,7 +152,12 @@ def print_commands(plan: "Plan") -> None:
 
 
 def make_and_compare(
-    plan: "Plan", launcher: "Launcher", workers: int | None, again: list[str]
+    plan: "Plan",
+    launcher: "Launcher",
+    workers: int | None,
+    again: list[str],
+    *,
+    full: bool = False,
 ) -> None:
     """Make the missing runs, then print and write the comparison; `again` continues it.
 
@@ -162,7 +170,7 @@ def make_and_compare(
     from fastslow.loop.signals import StopRequest
     from fastslow.results.ablation.execute import execute
     from fastslow.results.ablation.tables import tables
-    from fastslow.results.ablation.write import write_ablation
+    from fastslow.results.ablation.write import verdict, write_ablation
     from fastslow.results.report.terminal import render_tables
 
     def progress(total: float) -> Progress:
@@ -171,7 +179,10 @@ def make_and_compare(
     with resume_hint(shlex.join(again)), StopRequest().catching():
         failures = execute(plan, launcher, workers, progress)
     result = write_ablation(plan)
-    output().print(render_tables((), tables(result)))
+    shown = tables(result) if full else tables(result)[:1]
+    output().print(render_tables([verdict(result)], shown))
+    if not full:
+        print("every table: ablation.html and ablation.md in the ablation folder, or --full")
     print(f"ablation folder: {visible(str(plan.folder))}")
     if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())

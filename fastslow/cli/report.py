@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, output, print_report, run_folder
+from fastslow.cli.arguments import Full, Run, output, print_report, run_folder
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
@@ -56,6 +56,7 @@ def compare(
             help="Also write compare.html, .md and .json, scores.csv and figures/ there.",
         ),
     ] = None,
+    full: Full = False,
 ) -> None:
     """Compare runs with the first one, example by example. Needs no model.
 
@@ -63,13 +64,16 @@ def compare(
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
     from fastslow.results.compare.build import compare_runs
-    from fastslow.results.compare.tables import comparison_tables, verdicts
+    from fastslow.results.compare.tables import comparison_tables, short_table, verdicts
     from fastslow.results.compare.write import write_comparison
     from fastslow.results.report.terminal import render_tables
 
     comparison = compare_runs([run_folder(run) for run in runs])
     written = () if out is None else write_comparison(comparison, out)
-    output().print(render_tables(verdicts(comparison), comparison_tables(comparison)))
+    tables = comparison_tables(comparison) if full else [short_table(comparison)]
+    output().print(render_tables(verdicts(comparison), tables))
+    if not full:
+        print("every table: --full; as a page: --out FOLDER")
     for path in written:
         print(f"written: {visible(str(path))}")
 
@@ -84,6 +88,7 @@ def report(
             "report.json says anything else.",
         ),
     ] = False,
+    full: Full = False,
 ) -> None:
     """Write a run's forgetting report again, and print it. Needs no model."""
     from fastslow.results.report import recompute_report, write_report
@@ -99,7 +104,7 @@ def report(
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
     write_report(run)
-    print_report(run)
+    print_report(run, full=full)
 
 
 def probe(

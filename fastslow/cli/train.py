@@ -1,11 +1,18 @@
 """`train` and `resume`."""
 
-from fastslow.cli.arguments import FilesAndOverrides, Run, print_report, resume_hint, split_words
+from fastslow.cli.arguments import (
+    FilesAndOverrides,
+    Full,
+    Run,
+    print_report,
+    resume_hint,
+    split_words,
+)
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
 
-def train(words: FilesAndOverrides) -> None:
+def train(words: FilesAndOverrides, full: Full = False) -> None:
     """Take a model through the stages of FILE, then report.
 
     Makes a run folder with a resume point after every cycle, and prints the forgetting report.
@@ -30,14 +37,14 @@ def train(words: FilesAndOverrides) -> None:
         from fastslow.results.report import write_report
 
         folder = start(loaded, ["fastslow", "train", *words], write_report)
-    print_report(folder)
+    print_report(folder, full=full)
 
 
-def resume(run: Run) -> None:
+def resume(run: Run, full: Full = False) -> None:
     """Continue a run from its last resume point, then report."""
     with resume_hint():
         from fastslow.loop.launch import resume as continue_run
         from fastslow.results.report import write_report
 
         folder = continue_run(run, write_report)
-    print_report(folder)
+    print_report(folder, full=full)

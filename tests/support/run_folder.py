@@ -127,10 +127,10 @@ def report_json(run: Path) -> dict[str, Any]:
     return data
 
 
-def terminal(run: Path, width: int = 120) -> str:
+def terminal(run: Path, width: int = 120, *, full: bool = True) -> str:
     """The report as a terminal of some width shows it."""
     out = io.StringIO()
-    Console(file=out, width=width).print(render_terminal(build_report(run)))
+    Console(file=out, width=width).print(render_terminal(build_report(run), full=full))
     return out.getvalue()
 
 

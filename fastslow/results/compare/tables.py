@@ -1,8 +1,14 @@
 """A comparison in words and tables; escaping is left to whoever shows it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
+from fastslow.results.compare.data import (
+    QUANTITIES,
+    ArmComparison,
+    Contrast,
+    Quantity,
+    RunComparison,
+)
 from fastslow.results.render.layout import Table, Text, row, score_or_dash
 from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 
@@ -99,6 +105,23 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def short_table(comparison: RunComparison) -> Table:
+    """Final scores and forgetting of each task, for one screen."""
+    shown: Mapping[Quantity, str] = {"final": "at the end", "change": "forgetting"}
+    return _contrasts(
+        "Score at the end, and forgetting",
+        [
+            (f"{arm.arm}: {words}", contrast)
+            for arm in comparison.comparisons
+            for quantity, words in shown.items()
+            for contrast in arm.tasks[quantity]
+            if contrast.difference is not None
+        ],
+        "Value - baseline on the same examples, 95 % intervals; ! below 5 % after Holm's "
+        "correction over the tasks. Of forgetting, positive = less of it.",
+    )
+
+
 def _runs(comparison: RunComparison) -> Table:
     return Table(
         "Runs",
@@ -156,13 +179,12 @@ def _number(value: float | None, digits: int) -> Text:
 
 def _difference(contrast: Contrast, digits: int) -> Text:
     if contrast.difference is None:
-        return Text(contrast.reason or "-", "dim")
+        return Text("" if contrast.reason else "-", "dim", reason=contrast.reason or "")
     mark = "!" if contrast.is_significant else ""
     text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
     text += contrast.power_text
-    if contrast.low is None and contrast.reason:
-        text += f" ({contrast.reason})"
-    return Text(text, "strong" if contrast.is_significant else "plain")
+    reason = contrast.reason if contrast.low is None else None
+    return Text(text, "strong" if contrast.is_significant else "plain", reason=reason or "")
 
 
 def _interval(contrast: Contrast, digits: int = 2) -> str:

@@ -26,8 +26,8 @@ from fastslow.results.render.encoding import json_text
 
 GATE_FILE = "gate/gate.json"
 SCHEMA_VERSION = 2
-"""Raised when a key of gate.json changes its meaning or goes. Losses of version 1 were since the best
-of the stages since a task's own."""
+"""Raised when a key of gate.json changes its meaning or goes. Losses of version 1 were since the
+best of the stages since a task's own."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
 """Files that a verdict is computed from."""
 MEANINGS = {

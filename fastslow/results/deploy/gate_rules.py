@@ -144,10 +144,10 @@ def side_by_side(rules: Sequence[RuleResult]) -> Table:
         ),
         tuple(row(rule.task or "mean", *_conclusions(rule)) for rule in losses),
         "Drop: score right after the task's own stage minus score at the end, paired over the same "
-        "examples; positive = dropped. One estimate, three questions: the report asks whether it is "
-        "significantly above 0, the gate whether it is at most the limit, --strict whether the upper "
-        "end of its 95 % interval is. To that of the mean a task on which nothing changed adds what "
-        "Wilson's interval still allows.",
+        "examples; positive = dropped. One estimate, three questions: the report asks whether it "
+        "is significantly above 0, the gate whether it is at most the limit, --strict whether the "
+        "upper end of its 95 % interval is. To that of the mean a task on which nothing changed "
+        "adds what Wilson's interval still allows.",
     )
 
 

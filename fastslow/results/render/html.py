@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
-from fastslow.results.render.layout import Text
+from fastslow.results.render.layout import Text, footnoted
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = (
@@ -43,7 +43,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_visible_value,
     )
-    environment.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
+    filters = (lines, breakable, inline_svg, main, aside, footnoted)
+    environment.filters |= {f.__name__: f for f in filters}
     environment.tests |= {"figure_like": is_figure_like}
     environment.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return environment

@@ -138,7 +138,7 @@ def test_the_page_has_one_verdict_its_first_sentence_as_the_heading(tmp_path: Pa
     page = page_of(run)
     assert f"<h1>{first}</h1>" in page
     assert page.count("beyond the base") == 1
-    assert f'<p class="lead">{" ".join(others)}</p>' in page
+    assert "".join(f"<li>{sentence}</li>" for sentence in others) in page
     begun = page_of(write_run(tmp_path / "begun", OUTCOMES[:2]))
     assert "<h1>The run is running: 2 of 4 rows of the matrix are measured.</h1>" in begun
 

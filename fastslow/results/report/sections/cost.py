@@ -79,6 +79,19 @@ class Cost(Section):
         """Wall time of the whole run."""
         self.saving_seconds = next((end.saving_seconds for end in reversed(ends)), None)
         """Part of it that went into resume points; None where it was not measured."""
+        peaks = [end.peak_gb for end in ends if end.peak_gb is not None]
+        self.peak_gb = max(peaks, default=None)
+        """Most memory of the process, over all resumes; None in folders of older versions."""
+
+    @property
+    def sentence(self) -> str:
+        """The cost in a line."""
+        train, evaluation = sum(self.rollouts[n] for n in CHANNELS), self.rollouts["evaluation"]
+        memory = "" if self.peak_gb is None else f", {self.peak_gb:.1f} GB at most"
+        return (
+            f"Cost: {train:,} rollouts to train, {evaluation:,} to evaluate, "
+            f"{self.seconds / 60:.1f} minutes{memory}."
+        )
 
     def to_json(self) -> Mapping[str, object]:
         share = self.seconds_by["evaluation"] / self.seconds if self.seconds else None

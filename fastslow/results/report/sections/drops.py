@@ -11,6 +11,8 @@ from fastslow.results.report.sections.tasks import Tasks
 class Drops(Section):
     """The losses of earlier tasks, judged by the default limits of the gate; no keys of its own."""
 
+    chapter = ""
+
     def __init__(self, records: Records) -> None:
         summaries = records.section(Tasks).summaries
         changes = {s.task: change for s in summaries if (change := s.change.difference) is not None}

@@ -1,14 +1,21 @@
 """What became of each task: learned, forgotten or kept, with paired differences."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
 from fastslow.measure.scores.guessing import Guess
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
-from fastslow.results.render.layout import Table, Text, difference, metric_text, row, score_or_dash
+from fastslow.results.render.layout import (
+    Table,
+    Text,
+    difference_text,
+    metric_text,
+    row,
+    score_or_dash,
+)
 from fastslow.results.report.cells import Cell, Comparison
 from fastslow.results.report.section import Records, Section
 
@@ -84,6 +91,25 @@ class Tasks(Section):
             "Paired over the same examples, 95 % intervals, uncorrected for the number of tasks. ! "
             "significant at 5 % (exact McNemar for 0/1 scores, else the interval). Detectable "
             "drop: the smallest one that would be found with 80 % power.",
+        )
+
+    def short_table(self, *, with_scores: bool) -> Table:
+        """A line a task for one screen; `with_scores` in place of the matrix."""
+        scores = ("base", "learned", "end", "guess") if with_scores else ()
+        return Table(
+            "Learned, forgot, kept",
+            ("task", "in a word", *scores, "since then", "kept", "detectable"),
+            tuple(
+                row(
+                    summary.task,
+                    words,
+                    *(_scores(summary) if with_scores else ()),
+                    *_kept(summary),
+                )
+                for summary, _, words in self.outcomes()
+            ),
+            "Since then: score at the end - right after its stage, paired, 95 % interval; ! "
+            "significant. Kept: of the gain. Detectable: smallest drop found with 80 % power.",
         )
 
     def draw(self) -> drawing.Drawing:
@@ -167,6 +193,20 @@ def _comparison_json(comparison: Comparison) -> Mapping[str, Json]:
     return {"value": fields.pop("mean"), **fields}
 
 
+def _scores(summary: TaskSummary) -> list[str]:
+    """Base, learned and final score, and the best guess."""
+    cells, guess = (summary.base, summary.learned, summary.final), summary.guess
+    scores = [cell.score if cell else None for cell in cells]
+    return [score_or_dash(score) for score in (*scores, guess.best if guess else None)]
+
+
+def _kept(summary: TaskSummary) -> tuple[Text | str, ...]:
+    """The change since its stage, the share of its gain that is kept, the detectable drop."""
+    change, share = summary.change.difference, summary.terms.get("retention_gain")
+    since = "-" if change is None else replace(_comparison_text(summary.change), reason="")
+    return since, score_or_dash(share.value if share else None), _detectable(summary)
+
+
 def _task_row(summary: TaskSummary, words: str) -> tuple[Text, ...]:
     cells = (summary.base, summary.learned, summary.final)
     return row(
@@ -183,9 +223,9 @@ def _task_row(summary: TaskSummary, words: str) -> tuple[Text, ...]:
 def _comparison_text(comparison: Comparison) -> Text:
     change = comparison.difference
     if change is None:
-        return Text(comparison.reason or "-", "dim")
+        return Text("", "dim", reason=comparison.reason or "not measured")
     mark = "!" if change.is_drop or change.is_rise else ""
-    return Text(difference(change) + mark, "strong" if change.is_drop else "plain")
+    return difference_text(change, mark, "strong" if change.is_drop else "plain")
 
 
 def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
