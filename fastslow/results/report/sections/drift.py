@@ -43,7 +43,7 @@ class Drift(Section):
 
         last = {(e.name, e.row, e.task, e.text): e for e in records.events_of(DriftEvent)}
         self.matrix, self.events = records.matrix, sorted(last.values(), key=place)
-        self.fit = _fit(records.matrix, _values(self.events, "kl_razor"))
+        self.fit = _fit(records.matrix, divergences(self.events, "kl_razor"))
         """Parabola of forgetting on KL over the later stages."""
 
     def to_json(self) -> Mapping[str, object]:
@@ -81,7 +81,7 @@ class Drift(Section):
         return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
 
     def draw(self) -> drawing.Drawing | None:
-        kl, lines = _values(self.events, "kl_fst"), {}
+        kl, lines = divergences(self.events, "kl_fst"), {}
         for number, task in enumerate(self.matrix.tasks[: drawing.MAX_TASKS]):
             points = [
                 (value, score, row)
@@ -120,7 +120,7 @@ class Drift(Section):
         )
 
 
-def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:
+def divergences(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:
     """A divergence under the deployed prompt, by row and task."""
     return {
         (e.row, e.task): e.value

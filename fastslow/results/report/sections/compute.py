@@ -1,0 +1,101 @@
+"""What the run's completions took: tokens, and the operations that follow from them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fastslow.policy.model_store import MODELS
+from fastslow.records.events import CycleEvent, RunEvent
+from fastslow.results.render import drawing
+from fastslow.results.render.layout import Table, Text, row
+from fastslow.results.report.reading import read_object
+from fastslow.results.report.section import Records, Section
+
+FORWARD, TRAINED = 2, 6
+"""Operations per parameter and token of a pass, and of a pass with its gradient. Source: Kaplan et
+al. 2020, arXiv 2001.08361."""
+
+
+class Part(NamedTuple):
+    """Completion tokens of one part of the run."""
+
+    name: str
+    tokens: int
+    per_parameter: int
+    """Operations per parameter and token: `FORWARD`, or that and `TRAINED`."""
+
+
+class Compute(Section):
+    """Completion tokens by part, with the least that they took; no keys of its own.
+
+    The fast channel's tokens and those of prompts are not recorded, so operations are a lower
+    bound.
+    """
+
+    chapter = "cost"
+    drawing_name = "compute"
+
+    def __init__(self, records: Records) -> None:
+        cycles = records.events_of(CycleEvent)
+        slow = [
+            (e.rollouts.get("slow", 0), e.metrics.get("slow/completion_tokens")) for e in cycles
+        ]
+        drawn = sum(round(count * mean) for count, mean in slow if mean is not None)
+        scored = sum(line.sample.tokens for line in records.scores if not line.reused)
+        is_trained = all(mean is not None for count, mean in slow if count)
+        slow_part = [Part("slow: drawn and trained on", drawn, FORWARD + TRAINED)]
+        parts = [*(slow_part if is_trained else ()), Part("evaluation: drawn", scored, FORWARD)]
+        self.parts = [part for part in parts if part.tokens]
+        """Of parts whose tokens are recorded."""
+        ends = records.events_of(RunEvent)
+        named = read_object(records.path / "config.json").get("model")
+        model = MODELS.get(named.get("name", "")) if isinstance(named, dict) else None
+        known = [end.parameters for end in ends if end.parameters is not None]
+        self.parameters = known[-1] if known else model.num_parameters if model else None
+        """Of the model with its adapter; of an older folder those of the base by its name."""
+        self.trainable = next(
+            (e.trainable for e in reversed(ends) if e.trainable is not None), None
+        )
+
+    def tables(self) -> Iterator[Table]:
+        size = self.parameters
+        counts = (("parameters", size), ("of them trained", self.trainable))
+        sizes = "; ".join(
+            f"{name}: {'not recorded' if n is None else f'{n:,}'}" for name, n in counts
+        )
+        yield Table(
+            "Tokens and operations",
+            ("completions of", "tokens", "operations, at least", "formula"),
+            tuple(
+                row(
+                    part.name,
+                    f"{part.tokens:,}",
+                    "-" if size is None else f"{part.per_parameter * size * part.tokens:.1e}",
+                    Text(f"{part.per_parameter} * parameters * tokens", is_code=True),
+                )
+                for part in self.parts
+            ),
+            f"{sizes}. A pass takes 2 operations per parameter and token, one with its gradient 3 "
+            "times as many (Kaplan et al. 2020, arXiv 2001.08361). Tokens of prompts and of the "
+            "fast channel are not recorded and come on top.",
+        )
+
+    def draw(self) -> drawing.Drawing | None:
+        if not self.parts:
+            return None
+        return drawing.draw(
+            self.drawing_name,
+            "Completion tokens",
+            "Tokens of completions by part of the run. Those of prompts and of the fast channel are "
+            "not recorded.",
+            self._paint,
+            height=0.9 + 0.3 * len(self.parts),
+        )
+
+    def _paint(self, figure: drawing.Figure) -> None:
+        axes = figure.add_subplot()
+        for y, part in enumerate(self.parts):
+            axes.barh(y, part.tokens, 0.6, color=drawing.ACCENT)
+            axes.annotate(f" {part.tokens:,}", (part.tokens, y), va="center")
+        drawing.named_rows(axes, range(len(self.parts)), [p.name for p in self.parts], "tokens")
+        axes.set_ylim(len(self.parts) - 0.5, -0.5)
+        axes.margins(x=0.18)
