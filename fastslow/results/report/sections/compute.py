@@ -21,14 +21,13 @@ class Part(NamedTuple):
     name: str
     tokens: int
     per_parameter: int
-    """Operations per parameter and token: `FORWARD`, or that and `TRAINED`."""
+    """Operations per parameter and token: `FORWARD` or `TRAINED`."""
 
 
 class Compute(Section):
-    """Completion tokens by part, with the least that they took; no keys of its own.
+    """Completion tokens by part, with the operations they took; no keys of its own.
 
-    The fast channel's tokens and those of prompts are not recorded, so operations are a lower
-    bound.
+    The fast channel's tokens and those of prompts are not recorded.
     """
 
     chapter = "cost"
@@ -42,8 +41,11 @@ class Compute(Section):
         drawn = sum(round(count * mean) for count, mean in slow if mean is not None)
         scored = sum(line.sample.tokens for line in records.scores if not line.reused)
         is_trained = all(mean is not None for count, mean in slow if count)
-        slow_part = [Part("slow: drawn and trained on", drawn, FORWARD + TRAINED)]
-        parts = [*(slow_part if is_trained else ()), Part("evaluation: drawn", scored, FORWARD)]
+        slow_parts = (
+            Part("slow: drawn", drawn, FORWARD),
+            Part("slow: trained on, at most", drawn, TRAINED),
+        )
+        parts = (*(slow_parts if is_trained else ()), Part("evaluation: drawn", scored, FORWARD))
         self.parts = [part for part in parts if part.tokens]
         """Of parts whose tokens are recorded."""
         ends = records.events_of(RunEvent)
@@ -52,19 +54,15 @@ class Compute(Section):
         known = [end.parameters for end in ends if end.parameters is not None]
         self.parameters = known[-1] if known else model.num_parameters if model else None
         """Of the model with its adapter; of an older folder those of the base by its name."""
-        self.trainable = next(
-            (e.trainable for e in reversed(ends) if e.trainable is not None), None
-        )
+        trained = [end.trainable for end in ends if end.trainable is not None]
+        self.trainable = trained[-1] if trained else None
 
     def tables(self) -> Iterator[Table]:
         size = self.parameters
-        counts = (("parameters", size), ("of them trained", self.trainable))
-        sizes = "; ".join(
-            f"{name}: {'not recorded' if n is None else f'{n:,}'}" for name, n in counts
-        )
+        sizes = ["not recorded" if n is None else f"{n:,}" for n in (size, self.trainable)]
         yield Table(
             "Tokens and operations",
-            ("completions of", "tokens", "operations, at least", "formula"),
+            ("completions of", "tokens", "operations", "formula"),
             tuple(
                 row(
                     part.name,
@@ -74,9 +72,10 @@ class Compute(Section):
                 )
                 for part in self.parts
             ),
-            f"{sizes}. A pass takes 2 operations per parameter and token, one with its gradient 3 "
-            "times as many (Kaplan et al. 2020, arXiv 2001.08361). Tokens of prompts and of the "
-            "fast channel are not recorded and come on top.",
+            f"Parameters: {sizes[0]}; of them trained: {sizes[1]}. A pass takes 2 operations per "
+            "parameter and token, one with its gradient 3 times as many (Kaplan et al. 2020, arXiv "
+            "2001.08361); groups that teach nothing are not trained on. Tokens of prompts and of "
+            "the fast channel are not recorded and come on top.",
         )
 
     def draw(self) -> drawing.Drawing | None:
@@ -85,8 +84,8 @@ class Compute(Section):
         return drawing.draw(
             self.drawing_name,
             "Completion tokens",
-            "Tokens of completions by part of the run. Those of prompts and of the fast channel are "
-            "not recorded.",
+            "Tokens of completions by part of the run. Those of prompts and of the fast channel "
+            "are not recorded.",
             self._paint,
             height=0.9 + 0.3 * len(self.parts),
         )
