@@ -47,6 +47,15 @@ def run_folder(path: Path) -> Path:
 
 
 Full = Annotated[bool, typer.Option("--full", help="Print every table and prompt, not one screen.")]
+Paper = Annotated[
+    Path | None,
+    typer.Option(
+        "--paper",
+        metavar="FOLDER",
+        help="Also write there what a paper needs: tables as LaTeX and CSV, figures as PDF with "
+        "their data, BibTeX.",
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Full, Run, output, print_report, run_folder
+from fastslow.cli.arguments import Full, Paper, Run, output, print_report, run_folder
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import CheckpointError, ConfigError
 from fastslow.core.files import is_folder
@@ -57,6 +57,7 @@ def compare(
         ),
     ] = None,
     full: Full = False,
+    paper: Paper = None,
 ) -> None:
     """Compare runs with the first one, example by example. Needs no model.
 
@@ -65,7 +66,7 @@ def compare(
     """
     from fastslow.results.compare.build import compare_runs
     from fastslow.results.compare.tables import comparison_tables, short_table, verdicts
-    from fastslow.results.compare.write import write_comparison
+    from fastslow.results.compare.write import comparison_for_paper, write_comparison
     from fastslow.results.report.terminal import render_tables
 
     comparison = compare_runs([run_folder(run) for run in runs])
@@ -74,6 +75,9 @@ def compare(
     output().print(render_tables(verdicts(comparison), tables))
     if not full:
         print("every table: --full; as a page: --out FOLDER")
+    if paper is not None:
+        comparison_for_paper(comparison, paper)
+        written = (*written, paper)
     for path in written:
         print(f"written: {visible(str(path))}")
 
@@ -89,9 +93,10 @@ def report(
         ),
     ] = False,
     full: Full = False,
+    paper: Paper = None,
 ) -> None:
     """Write a run's forgetting report again, and print it. Needs no model."""
-    from fastslow.results.report import recompute_report, write_report
+    from fastslow.results.report import recompute_report, report_for_paper, write_report
 
     if recompute:
         if differences := recompute_report(run):
@@ -104,7 +109,11 @@ def report(
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
     write_report(run)
+    if paper is not None:
+        report_for_paper(run, paper)
     print_report(run, full=full)
+    if paper is not None:
+        print(f"for a paper: {visible(str(paper))}")
 
 
 def probe(

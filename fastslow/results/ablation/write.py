@@ -19,6 +19,7 @@ from fastslow.results.render import encoding
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import table_lines
+from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
 
 
@@ -97,6 +98,15 @@ def write_result(result: Result, folder: Path) -> None:
     }
     write_files(folder, {name: text.encode() for name, text in texts.items()})
     write_figures(folder, figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
+
+
+def ablation_for_paper(result: Result, folder: Path) -> tuple[Path, ...]:
+    """Write tables, figures with their data and sources; errors as of `write_paper`.
+
+    Records hold no configuration of a run: what its base and its arms name decides on sources.
+    """
+    config = result.config.model_dump(mode="json")
+    return write_paper(folder, tables(result), claim_figures(result), [config])
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

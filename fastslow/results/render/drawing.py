@@ -7,7 +7,8 @@ Labels appear as they are: the name of a task is never read as a formula or as m
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -87,6 +88,10 @@ class Drawing:
     svg: str
     """A whole SVG file."""
     png: bytes
+    paint: Callable[["Figure"], object] = lambda _: None
+    """Draws it again."""
+    size: tuple[float, float] = (4.6, 2.9)
+    """Width and height in inches."""
 
     @property
     def inline(self) -> str:
@@ -94,6 +99,26 @@ class Drawing:
         start = self.svg.index("<svg")
         body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
         return re.sub(r"<[^>]+>", self._themed, body)
+
+    def pdf(self) -> bytes:
+        """The figure as PDF, with its letters as outlines of a font that it holds."""
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        out, nothing = io.BytesIO(), dict.fromkeys(("CreationDate", "Creator", "Producer"))
+        with painted(self.paint, self.size) as figure:
+            FigureCanvasPdf(figure).print_pdf(out, metadata=nothing)
+        return out.getvalue()
+
+    def data(self) -> list[tuple[object, ...]]:
+        """The numbers that are drawn, as `figure_data.HEADER` names them."""
+        from fastslow.results.render.figure_data import panel_rows
+
+        with painted(self.paint, self.size) as figure:
+            return [
+                (number, *row)
+                for number, axes in enumerate(figure.axes, start=1)
+                for row in panel_rows(axes)
+            ]
 
     def _themed(self, match: re.Match[str]) -> str:
         """A tag with its ids renamed and its colours replaced; text between tags is never seen."""
@@ -118,22 +143,31 @@ def draw(
     width: float = WIDTH,
 ) -> Drawing:
     """Make a figure of `height` by `width` inches, which `paint` draws into; see `Drawing`."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Empty
 
-    with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Empty(figsize=(width, height), layout="constrained")
-        paint(figure)
+    with painted(paint, (width, height)) as figure:
         svg, png = io.BytesIO(), io.BytesIO()
         nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(svg, metadata=nobody)
         figure.set_layout_engine("none")  # it has done its work; the picture is laid out alike
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return Drawing(name, title, caption, svg.getvalue().decode(), png.getvalue())
+    texts = (name, title, caption, svg.getvalue().decode())
+    return Drawing(*texts, png.getvalue(), paint, (width, height))
+
+
+@contextmanager
+def painted(paint: Callable[[Figure], object], size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of that size in our look, drawn into by `paint`."""
+    import matplotlib
+    from matplotlib.figure import Figure as Empty
+
+    with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Empty(figsize=size, layout="constrained")
+        paint(figure)
+        yield figure
 
 
 def label(text: str) -> str:

@@ -53,6 +53,11 @@ def footnoted(table: Table) -> Table:
     return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
 
 
+def is_figure_like(cell: Text) -> bool:
+    """Whether a cell is a number, maybe with an interval, and belongs to the right."""
+    return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40
+
+
 def row(*cells: Text | str | float) -> tuple[Text, ...]:
     """A row of a table; whatever is not a cell yet becomes a plain one."""
     return tuple(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells)

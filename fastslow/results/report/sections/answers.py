@@ -144,7 +144,8 @@ def _paint_bar(axes: drawing.Axes, y: float, counts: Counter[str], answers: Sequ
     parts = [(answer, counts[answer], drawing.SERIES[i]) for i, answer in enumerate(answers)]
     for answer, count, colour in (*parts, ("others", others, drawing.LINE)):
         share = count / total
-        axes.barh(y, share, 0.8, start, color=colour, edgecolor=drawing.PAPER, linewidth=1)
+        look = {"color": colour, "edgecolor": drawing.PAPER, "linewidth": 1}
+        axes.barh(y, share, 0.8, start, label=drawing.label(answer), **look)
         if share > 0.12:
             ink = drawing.INK if colour == drawing.LINE else drawing.PAPER
             text, middle = shorten(answer, max(3, int(share * 40))), start + share / 2

@@ -131,16 +131,16 @@ def divergences(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str]
 
 def _fit(matrix: ScoreMatrix, razor: Mapping[tuple[int, str], float]) -> dict[str, Metric]:
     """One point per later stage and earlier task: its loss, at the stage's `kl_razor`."""
-    divergences, losses = [], []
+    distances, losses = [], []
     for i in range(2, matrix.num_stages + 1):
         kl = razor.get((i, matrix.stages[i - 1]))
         for j in range(1, i):
             column = matrix.tasks.index(matrix.stages[j - 1])
             learned, now = matrix.rows[j][column], matrix.rows[i][column]
             if kl is not None and learned is not None and now is not None:
-                divergences.append(kl)
+                distances.append(kl)
                 losses.append(learned - now)
-    return forgetting_on_kl(divergences, losses)
+    return forgetting_on_kl(distances, losses)
 
 
 def _cell(event: DriftEvent | None) -> Text:

@@ -94,8 +94,8 @@ class Scores(Section):
         shades = LinearSegmentedColormap.from_list("scores", [drawing.PAPER, drawing.ACCENT])
         scores = [[cell.score for cell in row[: len(tasks)]] for row in self.cells]
         empty = float("nan")
-        values = [[empty if score is None else score * 0.6 for score in row] for row in scores]
-        axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
+        values = [[empty if score is None else score for score in row] for row in scores]
+        axes.imshow(values, cmap=shades, vmin=0, vmax=1 / 0.6, aspect="auto")
         for i, cells in enumerate(self.cells):
             for j, cell in enumerate(cells[: len(tasks)]):
                 text = "-" if cell.score is None else f"{cell.score:.2f}"

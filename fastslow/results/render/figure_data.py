@@ -1,0 +1,69 @@
+"""The numbers of a figure, read back from what Matplotlib drew: so they are those that are seen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastslow.results.render.drawing import Axes
+
+HEADER = ("panel", "series", "kind", "x", "y", "x_name", "y_name", "value")
+"""Columns: panels count from 1; `kind` is point, interval (an end of one), bar or cell; names are
+those at the axes; `value` is the length of a bar, which begins at x, or the value of a cell."""
+
+
+def panel_rows(axes: Axes) -> Iterator[tuple[object, ...]]:
+    """All columns but the first of every line, bar and cell that one panel shows."""
+    names = [_tick_names(axis) for axis in (axes.xaxis, axes.yaxis)]
+
+    def place(x: float, y: float) -> tuple[object, ...]:
+        return x, y, *(by_place.get(round(at)) for by_place, at in zip(names, (x, y), strict=True))
+
+    yield from ((*row[:2], *place(*row[2:4]), None) for row in _points(axes))
+    yield from ((label, "bar", *place(x, y), width) for label, x, y, width in _bars(axes))
+    for image in axes.images:
+        cells: Any = image.get_array()
+        for y, values in enumerate(cells.tolist()):
+            yield from (("", "cell", *place(x, y), value) for x, value in enumerate(values))
+
+
+def _points(axes: Axes) -> Iterator[tuple[str, str, float, float]]:
+    """Label, kind and place of the points of lines; a line without a label has a series' colour."""
+    labels = {line.get_color(): _label(line) for line in axes.lines if _label(line)}
+    for line in axes.lines:
+        if line.get_transform() != axes.transData:  # across the panel, as lines of guesses
+            continue
+        kind = "point" if _label(line) else "interval"
+        xs, ys = line.get_data()
+        for x, y in zip(xs, ys, strict=True):
+            yield labels.get(line.get_color(), ""), kind, float(x), float(y)
+
+
+def _bars(axes: Axes) -> Iterator[tuple[str, float, float, float]]:
+    """Label, start, height in the middle and length of bars that lie."""
+    labels = dict[object, str]()
+    for container in axes.containers:
+        for bar in container:
+            label = labels.setdefault(bar.get_facecolor(), _label(container))
+            (x, low), (_, high) = bar.get_bbox().get_points()
+            yield (
+                _label(container) or label,
+                float(x),
+                float(low + high) / 2,
+                float(bar.get_width()),
+            )
+
+
+def _label(artist: Any) -> str:
+    """The label it was given; nothing where Matplotlib made one."""
+    label = str(artist.get_label())
+    return "" if label.startswith("_") else label
+
+
+def _tick_names(axis: Any) -> dict[int, str]:
+    """Names that were set at whole places of an axis."""
+    from matplotlib.ticker import FixedFormatter
+
+    formatter = axis.get_major_formatter()
+    if not isinstance(formatter, FixedFormatter):
+        return {}
+    places = [float(place) for place in axis.get_majorticklocs()]
+    return {round(p): str(name) for p, name in zip(places, formatter.seq, strict=False)}
