@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from fastslow.cli.arguments import FilesAndOverrides, Full, output, resume_hint, split_words
+from fastslow.cli.arguments import FilesAndOverrides, Full, Paper, output, resume_hint, split_words
 from fastslow.core.errors import AblationError, ConfigError
 from fastslow.core.text import visible
 
@@ -49,6 +49,7 @@ def ablate(
         int, typer.Option(min=0, max=1, metavar="N", help="GPUs of a run, for itself alone.")
     ] = 0,
     full: Full = False,
+    paper: Paper = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show runs, budgets and what is finished; run none.")
     ] = False,
@@ -87,7 +88,7 @@ def ablate(
     again = ["fastslow", "ablate", *words, *(word for pair in pairs for word in pair)]
     share = Share(cpus_per_run, gpus_per_run)
     make_and_compare(
-        plan, build_launcher(launcher, share, workers, plan), workers, again, full=full
+        plan, build_launcher(launcher, share, workers, plan), workers, again, full=full, paper=paper
     )
 
 
@@ -158,6 +159,7 @@ def make_and_compare(
     again: list[str],
     *,
     full: bool = False,
+    paper: Path | None = None,
 ) -> None:
     """Make the missing runs, then print and write the comparison; `again` continues it.
 
@@ -170,7 +172,7 @@ def make_and_compare(
     from fastslow.loop.signals import StopRequest
     from fastslow.results.ablation.execute import execute
     from fastslow.results.ablation.tables import tables
-    from fastslow.results.ablation.write import verdict, write_ablation
+    from fastslow.results.ablation.write import ablation_for_paper, verdict, write_ablation
     from fastslow.results.report.terminal import render_tables
 
     def progress(total: float) -> Progress:
@@ -181,6 +183,9 @@ def make_and_compare(
     result = write_ablation(plan)
     shown = tables(result) if full else tables(result)[:1]
     output().print(render_tables([verdict(result)], shown))
+    if paper is not None:
+        ablation_for_paper(plan, result, paper)
+        print(f"for a paper: {visible(str(paper))}")
     if not full:
         print("every table: ablation.html and ablation.md in the ablation folder, or --full")
     print(f"ablation folder: {visible(str(plan.folder))}")

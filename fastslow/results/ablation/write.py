@@ -100,13 +100,10 @@ def write_result(result: Result, folder: Path) -> None:
     write_figures(folder, figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
 
 
-def ablation_for_paper(result: Result, folder: Path) -> tuple[Path, ...]:
-    """Write tables, figures with their data and sources; errors as of `write_paper`.
-
-    Records hold no configuration of a run: what its base and its arms name decides on sources.
-    """
-    config = result.config.model_dump(mode="json")
-    return write_paper(folder, tables(result), claim_figures(result), [config])
+def ablation_for_paper(plan: Plan, result: Result, folder: Path) -> tuple[Path, ...]:
+    """Write tables, figures with their data and sources; errors as of `write_paper`."""
+    configs = [run.config.model_dump(mode="json") for run in plan.runs]
+    return write_paper(folder, tables(result), claim_figures(result), configs)
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

@@ -32,9 +32,9 @@ def _points(axes: Axes) -> Iterator[tuple[str, str, float, float]]:
         if line.get_transform() != axes.transData:  # across the panel, as lines of guesses
             continue
         kind = "point" if _label(line) else "interval"
-        xs, ys = line.get_data()
-        for x, y in zip(xs, ys, strict=True):
-            yield labels.get(line.get_color(), ""), kind, float(x), float(y)
+        places: Any = line.get_xydata()
+        for x, y in places.tolist():
+            yield labels.get(line.get_color(), ""), kind, x, y
 
 
 def _bars(axes: Axes) -> Iterator[tuple[str, float, float, float]]:
@@ -43,13 +43,8 @@ def _bars(axes: Axes) -> Iterator[tuple[str, float, float, float]]:
     for container in axes.containers:
         for bar in container:
             label = labels.setdefault(bar.get_facecolor(), _label(container))
-            (x, low), (_, high) = bar.get_bbox().get_points()
-            yield (
-                _label(container) or label,
-                float(x),
-                float(low + high) / 2,
-                float(bar.get_width()),
-            )
+            (x, low), (end, high) = bar.get_bbox().get_points().tolist()
+            yield _label(container) or label, x, (low + high) / 2, end - x
 
 
 def _label(artist: Any) -> str:
@@ -59,11 +54,9 @@ def _label(artist: Any) -> str:
 
 
 def _tick_names(axis: Any) -> dict[int, str]:
-    """Names that were set at whole places of an axis."""
-    from matplotlib.ticker import FixedFormatter
-
-    formatter = axis.get_major_formatter()
-    if not isinstance(formatter, FixedFormatter):
+    """Names that were set at places of an axis, where they are more than the places' numbers."""
+    places, names = axis.get_majorticklocs(), axis.get_majorticklabels()
+    texts = [name.get_text() for name in names]
+    if not any(char.isalpha() for text in texts for char in text):
         return {}
-    places = [float(place) for place in axis.get_majorticklocs()]
-    return {round(p): str(name) for p, name in zip(places, formatter.seq, strict=False)}
+    return {round(float(place)): text for place, text in zip(places, texts, strict=False)}

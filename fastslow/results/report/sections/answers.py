@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fastslow.core.text import shorten
 from fastslow.measure.scores.guessing import AnswerSpread, answer_spread, bare, collapse_sentence
@@ -144,7 +145,7 @@ def _paint_bar(axes: drawing.Axes, y: float, counts: Counter[str], answers: Sequ
     parts = [(answer, counts[answer], drawing.SERIES[i]) for i, answer in enumerate(answers)]
     for answer, count, colour in (*parts, ("others", others, drawing.LINE)):
         share = count / total
-        look = {"color": colour, "edgecolor": drawing.PAPER, "linewidth": 1}
+        look: dict[str, Any] = {"color": colour, "edgecolor": drawing.PAPER, "linewidth": 1}
         axes.barh(y, share, 0.8, start, label=drawing.label(answer), **look)
         if share > 0.12:
             ink = drawing.INK if colour == drawing.LINE else drawing.PAPER
