@@ -65,7 +65,12 @@ def compare(
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
     from fastslow.results.compare.build import compare_runs
-    from fastslow.results.compare.tables import comparison_tables, short_table, verdicts
+    from fastslow.results.compare.tables import (
+        comparison_tables,
+        origin_sentence,
+        short_table,
+        verdicts,
+    )
     from fastslow.results.compare.write import comparison_for_paper, write_comparison
     from fastslow.results.report.terminal import render_tables
 
@@ -74,6 +79,8 @@ def compare(
     tables = comparison_tables(comparison) if full else [short_table(comparison)]
     output().print(render_tables(verdicts(comparison), tables))
     if not full:
+        if differing := origin_sentence(comparison):
+            output().print(render_tables([differing], ()))
         print("every table: --full; as a page: --out FOLDER")
     if paper is not None:
         comparison_for_paper(comparison, paper)

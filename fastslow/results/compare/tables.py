@@ -71,6 +71,7 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     coverage = _by_arm(arms, lambda arm: [f"{_coverage(arm).capitalize()}."] if arm.pairs else [])
     tables = [
         _runs(comparison),
+        _origins(comparison),
         Table(
             "Chance",
             ("guess", *comparison.tasks),
@@ -139,6 +140,28 @@ def _runs(comparison: RunComparison) -> Table:
         ),
         _by_arm(comparison.comparisons, lambda arm: arm.notes),
     )
+
+
+def _origins(comparison: RunComparison) -> Table:
+    rows = [
+        row(Text(name, is_code=True), *(", ".join(values) for values in by_arm))
+        for name, by_arm in comparison.origins.items()
+    ]
+    return Table(
+        "Made with",
+        ("what", *(arm.name for arm in comparison.arms)),
+        tuple(rows),
+        "Versions, machine, commit and data where they are not the same in all runs: a difference "
+        "of scores can come from these too. Data: fingerprint of questions and answers of a split; "
+        "test examples that contradict each other are refused.",
+    )
+
+
+def origin_sentence(comparison: RunComparison) -> str:
+    """Names of all that differs but the configuration, in a sentence; empty where nothing does."""
+    if not comparison.origins:
+        return ""
+    return f"Not made with the same: {', '.join(comparison.origins)} (--full has the values)."
 
 
 def _by_arm(

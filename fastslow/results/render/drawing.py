@@ -250,7 +250,7 @@ def grouped_rows(figure: Figure, rows: Sequence[Row], label_of_x: str) -> Axes:
         for row in members:
             y += 1
             interval_line(axes, y, row.ends, row.look["color"])
-            axes.plot(row.value, y, ls="none", **row.look)
+            axes.plot(row.value, y, ls="none", label=row.group, **row.look)
             ticks.append(y)
     axes.axvline(0, color=MUTED, lw=0.8)
     named_rows(axes, ticks, [row.name for row in rows], label_of_x)

@@ -1,5 +1,6 @@
 """The numbers of a figure, read back from what Matplotlib drew: so they are those that are seen."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,15 +27,18 @@ def panel_rows(axes: Axes) -> Iterator[tuple[object, ...]]:
 
 
 def _points(axes: Axes) -> Iterator[tuple[str, str, float, float]]:
-    """Label, kind and place of the points of lines; a line without a label has a series' colour."""
-    labels = {line.get_color(): _label(line) for line in axes.lines if _label(line)}
+    """Label, kind and place of the points of lines; those without a label go by their colour."""
+    labels = defaultdict[object, set[str]](set)
+    for line in axes.lines:
+        labels[line.get_color()] |= {_label(line)} - {""}
     for line in axes.lines:
         if line.get_transform() != axes.transData:  # across the panel, as lines of guesses
             continue
-        kind = "point" if _label(line) else "interval"
         places: Any = line.get_xydata()
-        for x, y in places.tolist():
-            yield labels.get(line.get_color(), ""), kind, x, y
+        shared, *others = labels[line.get_color()] or {""}
+        label = _label(line) or ("" if others else shared)
+        kind = "interval" if len(places) == 2 and not _label(line) else "point"
+        yield from ((label, kind, x, y) for x, y in places.tolist())
 
 
 def _bars(axes: Axes) -> Iterator[tuple[str, float, float, float]]:

@@ -79,22 +79,26 @@ class Compute(Section):
         )
 
     def draw(self) -> drawing.Drawing | None:
-        if not self.parts:
+        size = self.parameters
+        if not self.parts or size is None:
             return None
+
+        def paint(figure: drawing.Figure) -> None:
+            axes = figure.add_subplot()
+            for y, part in enumerate(self.parts):
+                operations = part.per_parameter * size * part.tokens
+                axes.barh(y, operations, 0.6, color=drawing.ACCENT, label="operations")
+                axes.annotate(f" {part.tokens:,} tokens", (operations, y), va="center", fontsize=7)
+            names = [part.name for part in self.parts]
+            drawing.named_rows(axes, range(len(names)), names, "floating-point operations")
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.margins(x=0.35)
+
         return drawing.draw(
             self.drawing_name,
-            "Completion tokens",
-            "Tokens of completions by part of the run. Those of prompts and of the fast channel "
-            "are not recorded.",
-            self._paint,
+            "Operations that completions took",
+            "2 per parameter and token to draw, 6 to train on. Tokens of prompts and of the fast "
+            "channel are not recorded and come on top.",
+            paint,
             height=0.9 + 0.3 * len(self.parts),
         )
-
-    def _paint(self, figure: drawing.Figure) -> None:
-        axes = figure.add_subplot()
-        for y, part in enumerate(self.parts):
-            axes.barh(y, part.tokens, 0.6, color=drawing.ACCENT)
-            axes.annotate(f" {part.tokens:,}", (part.tokens, y), va="center")
-        drawing.named_rows(axes, range(len(self.parts)), [p.name for p in self.parts], "tokens")
-        axes.set_ylim(len(self.parts) - 0.5, -0.5)
-        axes.margins(x=0.18)
