@@ -96,6 +96,7 @@ def page(comparison: RunComparison, drawings: Sequence[drawing.Drawing]) -> str:
         {
             "title": f"{comparison.arms[0].name} compared · fastslow",
             "comparison": comparison,
+            "headline": f"Compared with {comparison.arms[0].name}",
             "verdicts": verdicts(comparison),
             "drawings": drawings,
             "tables": comparison_tables(comparison),

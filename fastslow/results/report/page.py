@@ -56,7 +56,7 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "title": f"{report.card.run} · fastslow report",
             "report": report,
             "headline": first,
-            "verdict": others,
+            "sentences": others,
             "metrics": report.section(Metrics),
             "cost": report.section(Cost),
             "guess_rows": list(guess_rows(report.guesses, report.card.tasks)),

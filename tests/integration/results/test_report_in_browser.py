@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.results.ablation.figures import claim_figures
+from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import page
 from fastslow.results.compare.build import compare_runs
@@ -47,12 +48,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
     result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
     (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
+    kept = ROOT / "runs" / "reference" / "ablations" / "channels-text" / "records.jsonl"
+    text = page(read_records_file(kept), ())
+    (folder / "kept.html").write_text(text, encoding="utf-8")
     write_signals(hostile_study(), folder / "signals")
     made = {name: run / "report.html" for name, run in runs.items()}
     return made | {
         "signals": folder / "signals" / "signals.html",
         "comparison": folder / "c" / "compare.html",
         "ablation": folder / "ablation.html",
+        "kept ablation": folder / "kept.html",
     }
 
 
@@ -67,7 +72,9 @@ def assert_quiet(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-@pytest.mark.parametrize("name", ["small", "hostile", "demo", "comparison", "ablation", "signals"])
+@pytest.mark.parametrize(
+    "name", ["small", "hostile", "demo", "comparison", "ablation", "kept ablation", "signals"]
+)
 def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
@@ -84,6 +91,16 @@ def test_what_was_forgotten_is_seen_without_scrolling(
 ) -> None:
     browser.open(pages["demo"], width=width)
     assert is_in_sight(browser, ".outcomes thead th, .outcomes tbody td")
+
+
+def test_all_columns_of_the_arms_are_seen_without_scrolling(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["kept ablation"], width=1440)
+    assert browser.value("document.querySelector('table caption').textContent") == (
+        "Arms of channels-text"
+    )
+    assert is_in_sight(browser, ".block:first-child thead th, .block:first-child tbody td")
 
 
 def test_a_cut_off_table_is_noticed(
