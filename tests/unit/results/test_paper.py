@@ -25,6 +25,8 @@ from fastslow.results.render.paper import (
     table_csv,
     write_paper,
 )
+from fastslow.results.report import build_report
+from tests.support.hostile_folder import TASK, write_hostile_run
 from tests.support.paths import ROOT
 
 COMMANDS = {
@@ -76,6 +78,20 @@ def test_a_hostile_table_keeps_its_form_and_writes_only_where_it_should(tmp_path
     assert {path.parent.name for path in written} == {"paper", "tables"}
     example = (tmp_path / "paper" / "example.tex").read_text()
     assert re.findall(r"\\input\{(.*)\}", example) == ["tables/01-write18-touch-owned"]
+
+
+def test_a_hostile_run_is_set_as_text(tmp_path: Path) -> None:
+    tables = build_report(write_hostile_run(tmp_path)).tables()
+    assert any(TASK in name for table in tables for name in table.header)
+    for table in tables:
+        rows = [line for line in latex_table(table).splitlines() if line.endswith(r" \\")]
+        assert len(rows) == len(table.rows) + 1
+        for line in rows:
+            cells = line.removesuffix(r" \\").split(" & ")
+            assert len(cells) == len(table.header)
+            for cell in cells:
+                inner = re.fullmatch(r"\\text(?:tt|bf)\{(.*)\}", cell)
+                assert_inert(inner[1] if inner else cell)
 
 
 def test_a_table_is_set_with_booktabs_its_numbers_right_and_its_reasons_said_once() -> None:
