@@ -181,8 +181,8 @@ def make_and_compare(
     with resume_hint(shlex.join(again)), StopRequest().catching():
         failures = execute(plan, launcher, workers, progress)
     result = write_ablation(plan)
-    shown = tables(result) if full else tables(result)[:1]
-    output().print(render_tables([verdict(result)], shown))
+    selection = tables(result)[: None if full else 1]
+    output().print(render_tables([verdict(result)], selection))
     if paper is not None:
         ablation_for_paper(plan, result, paper)
         print(f"for a paper: {visible(str(paper))}")

@@ -52,7 +52,7 @@ def gate(
     """
     from fastslow.results.deploy.gate import GateOptions, judge, min_scores
     from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
-    from fastslow.results.deploy.gate_rules import side_by_side
+    from fastslow.results.report.gate_rules import side_by_side
     from fastslow.results.report.terminal import render_tables
 
     options = GateOptions(

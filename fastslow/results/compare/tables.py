@@ -108,13 +108,13 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
 
 def short_table(comparison: RunComparison) -> Table:
     """Final scores and forgetting of each task, for one screen."""
-    shown: Mapping[Quantity, str] = {"final": "at the end", "change": "forgetting"}
+    names: Mapping[Quantity, str] = {"final": "at the end", "change": "forgetting"}
     return _contrasts(
         "Score at the end, and forgetting",
         [
             (f"{arm.arm}: {words}", contrast)
             for arm in comparison.comparisons
-            for quantity, words in shown.items()
+            for quantity, words in names.items()
             for contrast in arm.tasks[quantity]
             if contrast.difference is not None
         ],

@@ -9,7 +9,9 @@ from fastslow.core.errors import ConfigError, GateError, nearest
 from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
 from fastslow.records.data import read_identity, require_comparable
-from fastslow.results.deploy.gate_rules import (
+from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
+from fastslow.results.report.cells import Comparison
+from fastslow.results.report.gate_rules import (
     MAX_FORGETTING,
     MAX_TASK_FORGETTING,
     RuleName,
@@ -17,8 +19,6 @@ from fastslow.results.deploy.gate_rules import (
     judge_losses,
     judge_score,
 )
-from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
-from fastslow.results.report.cells import Comparison
 
 WeightsSeen: TypeAlias = Literal["verified", "not in this folder"]
 

@@ -20,9 +20,9 @@ from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.deployments import DEPLOYED_FILE
 from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge
-from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
 from fastslow.results.render.encoding import json_text
+from fastslow.results.report.gate_rules import RuleResult
 
 GATE_FILE = "gate/gate.json"
 SCHEMA_VERSION = 2

@@ -125,8 +125,8 @@ def _task(
 ) -> TaskStanding:
     learned = table.learned_row(task)
     between = range(row if learned is None else learned, row + 1)
-    known = {i: score for i in between if (score := table.cell(i, task).score) is not None}
-    best = max(known, key=lambda i: (known[i], i in (learned, row)), default=row)
+    levels = {i: score for i in between if (score := table.cell(i, task).score) is not None}
+    best = max(levels, key=lambda i: (levels[i], i in (learned, row)), default=row)
     text, scored = table.text(row, task), table.deployed(row, task)
     cell = (row, None, task, text)
     weights = {
@@ -143,7 +143,7 @@ def _task(
         task=task,
         version=version,
         learned_row=learned,
-        best=None if best in (learned, row) else (best, known[best]),
+        best=None if best in (learned, row) else (best, levels[best]),
         base=table.cell(0, task),
         now=table.cell(row, task),
         change=table.compare(task, learned, row),

@@ -16,7 +16,7 @@ def panel_rows(axes: Axes) -> Iterator[tuple[object, ...]]:
     names = [_tick_names(axis) for axis in (axes.xaxis, axes.yaxis)]
 
     def place(x: float, y: float) -> tuple[object, ...]:
-        return x, y, *(by_place.get(round(at)) for by_place, at in zip(names, (x, y), strict=True))
+        return x, y, *(by_place.get(round(c)) for by_place, c in zip(names, (x, y), strict=True))
 
     yield from ((*row[:2], *place(*row[2:4]), None) for row in _points(axes))
     yield from ((label, "bar", *place(x, y), width) for label, x, y, width in _bars(axes))

@@ -42,13 +42,13 @@ def footnoted(table: Table) -> Table:
     repeated = [reason for reason, count in counts.items() if count > 1]
     marks = dict(zip(repeated, ascii_lowercase, strict=False))
 
-    def shown(cell: Text) -> Text:
+    def whole_cell(cell: Text) -> Text:
         reason = marks.get(cell.reason, cell.reason)
         is_behind = bool(reason and (cell.text or cell.reason in marks))
         text = f"{cell.text} ({reason})".strip() if is_behind else cell.text or reason
         return replace(cell, text=text, reason="")
 
-    rows = tuple(tuple(map(shown, cells)) for cells in table.rows)
+    rows = tuple(tuple(map(whole_cell, cells)) for cells in table.rows)
     notes = (f"({mark}) {reason}." for reason, mark in marks.items())
     return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
 

@@ -94,21 +94,21 @@ def latex(text: str) -> str:
 
 def latex_table(table: Table) -> str:
     """A floating table in the style of booktabs, with its note in the caption."""
-    shown = footnoted(table)
-    sample = shown.rows[0]
+    table = footnoted(table)
+    sample = table.rows[0]
     columns = "l" + "".join("r" if is_figure_like(cell) else "l" for cell in sample[1:])
     opening, closing = (r"\resizebox{\linewidth}{!}{%", "}") if len(columns) >= WIDE else ("", "")
     lines = [
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{latex(f'{shown.title}. {shown.note}'.strip())}}}",
-        rf"\label{{tab:{slug(shown.title)}}}",
+        rf"\caption{{{latex(f'{table.title}. {table.note}'.strip())}}}",
+        rf"\label{{tab:{slug(table.title)}}}",
         opening,
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        " & ".join(map(latex, shown.header)) + r" \\",
+        " & ".join(map(latex, table.header)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_cell, row)) + r" \\" for row in shown.rows),
+        *(" & ".join(map(_cell, row)) + r" \\" for row in table.rows),
         r"\bottomrule",
         rf"\end{{tabular}}{closing}",
         r"\end{table}",

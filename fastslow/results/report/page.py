@@ -8,11 +8,10 @@ from fastslow.results.render.html import render
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
-from fastslow.results.report.sections.drops import Drops
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
-from fastslow.results.report.sections.tasks import Tasks
+from fastslow.results.report.sections.tasks import Drops, Tasks
 from fastslow.results.report.verdict import verdict_sentences
 
 CHAPTERS = (

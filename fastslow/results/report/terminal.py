@@ -34,8 +34,8 @@ def render_terminal(report: Report, *, full: bool = False) -> RenderableType:
     """
     if not full:
         return Group(*_first_screen(report))
-    tables = [t for section in report.sections for t in section.terminal_tables() if t.rows]
-    blocks = [render_tables([verdict(report)], tables), _text(""), _text("Prompts", "bold")]
+    blocks = [render_tables([verdict(report)], report.tables())]
+    blocks += [_text(""), _text("Prompts", "bold")]
     prompts = report.section(Prompts).prompts
     if not prompts:
         blocks.append(_text("No prompt was chosen: every task is deployed with its seed prompt."))

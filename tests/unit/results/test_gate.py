@@ -21,7 +21,8 @@ from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import RecordWriter
 from fastslow.results.deploy.gate import GateOptions, judge
 from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
-from fastslow.results.deploy.gate_rules import (
+from fastslow.results.report import build_report
+from fastslow.results.report.gate_rules import (
     MAX_FORGETTING,
     MAX_TASK_FORGETTING,
     RuleResult,
@@ -30,9 +31,7 @@ from fastslow.results.deploy.gate_rules import (
     mean_change,
     side_by_side,
 )
-from fastslow.results.report import build_report
-from fastslow.results.report.sections.drops import Drops
-from fastslow.results.report.sections.tasks import Tasks
+from fastslow.results.report.sections.tasks import Drops, Tasks
 from tests.support.paths import ROOT
 from tests.support.run_folder import OUTCOMES, name_clusters, score_row, write_run
 

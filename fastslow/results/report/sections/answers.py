@@ -120,12 +120,12 @@ class Answers(Section):
         for task in list(dict.fromkeys(self.stages))[: drawing.MAX_TASKS]:
             learned = last - self.stages[::-1].index(task)
             rows = {0: "base", learned: "learned", last: "end"}
-            shown = {i: name for i, name in rows.items() if (i, task) in self.counts}
-            if not shown:
+            names = {i: name for i, name in rows.items() if (i, task) in self.counts}
+            if not names:
                 continue
-            final = self.counts[max(shown), task]
+            final = self.counts[max(names), task]
             answers = sorted(final, key=lambda answer: (-final[answer], answer))[:TOP]
-            for i, name in shown.items():
+            for i, name in names.items():
                 yield y, f"{drawing.label(task)}: {name}", self.counts[i, task], answers
                 y += 1
             y += 0.5
@@ -142,8 +142,8 @@ def _paint_bar(axes: drawing.Axes, y: float, counts: Counter[str], answers: Sequ
     """One cell's answers as shares of a bar: the named ones, then all others together."""
     total, start = counts.total(), 0.0
     others = total - sum(counts[answer] for answer in answers)
-    parts = [(answer, counts[answer], drawing.SERIES[i]) for i, answer in enumerate(answers)]
-    for answer, count, colour in (*parts, ("others", others, drawing.LINE)):
+    segments = [(answer, counts[answer], drawing.SERIES[i]) for i, answer in enumerate(answers)]
+    for answer, count, colour in (*segments, ("others", others, drawing.LINE)):
         share = count / total
         look: dict[str, Any] = {"color": colour, "edgecolor": drawing.PAPER, "linewidth": 1}
         axes.barh(y, share, 0.8, start, label=drawing.label(answer), **look)

@@ -1,7 +1,6 @@
 """What the run's completions took: tokens, and the operations that follow from them."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fastslow.policy.model_store import MODELS
 from fastslow.records.events import CycleEvent, RunEvent
@@ -13,83 +12,71 @@ from fastslow.results.report.section import Records, Section
 FORWARD, TRAINED = 2, 6
 """Operations per parameter and token of a pass, and of a pass with its gradient. Source: Kaplan et
 al. 2020, arXiv 2001.08361."""
-
-
-class Part(NamedTuple):
-    """Completion tokens of one part of the run."""
-
-    name: str
-    tokens: int
-    per_parameter: int
-    """Operations per parameter and token: `FORWARD` or `TRAINED`."""
+NOT_COUNTED = "Tokens of prompts and of the fast channel are not recorded and come on top."
 
 
 class Compute(Section):
-    """Completion tokens by part, with the operations they took; no keys of its own.
-
-    The fast channel's tokens and those of prompts are not recorded.
-    """
+    """Completion tokens by part, with the operations they took; no keys of its own."""
 
     chapter = "cost"
     drawing_name = "compute"
 
     def __init__(self, records: Records) -> None:
-        cycles = records.events_of(CycleEvent)
-        slow = [
-            (e.rollouts.get("slow", 0), e.metrics.get("slow/completion_tokens")) for e in cycles
-        ]
-        drawn = sum(round(count * mean) for count, mean in slow if mean is not None)
+        cycles = [e for e in records.events_of(CycleEvent) if e.rollouts.get("slow")]
+        means = [event.metrics.get("slow/completion_tokens") for event in cycles]
+        counts = [event.rollouts["slow"] for event in cycles]
+        pairs = list(zip(counts, means, strict=True))
+        slow = sum(round(count * mean) for count, mean in pairs if mean is not None)
+        if None in means:  # an objective that does not count them
+            slow = 0
         scored = sum(line.sample.tokens for line in records.scores if not line.reused)
-        is_trained = all(mean is not None for count, mean in slow if count)
-        slow_parts = (
-            Part("slow: drawn", drawn, FORWARD),
-            Part("slow: trained on, at most", drawn, TRAINED),
+        costs = (
+            ("slow: drawn", slow, FORWARD),
+            ("slow: trained on, at most", slow, TRAINED),
+            ("evaluation: drawn", scored, FORWARD),
         )
-        parts = (*(slow_parts if is_trained else ()), Part("evaluation: drawn", scored, FORWARD))
-        self.parts = [part for part in parts if part.tokens]
-        """Of parts whose tokens are recorded."""
-        ends = records.events_of(RunEvent)
-        named = read_object(records.path / "config.json").get("model")
-        model = MODELS.get(named.get("name", "")) if isinstance(named, dict) else None
-        known = [end.parameters for end in ends if end.parameters is not None]
-        self.parameters = known[-1] if known else model.num_parameters if model else None
-        """Of the model with its adapter; of an older folder those of the base by its name."""
-        trained = [end.trainable for end in ends if end.trainable is not None]
-        self.trainable = trained[-1] if trained else None
+        self.costs = [cost for cost in costs if cost[1]]
+        """Name, tokens, and operations per parameter and token, where tokens are recorded."""
+        ends = [e for e in records.events_of(RunEvent) if e.parameters is not None]
+        model = read_object(records.path / "config.json").get("model")
+        base = MODELS.get(model.get("name", "")) if isinstance(model, dict) else None
+        self.parameters = ends[-1].parameters if ends else base.num_parameters if base else None
+        """Of the model with its adapter; in an older folder of the base, by its name."""
+        self.trainable = ends[-1].trainable if ends else None
 
     def tables(self) -> Iterator[Table]:
         size = self.parameters
         sizes = ["not recorded" if n is None else f"{n:,}" for n in (size, self.trainable)]
+        rows = [
+            row(
+                name,
+                f"{tokens:,}",
+                "-" if size is None else f"{factor * size * tokens:.1e}",
+                Text(f"{factor} * parameters * tokens", is_code=True),
+            )
+            for name, tokens, factor in self.costs
+        ]
         yield Table(
             "Tokens and operations",
             ("completions of", "tokens", "operations", "formula"),
-            tuple(
-                row(
-                    part.name,
-                    f"{part.tokens:,}",
-                    "-" if size is None else f"{part.per_parameter * size * part.tokens:.1e}",
-                    Text(f"{part.per_parameter} * parameters * tokens", is_code=True),
-                )
-                for part in self.parts
-            ),
+            tuple(rows),
             f"Parameters: {sizes[0]}; of them trained: {sizes[1]}. A pass takes 2 operations per "
             "parameter and token, one with its gradient 3 times as many (Kaplan et al. 2020, arXiv "
-            "2001.08361); groups that teach nothing are not trained on. Tokens of prompts and of "
-            "the fast channel are not recorded and come on top.",
+            f"2001.08361); groups that teach nothing are not trained on. {NOT_COUNTED}",
         )
 
     def draw(self) -> drawing.Drawing | None:
-        size = self.parameters
-        if not self.parts or size is None:
+        size, costs = self.parameters, self.costs
+        if not costs or size is None:
             return None
 
         def paint(figure: drawing.Figure) -> None:
             axes = figure.add_subplot()
-            for y, part in enumerate(self.parts):
-                operations = part.per_parameter * size * part.tokens
+            for y, (_, tokens, factor) in enumerate(costs):
+                operations = factor * size * tokens
                 axes.barh(y, operations, 0.6, color=drawing.ACCENT, label="operations")
-                axes.annotate(f" {part.tokens:,} tokens", (operations, y), va="center", fontsize=7)
-            names = [part.name for part in self.parts]
+                axes.annotate(f" {tokens:,} tokens", (operations, y), va="center", fontsize=7)
+            names = [name for name, *_ in costs]
             drawing.named_rows(axes, range(len(names)), names, "floating-point operations")
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.35)
@@ -97,8 +84,7 @@ class Compute(Section):
         return drawing.draw(
             self.drawing_name,
             "Operations that completions took",
-            "2 per parameter and token to draw, 6 to train on. Tokens of prompts and of the fast "
-            "channel are not recorded and come on top.",
+            f"2 per parameter and token to draw, 6 to train on. {NOT_COUNTED}",
             paint,
-            height=0.9 + 0.3 * len(self.parts),
+            height=0.9 + 0.3 * len(costs),
         )

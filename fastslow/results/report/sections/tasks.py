@@ -17,6 +17,7 @@ from fastslow.results.render.layout import (
     score_or_dash,
 )
 from fastslow.results.report.cells import Cell, Comparison
+from fastslow.results.report.gate_rules import judge_losses, side_by_side
 from fastslow.results.report.section import Records, Section
 
 TERMS = ("forgetting_chaudhry", "forgetting_relative", "min_acc", "retention_gain")
@@ -245,6 +246,21 @@ def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
     if change.is_rise:
         return "improved", "▲ improved"
     return "kept", "● kept"
+
+
+class Drops(Section):
+    """What report and `fastslow gate`, by its default limits, conclude from the same losses."""
+
+    chapter = ""
+
+    def __init__(self, records: Records) -> None:
+        summaries = records.section(Tasks).summaries
+        changes = {s.task: change for s in summaries if (change := s.change.difference) is not None}
+        floors = {summary.task: summary.noise_floor.value for summary in summaries}
+        self.losses = judge_losses(("forgetting", "task_forgetting"), changes, floors)
+
+    def tables(self) -> Iterator[Table]:
+        yield side_by_side(self.losses)
 
 
 class Forgetting(Section):
