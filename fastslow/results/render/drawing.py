@@ -263,6 +263,23 @@ def grouped_height(rows: Sequence[Row]) -> float:
     return 0.8 + 0.2 * len(rows) + 0.2 * len({row.group for row in rows})
 
 
+def share_bar(
+    axes: Axes, y: float, segments: Iterable[tuple[str, float, str, str]], height: float
+) -> None:
+    """A bar of shares: label, amount, colour and text of each, the text where there is room."""
+    segments, start = list(segments), 0.0
+    total = sum(amount for _, amount, *_ in segments)
+    for name, amount, colour, text in segments:
+        share = amount / total
+        look: dict[str, Any] = {"color": colour, "edgecolor": PAPER, "linewidth": 1.2}
+        axes.barh(y, share, height, start, label=name or None, **look)
+        if share > 0.12:
+            ink = INK if colour == LINE else PAPER
+            text = shorten(text, max(3, int(share * 40)))
+            axes.text(start + share / 2, y, text, ha="center", va="center", color=ink, fontsize=7)
+        start += share
+
+
 def stage_ends(axes: Axes, positions: Iterable[float]) -> None:
     """Dashed lines where stages end."""
     for x in positions:

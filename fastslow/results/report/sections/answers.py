@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from fastslow.core.text import shorten
 from fastslow.measure.scores.guessing import AnswerSpread, answer_spread, bare, collapse_sentence
@@ -98,7 +97,7 @@ class Answers(Section):
         def paint(figure: drawing.Figure) -> None:
             axes = figure.add_subplot()
             for y, _, counts, answers in bars:
-                _paint_bar(axes, y, counts, answers)
+                drawing.share_bar(axes, y, _segments(counts, answers), 0.8)
             names = [name for _, name, *_ in bars]
             drawing.named_rows(axes, [y for y, *_ in bars], names, "share of the answers")
             axes.set_xlim(0, 1)
@@ -138,20 +137,12 @@ class Answers(Section):
         return Text(_words(spread) + "!" * is_collapsed, "strong" if is_collapsed else "plain")
 
 
-def _paint_bar(axes: drawing.Axes, y: float, counts: Counter[str], answers: Sequence[str]) -> None:
-    """One cell's answers as shares of a bar: the named ones, then all others together."""
-    total, start = counts.total(), 0.0
-    others = total - sum(counts[answer] for answer in answers)
-    segments = [(answer, counts[answer], drawing.SERIES[i]) for i, answer in enumerate(answers)]
-    for answer, count, colour in (*segments, ("others", others, drawing.LINE)):
-        share = count / total
-        look: dict[str, Any] = {"color": colour, "edgecolor": drawing.PAPER, "linewidth": 1}
-        axes.barh(y, share, 0.8, start, label=drawing.label(answer), **look)
-        if share > 0.12:
-            ink = drawing.INK if colour == drawing.LINE else drawing.PAPER
-            text, middle = shorten(answer, max(3, int(share * 40))), start + share / 2
-            axes.text(middle, y, text, ha="center", va="center", color=ink, fontsize=7)
-        start += share
+def _segments(counts: Counter[str], answers: Sequence[str]) -> Iterator[tuple[str, int, str, str]]:
+    """One cell's answers for a bar: those that have a colour, then all others together."""
+    for answer, colour in zip(answers, drawing.SERIES, strict=False):
+        yield drawing.label(answer), counts[answer], colour, answer
+    others = counts.total() - sum(counts[answer] for answer in answers)
+    yield "others", others, drawing.LINE, "others"
 
 
 def _words(spread: AnswerSpread) -> str:

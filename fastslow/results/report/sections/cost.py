@@ -141,21 +141,16 @@ class Cost(Section):
         )
 
     def _paint(self, figure: drawing.Figure) -> None:
-        axes, paper = figure.add_subplot(), drawing.PAPER
-        names = []
-        for y, unit in enumerate(("rollouts", "seconds")):
-            values = self.seconds_by if y else self.rollouts
-            start, total = 0.0, sum(values[name] for name in COLOURS)
-            names.append(f"{unit}\n{total:,.0f}")
-            for name, colour in COLOURS.items():
-                share, legend = values[name] / total, None if y else name
-                axes.barh(
-                    y, share, 0.5, start, color=colour, label=legend, edgecolor=paper, linewidth=1.2
-                )
-                if share > 0.12:
-                    x, text = start + share / 2, f"{values[name]:,.0f}"
-                    axes.text(x, y, text, ha="center", va="center", color=paper)
-                start += share
+        axes, names = figure.add_subplot(), []
+        for y, amounts in enumerate((self.rollouts, self.seconds_by)):
+            names.append(
+                f"{'seconds' if y else 'rollouts'}\n{sum(amounts[n] for n in COLOURS):,.0f}"
+            )
+            segments = (
+                ("" if y else name, amounts[name], colour, f"{amounts[name]:,.0f}")
+                for name, colour in COLOURS.items()
+            )
+            drawing.share_bar(axes, y, segments, 0.5)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(1.5, -0.5)
         axes.set_xlim(0, 1)
