@@ -86,8 +86,8 @@ class _Totals:
         merged = base + change
         same = merged.bfloat16() == base.bfloat16()
         self.same_bf16 += int(torch.count_nonzero(same))
-        self.absolute += float(merged.abs().sum(dtype=torch.float64))
-        self.base_energy += float(base.square().sum(dtype=torch.float64))
+        self.absolute += float(torch.linalg.vector_norm(merged, 1, dtype=torch.float64))
+        self.base_energy += float(torch.linalg.vector_norm(base, 2, dtype=torch.float64)) ** 2
         if magnitudes.energy > 0:
             values = delta.singular_values()
             self.stable_ranks.append(stable_rank(values))

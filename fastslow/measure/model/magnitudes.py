@@ -75,7 +75,13 @@ def magnitudes_of(change: Tensor) -> Magnitudes:
 
 def bins_of(sizes: Tensor) -> Tensor:
     """Bin of each size; larger sizes are in the same or a later bin."""
-    return sizes.view(torch.int32).bitwise_right_shift(16).long()
+    return sizes.view(torch.int32).bitwise_right_shift(16)
+
+
+def in_bin(sizes: Tensor, place: int) -> Tensor:
+    """Those of the sizes that lie in a bin: it holds every float from its first to the next's."""
+    first, end = torch.tensor([place << 16, (place + 1) << 16], dtype=torch.int32).view(torch.float)
+    return sizes[(sizes >= float(first)) & (sizes < float(end))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +111,9 @@ def top_entries(
     sizes: dict[int, list[Tensor]] = {place: [] for place in places.values() if place > 0}
     if sizes:
         for delta in deltas():
-            size = delta.dense().flatten().abs()
-            bins = bins_of(size)
+            size = delta.dense().flatten().abs_()
             for place, members in sizes.items():
-                members.append(size[bins == place].cpu())
+                members.append(in_bin(size, place).cpu())
 
     # whole bins above by their sums, and of the bin itself the largest that are still missing
     tops = {}
@@ -116,11 +121,11 @@ def top_entries(
         above = int(magnitudes.counts[place + 1 :].sum())
         energy, threshold, tie_rate = magnitudes.energies[place + 1 :].sum(), 0.0, 1.0
         if place > 0:
-            in_bin = torch.cat(sizes[place])
-            largest = torch.topk(in_bin, counts[share] - above).values
+            members_of_bin = torch.cat(sizes[place])
+            largest = torch.topk(members_of_bin, counts[share] - above).values
             threshold = float(largest[-1])
             energy = energy + largest.double().square().sum()
-            tie_rate = float((largest == threshold).sum() / (in_bin == threshold).sum())
+            tie_rate = float((largest == threshold).sum() / (members_of_bin == threshold).sum())
         tops[share] = Top(threshold, float(energy), tie_rate)
     return tops
 
