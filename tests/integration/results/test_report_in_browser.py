@@ -20,7 +20,7 @@ from tests.support.hostile_folder import ATTACKS, write_hostile_run
 from tests.support.made_ablation import both_and_slow, config
 from tests.support.page_checks import WIDTHS, cut_off, is_in_sight
 from tests.support.paths import ROOT
-from tests.support.run_folder import write_run
+from tests.support.run_folder import long_sequence, write_run
 from tests.support.signal_study import hostile_study
 
 REFERENCE = ROOT / "runs" / "reference" / "demo"
@@ -38,9 +38,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small run, one that attacks, the demonstration on the real model, and all compared."""
+    """A small run, one of ten tasks, one that attacks, the demonstration, and all compared."""
     folder = tmp_path_factory.mktemp("runs")
     runs = {"small": write_run(folder / "a"), "hostile": write_hostile_run(folder / "b")}
+    runs["long"] = write_run(folder / "l", *long_sequence(10))
     runs["demo"] = folder / "demo"
     shutil.copytree(REFERENCE, runs["demo"])
     for run in runs.values():
@@ -73,7 +74,8 @@ def assert_quiet(browser: Browser) -> None:
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
 @pytest.mark.parametrize(
-    "name", ["small", "hostile", "demo", "comparison", "ablation", "kept ablation", "signals"]
+    "name",
+    ["small", "long", "hostile", "demo", "comparison", "ablation", "kept ablation", "signals"],
 )
 def test_a_report_opens_quietly_and_nothing_sticks_out(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
@@ -86,11 +88,12 @@ def test_a_report_opens_quietly_and_nothing_sticks_out(
 
 
 @pytest.mark.parametrize("width", [1280, 1440])
+@pytest.mark.parametrize(("name", "rows"), [("demo", ""), ("long", "tr:first-child ")])
 def test_what_was_forgotten_is_seen_without_scrolling(
-    browser: Browser, pages: dict[str, Path], width: int
+    browser: Browser, pages: dict[str, Path], name: str, rows: str, width: int
 ) -> None:
-    browser.open(pages["demo"], width=width)
-    assert is_in_sight(browser, ".outcomes thead th, .outcomes tbody td")
+    browser.open(pages[name], width=width)
+    assert is_in_sight(browser, f".outcomes thead th, .outcomes tbody {rows}td")
 
 
 def test_all_columns_of_the_arms_are_seen_without_scrolling(

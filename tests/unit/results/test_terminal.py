@@ -8,7 +8,7 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.results.report.sections.weights import MODULES
 from tests.support.paths import ROOT
-from tests.support.run_folder import terminal, write_run
+from tests.support.run_folder import long_sequence, terminal, write_run
 
 DEMO = ROOT / "runs" / "reference" / "demo"
 SCREEN = 40 - 3
@@ -25,18 +25,9 @@ def test_the_demonstration_ends_on_one_screen_that_says_what_matters(width: int)
     assert re.search(r"country_continent +● kept +[+-]0\.\d\d", shown)
 
 
-def many(num_tasks: int) -> tuple[list[dict[str, str]], tuple[str, ...]]:
-    """Scores of a sequence in which every task is learned, and the last stage harms the first."""
-    names = tuple(f"task_{number:02}" for number in range(num_tasks))
-    rows = []
-    for row in range(num_tasks + 1):
-        rows.append({n: "1" * 8 if i < row else "0" * 8 for i, n in enumerate(names)})
-    return [*rows[:-1], {**rows[-1], names[0]: "0" * 8}], names
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_ten_tasks_are_a_line_each(tmp_path: Path, width: int) -> None:
-    rows, names = many(10)
+    rows, names = long_sequence(10)
     shown = terminal(write_run(tmp_path, rows, names), width, full=False)
     assert len(shown.splitlines()) <= SCREEN
     assert "Score matrix" not in shown
@@ -45,7 +36,7 @@ def test_ten_tasks_are_a_line_each(tmp_path: Path, width: int) -> None:
 
 
 def test_tasks_that_are_not_shown_are_counted(tmp_path: Path) -> None:
-    rows, names = many(26)
+    rows, names = long_sequence(26)
     shown = terminal(write_run(tmp_path, rows, names), full=False)
     assert "2 more tasks: --full." in shown
     assert "task_23  " in shown
