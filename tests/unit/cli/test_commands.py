@@ -159,7 +159,13 @@ def test_json_is_one_object_and_errors_stay_where_they_are(
 
 def test_a_kept_ablation_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = output(capsys, "ablate", "--from", str(ABLATION))
+    assert "Claims put to the test: " in out
+    assert out.endswith(f"every table: --full\nablation folder: {ABLATION}\n")
+    paper = tmp_path / "paper"
+    out, _ = output(capsys, "ablate", "--from", str(ABLATION), "--full", "--paper", str(paper))
     assert "Claims of Fast-Slow Training" in out
+    assert list(paper.glob("tables/*.tex"))
+    shutil.rmtree(paper)
     assert (
         f"fastslow ablate --from {ABLATION}" in output(capsys, "report", str(ABLATION), code=2)[1]
     )
