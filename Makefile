@@ -6,7 +6,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FASTSLOW := $(BIN)/python -m fastslow
-DEMO_MODEL := smollm2-135m-instruct
 CONFIGS = $(sort $(wildcard configs/*/*.yaml))
 
 # The stamp's name carries what was installed; it is written last, so an interrupted set-up has none.
@@ -20,7 +19,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm demo test unit check smoke engines bench soak fmt clean
+.PHONY: help setup docs vllm demo test unit check smoke engines bench soak fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +42,21 @@ $(STAMP):
 	@touch $@
 	@echo "setup: done"
 
+DOCS_STAMP := $(VENV)/docs-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
+
+# Zensical reads one folder, so what the pages show of kept runs is copied next to them.
+docs: $(DOCS_STAMP) ## Build the documentation site in build/site; a broken link fails
+	@rm -rf build/docs build/site && mkdir -p build && cp -R docs build/docs
+	@sed 's|](\.\./runs/|](runs/|g' docs/results.md > build/docs/results.md
+	@tar -cf - $$(find runs/reference -name report.md -o -name '*.svg') | tar -xf - -C build/docs
+	@$(BIN)/zensical build --strict --clean
+	@echo "docs: build/site/index.html"
+
+$(DOCS_STAMP): $(STAMP)
+	@rm -f $(VENV)/docs-*
+	@$(PIP) -e '.[dev,docs]'
+	@touch $@
+
 VLLM_STAMP := .venv-vllm/stamp-$(shell cat constraints-vllm.txt | cksum | tr -d ' ')
 
 vllm: $(VLLM_STAMP) ## Make .venv-vllm with vLLM for this machine's CPU (minutes and 3.4 GB, once)
@@ -59,8 +73,7 @@ $(VLLM_STAMP):
 	@echo "vllm: done"
 
 demo: $(STAMP) ## Train the three-task sequence on a real model, end with the report (10 minutes)
-	@$(FASTSLOW) models fetch $(DEMO_MODEL)
-	@$(FASTSLOW) train configs/experiments/demo.yaml
+	@$(FASTSLOW) demo
 
 test: $(STAMP) ## Unit, contract and integration tests (15 minutes at most)
 	@$(PYTEST) -n 2 --dist loadfile tests/unit tests/contracts tests/integration $(ARGS)

@@ -49,6 +49,7 @@ from fastslow.records.events import (
 )
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lock import read_state
+from fastslow.records.row_metrics import MINUTES
 from fastslow.results.report.build import build_report
 from fastslow.results.report.sections.metrics import Metrics
 
@@ -180,7 +181,10 @@ def _timeless(event: Event | ScoreRow) -> Any:
 
 
 def tracked(store: Path, run: Path) -> dict[str, Any]:
-    """What MLflow kept of a run: for the sequence and each stage its status and every point."""
+    """What MLflow kept of a run: for the sequence and each stage its status and every point.
+
+    But for the minutes that it took.
+    """
     from mlflow import MlflowClient
 
     client, ids = MlflowClient(f"sqlite:///{store}"), json.loads((run / "tracker.json").read_text())
@@ -192,7 +196,7 @@ def tracked(store: Path, run: Path) -> dict[str, Any]:
             one.info.status,
             {
                 name: [(p.step, p.value) for p in client.get_metric_history(one.info.run_id, name)]
-                for name in sorted(one.data.metrics)
+                for name in sorted(one.data.metrics.keys() - {MINUTES})
             },
         )
         for one in client.search_runs([experiment.experiment_id], own)

@@ -24,9 +24,9 @@ from fastslow.core.seeds import named_random
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
+from fastslow.records.cells import ExampleScores
 from fastslow.results.ablation.claims import QUESTIONS, Question, put
 from fastslow.results.ablation.records import Point, RunRecord
-from fastslow.results.report.cells import ExampleScores
 
 Cells: TypeAlias = dict[tuple[int, str], ExampleScores]
 FILE = REFERENCE / "power.json"

@@ -162,12 +162,12 @@ def distillation_lines() -> list[str]:
 
 
 def readme_block(report: Report) -> str:
-    """What the README's first screen shows: the ablation's figure, and the demonstration."""
+    """What the README's first screen shows: the demonstration, and the ablations."""
     matrix = report.tables()[0]
     shown = [line for line in table_lines(matrix) if not line.startswith("## ")]
     ablation = ablations.headline(README_ABLATION)
     demonstration = ["What `make demo` ended with:", "", f"**{verdict(report)}**", *shown]
-    return "\n".join([BEGIN, "", *ablation, *demonstration, END])
+    return "\n".join([BEGIN, "", *demonstration, *ablation, END])
 
 
 def machine(report: Report) -> str:

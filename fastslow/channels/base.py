@@ -26,6 +26,8 @@ class Adaptation:
     """Figures by name: means over the cycle, sums of what is counted."""
     samples: tuple[str, ...] = ()
     """Some of what was drawn, as readable lines; untrusted text."""
+    tokens: int = 0
+    """Of the completions drawn."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know, one sentence each; may quote untrusted text."""
     evidence: tuple[Evidence, ...] = ()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from fastslow.cli.arguments import FilesAndOverrides, output, resume_hint, split_words
-from fastslow.core.errors import AblationError, ConfigError
+from fastslow.cli.arguments import Full, Paper, output, resume_hint, split_words
+from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
 if TYPE_CHECKING:
     from fastslow.results.ablation.launchers.base import Launcher, Share
     from fastslow.results.ablation.plan import Plan
+    from fastslow.results.ablation.result import Result
 
 LauncherName: TypeAlias = Literal["local", "ray", "submitit", "print"]
 EXTRAS: dict[LauncherName, str] = {"ray": "ray", "submitit": "slurm"}
@@ -25,7 +26,17 @@ DEFAULTS = ("local", None, 0)
 
 
 def ablate(
-    words: FilesAndOverrides,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE [key=value]…", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Show the comparison in this folder of an ablation, or kept copy; runs nothing.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -48,6 +59,8 @@ def ablate(
     gpus_per_run: Annotated[
         int, typer.Option(min=0, max=1, metavar="N", help="GPUs of a run, for itself alone.")
     ] = 0,
+    full: Full = False,
+    paper: Paper = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show runs, budgets and what is finished; run none.")
     ] = False,
@@ -57,24 +70,22 @@ def ablate(
     Finished runs are skipped and broken ones resumed, so the same command continues where it
     stopped.
     """
-    from fastslow.loop.preflight import require_earned
-    from fastslow.results.ablation import read_plan
+    from fastslow.api.ablation import checked_plan, require_ready
     from fastslow.results.ablation.launchers.base import Share
     from fastslow.results.ablation.plan import plan_table
-    from fastslow.results.ablation.records import require_same_data
     from fastslow.results.report.terminal import render_tables
 
+    words = words or []
+    if folder is not None:
+        print_result(open_kept(folder, words), folder, None, full=full, paper=paper)
+        return
     file, overrides = ablation_file(words)
     require_package(launcher)
-    plan = read_plan(file, overrides)
+    plan = checked_plan(file, overrides)
     table = render_tables((), [plan_table(plan)])
     if launcher != "print" or dry_run:
         output().print(table)
-    finished = plan.finished()
-    require_same_data(plan, finished)
-    for run in plan.runs:
-        if run.name not in finished:
-            require_earned(run.config)
+    require_ready(plan)
     if dry_run:
         return
     if launcher == "print":
@@ -85,25 +96,59 @@ def ablate(
     pairs = [(f"--{name}", str(value)) for name, value in options.items() if value not in DEFAULTS]
     again = ["fastslow", "ablate", *words, *(word for pair in pairs for word in pair)]
     share = Share(cpus_per_run, gpus_per_run)
-    make_and_compare(plan, build_launcher(launcher, share, workers, plan), workers, again)
+    make_and_compare(
+        plan, build_launcher(launcher, share, workers, plan), workers, again, full=full, paper=paper
+    )
+
+
+def open_kept(folder: Path, words: list[str]) -> "Result":
+    """The comparison that lies in a folder.
+
+    Raises:
+        ConfigError: There are words of another command too.
+        CheckpointError: It is not the folder of an ablation.
+    """
+    from fastslow.api.ablation import open_ablation
+
+    if words:
+        raise ConfigError(
+            f"ablate --from: shows what is in {visible(str(folder))}, got {visible(words[0])} as "
+            "well. Leave one of them out."
+        )
+    return open_ablation(folder).result
+
+
+def print_result(
+    result: "Result", folder: Path, plan: "Plan | None", *, full: bool, paper: Path | None
+) -> None:
+    """Print a comparison, whose files are in `folder`, and write it for a paper if asked to."""
+    from fastslow.results.ablation.tables import tables
+    from fastslow.results.ablation.write import ablation_for_paper, verdict
+    from fastslow.results.report.terminal import render_tables
+
+    selection = tables(result)[: None if full else 1]
+    output().print(render_tables([verdict(result)], selection))
+    if paper is not None:
+        ablation_for_paper(plan, result, paper)
+        print(f"for a paper: {visible(str(paper))}")
+    if result.missing:
+        print(f"not finished: {visible(', '.join(result.missing))}")
+    if not full and (folder / "ablation.html").is_file():
+        print("every table: ablation.html and ablation.md in the ablation folder, or --full")
+    elif not full:
+        print("every table: --full")
+    print(f"ablation folder: {visible(str(folder))}")
 
 
 def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
-    """The one ablation file among these words, and the overrides.
+    """The one file among these words, and the overrides.
 
     Raises:
-        ConfigError: There is not one, or it is of another kind.
+        ConfigError: There is not one.
     """
-    from fastslow.results.ablation import is_ablation
-
     files, overrides = split_words(words)
     if len(files) != 1:
         raise ConfigError(f"ablate: expected one ablation file, got {len(files)}.")
-    file = visible(str(files[0]))
-    if not is_ablation(files[0]):
-        raise ConfigError(
-            f"{file}: not an ablation file (no arms). To run one experiment: fastslow train {file}"
-        )
     return files[0], overrides
 
 
@@ -149,34 +194,22 @@ def print_commands(plan: "Plan") -> None:
 
 
 def make_and_compare(
-    plan: "Plan", launcher: "Launcher", workers: int | None, again: list[str]
+    plan: "Plan",
+    launcher: "Launcher",
+    workers: int | None,
+    again: list[str],
+    *,
+    full: bool = False,
+    paper: Path | None = None,
 ) -> None:
     """Make the missing runs, then print and write the comparison; `again` continues it.
 
     Raises:
         AblationError: Some did not come to their end.
     """
-    from rich.console import Console
+    from fastslow.api.ablation import make_runs
 
-    from fastslow.core.progress import Progress
-    from fastslow.loop.signals import StopRequest
-    from fastslow.results.ablation.execute import execute
-    from fastslow.results.ablation.tables import tables
-    from fastslow.results.ablation.write import write_ablation
-    from fastslow.results.report.terminal import render_tables
-
-    def progress(total: float) -> Progress:
-        return Progress(total, Console(file=sys.stderr, highlight=False))
-
-    with resume_hint(shlex.join(again)), StopRequest().catching():
-        failures = execute(plan, launcher, workers, progress)
-    result = write_ablation(plan)
-    output().print(render_tables((), tables(result)))
-    print(f"ablation folder: {visible(str(plan.folder))}")
-    if failures:
-        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
-        raise AblationError(
-            f"ablate: {len(failures)} of {len(plan.runs)} runs did not end well, got {reasons}. "
-            "Their logs are in the ablation folder under logs/; the same command tries them again. "
-            "Remove the folder of a run that nothing can resume."
-        )
+    with resume_hint(shlex.join(again)):
+        ablation = make_runs(plan, launcher, workers)
+    print_result(ablation.result, plan.folder, plan, full=full, paper=paper)
+    ablation.require_complete()

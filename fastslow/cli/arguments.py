@@ -1,8 +1,10 @@
 """Shared by commands: kinds of arguments, and output."""
 
+import json
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 120
 """Columns of a report that goes to a file or a pipe."""
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, with the same content, to stdout.")
+]
 FilesAndOverrides = Annotated[
     list[str], typer.Argument(metavar="FILE [key=value]…", show_default=False)
 ]
@@ -35,6 +40,11 @@ def run_folder(path: Path) -> Path:
     """
     if os.path.lexists(path / "run.json"):
         return path
+    if is_file(path / "records.jsonl"):
+        raise CheckpointError(
+            f"{visible(str(path))}: the folder of an ablation, not of a run. To see it: "
+            f"fastslow ablate --from {visible(shlex.quote(str(path)))}"
+        )
     folders = [folder for folder in (path, path.parent, Path("runs")) if is_folder(folder)]
     runs = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
     alike = {name for name in runs if path.name and path.name in Path(name).name}
@@ -45,6 +55,16 @@ def run_folder(path: Path) -> Path:
     )
 
 
+Full = Annotated[bool, typer.Option("--full", help="Print every table and prompt, not one screen.")]
+Paper = Annotated[
+    Path | None,
+    typer.Option(
+        "--paper",
+        metavar="FOLDER",
+        help="Also write there what a paper needs: tables as LaTeX and CSV, figures as PDF with "
+        "their data, BibTeX.",
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
 
 
@@ -63,16 +83,23 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(word) for word in words if word not in overrides], overrides
 
 
-def print_report(run: Path) -> None:
-    """Print the report of a run folder, in the leader."""
+def print_report(run: Path, *, full: bool = False) -> None:
+    """Print the report of a run folder, in the leader: one screen, or in full."""
     if not is_leader():
         return
     from fastslow.results.report import build_report, render_terminal
 
-    output().print(render_terminal(build_report(run)))
+    output().print(render_terminal(build_report(run), full=full))
+    if not full:
+        print(f"every table and prompt: fastslow report {visible(shlex.quote(str(run)))} --full")
     if (run / "report.html").exists():
         print(f"to read in a browser: {visible(str(run / 'report.html'))}")
     print(f"run folder: {visible(str(run))}")
+
+
+def print_json(content: Mapping[str, object]) -> None:
+    """Print plain data as one JSON object, keys in their order; ASCII alone, so safe to print."""
+    print(json.dumps(content, indent=2, allow_nan=False))
 
 
 def output() -> "Console":

@@ -1,22 +1,17 @@
 """`check`: everything that can be known of a run before it begins."""
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.cli.arguments import output, split_words
+from fastslow.cli.arguments import Json, output, print_json, split_words
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import shorten, visible
 
 if TYPE_CHECKING:
-    from fastslow.config.loading.load import LoadedConfig
-    from fastslow.config.models import RunConfig
-    from fastslow.loop.preflight import Inspection
+    from fastslow.api.checks import CheckResult
     from fastslow.policy.token_lengths import TaskLengths
     from fastslow.task.summary import DataSummary
 
@@ -32,6 +27,7 @@ def check(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure first how fast the model runs here.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Validate configurations and data; show values and cost.
 
@@ -50,135 +46,78 @@ def check(
             "check: no configuration file given. Example: "
             "fastslow check configs/experiments/demo.yaml"
         )
-    wrong = []
+    from fastslow.api.checks import inspect_file
+
+    is_brief, wrong, contents = len(files) > 1, list[str](), list[dict[str, object]]()
     for file in files:
         try:
-            _print_config(file, overrides, len(files) > 1, calibrate)
+            result = inspect_file(file, overrides, calibrate=calibrate and not is_brief)
         except ConfigError as err:
             wrong.append(str(err))
+            contents.append({"file": str(file), "ok": False, "errors": str(err).split("\n")})
+            continue
+        contents.append(result.to_json())
+        if not as_json:
+            _print_result(result, is_brief)
+    if as_json:
+        print_json({"files": contents})
     if wrong:
         raise ConfigError("\n".join(wrong))
 
 
-def _print_config(file: Path, overrides: Sequence[str], brief: bool, calibrate: bool) -> None:
-    from fastslow.config.loading.load import check_fragment, load_config
-
-    name = visible(str(file))
-    if file.absolute().parent.name == "base":
-        check_fragment(file)
+def _print_result(result: "CheckResult", brief: bool) -> None:
+    name = visible(result.file)
+    if result.kind == "fragment":
         print(f"{name}: ok, a fragment for others to extend")
         return
-    from fastslow.results.ablation import is_ablation
-
-    if is_ablation(file):
-        _print_ablation(file, overrides, brief)
-        return
-    loaded = load_config([file], overrides)
-    inspection = _inspected(name, [loaded.config], loaded.sources)
-    notes = [f"note: {visible(note)}" for note in inspection.notes]
+    notes = [f"note: {visible(note)}" for note in result.notes]
+    words = f"ok, {result.name}" if brief or result.plan else "ok"
+    if result.plan is not None:
+        words += f", {len(result.plan.config.arms)} arms, {len(result.plan.runs)} runs"
     if brief:
-        print("; ".join((f"{name}: ok, {loaded.config.name}", *notes, *_num_notes(inspection))))
+        print("; ".join((f"{name}: {words}", *notes, *_num_notes(result))))
         return
-    if calibrate:
-        from fastslow.loop.estimate import calibrate as measure
-
-        if modules := measure(loaded.config):
-            notes.append(f"note: the adapter is on {visible(', '.join(modules))}")
-    print(f"{name}: ok")
-    _print_values(loaded, inspection)
+    print(f"{name}: {words}")
+    _print_values(result)
+    _print_lines("data", _data_lines(result))
+    if result.cost is not None:
+        _print_lines("cost", result.cost.lines())
     for note in notes:
         print(note)
+    if result.plan is not None:
+        from fastslow.results.ablation.plan import plan_table
+        from fastslow.results.report.terminal import render_tables
+
+        output().print(render_tables((), [plan_table(result.plan)]))
 
 
-def _print_ablation(file: Path, overrides: Sequence[str], brief: bool) -> None:
-    from fastslow.results.ablation import read_plan
-    from fastslow.results.ablation.plan import plan_table
-    from fastslow.results.report.terminal import render_tables
-
-    plan = read_plan(file, overrides)
-    inspection = _inspected(visible(str(file)), [run.config for run in plan.runs])
-    notes = [f"note: {visible(note)}" for note in inspection.notes]
-    words = f"ok, {plan.config.name}, {len(plan.config.arms)} arms, {len(plan.runs)} runs"
-    if brief:
-        print("; ".join((f"{visible(str(file))}: {words}", *notes, *_num_notes(inspection))))
-        return
-    print(f"{visible(str(file))}: {words}")
-    _print_lines("data", _data_lines(inspection))
-    for note in notes:
-        print(note)
-    output().print(render_tables((), [plan_table(plan)]))
-
-
-def _inspected(
-    name: str, configs: Iterable["RunConfig"], sources: Mapping[str, str] = MappingProxyType({})
-) -> "Inspection":
-    """Open the data and look for the models of all configurations of a file.
-
-    `sources` has the origin of every key, as in `LoadedConfig`.
-
-    Raises:
-        ConfigError: A run would stop at something; names all of it.
-    """
-    from fastslow.config.acting import acting_signals
-    from fastslow.loop.preflight import Inspection, inspect, lacking
-
-    inspection, seen = Inspection(), set[str]()
-    for config in configs:
-        probed = config.probe and config.probe.task
-        keys: dict[str, Any] = {"model": True, "tasks": True, "stages": True, "slow": {"guidance"}}
-        needs = f"{config.model_dump_json(include=keys)} {probed} {acting_signals(config)}"
-        inspection.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
-        seen.add(needs)
-    if inspection.problems:
-        lines = [f"{_origin(key, sources) or name}: {text}" for key, text in inspection.problems]
-        raise ConfigError("\n".join(lines))
-    return inspection
-
-
-def _origin(key: str, sources: Mapping[str, str]) -> str | None:
-    """File and line where a key is set, or the data of a task; None for overrides and defaults."""
-    places = (sources.get(f"{key}{end}", "") for end in ("", ".params.data", ".use"))
-    files = (place for place in places if re.search(r":\d+$", place))
-    return next(files, None)
-
-
-def _num_notes(inspection: "Inspection") -> Iterator[str]:
-    if number := sum(len(task.notes) for task in inspection.tasks.values()):
+def _num_notes(result: "CheckResult") -> Iterator[str]:
+    if number := sum(len(summary.notes) for summary in result.data.values()):
         yield f"{number} notes on data: check the file alone to read them"
 
 
-def _print_values(loaded: "LoadedConfig", inspection: "Inspection") -> None:
-    from fastslow.config.loading.load import leaves
-    from fastslow.loop.estimate import estimate
-
-    values = {key: json.dumps(value) for key, value in leaves(loaded.config).items()}
-    key_width = min(60, max(map(len, values)))
-    value_width = min(40, max(map(len, values.values())))
+def _print_values(result: "CheckResult") -> None:
+    values = {key: json.dumps(value) for key, (value, _) in result.values.items()}
+    key_width = min(60, max(map(len, values), default=0))
+    value_width = min(40, max(map(len, values.values()), default=0))
     for key, written in values.items():
-        source = visible(loaded.sources[key])
+        source = visible(result.values[key][1])
         value = shorten(written, LONGEST_VALUE)
         print(f"  {shorten(key, 200):{key_width}}  {value:{value_width}}  {source}")
-    _print_lines("data", _data_lines(inspection))
-    is_complete = set(loaded.config.task_names) <= set(inspection.tasks)  # else short texts
-    tasks = inspection.tasks if is_complete else {}
-    _print_lines("cost", estimate(loaded.config, tasks).lines())
 
 
 def _print_lines(title: str, lines: Iterable[str]) -> None:
     print("\n".join((title, *(f"  {visible(line)}" for line in lines))))
 
 
-def _data_lines(inspection: "Inspection") -> Iterator[str]:
+def _data_lines(result: "CheckResult") -> Iterator[str]:
     """What the tasks hold, a line for each split, with lengths and notes."""
-    from fastslow.task.summary import summarize
-
-    for name, task in inspection.tasks.items():
-        summary = summarize(task)
+    for name, summary in result.data.items():
         yield f"{name}  {summary.version}"
         yield from (f"  {line}" for line in _split_lines(summary))
-        if (lengths := inspection.lengths.get(name)) is not None:
+        if result.inspection and (lengths := result.inspection.lengths.get(name)) is not None:
             yield f"  {_lengths_line(lengths)}"
-        yield from (f"  note: {note}" for note in task.notes)
+        yield from (f"  note: {note}" for note in summary.notes)
 
 
 def _split_lines(summary: "DataSummary") -> Iterator[str]:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, Trust, errors, run_folder
+from fastslow.cli.arguments import Json, Run, Trust, errors, output, run_folder
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
+from fastslow.records.environment import why_not_to_write
 
 NO = 3
 """Exit code when the gate says no."""
@@ -43,15 +44,24 @@ def gate(
             help="Judge again as gate.json says, write nothing, and fail if it says anything else.",
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Judge whether a run's policy may ship: exit code 0 yes, 3 no.
 
     A score may have dropped by at most the larger of the option and the noise floor: since its
-    best stage, since the base, and since the baseline. What cannot be judged is refused with exit
-    code 2. Writes gate/gate.json in the run folder. Needs no model.
+    own stage, since the base, and since the baseline. What cannot be judged is refused with exit
+    code 2. Writes gate/gate.json in the run folder, unless that cannot be written or is kept under
+    version control. Needs no model.
     """
     from fastslow.results.deploy.gate import GateOptions, judge, min_scores
-    from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
+    from fastslow.results.deploy.gate_file import (
+        recompute_verdict,
+        verdict_lines,
+        verdict_text,
+        write_verdict,
+    )
+    from fastslow.results.report.gate_rules import side_by_side
+    from fastslow.results.report.terminal import render_tables
 
     options = GateOptions(
         max_forgetting=max_forgetting,
@@ -70,10 +80,18 @@ def gate(
         written = "gate.json: byte-identical when judged again from the files"
     else:
         verdict = judge(run, options)
-        written = f"verdict: {write_verdict(run, verdict)}"
-    for line in verdict_lines(verdict):
-        print(line)
-    print(visible(written))
+        reason = why_not_to_write(run)
+        written = f"not written: {reason}"
+        if reason is None:
+            written = f"verdict: {write_verdict(run, verdict)}"
+    if as_json:
+        print(verdict_text(verdict), end="")
+    else:
+        for line in verdict_lines(verdict):
+            print(line)
+        if (table := side_by_side(verdict.rules)).rows:
+            output().print(render_tables((), [table]))
+        print(visible(written))
     if not verdict.passed:
         raise typer.Exit(NO)
 

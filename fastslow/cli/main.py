@@ -11,11 +11,28 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Annotated, TextIO, cast
 
 import typer
 
-from fastslow.cli import ablate, check, deploy, models, remedies, report, signals, tasks, train
+from fastslow.api.words import switch_libraries
+from fastslow.cli import (
+    ablate,
+    check,
+    demo,
+    deploy,
+    diff,
+    init,
+    models,
+    remedies,
+    report,
+    signals,
+    tasks,
+    train,
+    watch,
+)
+from fastslow.cli.streams import LastingStream
 from fastslow.core.errors import FastSlowError
 from fastslow.core.text import shorten
 
@@ -40,10 +57,14 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(remedies.app, name="remedies")
 app.add_typer(models.app, name="models")
 for command in (
+    demo.demo,
+    init.init,
     check.check,
     train.train,
     train.resume,
     report.runs,
+    watch.watch,
+    watch.serve,
     report.report,
     report.probe,
     report.track,
@@ -55,6 +76,7 @@ for command in (
     deploy.export,
     deploy.push,
     report.compare,
+    diff.diff,
 ):
     app.command()(command)
 
@@ -64,8 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_process()
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        out, err = LastingStream(sys.stdout), LastingStream(sys.stderr)
+        with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+            code = _run(words)
+            out.flush()
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -113,18 +137,9 @@ def fastslow(
 
 
 def _prepare_process() -> None:
-    """Settings of libraries that must stand before they are imported.
-
-    No progress bars of their own, no warnings about their next version. Idle threads
-    sleep: on a busy machine spinning ones make two cores slower than one.
-    """
+    """Settings that must stand before libraries are imported, and streams that take any text."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for name, value in {
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TQDM_DISABLE": "1",
-    }.items():
-        os.environ.setdefault(name, value)
+    switch_libraries()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

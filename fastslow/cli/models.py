@@ -15,7 +15,7 @@ def models_list() -> None:
     for model in MODELS.values():
         state = complaint_about(models_folder() / model.name, checksums=False) or "fetched"
         size = f"{model.num_parameters / 1e6:.1f} M parameters"
-        print(f"{model.name}  {size}  {model.license}  from {model.requirement}  {state}")
+        print(f"{model.name}  {size}  {model.license}  {model.origin}  {state}")
     print("Any local folder with safetensors weights, or a hub id, works as model.name too.")
 
 

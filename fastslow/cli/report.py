@@ -2,21 +2,37 @@
 
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.cli.arguments import Run, Trust, output, print_report, run_folder
+from fastslow.cli.arguments import (
+    Full,
+    Json,
+    Paper,
+    Run,
+    Trust,
+    output,
+    print_json,
+    print_report,
+    run_folder,
+)
 from fastslow.core.distributed import is_leader
-from fastslow.core.errors import CheckpointError, ConfigError
+from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError
 from fastslow.core.files import is_folder
-from fastslow.core.text import visible
+from fastslow.core.text import shorten, visible
+from fastslow.records.environment import why_not_to_write
+
+if TYPE_CHECKING:
+    from fastslow.config.loading.load import LoadedConfig
+    from fastslow.core.types import Example
 
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs were made.")]
 
 
-def runs(folder: Folder = Path("runs")) -> None:
+def runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
     """List runs: state, stages done, score so far, start, size.
 
     Runs of an ablation lie a folder deeper and are only counted; give that folder to list them.
@@ -32,6 +48,11 @@ def runs(folder: Folder = Path("runs")) -> None:
         )
     listed = list_runs(folder)
     deeper = Counter(card.parent.parent for card in folder.glob("*/*/run.json"))
+    if as_json:
+        inner_runs = {str(path): count for path, count in sorted(deeper.items())}
+        runs = [{**asdict(run), "path": str(run.path)} for run in listed]
+        print_json({"folder": str(folder), "runs": runs, "deeper": inner_runs})
+        return
     if not listed and not deeper:
         print(f"{visible(str(folder))}: no runs")
     for line in listing_lines(listed) if listed else ():
@@ -56,20 +77,35 @@ def compare(
             help="Also write compare.html, .md and .json, scores.csv and figures/ there.",
         ),
     ] = None,
+    full: Full = False,
+    paper: Paper = None,
+    as_json: Json = False,
 ) -> None:
     """Compare runs with the first one, example by example. Needs no model.
 
     Differences of final scores, of what was learned and forgotten, of drift and cost, with 95 %
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
-    from fastslow.results.compare.build import compare_runs
-    from fastslow.results.compare.tables import comparison_tables, verdicts
-    from fastslow.results.compare.write import write_comparison
+    from fastslow.api import comparison
+    from fastslow.results.compare.tables import comparison_tables, origin_sentence, short_table
+    from fastslow.results.compare.write import comparison_for_paper, json_text
     from fastslow.results.report.terminal import render_tables
 
-    comparison = compare_runs([run_folder(run) for run in runs])
-    written = () if out is None else write_comparison(comparison, out)
-    output().print(render_tables(verdicts(comparison), comparison_tables(comparison)))
+    result = comparison.compare(*map(run_folder, runs), out=out)
+    written = result.written
+    if paper is not None:
+        comparison_for_paper(result.comparison, paper)
+        written = (*written, paper)
+    if as_json:
+        print(json_text(result.comparison), end="")
+        return
+    short = [short_table(result.comparison)]
+    tables = comparison_tables(result.comparison) if full else short
+    output().print(render_tables(result.verdict, tables))
+    if not full:
+        if differing := origin_sentence(result.comparison):
+            output().print(render_tables([differing], ()))
+        print("every table: --full; as a page: --out FOLDER")
     for path in written:
         print(f"written: {visible(str(path))}")
 
@@ -84,9 +120,21 @@ def report(
             "report.json says anything else.",
         ),
     ] = False,
+    full: Full = False,
+    paper: Paper = None,
+    as_json: Json = False,
 ) -> None:
-    """Write a run's forgetting report again, and print it. Needs no model."""
-    from fastslow.results.report import recompute_report, write_report
+    """Write a run's forgetting report again, and print it. Needs no model.
+
+    Into a folder that cannot be written, or is kept under version control, nothing is written.
+    """
+    from fastslow.results.report import (
+        build_report,
+        recompute_report,
+        report_for_paper,
+        write_report,
+    )
+    from fastslow.results.report.write import report_json
 
     if recompute:
         if differences := recompute_report(run):
@@ -98,8 +146,19 @@ def report(
             )
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
-    write_report(run)
-    print_report(run)
+    reason = why_not_to_write(run)
+    if reason is None:
+        write_report(run)
+    if paper is not None:
+        report_for_paper(run, paper)
+    if as_json:
+        print(report_json(build_report(run)), end="")
+        return
+    print_report(run, full=full)
+    if paper is not None:
+        print(f"for a paper: {visible(str(paper))}")
+    if reason is not None:
+        print(f"not written again: {reason}")
 
 
 def probe(
@@ -132,17 +191,36 @@ def track(run: Run, trust: Trust = False) -> None:
     For what one of them missed while it was away or locked. Nothing is there twice.
     """
     from fastslow.records.run_folder import RunDir
-    from fastslow.records.tracking.live import build_tracking
+    from fastslow.records.tracking.build import build_tracking
     from fastslow.records.trust import load_run
 
-    config = load_run(run, trust).config
+    loaded = load_run(run, trust)
+    config = loaded.config
     if not config.trackers:
         raise ConfigError(f"{run}: tracking is null in this run, so it has no tracker to send to.")
     with RunDir.open(run):
         tracking = build_tracking(config, run)
-        tracking.send_run()
+        tracking.send_run(_scored_examples(run, loaded))
     names = ", ".join(tracker.name for tracker in tracking.trackers)
     print(f"sent to {visible(names)}: {visible(str(run))}")
+
+
+def _scored_examples(run: Path, loaded: "LoadedConfig") -> "dict[str, tuple[Example, ...]]":
+    """By task, the test examples that a run scores; none where the data is not here as it was."""
+    from fastslow.loop.build import build_tasks
+    from fastslow.measure.evaluator import Evaluator
+    from fastslow.records.data import require_same_data
+
+    config = loaded.config
+    try:
+        tasks = build_tasks(loaded, config.task_names)
+        require_same_data(run, tasks)
+    except FastSlowError as error:
+        print(f"sent without evaluation datasets: {shorten(str(error), 300)}", file=sys.stderr)
+        return {}
+    sizes = config.evaluation
+    evaluator = Evaluator(sizes.test_examples, sizes.validation_examples)
+    return {name: evaluator.test_sample(task) for name, task in tasks.items()}
 
 
 def prompts(

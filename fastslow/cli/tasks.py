@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastslow.cli.arguments import first_line, print_parameters
-from fastslow.core.errors import ConfigError, TaskError
+from fastslow.core.errors import ConfigError, MissingDataError, TaskError
 from fastslow.core.text import visible
 
 if TYPE_CHECKING:
@@ -54,7 +54,18 @@ def tasks_show(name: TaskName, params: TaskParams = None) -> None:
             print(f"  {visible(line)}")
     print("\nparameters")
     print_parameters(definition.config_class)
-    task = build_named(name, params or [], allow_code=True)  # nothing is graded here
+    try:
+        task = build_named(name, params or [], allow_code=True)  # nothing is graded here
+    except MissingDataError:
+        command = visible(f"fastslow tasks show {name} data=PATH")
+        print(
+            "\nno data given, so there is nothing more to show. PATH is a folder or file of yours:"
+        )
+        print(f"  to look into it      {command}")
+        print("  for all of a run     data: PATH, or data=PATH behind the configuration file")
+        use = f"{{use: {visible(name)}, params: {{data: PATH}}}}"
+        print(f"  for one of its tasks tasks: {{NAME: {use}}}")
+        return
     print(f"\nseed instruction: {visible(task.instruction)}")
     print(f"sizes: train {len(task.train)}, validation {len(task.validation)}, ", end="")
     print(f"test {len(task.test)}; answers of at most {task.max_tokens} tokens")

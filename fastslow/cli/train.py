@@ -1,7 +1,12 @@
 """`train` and `resume`."""
 
+from typing import Annotated
+
+import typer
+
 from fastslow.cli.arguments import (
     FilesAndOverrides,
+    Full,
     Run,
     Trust,
     print_report,
@@ -9,16 +14,14 @@ from fastslow.cli.arguments import (
     split_words,
 )
 from fastslow.core.errors import ConfigError
-from fastslow.core.text import visible
 
 
-def train(words: FilesAndOverrides) -> None:
+def train(words: FilesAndOverrides, full: Full = False) -> None:
     """Take a model through the stages of FILE, then report.
 
     Makes a run folder with a resume point after every cycle, and prints the forgetting report.
     """
-    from fastslow.config.loading.load import load_config
-    from fastslow.results.ablation import is_ablation
+    from fastslow.api.runs import start
 
     files, overrides = split_words(words)
     if len(files) != 1:
@@ -26,25 +29,25 @@ def train(words: FilesAndOverrides) -> None:
             f"train: expected one configuration file, got {len(files)}. Combine files with "
             "`extends`, or give key=value overrides."
         )
-    if is_ablation(files[0]):
-        file = visible(str(files[0]))
-        raise ConfigError(
-            f"{file}: an ablation file (it has arms). To run it: fastslow ablate {file}"
-        )
-    loaded = load_config(files, overrides)
     with resume_hint():
-        from fastslow.loop.launch import train as start
-        from fastslow.results.report import write_report
-
-        folder = start(loaded, ["fastslow", "train", *words], write_report)
-    print_report(folder)
+        folder = start(files[0], overrides, ["fastslow", "train", *words])
+    print_report(folder, full=full)
 
 
-def resume(run: Run, trust: Trust = False) -> None:
+def resume(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value]…", help="Keys that change no result: trackers, measurements."
+        ),
+    ] = None,
+    full: Full = False,
+    trust: Trust = False,
+) -> None:
     """Continue a run from its last resume point, then report."""
-    with resume_hint():
-        from fastslow.loop.launch import resume as continue_run
-        from fastslow.results.report import write_report
+    from fastslow.api.runs import go_on
 
-        folder = continue_run(run, write_report, trust)
-    print_report(folder)
+    with resume_hint():
+        folder = go_on(run, overrides or [], trust)
+    print_report(folder, full=full)

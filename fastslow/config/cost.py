@@ -49,7 +49,10 @@ class ModelShape:
     vocab: int
 
 
-KNOWN_SHAPES = {"smollm2-135m-instruct": ModelShape(134_515_008, 30, 576, 1536, 49152)}
+KNOWN_SHAPES = {
+    "smollm2-135m-instruct": ModelShape(134_515_008, 30, 576, 1536, 49152),
+    "tiny-random": ModelShape(26_880, 2, 32, 64, 259),
+}
 """Models known by name, by what their weight files say."""
 
 
@@ -133,7 +136,7 @@ def estimate_cost(
     is_counted = bool(tasks) or config.evaluation.test_examples is not None
     updates = sum(entry.part == "slow" for entry in ledger.entries)
     shape, lengths = model_shape(config.model.name), task_lengths(tasks or {}, count)
-    price = Price(ledger, lengths, rates or _rates(config, shape)) if shape else None
+    price = Price(ledger, lengths, rates or reference_rates(config, shape)) if shape else None
     return Cost(
         slow_rollouts=slow,
         remedies=_most(ledger.remedy_prices, range(1, len(config.stages) + 1)),
@@ -218,8 +221,8 @@ def _fast_proposals(config: RunConfig) -> int | None:
     return sum(fitting_proposals(fast, rollouts, anchor, config.cycle.pool, old))
 
 
-def _rates(config: RunConfig, shape: ModelShape) -> Rates:
-    """Those of the reference, for this size; docs/decisions.md says why in either format."""
+def reference_rates(config: RunConfig, shape: ModelShape) -> Rates:
+    """`REFERENCE`, for a model of this size; docs/decisions.md says why in either format."""
     factor = shape.parameters / REFERENCE_PARAMETERS
     return replace(REFERENCE.scaled(factor), loaded_gb=PROCESS_GB + weights_gb(config, shape))
 

@@ -28,8 +28,6 @@ GRPO_GROUP = 8
 compares."""
 NEUTRAL_PASSAGES = 16
 """Passages of neutral prose. Source: `measure.model.neutral`; a test compares."""
-TRAINED_UNITS = 2
-"""Work of training on a row, in rollouts that take about as long at the demonstration's size."""
 NEUTRAL_UNITS, PROXIES_UNITS, GEOMETRY_UNITS = 70, 20, 40
 """Work of a pass over neutral prose; of ranks and dormant units on the other inputs; of size and
 ranks of what a stage changed."""
@@ -43,8 +41,6 @@ PARTS = (
     "drift",
 )
 """Every part that is not a measure of the configuration's list."""
-UNSEEN = ("choice", "shrink", "remedies")
-"""Parts that the progress line leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +61,6 @@ class Entry:
     extra: int = 0
     """Any other work, in rollouts that take about as long."""
 
-    @property
-    def units(self) -> float:
-        """All of its work, in rollouts that take about as long."""
-        return float(self.rollouts + TRAINED_UNITS * self.trained + self.extra)
-
 
 @dataclass(frozen=True)
 class Ledger:
@@ -87,21 +78,19 @@ class Ledger:
         stages = [entry for row in rows for entry in (*self._cycles(row), *self._measures(row))]
         return [Entry("matrix", 0, rollouts=matrix), *self._any_row(0), *stages]
 
-    def units(self, part: str, row: int | None = None) -> float:
-        """Work of a part, once: after that stage, or wherever it comes first; 0 if it is off."""
-        entries = (e for e in self.entries if e.part == part and row in (None, e.row))
-        return next((entry.units for entry in entries), 0.0)
+    def entry(self, part: str, row: int) -> Entry:
+        """A part, once, on the way to that row; an empty one if it is off."""
+        entries = (e for e in self.entries if e.part == part and e.row == row)
+        return next(entries, Entry(part, row))
 
-    def remaining(self, base_done: bool, next_stage: int, next_cycle: int) -> float:
-        """Work that a run has before it at a cycle of a stage, by index; its probe included."""
+    def remaining(self, base_done: bool, next_stage: int, next_cycle: int) -> list[Entry]:
+        """What a run has before it at a cycle of a stage, by index; its probe left out."""
         row, cycle = next_stage + 1 if base_done else 0, (next_stage + 1, next_cycle)
-        probe = self.config.probe
-        return (2 * probe.seeds * self.curve(probe).units if probe else 0.0) + sum(
-            e.units
+        return [
+            e
             for e in self.entries
-            if e.part not in UNSEEN
-            and (e.row >= row if e.cycle is None else (e.row, e.cycle) >= cycle)
-        )
+            if (e.row >= row if e.cycle is None else (e.row, e.cycle) >= cycle)
+        ]
 
     def cell(self, task: str) -> int:
         """Completions of one cell of the score matrix."""

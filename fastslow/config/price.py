@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastslow.channels.fast.settings import SequenceConfig
+from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.ledger import Entry, Ledger
 from fastslow.config.lengths import SHORT, Lengths, mean_lengths
 from fastslow.policy.calibration import DECODED, Rates
@@ -24,17 +25,22 @@ class Price:
 
     def run_s(self) -> float:
         """Seconds of the whole run, from the start of its process."""
-        probe, curve_s = self.ledger.config.probe, 0.0
-        if probe is not None:
-            curve = self.ledger.curve(probe)
-            lengths = self._lengths([probe.task])
-            trained = curve.trained * lengths.answer
-            trained += probe.updates * (lengths.instruction + lengths.question)
-            curve_s = self._draw_s(curve.rollouts, lengths, 1, 0, curve.rollouts)
-            curve_s += trained * self.rates.trained_s
-            curve_s *= 2 * probe.seeds
-        entries_s = sum(map(self.seconds, self.ledger.entries))
-        return self.rates.load_s + REPORTS_S + entries_s + curve_s
+        return self.rates.load_s + REPORTS_S + self.remaining_s(False, 0, 0)
+
+    def remaining_s(self, base_done: bool, next_stage: int, next_cycle: int) -> float:
+        """Seconds of what `Ledger.remaining` lists, and of the probe."""
+        probe = self.ledger.config.probe
+        probe_s = 2 * probe.seeds * self.curve_s(probe) if probe else 0.0
+        entries = self.ledger.remaining(base_done, next_stage, next_cycle)
+        return probe_s + sum(map(self.seconds, entries))
+
+    def curve_s(self, probe: ProbeConfig) -> float:
+        """Seconds of one fresh run of a probe, as `Ledger.curve` counts it."""
+        curve, lengths = self.ledger.curve(probe), self._lengths([probe.task])
+        trained = curve.trained * lengths.answer
+        trained += probe.updates * (lengths.instruction + lengths.question)
+        drawn_s = self._draw_s(curve.rollouts, lengths, 1, 0, curve.rollouts)
+        return drawn_s + trained * self.rates.trained_s
 
     def seconds(self, entry: Entry) -> float:
         """Seconds of one part; what is not counted in rollouts is worth so many short ones."""

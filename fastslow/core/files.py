@@ -25,6 +25,12 @@ from fastslow.core.errors import CheckpointError
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 
+_NO_LINK, _NO_WAIT, _CLOSED, _BYTES = (
+    getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "NONBLOCK", "CLOEXEC", "BINARY")
+)
+"""Flags of `os.open` that some systems lack: follow no link, wait for no pipe, close in children,
+and on Windows leave line ends alone."""
+
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading.
@@ -33,7 +39,7 @@ def open_regular(path: Path) -> io.BufferedReader:
         OSError: It is not there, not readable, or a pipe, device or folder.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | _NO_WAIT | _CLOSED | _BYTES)
     except ValueError as err:  # a NUL character or half a surrogate pair
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from err
     try:
@@ -109,7 +115,6 @@ def _finite(text: str) -> float:
 CHECKSUMS = "checksums.json"
 UNFINISHED = "tmp-"
 """Begins the names of folders, and after a dot of files, that are still being written."""
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
@@ -146,7 +151,7 @@ def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = F
     parent = make_folder(folder, Path(name).parent)
     temporary = parent / f".{UNFINISHED}{secrets.token_hex(8)}"
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BYTES, 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -156,7 +161,7 @@ def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = F
         temporary.unlink(missing_ok=True)
         if not in_place or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        with os.fdopen(os.open(path, os.O_WRONLY | _NO_LINK), "wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | _NO_LINK | _BYTES), "wb") as file:
             file.write(data)
             file.truncate()
     return path
@@ -185,7 +190,7 @@ def append_to(path: Path) -> io.FileIO:
     Raises:
         OSError: It is a link, or cannot be opened.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | _NO_LINK
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _CLOSED | _NO_LINK | _BYTES
     return io.FileIO(os.open(path, flags, 0o666), "r+")
 
 
@@ -256,6 +261,8 @@ def checksums(folder: Path) -> dict[str, Json]:
 
 def sync(path: Path) -> None:
     """Force a file, or the list of files of a folder, to the disk."""
+    if os.name == "nt":
+        return  # Windows opens no folder, and flushes only what is open for writing
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

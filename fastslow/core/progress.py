@@ -1,7 +1,7 @@
 """The progress of a long run: where it is, how well it does, how long it will take."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,16 +12,27 @@ PLAIN_INTERVAL_S = 15.0
 
 
 class Progress:
-    """Prints progress of `total` units: one live line on a terminal, plain lines elsewhere."""
+    """Prints progress of `total` units: one live line on a terminal, plain lines elsewhere.
 
-    def __init__(self, total: float, console: Console) -> None:
+    Args:
+        total: All of the work, in any unit.
+        console: Where it is printed.
+        trust: Where units are estimated seconds: what remains is predicted as if so many of them
+            had gone as estimated before the start. Parts are estimated more and less well, and
+            what comes first may be anything; by 0, what was measured alone counts.
+    """
+
+    def __init__(self, total: float, console: Console, trust: float = 0.0) -> None:
         self.total = total
         self.console = console
+        self.trust = trust
         self._started = time.monotonic()
         self._done = 0.0
         self._phase = ""
         self._last_print = float("-inf")
         self._status: Any = None
+        self.listener: Callable[[str, str, float, float | None], None] | None = None
+        """Told at every `show`: phase, step, elapsed seconds, and those that remain, if known."""
 
     def __enter__(self) -> "Progress":
         """Start the live line, if there is a terminal."""
@@ -38,7 +49,10 @@ class Progress:
     def show(self, phase: str, step: str, units: float, figures: Mapping[str, float]) -> None:
         """Show the current work: a phase, the step in it (may be empty), units done of it."""
         words = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
-        line = f"{phase} {step}{words}  {self._clock(self._done + units)}"
+        line = f"{phase} {step}{words}  {self._clock(units)}"
+        if self.listener is not None:
+            elapsed = time.monotonic() - self._started
+            self.listener(phase, step, elapsed, self.remaining_s(units))
         now = time.monotonic()
         if self._status is not None:
             self._status.update(Text(line))
@@ -51,11 +65,18 @@ class Progress:
         """Count a whole phase as done."""
         self._done += units
 
-    def _clock(self, units: float) -> str:
+    def remaining_s(self, units: float) -> float | None:
+        """Seconds that remain after what is done and these units; None before there is a pace."""
+        weight = self._done + units + self.trust
+        if weight <= 0:
+            return None
         elapsed = time.monotonic() - self._started
-        if units <= 0:
+        return (elapsed + self.trust) / weight * max(0.0, self.total - self._done - units)
+
+    def _clock(self, units: float) -> str:
+        elapsed, remaining = time.monotonic() - self._started, self.remaining_s(units)
+        if remaining is None:
             return f"[{minutes(elapsed)}]"
-        remaining = elapsed / units * max(0.0, self.total - units)
         return f"[{minutes(elapsed)} elapsed, about {minutes(remaining)} remaining]"
 
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from fastslow.core.plugins import Definition, PluginConfig
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.types import Json
+from fastslow.core.samples import Sample
+from fastslow.core.types import Example, Json
 
 Status: TypeAlias = Literal["finished", "failed", "interrupted"]
 
@@ -31,6 +32,32 @@ class TrackedRun:
     """The resolved configuration, nested as in config.json."""
     since: float = 0.0
     """Seconds since 1970: points of an earlier part that are later than this may come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSplit:
+    """One split of a task's data."""
+
+    task: str
+    split: str
+    """`train`, `validation` or `test`."""
+    fingerprint: str
+    """Twelve hex digits that change with any question or answer."""
+    size: int
+    """Examples."""
+    examples: Sequence[Example] = ()
+    """Of the test split those that are scored; empty where they are not at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedSample:
+    """A rollout that a run kept for people; untrusted text."""
+
+    name: str
+    """Its place in the run, which no other has."""
+    time: float
+    """When its cycle was recorded, in seconds since 1970."""
+    sample: Sample
 
 
 class Tracker:
@@ -54,13 +81,19 @@ class Tracker:
     def begin_stage(self, stage: int, task: str) -> None:
         """A stage starts, or is resumed, index from 0."""
 
-    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
-        """Finite values, by `channel/name`, `score/task` and the like.
+    def data(self, splits: Sequence[TaskSplit]) -> None:
+        """What the tasks of the run hold; comes after `begin`."""
 
-        `step` counts optimizer updates or cycles since the stage began; of what is measured after a
-        stage, and of the base (`stage` None), it is the row of the score matrix. `time` is in
-        seconds since 1970.
+    def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
+        """Finite values, by `channel/name`, `score/task`, `average_accuracy` and the like.
+
+        In a stage, `step` counts optimizer updates or cycles since it began. `stage` is None for
+        what is measured of the base and after a stage: `step` is then the row of the score matrix,
+        and each name has one value a row. `time` is in seconds since 1970.
         """
+
+    def samples(self, stage: int, task: str, samples: Sequence[TrackedSample]) -> None:
+        """A few rollouts of a stage that is complete."""
 
     def artifact(self, path: Path, stage: int | None) -> None:
         """A file or a folder of the run is complete; it may be replaced later."""

@@ -109,10 +109,6 @@ def _measure(run: Run, cost: EvaluationCost, row: int, cells: Sequence[DriftCell
     for cell, pair in zip(cells, drift_on(policy.scorer, inputs, tuned_tokens, base), strict=True):
         for text in cell.texts:
             record_drift(run, row, cell.task, cell.text_hash, text, vars(pair))
-        if "with_text" in cell.texts:
-            figures = {"kl_fst": pair.kl_fst.value, "kl_razor": pair.kl_razor.value}
-            logged = {f"{name}/{cell.task}": value for name, value in figures.items()}
-            run.tracker.log(logged, step=row)
     deployed = [index for index, cell in enumerate(cells) if "with_text" in cell.texts]
     seed_inputs = {cell.task: cell.inputs for cell in cells if "without_text" in cell.texts}
     theirs = [seed_inputs[cells[index].task] for index in deployed]
@@ -241,7 +237,6 @@ def measure_neutral(run: Run, row: int, prose: NeutralPass) -> None:
         "neutral_ce_delta": prose_figures.delta,
     }
     record_drift(run, row, NEUTRAL, "", "without_text", figures)
-    run.tracker.log({"neutral_ce_delta": prose_figures.delta.value}, step=row)
 
 
 def measure_proxies(run: Run, row: int, prose: NeutralPass) -> None:

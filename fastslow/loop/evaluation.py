@@ -34,11 +34,11 @@ class EvaluationCost:
 def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
     """Write down what the evaluation within it cost, and count it as done."""
     started, before = time.monotonic(), run.policy.sampler.num_rollouts
-    cost, units = EvaluationCost(), run.ledger.units(part, row)
-    if units:
+    cost, part_s = EvaluationCost(), run.part_s(part, row)
+    if part_s:
         run.progress.show(f"evaluation {row}/{len(run.config.stages)}, {part}", "", 0, {})
     yield cost
-    run.progress.finish(units)
+    run.progress.finish(part_s)
     rollouts = run.policy.sampler.num_rollouts - before + cost.base_draws
     seconds = time.monotonic() - started
     run.run_dir.events.append(
@@ -49,23 +49,23 @@ def accounted(run: Run, row: int, part: str) -> Iterator[EvaluationCost]:
 def score_all(run: Run, row: int) -> None:
     """Measure one row of the score matrix, and what else is replayed with it."""
     visits = tuple(stage.task for stage in run.config.stages)
-    scores: dict[str, float] = {}
     with accounted(run, row, "matrix") as cost:
-        units = 0.0
+        num_scored, ledger = 0, run.price.ledger
+        completion_s = run.part_s("matrix", row) / max(1, ledger.entry("matrix", row).rollouts)
         for task in run.tasks.values():
             phase = f"evaluation {row}/{len(visits)}, {task.name}"
-            run.progress.show(phase, "", units, {})
+            run.progress.show(phase, "", num_scored * completion_s, {})
             role = headline_policy(visits, row, task.name)
             program = run.policy.live_program(task)
             samples = score_cell(run, cost, task, row, role, program)
-            scores[task.name] = mean_score(samples)
-            units += run.ledger.cell(task.name)
-            run.progress.show(phase, "done", units, {"score": scores[task.name]})
+            num_scored += ledger.cell(task.name)
+            figures = {"score": mean_score(samples)}
+            run.progress.show(phase, "done", num_scored * completion_s, figures)
             if task.name in visits[:row]:
                 _warn_of_collapse(run, task, row, samples)
         if row == 0:
             _repeat_base(run)
-    run.tracker.log({f"score/{name}": score for name, score in scores.items()}, step=row)
+    run.tracker.row(row)
     if row == 0:
         return
     with accounted(run, row, "texts") as cost:

@@ -12,7 +12,6 @@ from rich.console import Console
 from fastslow.channels.base import Channel
 from fastslow.channels.slow.settings import SftConfig
 from fastslow.config.evaluation import ProbeConfig
-from fastslow.config.ledger import Ledger
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.config.models import RunConfig
 from fastslow.core.distributed import connect, disconnect, from_leader, is_leader, num_processes
@@ -29,18 +28,19 @@ from fastslow.loop.build import (
     drawing,
 )
 from fastslow.loop.engine import require_servers
-from fastslow.loop.estimate import estimate
+from fastslow.loop.estimate import estimate, price
 from fastslow.loop.preflight import require_earned, require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
-from fastslow.policy.calibration import peak_gb
+from fastslow.policy.calibration import num_parameters, peak_gb
 from fastslow.policy.engine.settings import TorchConfig
 from fastslow.policy.model_store import resolve
 from fastslow.policy.placement import pick_device, repeat_exactly
 from fastslow.policy.policy import Policy
+from fastslow.records.continuation import load_continued
 from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
@@ -49,12 +49,15 @@ from fastslow.records.publishing import require_publishing
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import build_tracking, require_trackers
+from fastslow.records.tracking.build import build_tracking, require_trackers
 from fastslow.records.trust import load_run
 from fastslow.task.contract import with_checked_grader
 from fastslow.task.definition import Task
 from fastslow.task.summary import summarize
 
+TRUST_S, TRUST_FRAC = 60.0, 0.2
+"""The estimate counts like so many seconds of the run in predicting what remains of it, and like
+such a share of a short one. Source: ours, tried on the times of the kept runs."""
 UP_TO_TIES = (
     "completions are drawn by a server: they are those of a run that was never stopped but where "
     "two tokens are all but equally likely, which a server's rounding decides; docs/scale.md"
@@ -82,18 +85,31 @@ def train(
     return _build_and_run(loaded, make, finish, day)
 
 
-def resume(path: Path, finish: Callable[[Path], Sequence[Path]], trust: bool = False) -> Path:
-    """Continue a run from its last resume point; see `train`, and for `trust` see `load_run`.
+def resume(
+    path: Path,
+    finish: Callable[[Path], Sequence[Path]],
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+) -> Path:
+    """Continue a run from its last resume point, under these `key=value` words; see `train`.
+
+    For `trust` see `load_run`.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, has no usable resume point, or
             was made on other data.
+        ConfigError: An override could change results.
     """
     RunDir.require(path)
-    loaded = load_run(path, trust)
+    loaded = load_continued(path, overrides, trust)
+    if overrides:
+        require_earned(loaded.config)
 
     def reopen(policy: Policy, tasks: Mapping[str, Task]) -> RunDir:
-        return RunDir.open(path)
+        run_dir = RunDir.open(path)
+        if overrides:
+            run_dir.reconfigure(loaded.config, overrides)
+        return run_dir
 
     return _build_and_run(loaded, reopen, finish, read_day(path), begun=path)
 
@@ -267,13 +283,18 @@ def _run_in(
     state = restore(run_dir, policy, channels)
     tracker = build_tracking(config, run_dir.path, is_on=is_leader())
     # bound to the stream as it is now: DSPy's output is caught while texts are evolved
-    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader())
-    units = Ledger(config, tasks).remaining(state.base_done, state.next_stage, state.next_cycle)
+    # plain lines in a notebook too, where rich would make a cell's output of each
+    console = Console(file=sys.stderr, highlight=False, quiet=not is_leader(), force_jupyter=False)
+    prices = price(config, {**tasks, **probed})
+    ahead_s = prices.remaining_s(state.base_done, state.next_stage, state.next_cycle)
     if not any(isinstance(event, DataEvent) for event in read_events(run_dir.events.path)):
         run_dir.events.append(*(DataEvent(summarize(task)) for task in tasks.values()))
     run_dir.mark("running")
     outcome: State = "failed"
-    with Progress(units, console) as progress, tracker.run():
+    trust_s = min(TRUST_S, TRUST_FRAC * ahead_s)
+    with Progress(ahead_s, console, trust_s) as progress, tracker.run():
+        progress.listener = run_dir.progress_writer(state.seconds)
+        progress.listener("starting", "", 0.0, None)
         for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
             progress.console.print(line, markup=False, soft_wrap=True)
         for task in tasks.values():
@@ -281,8 +302,10 @@ def _run_in(
                 line = f"data of {task.name}: {visible(note)}"
                 progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
-            config, tasks, policy, channels, tracker, run_dir, progress, state, measures, stop
+            *(config, tasks, policy, channels, tracker, run_dir),
+            *(progress, prices, state, measures, stop),
         )
+        tracker.data({name: run.evaluator.test_sample(task) for name, task in tasks.items()})
         try:
             stages.run(run)
             stop.is_patient = False  # all that is left is made again when the run is resumed
@@ -296,21 +319,26 @@ def _run_in(
             raise
         finally:
             stop.is_patient = False
-            _leave(run_dir, outcome, state, peak_gb(policy.device))
-        for file in finish(run_dir.path) if is_leader() else ():
-            tracker.artifact(file)
-        run.publisher.push()
+            _leave(run_dir, outcome, state, policy)
+        try:
+            for file in finish(run_dir.path) if is_leader() else ():
+                tracker.artifact(file)
+            run.publisher.push()
+        except KeyboardInterrupt as end:
+            end.add_note(f"fastslow report {run_dir.path}")
+            raise
     return from_leader(run_dir.path)
 
 
-def _leave(run_dir: RunDir, outcome: State, state: RunState, memory_gb: float) -> None:
+def _leave(run_dir: RunDir, outcome: State, state: RunState, policy: Policy) -> None:
     """Have the folder say how the run ended.
 
     Raises:
         CheckpointError: The disk refused, and the run did not fail anyway.
     """
     try:
-        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds, memory_gb))
+        seconds, memory_gb = (state.seconds, state.saving_seconds), peak_gb(policy.device)
+        run_dir.events.append(RunEvent(outcome, *seconds, memory_gb, *num_parameters(policy)))
         run_dir.mark(outcome)
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more
@@ -324,7 +352,7 @@ def _probe_last_stage(run: Run, settings: ProbeConfig, task: Task) -> float:
 
     def begin(curve: int, curves: int) -> None:
         if curve > 1:
-            run.progress.finish(run.ledger.curve(settings).units)
+            run.progress.finish(run.price.curve_s(settings))
         run.progress.show(f"probe on {task.name}, fresh run {curve}/{curves}", "", 0, {})
 
     return run_probe(ProbeSetup(place, run.config, run.policy, task, settings), last, begin)

@@ -33,7 +33,7 @@ from fastslow.policy.model_store import MODELS, require_reachable, resolve
 from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
 from fastslow.records.publishing import require_publishing
-from fastslow.records.tracking.live import require_trackers
+from fastslow.records.tracking.build import require_trackers
 from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task
 from fastslow.task.registry import build_task

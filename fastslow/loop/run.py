@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 from fastslow.channels.base import Channel
-from fastslow.config.ledger import Ledger
 from fastslow.config.models import RunConfig
+from fastslow.config.price import Price
 from fastslow.core.distributed import is_leader
 from fastslow.core.progress import Progress
 from fastslow.core.seeds import save_generators
@@ -46,6 +46,9 @@ class Run:
     run_dir: RunDir
     """Where records and resume points go."""
     progress: Progress
+    """In estimated seconds."""
+    price: Price
+    """What each part of the run counts for in the progress line."""
     state: RunState
     """How far the run is; saved with every resume point."""
     measures: Mapping[str, Measure]
@@ -54,8 +57,6 @@ class Run:
     """Whether a signal asked the run to stop."""
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.config, self.tasks)
-        """What each part of the run counts for in the progress line."""
         evaluation = self.config.evaluation
         self.evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
         """Must leave `policy` bit-identical."""
@@ -111,6 +112,10 @@ class Run:
                     GraderEvent(stage, cycle, step, guard.task, *counts, last, printed)
                 )
             guard.require_few_failures()
+
+    def part_s(self, part: str, row: int) -> float:
+        """Estimated seconds of a part of the ledger, once, on the way to that row."""
+        return self.price.seconds(self.price.ledger.entry(part, row))
 
     def stop_if_asked(self) -> None:
         """Count what has been done as done, and end here with a resume point if that is wanted.

@@ -53,6 +53,7 @@ def run(run: Run) -> None:
         run.step("diagnose", diagnose, row=0)
         state.base_done = True
         run.end_cycle()
+    run.tracker.row(state.next_stage, is_complete=True)
 
     for index in range(state.next_stage, len(config.stages)):
         stage = config.stages[index]
@@ -77,6 +78,7 @@ def run(run: Run) -> None:
             run.step("keep", keep_policy, index)
             state.next_stage, state.next_cycle, state.evidence = index + 1, 0, []
             run.end_cycle()
+            run.tracker.row(index + 1, is_complete=True)
 
 
 def adapt(run: Run, channel: Channel, task: Task, anchor: Anchor) -> None:
@@ -108,6 +110,7 @@ def settle_stage(run: Run, task: Task, index: int) -> None:
                 run.policy.live[task.name] = text
                 event = TextEvent(index, task.name, "live", text, None, 0)
                 run.run_dir.events.append(event)
+    run.progress.finish(sum(run.part_s(part, index + 1) for part in ("shrink", "remedies")))
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def choose_text(run: Run, task: Task, stage: int) -> None:
     run.run_dir.events.append(
         TextEvent(stage, task.name, "live", best.program, best.mean, size, rollouts, seconds)
     )
+    run.progress.finish(run.part_s("choice", stage + 1))
 
 
 def record_adaptation(
@@ -162,7 +166,8 @@ def record_adaptation(
     metrics = {f"{channel}/{name}": value for name, value in adaptation.metrics.items()}
     place = anchor.stage, anchor.cycle
     rollouts, seconds = {channel: adaptation.rollouts}, {channel: adaptation.seconds}
-    event = CycleEvent(*place, rollouts, seconds, metrics, adaptation.notes, time.time())
+    tokens = {channel: adaptation.tokens}
+    event = CycleEvent(*place, rollouts, seconds, metrics, adaptation.notes, time.time(), tokens)
     run.run_dir.events.append(event)
     if channel == "fast":
         population = run.policy.population(task)
@@ -172,14 +177,14 @@ def record_adaptation(
     if adaptation.samples:
         run.run_dir.write_samples(anchor.stage, task.name, adaptation.samples, anchor.cycle)
     run.tracker.log(metrics, step=anchor.cycle, time=event.time)
-    run.progress.finish(run.ledger.units(channel))
+    run.progress.finish(run.part_s(channel, anchor.stage + 1))
 
 
 def channel_log(
     run: Run, anchor: Anchor, channel: str
 ) -> Callable[[int, int, Mapping[str, float]], None]:
     """The function a channel calls as it works: progress for people, steps for the records."""
-    stage = run.config.stages[anchor.stage]
+    stage, phase_s = run.config.stages[anchor.stage], run.part_s(channel, anchor.stage + 1)
     where = (
         f"stage {anchor.stage + 1}/{len(run.config.stages)} {stage.task}, "
         f"cycle {anchor.cycle + 1}/{anchor.num_cycles}, {channel}"
@@ -187,8 +192,7 @@ def channel_log(
 
     def log(finished: int, total: int, figures: Mapping[str, float]) -> None:
         visible_figures = {name: figures[name] for name in PROGRESS_FIGURES if name in figures}
-        units = run.ledger.units(channel) * finished / total
-        run.progress.show(where, f"{finished}/{total}", units, visible_figures)
+        run.progress.show(where, f"{finished}/{total}", phase_s * finished / total, visible_figures)
         if channel == "slow":
             step = anchor.cycle * total + finished
             metrics = {f"{channel}/{name}": value for name, value in figures.items()}
@@ -214,6 +218,7 @@ def keep_policy(run: Run, stage: int) -> None:
 
     run.run_dir.keep_folder(folder, write)
     run.tracker.artifact(folder)
+    run.tracker.samples(stage, run.config.stages[stage].task)
     for task, population in run.policy.populations.items():
         run.tracker.prompts(stage, task, population, run.policy.live[task])
     run.publisher.push(stage + 1)

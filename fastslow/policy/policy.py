@@ -244,7 +244,9 @@ class Policy:
             },
             "live": {name: asdict(program) for name, program in sorted(self.live.items())},
         }
-        (folder / TEXTS_FILE).write_text(json.dumps(texts, indent=1, ensure_ascii=False))
+        (folder / TEXTS_FILE).write_text(
+            json.dumps(texts, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         if self.question_means:
             save_file(self.question_means, folder / ROUTER_FILE)
 

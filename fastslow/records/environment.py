@@ -77,9 +77,24 @@ def _git_commit(folder: Path) -> Json:
     return {"commit": commit, "dirty": dirty}
 
 
+def why_not_to_write(folder: Path) -> str | None:
+    """Why nothing should be written to a folder that is only looked at; None where it may be.
+
+    It refuses, or its files are kept under version control.
+    """
+    if not os.access(folder, os.W_OK):
+        return "it cannot be written"
+    try:
+        is_kept = bool(_git(folder, "ls-files", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return "it is kept under version control" if is_kept else None
+
+
 def _git(folder: Path, *arguments: str) -> str:
     completed = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
+        # a repository that somebody else made must not have its monitor started
+        ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
         capture_output=True,
         text=True,
         timeout=10,

@@ -176,7 +176,10 @@ def _end_of_last_line(path: Path) -> int:
     """Bytes up to and including the last newline."""
     if not path.stat().st_size:
         return 0  # an empty file cannot be mapped
-    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+    with (
+        open_regular(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
         return content.rfind(b"\n") + 1
 
 
@@ -206,14 +209,22 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                data = parse_json(line)
-                if not isinstance(data, dict):
-                    raise TypeError("not an object")
-                record = event_from_json(data) if "event" in data else score_from_json(data)
-            except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
-                raise CheckpointError(
-                    f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
-                    "JSON object per line. The file was edited or damaged; restore it from a copy."
-                ) from error
-            yield record
+            yield record_of_line(line, path, number)
+
+
+def record_of_line(line: bytes, path: Path, number: int) -> ScoreRow | Event:
+    """The record of one whole line of `path`, counted from 1.
+
+    Raises:
+        CheckpointError: It is not a record.
+    """
+    try:
+        data = parse_json(line)
+        if not isinstance(data, dict):
+            raise TypeError("not an object")
+        return event_from_json(data) if "event" in data else score_from_json(data)
+    except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
+            "JSON object per line. The file was edited or damaged; restore it from a copy."
+        ) from error

@@ -8,6 +8,7 @@ other machines, where that lock may not hold.
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -16,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, read_json
-from fastslow.records.lease import Card, Lease, claim, newest
+from fastslow.records.lease import LEASE_S, Card, Lease, claim, newest
 
 State: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
 STATES: tuple[str, ...] = get_args(State)
@@ -105,10 +106,7 @@ def read_state(path: Path) -> str:
     Raises:
         OSError, ValueError: There is no run.json, or it is damaged.
     """
-    card = read_json(path / "run.json")
-    state = card.get("state") if isinstance(card, dict) else None
-    if state not in STATES:
-        raise ValueError(f"run.json: state: not one of {', '.join(STATES)}")
+    state = _written_state(path)
     lock = _file_lock(path)
     system: SystemLock = "free"
     try:
@@ -120,7 +118,40 @@ def read_state(path: Path) -> str:
         lock.release()
     card = newest(path)
     if card is None and system == "unknown":
-        return str(state)  # all there is to go by
+        return state  # all there is to go by
     if is_held(card, system):
         return "running"
-    return "died" if state == "running" else str(state)
+    return "died" if state == "running" else state
+
+
+def _written_state(path: Path) -> str:
+    card = read_json(path / "run.json")
+    state = card.get("state") if isinstance(card, dict) else None
+    if state not in STATES:
+        raise ValueError(f"run.json: state: not one of {', '.join(STATES)}")
+    return str(state)
+
+
+def watched_state(path: Path) -> str:
+    """As `read_state`, for those who only watch: no lock is tried and nothing is written.
+
+    Of a writer on this machine its process tells whether it lives; of another machine its
+    heartbeats do, by our own clock. A folder of a version without either says what it says.
+
+    Raises:
+        OSError, ValueError: There is no run.json, or it is damaged.
+    """
+    state, card = _written_state(path), newest(path)
+    if card is None:
+        is_copy = not os.path.lexists(path / LOCK_FILE)
+        return "died" if is_copy and state == "running" else state
+    owner = card.owner
+    if card.is_released:
+        is_live = False
+    elif owner is not None and owner.is_here and owner.start is not None:
+        is_live = not owner.is_gone
+    else:
+        is_live = time.time() - card.beat <= (owner.lease_s if owner else LEASE_S)
+    if is_live:
+        return "running"
+    return "died" if state == "running" else state

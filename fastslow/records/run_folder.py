@@ -15,6 +15,7 @@ from typing import Any, Self
 from fastslow.config.cost import Cost
 from fastslow.config.loading.load import config_hash, dump_resolved
 from fastslow.config.models import RunConfig
+from fastslow.core.credentials import without_keys
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import (
@@ -32,9 +33,10 @@ from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
+from fastslow.records.progress_file import ProgressWriter
 from fastslow.records.seal import SealWriter, begin_seal, require_unbroken
 from fastslow.records.state import RunState
-from fastslow.records.tracking.live import tracker_names
+from fastslow.records.tracking.build import tracker_names
 from fastslow.task.definition import Task
 
 
@@ -201,12 +203,28 @@ class RunDir:
         Raises:
             CheckpointError: The disk refused; the old state stands.
         """
-        self._require()
         with disk_errors(self.path, "the run's state cannot be written"):
-            card = read_json(self.path / "run.json")
-            card |= {"state": state, "ended": None if state == "running" else _now()}
-            write_file(self.path, "run.json", _json(card), in_place=True)
+            self._extend_card(
+                lambda card: {"state": state, "ended": None if state == "running" else _now()}
+            )
             self._seal.write()
+
+    def reconfigure(self, config: RunConfig, overrides: Sequence[str]) -> None:
+        """Continue under another configuration, and list what it was overridden by in `run.json`.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        entry = {"time": _now(), "overrides": [without_keys(text) for text in overrides]}
+        with disk_errors(self.path, "the run's configuration cannot be written"):
+            self._extend_card(lambda card: {"resumed": [*card.get("resumed", ()), entry]})
+            self._seal.replace_config(dump_resolved(config))
+
+    def _extend_card(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Write `run.json` again with what `change` makes of it laid over."""
+        self._require()
+        card = read_json(self.path / "run.json")
+        write_file(self.path, "run.json", _json({**card, **change(card)}), in_place=True)
 
     def keep_estimate(self, cost: Cost) -> None:
         """Write estimate.json, what the run is expected to take; the first one stands.
@@ -218,6 +236,10 @@ class RunDir:
             figures = {"minutes": cost.minutes, "memory_gb": cost.memory_gb, "note": cost.note}
             with disk_errors(self.path, "the estimate of the run cannot be written"):
                 write_file(self.path, ESTIMATE_FILE, _json(figures))
+
+    def progress_writer(self, seconds: float) -> ProgressWriter:
+        """What keeps progress.json; earlier parts of the run took `seconds`."""
+        return ProgressWriter(self.path, seconds, self._require)
 
     def save_state(self, state: RunState, write_parts: Callable[[Path], None]) -> Path:
         """Make a resume point: all of it or none of it.

@@ -54,6 +54,8 @@ class Seal:
     """Name of the folder when the run was made."""
     config: str
     """SHA-256 of config.json."""
+    next_config: str | None = None
+    """That of a configuration which is about to be written; None otherwise."""
     points: int = 0
     """Resume points made so far."""
     records: Mapping[str, Prefix] = field(default_factory=dict)
@@ -100,6 +102,13 @@ class SealWriter:
             writer.sync()  # a crash of the machine must not leave less than is sealed
         records = {s: Prefix(w.position(), w.sha256()) for s, w in self._writers.items()}
         self._replace(records=records, **changes)
+
+    def replace_config(self, text: str) -> None:
+        """Write another config.json."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._replace(next_config=digest)  # a kill may come before or after it is written
+        write_file(self._path, "config.json", text)
+        self._replace(config=digest, next_config=None)
 
     def add_point(self) -> None:
         """Count a resume point that was made."""
@@ -172,7 +181,7 @@ def broken_seal(path: Path) -> str | None:
     if seal is None:
         return None
     try:
-        if sha256_of_prefix(path / "config.json") != seal.config:
+        if sha256_of_prefix(path / "config.json") not in (seal.config, seal.next_config):
             return "config.json is not what was written"
         for stem, prefix in seal.records.items():
             if (size := (path / f"{stem}.jsonl").stat().st_size) < prefix.bytes:

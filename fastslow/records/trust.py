@@ -6,7 +6,7 @@ the user's own words; in any other they are somebody else's.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,18 @@ SHOWN = 8
 """Values that an error lists."""
 
 
-def load_run(path: Path, trust: bool = False) -> LoadedConfig:
+def load_run(path: Path, trust: bool = False, overrides: Sequence[str] = ()) -> LoadedConfig:
     """The configuration of a run folder, to act on: plug-ins that it names are imported.
+
+    What a user gives again as `key=value` is the user's own and needs no trust.
 
     Raises:
         CheckpointError: This user did not make the folder, did not say `trust`, and something in
             its configuration would be followed; or the folder was edited since the run wrote it.
     """
     require_unbroken(path)
-    if not trust and not is_ours(path) and (names := list(followed(_config(path)))):
+    given = tuple(word.partition("=")[0] for word in overrides)
+    if not trust and not is_ours(path) and (names := list(followed(_config(path), given))):
         listed = "".join(f"\n  {name}" for name in names[:SHOWN])
         more = f"\n  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise CheckpointError(
@@ -55,16 +58,22 @@ def load_run(path: Path, trust: bool = False) -> LoadedConfig:
     return load_resolved(path / "config.json")
 
 
-def followed(value: Any, path: str = "") -> Iterator[str]:
-    """Everything in a configuration that is called, started or imported, as `key = value`."""
+def followed(value: Any, given: Sequence[str] = (), path: str = "") -> Iterator[str]:
+    """Everything in a configuration that is called, started or imported, as `key = value`.
+
+    Left out are sections and keys in `given`.
+    """
+    if path in given:
+        return
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             place = f"{path}.{key}" if path else str(key)
             if key in PLACES and item:
-                yield f"{shorten(place, 100)} = {shorten(str(item), 200)}"
+                if place not in given:
+                    yield f"{shorten(place, 100)} = {shorten(str(item), 200)}"
             else:
-                yield from followed(item, place)
+                yield from followed(item, given, place)
     elif isinstance(value, str) and (
         "://" in value
         or CODE.fullmatch(value)

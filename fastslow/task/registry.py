@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fastslow
 from fastslow.core.errors import TaskError, nearest
 from fastslow.core.files import is_file
 from fastslow.core.plugins import REFERENCE, from_file, from_module
 from fastslow.task.definition import Task, TaskConfig, TaskDefinition
 
 _TASK_NAME = re.compile(r"[a-z0-9_]+")
-_PACKAGE = Path(fastslow.__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_root() -> Path:

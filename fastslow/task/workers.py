@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pickle
-import select
 import signal
 import subprocess
 import sys
@@ -95,24 +94,43 @@ class Worker:
         return answer
 
     def end(self) -> None:
-        """End the process, with what its graders started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End the process, and where there are process groups what its graders started."""
+        self._kill()
         self.process.wait()
         for stream in (self._requests, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()
 
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+
     def _ask(self, request: object, limit_s: float) -> Any:
-        content = pickle.dumps(request)
+        """The answer to a request; the process is ended where there is none within the limit."""
+        content, late = pickle.dumps(request), threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._kill()  # which ends the wait for its answer
+
+        timer = threading.Timer(limit_s, stop)
+        timer.daemon = True
+        timer.start()
         try:
             self._requests.write(content)
             self._requests.flush()
-            if not select.select([self._answers], [], [], limit_s)[0]:
-                raise TimeOut
-            return pickle.load(self._answers)
-        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
-            raise Crashed from error
+            answer = pickle.load(self._answers)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise (TimeOut if late.is_set() else Crashed) from error
+        finally:
+            timer.cancel()
+            timer.join()
+        if late.is_set():
+            raise TimeOut
+        return answer
 
 
 _idle: list[Worker] = []

@@ -187,13 +187,12 @@ def expected(run: Path) -> Counter[tuple[str, int]]:
     records = read_run_records(run)
     points: Counter[tuple[str, int]] = Counter()
     for row in range(len(records.stage_tasks) + 1):
-        stage = str(row - 1) if row else "run"
-        points.update((f"{stage} {n}", row) for metrics, _ in records.row(row) for n in metrics)
+        points.update((f"run {n}", row) for metrics, _ in records.row(row) for n in metrics)
     for part in records.stages():
         for event in part.events:
             step = getattr(event, "step", event.cycle)
             names = [name for name, value in event.metrics.items() if value == value]
-            points.update((f"{part.index} {name}", step) for name in names)
+            points.update((f"{part.index + 1} {name}", step) for name in names)
     return points
 
 

@@ -1,5 +1,6 @@
 """A headless Chromium over the DevTools protocol, through two pipes: no port, no library."""
 
+import base64
 import json
 import os
 import select
@@ -89,16 +90,25 @@ class Browser:
                 return result
             self.events.append(answer)
 
-    def open(self, path: Path, *, width: int, dark: bool = False) -> None:
-        """Show a file in a window of that width, and wait until it is loaded."""
+    def open(self, path: Path | str, *, width: int, dark: bool = False) -> None:
+        """Show a file or an address in a window of that width, and wait until it is loaded."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", size)
+        self.call("Emulation.setScrollbarsHidden", {"hidden": False})  # as a person sees the page
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.events.clear()
-        self.call("Page.navigate", {"url": path.as_uri()})
+        self.call("Page.navigate", {"url": path if isinstance(path, str) else path.as_uri()})
         while not any(e["method"] == "Page.loadEventFired" for e in self.events):
             self.events.append(self._read())
+
+    def screenshot(self, path: Path, *, height: int | None = None) -> None:
+        """Save what the page shows as PNG: the whole of it, or its first `height` pixels."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        part = {"x": 0, "y": 0, "scale": 1, "width": self.value("innerWidth")}
+        part["height"] = size["height"] if height is None else min(height, size["height"])
+        picture = {"format": "png", "clip": part, "captureBeyondViewport": True}
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", picture)["data"]))
 
     def value(self, expression: str) -> Any:
         """What an expression gives inside the page; the page's own policy does not bind us."""

@@ -1,8 +1,10 @@
 """Commands, links and modules that the documents name must exist."""
 
 import importlib.util
+import itertools
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,17 +25,24 @@ from fastslow.results.report import build_report
 from fastslow.task.contract import contract_failures
 from tests.support.paths import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+GUIDE = [ROOT / "docs" / "index.md", *sorted(ROOT.glob("docs/guide/*.md"))]
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *GUIDE})
 PROGRAMS = ("fastslow", "make", "python")
 
 
-def commands(document: Path) -> list[str]:
-    """Shell commands of a document: lines of its shell blocks, and inline code that is one."""
+def whole_commands(document: Path) -> list[str]:
+    """Shell commands of a document that stand in its shell blocks."""
     text = document.read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"`((?:fastslow|make|python -m) [^`\n]+)`", text)
-    return [line for line in [*lines, *inline] if line.split(" ")[0] in PROGRAMS]
+    return [line for line in lines if line.split(" ")[0] in PROGRAMS]
+
+
+def commands(document: Path) -> list[str]:
+    """Those, and inline code that is one, where arguments may be left out."""
+    text = document.read_text(encoding="utf-8")
+    inline = re.findall(r"`((?:fastslow|make|python -m) [^`\n…][^`\n]*)`", text)
+    return [*whole_commands(document), *inline]
 
 
 def all_commands() -> list[Any]:
@@ -44,17 +53,28 @@ def all_commands() -> list[Any]:
     ]
 
 
-def subcommands() -> set[tuple[str, ...]]:
-    """Every command of the command line, as its words."""
-    found: set[tuple[str, ...]] = set()
+def parse(words: list[str], *, is_whole: bool) -> None:
+    """Have the command line's own parser take the words apart; nothing is called.
 
-    def walk(command: Any, path: tuple[str, ...]) -> None:
-        found.add(path)
-        for name, inner in getattr(command, "commands", {}).items():
-            walk(inner, (*path, name))
+    Raises:
+        Exception: There is no such command or option, or a value is of the wrong kind; where the
+            command `is_whole`, an argument lacks.
+    """
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "resolve_command") and words and not words[0].startswith("-"):
+        _, command, words = command.resolve_command(command.context_class(command), words)
+    context = command.context_class(command)
+    values, rest, _ = command.make_parser(context).parse_args(list(words))
+    assert rest == []
+    for parameter in command.params:
+        value = values.get(parameter.name)
+        if value and not re.search(r"\b[A-Z]{3,}\b", str(value)):  # else the reader's to fill in
+            parameter.get_runtime_param().coerce(value, param=parameter, ctx=context)
+        assert value or not parameter.required or not is_whole, parameter.name
 
-    walk(typer.main.get_command(app), ())
-    return found
+
+READERS = (["tickets.yaml"], ["urgency.yaml"], ["doubling.yaml"], ["gentle.yaml"], ["signals.yaml"])
+"""Files that a page has the reader write; tests/integration/cli/test_guide.py does."""
 
 
 def make_targets() -> set[str]:
@@ -70,23 +90,24 @@ def test_every_documented_command_exists(command: str) -> None:
         assert words[0] == "-m"
         assert importlib.util.find_spec(words[1]) is not None
     else:
-        path = tuple(words[: 2 if words[0] in ("tasks", "models") else 1])
-        assert path in subcommands() or words[0].startswith("--")
+        is_whole = any(command in whole_commands(document) for document in DOCUMENTS)
+        ours = itertools.takewhile(lambda word: word not in ("|", ">", "&&"), words)
+        parse([word for word in ours if word != "--traceback"], is_whole=is_whole)
         files = [word for word in words if word.endswith((".yaml", ".yml"))]
-        assert [file for file in files if not (ROOT / file).is_file()] == []
+        assert [file for file in files if not (ROOT / file).is_file()] in ([], *READERS)
 
 
 @pytest.mark.parametrize(
     "command",
-    [p for p in all_commands() if re.match(r"fastslow (train|check) \S+\.yaml", p.values[0])],
+    [p for p in all_commands() if re.match(r"fastslow (train|check) configs/", p.values[0])],
 )
 def test_every_documented_configuration_is_valid_with_its_overrides(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     words = shlex.split(command, comments=True)[2:]
-    ours = [word for word in words if not word.isupper() and not word.startswith("data=")]
-    assert main(["check", *ours]) == 0  # data is the user's
+    theirs = [word for word in words if word.isupper() or word.startswith(("data=", "model.name="))]
+    assert main(["check", *(word for word in words if word not in theirs)]) == 0
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -125,23 +146,33 @@ def test_every_file_of_the_repository_that_a_document_names_exists(document: Pat
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
-def test_the_task_of_the_readme_keeps_the_contract() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    snippet, _ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(snippet.splitlines()) <= 35
-    module = ModuleType("readme")
-    exec(compile(snippet, "README.md", "exec"), module.__dict__)
+def snippet(page: str) -> str:
+    """The one block of Python of a page of the guide."""
+    text = (ROOT / "docs" / "guide" / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def test_the_task_of_the_guide_is_short_and_keeps_the_contract() -> None:
+    assert len(snippet("own-task.md").splitlines()) <= 35
+    module = ModuleType("guide")
+    exec(compile(snippet("own-task.md"), "own-task.md", "exec"), module.__dict__)
     assert list(contract_failures(module.doubling.build("doubling"))) == []
 
 
-def test_the_remedy_of_the_readme_can_be_built() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, snippet = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    module = ModuleType("readme")
-    exec(compile(snippet, "README.md", "exec"), module.__dict__)
+def test_the_remedy_of_the_guide_can_be_built() -> None:
+    module = ModuleType("guide")
+    exec(compile(snippet("own-remedy.md"), "own-remedy.md", "exec"), module.__dict__)
     assert module.towards_base.build({"rate": 0.1}).settle is not None
     with pytest.raises(ValidationError, match="rates"):
         module.towards_base.build({"rates": 0.1})
+
+
+def test_every_page_of_the_site_is_in_its_navigation_and_the_other_way_round() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    pages = set(re.findall(r"'([\w/-]+\.md)'", str(nav)))
+    files = {path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.md")}
+    assert pages == {path.as_posix() for path in files}
 
 
 def test_results_and_readme_are_what_the_reference_runs_say() -> None:

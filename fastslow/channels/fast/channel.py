@@ -86,8 +86,13 @@ class FastChannel(Channel):
                 with self._reflecting(policy, task, anchor, seed):
                     self.optimizer.search(scorer, pool, seed)
 
+            def cancel() -> None:
+                scorer.engine.cancel()
+                if self.reflection is not None:
+                    self.reflection.leave()
+
             if not pool.is_saturated:
-                in_a_thread(search)
+                in_a_thread(search, cancel)
 
         if policy.weights_fingerprint() != weights:
             raise ChannelError("fast: the adapter changed while prompts evolved. This is a bug.")
@@ -100,6 +105,7 @@ class FastChannel(Channel):
             reused["reused_rollouts"] = float(len(correct_answers(task, anchor)))
         return population, Adaptation(
             rollouts=scorer.spent,
+            tokens=scorer.tokens,
             seconds=time.monotonic() - started,
             metrics={
                 "best_score": max(c.mean for c in population),

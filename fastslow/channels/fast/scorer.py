@@ -4,8 +4,10 @@ import contextlib
 import io
 import logging
 import random
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import dspy
@@ -25,6 +27,9 @@ from fastslow.core.types import Anchor, Example, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.policy.signals import Signal
 from fastslow.task.definition import Task
+
+LEAVE_S = 5.0
+"""How long a phase that is stopped at once is waited for."""
 
 
 class TextScorer:
@@ -50,11 +55,17 @@ class TextScorer:
         self.engine = PolicyEngine(self.cache, policy.renderer, sampling, seed, settings.threads)
         self._policy, self.task = policy, task
         self._before = policy.sampler.num_rollouts
+        self._tokens_before = policy.sampler.num_tokens
 
     @property
     def spent(self) -> int:
         """Rollouts drawn in this phase."""
         return self._policy.sampler.num_rollouts - self._before
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of those rollouts."""
+        return self._policy.sampler.num_tokens - self._tokens_before
 
     @property
     def remaining(self) -> int:
@@ -113,17 +124,33 @@ def isolated() -> Iterator[None]:
         random.setstate(state)
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
+def in_a_thread(work: Callable[[], None], cancel: Callable[[], None]) -> None:
     """Do DSPy's work outside the main thread, where its executor leaves signals to the run.
 
-    In the main thread it takes Ctrl-C for itself and ends the phase with an error. A signal that
-    stops the run at once leaves the thread behind; it ends with the scorer's engine.
+    In the main thread it takes Ctrl-C for itself and ends the phase with an error. Where a signal
+    stops the run at once, `cancel` is to have the work end soon; a request to a service may go on,
+    and nothing waits for its answer.
     """
-    executor = ThreadPoolExecutor(max_workers=1)
+    outcome: Future[None] = Future()
+
+    def answer() -> None:
+        try:
+            work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    streams = sys.stdout, sys.stderr
+    thread = threading.Thread(target=answer, name="fast-phase", daemon=True)
+    thread.start()
     try:
-        executor.submit(work).result()
-    finally:
-        executor.shutdown(wait=False)
+        outcome.result()
+    except KeyboardInterrupt:
+        cancel()
+        thread.join(LEAVE_S)
+        sys.stdout, sys.stderr = streams  # it may have them caught still
+        raise
 
 
 def scores_by_id(examples: list[Any], scores: list[Any]) -> dict[str, float]:

@@ -50,6 +50,8 @@ class Phase:
     """Whether an update had something to learn from."""
     rollouts: int = 0
     """Completions drawn, in all processes."""
+    tokens: int = 0
+    """Of those completions."""
     seconds: float = 0.0
 
 
@@ -143,7 +145,8 @@ class SlowChannel:
             if self._remedies.is_over():
                 break
             batch = anchor.batches[index]
-            started, before = time.monotonic(), policy.sampler.num_rollouts
+            started, sampler = time.monotonic(), policy.sampler
+            before = sampler.num_rollouts, sampler.num_tokens
             lr = self._peak_lr * min(1.0, (self._step + 1) / (self.settings.warmup_steps + 1))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = lr
@@ -162,7 +165,8 @@ class SlowChannel:
             phase.samples += [f"step {step} | {line}" for line in trainer.sample_lines()]
             phase.evidence += trainer.evidence()
             phase.notes += trainer.pass_size.take_notes()
-            phase.rollouts += sum(from_all(policy.sampler.num_rollouts - before))
+            phase.rollouts += sum(from_all(sampler.num_rollouts - before[0]))
+            phase.tokens += sum(from_all(sampler.num_tokens - before[1]))
             phase.seconds += time.monotonic() - started
             log(index + 1, len(anchor.batches), figures)
         self._phase = None
@@ -170,6 +174,7 @@ class SlowChannel:
         metrics = _over_cycle(phase.figures) | self._remedies.standing()
         return Adaptation(
             rollouts=phase.rollouts,
+            tokens=phase.tokens,
             seconds=phase.seconds,
             metrics=metrics,
             samples=tuple(phase.samples),

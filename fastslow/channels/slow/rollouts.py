@@ -9,6 +9,7 @@ from fastslow.channels.slow.difficulty import Group
 from fastslow.core.distributed import from_all, own_share
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import PromptProgram, assign_slots
+from fastslow.core.samples import sample_line
 from fastslow.core.types import (
     FULL_MARKS,
     Batch,
@@ -135,8 +136,13 @@ def reward_figures(rollouts: Sequence[Rollout]) -> dict[str, float]:
 def readable_lines(rollouts: Sequence[Rollout], figure: str) -> list[str]:
     """The rollouts as people read them; untrusted text. `figure` is what their score is here."""
     return [
-        f"text {r.program.text_hash} | {r.example.id}: {r.example.question + r.hint!r} -> "
-        f"{r.completion.text!r} | {figure} {r.grade.score:g} ({r.grade.reason})"
+        sample_line(
+            r.program.text_hash,
+            r.example.id,
+            r.example.question + r.hint,
+            r.completion.text,
+            f"{figure} {r.grade.score:g} ({r.grade.reason})",
+        )
         for r in rollouts
     ]
 

@@ -20,6 +20,7 @@ from fastslow.channels.slow.settings import SftConfig
 from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone, on_one_card
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import BARE, PromptProgram
+from fastslow.core.samples import sample_line
 from fastslow.core.types import Batch, Example, TokenIds
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
@@ -150,8 +151,13 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
         per_problem = len(self.rows) // self.num_problems
         pairs = list(zip(self.rows, self.logprobs, strict=True))[::per_problem]
         return [
-            f"text {row.program.text_hash} | {row.example.id}: {row.example.question!r} -> "
-            f"{row.example.answer!r} | gold, log-prob {logprob:.3f}"
+            sample_line(
+                row.program.text_hash,
+                row.example.id,
+                row.example.question,
+                row.example.answer,
+                f"gold, log-prob {logprob:.3f}",
+            )
             for row, logprob in pairs
         ]
 

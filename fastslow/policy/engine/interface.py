@@ -36,6 +36,8 @@ class Sampler(Protocol):
     num_rollouts: int
     """Completions drawn from the tuned policy since the sampler was made: the unit every budget is
     counted in. Draws from the base are not rollouts of a task, and are not in it."""
+    num_tokens: int
+    """Tokens of those completions."""
 
     def sample(
         self,

@@ -56,7 +56,7 @@ class TorchEngine:
         self.model = model
         self.renderer = renderer
         self.stop_ids = ending_tokens(model, renderer)
-        self.num_rollouts = 0
+        self.num_rollouts = self.num_tokens = 0
         self._max_rows = MAX_BATCH_ROWS
         self._trunks: OrderedDict[tuple[str, TokenIds], Any] = OrderedDict()
         self._busy = threading.RLock()  # switching the adapter off would reach every thread
@@ -93,6 +93,7 @@ class TorchEngine:
                 self._make_room(words)
         if adapter:
             self.num_rollouts += len(prompts)
+            self.num_tokens += sum(len(draw.token_ids) for draw in completions.values())
         return [completions[index] for index in range(len(prompts))]
 
     def _make_room(self, words: str) -> None:

@@ -6,39 +6,34 @@ which of them missed anything. The next resume sends that from the records, and 
 """
 
 import contextlib
-import importlib.util
 import json
 import logging
 import math
 import time as clock
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from fastslow.config.models import RunConfig
-from fastslow.config.tracking import (
-    MlflowConfig,
-    TensorboardConfig,
-    TrackerConfig,
-    TrackioConfig,
-    WandbConfig,
-)
 from fastslow.core.credentials import without_keys
-from fastslow.core.errors import ConfigError, TrackerError
-from fastslow.core.files import read_json, write_file
-from fastslow.core.plugins import CustomUse, find
+from fastslow.core.errors import FastSlowError, TrackerError
+from fastslow.core.files import write_file
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.text import shorten
-from fastslow.core.tracker import Status, TrackedRun, Tracker, TrackerDefinition
+from fastslow.core.tracker import Status, TrackedRun, Tracker
+from fastslow.core.types import Example
 from fastslow.records.events import StepEvent
-from fastslow.records.tracking.records import REPORT_FILES, RunRecords, last_time, read_run_records
+from fastslow.records.tracking.data import data_splits
+from fastslow.records.tracking.records import (
+    REPORT_FILES,
+    RecordsReader,
+    RunRecords,
+    read_run_records,
+)
 
 _LOG = logging.getLogger(__name__)
 IDENTITY_FILE = "tracker.json"
-EXTRAS = ("tensorboard", "trackio", "wandb")
-"""Trackers whose package, of the same name, is an extra of ours."""
 SLOW_S = 0.5
 """A call that fails after so long holds the run up."""
 REST_S = 30.0
@@ -98,6 +93,9 @@ class Tracking:
         self._folder = folder
         self._audience = trackers
         self._stage: int | None = None
+        self._reader = RecordsReader(folder)
+        self._rows: set[tuple[int, str]] = set()
+        """Rows and names that were handed on as the run went on."""
 
     @property
     def num_failures(self) -> int:
@@ -145,23 +143,53 @@ class Tracking:
     def log(
         self, metrics: Mapping[str, float | None], step: int, time: float | None = None
     ) -> None:
-        """Keep the finite values of `metrics`; see `Tracker.log`. No time is now."""
+        """Keep the finite values of `metrics` in the present stage. No time is now."""
+        self._log(metrics, step, time, self._stage)
+
+    def row(self, row: int, is_complete: bool = False) -> None:
+        """Hand on what the records have of a row of the matrix by now."""
+        if self.trackers:
+            with self._records_of_run():
+                for metrics, time in self._reader.read().row(row, is_complete):
+                    new = {name: v for name, v in metrics.items() if (row, name) not in self._rows}
+                    self._rows |= {(row, name) for name in new}
+                    self._log(new, row, time, None)
+
+    def data(self, examples: Mapping[str, Sequence[Example]]) -> None:
+        """Hand on what the data is; by task, the test examples that are scored, where known."""
+        if self.trackers:
+            with self._records_of_run():
+                self._tell("data", data_splits(self._folder, examples))
+
+    def _log(
+        self,
+        metrics: Mapping[str, float | None],
+        step: int,
+        time: float | None,
+        stage: int | None,
+    ) -> None:
         finite = {k: float(v) for k, v in metrics.items() if v is not None and math.isfinite(v)}
         if finite:
             when = clock.time() if time is None else time
-            self._tell("log", finite, step, when, self._stage)
+            self._tell("log", finite, step, when, stage)
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file, or of a folder with everything in it."""
         self._tell("artifact", path, self._stage)
+
+    def samples(self, stage: int, task: str) -> None:
+        """Hand on a few rollouts of a stage, index from 0, as the run keeps them for people."""
+        if self.trackers:
+            with self._records_of_run():
+                self._tell("samples", stage, task, self._reader.read().samples(stage))
 
     def prompts(self, stage: int, task: str, population: Population, live: PromptProgram) -> None:
         """Keep a task's prompts as they are after a stage, index from 0."""
         prompts = [candidate.program for candidate in population]
         self._tell("prompts", stage, task, prompts, live)
 
-    def send_run(self) -> None:
-        """Send everything that is in the run folder to every tracker.
+    def send_run(self, examples: Mapping[str, Sequence[Example]] = MappingProxyType({})) -> None:
+        """Send everything that is in the run folder to every tracker; `examples` as for `data`.
 
         Raises:
             TrackerError: One of them did not take all of it.
@@ -170,6 +198,7 @@ class Tracking:
         for tracker in self.trackers:
             tracker.run = replace(tracker.run, since=0.0)
         self._begin()
+        self.data(examples)
         self._send(records)
         for path in (self._folder / name for name in REPORT_FILES):
             if path.is_file():
@@ -210,14 +239,23 @@ class Tracking:
             self._send_row(records, stage.index + 1)
             if stage.folder is not None:
                 self.artifact(stage.folder)
+                self.samples(stage.index, stage.task)
                 for task, (population, live) in stage.prompts.items():
                     self.prompts(stage.index, task, population, live)
             self._tell("end_stage", stage.index, stage.status)
             self._stage = None
 
+    @contextlib.contextmanager
+    def _records_of_run(self) -> Iterator[None]:
+        """Read what the run wrote, for trackers; where that fails, the run continues."""
+        try:
+            yield
+        except (FastSlowError, OSError, ValueError) as error:
+            _LOG.warning("tracking: records cannot be read, got %s", shorten(str(error), 200))
+
     def _send_row(self, records: RunRecords, row: int) -> None:
         for metrics, time in records.row(row):
-            self.log(metrics, row, time)
+            self._log(metrics, row, time, None)
 
     @contextlib.contextmanager
     def _ending(self, method: str, *values: int) -> Iterator[None]:
@@ -246,107 +284,3 @@ def save_identity(trackers: Sequence[GuardedTracker]) -> None:
         card = {"identity": run.identity, "missed": [t.name for t in trackers if t.has_missed]}
         with contextlib.suppress(OSError):  # a disk that refuses this stops the run elsewhere
             write_file(run.folder, IDENTITY_FILE, json.dumps(card, indent=2) + "\n")
-
-
-def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Tracking:
-    """What hands things on to the run's trackers, or to nobody.
-
-    A run folder without `tracker.json` gets one. `is_on` says whether this process tracks.
-
-    Raises:
-        ConfigError: A tracker lacks its package, or one of the user's own is not found.
-    """
-    if not is_on or not config.trackers:
-        return Tracking((), folder)
-    card: Any = None
-    with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
-        card = read_json(folder / IDENTITY_FILE)
-    is_new = not isinstance(card, dict) or not isinstance(card.get("identity"), str)
-    if is_new:
-        card = {"identity": uuid.uuid4().hex}
-    missed, last = card.get("missed") or (), 0.0 if is_new else last_time(folder)
-    run = TrackedRun(folder.name, card["identity"], folder, config.model_dump(mode="json"))
-    trackers = []
-    for name, tracker in build_trackers(config).items():
-        has_missed = missed is True or name in missed  # True was written for the only one
-        since = 0.0 if has_missed else last
-        trackers.append(GuardedTracker(name, tracker, replace(run, since=since), has_missed))
-    if is_new:  # before a tracker hears of it: after a crash it is found by this
-        save_identity(trackers)
-    return Tracking(trackers, folder)
-
-
-def prepare_tracking(config: RunConfig) -> None:
-    """Make what runs share before several of them start at the same time.
-
-    Raises:
-        ConfigError: A tracker lacks its package, or one of the user's own is not found.
-    """
-    for tracker in build_trackers(config).values():
-        with contextlib.suppress(Exception):  # a tracker's own code; each run says so itself
-            tracker.prepare()
-
-
-def build_trackers(config: RunConfig) -> dict[str, Tracker]:
-    """The trackers that a configuration names, in its order, by the names of `tracker_names`.
-
-    Raises:
-        ConfigError: One lacks its package, or one of the user's own is not found.
-    """
-    require_trackers(config)
-    trackers = (_build(section, config) for section in config.trackers)
-    return dict(zip(tracker_names(config), trackers, strict=True))
-
-
-def _build(section: TrackerConfig, config: RunConfig) -> Tracker:
-    place = Path(config.runs_dir)
-    match section:
-        case MlflowConfig(uri=uri, experiment=experiment):
-            from fastslow.records.tracking.mlflow import MlflowTracker
-
-            return MlflowTracker(place, uri, experiment or config.name)
-        case TensorboardConfig(folder=folder):
-            from fastslow.records.tracking.tensorboard import TensorboardTracker
-
-            return TensorboardTracker(place / "tensorboard" if folder is None else Path(folder))
-        case TrackioConfig(project=project):
-            from fastslow.records.tracking.trackio import TrackioTracker
-
-            return TrackioTracker(project or config.name)
-        case WandbConfig(project=project, entity=entity, mode=mode):
-            from fastslow.records.tracking.wandb import WandbTracker
-
-            return WandbTracker(place, project or config.name, entity, mode)
-        case CustomUse(use=use, params=params):
-            return find(TrackerDefinition, use).build(params)
-
-
-def require_trackers(config: RunConfig) -> None:
-    """Make sure that every tracker finds its package, and W&B its key.
-
-    Raises:
-        ConfigError: One does not.
-    """
-    for index, section in enumerate(config.trackers):
-        if section.kind in EXTRAS and importlib.util.find_spec(section.kind) is None:
-            path = f"tracking.{index}" if isinstance(config.tracking, tuple) else "tracking"
-            raise ConfigError(
-                f"{path}.kind: {section.kind} needs the package of that name, which is not "
-                f"installed. Install it with: pip install 'fastslow[{section.kind}]'"
-            )
-        if isinstance(section, WandbConfig):
-            from fastslow.records.tracking.wandb import mode_of, require_key
-
-            require_key(mode_of(section.mode))
-
-
-def tracker_names(config: RunConfig) -> list[str]:
-    """A name for each tracker, for records and messages; a number behind one that comes again."""
-    names: list[str] = []
-    for section in config.trackers:
-        name: str = section.kind
-        if isinstance(section, CustomUse):
-            name = find(TrackerDefinition, section.use).name
-        num_alike = sum(earlier.partition(" ")[0] == name for earlier in names)
-        names.append(f"{name} {num_alike + 1}" if num_alike else name)
-    return names

@@ -1,11 +1,14 @@
-"""The tracker MLflow: one run per sequence, one nested run per stage; numeric metrics only.
+"""The tracker MLflow: one run per sequence, one nested run per stage.
 
-The only module that imports mlflow. Every MLflow run it makes carries a tag by which it is found
-again, so that a resumed run continues in the same MLflow runs; points, parameters and texts that
-come again are not sent twice.
+The run of the sequence has all that is measured of the rows of the score matrix, over the number of
+the row, the data with its fingerprints, and evaluation datasets; those of stages have what channels
+report, and traces of some rollouts. Only this and `mlflow_entities.py` import mlflow. Every MLflow
+run carries a tag by which it is found again, so that a resumed run continues in the same MLflow
+runs; what comes again is not sent twice.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -17,9 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.tracker import Status, TrackedRun, Tracker
+from fastslow.core.tracker import Status, TaskSplit, TrackedRun, TrackedSample, Tracker
 from fastslow.core.types import Json
 from fastslow.policy.render import chat_messages
+from fastslow.records.row_metrics import FORMULAS
+from fastslow.records.tracking.mlflow_entities import (
+    dataset_inputs,
+    evaluation_records,
+    log_trace,
+)
 from fastslow.records.tracking.points import Points
 
 _PARAMS_A_CALL = 100
@@ -39,6 +48,12 @@ _STATUSES: Mapping[Status, str] = {
 _RAW, _END_RAW = "{% raw %}", "{% endraw %}"
 _SPLIT = _END_RAW + "{{ '{%' }}" + _RAW
 """Stands for `{%` inside a raw block, which it could end."""
+
+
+NOTE = "Over the rows of the score matrix (step 0 is the base):\n\n" + "\n".join(
+    f"- {name}: {formula}" for name, formula in FORMULAS.items()
+)
+"""What MLflow shows about a run beside its figures."""
 
 
 class MlflowTracker(Tracker):
@@ -66,21 +81,54 @@ class MlflowTracker(Tracker):
     def begin(self, run: TrackedRun) -> None:
         """Open the run's MLflow run, or the one made for it before, with its parameters."""
         from mlflow.entities import Param
+        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
         self._run = run
         flat = {_name(key): str(value)[:_MAX_PARAM] for key, value in _flatten(run.config)}
         with self._client() as client:
             run_id = self._run_id(client, None)
-            there = client.get_run(run_id).data.params  # a resumed run keeps those it began with
-            params = [Param(name, value) for name, value in flat.items() if name not in there]
+            there = client.get_run(run_id).data  # a resumed run keeps those it began with
+            params = [Param(n, value) for n, value in flat.items() if n not in there.params]
             for start in range(0, len(params), _PARAMS_A_CALL):
                 client.log_batch(run_id, params=params[start : start + _PARAMS_A_CALL])
+            if MLFLOW_RUN_NOTE not in there.tags:
+                client.set_tag(run_id, MLFLOW_RUN_NOTE, NOTE)
 
     def begin_stage(self, stage: int, task: str) -> None:
         """Open the nested run of a stage, or the one made for it before."""
         self._tasks[stage] = task
         with self._client() as client:
             self._run_id(client, stage)
+
+    def data(self, splits: Sequence[TaskSplit]) -> None:
+        """Name the data that the run uses, and keep what is scored as evaluation datasets.
+
+        Runs on the same data share them.
+        """
+        with self._client() as client:
+            client.log_inputs(self._run_id(client, None), dataset_inputs(splits))
+            for split in splits:
+                if not split.examples:
+                    continue
+                name = f"{_asset(split.task)}-{split.fingerprint}-{len(split.examples)}"
+                same = client.search_datasets(filter_string=f"name = '{name}'")
+                dataset = same[0] if same else client.create_dataset(name, self._experiment_id)
+                store = client._tracking_client.store  # MLflow's own way takes its global address
+                store.upsert_dataset_records(dataset.dataset_id, evaluation_records(split))
+                if same and self._experiment_id not in dataset.experiment_ids:
+                    ids = [self._experiment_id]
+                    client.add_dataset_to_experiments(dataset.dataset_id, ids)
+
+    def samples(self, stage: int, task: str, samples: Sequence[TrackedSample]) -> None:
+        """Keep rollouts as traces of the stage's run."""
+        from mlflow.tracing.client import TracingClient
+
+        assert self._run is not None
+        with self._client() as client:
+            run_id, tracing = self._run_id(client, stage), TracingClient(self._uri)
+            place = self._experiment_id, run_id, self._run.identity
+            for traced in samples:
+                log_trace(tracing, *place, task, traced)
 
     def log(self, metrics: Mapping[str, float], step: int, time: float, stage: int | None) -> None:
         """Keep values in the run of the stage, but for those it has."""
@@ -89,7 +137,7 @@ class MlflowTracker(Tracker):
         with self._client() as client:
             run_id = self._run_id(client, stage)
             named = {_name(key): value for key, value in metrics.items()}
-            new = self._points[run_id].new(named, step).items()
+            new = self._points[run_id].new(named, step, stage).items()
             points = [Metric(name, value, int(time * 1000), step) for name, value in new]
             client.log_batch(run_id, metrics=points)
 
@@ -107,12 +155,15 @@ class MlflowTracker(Tracker):
     ) -> None:
         """Keep each text as one version of the prompt `<run>.<task>`; none twice.
 
-        The alias `stage-<number>`, counted from 1, goes to the text that is deployed after it.
+        The alias `stage-<number>`, counted from 1, goes to the text that is deployed after it. The
+        experiment and the stage's run show them.
         """
         from mlflow.exceptions import MlflowException
+        from mlflow.prompt.constants import PROMPT_EXPERIMENT_IDS_TAG_KEY
+        from mlflow.tracing.constant import TraceTagKey
 
         assert self._run is not None
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self._run.name}.{task}")
+        name = _asset(f"{self._run.name}.{task}")
         programs = {program.text_hash: program for program in (*prompts, live)}
         refusal: Exception | None = None
         with self._client() as client:
@@ -137,6 +188,12 @@ class MlflowTracker(Tracker):
             if live.text_hash in numbers:
                 number = int(numbers[live.text_hash])
                 client.set_prompt_alias(name, f"stage-{stage + 1}", number)
+                if self._tasks.get(stage) == task:  # MLflow's own way takes its global address
+                    link = json.dumps([{"name": name, "version": str(number)}])
+                    client.set_tag(self._run_id(client, stage), TraceTagKey.LINKED_PROMPTS, link)
+            if numbers:  # no version without a prompt to tag
+                ids = f",{self._experiment_id},"
+                client.set_prompt_tag(name, PROMPT_EXPERIMENT_IDS_TAG_KEY, ids)
         if refusal is not None:
             raise refusal
 
@@ -215,15 +272,15 @@ class MlflowTracker(Tracker):
                         (point.key, point.step, point.value)
                         for name in runs[0].data.metrics
                         for point in client.get_metric_history(run_id, name)
-                        if point.timestamp > self._run.since * 1000
+                        if stage is None or point.timestamp > self._run.since * 1000
                     )
                 client.update_run(run_id, status="RUNNING")
             else:
                 name, tags = self._run.name, {_TAG: tag}
                 if stage is not None:
                     task = self._tasks[stage]
-                    name = f"{stage}-{task}"
-                    tags |= {"task": task, "stage": str(stage)}
+                    name = f"{stage + 1}-{task}"
+                    tags |= {"task": task, "stage": str(stage + 1)}
                     tags["mlflow.parentRunId"] = self._run_id(client, None)
                 run = client.create_run(self._experiment_id, run_name=name, tags=tags)
                 run_id = run.info.run_id
@@ -252,6 +309,11 @@ def _flatten(params: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _asset(text: str) -> str:
+    """A name for a prompt or a dataset."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
 def _name(text: str) -> str:

@@ -16,10 +16,16 @@ class Points:
     def __init__(self, points: Iterable[tuple[str, int, float]] = ()) -> None:
         self._counts = Counter(points)
 
-    def new(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
-        """Those of `metrics` that are not there; the others have come again with this."""
+    def new(self, metrics: Mapping[str, float], step: int, stage: int | None) -> dict[str, float]:
+        """Those of `metrics` that are not there; the others have come again with this.
+
+        A row of the matrix (no `stage`) has each name once, however often it comes.
+        """
         repeated = [name for name, value in metrics.items() if self._counts[name, step, value]]
-        self._counts.subtract((name, step, metrics[name]) for name in repeated)
+        if stage is None:
+            self._counts.update((name, step, value) for name, value in metrics.items())
+        else:
+            self._counts.subtract((name, step, metrics[name]) for name in repeated)
         return {name: value for name, value in metrics.items() if name not in repeated}
 
 
@@ -33,6 +39,14 @@ def series(name: str, stage: int | None, task: str) -> str:
     What channels report gets stage, from 1, and task in front; the rest counts rows of the matrix.
     """
     return f"{(stage or 0) + 1}-{task}/{name}" if name.startswith(CHANNELS) else name
+
+
+def may_repeat(name: str, time: float, since: float) -> bool:
+    """Whether a point of that name, and its time, may come again in a run that was resumed.
+
+    What was measured of a row may come at any time, all else after `since`.
+    """
+    return time > since or not name.partition("/")[2].startswith(CHANNELS)
 
 
 class SeriesTracker(Tracker):
@@ -50,7 +64,7 @@ class SeriesTracker(Tracker):
         """Write values that are not there."""
         task = "" if stage is None else self._tasks[stage]
         named = {series(name, stage, task): self.rounded(v) for name, v in metrics.items()}
-        if new := self._points.new(named, step):
+        if new := self._points.new(named, step, stage):
             self.write(new, step, time)
 
     def rounded(self, value: float) -> float:

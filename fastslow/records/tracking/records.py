@@ -1,16 +1,15 @@
-"""What a tracker is told of a run, read from its records: the same as the loop tells it live."""
+"""What a tracker is told of a run, read from its records: as it runs, and whenever it is sent."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from fastslow.core.files import read_json
+from fastslow.core.files import read_json, read_regular
 from fastslow.core.prompts import Population, PromptProgram
-from fastslow.core.tracker import Status
-from fastslow.measure.scores.matrix import headline_policy
+from fastslow.core.samples import read_sample
+from fastslow.core.tracker import Status, TrackedSample
+from fastslow.records.cells import CellTable
 from fastslow.records.events import (
     NEUTRAL,
     CycleEvent,
@@ -22,11 +21,15 @@ from fastslow.records.events import (
     StepEvent,
     TextEvent,
 )
-from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.jsonl import read_events
+from fastslow.records.row_metrics import row_metrics
+from fastslow.records.tail import RecordTail
 
 REPORT_FILES = ("report.md", "report.json", "report.html", "scores.csv")
 DRIFT = ("kl_fst", "kl_razor")
 """Divergences that are tracked, under the deployed text."""
+MAX_SAMPLES = 6
+"""Rollouts of a stage that are tracked. Source: ours, enough to see how answers change."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,8 @@ class StageRecords:
     """Where its policy was kept; None where it was not complete."""
     prompts: Mapping[str, tuple[Population, PromptProgram]]
     """By task, the prompts as they were after it and the one deployed."""
-
-    @property
-    def status(self) -> Status:
-        """Whether it is complete."""
-        return "interrupted" if self.folder is None else "finished"
+    status: Status
+    """Whether it is complete."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,21 @@ class RunRecords:
     """The records of a run folder."""
 
     run: Path
+    tasks: tuple[str, ...]
+    """Columns of the matrix."""
     stage_tasks: tuple[str, ...]
     scores: Sequence[ScoreRow]
     events: Sequence[Event]
     status: Status
 
-    def row(self, row: int) -> Iterator[tuple[Mapping[str, float | None], float | None]]:
-        """Metrics and time of all that was measured for a row of the score matrix."""
+    def row(
+        self, row: int, is_complete: bool = False
+    ) -> Iterator[tuple[Mapping[str, float | None], float | None]]:
+        """Metrics and time of all that was measured for a row of the score matrix.
+
+        Those of `row_metrics` are among them once the row is complete, which the records alone
+        show as soon as something comes after it.
+        """
         time = None
         for event in self.events:
             if getattr(event, "row", None) != row:
@@ -68,17 +76,22 @@ class RunRecords:
                 yield self._scores(row), time
             elif isinstance(event, DriftEvent) and (name := _drift_name(event)):
                 yield {name: event.value}, time
+        if is_complete or self._is_complete(row):
+            yield row_metrics(self.tasks, self.stage_tasks, self.scores, self.events, row), time
+
+    def _is_complete(self, row: int) -> bool:
+        is_over = self.status == "finished" or (row > 0 and self._folder(row - 1).is_dir())
+        later = (e.stage == row for e in self.events if isinstance(e, StepEvent | CycleEvent))
+        return is_over or any(later)
 
     def _scores(self, row: int) -> dict[str, float | None]:
         """The row of the headline matrix, by metric."""
-        scores: defaultdict[str, list[float]] = defaultdict(list)
-        for record in self.scores:
-            sample = record.sample
-            role = headline_policy(self.stage_tasks, row, sample.task)
-            is_cell = (record.row, record.cycle, sample.sample) == (row, None, 0)
-            if is_cell and sample.prompt_policy == role:
-                scores[f"score/{sample.task}"].append(sample.score)
-        return {name: fmean(cell) for name, cell in scores.items()}
+        table = CellTable(self.scores, self.stage_tasks, self.events)
+        return {f"score/{task}": table.cell(row, task).score for task in self.tasks}
+
+    def _folder(self, stage: int) -> Path:
+        """Where the policy of a stage is kept, once it is complete."""
+        return self.run / "stages" / f"{stage:03d}-{self.stage_tasks[stage]}"
 
     def stages(self) -> Iterator[StageRecords]:
         """Every stage that was begun, in order."""
@@ -95,24 +108,67 @@ class RunRecords:
                     populations[event.task] = event.candidates
                 elif isinstance(event, TextEvent):
                     live[event.task] = event.program
-            folder = self.run / "stages" / f"{index:03d}-{task}"
+            folder = self._folder(index)
             steps.sort(key=lambda event: event.time or 0.0)  # as they were told live
-            if steps or folder.is_dir():
+            place = folder if folder.is_dir() else None
+            is_complete = place is not None or self.status == "finished"  # not all that runs keep
+            if steps or place:
                 prompts = {name: (populations[name], live[name]) for name in live}
-                yield StageRecords(index, task, steps, folder if folder.is_dir() else None, prompts)
+                status: Status = "finished" if is_complete else "interrupted"
+                yield StageRecords(index, task, steps, place, prompts, status)
+
+    def samples(self, stage: int) -> list[TrackedSample]:
+        """A few of the rollouts that a stage kept for people.
+
+        They are the first and the last of each cycle; of many cycles some, the last among them.
+        """
+        cycles = [e for e in self.events if isinstance(e, CycleEvent) and e.stage == stage]
+        samples = []
+        for cycle, time in {event.cycle: event.time for event in cycles}.items():
+            for path in sorted((self.run / "rollouts").glob(f"{stage:03d}-{cycle:03d}-*.txt")):
+                lines = read_regular(path).decode(errors="replace").splitlines()
+                in_cycle = [sample for line in lines if (sample := read_sample(line))]
+                ends = {0: in_cycle[0], len(in_cycle) - 1: in_cycle[-1]} if in_cycle else {}
+                samples += [
+                    TrackedSample(f"{path.stem}/{index}", time or 0.0, sample)
+                    for index, sample in ends.items()
+                ]
+        step = max(1, -(-len(samples) // MAX_SAMPLES))
+        return samples[::-step][::-1]
+
+
+class RecordsReader:
+    """Reads the records of a run again and again, each time what is new in them."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._scores, self._steps, self._events = (
+            RecordTail(run / name) for name in ("scores.jsonl", "metrics.jsonl", "events.jsonl")
+        )
+        self.version = 0
+        """Counts up when a record came or went."""
+
+    def read(self) -> RunRecords:
+        """All that a tracker is told of, as it is now.
+
+        Raises:
+            CheckpointError: A record file is damaged.
+            OSError, ValueError: There is no run.json, or it is damaged.
+        """
+        card: dict[str, Any] = read_json(self._run / "run.json")
+        status: Status = card["state"] if card["state"] in ("finished", "failed") else "interrupted"
+        changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
+        self.version += any(changes)
+        scores = [row for row in self._scores.records if isinstance(row, ScoreRow)]
+        lines = [*self._steps.records, *self._events.records]
+        events = [event for event in lines if not isinstance(event, ScoreRow)]
+        stages, tasks = tuple(card["stages"]), tuple(card.get("tasks") or card["stages"])
+        return RunRecords(self._run, tasks, stages, scores, events, status)
 
 
 def read_run_records(run: Path) -> RunRecords:
-    """Read all that a tracker is told of.
-
-    Raises:
-        CheckpointError: A record file is missing or damaged.
-        OSError, ValueError: There is no run.json, or it is damaged.
-    """
-    card: dict[str, Any] = read_json(run / "run.json")
-    status: Status = card["state"] if card["state"] in ("finished", "failed") else "interrupted"
-    events = [*read_events(run / "metrics.jsonl"), *read_events(run / "events.jsonl")]
-    return RunRecords(run, tuple(card["stages"]), read_scores(run / "scores.jsonl"), events, status)
+    """All that a tracker is told of; see `RecordsReader.read`."""
+    return RecordsReader(run).read()
 
 
 def last_time(run: Path) -> float:

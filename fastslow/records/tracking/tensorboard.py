@@ -16,7 +16,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import visible
 from fastslow.core.tracker import Status, TrackedRun
 from fastslow.policy.render import chat_messages
-from fastslow.records.tracking.points import Points, SeriesTracker
+from fastslow.records.tracking.points import Points, SeriesTracker, may_repeat
 
 
 class TensorboardTracker(SeriesTracker):
@@ -44,7 +44,7 @@ class TensorboardTracker(SeriesTracker):
             (name, point.step, point.value)
             for name in names["scalars"]
             for point in files.Scalars(name)
-            if point.wall_time > run.since
+            if may_repeat(name, point.wall_time, run.since)
         )
         self._texts = {
             (name.removesuffix("/text_summary"), text.step)

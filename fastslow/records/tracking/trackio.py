@@ -10,7 +10,7 @@ from typing import Any
 
 from fastslow.core.tracker import TrackedRun
 from fastslow.core.types import Json
-from fastslow.records.tracking.points import Points, SeriesTracker
+from fastslow.records.tracking.points import Points, SeriesTracker, may_repeat
 
 _OWN = ("timestamp", "step")
 """What Trackio adds to the metrics of a call."""
@@ -32,9 +32,9 @@ class TrackioTracker(SeriesTracker):
         self._points = Points(
             (name, call["step"], value)
             for call in self._storage().get_logs(self._project, run.name, run_id=run.identity)
-            if datetime.fromisoformat(call["timestamp"]).timestamp() > run.since
+            for time in [datetime.fromisoformat(call["timestamp"]).timestamp()]
             for name, value in call.items()
-            if name not in _OWN
+            if name not in _OWN and may_repeat(name, time, run.since)
         )
 
     def write(self, points: Mapping[str, float], step: int, time: float) -> None:

@@ -17,7 +17,7 @@ from fastslow.core.files import read_regular
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.tracker import Status, TrackedRun
 from fastslow.policy.render import chat_messages
-from fastslow.records.tracking.points import CHANNELS, Points, SeriesTracker
+from fastslow.records.tracking.points import CHANNELS, Points, SeriesTracker, may_repeat
 
 PATIENCE_S = 15.0
 """How long W&B's servers may take to answer when a run begins, and to take the rest at its end."""
@@ -60,9 +60,9 @@ class WandbTracker(SeriesTracker):
         self._points = Points(
             (name, int(row[_axis(name)]), value)
             for row in rows
-            if row["time"] > run.since
             for name, value in row.items()
             if not (name.startswith("_") or name in ("row", "time") or name.endswith("/step"))
+            if may_repeat(name, row["time"], run.since)
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.config.cost import estimate_cost
-from fastslow.config.ledger import TRAINED_UNITS
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
 from fastslow.core.files import disk_errors, read_json, write_file
@@ -23,7 +22,7 @@ from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import locked
-from fastslow.records.tracking.live import prepare_tracking
+from fastslow.records.tracking.build import prepare_tracking
 from fastslow.results.ablation.launchers.base import End, Job, Launcher
 from fastslow.results.ablation.launchers.process import POLL_S, stop_all
 from fastslow.results.ablation.plan import Plan, PlannedRun, RunStatus
@@ -36,7 +35,7 @@ LOOK_SHARE = 0.2
 """Share of the time that looking at runs may take, however many there are."""
 MOST_NAMES = 3
 """Runs that the progress line names."""
-SLOW_UNITS = 1 + TRAINED_UNITS
+SLOW_UNITS = 3
 """Work of a slow rollout, which is drawn and trained on, in rollouts drawn; for progress alone."""
 
 

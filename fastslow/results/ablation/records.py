@@ -12,10 +12,10 @@ from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.measure.stats.over_seeds import Clusters
+from fastslow.records.cells import CellTable, ExampleScores
 from fastslow.records.data import Identity, data_of, read_identity, require_comparable
 from fastslow.records.events import (
     CycleEvent,
-    DriftEvent,
     Event,
     GuessEvent,
     RemedyEvent,
@@ -23,8 +23,8 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.row_metrics import kl_values
 from fastslow.results.ablation.plan import Plan, PlannedRun
-from fastslow.results.report.cells import CellTable, ExampleScores
 from fastslow.results.report.sections.plasticity import probes_of, read_curves
 from fastslow.task.registry import build_task
 
@@ -151,12 +151,7 @@ def _record(path: Path, run: PlannedRun, scores: Sequence[ScoreRow]) -> RunRecor
         cells=cells,
         curves=_curves(cells, scores, events, stages),
         rollouts=_rollouts(events),
-        kl={
-            (event.row, event.task): event.value
-            for event in events
-            if isinstance(event, DriftEvent) and event.value is not None
-            if (event.name, event.text) == ("kl_fst", "with_text")
-        },
+        kl=kl_values(events),
         probe=next((probe.probe for probe in probes if probe.row == len(stages)), None),
         clusters=table.clusters,
         guesses={event.task: event.guess for event in events if isinstance(event, GuessEvent)},

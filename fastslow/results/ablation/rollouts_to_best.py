@@ -21,10 +21,10 @@ from typing import Literal, NamedTuple
 from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.stats.over_seeds import ByTask, SeedEstimate
 from fastslow.measure.stats.power import power
+from fastslow.records.cells import ExampleScores
 from fastslow.results.ablation.claim_measures import Effect
 from fastslow.results.ablation.records import Point, RunRecord
 from fastslow.results.ablation.statistics import clusters_of, estimate, pairs
-from fastslow.results.report.cells import ExampleScores
 
 SHARE = 0.9
 """Of the slow arm's best gain on the mean curve: the score whose rollouts are counted. Its best

@@ -24,6 +24,7 @@ from fastslow.measure.stats.over_seeds import (
     over_seeds_and_examples,
 )
 from fastslow.measure.stats.significance import holm
+from fastslow.records.row_metrics import mean_kl
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.references import is_reference_of, reference_arms
 
@@ -246,8 +247,8 @@ def _task_means(run: RunRecord) -> dict[str, float]:
 def _kl(runs: Sequence[RunRecord]) -> SeedEstimate | str:
     values = defaultdict[int, list[float]](list)
     for run in complete(runs):
-        cells = [(run.matrix.num_stages, task) for task in dict.fromkeys(run.stages)]
-        if not all(cell in run.kl for cell in cells):
+        value = mean_kl(run.kl, run.matrix.num_stages, run.stages)
+        if value is None:
             return "not measured"
-        values[run.seed].append(fmean(run.kl[cell] for cell in cells))
+        values[run.seed].append(value)
     return _over_seeds(values)

@@ -29,9 +29,9 @@ from fastslow.measure.stats.over_seeds import (
 )
 from fastslow.measure.stats.power import power
 from fastslow.measure.stats.significance import holm
+from fastslow.records.cells import ExampleScores
 from fastslow.records.events import NEUTRAL, DriftEvent
 from fastslow.results.compare.data import GOAL, ArmRun, Contrast, Quantity
-from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.drift import Drift
 from fastslow.results.report.sections.metrics import Metrics

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from fastslow.policy.engine.settings import VLLM_RANKS
-from fastslow.policy.model_store import MODELS
+from fastslow.policy.model_store import MODELS, WheelModel
 from fastslow.results.deploy.export_data import Export
 from fastslow.results.deploy.snippets import render, snippets
 from fastslow.results.report.sections.metrics import HEADLINE
@@ -32,7 +32,7 @@ def card(export: Export, rank: int | None) -> str:
         rank=rank,
         highest_rank=VLLM_RANKS[-1],
         licence=base_licence(export),
-        requirement=model.requirement if model else None,
+        requirement=model.requirement if isinstance(model, WheelModel) else None,
         lines=snippets(export, task, rank),
     )
     return text + "\n"

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from fastslow.records.cells import CellTable
 from fastslow.records.data import golds_of
 from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import require_no_links
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.report.cells import CellTable
 from fastslow.results.report.reading import read_card, require_places, steps_per_cycle
 
 S = TypeVar("S", bound="Section")
@@ -79,10 +79,6 @@ class Section:
     def tables(self) -> Iterable[Table]:
         """For report.md; tables without rows are left out."""
         return ()
-
-    def terminal_tables(self) -> Iterable[Table]:
-        """The same for a terminal."""
-        return self.tables()
 
     def page_tables(self) -> Iterable[Table]:
         """The same for report.html."""

@@ -9,10 +9,10 @@ code of the program, or 128 + the signal that ended it. The word READY goes to t
 import ctypes
 import json
 import os
-import resource
 import signal
 import struct
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,8 +36,6 @@ _DENIED = {
 does not bind root, so no second one can be started."""
 _INSIDE_ID = 1000
 """User and group within the room; not 0, so that starting the program drops every capability."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> NoReturn:
@@ -91,6 +89,8 @@ def _first_process(settings: dict[str, Any]) -> None:
 
 def _run(settings: dict[str, Any]) -> None:
     """Become the program."""
+    import resource  # Windows, which imports this module for its path alone, has none
+
     _die_with_parent()
     os.dup2(os.open("given", os.O_RDONLY), 0)
     ready = settings["ready"]
@@ -148,13 +148,18 @@ def _die_with_parent() -> None:
     _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _call(name: str, *arguments: Any) -> None:
     """A function of the C library.
 
     Raises:
         OSError: It failed.
     """
-    function = getattr(_libc, name)
+    function = getattr(_libc(), name)
     function.restype = ctypes.c_long
     longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     if function(*longs) != 0:

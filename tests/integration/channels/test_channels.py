@@ -76,7 +76,7 @@ class Recorded:
     def __init__(self, inner: Sampler) -> None:
         self.inner = inner
         self.prompts: list[TokenIds] = []
-        self.num_rollouts = 0
+        self.num_rollouts = self.num_tokens = 0
 
     def sample(
         self, prompts: Any, sampling: Sampling, seeds: Any, *, adapter: bool = True

@@ -46,7 +46,7 @@ TEXTS = [
 class Scripted:
     """Says how it was asked; may be told to fail, or to wait."""
 
-    num_rollouts = 0
+    num_rollouts = num_tokens = 0
 
     def __init__(self, before: Any = lambda: None) -> None:
         self.batches: list[list[TokenIds]] = []

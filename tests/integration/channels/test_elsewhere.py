@@ -25,7 +25,7 @@ class Elsewhere:
     """The policy's own engine, as another program would report its log-probabilities."""
 
     def __init__(self, policy: Policy) -> None:
-        self.num_rollouts, self.swap_s = 0, 0.0
+        self.num_rollouts, self.num_tokens, self.swap_s = 0, 0, 0.0
         self._inner = policy.sampler
 
     def sample(

@@ -51,7 +51,7 @@ class Obedient:
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self.decode = decode
-        self.num_rollouts = 0
+        self.num_rollouts = self.num_tokens = 0
 
     def sample(
         self,

@@ -45,7 +45,8 @@ class Runner:
 
     def __call__(self, *words: str) -> str:
         command = [sys.executable, *words]
-        return call(command, self.folder, PYTHONPATH=str(self.installed))
+        home = str(self.folder / "cache")
+        return call(command, self.folder, PYTHONPATH=str(self.installed), FASTSLOW_HOME=home)
 
 
 def test_the_copy_that_runs_is_the_installed_one(run: Runner) -> None:
@@ -93,3 +94,43 @@ def test_the_templates_of_the_reports_come_along(run: Runner, installed: Path) -
     shutil.copytree(reference, run.folder / "demo")
     run("-m", "fastslow", "report", "demo")
     assert "Content-Security-Policy" in (run.folder / "demo" / "report.html").read_text()
+
+
+LACKING = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
+"""Modules of Python that Windows does not have."""
+ELSEWHERE = f"""
+import os, pkgutil, signal, sys
+from pathlib import Path
+sys.path[:] = [p for p in sys.path if not (Path(p) / "pyproject.toml").exists()]
+import datasets, dspy, filelock, matplotlib.pyplot, mlflow, peft, psutil, trl
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+for name in {LACKING}:
+    sys.modules[name] = None  # after libraries, which take this system for what it is
+whole = dict(vars(os)), dict(vars(signal))
+for name in ("fork", "killpg", "uname", "geteuid", "getegid", "sched_getaffinity",
+             "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "register_at_fork"):
+    delattr(os, name)
+for name in ("SIGKILL", "SIGUSR1", "SIGUSR2", "SIGHUP"):
+    delattr(signal, name)
+import fastslow
+for module in pkgutil.walk_packages(fastslow.__path__, "fastslow."):
+    if not module.name.startswith(("fastslow.shipped", "fastslow.__main__")):
+        __import__(module.name)
+vars(os).update(whole[0])
+vars(signal).update(whole[1])
+from fastslow.cli.main import main
+codes = [main(["check", "configs/experiments/demo.yaml"]), main(["demo", "--tiny"]), main(["runs"])]
+assert codes == [0, 0, 0], codes
+"""
+
+
+def test_the_tiny_demonstration_runs_from_an_empty_folder_where_python_has_no_unix_modules(
+    run: Runner,
+) -> None:
+    """As on Windows, as far as a test can have it here: without the checkout, and no download."""
+    printed = run("-c", ELSEWHERE)
+    assert "tiny-random: ready in" in printed
+    assert "These weights are random" in printed
+    (folder,) = (run.folder / "runs").iterdir()
+    assert (folder / "report.html").is_file()
+    assert f"{folder.name}  finished" in printed

@@ -152,7 +152,7 @@ def test_what_measures_cost_is_in_the_ledger(measured: Path) -> None:
     assert {place: entry.rollouts for place, entry in entries.items()} == drawn
     assert drawn["adherence", 0] == 24
     assert drawn["adherence", 1] == 12
-    assert entries["keep_curve", 0].units == 0 < entries["keep_curve", 1].units
+    assert entries["keep_curve", 0].extra == 0 < entries["keep_curve", 1].extra
 
 
 def test_the_report_shows_them_with_their_outcomes(measured: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fastslow.config.cost import KNOWN_SHAPES, model_shape
 from fastslow.core.errors import ModelError
 from fastslow.policy.model_fetch import fetch
-from fastslow.policy.model_store import CARD, WheelModel, resolve, where
+from fastslow.policy.model_store import CARD, MODELS, WheelModel, resolve, where
 
 GGUF = b"GGUF and then the weights" * 1000
 MEMBER = "fake_llm/fake.Q4_1.gguf"
@@ -215,3 +216,15 @@ def test_a_killed_fetch_leaves_nothing_visible_and_the_next_one_cleans_up(
     fetch("fake", lines.append, convert, models)
     assert any("removing what an interrupted fetch left" in line for line in lines)
     assert in_cache(model_cache) == ["fake"]
+
+
+def test_the_tiny_model_is_made_without_a_download_and_is_as_large_as_is_said(
+    index: Path, model_cache: Path
+) -> None:
+    lines: list[str] = []
+    folder = fetch("tiny-random", lines.append)
+    assert resolve("tiny-random").path_or_id == str(folder)
+    assert [line.split()[1] for line in lines] == ["making", "ready"]
+    shape = model_shape(str(folder))
+    assert shape == KNOWN_SHAPES["tiny-random"]
+    assert shape.parameters == MODELS["tiny-random"].num_parameters

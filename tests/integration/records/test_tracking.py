@@ -3,19 +3,28 @@
 import json
 import logging
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastslow.config.loading.load import load_resolved
+from fastslow.config.tracking import MlflowConfig
 from fastslow.core.prompts import Candidate, Demonstration, Lineage, PromptProgram
+from fastslow.core.samples import sample_line
 from fastslow.core.tracker import TrackedRun, Tracker
-from fastslow.core.types import Json
+from fastslow.core.types import Example, Json
 from fastslow.policy.render import chat_messages
+from fastslow.records.data import read_data
 from fastslow.records.tracking import live as live_module
-from fastslow.records.tracking.live import Tracking, build_tracking
+from fastslow.records.tracking.build import build_tracking
+from fastslow.records.tracking.data import fingerprint
+from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
+from tests.support.paths import ROOT
 from tests.support.run_folder import config
 from tests.support.tracking import tracking_of
 
@@ -79,8 +88,8 @@ def test_a_sequence_is_a_parent_run_with_one_nested_run_per_stage(store: Path) -
     parent, first, second = runs_of(store, "one")
     assert [parent.info.run_name, first.info.run_name, second.info.run_name] == [
         "0101-0000-demo",
-        "0-continent",
         "1-continent",
+        "2-continent",
     ]
     assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.params == {"seed": "1", "slow.lr": "0.0003", "slow.off": "None", "x": "{}"}
@@ -160,16 +169,16 @@ def test_a_resumed_run_continues_in_the_same_mlflow_runs(store: Path) -> None:
 def test_after_a_resume_only_what_came_after_the_resume_point_counts_as_told(store: Path) -> None:
     """A step and a later cycle may report one value under one name at one number."""
     first = tracking(MlflowTracker(store, experiment="equal"), store / "s")
-    with first.run():
+    with first.run(), first.stage(0, "continent"):
         first.log({"kl": 0.0}, step=1, time=10.0)
         first.log({"kl": 0.0}, step=2, time=30.0)
     run = TrackedRun("0101-0000-demo", "identity of 0101-0000-demo", store / "s", CONFIG, 20.0)
     resumed = tracking_of(run, mlflow=MlflowTracker(store, experiment="equal"))
-    with resumed.run():
+    with resumed.run(), resumed.stage(0, "continent"):
         resumed.log({"kl": 0.0}, step=2, time=40.0)  # came before
         resumed.log({"kl": 0.0}, step=1, time=50.0)  # did not
     assert (first.num_failures, resumed.num_failures) == (0, 0)
-    [found] = runs_of(store, "equal")
+    _, found = runs_of(store, "equal")
     history = client(store).get_metric_history(found.info.run_id, "kl")
     assert sorted((m.step, m.timestamp) for m in history) == [(1, 10_000), (1, 50_000), (2, 30_000)]
 
@@ -229,3 +238,136 @@ def test_telemetry_is_off_and_a_run_without_a_tracker_writes_nothing(tmp_path: P
     off = config(tmp_path).model_copy(update={"tracking": None})
     play(build_tracking(off, tmp_path), tmp_path, range(1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "report.md"]
+
+
+DEMO = ROOT / "runs" / "reference" / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kept run of the demonstration, with some rollouts, sent to the store."""
+    run = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("demo") / "demo"))
+    (run / "stages" / "000-country_continent").mkdir(parents=True)
+    (run / "rollouts").mkdir()
+    for cycle in range(2):
+        lines = [
+            sample_line("a" * 12, f"e{n}", f"Q{n} {KEY}", "A" * 9000, "reward 0.5 (no)")
+            for n in range(9)
+        ]
+        path = run / "rollouts" / f"000-00{cycle}-country_continent.txt"
+        path.write_text("".join(f"step {n} | {line}\n" for n, line in enumerate(lines)))
+    send(run, store)
+    return run
+
+
+KEY = "sk-" + "a1B2" * 8
+
+
+def send(run: Path, store: Path) -> None:
+    loaded = load_resolved(run / "config.json").config
+    section = MlflowConfig(uri=f"sqlite:///{store / 'mlflow.db'}", experiment="the demonstration")
+    example = Example("Peru", "Peru?", "South America")
+    build_tracking(
+        loaded.model_copy(update={"tracking": section, "runs_dir": str(store)}), run
+    ).send_run({"country_continent": [example]})
+
+
+def test_the_run_of_the_sequence_has_what_the_report_begins_with(store: Path, demo: Path) -> None:
+    report = json.loads((DEMO / "report.json").read_text())
+    parent, first, *_ = runs_of(store, "the demonstration")
+    metrics = parent.data.metrics
+    for name in ("average_accuracy", "learning_accuracy", "forgetting_chaudhry", "bwt_gem"):
+        assert metrics[name] == pytest.approx(report["metrics"][name]["value"], abs=5e-7), name
+    for task, score in zip(report["tasks"], report["scores"][-1], strict=True):
+        assert metrics[f"score/{task}"] == pytest.approx(score, abs=5e-7)
+    assert metrics["rollouts"] == report["rollouts"]["fast"] + report["rollouts"]["slow"]
+    assert metrics["minutes"] < report["seconds"] / 60
+    history = client(store).get_metric_history(parent.info.run_id, "average_accuracy")
+    expected = [s["metrics"]["average_accuracy"]["value"] for s in report["stages"]]
+    assert [m.step for m in history] == [1, 2, 3]
+    assert [m.value for m in history] == pytest.approx(expected, abs=5e-7)
+    assert "- forgetting_chaudhry: 1/(T-1) sum_{j<T}" in parent.data.tags["mlflow.note.content"]
+    assert (first.info.run_name, first.data.tags["stage"]) == ("1-country_continent", "1")
+    assert not [name for name in first.data.metrics if name.startswith(("score/", "kl_"))]
+
+
+def rows_of(store: Path, dataset: str) -> list[Any]:
+    """Of an evaluation dataset; MLflow's own way reads the store of its global address."""
+    rows, _ = client(store)._tracking_client.store._load_dataset_records(dataset)
+    return list(rows)
+
+
+def test_the_run_names_its_data_by_fingerprints(store: Path, demo: Path) -> None:
+    parent, *_ = runs_of(store, "the demonstration")
+    inputs = {(i.dataset.name, i.tags[0].value): i.dataset for i in parent.inputs.dataset_inputs}
+    assert len(inputs) == 12 == len(parent.inputs.dataset_inputs)  # the task of the probe too
+    test = inputs["country_continent", "test"]
+    assert json.loads(test.profile) == {"num_rows": 96}
+    hashes = dict(read_data(demo)["country_continent"].test)
+    assert test.digest == fingerprint(hashes)
+    first = next(iter(hashes))
+    assert fingerprint(hashes | {first: hashes[first][::-1]}) != test.digest
+    experiment = parent.info.experiment_id
+    [dataset] = client(store).search_datasets([experiment])
+    assert dataset.name == f"country_continent-{test.digest}-1"
+    [row] = rows_of(store, dataset.dataset_id)
+    assert row.inputs == {"question": "Peru?"}
+    assert row.expectations == {"expected_response": "South America"}
+
+
+def test_the_experiment_shows_its_prompts_and_the_stage_the_deployed_one(
+    store: Path, demo: Path
+) -> None:
+    parent, first, *_ = runs_of(store, "the demonstration")
+    experiment = parent.info.experiment_id
+    prompts = client(store).search_prompts(f"experiment_id = '{experiment}'")
+    assert [prompt.name for prompt in prompts] == ["demo.country_continent"]
+    [link] = json.loads(first.data.tags["mlflow.linkedPrompts"])
+    linked = client(store).load_prompt(f"prompts:/{link['name']}/{link['version']}")
+    [chosen] = [
+        p
+        for p in json.loads((DEMO / "report.json").read_text())["prompts"].items()
+        if p[0] == "country_continent"
+    ]
+    assert linked.tags["text_hash"] == chosen[1]["text_hash"]
+
+
+def test_a_few_rollouts_of_a_stage_are_traces_without_keys(store: Path, demo: Path) -> None:
+    parent, first, *_ = runs_of(store, "the demonstration")
+    traces = client(store).search_traces(
+        locations=[parent.info.experiment_id], run_id=first.info.run_id
+    )
+    assert len(traces) == 4  # the first and the last of each cycle
+    for trace in traces:
+        [span] = trace.data.spans
+        assert re.fullmatch(r"Q[08] \[removed\]", span.inputs["question"])
+        assert len(span.outputs) == 1000
+        assert trace.info.tags["outcome"] == "reward 0.5 (no)"
+        assert KEY not in json.dumps(trace.to_dict())
+
+
+def test_sending_the_demonstration_again_makes_nothing_twice(store: Path, demo: Path) -> None:
+    def everything() -> Any:
+        reader = client(store)
+        runs = runs_of(store, "the demonstration")
+        experiment = runs[0].info.experiment_id
+        return (
+            [
+                (
+                    run.data.to_dictionary(),
+                    len(run.inputs.dataset_inputs),
+                    {
+                        n: len(reader.get_metric_history(run.info.run_id, n))
+                        for n in run.data.metrics
+                    },
+                )
+                for run in runs
+            ],
+            sorted(t.info.trace_id for t in reader.search_traces(locations=[experiment])),
+            [len(rows_of(store, d.dataset_id)) for d in reader.search_datasets([experiment])],
+            len(reader.search_prompt_versions("demo.country_continent")),
+        )
+
+    before = everything()
+    send(demo, store)
+    assert everything() == before

@@ -21,6 +21,7 @@ from fastslow.cli.main import main
 from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.loop import launch
 from fastslow.loop.signals import Stopped
+from fastslow.records.row_metrics import MINUTES
 from fastslow.records.tracking import live
 from fastslow.records.tracking.live import Tracking
 from fastslow.records.tracking.mlflow import MlflowTracker
@@ -39,7 +40,10 @@ def client(folder: Path) -> Any:
 
 
 def tracked(folder: Path, experiment: str) -> dict[str, Any]:
-    """What MLflow knows, by the name of each run: its status, parameters, and every point."""
+    """What MLflow knows, by the name of each run: its status, parameters, and every point.
+
+    But for the minutes that it took.
+    """
     reader = client(folder)
     found = reader.get_experiment_by_name(experiment)
     runs = reader.search_runs([found.experiment_id])
@@ -50,7 +54,7 @@ def tracked(folder: Path, experiment: str) -> dict[str, Any]:
             {k: v for k, v in run.data.params.items() if k not in ("runs_dir", "model.name")},
             {
                 name: [(m.step, m.value) for m in reader.get_metric_history(run.info.run_id, name)]
-                for name in sorted(run.data.metrics)
+                for name in sorted(run.data.metrics.keys() - {MINUTES})
             },
             sorted(file.path for file in reader.list_artifacts(run.info.run_id)),
         )
@@ -114,7 +118,7 @@ def test_what_a_tracker_missed_is_sent_from_the_records(
         run = start(tmp_path, shape(tiny_folder, "missed"), TRACKED, write_report)
     assert main([command, str(run)]) == 0
     found, expected = in_mlflow(run, "missed"), in_mlflow(undisturbed, "undisturbed")
-    assert set(found) == {"whole", "0", "1"}
+    assert set(found) == {"whole", "1", "2"}
     assert found == expected
     assert json.loads((run / "tracker.json").read_text())["missed"] == []
     assert main([command, str(run)]) == 0  # once more changes nothing
@@ -199,8 +203,8 @@ def test_a_kill_right_after_a_call_of_mlflow_makes_nothing_twice(tmp_path: Path,
     kill_at(tmp_path, call)
     assert tell(MlflowTracker(tmp_path), tmp_path, range(3)).num_failures == 0
     found = tracked(tmp_path, "fastslow")
-    assert set(found) == {"whole", "0"}
-    assert found["0"][2] == {"slow/reward": [(0, 0.0), (1, 0.125), (2, 0.25)]}
+    assert set(found) == {"whole", "1"}
+    assert found["1"][2] == {"slow/reward": [(0, 0.0), (1, 0.125), (2, 0.25)]}
 
 
 def test_a_resumed_run_continues_in_its_mlflow_runs_and_says_nothing_twice(

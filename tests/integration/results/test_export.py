@@ -225,7 +225,9 @@ def test_a_damaged_or_incomplete_router_is_refused_and_other_exports_have_none(
     have = {kind for kind, folder in exports.items() if (folder / ROUTER_FILE).exists()}
     assert have == {"new-per-stage"}
     run = without_seal(shutil.copytree(runs["new-per-stage"], tmp_path / "run"))
-    first = export(run, trust=True, stage=1, out=tmp_path / "first")  # one task: nothing to route between
+    first = export(
+        run, trust=True, stage=1, out=tmp_path / "first"
+    )  # one task: nothing to route between
     assert not (first / ROUTER_FILE).exists()
     means = read_standing(run).folder / ROUTER_FILE
     save_file({"first": load_file(means)["first"]}, means)

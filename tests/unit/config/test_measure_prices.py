@@ -2,9 +2,10 @@
 
 import pytest
 
-from fastslow.config.cost import estimate_cost
+from fastslow.config.cost import REFERENCE, estimate_cost
 from fastslow.config.evaluation import EvaluationConfig
 from fastslow.config.ledger import PARTS, Ledger
+from fastslow.config.price import Price
 from fastslow.core.errors import ConfigError
 from fastslow.loop.build import build_measures
 from fastslow.measure.base import Measure, MeasureConfig, MeasureDefinition, MeasurePrice, RowSize
@@ -66,8 +67,12 @@ def test_every_measure_has_a_line_with_the_most_that_it_takes_in_a_row() -> None
     drawn = (2 * 128 + 2 * 64 + 2 * 128) + 3 * 3 * 128
     assert cost.evaluation_rollouts == plain.evaluation_rollouts + drawn
     assert (cost.minutes or 0) > (plain.minutes or 0)
-    remaining = [Ledger(run_config(stages=STAGES, evaluation=keys)).remaining(True, 1, 0)
-                 for keys in (evaluation, {"test_examples": 64})]  # fmt: skip
+    remaining = [
+        Price(Ledger(run_config(stages=STAGES, evaluation=keys)), {}, REFERENCE).remaining_s(
+            True, 1, 0
+        )
+        for keys in (evaluation, {"test_examples": 64})
+    ]
     assert remaining[0] > remaining[1]
 
 

@@ -10,9 +10,9 @@ import pytest
 from fastslow.config.loading.load import load_config
 from fastslow.core.errors import ConfigError, TrackerError
 from fastslow.core.tracker import TrackedRun, Tracker
-from fastslow.records.tracking import live
-from fastslow.records.tracking.live import build_tracking, require_trackers, tracker_names
-from fastslow.records.tracking.points import Points, series
+from fastslow.records.tracking import build, live
+from fastslow.records.tracking.build import build_tracking, require_trackers, tracker_names
+from fastslow.records.tracking.points import Points, may_repeat, series
 from tests.support.paths import ROOT
 from tests.support.tracking import tracking_of
 
@@ -103,7 +103,7 @@ def test_one_that_buffers_counts_as_late_until_the_run_ends(tmp_path: Path) -> N
 def test_who_missed_something_is_read_from_old_and_new_files(
     tmp_path: Path, written: Any, late: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "require_trackers", lambda config: None)
+    monkeypatch.setattr(build, "require_trackers", lambda config: None)
     sections = "[{kind: tensorboard}, {kind: mlflow}, {kind: mlflow, uri: 'http://host'}]"
     card = {"identity": "1" * 32, "missed": written}
     (tmp_path / "tracker.json").write_text(json.dumps(card))
@@ -130,10 +130,21 @@ def test_a_tracker_without_its_package_is_refused_where_it_is_named(
 
 def test_points_that_come_again_are_taken_once_each() -> None:
     points = Points([("kl", 1, 0.0), ("kl", 1, 0.0), ("kl", 2, 0.5)])
-    assert points.new({"kl": 0.0, "lr": 1.0}, 1) == {"lr": 1.0}
-    assert points.new({"kl": 0.0}, 1) == {}
-    assert points.new({"kl": 0.0}, 1) == {"kl": 0.0}
-    assert points.new({"kl": 0.25}, 2) == {"kl": 0.25}
+    assert points.new({"kl": 0.0, "lr": 1.0}, 1, 0) == {"lr": 1.0}
+    assert points.new({"kl": 0.0}, 1, 0) == {}
+    assert points.new({"kl": 0.0}, 1, 0) == {"kl": 0.0}
+    assert points.new({"kl": 0.25}, 2, 0) == {"kl": 0.25}
+
+
+def test_a_row_of_the_matrix_has_each_point_once_however_often_it_comes() -> None:
+    points = Points([("score/a", 1, 0.5)])
+    for _ in range(2):
+        assert points.new({"score/a": 0.5}, 1, None) == {}
+    assert points.new({"score/a": 0.5}, 2, None) == {"score/a": 0.5}
+    assert points.new({"score/a": 0.5}, 2, None) == {}
+    assert may_repeat("score/a", time=1.0, since=2.0)
+    assert not may_repeat("2-sums/slow/kl", time=1.0, since=2.0)
+    assert may_repeat("2-sums/slow/kl", time=3.0, since=2.0)
 
 
 def test_what_channels_report_is_named_after_its_stage() -> None:

@@ -134,6 +134,11 @@ class Reflection:
             self._is_away.wait(self._pause(attempt, failure.wait_s))
         raise AssertionError("it ends with an answer or an error")
 
+    def leave(self) -> None:
+        """Have whoever still asks in this phase get no answer: the run stops."""
+        self.away = self.away or "the run was stopped"
+        self._is_away.set()
+
     def figures(self) -> dict[str, float]:
         """The account by name, without unknown figures."""
         figures = {

@@ -121,7 +121,7 @@ class VllmSampler:
         prompts: Sequence[TokenIds],
         concurrency: int = 64,
     ) -> None:
-        self.num_rollouts = 0
+        self.num_rollouts = self.num_tokens = 0
         self.swap_s = 0.0
         self._policy = policy
         self._versions = versions
@@ -165,7 +165,9 @@ class VllmSampler:
             }
         with self._lock:
             self.swap_s += swap_s
-            self.num_rollouts += len(prompts) if adapter else 0
+            if adapter:
+                self.num_rollouts += len(prompts)
+                self.num_tokens += sum(len(draw.token_ids) for draw in completions.values())
         return [completions[row] for row in range(len(prompts))]
 
     def prove(self) -> None:

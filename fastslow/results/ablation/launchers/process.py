@@ -15,7 +15,11 @@ POLL_S = 0.2
 """Between two looks at a process."""
 STOP_S = 60.0
 """A run that is told to stop ends the step in hand; after this long it is told again."""
-SIGNS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+SIGNS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGKILL")
+    if name in signal.Signals.__members__  # Windows has no SIGKILL, and ends a process by SIGTERM
+)
 
 
 def start(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import SampleScore
-from fastslow.results.report.cells import CellKey
+from fastslow.records.cells import CellKey
 from fastslow.results.report.section import Records, Section
 
 PER_GROUP = 3

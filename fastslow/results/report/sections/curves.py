@@ -8,11 +8,11 @@ from fastslow.core.types import Metric
 from fastslow.measure.scores.accuracy import lca
 from fastslow.measure.scores.curves import LearningCurve, count_to_threshold, fit_sigmoid
 from fastslow.measure.stats.bootstrap import Estimate
+from fastslow.records.cells import ExampleScores
 from fastslow.records.events import CycleEvent
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import with_limits
 from fastslow.results.render.layout import Table, Text, metric_text, row
-from fastslow.results.report.cells import ExampleScores
 from fastslow.results.report.section import Records, Section, stage_label
 
 THRESHOLD = 0.5

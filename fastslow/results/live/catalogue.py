@@ -1,0 +1,112 @@
+"""The runs and ablations under a folder, found by listing it: no name from outside becomes a path.
+
+Links are not followed. Figures of a run are computed again only after its records changed, and at
+most for a second at each look, so that a folder of hundreds of runs is listed at once.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from fastslow.results.live.snapshot import LIVING, RECORD_FILES, RunWatch, Snapshot
+
+BUDGET_S = 1.0
+"""Time for reading records at one look; what is not read by then comes at a later one."""
+Stamp: TypeAlias = tuple[tuple[int, int], ...]
+"""Time of change and size of each record file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run in the list."""
+
+    key: str
+    """Its path under the folder, with `/` between: `RUN`, or `ABLATION/RUN`."""
+    changed: str
+    """When it last wrote something, to the minute, here."""
+    snapshot: Snapshot | None
+    """None as long as it was not read yet."""
+
+
+class Catalogue:
+    """Everything that can be looked at under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._latest: dict[str, tuple[Stamp, Snapshot]] = {}
+        self._watches: dict[str, RunWatch] = {}
+        """Of runs that have not ended."""
+
+    def runs(self) -> dict[str, Path]:
+        """The run folders there are, by key."""
+        runs: dict[str, Path] = {}
+        for folder in _folders(self._root):
+            if _has(folder, "run.json"):
+                runs[folder.name] = folder
+            else:
+                inner = (path for path in _folders(folder) if _has(path, "run.json"))
+                runs |= {f"{folder.name}/{path.name}": path for path in inner}
+        return runs
+
+    def ablations(self) -> dict[str, Path]:
+        """Folders of ablations that have written what their runs showed, by name."""
+        folders = [*_folders(self._root)]
+        folders += [inner for folder in folders for inner in _folders(folder)]
+        names = {folder.relative_to(self._root).as_posix(): folder for folder in folders}
+        return {name: folder for name, folder in names.items() if _has(folder, "records.jsonl")}
+
+    def look(self) -> list[Entry]:
+        """Every run, the one that wrote last first."""
+        runs, end = self.runs(), time.monotonic() + BUDGET_S
+        stamps = {key: _stamp(path) for key, path in runs.items()}
+        for key in self._latest.keys() - runs.keys():
+            del self._latest[key]
+            self._watches.pop(key, None)
+        order = sorted(runs, key=lambda key: max(stamps[key], default=(0, 0)), reverse=True)
+        return [self._entry(key, runs[key], stamps[key], end) for key in order]
+
+    def _entry(self, key: str, path: Path, stamp: Stamp, end: float) -> Entry:
+        latest = self._latest.get(key)
+        if (
+            latest is None or latest[0] != stamp or key in self._watches
+        ) and time.monotonic() < end:
+            watch = self._watches.pop(key, None) or RunWatch(path)
+            latest = self._latest[key] = stamp, watch.look()
+            if latest[1].state in LIVING:
+                self._watches[key] = watch
+        changed = datetime.fromtimestamp(max((ns for ns, _ in stamp), default=0) / 1e9)
+        snapshot = latest[1] if latest else None
+        return Entry(key, f"{changed:%Y-%m-%d %H:%M}", snapshot)
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders directly in a folder, in order; no links, and no names that no address can hold.
+
+    A folder that cannot be read has none.
+    """
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+    yield from (root / name for name in names if name.isprintable())
+
+
+def _has(folder: Path, name: str) -> bool:
+    """Whether something of that name is in a folder, be it a link."""
+    return os.path.lexists(folder / name)
+
+
+def _stamp(path: Path) -> Stamp:
+    stamps = []
+    for name in RECORD_FILES:
+        try:
+            stat = (path / name).lstat()
+        except OSError:
+            continue
+        stamps.append((stat.st_mtime_ns, stat.st_size))
+    return tuple(stamps)
