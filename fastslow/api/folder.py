@@ -133,15 +133,14 @@ class RunFolder:
         report: dict[str, Any] = json.loads(report_json(build_report(self.path)))
         return report
 
-    def show(self) -> None:
-        """Print the report, as `fastslow report` does."""
+    def show(self, *, full: bool = False) -> None:
+        """Print the report, as `fastslow report` does: one screen, or every table and prompt."""
         from rich.console import Console
 
         from fastslow.results.report import build_report, render_terminal
 
-        Console(highlight=False, force_jupyter=False).print(
-            render_terminal(build_report(self.path))
-        )
+        report = render_terminal(build_report(self.path), full=full)
+        Console(highlight=False, force_jupyter=False).print(report)
 
     def _repr_html_(self) -> str:
         """The report's page in a frame of its own, where no script runs; notebooks show it."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastslow.records.events import Event, ScoreRow
+from fastslow.records.events import Event, ScoreRow, StepEvent
 from fastslow.records.jsonl import to_json
 
 if TYPE_CHECKING:
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 FROM_ONE = ("stage", "cycle")
 """Columns that records count from 0."""
-COUNTS = ("row", "stage", "cycle", "step", "sample", "tokens")
-"""Columns of whole numbers, some of which may be missing."""
+COUNTS = ("row", "stage", "cycle", "step")
+"""Columns of whole numbers that say where a record belongs; some may be missing."""
 
 
 def scores_frame(rows: Iterable[ScoreRow]) -> "DataFrame":
@@ -27,12 +27,11 @@ def events_frame(events: Iterable[Event]) -> "DataFrame":
 
 def steps_frame(events: Iterable[Event]) -> "DataFrame":
     """One line per update, a column per figure; see `RunFolder.metrics`."""
-    steps = ({**(plain := dict(to_json(e))), **_mapping(plain.pop("metrics"))} for e in events)
-    return _frame(steps, ("stage", "cycle", "step", "time"))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    steps = (event for event in events if isinstance(event, StepEvent))
+    first = ("stage", "cycle", "step", "time")
+    return _frame(
+        ({**{name: getattr(e, name) for name in first}, **e.metrics} for e in steps), first
+    )
 
 
 def _frame(records: Iterable[Mapping[str, Any]], first: tuple[str, ...]) -> "DataFrame":
@@ -41,8 +40,7 @@ def _frame(records: Iterable[Mapping[str, Any]], first: tuple[str, ...]) -> "Dat
 
     frame = pandas.DataFrame.from_records(list(records))
     frame = frame.reindex(columns=[*first, *(name for name in frame if name not in first)])
-    for name in COUNTS:
-        if name in frame:
-            counts = frame[name].astype("Int64")
-            frame[name] = counts + 1 if name in FROM_ONE else counts
+    for name in {*first} & {*COUNTS}:
+        counts = frame[name].astype("Int64")
+        frame[name] = counts + 1 if name in FROM_ONE else counts
     return frame

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from fastslow.cli.arguments import output, resume_hint, split_words
+from fastslow.cli.arguments import Full, Paper, output, resume_hint, split_words
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 
 if TYPE_CHECKING:
     from fastslow.results.ablation.launchers.base import Launcher, Share
     from fastslow.results.ablation.plan import Plan
+    from fastslow.results.ablation.result import Result
 
 LauncherName: TypeAlias = Literal["local", "ray", "submitit", "print"]
 EXTRAS: dict[LauncherName, str] = {"ray": "ray", "submitit": "slurm"}
@@ -58,6 +59,8 @@ def ablate(
     gpus_per_run: Annotated[
         int, typer.Option(min=0, max=1, metavar="N", help="GPUs of a run, for itself alone.")
     ] = 0,
+    full: Full = False,
+    paper: Paper = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show runs, budgets and what is finished; run none.")
     ] = False,
@@ -74,7 +77,7 @@ def ablate(
 
     words = words or []
     if folder is not None:
-        print_kept(folder, words)
+        print_result(open_kept(folder, words), folder, None, full=full, paper=paper)
         return
     file, overrides = ablation_file(words)
     require_package(launcher)
@@ -93,28 +96,48 @@ def ablate(
     pairs = [(f"--{name}", str(value)) for name, value in options.items() if value not in DEFAULTS]
     again = ["fastslow", "ablate", *words, *(word for pair in pairs for word in pair)]
     share = Share(cpus_per_run, gpus_per_run)
-    make_and_compare(plan, build_launcher(launcher, share, workers, plan), workers, again)
+    make_and_compare(
+        plan, build_launcher(launcher, share, workers, plan), workers, again, full=full, paper=paper
+    )
 
 
-def print_kept(folder: Path, words: list[str]) -> None:
-    """Print the comparison that lies in a folder.
+def open_kept(folder: Path, words: list[str]) -> "Result":
+    """The comparison that lies in a folder.
 
     Raises:
         ConfigError: There are words of another command too.
+        CheckpointError: It is not the folder of an ablation.
     """
     from fastslow.api.ablation import open_ablation
-    from fastslow.results.ablation.tables import tables
-    from fastslow.results.report.terminal import render_tables
 
     if words:
         raise ConfigError(
             f"ablate --from: shows what is in {visible(str(folder))}, got {visible(words[0])} as "
             "well. Leave one of them out."
         )
-    result = open_ablation(folder).result
-    output().print(render_tables((), tables(result)))
+    return open_ablation(folder).result
+
+
+def print_result(
+    result: "Result", folder: Path, plan: "Plan | None", *, full: bool, paper: Path | None
+) -> None:
+    """Print a comparison, whose files are in `folder`, and write it for a paper if asked to."""
+    from fastslow.results.ablation.tables import tables
+    from fastslow.results.ablation.write import ablation_for_paper, verdict
+    from fastslow.results.report.terminal import render_tables
+
+    selection = tables(result)[: None if full else 1]
+    output().print(render_tables([verdict(result)], selection))
+    if paper is not None:
+        ablation_for_paper(plan, result, paper)
+        print(f"for a paper: {visible(str(paper))}")
     if result.missing:
         print(f"not finished: {visible(', '.join(result.missing))}")
+    if not full and (folder / "ablation.html").is_file():
+        print("every table: ablation.html and ablation.md in the ablation folder, or --full")
+    elif not full:
+        print("every table: --full")
+    print(f"ablation folder: {visible(str(folder))}")
 
 
 def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
@@ -171,7 +194,13 @@ def print_commands(plan: "Plan") -> None:
 
 
 def make_and_compare(
-    plan: "Plan", launcher: "Launcher", workers: int | None, again: list[str]
+    plan: "Plan",
+    launcher: "Launcher",
+    workers: int | None,
+    again: list[str],
+    *,
+    full: bool = False,
+    paper: Path | None = None,
 ) -> None:
     """Make the missing runs, then print and write the comparison; `again` continues it.
 
@@ -179,11 +208,8 @@ def make_and_compare(
         AblationError: Some did not come to their end.
     """
     from fastslow.api.ablation import make_runs
-    from fastslow.results.ablation.tables import tables
-    from fastslow.results.report.terminal import render_tables
 
     with resume_hint(shlex.join(again)):
-        result = make_runs(plan, launcher, workers)
-    output().print(render_tables((), tables(result.result)))
-    print(f"ablation folder: {visible(str(plan.folder))}")
-    result.require_complete()
+        ablation = make_runs(plan, launcher, workers)
+    print_result(ablation.result, plan.folder, plan, full=full, paper=paper)
+    ablation.require_complete()

@@ -55,6 +55,16 @@ def run_folder(path: Path) -> Path:
     )
 
 
+Full = Annotated[bool, typer.Option("--full", help="Print every table and prompt, not one screen.")]
+Paper = Annotated[
+    Path | None,
+    typer.Option(
+        "--paper",
+        metavar="FOLDER",
+        help="Also write there what a paper needs: tables as LaTeX and CSV, figures as PDF with "
+        "their data, BibTeX.",
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=run_folder)]
 
 
@@ -64,13 +74,15 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(word) for word in words if word not in overrides], overrides
 
 
-def print_report(run: Path) -> None:
-    """Print the report of a run folder, in the leader."""
+def print_report(run: Path, *, full: bool = False) -> None:
+    """Print the report of a run folder, in the leader: one screen, or in full."""
     if not is_leader():
         return
     from fastslow.results.report import build_report, render_terminal
 
-    output().print(render_terminal(build_report(run)))
+    output().print(render_terminal(build_report(run), full=full))
+    if not full:
+        print(f"every table and prompt: fastslow report {visible(shlex.quote(str(run)))} --full")
     if (run / "report.html").exists():
         print(f"to read in a browser: {visible(str(run / 'report.html'))}")
     print(f"run folder: {visible(str(run))}")

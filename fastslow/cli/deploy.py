@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import Json, Run, errors, run_folder
+from fastslow.cli.arguments import Json, Run, errors, output, run_folder
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 from fastslow.records.environment import why_not_to_write
@@ -49,7 +49,7 @@ def gate(
     """Judge whether a run's policy may ship: exit code 0 yes, 3 no.
 
     A score may have dropped by at most the larger of the option and the noise floor: since its
-    best stage, since the base, and since the baseline. What cannot be judged is refused with exit
+    own stage, since the base, and since the baseline. What cannot be judged is refused with exit
     code 2. Writes gate/gate.json in the run folder, unless that cannot be written or is kept under
     version control. Needs no model.
     """
@@ -60,6 +60,8 @@ def gate(
         verdict_text,
         write_verdict,
     )
+    from fastslow.results.report.gate_rules import side_by_side
+    from fastslow.results.report.terminal import render_tables
 
     options = GateOptions(
         max_forgetting=max_forgetting,
@@ -87,6 +89,8 @@ def gate(
     else:
         for line in verdict_lines(verdict):
             print(line)
+        if (table := side_by_side(verdict.rules)).rows:
+            output().print(render_tables((), [table]))
         print(visible(written))
     if not verdict.passed:
         raise typer.Exit(NO)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastslow.cli.arguments import Json, Run, output, print_json, print_report, run_folder
+from fastslow.cli.arguments import (
+    Full,
+    Json,
+    Paper,
+    Run,
+    output,
+    print_json,
+    print_report,
+    run_folder,
+)
 from fastslow.core.distributed import is_leader
 from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError
 from fastslow.core.files import is_folder
@@ -67,6 +76,8 @@ def compare(
             help="Also write compare.html, .md and .json, scores.csv and figures/ there.",
         ),
     ] = None,
+    full: Full = False,
+    paper: Paper = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs with the first one, example by example. Needs no model.
@@ -75,16 +86,26 @@ def compare(
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
     from fastslow.api import comparison
-    from fastslow.results.compare.tables import comparison_tables
-    from fastslow.results.compare.write import json_text
+    from fastslow.results.compare.tables import comparison_tables, origin_sentence, short_table
+    from fastslow.results.compare.write import comparison_for_paper, json_text
     from fastslow.results.report.terminal import render_tables
 
     result = comparison.compare(*map(run_folder, runs), out=out)
+    written = result.written
+    if paper is not None:
+        comparison_for_paper(result.comparison, paper)
+        written = (*written, paper)
     if as_json:
         print(json_text(result.comparison), end="")
         return
-    output().print(render_tables(result.verdict, comparison_tables(result.comparison)))
-    for path in result.written:
+    short = [short_table(result.comparison)]
+    tables = comparison_tables(result.comparison) if full else short
+    output().print(render_tables(result.verdict, tables))
+    if not full:
+        if differing := origin_sentence(result.comparison):
+            output().print(render_tables([differing], ()))
+        print("every table: --full; as a page: --out FOLDER")
+    for path in written:
         print(f"written: {visible(str(path))}")
 
 
@@ -98,13 +119,20 @@ def report(
             "report.json says anything else.",
         ),
     ] = False,
+    full: Full = False,
+    paper: Paper = None,
     as_json: Json = False,
 ) -> None:
     """Write a run's forgetting report again, and print it. Needs no model.
 
     Into a folder that cannot be written, or is kept under version control, nothing is written.
     """
-    from fastslow.results.report import build_report, recompute_report, write_report
+    from fastslow.results.report import (
+        build_report,
+        recompute_report,
+        report_for_paper,
+        write_report,
+    )
     from fastslow.results.report.write import report_json
 
     if recompute:
@@ -120,10 +148,14 @@ def report(
     reason = why_not_to_write(run)
     if reason is None:
         write_report(run)
+    if paper is not None:
+        report_for_paper(run, paper)
     if as_json:
         print(report_json(build_report(run)), end="")
         return
-    print_report(run)
+    print_report(run, full=full)
+    if paper is not None:
+        print(f"for a paper: {visible(str(paper))}")
     if reason is not None:
         print(f"not written again: {reason}")
 

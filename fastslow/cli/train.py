@@ -4,11 +4,18 @@ from typing import Annotated
 
 import typer
 
-from fastslow.cli.arguments import FilesAndOverrides, Run, print_report, resume_hint, split_words
+from fastslow.cli.arguments import (
+    FilesAndOverrides,
+    Full,
+    Run,
+    print_report,
+    resume_hint,
+    split_words,
+)
 from fastslow.core.errors import ConfigError
 
 
-def train(words: FilesAndOverrides) -> None:
+def train(words: FilesAndOverrides, full: Full = False) -> None:
     """Take a model through the stages of FILE, then report.
 
     Makes a run folder with a resume point after every cycle, and prints the forgetting report.
@@ -23,7 +30,7 @@ def train(words: FilesAndOverrides) -> None:
         )
     with resume_hint():
         folder = start(files[0], overrides, ["fastslow", "train", *words])
-    print_report(folder)
+    print_report(folder, full=full)
 
 
 def resume(
@@ -34,10 +41,11 @@ def resume(
             metavar="[key=value]…", help="Keys that change no result: trackers, measurements."
         ),
     ] = None,
+    full: Full = False,
 ) -> None:
     """Continue a run from its last resume point, then report."""
     from fastslow.api.runs import go_on
 
     with resume_hint():
         folder = go_on(run, overrides or [])
-    print_report(folder)
+    print_report(folder, full=full)

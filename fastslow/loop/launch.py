@@ -36,7 +36,7 @@ from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
-from fastslow.policy.calibration import peak_gb
+from fastslow.policy.calibration import num_parameters, peak_gb
 from fastslow.policy.engine.settings import TorchConfig
 from fastslow.policy.model_store import resolve
 from fastslow.policy.placement import pick_device, repeat_exactly
@@ -313,7 +313,7 @@ def _run_in(
             raise
         finally:
             stop.is_patient = False
-            _leave(run_dir, outcome, state, peak_gb(policy.device))
+            _leave(run_dir, outcome, state, policy)
         try:
             for file in finish(run_dir.path) if is_leader() else ():
                 tracker.artifact(file)
@@ -324,14 +324,15 @@ def _run_in(
     return from_leader(run_dir.path)
 
 
-def _leave(run_dir: RunDir, outcome: State, state: RunState, memory_gb: float) -> None:
+def _leave(run_dir: RunDir, outcome: State, state: RunState, policy: Policy) -> None:
     """Have the folder say how the run ended.
 
     Raises:
         CheckpointError: The disk refused, and the run did not fail anyway.
     """
     try:
-        run_dir.events.append(RunEvent(outcome, state.seconds, state.saving_seconds, memory_gb))
+        seconds, memory_gb = (state.seconds, state.saving_seconds), peak_gb(policy.device)
+        run_dir.events.append(RunEvent(outcome, *seconds, memory_gb, *num_parameters(policy)))
         run_dir.mark(outcome)
     except CheckpointError:
         if outcome == "finished":  # else the error that stopped the run says more

@@ -110,6 +110,13 @@ def peak_gb(device: str) -> float:
     return peak / 1e9 if platform.system() == "Darwin" else peak * 1024 / 1e9
 
 
+def num_parameters(policy: "Policy") -> tuple[int, int]:
+    """Parameters of the model with its adapter, and those of them that are trained."""
+    weights = policy.adapters.trainable().values()
+    total = sum(weight.numel() for weight in policy.model.parameters())
+    return total, sum(weight.numel() for weight in weights)
+
+
 def rates_file(model: Path, dtype: str, device: str) -> str:
     """Name of the cache's file of the rates of a model folder, here."""
     sizes = sorted((path.name, path.stat().st_size) for path in model.glob("*.safetensors"))

@@ -285,6 +285,10 @@ class RunEvent:
     """Part of it that went into resume points; None where an older version did not measure it."""
     peak_gb: float | None = None
     """Most memory of this process, see `calibration.peak_gb`; None in older folders."""
+    parameters: int | None = None
+    """Parameters of the model with its adapter; None in older folders, as `trainable`."""
+    trainable: int | None = None
+    """Those of them that are trained."""
 
 
 Event: TypeAlias = Union[

@@ -118,6 +118,15 @@ def write_run(
         return run_dir.path
 
 
+def long_sequence(num_tasks: int) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """Scores and stages of a run that learns every task, and whose last stage harms the first."""
+    names = tuple(f"task_{number:02}" for number in range(num_tasks))
+    rows = []
+    for row in range(num_tasks + 1):
+        rows.append({n: "1" * 8 if i < row else "0" * 8 for i, n in enumerate(names)})
+    return [*rows[:-1], {**rows[-1], names[0]: "0" * 8}], names
+
+
 def report_json(run: Path) -> dict[str, Any]:
     """Write the report of a run, without figures and page; what its report.json says."""
     report = build_report(run)
@@ -127,10 +136,10 @@ def report_json(run: Path) -> dict[str, Any]:
     return data
 
 
-def terminal(run: Path, width: int = 120) -> str:
+def terminal(run: Path, width: int = 120, *, full: bool = True) -> str:
     """The report as a terminal of some width shows it."""
     out = io.StringIO()
-    Console(file=out, width=width).print(render_terminal(build_report(run)))
+    Console(file=out, width=width).print(render_terminal(build_report(run), full=full))
     return out.getvalue()
 
 

@@ -54,6 +54,11 @@ class Guess:
         """Mean score of the uniform guess, in [0, 1]; None where it was not graded."""
         return None if self.uniform is None else fmean(self.uniform.values())
 
+    @property
+    def best(self) -> float:
+        """The better of the two, in [0, 1]: chance."""
+        return max(self.constant_score, self.uniform_score or 0.0)
+
     def best_on(self, examples: Iterable[str]) -> float:
         """The better of the two mean scores on some of the examples; 0 on none that it knows."""
         ids = [example for example in examples if example in self.constant]

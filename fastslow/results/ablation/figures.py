@@ -63,7 +63,8 @@ def _draw(
     claim: Claim, caption: str, paint: Callable[[Figure], None], height: float = 2.9
 ) -> Drawing:
     name = f"claim-{claim.name.replace('_', '-')}"
-    return draw(name, f"{claim.statement} {claim.answer_text}", caption, paint, height=height)
+    title = f"{claim.statement.rstrip('.')}: {claim.answer_text}"
+    return draw(name, title, caption, paint, height=height)
 
 
 def _efficiency(claim: Claim, sides: Sequence[Sequence[RunRecord]]) -> Drawing | None:

@@ -21,12 +21,12 @@ def tables(result: Result) -> list[Table]:
     """All tables in reading order."""
     frozen_text = result.config.claims.frozen_text if result.config.claims else None
     candidates = [
+        _arms(result),
         _claims("Claims of Fast-Slow Training", result.claims),
         _claims(
             f"The same claims against weights under one frozen text: {frozen_text}",
             result.frozen_text_claims,
         ),
-        _arms(result),
         _references(result),
         _differences(result.differences),
     ]
@@ -36,15 +36,15 @@ def tables(result: Result) -> list[Table]:
 def estimate_text(estimate: SeedEstimate | str, digits: int = 2, *, sign: bool = False) -> Text:
     """A mean with its spread over seeds and its interval, or why there is none."""
     if isinstance(estimate, str):
-        return Text(estimate, "dim")
+        return Text("", "dim", reason=estimate)
     plus = "+" if sign else ""
     mean = f"{estimate.mean:{plus}z.{digits}f}"
     spread = "" if estimate.sd is None else f" ± {estimate.sd:.{digits}f}"
     if estimate.low is None or estimate.high is None:
-        return Text(f"{mean}{spread} ({estimate.covers})")
+        return Text(f"{mean}{spread}", reason=estimate.covers)
     limits = f"[{estimate.low:{plus}z.{digits}f}, {estimate.high:{plus}z.{digits}f}]"
-    alone = " over examples" if estimate.sd is None else ""
-    return Text(f"{mean}{spread} {limits}{alone}")
+    alone = "over examples of one seed" if estimate.sd is None else ""
+    return Text(f"{mean}{spread} {limits}", reason=alone)
 
 
 def _claims(title: str, claims: Sequence[Claim]) -> Table:

@@ -19,17 +19,20 @@ from fastslow.results.render import encoding
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import table_lines
+from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
 
 
 def page(result: Result, drawings: Sequence[Drawing]) -> str:
     """The text of ablation.html."""
+    headline, *sentences = verdict_sentences(result)
     return render(
         "ablation.html",
         {
             "title": f"{result.config.name} · fastslow",
             "result": result,
-            "verdict": verdict(result),
+            "headline": headline,
+            "sentences": sentences,
             "drawings": drawings,
             "tables": tables(result),
         },
@@ -38,11 +41,16 @@ def page(result: Result, drawings: Sequence[Drawing]) -> str:
 
 def verdict(result: Result) -> str:
     """The ablation in a few sentences: the two arms of the claims, and how the claims do."""
+    return " ".join(verdict_sentences(result))
+
+
+def verdict_sentences(result: Result) -> list[str]:
+    """The sentences of `verdict`; at least one."""
     if not result.records:
-        return "No run is finished yet."
+        return ["No run is finished yet."]
     if not result.claims:
         arms = sum(1 for arm in result.arms if arm.runs)
-        return f"{arms} arms over {len({run.seed for run in result.records})} seeds."
+        return [f"{arms} arms over {len({run.seed for run in result.records})} seeds."]
     claims = result.config.claims
     assert claims is not None
     answers = Counter(claim.answer for claim in result.claims)
@@ -57,7 +65,7 @@ def verdict(result: Result) -> str:
     if claims.fast_slow in transfer:
         subject = f"Backward transfer of {claims.fast_slow}"
         sentences.append(_sentence(subject, transfer[claims.fast_slow]))
-    return f"{''.join(sentences)}Claims put to the test: {counts}."
+    return [*filter(None, sentences), f"Claims put to the test: {counts}."]
 
 
 def _sentence(subject: str, estimate: SeedEstimate | str) -> str:
@@ -65,7 +73,7 @@ def _sentence(subject: str, estimate: SeedEstimate | str) -> str:
         return ""
     alone = " over examples of one seed" if estimate.sd is None else ""
     limits = f"[{estimate.low:+.2f}, {estimate.high:+.2f}]"
-    return f"{subject}: {estimate.mean:+.2f} {limits}{alone}. "
+    return f"{subject}: {estimate.mean:+.2f} {limits}{alone}."
 
 
 SCHEMA_VERSION = 2
@@ -97,6 +105,16 @@ def write_result(result: Result, folder: Path) -> None:
     }
     write_files(folder, {name: text.encode() for name, text in texts.items()})
     write_figures(folder, figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
+
+
+def ablation_for_paper(plan: Plan | None, result: Result, folder: Path) -> tuple[Path, ...]:
+    """Write tables, figures with their data and sources; errors as of `write_paper`.
+
+    Without a plan the sources are those of every ablation.
+    """
+    runs = plan.runs if plan else ()
+    configs = [run.config.model_dump(mode="json") for run in runs]
+    return write_paper(folder, tables(result), claim_figures(result), configs)
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

@@ -19,6 +19,7 @@ from fastslow.results.compare.contrasts import (
     task_contrasts,
 )
 from fastslow.results.compare.data import QUANTITIES, Arm, ArmComparison, ArmRun, RunComparison
+from fastslow.results.compare.origin import origins
 from fastslow.results.report.build import build_report
 from fastslow.results.report.reading import read_object
 
@@ -58,6 +59,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         guesses={t: g for run in reversed(runs) for t, g in run.report.guesses.items()},
         settings=_settings(arms),
         comparisons=tuple(_compare(baseline, arm, tasks) for arm in others),
+        origins=origins(arms),
     )
 
 

@@ -1,7 +1,7 @@
 """A comparison of runs as plain data; docs/compare-schema.md describes its JSON form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Json
@@ -14,6 +14,8 @@ SCHEMA_VERSION = 2
 """Raised when a key of compare.json changes its meaning or goes. Intervals of version 1 took the
 seeds as fixed."""
 Quantity: TypeAlias = Literal["final", "learned", "change"]
+Origins: TypeAlias = Mapping[str, tuple[tuple[str, ...], ...]]
+"""By name, for each arm the different values of its runs."""
 GOAL = 0.05
 """Difference of scores that `Contrast.power` is about. Source: ours."""
 QUANTITIES: Mapping[Quantity, str] = {
@@ -142,6 +144,8 @@ class RunComparison:
     """Configuration keys whose values differ, with the value of each arm's first run."""
     comparisons: tuple[ArmComparison, ...]
     """One per arm but the first."""
+    origins: Origins = field(default_factory=dict)
+    """Versions, machine, commit and fingerprints of data that differ; see `origin.origins`."""
 
 
 def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dict[str, object]:
@@ -156,6 +160,7 @@ def comparison_json(comparison: RunComparison, verdicts: tuple[str, ...]) -> dic
         ],
         "tasks": comparison.tasks,
         "guesses": {task: guess_json(guess) for task, guess in comparison.guesses.items()},
+        "origins": comparison.origins,
         "comparisons": [_arm_json(arm) for arm in comparison.comparisons],
     }
 

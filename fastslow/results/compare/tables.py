@@ -1,8 +1,14 @@
 """A comparison in words and tables; escaping is left to whoever shows it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from fastslow.results.compare.data import QUANTITIES, ArmComparison, Contrast, RunComparison
+from fastslow.results.compare.data import (
+    QUANTITIES,
+    ArmComparison,
+    Contrast,
+    Quantity,
+    RunComparison,
+)
 from fastslow.results.render.layout import Table, Text, row, score_or_dash
 from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 
@@ -65,6 +71,7 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     coverage = _by_arm(arms, lambda arm: [f"{_coverage(arm).capitalize()}."] if arm.pairs else [])
     tables = [
         _runs(comparison),
+        _origins(comparison),
         Table(
             "Chance",
             ("guess", *comparison.tasks),
@@ -99,6 +106,23 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def short_table(comparison: RunComparison) -> Table:
+    """Final scores and forgetting of each task, for one screen."""
+    names: Mapping[Quantity, str] = {"final": "at the end", "change": "forgetting"}
+    return _contrasts(
+        "Score at the end, and forgetting",
+        [
+            (f"{arm.arm}: {words}", contrast)
+            for arm in comparison.comparisons
+            for quantity, words in names.items()
+            for contrast in arm.tasks[quantity]
+            if contrast.difference is not None
+        ],
+        "Value - baseline on the same examples, 95 % intervals; ! below 5 % after Holm's "
+        "correction over the tasks. Of forgetting, positive = less of it.",
+    )
+
+
 def _runs(comparison: RunComparison) -> Table:
     return Table(
         "Runs",
@@ -116,6 +140,28 @@ def _runs(comparison: RunComparison) -> Table:
         ),
         _by_arm(comparison.comparisons, lambda arm: arm.notes),
     )
+
+
+def _origins(comparison: RunComparison) -> Table:
+    rows = [
+        row(Text(name, is_code=True), *(", ".join(values) for values in by_arm))
+        for name, by_arm in comparison.origins.items()
+    ]
+    return Table(
+        "Made with",
+        ("what", *(arm.name for arm in comparison.arms)),
+        tuple(rows),
+        "Versions, machine, commit and data where they are not the same in all runs: a difference "
+        "of scores can come from these too. Data: fingerprint of questions and answers of a split; "
+        "test examples that contradict each other are refused.",
+    )
+
+
+def origin_sentence(comparison: RunComparison) -> str:
+    """Names of all that differs but the configuration, in a sentence; empty where nothing does."""
+    if not comparison.origins:
+        return ""
+    return f"Not made with the same: {', '.join(comparison.origins)} (--full has the values)."
 
 
 def _by_arm(
@@ -156,13 +202,12 @@ def _number(value: float | None, digits: int) -> Text:
 
 def _difference(contrast: Contrast, digits: int) -> Text:
     if contrast.difference is None:
-        return Text(contrast.reason or "-", "dim")
+        return Text("" if contrast.reason else "-", "dim", reason=contrast.reason or "")
     mark = "!" if contrast.is_significant else ""
     text = f"{contrast.difference:+z.{digits}f}{mark}{_interval(contrast, digits)}"
     text += contrast.power_text
-    if contrast.low is None and contrast.reason:
-        text += f" ({contrast.reason})"
-    return Text(text, "strong" if contrast.is_significant else "plain")
+    reason = contrast.reason if contrast.low is None else None
+    return Text(text, "strong" if contrast.is_significant else "plain", reason=reason or "")
 
 
 def _interval(contrast: Contrast, digits: int = 2) -> str:

@@ -12,7 +12,9 @@ from fastslow.results.render import drawing, encoding
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
+from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
+from fastslow.results.report.reading import read_object
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))
@@ -40,6 +42,13 @@ def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...
     }
     write_figures(folder, drawings, NAMES)
     return write_files(folder, {name: text.encode() for name, text in texts.items()})
+
+
+def comparison_for_paper(comparison: RunComparison, folder: Path) -> tuple[Path, ...]:
+    """Write tables, figures with their data and sources; errors as of `write_paper`."""
+    paths = [run.report.path / "config.json" for arm in comparison.arms for run in arm.runs]
+    configs = [read_object(path) for path in paths]
+    return write_paper(folder, comparison_tables(comparison), figures(comparison), configs)
 
 
 def json_text(comparison: RunComparison) -> str:
@@ -87,6 +96,7 @@ def page(comparison: RunComparison, drawings: Sequence[drawing.Drawing]) -> str:
         {
             "title": f"{comparison.arms[0].name} compared · fastslow",
             "comparison": comparison,
+            "headline": f"Compared with {comparison.arms[0].name}",
             "verdicts": verdicts(comparison),
             "drawings": drawings,
             "tables": comparison_tables(comparison),

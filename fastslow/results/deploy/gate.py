@@ -10,20 +10,17 @@ from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.policy.saved import read_kept
 from fastslow.records.cells import Comparison
 from fastslow.records.data import read_identity, require_comparable
-from fastslow.results.deploy.gate_rules import (
+from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
+from fastslow.results.report.gate_rules import (
+    MAX_FORGETTING,
+    MAX_TASK_FORGETTING,
     RuleName,
     RuleResult,
-    judge_loss,
+    judge_losses,
     judge_score,
-    mean_change,
 )
-from fastslow.results.deploy.standing import Standing, TaskStanding, read_standing, verify_kept
 
 WeightsSeen: TypeAlias = Literal["verified", "not in this folder"]
-MAX_FORGETTING = 0.02
-"""Default of the largest mean loss; ours."""
-MAX_TASK_FORGETTING = 0.05
-"""Default of the largest loss of one task; ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def judge(run: Path, options: GateOptions) -> GateVerdict:
     changes = {
         name: _measured(standing, name, task.change)
         for name, task in tasks.items()
-        if task.best_row is not None
+        if task.learned_row is not None and task.learned_row < standing.row
     }
     net = {name: _measured(standing, name, task.net) for name, task in tasks.items()}
     rules = [
@@ -175,20 +172,9 @@ def _losses(
     tasks: Mapping[str, TaskStanding],
     options: GateOptions,
 ) -> list[RuleResult]:
-    """The rule on the mean over tasks, where it has a name, and the rule on each task."""
-    of_mean, of_task = rules
-    results = []
-    if of_mean is not None and changes:
-        mean = mean_change(list(changes.values()))
-        floors = [tasks[name].floor.value for name in changes]
-        measured = [floor for floor in floors if floor is not None]
-        # the mean of the tasks' noise floors: noise of a mean is at most that
-        limits = (options.max_forgetting, sum(measured) / len(floors) if measured else None)
-        results.append(judge_loss(of_mean, None, mean, *limits, strict=options.strict))
-    for name, change in changes.items():
-        limits = (options.max_task_forgetting, tasks[name].floor.value)
-        results.append(judge_loss(of_task, name, change, *limits, strict=options.strict))
-    return results
+    floors = {name: tasks[name].floor.value for name in changes}
+    thresholds = (options.max_forgetting, options.max_task_forgetting)
+    return judge_losses(rules, changes, floors, thresholds, strict=options.strict)
 
 
 def _measured(standing: Standing, task: str, comparison: Comparison) -> PairedDifference:
@@ -207,7 +193,14 @@ def _notes(standing: Standing, baseline: Standing | None) -> list[str]:
             f"rolled back: judged is the policy after stage {standing.row} of "
             f"{len(standing.stages)}"
         )
-    if all(task.best_row is None for task in standing.tasks):
+    for task in standing.trained:
+        if task.best is not None:
+            row, score = task.best
+            notes.append(
+                f"{task.task} scored {score:.2f} after stage {row}, more than right after its own; "
+                "the highest of several scores is a lucky one, so the loss since then is not judged"
+            )
+    if all(task.learned_row in (None, standing.row) for task in standing.tasks):
         notes.append("no task was learned before the last stage: there is no forgetting to judge")
     gained = [t for t in standing.trained if t.net.difference and t.net.difference.is_rise]
     if not gained:

@@ -20,18 +20,19 @@ from fastslow.core.types import Json
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.deployments import DEPLOYED_FILE
 from fastslow.results.deploy.gate import GateOptions, GateVerdict, judge
-from fastslow.results.deploy.gate_rules import RuleResult
 from fastslow.results.deploy.standing import Standing
 from fastslow.results.render.encoding import json_text
+from fastslow.results.report.gate_rules import RuleResult
 
 GATE_FILE = "gate/gate.json"
-SCHEMA_VERSION = 1
-"""Raised when a key of gate.json changes its meaning or goes."""
+SCHEMA_VERSION = 2
+"""Raised when a key of gate.json changes its meaning or goes. Losses of version 1 were since the
+best of the stages since a task's own."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
 """Files that a verdict is computed from."""
 MEANINGS = {
-    "forgetting": "mean loss of earlier tasks since their best stage (forgetting_chaudhry)",
-    "task_forgetting": "loss since the task's best stage",
+    "forgetting": "mean loss of earlier tasks since their own stage (-bwt_gem)",
+    "task_forgetting": "loss since the task's own stage",
     "below_base": "loss since the untouched base",
     "against": "mean loss since the baseline",
     "task_against": "loss since the baseline",

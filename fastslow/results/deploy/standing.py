@@ -1,4 +1,4 @@
-"""How a run's policy stands after one stage: per task, its score then and at its best before."""
+"""How a run's policy stands after one stage: per task, its score then and what it was before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class TaskStanding:
     """`definition@version`; None when it was never scored."""
     learned_row: int | None
     """Row after its last stage until then; None when no stage has visited it."""
-    best_row: int | None
-    """The row from `learned_row` on, before this one, with the highest score; the earliest of
-    several. None when its stage is this one or still to come."""
+    best: tuple[int, float] | None
+    """The row between `learned_row` and this one whose score is above both, and the highest, with
+    that score; None without such a row."""
     base: Cell
     """Row 0."""
     now: Cell
     change: Comparison
-    """Now minus the best row before; its mean is -f_j of `forgetting_chaudhry`."""
+    """Now minus `learned_row`, as in the report."""
     net: Comparison
     """Now minus the base."""
     floor: Metric
@@ -124,12 +124,9 @@ def _task(
     guess: Guess | None,
 ) -> TaskStanding:
     learned = table.learned_row(task)
-    best = None
-    if learned is not None and learned < row:
-        earlier = {i: table.cell(i, task).score for i in range(learned, row)}
-        # with a row missing the best one is not known: the comparison then says which is missing
-        missing = [i for i, score in earlier.items() if score is None]
-        best = missing[0] if missing else max(earlier, key=lambda i: (earlier[i] or 0.0, -i))
+    between = range(row if learned is None else learned, row + 1)
+    levels = {i: score for i in between if (score := table.cell(i, task).score) is not None}
+    best = max(levels, key=lambda i: (levels[i], i in (learned, row)), default=row)
     text, scored = table.text(row, task), table.deployed(row, task)
     cell = (row, None, task, text)
     weights = {
@@ -146,10 +143,10 @@ def _task(
         task=task,
         version=version,
         learned_row=learned,
-        best_row=best,
+        best=None if best in (learned, row) else (best, levels[best]),
         base=table.cell(0, task),
         now=table.cell(row, task),
-        change=table.compare(task, learned if best is None else best, row),
+        change=table.compare(task, learned, row),
         net=table.compare(task, 0, row),
         floor=table.base_floor(task),
         weights=next(iter(weights), None),

@@ -7,7 +7,8 @@ Labels appear as they are: the name of a task is never read as a formula or as m
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -87,6 +88,10 @@ class Drawing:
     svg: str
     """A whole SVG file."""
     png: bytes
+    paint: Callable[["Figure"], object] = lambda _: None
+    """Draws it again."""
+    size: tuple[float, float] = (4.6, 2.9)
+    """Width and height in inches."""
 
     @property
     def inline(self) -> str:
@@ -94,6 +99,26 @@ class Drawing:
         start = self.svg.index("<svg")
         body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
         return re.sub(r"<[^>]+>", self._themed, body)
+
+    def pdf(self) -> bytes:
+        """The figure as PDF, with its letters as outlines of a font that it holds."""
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        out, nothing = io.BytesIO(), dict.fromkeys(("CreationDate", "Creator", "Producer"))
+        with painted(self.paint, self.size) as figure:
+            FigureCanvasPdf(figure).print_pdf(out, metadata=nothing)
+        return out.getvalue()
+
+    def data(self) -> list[tuple[object, ...]]:
+        """The numbers that are drawn, as `figure_data.HEADER` names them."""
+        from fastslow.results.render.figure_data import panel_rows
+
+        with painted(self.paint, self.size) as figure:
+            return [
+                (number, *row)
+                for number, axes in enumerate(figure.axes, start=1)
+                for row in panel_rows(axes)
+            ]
 
     def _themed(self, match: re.Match[str]) -> str:
         """A tag with its ids renamed and its colours replaced; text between tags is never seen."""
@@ -118,22 +143,31 @@ def draw(
     width: float = WIDTH,
 ) -> Drawing:
     """Make a figure of `height` by `width` inches, which `paint` draws into; see `Drawing`."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Empty
 
-    with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Empty(figsize=(width, height), layout="constrained")
-        paint(figure)
+    with painted(paint, (width, height)) as figure:
         svg, png = io.BytesIO(), io.BytesIO()
         nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(svg, metadata=nobody)
         figure.set_layout_engine("none")  # it has done its work; the picture is laid out alike
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return Drawing(name, title, caption, svg.getvalue().decode(), png.getvalue())
+    texts = (name, title, caption, svg.getvalue().decode())
+    return Drawing(*texts, png.getvalue(), paint, (width, height))
+
+
+@contextmanager
+def painted(paint: Callable[[Figure], object], size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of that size in our look, drawn into by `paint`."""
+    import matplotlib
+    from matplotlib.figure import Figure as Empty
+
+    with matplotlib.rc_context(dict(_LOOK)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Empty(figsize=size, layout="constrained")
+        paint(figure)
+        yield figure
 
 
 def label(text: str) -> str:
@@ -216,7 +250,7 @@ def grouped_rows(figure: Figure, rows: Sequence[Row], label_of_x: str) -> Axes:
         for row in members:
             y += 1
             interval_line(axes, y, row.ends, row.look["color"])
-            axes.plot(row.value, y, ls="none", **row.look)
+            axes.plot(row.value, y, ls="none", label=row.group, **row.look)
             ticks.append(y)
     axes.axvline(0, color=MUTED, lw=0.8)
     named_rows(axes, ticks, [row.name for row in rows], label_of_x)
@@ -227,6 +261,23 @@ def grouped_rows(figure: Figure, rows: Sequence[Row], label_of_x: str) -> Axes:
 def grouped_height(rows: Sequence[Row]) -> float:
     """Inches that `grouped_rows` needs."""
     return 0.8 + 0.2 * len(rows) + 0.2 * len({row.group for row in rows})
+
+
+def share_bar(
+    axes: Axes, y: float, segments: Iterable[tuple[str, float, str, str]], height: float
+) -> None:
+    """A bar of shares: label, amount, colour and text of each, the text where there is room."""
+    segments, start = list(segments), 0.0
+    total = sum(amount for _, amount, *_ in segments)
+    for name, amount, colour, text in segments:
+        share = amount / total
+        look: dict[str, Any] = {"color": colour, "edgecolor": PAPER, "linewidth": 1.2}
+        axes.barh(y, share, height, start, label=name or None, **look)
+        if share > 0.12:
+            ink = INK if colour == LINE else PAPER
+            text = shorten(text, max(3, int(share * 40)))
+            axes.text(start + share / 2, y, text, ha="center", va="center", color=ink, fontsize=7)
+        start += share
 
 
 def stage_ends(axes: Axes, positions: Iterable[float]) -> None:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
-from fastslow.results.render.layout import Text
+from fastslow.results.render.layout import Text, footnoted, is_figure_like
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = (
@@ -46,7 +46,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_visible_value,
     )
-    environment.filters |= {f.__name__: f for f in (lines, breakable, inline_svg, main, aside)}
+    filters = (lines, breakable, inline_svg, main, aside, footnoted)
+    environment.filters |= {f.__name__: f for f in filters}
     environment.tests |= {"figure_like": is_figure_like}
     environment.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return environment
@@ -83,8 +84,3 @@ def aside(cell: Text) -> str:
     """The interval behind the figure of a cell, or nothing."""
     _, bracket, interval = cell.text.partition(" [")
     return f"[{interval}" if bracket and is_figure_like(cell) else ""
-
-
-def is_figure_like(cell: Text) -> bool:
-    """Whether a cell is a number, maybe with an interval, and belongs to the right."""
-    return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40

@@ -1,6 +1,8 @@
 """Tables of a report, and the form of numbers in them."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
 from typing import Literal, TypeAlias
 
 from fastslow.core.types import Metric
@@ -17,6 +19,8 @@ class Text:
     style: Style = "plain"
     is_code: bool = False
     """Whether it is a formula or a name, to be set in a fixed-width font."""
+    reason: str = ""
+    """Why there is no value or no interval; `footnoted` shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,31 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Text, ...], ...]
     note: str = ""
+
+
+def footnoted(table: Table) -> Table:
+    """The table with the reasons in its cells shown: behind the value, or in place of one.
+
+    A reason of several cells is said once, in the note, and its cells refer to it by a letter.
+    """
+    counts = Counter(cell.reason for cells in table.rows for cell in cells if cell.reason)
+    repeated = [reason for reason, count in counts.items() if count > 1]
+    marks = dict(zip(repeated, ascii_lowercase, strict=False))
+
+    def whole_cell(cell: Text) -> Text:
+        reason = marks.get(cell.reason, cell.reason)
+        is_behind = bool(reason and (cell.text or cell.reason in marks))
+        text = f"{cell.text} ({reason})".strip() if is_behind else cell.text or reason
+        return replace(cell, text=text, reason="")
+
+    rows = tuple(tuple(map(whole_cell, cells)) for cells in table.rows)
+    notes = (f"({mark}) {reason}." for reason, mark in marks.items())
+    return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
+
+
+def is_figure_like(cell: Text) -> bool:
+    """Whether a cell is a number, maybe with an interval, and belongs to the right."""
+    return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40
 
 
 def row(*cells: Text | str | float) -> tuple[Text, ...]:
@@ -46,6 +75,13 @@ def difference(change: PairedDifference) -> str:
     return f"{change.mean:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
 
 
+def difference_text(change: PairedDifference, mark: str = "", style: Style = "plain") -> Text:
+    """The same as a cell, with a mark behind the figure."""
+    if change.low is None or change.high is None:
+        return Text(f"{change.mean:+.2f}{mark}", style, reason=change.reason or "")
+    return Text(difference(change) + mark, style)
+
+
 def brackets(interval: Interval | None) -> str:
     """An interval behind a score, or nothing."""
     return "" if interval is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
@@ -57,9 +93,9 @@ def score_or_dash(value: float | None) -> str:
 
 
 def metric_text(metric: Metric | None, digits: int = 2, interval: Interval | None = None) -> Text:
-    """The value of a metric; dimmed, why there is none, or a dash where there is no metric."""
+    """The value of a metric, or why there is none, or a dash where there is no metric."""
     if metric is None:
         return Text("-", "dim")
     if metric.value is None:
-        return Text(metric.reason or "undefined", "dim")
+        return Text("", "dim", reason=metric.reason or "undefined")
     return Text(f"{metric.value:.{digits}f}{brackets(interval)}")

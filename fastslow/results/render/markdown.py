@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 
 from fastslow.core.text import shorten
-from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.layout import Table, Text, footnoted
 
 
 def table_lines(table: Table) -> Iterator[str]:
     """Lines of one table under a second-level heading, with its note."""
+    table = footnoted(table)
     yield f"## {inline(table.title)}"
     yield ""
     yield _row([inline(name) for name in table.header])

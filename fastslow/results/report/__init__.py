@@ -7,6 +7,13 @@ write it down; the same files always give the same bytes.
 from fastslow.results.report.build import build_report
 from fastslow.results.report.section import Report
 from fastslow.results.report.terminal import render_terminal
-from fastslow.results.report.write import recompute_report, write_report
+from fastslow.results.report.write import recompute_report, report_for_paper, write_report
 
-__all__ = ["Report", "build_report", "recompute_report", "render_terminal", "write_report"]
+__all__ = [
+    "Report",
+    "build_report",
+    "recompute_report",
+    "render_terminal",
+    "report_for_paper",
+    "write_report",
+]

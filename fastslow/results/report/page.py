@@ -11,7 +11,7 @@ from fastslow.results.report.sections.cost import Cost
 from fastslow.results.report.sections.metrics import Metrics
 from fastslow.results.report.sections.prompts import Prompts
 from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
-from fastslow.results.report.sections.tasks import Tasks
+from fastslow.results.report.sections.tasks import Drops, Tasks
 from fastslow.results.report.verdict import verdict_sentences
 
 CHAPTERS = (
@@ -55,11 +55,12 @@ def page(report: Report, drawings: Sequence[Drawing]) -> str:
             "title": f"{report.card.run} · fastslow report",
             "report": report,
             "headline": first,
-            "verdict": " ".join(others),
+            "sentences": others,
             "metrics": report.section(Metrics),
             "cost": report.section(Cost),
             "guess_rows": list(guess_rows(report.guesses, report.card.tasks)),
             "guess_note": GUESS_NOTE,
+            "drops": [table for table in report.section(Drops).tables() if table.rows],
             "outcomes": report.section(Tasks).outcomes(),
             "chapters": _chapters(report, drawings),
             "prompts": report.section(Prompts),

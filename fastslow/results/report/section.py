@@ -78,10 +78,6 @@ class Section:
         """For report.md; tables without rows are left out."""
         return ()
 
-    def terminal_tables(self) -> Iterable[Table]:
-        """The same for a terminal."""
-        return self.tables()
-
     def page_tables(self) -> Iterable[Table]:
         """The same for report.html."""
         return self.tables()

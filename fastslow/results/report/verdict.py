@@ -81,8 +81,7 @@ def _against_chance(summary: TaskSummary) -> str:
     assert score is not None
     assert guess is not None
     assert score.score is not None
-    best = max(guess.constant_score, guess.uniform_score or 0.0)
-    return f"{summary.task} {score.score:.2f} after its stage, guessing {best:.2f}"
+    return f"{summary.task} {score.score:.2f} after its stage, guessing {guess.best:.2f}"
 
 
 def _forgotten(metrics: Metrics, summaries: Sequence[TaskSummary]) -> list[str]:

@@ -12,10 +12,12 @@ from fastslow.core.files import parse_json, read_regular
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.results.render.encoding import json_text
+from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
+from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict
@@ -43,6 +45,13 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
     }
     write_figures(run_path, drawings, DRAWING_NAMES)
     return write_files(run_path, {name: text.encode() for name, text in texts.items()})
+
+
+def report_for_paper(run_path: Path, folder: Path) -> tuple[Path, ...]:
+    """Write tables, figures with their data and sources of a run; errors as of `write_paper`."""
+    report = build_report(run_path)
+    configs = [read_object(run_path / "config.json")]
+    return write_paper(folder, report.tables(), report.drawings(), configs)
 
 
 def recompute_report(run_path: Path) -> tuple[str, ...]:

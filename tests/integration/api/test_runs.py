@@ -10,7 +10,9 @@ import pytest
 
 import fastslow
 from fastslow.core.errors import ConfigError, ModelError
+from fastslow.core.tracker import TrackedRun
 from fastslow.loop import launch
+from fastslow.plugins import Tracker, TrackerConfig, tracker
 from fastslow.records.jsonl import read_scores
 from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
 
@@ -105,7 +107,25 @@ def test_wrong_input_is_an_error_before_anything_is_made(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["toy.yaml"]
 
 
+BEGUN: list[str] = []
+"""Names of the runs that the tracker heard of."""
+
+
+class Ear(Tracker):
+    """Hears that runs begin."""
+
+    def begin(self, run: TrackedRun) -> None:
+        BEGUN.append(run.name)
+
+
+@tracker(name="ear", source="made here")
+def ear(config: TrackerConfig) -> Tracker:
+    """Hears that runs begin."""
+    return Ear()
+
+
 OFF = (
+    f"tracking={{kind: custom, use: '{__name__}:ear'}}",
     "evaluation.channel_split=false",
     "evaluation.curve_examples=0",
     "evaluation.geometry=false",
@@ -113,6 +133,7 @@ OFF = (
     "evaluation.proxies=false",
 )
 ON = (
+    OFF[0],
     "evaluation.measures=[{kind: concentration}]",
     "evaluation.prompt_policies=[seed, own, live]",
     "evaluation.reoptimize=true",
@@ -149,14 +170,16 @@ def test_measurements_can_be_switched_in_a_run_that_has_begun_and_change_nothing
 ) -> None:
     whole, cut = whole_and_cut
     run = Path(shutil.copytree(cut, tmp_path / cut.name))
+    overrides = (*overrides, f"publish=file://{tmp_path / 'published'}")
     resumed = outcome(launch.resume(run, no_report, overrides))
+    assert [run.name] == BEGUN
+    BEGUN.clear()
+    assert list(tmp_path.glob("published/**/manifest.json"))
     assert trained(resumed) == trained(whole)
     assert resumed["events"] != whole["events"]
     [entry] = json.loads((run / "run.json").read_text())["resumed"]
     assert entry["overrides"] == list(overrides)
-    key, _, value = overrides[0].partition("=")
-    section, _, name = key.partition(".")
-    assert json.dumps(fastslow.open_run(run).config[section][name]).startswith(value[:2])
+    assert fastslow.open_run(run).config["publish"].startswith("file://")
     assert fastslow.open_run(run).report["state"] == "finished"
 
 

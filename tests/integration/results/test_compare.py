@@ -321,6 +321,34 @@ def test_no_interval_hides_behind_a_claim_of_no_difference(tmp_path: Path) -> No
     assert verdict.endswith("; one seed: intervals over examples only.")
 
 
+def test_what_runs_were_made_with_is_named_where_it_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = two(tmp_path)
+    assert compare_runs(runs).origins == {}
+    torch: dict[str, str | None] = {"torch": "2.13", "trl": None}
+    newer: dict[str, str | None] = {"torch": "2.14", "trl": "1.16"}
+    for run, packages in zip(runs, (torch, newer), strict=True):
+        environment = {"python": "3.11.7", "packages": packages, "git": {"commit": "a1"}}
+        (run / "environment.json").write_text(json.dumps(environment))
+    members = {"train": {"e9": "q1a1"}, "test": {"e1": "q2a2"}}
+    for run, answer in zip(runs, ("a1", "a3"), strict=True):
+        members["train"] = {"e9": f"q1{answer}"}
+        data = {"schema_version": 1, "tasks": {"alpha": {**members, "validation": {}}}}
+        (run / "data.json").write_text(json.dumps(data))
+        edit(run, {"data": answer})  # two data sets that say so may be compared
+    result = compare_runs(runs)
+    assert result.origins["packages.torch"] == (("2.13",), ("2.14",))
+    assert result.origins["packages.trl"] == (("not recorded",), ("1.16",))
+    assert set(result.origins) == {"packages.torch", "packages.trl", "data.alpha.train"}
+    assert json.loads(json_text(result))["origins"]["packages.torch"] == [["2.13"], ["2.14"]]
+    table = next(t for t in comparison_tables(result) if t.title == "Made with")
+    assert [cell.text for cell in table.rows[1]] == ["packages.torch", "2.13", "2.14"]
+    assert main(["compare", *map(str, runs)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Not made with the same: data.alpha.train, packages.torch, packages.trl" in printed
+
+
 def test_names_from_outside_are_shown_and_not_obeyed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -331,7 +359,7 @@ def test_names_from_outside_are_shown_and_not_obeyed(
         assert all(c == "\n" or c.isprintable() for c in text)
         assert not re.search(r"<(script|img)", text)
     assert TASK.replace("<", "&lt;").replace(">", "&gt;") in page(result, ())
-    assert main(["compare", *map(str, runs)]) == 0
+    assert main(["compare", *map(str, runs), "--full"]) == 0
     printed = capsys.readouterr().out
     assert "\\x1b[31m" in printed
     assert all(c == "\n" or c.isprintable() for c in printed)

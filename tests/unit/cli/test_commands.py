@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from fastslow.cli.main import main
+from fastslow.cli.streams import LastingStream
 from tests.support.paths import ROOT
 
 DEMO = ROOT / "runs" / "reference" / "demo"
@@ -158,7 +159,13 @@ def test_json_is_one_object_and_errors_stay_where_they_are(
 
 def test_a_kept_ablation_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = output(capsys, "ablate", "--from", str(ABLATION))
+    assert "Claims put to the test: " in out
+    assert out.endswith(f"every table: --full\nablation folder: {ABLATION}\n")
+    paper = tmp_path / "paper"
+    out, _ = output(capsys, "ablate", "--from", str(ABLATION), "--full", "--paper", str(paper))
     assert "Claims of Fast-Slow Training" in out
+    assert list(paper.glob("tables/*.tex"))
+    shutil.rmtree(paper)
     assert (
         f"fastslow ablate --from {ABLATION}" in output(capsys, "report", str(ABLATION), code=2)[1]
     )
@@ -196,6 +203,16 @@ def test_a_task_that_needs_data_says_how_to_give_it(
     assert "fastslow tasks show text_classification data=PATH" in out
     words = ["data=tickets.csv", "text_column=body", "label_column=urgency"]
     assert "sizes: train 70" in output(capsys, "tasks", "show", "text_classification", *words)[0]
+
+
+def test_a_stream_without_a_reader_takes_whatever_comes() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as inner:
+        stream = LastingStream(inner)
+        for _ in range(3):
+            assert stream.write("a line\n") == 7
+            stream.flush()
 
 
 @pytest.mark.parametrize(

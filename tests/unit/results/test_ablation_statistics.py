@@ -237,7 +237,7 @@ def test_reference_runs_feed_the_metrics_that_need_them() -> None:
 
 def test_an_interval_that_says_nothing_of_seeds_is_not_shown_as_if_it_did() -> None:
     arms = next(t for t in tables(result(both_and_slow((0,)))) if t.title.startswith("Arms"))
-    assert arms.rows[0][2].text.endswith("] over examples")
+    assert arms.rows[0][2].reason == "over examples of one seed"
     arms = next(t for t in tables(result(both_and_slow())) if t.title.startswith("Arms"))
     assert arms.rows[0][2].text.endswith("]")
     alone = make_result(config(), both_and_slow((0,)), Counter({"fst": 1, "slow-only": 1}))
@@ -260,7 +260,7 @@ def test_every_line_of_a_table_for_programs_has_every_column() -> None:
 def test_nothing_finished_is_a_table_of_reasons() -> None:
     empty = result([], config())
     assert [table.title for table in tables(empty)][:2] == [
-        "Claims of Fast-Slow Training",
         "Arms of made",
+        "Claims of Fast-Slow Training",
     ]
     assert {str(m) for m in empty.arms[0].metrics.values()} == {"no seed is finished"}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastslow.measure.stats.intervals import PairedDifference, cluster_labels, paired_difference
 from fastslow.records.events import FiguresEvent
-from fastslow.results.render.layout import Table, Text, difference, row
+from fastslow.results.render.layout import Table, Text, difference_text, row
 from fastslow.results.report.section import Records, Section
 from fastslow.results.report.sections.change import cells
 from fastslow.results.report.sections.weights import Measured
@@ -108,5 +108,5 @@ def _by_input(event: FiguresEvent, name: str) -> dict[str, float]:
     }
 
 
-def _change_text(changes: Mapping[str, PairedDifference], name: str) -> Text | str:
-    return difference(changes[name]) if name in changes else Text("-", "dim")
+def _change_text(changes: Mapping[str, PairedDifference], name: str) -> Text:
+    return difference_text(changes[name]) if name in changes else Text("-", "dim")

@@ -13,7 +13,7 @@ from fastslow.records.cells import CellTable, ExampleScores
 from fastslow.records.events import ReoptimizedEvent
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends, with_limits
-from fastslow.results.render.layout import Table, Text, difference, figure_row, metric_text
+from fastslow.results.render.layout import Table, Text, difference_text, figure_row, metric_text
 from fastslow.results.report.section import Records, Section
 
 GAINS = ("gain_slow", "gain_fast", "gain_joint", "synergy")
@@ -106,7 +106,7 @@ def _split_json(split: TaskSplit) -> dict[str, Json]:
 
 def _cell(split: TaskSplit, name: str) -> Text:
     change = split.differences.get(name)
-    return Text(difference(change)) if change else metric_text(split.figures[name])
+    return difference_text(change) if change else metric_text(split.figures[name])
 
 
 def _split(table: CellTable, task: str, learned: int, budget: int | None) -> TaskSplit:

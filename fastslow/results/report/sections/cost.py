@@ -79,6 +79,19 @@ class Cost(Section):
         """Wall time of the whole run."""
         self.saving_seconds = next((end.saving_seconds for end in reversed(ends)), None)
         """Part of it that went into resume points; None where it was not measured."""
+        peaks = [end.peak_gb for end in ends if end.peak_gb is not None]
+        self.peak_gb = max(peaks, default=None)
+        """Most memory of the process, over all resumes; None in folders of older versions."""
+
+    @property
+    def sentence(self) -> str:
+        """The cost in a line."""
+        train, evaluation = sum(self.rollouts[n] for n in CHANNELS), self.rollouts["evaluation"]
+        memory = "" if self.peak_gb is None else f", {self.peak_gb:.1f} GB at most"
+        return (
+            f"Cost: {train:,} rollouts to train, {evaluation:,} to evaluate, "
+            f"{self.seconds / 60:.1f} minutes{memory}."
+        )
 
     def to_json(self) -> Mapping[str, object]:
         share = self.seconds_by["evaluation"] / self.seconds if self.seconds else None
@@ -128,21 +141,16 @@ class Cost(Section):
         )
 
     def _paint(self, figure: drawing.Figure) -> None:
-        axes, paper = figure.add_subplot(), drawing.PAPER
-        names = []
-        for y, unit in enumerate(("rollouts", "seconds")):
-            values = self.seconds_by if y else self.rollouts
-            start, total = 0.0, sum(values[name] for name in COLOURS)
-            names.append(f"{unit}\n{total:,.0f}")
-            for name, colour in COLOURS.items():
-                share, legend = values[name] / total, None if y else name
-                axes.barh(
-                    y, share, 0.5, start, color=colour, label=legend, edgecolor=paper, linewidth=1.2
-                )
-                if share > 0.12:
-                    x, text = start + share / 2, f"{values[name]:,.0f}"
-                    axes.text(x, y, text, ha="center", va="center", color=paper)
-                start += share
+        axes, names = figure.add_subplot(), []
+        for y, amounts in enumerate((self.rollouts, self.seconds_by)):
+            names.append(
+                f"{'seconds' if y else 'rollouts'}\n{sum(amounts[n] for n in COLOURS):,.0f}"
+            )
+            segments = (
+                ("" if y else name, amounts[name], colour, f"{amounts[name]:,.0f}")
+                for name, colour in COLOURS.items()
+            )
+            drawing.share_bar(axes, y, segments, 0.5)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(1.5, -0.5)
         axes.set_xlim(0, 1)

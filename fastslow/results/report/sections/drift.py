@@ -43,7 +43,7 @@ class Drift(Section):
 
         last = {(e.name, e.row, e.task, e.text): e for e in records.events_of(DriftEvent)}
         self.matrix, self.events = records.matrix, sorted(last.values(), key=place)
-        self.fit = _fit(records.matrix, _values(self.events, "kl_razor"))
+        self.fit = _fit(records.matrix, divergences(self.events, "kl_razor"))
         """Parabola of forgetting on KL over the later stages."""
 
     def to_json(self) -> Mapping[str, object]:
@@ -81,7 +81,7 @@ class Drift(Section):
         return Table(f"Drift from the base: {name}", header, tuple(rows), NOTES.get(name, ""))
 
     def draw(self) -> drawing.Drawing | None:
-        kl, lines = _values(self.events, "kl_fst"), {}
+        kl, lines = divergences(self.events, "kl_fst"), {}
         for number, task in enumerate(self.matrix.tasks[: drawing.MAX_TASKS]):
             points = [
                 (value, score, row)
@@ -120,7 +120,7 @@ class Drift(Section):
         )
 
 
-def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:
+def divergences(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], float]:
     """A divergence under the deployed prompt, by row and task."""
     return {
         (e.row, e.task): e.value
@@ -131,16 +131,16 @@ def _values(events: Sequence[DriftEvent], name: str) -> dict[tuple[int, str], fl
 
 def _fit(matrix: ScoreMatrix, razor: Mapping[tuple[int, str], float]) -> dict[str, Metric]:
     """One point per later stage and earlier task: its loss, at the stage's `kl_razor`."""
-    divergences, losses = [], []
+    distances, losses = [], []
     for i in range(2, matrix.num_stages + 1):
         kl = razor.get((i, matrix.stages[i - 1]))
         for j in range(1, i):
             column = matrix.tasks.index(matrix.stages[j - 1])
             learned, now = matrix.rows[j][column], matrix.rows[i][column]
             if kl is not None and learned is not None and now is not None:
-                divergences.append(kl)
+                distances.append(kl)
                 losses.append(learned - now)
-    return forgetting_on_kl(divergences, losses)
+    return forgetting_on_kl(distances, losses)
 
 
 def _cell(event: DriftEvent | None) -> Text:

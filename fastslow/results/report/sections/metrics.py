@@ -1,6 +1,6 @@
 """The metrics of the whole run, with their formulas."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import why_bwt_says_nothing
@@ -19,7 +19,7 @@ HEADLINE = (
     "intransigence",
     "retention_gain",
 )
-"""Metrics shown in the terminal; report.md and report.json have all of them."""
+"""Metrics of a model card; report.md and report.json have all of them."""
 
 
 class Metrics(Section):
@@ -51,22 +51,14 @@ class Metrics(Section):
         }
 
     def tables(self) -> Iterator[Table]:
-        yield self._table(tuple(self.metrics))
-
-    def terminal_tables(self) -> Iterator[Table]:
-        yield self._table(HEADLINE)
-
-    def _table(self, names: Sequence[str]) -> Table:
         rows = []
-        for name in names:
-            metric = self.metrics[name]
+        for name, metric in self.metrics.items():
             value = metric_text(metric, 3, self.intervals.get(name))
             cells = (value, Text(metric.formula, is_code=True))
             if metric.value is None:
                 cells = (Text("undefined", "dim"), value)
             rows.append((Text(name, is_code=True), *cells))
-        notes = [f"{self.bwt_warning}."] if self.bwt_warning else []
-        if num_alternates := len(self.metrics) - len(names):
-            notes.append(f"{num_alternates} alternates are in report.md and report.json.")
         header = ("metric", "value", "formula, or why there is no value")
-        return Table("Metrics", header, tuple(rows), " ".join(notes))
+        yield Table(
+            "Metrics", header, tuple(rows), f"{self.bwt_warning}." if self.bwt_warning else ""
+        )

@@ -51,19 +51,29 @@ class Scores(Section):
         return csv_text(header, rows)
 
     def tables(self) -> Iterator[Table]:
+        yield self._table(
+            "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its "
+            "own stage; ( ) not trained on yet, or held out, scored with the seed prompt. "
+            f"Brackets: 95 % interval.{ROUTE_NOTE if self.route.by_task else ''}"
+            f"{GUESS_NOTE if self.guesses else ''}"
+        )
+
+    def short_table(self) -> Table:
+        """The matrix for one screen."""
+        guesses = " Last rows: what guessing scores." if self.guesses else ""
+        return self._table(f"* right after its own stage; ( ) not trained on yet.{guesses}")
+
+    def _table(self, note: str) -> Table:
         labels = ["0 base", *(stage_label(i, task) for i, task in enumerate(self.stages))]
         rows = [
             (Text(name, "plain" if i else "strong"), *(score_text(cell) for cell in cells))
             for i, (name, cells) in enumerate(zip(labels, self.cells, strict=True))
         ]
-        yield Table(
+        return Table(
             "Score matrix",
             ("after stage", *self.tasks),
             (*rows, *self.route.matrix_row(self.tasks), *guess_rows(self.guesses, self.tasks)),
-            "Rows: when measured; row 0 is the untouched base. Columns: tasks. * right after its "
-            "own stage; ( ) not trained on yet, or held out, scored with the seed prompt. "
-            f"Brackets: 95 % interval.{ROUTE_NOTE if self.route.by_task else ''}"
-            f"{GUESS_NOTE if self.guesses else ''}",
+            note,
         )
 
     def draw(self) -> drawing.Drawing:
@@ -84,8 +94,8 @@ class Scores(Section):
         shades = LinearSegmentedColormap.from_list("scores", [drawing.PAPER, drawing.ACCENT])
         scores = [[cell.score for cell in row[: len(tasks)]] for row in self.cells]
         empty = float("nan")
-        values = [[empty if score is None else score * 0.6 for score in row] for row in scores]
-        axes.imshow(values, cmap=shades, vmin=0, vmax=1, aspect="auto")
+        values = [[empty if score is None else score for score in row] for row in scores]
+        axes.imshow(values, cmap=shades, vmin=0, vmax=1 / 0.6, aspect="auto")
         for i, cells in enumerate(self.cells):
             for j, cell in enumerate(cells[: len(tasks)]):
                 text = "-" if cell.score is None else f"{cell.score:.2f}"

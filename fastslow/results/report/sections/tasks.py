@@ -1,7 +1,7 @@
 """What became of each task: learned, forgotten or kept, with paired differences."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fastslow.core.types import Json, Metric
 from fastslow.measure.scores.all_metrics import task_metrics
@@ -9,7 +9,15 @@ from fastslow.measure.scores.guessing import Guess
 from fastslow.records.cells import Cell, Comparison
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends
-from fastslow.results.render.layout import Table, Text, difference, metric_text, row, score_or_dash
+from fastslow.results.render.layout import (
+    Table,
+    Text,
+    difference_text,
+    metric_text,
+    row,
+    score_or_dash,
+)
+from fastslow.results.report.gate_rules import judge_losses, side_by_side
 from fastslow.results.report.section import Records, Section
 
 TERMS = ("forgetting_chaudhry", "forgetting_relative", "min_acc", "retention_gain")
@@ -84,6 +92,25 @@ class Tasks(Section):
             "Paired over the same examples, 95 % intervals, uncorrected for the number of tasks. ! "
             "significant at 5 % (exact McNemar for 0/1 scores, else the interval). Detectable "
             "drop: the smallest one that would be found with 80 % power.",
+        )
+
+    def short_table(self, *, with_scores: bool) -> Table:
+        """A line a task for one screen; `with_scores` in place of the matrix."""
+        scores = ("base", "learned", "end", "guess") if with_scores else ()
+        return Table(
+            "Learned, forgot, kept",
+            ("task", "in a word", *scores, "since then", "kept", "detectable"),
+            tuple(
+                row(
+                    summary.task,
+                    words,
+                    *(_scores(summary) if with_scores else ()),
+                    *_kept(summary),
+                )
+                for summary, _, words in self.outcomes()
+            ),
+            "Since then: score at the end - right after its stage, paired, 95 % interval; ! "
+            "significant. Kept: of the gain. Detectable: smallest drop found with 80 % power.",
         )
 
     def draw(self) -> drawing.Drawing:
@@ -167,6 +194,20 @@ def _comparison_json(comparison: Comparison) -> Mapping[str, Json]:
     return {"value": fields.pop("mean"), **fields}
 
 
+def _scores(summary: TaskSummary) -> list[str]:
+    """Base, learned and final score, and the best guess."""
+    cells, guess = (summary.base, summary.learned, summary.final), summary.guess
+    scores = [cell.score if cell else None for cell in cells]
+    return [score_or_dash(score) for score in (*scores, guess.best if guess else None)]
+
+
+def _kept(summary: TaskSummary) -> tuple[Text | str, ...]:
+    """The change since its stage, the share of its gain that is kept, the detectable drop."""
+    change, share = summary.change.difference, summary.terms.get("retention_gain")
+    since = "-" if change is None else replace(_comparison_text(summary.change), reason="")
+    return since, score_or_dash(share.value if share else None), _detectable(summary)
+
+
 def _task_row(summary: TaskSummary, words: str) -> tuple[Text, ...]:
     cells = (summary.base, summary.learned, summary.final)
     return row(
@@ -183,9 +224,9 @@ def _task_row(summary: TaskSummary, words: str) -> tuple[Text, ...]:
 def _comparison_text(comparison: Comparison) -> Text:
     change = comparison.difference
     if change is None:
-        return Text(comparison.reason or "-", "dim")
+        return Text("", "dim", reason=comparison.reason or "not measured")
     mark = "!" if change.is_drop or change.is_rise else ""
-    return Text(difference(change) + mark, "strong" if change.is_drop else "plain")
+    return difference_text(change, mark, "strong" if change.is_drop else "plain")
 
 
 def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
@@ -205,6 +246,21 @@ def _outcome(summary: TaskSummary, last: int) -> tuple[str, str]:
     if change.is_rise:
         return "improved", "▲ improved"
     return "kept", "● kept"
+
+
+class Drops(Section):
+    """What report and `fastslow gate`, by its default limits, conclude from the same losses."""
+
+    chapter = ""
+
+    def __init__(self, records: Records) -> None:
+        summaries = records.section(Tasks).summaries
+        changes = {s.task: change for s in summaries if (change := s.change.difference) is not None}
+        floors = {summary.task: summary.noise_floor.value for summary in summaries}
+        self.losses = judge_losses(("forgetting", "task_forgetting"), changes, floors)
+
+    def tables(self) -> Iterator[Table]:
+        yield side_by_side(self.losses)
 
 
 class Forgetting(Section):

@@ -1,5 +1,6 @@
 """Figures that needed the model itself: geometry, overlaps, proxies, measures of the user's own."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
@@ -15,6 +16,8 @@ WITH_SECTION = (
     *("concentration", "keep_curve", "bridge", "adherence"),
 )
 """Kinds of figures that have a section of their own."""
+MODULES = re.compile(r"(?<=layers )[A-Za-z_]\w*(?:\.\w+)+(?:, [A-Za-z_]\w*(?:\.\w+)+)*")
+"""A list of names of modules in a formula."""
 MAX_STAGES = 12
 """Stages drawn; the tables have all of them."""
 GROUPED = 0.1
@@ -81,16 +84,29 @@ def _by_name(events: Sequence[FiguresEvent]) -> tuple[dict[str, str], list[dict[
     return formulas, [{metric.name: metric for metric in event.figures} for event in events]
 
 
+def _folded(formulas: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Formulas with every list of modules as their number, and a sentence that says which."""
+    lists = dict.fromkeys(match[0] for f in formulas.values() for match in MODULES.finditer(f))
+    names = [modules.split(", ") for modules in lists]
+    which = "".join(f" {len(n)} modules: {n[0]} to {n[-1]}." for n in names)
+    short = {
+        name: MODULES.sub(lambda modules: f"{modules[0].count(', ') + 1} modules", formula)
+        for name, formula in formulas.items()
+    }
+    return short, which
+
+
 def _table(
     title: str, columns: Sequence[str], events: Sequence[FiguresEvent], note: str = ""
 ) -> Table:
     """One row per figure, one column per event, and the formulas."""
     formulas, by_event = _by_name(events)
+    formulas, modules = _folded(formulas)
     rows = [
         figure_row(name, formula, *(metric_text(metrics.get(name), 4) for metrics in by_event))
         for name, formula in formulas.items()
     ]
-    return Table(title, ("figure", *columns, "formula"), tuple(rows), note)
+    return Table(title, ("figure", *columns, "formula"), tuple(rows), note + modules)
 
 
 class Geometry(Section):
