@@ -40,7 +40,7 @@ class Progress:
     def show(self, phase: str, step: str, units: float, figures: Mapping[str, float]) -> None:
         """Show the current work: a phase, the step in it (may be empty), units done of it."""
         words = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
-        line = f"{phase} {step}{words}  {self._clock(self._done + units)}"
+        line = f"{phase} {step}{words}  {self._clock(units)}"
         if self.listener is not None:
             elapsed = time.monotonic() - self._started
             self.listener(phase, step, elapsed, self.remaining_s(units))
@@ -65,10 +65,9 @@ class Progress:
         return elapsed / units * max(0.0, self.total - units)
 
     def _clock(self, units: float) -> str:
-        elapsed = time.monotonic() - self._started
-        if units <= 0:
+        elapsed, remaining = time.monotonic() - self._started, self.remaining_s(units)
+        if remaining is None:
             return f"[{minutes(elapsed)}]"
-        remaining = elapsed / units * max(0.0, self.total - units)
         return f"[{minutes(elapsed)} elapsed, about {minutes(remaining)} remaining]"
 
 
