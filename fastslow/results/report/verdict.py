@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastslow.records.events import CycleEvent
+from fastslow.records.seal import broken_seal
 from fastslow.results.render.layout import brackets, difference
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.answers import Answers
@@ -25,6 +26,8 @@ def verdict_sentences(report: Report) -> list[str]:
     metrics, summaries = report.section(Metrics), report.section(Tasks).summaries
     rows, deployed = len(report.cells), report.section(Rollback).event
     sentences = []
+    if (problem := broken_seal(report.path)) is not None:
+        sentences.append(f"Not what the run wrote: {problem}.")
     if report.card.state != "finished" or report.rows_measured < rows:
         sentences.append(
             f"The run is {report.card.state}: {report.rows_measured} of {rows} rows of the matrix "

@@ -15,6 +15,8 @@ from fastslow.records.run_folder import RunDir
 from fastslow.records.seal import KEY_VARIABLE, broken_seal, is_ours, read_seal
 from fastslow.records.state import RunState
 from fastslow.records.trust import followed, load_run
+from fastslow.results.report import build_report
+from fastslow.results.report.verdict import verdict
 from tests.support.run_folder import OUTCOMES, config, write_row
 
 
@@ -84,6 +86,12 @@ def test_an_edit_is_noticed_and_nothing_goes_on_from_it(
         RunDir.open(run)
     with pytest.raises(CheckpointError, match="edited or damaged"):
         load_run(run, trust=True)
+
+
+def test_the_report_of_an_edited_run_begins_with_that(run: Path) -> None:
+    assert not verdict(build_report(run)).startswith("Not what the run wrote")
+    replace_in("scores.jsonl", '"score": 0.0', '"score": 1.0')(run)
+    assert verdict(build_report(run)).startswith("Not what the run wrote: the first ")
 
 
 def test_a_stage_that_was_removed_for_its_room_is_no_edit(run: Path) -> None:
