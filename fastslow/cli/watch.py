@@ -45,7 +45,7 @@ def serve(
         int, typer.Option("--port", min=1, max=65535, help="Of 127.0.0.1; no other is served.")
     ] = PORT,
 ) -> None:
-    """Show the runs of a folder in a browser, live, on this machine alone.
+    """Show the runs of a folder in a browser, on this machine alone.
 
     Lists runs and ablations with their states; of a run the curves, samples, prompts and report as
     far as it is; compares those that are chosen. Reads files only; Ctrl-C ends it.
