@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fastslow.core.errors import FastSlowError
 from fastslow.core.progress import minutes
 from fastslow.core.text import shorten
 from fastslow.records.run_folder import require_no_links
@@ -16,7 +15,7 @@ from fastslow.results.compare.build import compare_runs
 from fastslow.results.compare.write import figures as compare_figures
 from fastslow.results.compare.write import page as compare_page
 from fastslow.results.live.catalogue import Catalogue
-from fastslow.results.live.snapshot import RunWatch, Snapshot
+from fastslow.results.live.snapshot import DAMAGE, RunWatch, Snapshot
 from fastslow.results.live.terminal import figure_text, figure_words, row_names
 from fastslow.results.render import drawing
 from fastslow.results.render.html import render
@@ -39,8 +38,6 @@ DRAWING_SHARE = 0.1
 MAX_PAGES = 32
 """Pages kept until the records they were made from change."""
 Stamp = tuple[object, ...]
-DAMAGE = (FastSlowError, OSError, ValueError, LookupError, TypeError)
-"""What reading a folder of someone else's may raise."""
 
 
 class Missing(Exception):

@@ -29,6 +29,8 @@ LIVING = ("running", UNREADABLE)
 RECORD_FILES = ("run.json", "scores.jsonl", "events.jsonl", "metrics.jsonl", PROGRESS_FILE)
 """Files that are read at every look."""
 MAX_SAMPLES = 6
+DAMAGE = (FastSlowError, OSError, ValueError, LookupError, TypeError)
+"""What reading a folder of someone else's may raise."""
 FIGURES = ("slow/reward", "slow/gold_logprob", "fast/best_score")
 """What the curve shows: the first of these that the run reports."""
 
@@ -87,7 +89,7 @@ class RunWatch:
         """The run as it is now; raises nothing."""
         try:
             return self._look()
-        except (FastSlowError, OSError, ValueError, LookupError, TypeError) as error:
+        except DAMAGE as error:
             return Snapshot(self.path.name, UNREADABLE, shorten(str(error), 300))
 
     def _look(self) -> Snapshot:

@@ -88,8 +88,12 @@ def test_it_gets_the_metrics_of_all_stages_also_after_a_stop_and_a_resume(
     run = start(tmp_path / "a", [f"model.name={tiny_folder}"], text(notebook), finish=write_report)
     assert json.loads((run / "run.json").read_text())["tracker"] == "notebook"
     expected = points(notebook)
-    assert {(None, 0, "score/first"), (0, 1, "slow/reward"), (0, 1, "score/first")} < expected
-    assert {(1, 2, "slow/reward"), (1, 2, "score/second"), (1, 2, "kl_fst/first")} < expected
+    assert {(None, 0, "score/first"), (0, 1, "slow/reward"), (None, 1, "score/first")} < expected
+    assert {(1, 2, "slow/reward"), (None, 2, "score/second"), (None, 2, "tokens")} < expected
+    assert {(None, 2, "kl_fst/first"), (None, 2, "forgetting_chaudhry")} < expected
+    rows = [tuple(line[2:]) for line in lines(notebook) if line[0] == "log" and line[1] is None]
+    names = [(row, name) for row, metrics in rows for name in metrics]
+    assert len(names) == len(set(names))  # each is told once
     artifacts = [line[1:] for line in lines(notebook) if line[0] == "artifact"]
     assert [0, "000-first"] in artifacts
     assert [None, "report.json"] in artifacts

@@ -37,3 +37,16 @@ def test_the_same_phase_is_not_printed_again_at_once() -> None:
 
 def test_minutes() -> None:
     assert [minutes(s) for s in (0, 59.9, 60, 3671)] == ["0:00", "0:59", "1:00", "61:11"]
+
+
+def test_who_listens_is_told_of_each_step_with_the_seconds_that_remain() -> None:
+    notes: list[tuple[str, str, float, float | None]] = []
+    with Progress(10, Console(file=io.StringIO())) as progress:
+        progress.listener = lambda *note: notes.append(note)
+        progress.show("slow", "0/5", 0, {})
+        progress.finish(5)
+        progress.show("slow", "5/5", 5, {})
+    (first, second) = notes
+    assert (first[:2], first[3]) == (("slow", "0/5"), None)
+    assert (second[:2], second[3]) == (("slow", "5/5"), 0.0)
+    assert 0 <= first[2] <= second[2]

@@ -1,6 +1,7 @@
 """Runs watched from their folders: what they are doing, in a terminal, and a list of them."""
 
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from fastslow.results.live.terminal import sparkline, view
 from fastslow.results.report.build import build_report
 from fastslow.results.report.sections.metrics import Metrics
 from tests.support.hostile_folder import write_hostile_run
-from tests.support.run_folder import OUTCOMES, write_row, write_run, write_stage
+from tests.support.run_folder import OUTCOMES, report_json, write_row, write_run, write_stage
 
 SAMPLE = "step 3 | text 0123456789ab | e7: 'Peru' -> 'Lima' | reward 0.25 (not it)"
 
@@ -152,6 +153,32 @@ def test_runs_and_ablations_are_listed_and_read_again_only_after_a_change(
     assert old in looks
     shutil.rmtree(old)
     assert [entry.key for entry in catalogue.look()] == [f"grid/{broken.name}"]
+
+
+def test_a_finished_run_is_listed_as_its_report_has_it_unless_its_records_are_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path)
+    report_json(run)
+    from_records = RunWatch(run).look()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWatch, "look", None)  # not needed
+        [entry] = Catalogue(tmp_path).look()
+    assert entry.snapshot is not None
+    assert entry.snapshot.elapsed_s == from_records.elapsed_s
+    assert entry.snapshot.place == from_records.place
+    for name in ("average_accuracy", "forgetting_chaudhry"):
+        assert entry.snapshot.metrics[name] == pytest.approx(from_records.metrics[name], abs=5e-7)
+    text = (run / "report.json").read_text().replace('"finished"', '"failed"')
+    (run / "report.json").write_text(text.replace('"value": 0.5', '"value": 0.75'))
+    [entry] = Catalogue(tmp_path).look()
+    assert entry.snapshot == from_records  # the report is of another state
+    report_json(run)
+    os.utime(run / "scores.jsonl")
+    (run / "report.json").write_text((run / "report.json").read_text().replace("0.5", "0.75"))
+    os.utime(run / "report.json", (1, 1))
+    [entry] = Catalogue(tmp_path).look()
+    assert entry.snapshot == from_records
 
 
 def test_what_there_is_no_time_for_is_listed_and_read_later(
