@@ -56,11 +56,23 @@ def run_folder(path: Path) -> Path:
 
 
 Full = Annotated[bool, typer.Option("--full", help="Print every table and prompt, not one screen.")]
+
+
+def paper_folder(path: Path | None) -> Path | None:
+    """Where tables and figures for a paper go; `ConfigError` for a run folder, before any work."""
+    if path is not None:
+        from fastslow.results.render.paper import require_no_run
+
+        require_no_run(path)
+    return path
+
+
 Paper = Annotated[
     Path | None,
     typer.Option(
         "--paper",
         metavar="FOLDER",
+        callback=paper_folder,
         help="Also write there what a paper needs: tables as LaTeX and CSV, figures as PDF with "
         "their data, BibTeX.",
     ),

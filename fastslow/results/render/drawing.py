@@ -100,25 +100,18 @@ class Drawing:
         body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", self.svg[start:])
         return re.sub(r"<[^>]+>", self._themed, body)
 
-    def pdf(self) -> bytes:
-        """The figure as PDF, with its letters as outlines of a font that it holds."""
+    def for_paper(self) -> tuple[bytes, list[tuple[object, ...]]]:
+        """The figure as PDF, and the numbers in it as rows that `figure_data.HEADER` names."""
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        from fastslow.results.render.figure_data import panel_rows
 
         out, nothing = io.BytesIO(), dict.fromkeys(("CreationDate", "Creator", "Producer"))
         with painted(self.paint, self.size) as figure:
+            panels = enumerate(figure.axes, start=1)
+            rows = [(number, *row) for number, axes in panels for row in panel_rows(axes)]
             FigureCanvasPdf(figure).print_pdf(out, metadata=nothing)
-        return out.getvalue()
-
-    def data(self) -> list[tuple[object, ...]]:
-        """The numbers that are drawn, as `figure_data.HEADER` names them."""
-        from fastslow.results.render.figure_data import panel_rows
-
-        with painted(self.paint, self.size) as figure:
-            return [
-                (number, *row)
-                for number, axes in enumerate(figure.axes, start=1)
-                for row in panel_rows(axes)
-            ]
+        return out.getvalue(), rows
 
     def _themed(self, match: re.Match[str]) -> str:
         """A tag with its ids renamed and its colours replaced; text between tags is never seen."""

@@ -54,14 +54,10 @@ def write_paper(
     `configs` are the configurations of the runs: they decide which sources are in refs.bib.
 
     Raises:
-        ConfigError: It is a run folder, whose own figures would lie among these.
+        ConfigError: As `require_no_run`.
         CheckpointError: It cannot be written.
     """
-    if (folder / "run.json").exists():
-        raise ConfigError(
-            f"--paper {visible(str(folder))}: a run folder, got run.json in it. Its figures would "
-            "be mixed with these; give another folder."
-        )
+    require_no_run(folder)
     files, body = dict[str, str](), list[str]()
     tables = [table for table in tables if table.rows]
     for number, table in enumerate(tables, start=1):
@@ -71,8 +67,8 @@ def write_paper(
     pictures = dict[str, bytes]()
     for drawing in drawings:
         stem = f"figures/{drawing.name}"
-        pictures[f"{stem}.pdf"] = drawing.pdf()
-        files[f"{stem}.csv"] = csv_text(HEADER, drawing.data())
+        pictures[f"{stem}.pdf"], rows = drawing.for_paper()
+        files[f"{stem}.csv"] = csv_text(HEADER, rows)
         caption = latex(f"{drawing.title}. {drawing.caption}")
         picture = rf"\centering\includegraphics[width=0.6\linewidth]{{{stem}.pdf}}"
         body.append(f"\\begin{{figure}}\n{picture}\n\\caption{{{caption}}}\n\\end{{figure}}")
@@ -80,6 +76,15 @@ def write_paper(
     body += ["\\nocite{*}", "\\bibliographystyle{plain}", "\\bibliography{refs}"]
     files["example.tex"] = EXAMPLE + "\n\\clearpage\n".join(body) + "\n\\end{document}\n"
     return write_files(folder, {n: text.encode() for n, text in files.items()} | pictures)
+
+
+def require_no_run(folder: Path) -> None:
+    """`ConfigError` for a run folder, whose own figures would lie among those for a paper."""
+    if (folder / "run.json").exists():
+        raise ConfigError(
+            f"--paper {visible(str(folder))}: a run folder, got run.json in it. Its figures would "
+            "be mixed with these; give another folder."
+        )
 
 
 def slug(title: str) -> str:

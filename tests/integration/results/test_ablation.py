@@ -71,7 +71,8 @@ def test_a_killed_ablation_goes_on_and_says_what_an_undisturbed_one_says(
     done = ablate(whole, tiny_folder, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert set(statuses(whole).values()) == {"finished"}
-    assert "Claims of Fast-Slow Training" in done.stdout
+    assert "Claims put to the test: " in done.stdout
+    assert "Arms of channels-tiny" in done.stdout
 
     # the same ablation with one arm finished
     shutil.copytree(whole, killed)

@@ -13,7 +13,8 @@ from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import page
 from fastslow.results.compare.build import compare_runs
 from fastslow.results.compare.write import write_comparison
-from fastslow.results.report import write_report
+from fastslow.results.report import build_report, write_report
+from fastslow.results.report.page import page as report_page
 from fastslow.results.signals.write import write_signals
 from tests.support.browser import NAMES, Browser, chromium
 from tests.support.hostile_folder import ATTACKS, write_hostile_run
@@ -41,7 +42,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small run, one of ten tasks, one that attacks, the demonstration, and all compared."""
     folder = tmp_path_factory.mktemp("runs")
     runs = {"small": write_run(folder / "a"), "hostile": write_hostile_run(folder / "b")}
-    runs["long"] = write_run(folder / "l", *long_sequence(10))
     runs["demo"] = folder / "demo"
     shutil.copytree(REFERENCE, runs["demo"])
     for run in runs.values():
@@ -49,6 +49,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
     result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
     (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
+    long = build_report(write_run(folder / "l", *long_sequence(10)))
+    (folder / "long.html").write_text(report_page(long, ()), encoding="utf-8")
     kept = ROOT / "runs" / "reference" / "ablations" / "channels-text" / "records.jsonl"
     text = page(read_records_file(kept), ())
     (folder / "kept.html").write_text(text, encoding="utf-8")
@@ -58,6 +60,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "signals": folder / "signals" / "signals.html",
         "comparison": folder / "c" / "compare.html",
         "ablation": folder / "ablation.html",
+        "long": folder / "long.html",
         "kept ablation": folder / "kept.html",
     }
 

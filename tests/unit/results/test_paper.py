@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastslow.cli.main import main
 from fastslow.core.errors import ConfigError
+from fastslow.results import report as results
 from fastslow.results.render.drawing import Drawing, Figure, draw
 from fastslow.results.render.figure_data import HEADER
 from fastslow.results.render.layout import Table, Text, row
@@ -25,9 +25,12 @@ from fastslow.results.render.paper import (
     table_csv,
     write_paper,
 )
-from fastslow.results.report import build_report
+from fastslow.results.report import build_report, report_for_paper
 from tests.support.hostile_folder import TASK, write_hostile_run
 from tests.support.paths import ROOT
+from tests.support.run_folder import write_run
+
+DEMO = ROOT / "runs" / "reference" / "demo"
 
 COMMANDS = {
     *("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar"),
@@ -132,7 +135,7 @@ def figure() -> Drawing:
 
 def test_the_numbers_beside_a_figure_are_those_that_are_drawn() -> None:
     assert HEADER == ("panel", "series", "kind", "x", "y", "x_name", "y_name", "value")
-    assert figure().data() == [
+    assert figure().for_paper()[1] == [
         (1, "a", "point", 0.0, 0.25, None, "zero", None),
         (1, "a", "point", 1.0, 0.75, None, "one", None),
         (1, "a", "interval", 1.0, 0.5, None, "zero", None),
@@ -142,7 +145,7 @@ def test_the_numbers_beside_a_figure_are_those_that_are_drawn() -> None:
 
 
 def test_a_figure_is_a_pdf_with_the_same_bytes_each_time() -> None:
-    first, second = figure().pdf(), figure().pdf()
+    first, second = (figure().for_paper()[0] for _ in range(2))
     assert first.startswith(b"%PDF")
     assert first == second
     assert b"CreationDate" not in first
@@ -173,24 +176,42 @@ def test_every_entry_of_the_bibliography_is_whole_and_says_when_it_is_used() -> 
         assert "eprint = {" in line or "howpublished" in line or "journal" in line
 
 
-def test_the_command_writes_all_of_it_for_a_kept_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, paper = tmp_path / "demo", tmp_path / "paper"
-    shutil.copytree(ROOT / "runs" / "reference" / "demo", run)
-    assert main(["report", str(run), "--paper", str(paper)]) == 0
-    assert f"for a paper: {paper}\n" in capsys.readouterr().out
+def test_all_of_a_kept_run_is_there_with_the_numbers_of_its_records(tmp_path: Path) -> None:
+    paper = tmp_path / "paper"
+    report_for_paper(DEMO, paper)
     files = {str(path.relative_to(paper)) for path in paper.rglob("*.*")}
     assert {"refs.bib", "example.tex", "tables/01-score-matrix.tex"} <= files
     drawn = {Path(file).stem for file in files if file.endswith(".pdf")}
     assert {"retention", "forgetting-kl", "compute", "answers", "stages", "matrix"} <= drawn
     assert drawn == {Path(f).stem for f in files if f.startswith("figures/") and ".csv" in f}
     matrix = csv.DictReader(io.StringIO((paper / "figures" / "matrix.csv").read_text()))
-    shown = {(line["y_name"], line["x_name"]): float(line["value"]) for line in matrix}
-    scores = json.loads((run / "report.json").read_text())["scores"]
-    assert shown["3 word_language", "country_continent"] == scores[3][0]
-    assert main(["report", str(run), "--paper", str(run)]) == 2
-    assert "a run folder, got run.json in it" in capsys.readouterr().err
+    cells = {(line["y_name"], line["x_name"]): float(line["value"]) for line in matrix}
+    scores = json.loads((DEMO / "report.json").read_text())["scores"]
+    assert cells["3 word_language", "country_continent"] == scores[3][0]
+
+
+def test_the_commands_refuse_a_run_folder_before_they_do_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    file = str(ROOT / "configs" / "ablations" / "channels-demo.yaml")
+    for words in (["report", str(DEMO)], ["compare", str(DEMO), str(DEMO)], ["ablate", file]):
+        assert main([*words, "--paper", str(tmp_path)]) == 2
+        assert "a run folder, got run.json in it" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command_says_where_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(results, "write_report", lambda run: ())
+    monkeypatch.setattr(results, "report_for_paper", lambda *places: calls.append(places))
+    run = write_run(tmp_path)
+    assert main(["report", str(run), "--paper", str(tmp_path / "paper")]) == 0
+    assert calls == [(run, tmp_path / "paper")]
+    assert f"for a paper: {tmp_path / 'paper'}\n" in capsys.readouterr().out
 
 
 def test_a_run_folder_is_refused(tmp_path: Path) -> None:

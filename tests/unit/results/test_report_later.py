@@ -23,7 +23,7 @@ def rows(report: Report, kind: type[Retention | ForgettingOnDrift | Answers]) ->
     """Series, kind, x and y of the figure's points, bars and interval ends."""
     drawing = report.section(kind).draw()
     assert drawing is not None
-    return [tuple(row) for row in drawing.data()]
+    return [tuple(row) for row in drawing.for_paper()[1]]
 
 
 def test_every_earlier_task_has_a_point_after_each_later_stage(report: Report) -> None:

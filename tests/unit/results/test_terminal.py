@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli.main import main
+from fastslow.results import report as results
 from fastslow.results.report.sections.weights import MODULES
 from tests.support.paths import ROOT
 from tests.support.run_folder import long_sequence, terminal, write_run
@@ -54,9 +55,10 @@ def test_names_of_modules_are_counted_and_never_listed() -> None:
 
 
 def test_the_command_prints_one_screen_or_all(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_run(tmp_path)
+    monkeypatch.setattr(results, "write_report", lambda run: ())  # its figures take seconds
     assert main(["report", str(run)]) == 0
     short = capsys.readouterr().out
     assert f"every table and prompt: fastslow report {run} --full\n" in short
