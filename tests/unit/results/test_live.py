@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fastslow.records.run_folder import RunDir
 from fastslow.results.live.catalogue import Catalogue
 from fastslow.results.live.snapshot import RunWatch, Snapshot
 from fastslow.results.live.terminal import sparkline, view
+from fastslow.results.live.terminal import watch as follow
 from fastslow.results.report.build import build_report
 from fastslow.results.report.sections.metrics import Metrics
 from tests.support.hostile_folder import write_hostile_run
@@ -201,3 +203,16 @@ def test_serve_says_what_it_lacks(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["serve", str(tmp_path)]) == 2
     assert "pip install 'fastslow[serve]'" in capsys.readouterr().err
+
+
+def test_a_terminal_follows_a_run_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, out = RunWatch(write_run(tmp_path)), io.StringIO()
+    last = watch.look()
+    states = iter(["running", "unreadable", "running", "finished"])
+    monkeypatch.setattr(watch, "look", lambda: replace(last, state=next(states)))
+    terminal = Console(file=out, force_terminal=True, width=100, color_system=None)
+    assert follow(watch, terminal, 0.0, once=False).state == "finished"
+    assert out.getvalue().count("average accuracy") >= 4
+    assert next(states, "over") == "over"
