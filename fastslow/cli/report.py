@@ -50,7 +50,14 @@ def runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
     deeper = Counter(card.parent.parent for card in folder.glob("*/*/run.json"))
     if as_json:
         inner_runs = {str(path): count for path, count in sorted(deeper.items())}
-        runs = [{**asdict(run), "path": str(run.path)} for run in listed]
+        runs = [
+            {
+                **asdict(run),
+                "path": str(run.path),
+                "started": run.started and run.started.isoformat(),
+            }
+            for run in listed
+        ]
         print_json({"folder": str(folder), "runs": runs, "deeper": inner_runs})
         return
     if not listed and not deeper:

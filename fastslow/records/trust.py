@@ -46,8 +46,8 @@ def load_run(path: Path, trust: bool = False, overrides: Sequence[str] = ()) -> 
             its configuration would be followed; or the folder was edited since the run wrote it.
     """
     require_unbroken(path)
-    given = tuple(word.partition("=")[0] for word in overrides)
-    if not trust and not is_ours(path) and (names := list(followed(_config(path), given))):
+    overridden = tuple(word.partition("=")[0] for word in overrides)
+    if not trust and not is_ours(path) and (names := list(followed(_config(path), overridden))):
         listed = "".join(f"\n  {name}" for name in names[:SHOWN])
         more = f"\n  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise CheckpointError(
@@ -58,22 +58,22 @@ def load_run(path: Path, trust: bool = False, overrides: Sequence[str] = ()) -> 
     return load_resolved(path / "config.json")
 
 
-def followed(value: Any, given: Sequence[str] = (), path: str = "") -> Iterator[str]:
+def followed(value: Any, overridden: Sequence[str] = (), path: str = "") -> Iterator[str]:
     """Everything in a configuration that is called, started or imported, as `key = value`.
 
-    Left out are sections and keys in `given`.
+    Left out are sections and keys in `overridden`.
     """
-    if path in given:
+    if path in overridden:
         return
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             place = f"{path}.{key}" if path else str(key)
             if key in PLACES and item:
-                if place not in given:
+                if place not in overridden:
                     yield f"{shorten(place, 100)} = {shorten(str(item), 200)}"
             else:
-                yield from followed(item, given, place)
+                yield from followed(item, overridden, place)
     elif isinstance(value, str) and (
         "://" in value
         or CODE.fullmatch(value)

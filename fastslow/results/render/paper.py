@@ -129,14 +129,9 @@ def _cell(cell: Text) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """A table as CSV; what a spreadsheet would take for a formula is quoted by an apostrophe."""
-    rows = ([_plain(cell.text) for cell in row] for row in footnoted(table).rows)
-    return csv_text([_plain(name) for name in table.header], rows)
-
-
-def _plain(text: str) -> str:
-    text = visible(text)
-    return f"'{text}" if re.match(r"[=@]|[+-](?![\d.]|$)", text) else text
+    """A table as CSV."""
+    rows = ([cell.text for cell in row] for row in footnoted(table).rows)
+    return csv_text(table.header, rows)
 
 
 def sources(tables: Iterable[Table], configs: Sequence[Mapping[str, Json]]) -> Iterator[str]:

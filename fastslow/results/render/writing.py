@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
 
 FIGURES = "figures"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet compute a cell. Source: OWASP, CSV injection."""
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]|$)")
+"""Begins a cell that a spreadsheet would compute; signed numbers do not. Source: OWASP, CSV
+injection."""
 
 
 def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:
@@ -45,7 +47,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(_csv_cell, header))
     for row in rows:
         writer.writerow(map(_csv_cell, row))
     return out.getvalue()
@@ -56,4 +58,4 @@ def _csv_cell(cell: object) -> object:
         return f"{cell:.6f}"
     if not isinstance(cell, str):
         return cell
-    return f"'{visible(cell)}" if cell.startswith(FORMULA) else visible(cell)
+    return f"'{visible(cell)}" if FORMULA.match(cell) else visible(cell)

@@ -74,8 +74,11 @@ class Retention(Section):
         axes.axhline(0, color=drawing.MUTED, lw=0.8)
         for number, task in enumerate(self.tasks):
             look = drawing.series(number) | {"ls": ":", "lw": 1}
-            changes = (point for point in self.points if point.task == task)
-            points = [(x, p.change) for p in changes if (x := place(p)) is not None]
+            points = [
+                (x, p.change)
+                for p in self.points
+                if p.task == task and (x := place(p)) is not None  # 0 nats is a place
+            ]
             for x, change in points:
                 low, high = ends(change)
                 if low is not None and high is not None:
