@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fastslow.core.decode import shaped
-from fastslow.core.files import write_file
+from fastslow.core.files import read_json, write_file
 from fastslow.core.types import Sampling, TokenIds
 from fastslow.policy.model_store import cache_home
 
@@ -134,7 +134,7 @@ def read_rates(model: Path, dtype: str, device: str) -> Rates | None:
     """The rates that were measured here before; None without any, or if the file is damaged."""
     try:
         name = rates_file(model, dtype, device)
-        return shaped(Rates, json.loads((cache_home() / "rates" / name).read_bytes()))
+        return shaped(Rates, read_json(cache_home() / "rates" / name))
     except (OSError, ValueError, TypeError):
         return None
 

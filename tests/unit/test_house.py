@@ -100,6 +100,17 @@ def test_the_package_does_not_outgrow_its_limit() -> None:
     assert sum(map(lines_of, MODULES.values())) <= MAX_LINES
 
 
+def test_json_that_others_may_have_written_is_read_by_one_bounded_reader() -> None:
+    """`core.files.read_json` meets pipes, nesting and numbers without end; `json` alone does not."""
+    assert [
+        f"{module}:{number}"
+        for module, path in MODULES.items()
+        if module != "fastslow/core/files.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"json\.load\(|json\.loads\(.*\.read_(text|bytes)\(", line)
+    ] == []
+
+
 def test_only_the_policy_touches_its_torch_model() -> None:
     outside = [module for module in MODULES if not module.startswith("fastslow/policy/")]
     uses = [
