@@ -113,11 +113,11 @@ class MlflowTracker(Tracker):
                 name = f"{_asset(split.task)}-{split.fingerprint}-{len(split.examples)}"
                 same = client.search_datasets(filter_string=f"name = '{name}'")
                 dataset = same[0] if same else client.create_dataset(name, self._experiment_id)
-                store = client._tracking_client.store  # MLflow's own way takes its global address
+                store = client._tracking_client.store  # datasets themselves ask the global address
                 store.upsert_dataset_records(dataset.dataset_id, evaluation_records(split))
-                if same and self._experiment_id not in dataset.experiment_ids:
-                    ids = [self._experiment_id]
-                    client.add_dataset_to_experiments(dataset.dataset_id, ids)
+                experiments = store.get_dataset_experiment_ids(dataset.dataset_id)
+                if self._experiment_id not in experiments:
+                    client.add_dataset_to_experiments(dataset.dataset_id, [self._experiment_id])
 
     def samples(self, stage: int, task: str, samples: Sequence[TrackedSample]) -> None:
         """Keep rollouts as traces of the stage's run."""

@@ -346,7 +346,11 @@ def test_a_few_rollouts_of_a_stage_are_traces_without_keys(store: Path, demo: Pa
         assert KEY not in json.dumps(trace.to_dict())
 
 
-def test_sending_the_demonstration_again_makes_nothing_twice(store: Path, demo: Path) -> None:
+def test_sending_the_demonstration_again_makes_nothing_twice(
+    store: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow would make a database of its global address
+
     def everything() -> Any:
         reader = client(store)
         runs = runs_of(store, "the demonstration")
@@ -370,4 +374,5 @@ def test_sending_the_demonstration_again_makes_nothing_twice(store: Path, demo: 
 
     before = everything()
     send(demo, store)
+    assert list(tmp_path.iterdir()) == []
     assert everything() == before
