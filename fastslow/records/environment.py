@@ -84,8 +84,13 @@ def why_not_to_write(folder: Path) -> str | None:
     """
     if not os.access(folder, os.W_OK):
         return "it cannot be written"
+    place = folder.resolve()
+    # a repository within the folder is as foreign as the folder
+    around = next((parent for parent in place.parents if (parent / ".git").exists()), None)
+    if around is None:
+        return None
     try:
-        is_kept = bool(_git(folder, "ls-files", "--", "."))
+        is_kept = bool(_git(around, "ls-files", "--", str(place)))
     except (OSError, subprocess.SubprocessError):
         return None
     return "it is kept under version control" if is_kept else None

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -88,7 +88,7 @@ class Drawing:
     svg: str
     """A whole SVG file."""
     png: bytes
-    paint: Callable[["Figure"], object] = lambda _: None
+    paint: Callable[["Figure"], object] = field(default=lambda _: None, compare=False)
     """Draws it again."""
     size: tuple[float, float] = (4.6, 2.9)
     """Width and height in inches."""

@@ -24,6 +24,7 @@ from fastslow.records.jsonl import read_scores
 from fastslow.records.validity_file import read_verdicts
 from fastslow.task.definition import Task, TaskConfig, task
 from fastslow.task.graders import exact_match
+from tests.support.run_folder import without_seal
 from tests.support.runs import start
 from tests.support.tiny import save_tiny
 
@@ -261,12 +262,14 @@ def test_what_cannot_be_studied_is_refused_before_a_model_loads(
     assert "give the folder of a run, or --model DIR" in refused()
     assert "give the folder of a run, or --model DIR" in refused(str(run), "--task", "named")
     copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
+    without_seal(shutil.copytree(run, copy))
     shutil.rmtree(copy / "stages" / "001-second")
-    assert "adapter and prompts of stage 2 are not there. Known: 000-first" in refused(str(copy))
+    assert "adapter and prompts of stage 2 are not there. Known: 000-first" in refused(
+        str(copy), "--trust"
+    )
     lines = (copy / "scores.jsonl").read_text().splitlines(keepends=True)
     (copy / "scores.jsonl").write_text("".join(x for x in lines if json.loads(x)["row"] == 0))
-    assert "stage 1 was not scored" in refused(str(copy))
+    assert "stage 1 was not scored" in refused(str(copy), "--trust")
 
 
 def test_a_base_model_is_studied_on_all_problems_but_those_it_is_shown(

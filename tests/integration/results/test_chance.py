@@ -16,7 +16,7 @@ from fastslow.results.report.page import page as report_page
 from fastslow.results.report.sections.answers import Answers
 from fastslow.results.report.sections.tasks import Tasks
 from fastslow.results.report.verdict import verdict
-from tests.support.run_folder import report_json, terminal, write_run
+from tests.support.run_folder import report_json, terminal, without_seal, write_run
 from tests.unit.results.test_card import exported
 
 STAGES = ("alpha", "beta")
@@ -35,7 +35,7 @@ def graded(task: str, right: int, n: int = 32) -> GuessEvent:
 
 def run_of(folder: Path, *guesses: GuessEvent, answer: str = "high") -> Path:
     """The run of `ROWS` in which every answer to `alpha` after its stage is `answer`."""
-    run = write_run(folder, ROWS, STAGES)
+    run = without_seal(write_run(folder, ROWS, STAGES))
     lines = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
         if line["row"]:

@@ -22,7 +22,7 @@ from fastslow.results.compare.data import ArmComparison, Contrast, Quantity, Run
 from fastslow.results.compare.tables import comparison_tables, verdicts
 from fastslow.results.compare.write import json_text, markdown, page, scores_csv, write_comparison
 from tests.support.hostile_folder import TASK, write_hostile_run
-from tests.support.run_folder import OUTCOMES, name_clusters, write_run
+from tests.support.run_folder import OUTCOMES, name_clusters, without_seal, write_run
 
 KEPT = (*OUTCOMES[:3], {**OUTCOMES[3], "alpha": "11110000"})
 """As `OUTCOMES`, but three more of alpha's eight examples are still right at the end."""
@@ -30,7 +30,7 @@ KEPT = (*OUTCOMES[:3], {**OUTCOMES[3], "alpha": "11110000"})
 
 def edit(run: Path, changes: Mapping[str, Any]) -> Path:
     """Change keys of a run's config.json, dotted."""
-    path = run / "config.json"
+    path = without_seal(run) / "config.json"
     config = json.loads(path.read_text())
     for key, value in changes.items():
         *parents, last = key.split(".")

@@ -487,7 +487,7 @@ def test_the_index_names_every_file_and_where_it_comes_from(
 
 
 def test_what_is_exported_is_what_is_deployed(runs: dict[str, Path], tmp_path: Path) -> None:
-    run = without_seal(shutil.copytree(runs["merge-then-new"], tmp_path / "run"))
+    run = shutil.copytree(runs["merge-then-new"], tmp_path / "run")
     assert main(["rollback", str(run), "--to", "1"]) == 0
     assert main(["export", str(run)]) == 0
     folder = run / "export" / "000-first"

@@ -1,0 +1,28 @@
+"""What is asked of the machine about a folder, and what is not."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastslow.records.environment import why_not_to_write
+from tests.support.paths import ROOT
+
+
+def test_a_kept_run_is_not_written_again() -> None:
+    assert why_not_to_write(ROOT / "runs" / "reference" / "demo") in (
+        "it is kept under version control",
+        None,  # a copy of the sources without their repository
+    )
+
+
+def test_a_repository_within_a_folder_of_somebody_else_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path / "run")], check=True)
+
+    def refuse(*words: object, **_: object) -> None:
+        raise AssertionError(f"started: {words}")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert why_not_to_write(tmp_path / "run") is None
