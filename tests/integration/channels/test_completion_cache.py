@@ -148,7 +148,7 @@ def test_requests_in_flight_are_one_batch_and_more_than_that_are_several() -> No
     with _engine(scripted, threads=3) as engine, ThreadPoolExecutor(3) as pool:
         started = time.monotonic()
         answers = list(pool.map(engine.complete, map(ask, "abcdef")))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     assert len(answers) == 6
     assert sum(map(len, scripted.batches)) == 6
     assert len(scripted.batches) < 6

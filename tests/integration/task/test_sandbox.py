@@ -52,7 +52,7 @@ def test_an_endless_loop_is_ended_and_so_is_endless_waiting() -> None:
     assert run("while True: pass", cpu_s=1).ending == "too slow"
     waiting = "import os, time\nos.setsid()\nos.close(1)\nos.close(2)\ntime.sleep(60)"
     assert run(waiting, wall_s=1).ending == "too slow"
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 50
 
 
 @pytest.mark.parametrize(
