@@ -62,10 +62,13 @@ def table(file: Path = REFERENCE / FILE) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the runs, write the file, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs; others stay")
     options = parser.parse_args(arguments)
     if options.runs:
         rows = [prediction(run) for run in options.runs]
+        file, names = REFERENCE / FILE, {row["run"] for row in rows}
+        others = json.loads(file.read_bytes()) if file.is_file() else []
+        rows = [*(row for row in others if row["run"] not in names), *rows]
         write_file(REFERENCE, FILE, json.dumps(rows, indent=1) + "\n")
     print("\n".join(table()) or "nothing kept yet: name the folders of finished runs")
 
