@@ -101,7 +101,7 @@ def is_kept(name: str) -> bool:
 
 
 def ablation_lines() -> list[str]:
-    """Every kept ablation; its figures are drawn again next to its records."""
+    """Every kept ablation, with the figures that `draw_figures` puts next to its records."""
     lines: list[str] = []
     for name in filter(is_kept, QUESTIONS):
         home = ABLATIONS / name
@@ -166,17 +166,22 @@ def _rose(run: RunRecord, task: str) -> bool:
 
 
 def figure_lines(home: Path, result: Result) -> list[str]:
-    """Draw the figure of every claim; lines that show them."""
-    folder = home / "figures"
-    shutil.rmtree(folder, ignore_errors=True)
+    """Lines that show the figure of every claim."""
     lines = []
     for drawing in claim_figures(result):
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{drawing.name}.svg"
-        path.write_text(drawing.svg, encoding="utf-8")
-        where = f"../{path.relative_to(ROOT)}"
+        where = f"../{home.relative_to(ROOT)}/figures/{drawing.name}.svg"
         lines += [f"![{drawing.title}]({where})", "", drawing.caption, ""]
     return lines
+
+
+def draw_figures() -> None:
+    """Draw the figures of every kept ablation again."""
+    for home in (ABLATIONS / name for name in filter(is_kept, QUESTIONS)):
+        shutil.rmtree(home / "figures", ignore_errors=True)
+        for drawing in claim_figures(read_records_file(home / "records.jsonl")):
+            (home / "figures").mkdir(exist_ok=True)
+            path = home / "figures" / f"{drawing.name}.svg"
+            path.write_text(drawing.svg, encoding="utf-8")
 
 
 def _made(home: Path, result: Result) -> str:

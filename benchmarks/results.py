@@ -207,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(keep(Path(run), name))
     for name in filter(kept, QUESTIONS):
         write_kept_report(name)
+    ablations.draw_figures()
     (ROOT / "docs" / "results.md").write_text(results(), encoding="utf-8")
     page = ROOT / "README.md"
     block = readme_block(build_report(REFERENCE / "demo"))

@@ -48,6 +48,8 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
         in lines
     )
     assert "### Claims of Fast-Slow Training" in lines
+    assert not (home / "figures").exists()  # showing writes nothing
+    ablations.draw_figures()
     figures = sorted(path.stem for path in (home / "figures").iterdir())
     assert len(figures) == 5
     assert all(f"(../kept/channels-text/figures/{figure}.svg)" in lines for figure in figures)
