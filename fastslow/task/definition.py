@@ -122,8 +122,7 @@ class TaskDefinition:
             raise TaskError(f"task {name}: {self.asks_for_code}")
         if self.runs_code and (why := run.why_unavailable()):
             raise TaskError(
-                f"task {name}: programs that the policy writes cannot be run safely here: {why}. "
-                "Use a machine whose Linux lets users make namespaces, or another task."
+                f"task {name}: programs that the policy writes cannot be run safely here: {why}"
             )
         config = (
             params if isinstance(params, TaskConfig) else self.config_class(**dict(params or {}))
