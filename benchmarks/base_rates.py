@@ -9,7 +9,6 @@ Without `--data` the figures of those sets stay as they are.
 
 import argparse
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ SETTINGS: tuple[Mapping[str, str], ...] = (
 SIZES = {"max_train": 400, "max_validation": 100, "max_test": 200}
 """Of a set; train and validation have no bearing but on which problems are the first."""
 FIGURES = ("greedy", "majority", "reward", "mixed")
-SECTION = re.compile(r"(?<=\n## Base-model score\n).*?(?=\n## Change log\n)", re.DOTALL)
+HEADING, AFTER = "\n## Base-model score\n", "\n## Change log\n"
 
 
 def measured(name: str, params: Mapping[str, Any]) -> BaseRate:
@@ -81,11 +80,11 @@ def card_section(rows_of_task: Sequence[Mapping[str, Any]], draws: Mapping[str, 
         name = ": ".join(filter(None, (row["data"], row["setting"]))) or "as shipped"
         values = ["-" if row[key] is None else f"{row[key]:.2f}" for key in FIGURES]
         lines.append(f"| {' | '.join([name, *values])} |")
+    rollouts = f"{draws['group']} rollouts at temperature {draws['temperature']:g}"
     text = (
-        f"`{MODEL}` under the seed instruction alone, measured by `python -m benchmarks.base_rates`. "
-        f"Reward is the mean score of {draws['group']} rollouts at temperature "
-        f"{draws['temperature']:g} of each of the first {draws['problems']} train problems; a group "
-        "whose rollouts differ in score is one to learn from."
+        f"`{MODEL}` under the seed instruction alone, by `python -m benchmarks.base_rates`. Reward "
+        f"is the mean score of {rollouts} of each of the first {draws['problems']} train problems; "
+        "a group whose rollouts differ in score is one to learn from."
     )
     return "\n".join(["", textwrap.fill(text, 100, break_on_hyphens=False), "", *lines, ""])
 
@@ -97,7 +96,8 @@ def cards(kept: Mapping[str, Any]) -> dict[Path, str]:
         path = ROOT / "tasks" / name / "README.md"
         section = card_section([r for r in kept["rows"] if r["task"] == name], kept["draws"])
         text = path.read_text(encoding="utf-8")
-        texts[path] = SECTION.sub(lambda _, section=section: section, text)
+        heading, _, rest = text.partition(HEADING)
+        texts[path] = f"{heading}{HEADING}{section}{AFTER}{rest.partition(AFTER)[2]}"
     return texts
 
 
@@ -106,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What the default model scores before training.")
     parser.add_argument("--data", type=Path, help="folder with the sets of text_classification")
     options = parser.parse_args(arguments)
-    figures = {"model": MODEL, "draws": asdict(Draws()), "rows": list(rows(options.data))}
+    table = list(rows(options.data))
     if KEPT.exists() and options.data is None:
-        figures["rows"] += [row for row in json.loads(KEPT.read_text())["rows"] if row["data"]]
+        table += [row for row in json.loads(KEPT.read_text())["rows"] if row["data"]]
+    figures = {"model": MODEL, "draws": asdict(Draws()), "rows": table}
     write_figures(KEPT, figures, "base_rates", ["--data", "PATH"])
     for path, text in cards(json.loads(KEPT.read_text())).items():
         path.write_text(text, encoding="utf-8")
