@@ -46,6 +46,8 @@ class Task:
     """Score in [0, 1], higher is better."""
     max_tokens: int
     """Limit of one completion, in tokens, the stop token included."""
+    is_ordered: bool = False
+    """Whether `train` is in order of time: a run then meets it in that order, once."""
     name: str = ""
     """The name the run gives this task; set when it is built."""
     version: str = ""

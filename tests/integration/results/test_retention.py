@@ -106,7 +106,7 @@ def test_an_adapter_of_zeros_is_an_error(finished: Path, definitions: Path, tmp_
     weights = run / "stages" / "000-first" / "adapter_model.safetensors"
     tensors = load_file(weights)
     save_file({n: torch.zeros_like(t) if "lora_B" in n else t for n, t in tensors.items()}, weights)
-    with pytest.raises(EvaluationError, match="the adapter in .*000-first changes nothing"):
+    with pytest.raises(EvaluationError, match=r"the adapter in .*000-first changes nothing"):
         study_retention(run, ["next_letter"], definitions=definitions, limit=2)
 
 
