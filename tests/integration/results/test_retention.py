@@ -92,7 +92,9 @@ def test_its_answers_are_those_of_the_weights(
             policy.tokenizer(f"{row['text']} {option}")["input_ids"] for option in row["options"]
         ]
         size = len(policy.tokenizer(row["text"])["input_ids"])
-        logprobs = policy.scorer.logprobs([i[:size] for i in ids], [i[size:] for i in ids])
+        logprobs = policy.scorer.logprobs(
+            [tuple(i[:size]) for i in ids], [tuple(i[size:]) for i in ids]
+        )
         sums = [sum(values) for values in logprobs]
         right[str(number)] = float(sums.index(max(sums)) == row["gold"])
     assert right == study.scores[2]["next_letter", "acc"]
@@ -107,7 +109,7 @@ def test_an_adapter_of_zeros_is_an_error(finished: Path, definitions: Path, tmp_
     tensors = load_file(weights)
     save_file({n: torch.zeros_like(t) if "lora_B" in n else t for n, t in tensors.items()}, weights)
     with pytest.raises(EvaluationError, match=r"the adapter in .*000-first changes nothing"):
-        study_retention(run, ["next_letter"], definitions=definitions, limit=2)
+        study_retention(run, ["next_letter"], definitions=definitions, limit=2, trust=True)
 
 
 def test_the_command_prints_a_table_and_keeps_every_example(
