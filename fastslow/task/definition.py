@@ -46,14 +46,14 @@ class Task:
     """Score in [0, 1], higher is better."""
     max_tokens: int
     """Limit of one completion, in tokens, the stop token included."""
-    is_ordered: bool = False
-    """Whether `train` is in order of time: a run then meets it in that order, once."""
     name: str = ""
     """The name the run gives this task; set when it is built."""
     version: str = ""
     """`definition@version`, and a variant if it has one; part of every recorded score."""
     notes: tuple[str, ...] = ()
     """What a reader must know about its data, a sentence each; may quote untrusted text."""
+    is_ordered: bool = False
+    """Whether `train` is in order of time: a run then meets it in that order, once."""
 
     def __post_init__(self) -> None:
         """Check what every task promises: splits that are not empty, unique ids, no overlap.

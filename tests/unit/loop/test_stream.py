@@ -71,8 +71,7 @@ def test_a_task_that_is_visited_again_goes_on_with_its_own_pool() -> None:
 
 def test_examples_that_repeat_a_question_count_once(caplog: pytest.LogCaptureFixture) -> None:
     train = [Example(str(i), f"q{i // 2}", "a") for i in range(20)]
-    sizes = {"seed": 0, "stage": 0, "start": 0, "num_cycles": 1, "steps": 2, "problems": 3}
-    source = Stream("t", train, **sizes, pool=4)
+    source = Stream("t", train, seed=0, stage=0, start=0, num_cycles=1, steps=2, problems=3, pool=4)
     shown = {example.question for example in source.pool}
     asked = [example.question for example in source.anchor(0).examples]
     assert len(set(asked)) == len(asked)
@@ -117,13 +116,27 @@ def test_too_little_data_is_refused_with_the_number_needed() -> None:
 
 def test_ordered_examples_are_met_once_and_the_pool_moves_with_them() -> None:
     train = [Example(str(i), f"q{i}", "a") for i in range(4 + 18)]
-    sizes = {"seed": 3, "stage": 0, "start": 0, "num_cycles": 3, "steps": 2, "problems": 3}
-    source = Stream("t", train, **sizes, pool=4, is_ordered=True)
+
+    def ordered(size: int) -> Stream:
+        return Stream(
+            "t",
+            train[:size],
+            seed=3,
+            stage=0,
+            start=0,
+            num_cycles=3,
+            steps=2,
+            problems=3,
+            pool=4,
+            is_ordered=True,
+        )
+
+    source = ordered(22)
     assert [i for batch in batches(source, 3) for i in batch] == [str(i) for i in range(4, 22)]
     pools = [[e.id for e in source.anchor(cycle).pool] for cycle in range(3)]
     assert pools == [[str(i) for i in range(first, first + 4)] for first in (0, 6, 12)]
     with pytest.raises(TaskError, match="met once; 22 are needed until the end of this visit"):
-        Stream("t", train[:21], **sizes, pool=4, is_ordered=True)
+        ordered(21)
 
 
 def test_a_drifting_task_is_met_in_its_order() -> None:
