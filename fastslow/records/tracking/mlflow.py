@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -189,6 +190,7 @@ class MlflowTracker(Tracker):
                 if self._tasks.get(stage) == task:  # MLflow's own way takes its global address
                     link = json.dumps([{"name": name, "version": str(number)}])
                     client.set_tag(self._run_id(client, stage), TraceTagKey.LINKED_PROMPTS, link)
+            _wait_for_links()
             if numbers:  # no version without a prompt to tag
                 ids = f",{self._experiment_id},"
                 client.set_prompt_tag(name, PROMPT_EXPERIMENT_IDS_TAG_KEY, ids)
@@ -273,6 +275,16 @@ class MlflowTracker(Tracker):
                 self._points[run_id] = Points()
             self._ids[stage] = run_id
         return self._ids[stage]
+
+
+def _wait_for_links() -> None:
+    """Wait for MLflow's threads that link new prompts to its global experiment.
+
+    They write the tag that we set, and two at once are an error, or theirs stays.
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt_to_experiment"):
+            thread.join()
 
 
 def prompt_template(program: PromptProgram) -> list[dict[str, str]]:
