@@ -98,7 +98,6 @@ def tracked(store: Path, run: Path) -> dict[str, Any]:
     }
 
 
-
 def digests(values: Mapping[str, Any]) -> dict[str, str]:
     """A SHA-256 of each value."""
     texts = {k: v if isinstance(v, bytes) else repr(v).encode() for k, v in values.items()}

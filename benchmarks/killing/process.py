@@ -9,12 +9,27 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from fastslow.core.text import shorten
+
+IMPORTS = (
+    *("alembic.command", "datasets", "dspy", "fsspec.implementations.local", "trl"),
+    *("mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "trl.trainer.grpo_trainer"),
+    *("transformers.models.llama.modeling_llama", "matplotlib.figure"),
+    *(f"matplotlib.backends.backend_{kind}" for kind in ("agg", "pdf", "svg")),
+    *("fastslow.channels.fast.channel", "fastslow.channels.fast.dspy_programs"),
+    *("fastslow.channels.fast.optimizers.demos", "fastslow.channels.slow.channel"),
+    *("fastslow.channels.slow.sft", "fastslow.loop.launch", "fastslow.results.ablation.execute"),
+    *("fastslow.results.ablation.write", "fastslow.results.deploy.export"),
+    *("fastslow.results.deploy.gate_file", "fastslow.results.deploy.rollback"),
+    *("fastslow.results.render.paper", "fastslow.results.report"),
+)
+"""What runs and commands need that takes long to import."""
 
 
 class Child:
@@ -108,34 +123,7 @@ def in_fork(function: Callable[[], Any]) -> Any:
 
 def warm_up() -> None:
     """Import what runs and commands import, and nothing more: forks then start at once."""
-    import alembic.command
-    import datasets
-    import dspy
-    import fsspec.implementations.local
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_pdf
-    import matplotlib.backends.backend_svg
-    import matplotlib.figure
-    import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.tracking
-    import torch
-    import transformers.models.llama.modeling_llama
-    import trl  # noqa: F401
-    from trl import GRPOTrainer  # noqa: F401
-
-    import fastslow.channels.fast.channel
-    import fastslow.channels.fast.dspy_programs
-    import fastslow.channels.fast.optimizers.demos
-    import fastslow.channels.slow.channel
-    import fastslow.channels.slow.sft
-    import fastslow.loop.launch
-    import fastslow.results.ablation.execute
-    import fastslow.results.ablation.write
-    import fastslow.results.deploy.export
-    import fastslow.results.deploy.gate_file
-    import fastslow.results.deploy.rollback
-    import fastslow.results.render.paper
-    import fastslow.results.report  # noqa: F401
-
-    torch.set_num_threads(1)
+    for name in IMPORTS:
+        import_module(name)
+    import_module("torch").set_num_threads(1)
     gc.freeze()

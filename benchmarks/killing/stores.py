@@ -1,4 +1,4 @@
-"""What is made for the commands to work on: MLflow's stores, and a wheel with a model to convert."""
+"""What commands are given to work on: stores of MLflow, and a wheel with a model to convert."""
 
 import hashlib
 import zipfile
@@ -37,7 +37,7 @@ def write_wheel(folder: Path) -> WheelModel:
     wheel = folder / "killed_llm-1.0-py3-none-any.whl"
     card = "Metadata-Version: 2.1\nName: killed-llm\nVersion: 1.0\n"
     tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    members = {MEMBER: gguf, "METADATA": card, "WHEEL": tags, "RECORD": ""}
+    members: dict[str, bytes | str] = {MEMBER: gguf, "METADATA": card, "WHEEL": tags, "RECORD": ""}
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, content in members.items():
             place = name if "/" in name else f"killed_llm-1.0.dist-info/{name}"
@@ -54,7 +54,7 @@ def write_wheel(folder: Path) -> WheelModel:
 
 
 def write_gguf(path: Path) -> None:
-    """Write a model of the sizes of `tiny-random` in llama.cpp's format, with a small vocabulary."""
+    """Write a model of the widths of `tiny-random` in llama.cpp's format; its words are letters."""
     import gguf
     import numpy
 

@@ -40,8 +40,9 @@ def require_store(uri: str) -> None:
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        options = {"isolation_level": None, "factory": _Transaction, "check_same_thread": False}
-        connection = sqlite3.connect(path, LOCK_PATIENCE_S, **options)
+        connection = sqlite3.connect(
+            path, LOCK_PATIENCE_S, isolation_level=None, factory=_Transaction
+        )
         with contextlib.closing(connection):
             connection.execute("BEGIN IMMEDIATE")
             engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)

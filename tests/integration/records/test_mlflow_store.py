@@ -11,7 +11,7 @@ from benchmarks.killing.stores import old_store
 from fastslow.records.tracking.mlflow import MlflowTracker
 
 NUM_CHANGES = 40
-"""Tables are made or changed so often before it is cut short; a store of half the age needs more."""
+"""So often tables are made or changed before it is cut short; an old store needs more than that."""
 
 
 class Kill(BaseException):
@@ -34,7 +34,9 @@ def columns(store: Path) -> set[tuple[str, str, str]]:
 def with_a_run(store: Path) -> None:
     old_store(store)
     with sqlite3.connect(store) as database:
-        database.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'active')")
+        database.execute(
+            "INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'active')"
+        )
 
 
 @pytest.fixture(scope="module")
