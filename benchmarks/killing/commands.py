@@ -43,6 +43,8 @@ class Kind:
     """MLflow store of `Commands` that lies there instead of the run's, and is compared."""
     removed: tuple[str, ...] = ()
     """Files of the run that are not there yet; patterns."""
+    result: str = ""
+    """What is whole once it is there, and is not made a second time; a pattern."""
     has_children: bool = False
     """Whether it starts processes, which are killed with it."""
 
@@ -53,8 +55,8 @@ KINDS = {
     "gate --recompute": Kind("gate {run} --recompute", first="gate {run}"),
     "report": Kind("report {run}", removed=REPORT),
     "report --paper": Kind("report {run} --paper {place}/paper"),
-    "export": Kind("export {run}"),
-    "export --merge": Kind("export {run} --merge"),
+    "export": Kind("export {run}", result="export/[!.]*"),
+    "export --merge": Kind("export {run} --merge", result="export/[!.]*"),
     "rollback": Kind("rollback {run} --to 1"),
     "push": Kind("push {run} file://{place}/published"),
     "conversion": Kind("models fetch killed"),
@@ -73,7 +75,7 @@ class CommandKill:
     moment: float
     """Seconds after it was started."""
     too_late: int
-    """Times before that it had ended when the kill came."""
+    """Times before that it had done all when the kill came."""
     differs: tuple[str, ...]
     """What is not as after an undisturbed one, and what was half written; empty if nothing."""
 
@@ -165,11 +167,12 @@ class Commands:
             yield CommandKill(moment, too_late, tuple(differs))
 
     def _is_killed(self, kind: Kind, moment: float) -> bool:
-        """Start the command and kill it after so many seconds; whether it had not ended."""
+        """Start the command and kill it after so many seconds; whether it had more to do."""
         self.restore(kind)
         child = self.start(kind.words)
         time.sleep(moment)
-        return child.kill(with_children=kind.has_children)
+        is_killed = child.kill(with_children=kind.has_children)
+        return is_killed and not (kind.result and any(self.run.glob(kind.result)))
 
 
 def _of_ablation(folder: Path) -> dict[str, Any]:
