@@ -12,7 +12,7 @@ from fastslow.core.errors import ConfigError, EvaluationError, StageError
 from fastslow.loop import launch
 from fastslow.records.jsonl import read_scores
 from fastslow.results.ablation.execute import write_config
-from fastslow.results.ablation.plan import read_plan
+from fastslow.results.ablation.plan_file import read_plan
 from fastslow.results.report import write_report
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start

@@ -17,7 +17,8 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.results.ablation.execute import write_config
 from fastslow.results.ablation.figures import FIGURES, claim_figures
-from fastslow.results.ablation.plan import PlannedRun, read_plan
+from fastslow.results.ablation.plan import PlannedRun
+from fastslow.results.ablation.plan_file import read_plan
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import json_text, markdown
 from tests.support.made_ablation import both_and_slow, config
