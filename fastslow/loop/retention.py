@@ -80,7 +80,7 @@ def study_retention(
         say(f"stage {stage}")
         policy.load(folder)
         pairs = zip(_logprobs(policy, ids), proof, strict=True)
-        shifts[stage] = max(abs(own - base) for own, base in pairs)
+        shifts[stage] = max(abs(logprob - base) for logprob, base in pairs)
         if not shifts[stage]:
             raise EvaluationError(
                 f"retention: the adapter in {folder} changes nothing, the base answers just so. "
