@@ -14,7 +14,7 @@ from fastslow.results.render.html import render
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
-from fastslow.results.report.reading import read_object
+from fastslow.results.reading import read_object
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))

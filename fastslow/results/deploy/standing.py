@@ -15,7 +15,7 @@ from fastslow.records.events import GuessEvent, ScoreRow
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import require_unbroken
-from fastslow.results.report.reading import read_card, read_object
+from fastslow.results.reading import read_card, read_object
 
 
 @dataclass(frozen=True, slots=True)

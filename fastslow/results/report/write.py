@@ -17,7 +17,7 @@ from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
-from fastslow.results.report.reading import read_object
+from fastslow.results.reading import read_object
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict

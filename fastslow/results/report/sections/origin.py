@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastslow.records.events import CycleEvent, Event, GraderEvent
 from fastslow.results.render.layout import Table, Text, row
-from fastslow.results.report.reading import read_object
+from fastslow.results.reading import read_object
 from fastslow.results.report.section import Records, Section, stage_label
 
 
