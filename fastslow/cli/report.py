@@ -139,7 +139,7 @@ def report(
         build_report,
         recompute_report,
         report_for_paper,
-        write_report,
+        save_report,
     )
     from fastslow.results.report.write import report_json
 
@@ -153,15 +153,15 @@ def report(
             )
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
-    reason = why_not_to_write(run)
+    reason, built = why_not_to_write(run), build_report(run)
     if reason is None:
-        write_report(run)
+        save_report(built)
     if paper is not None:
-        report_for_paper(run, paper)
+        report_for_paper(built, paper)
     if as_json:
-        print(report_json(build_report(run)), end="")
+        print(report_json(built), end="")
         return
-    print_report(run, full=full)
+    print_report(run, built, full=full)
     if paper is not None:
         print(f"for a paper: {visible(str(paper))}")
     if reason is not None:
@@ -251,7 +251,7 @@ def prompts(
         trace_lines,
     )
 
-    history = read_prompts(run)
+    history = read_prompts(run, with_seeds=trace is not None)
     if diff is not None:
         lines = diff_lines(history, *diff)
     elif trace is not None:

@@ -53,6 +53,15 @@ def footnoted(table: Table) -> Table:
     return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
 
 
+def narrow(table: Table, columns: int) -> Table:
+    """The table, or its first columns and in the note how many it has."""
+    if len(table.header) <= columns:
+        return table
+    rows = tuple(cells[:columns] for cells in table.rows)
+    note = f"The first {columns} of {len(table.header)} columns; report.md has all. {table.note}"
+    return Table(table.title, table.header[:columns], rows, note.strip())
+
+
 def is_figure_like(cell: Text) -> bool:
     """Whether a cell is a number, maybe with an interval, and belongs to the right."""
     return not cell.is_code and cell.text[:1] in tuple("0123456789+-(") and len(cell.text) < 40
