@@ -68,6 +68,8 @@ def copy_runs(run: Path, folder: Path, count: int) -> None:
         config["seed"] = number
         (copy / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (copy / "seal.json").unlink()
+        if (report := copy / "report.json").exists():
+            report.touch()  # it is of these records
 
 
 def write_table(path: Path, rows: int) -> None:

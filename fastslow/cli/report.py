@@ -94,7 +94,7 @@ def compare(
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
     from fastslow.api import comparison
-    from fastslow.results.compare.tables import comparison_tables, origin_sentence, short_table
+    from fastslow.results.compare.tables import comparison_tables, first_screen, origin_sentence
     from fastslow.results.compare.write import comparison_for_paper, json_text
     from fastslow.results.report.terminal import render_tables
 
@@ -106,10 +106,11 @@ def compare(
     if as_json:
         print(json_text(result.comparison), end="")
         return
-    short = [short_table(result.comparison)]
-    tables = comparison_tables(result.comparison) if full else short
-    output().print(render_tables(result.verdict, tables))
-    if not full:
+    if full:
+        output().print(render_tables(result.verdict, comparison_tables(result.comparison)))
+    else:
+        sentences, table = first_screen(result.comparison)
+        output().print(render_tables(sentences, [table]))
         if differing := origin_sentence(result.comparison):
             output().print(render_tables([differing], ()))
         print("every table: --full; as a page: --out FOLDER")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
@@ -96,33 +97,23 @@ def _reported_row(path: Path, card: RunCard) -> tuple[int, list[float]] | None:
 def _last_whole_row(path: Path, card: RunCard) -> tuple[int, list[float]] | None:
     """The last row of the matrix in which every task has a score, and these; None before row 0.
 
-    Rows follow each other in the records. Those of the prompts that the matrix uses are looked at,
-    so a task has no score yet as long as its row is being measured.
+    Rows follow each other in the records, and a row is measured under the prompts of the matrix
+    before it is under others.
     """
-    rows: list[ScoreRow] = []
-    for record in read_back(path / "scores.jsonl"):
-        if (
-            not isinstance(record, ScoreRow)
-            or record.cycle is not None
-            or record.sample.prompt_policy not in ("seed", "live")
-        ):
-            continue
-        if rows and record.row < rows[0].row:
-            if scores := _scores(path, card, rows):
-                return rows[0].row, scores
-            rows = []
-        rows.append(record)
-    scores = _scores(path, card, rows) if rows else None
-    return (rows[0].row, scores) if scores else None
-
-
-def _scores(path: Path, card: RunCard, rows: Sequence[ScoreRow]) -> list[float] | None:
-    """The score of every task in the row of the matrix that these are of; None unless all have."""
-    require_places(rows, (), card.stages, path)
-    table, row = CellTable(rows, card.stages, ()), rows[0].row
-    scores = [table.score(row, task) for task in card.tasks]
-    measured = [score for score in scores if score is not None]
-    return measured if len(measured) == len(scores) else None
+    matrix = (
+        record
+        for record in read_back(path / "scores.jsonl")
+        if isinstance(record, ScoreRow) and record.cycle is None
+        if record.sample.prompt_policy in ("seed", "live")
+    )
+    for row, records in groupby(matrix, key=lambda record: record.row):
+        rows = list(records)
+        require_places(rows, (), card.stages, path)
+        table = CellTable(rows, card.stages, ())
+        scores = [score for task in card.tasks if (score := table.score(row, task)) is not None]
+        if len(scores) == len(card.tasks):
+            return row, scores
+    return None
 
 
 def _size_of(path: Path) -> int:

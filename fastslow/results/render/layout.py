@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 from fastslow.core.types import Metric
 from fastslow.measure.stats.intervals import Interval, PairedDifference
 
+MAX_COLUMNS = 32
+"""Of a table on a page, but for the score matrix on its first screen."""
 Style: TypeAlias = Literal["plain", "strong", "dim"]
 
 
@@ -53,13 +55,13 @@ def footnoted(table: Table) -> Table:
     return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
 
 
-def narrow(table: Table, columns: int) -> Table:
-    """The table, or its first columns and in the note how many it has."""
-    if len(table.header) <= columns:
+def narrow(table: Table) -> Table:
+    """The table as a page can show it: its first columns, and in the note how many it has."""
+    if (num_columns := len(table.header)) <= MAX_COLUMNS:
         return table
-    rows = tuple(cells[:columns] for cells in table.rows)
-    note = f"The first {columns} of {len(table.header)} columns; report.md has all. {table.note}"
-    return Table(table.title, table.header[:columns], rows, note.strip())
+    rows = tuple(cells[:MAX_COLUMNS] for cells in table.rows)
+    note = f"The first {MAX_COLUMNS} of {num_columns} columns; all are in the .md. {table.note}"
+    return Table(table.title, table.header[:MAX_COLUMNS], rows, note.strip())
 
 
 def is_figure_like(cell: Text) -> bool:

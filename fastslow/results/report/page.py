@@ -43,8 +43,6 @@ CHAPTERS = (
     ("origin", "How it was made", ""),
 )
 """Id, title and introduction of the parts of the page, in reading order."""
-MAX_COLUMNS = 32
-"""Of a table in a chapter; the matrix, on the first screen, has a column for every task."""
 ALWAYS = ("prompts", "completions", "origin")
 """Chapters with content of their own in the template."""
 
@@ -80,7 +78,7 @@ def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[dict[str, obj
         sections = [section for section in report.sections if section.chapter == name]
         stems = [section.drawing_name for section in sections]
         figures = tuple(drawing for drawing in drawings if drawing.name in stems)
-        tables = tuple(narrow(t, MAX_COLUMNS) for s in sections for t in s.page_tables() if t.rows)
+        tables = tuple(narrow(t) for s in sections for t in s.page_tables() if t.rows)
         if figures or tables or name in ALWAYS:
             texts = {"id": name, "title": title, "intro": intro}
             chapters.append({**texts, "drawings": figures, "tables": tables})
