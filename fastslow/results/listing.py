@@ -73,7 +73,7 @@ def _summary(path: Path) -> RunSummary:
     size = _size_of(path)
     try:
         card = read_card(path / "run.json")
-        started, state = datetime.fromisoformat(card.started), read_state(path, card.state)
+        started, state = datetime.fromisoformat(card.started or ""), read_state(path, card.state)
         require_no_record_links(path)
         row, scores = _reported_row(path, card) or _last_whole_row(path, card) or (None, [])
     except (FastSlowError, OSError, ValueError) as error:

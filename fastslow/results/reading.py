@@ -38,7 +38,7 @@ class RunCard:
     command: tuple[str, ...]
     tracker: str | None = None
     """Name of the tracker that was told of the run; None without one."""
-    started: str = ""
+    started: str | None = None
     """When, as an ISO 8601 time in UTC."""
 
 
