@@ -5,10 +5,10 @@
     python -m benchmarks.load --only report    # works whose name holds a word
 
 Every work is a command of a user, in a process of its own, at a tenth, a half and the whole of a
-size: data of 1,000,000 rows, a run of 200,000 score rows, runs of 20, 100 and 200 stages, folders of
-50, 250 and 500 runs. Inputs are made up, see `load_inputs`. Growth is what a unit costs between half
-and whole, over what one costs between a tenth and half: 1 where the cost is proportional, 2.5 where
-it is quadratic. Exit code 1 where it is more than `MAX_GROWTH`, or a limit is broken.
+size: data of 1,000,000 rows, a run of 200,000 score rows, runs of 20, 100 and 200 stages, folders
+of 50, 250 and 500 runs. Inputs are made up, see `load_inputs`. Growth is what a unit costs between
+half and whole, over what one costs between a tenth and half: 1 where the cost is proportional, 2.5
+where it is quadratic. Exit code 1 where it is more than `MAX_GROWTH`, or a limit is broken.
 """
 
 import argparse
@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from benchmarks.figures import write_figures
 from benchmarks.keeping import REFERENCE, ROOT
@@ -36,7 +38,7 @@ SERVED = (
     "import sys; from pathlib import Path; from fastslow.results.live.site import Site; "
     "Site(Path(sys.argv[1])).runs()"
 )
-Words = Sequence[str | Path]
+Inputs: TypeAlias = Literal["csv", "jsonl", "long", "deep", "finished", "dead", "arms"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,9 @@ class Work:
     unit: str
     units: tuple[int, ...]
     """A tenth, a half and the whole of what is read."""
-    words: Callable[[Path, int], Words]
-    """The command, given the inputs of one size."""
-    inputs: Callable[[Path, int], object]
-    """Makes those of one size in an empty folder; works with the same function share them."""
+    words: Sequence[str]
+    """The command; `{folder}` stands for that of the inputs, a star for all that fit."""
+    inputs: Inputs
     limit_s: float | None = None
     """Wall time that the whole may take."""
     limit_mb: float | None = None
@@ -82,86 +83,85 @@ class Figures:
     """Limits that the work broke, each in a few words."""
 
 
-def works(tiny: bool) -> list[Work]:
-    """Everything that is measured; `tiny` is a hundredth of it, for tests."""
-    part = 100 if tiny else 1
-    rows = [number // part for number in (100_000, 500_000, 1_000_000)]
-    examples = [number // part for number in (1000, 5000, 10_000)]
-    stages = (2, 4, 6) if tiny else (20, 100, 200)
-    counts = (2, 3, 4) if tiny else (50, 250, 500)
-    arms = (2, 3, 4) if tiny else (10, 25, 50)
-    cells = tuple(number * (number + 1) * 10 for number in stages)
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is, at a tenth, a half and the whole."""
 
-    def csv(folder: Path, size: int) -> None:
-        write_table(folder / "data.csv", rows[size])
+    rows: tuple[int, ...] = (100_000, 500_000, 1_000_000)
+    """Of a data file."""
+    examples: tuple[int, ...] = (1000, 5000, 10_000)
+    """Of each of the 20 cells of a run of four stages."""
+    stages: tuple[int, ...] = (20, 100, 200)
+    runs: tuple[int, ...] = (50, 250, 500)
+    arms: tuple[int, ...] = (10, 25, 50)
 
-    def jsonl(folder: Path, size: int) -> None:
-        write_table(folder / "data.jsonl", rows[size])
+    @property
+    def long(self) -> tuple[int, ...]:
+        """Score rows of runs with many examples."""
+        return tuple(20 * number for number in self.examples)
 
-    def long(folder: Path, size: int) -> None:
-        make_run(folder, 4, examples[size]).rename(folder / "run")
+    @property
+    def deep(self) -> tuple[int, ...]:
+        """Score rows of runs with many stages, ten a cell."""
+        return tuple(10 * number * (number + 1) for number in self.stages)
 
-    def deep(folder: Path, size: int) -> None:
-        make_run(folder, stages[size], 10).rename(folder / "run")
 
-    def dead(folder: Path, size: int) -> None:
-        run = make_run(folder, 4, 64)
-        copy_runs(run, folder, counts[size])
-        shutil.rmtree(run)
+TINY = Sizes((1000, 5000, 10_000), (10, 50, 100), (2, 4, 6), (2, 3, 4), (2, 3, 4))
 
-    def finished(folder: Path, size: int) -> None:
-        run = make_run(folder, 4, 64)
-        subprocess.run(_command(("report", run)), check=True, cwd=ROOT, capture_output=True)
-        copy_runs(run, folder, counts[size])
-        shutil.rmtree(run)
 
-    def many(folder: Path, size: int) -> None:
-        for seed in range(arms[size]):
-            make_run(folder, 4, 64, seed=seed).rename(folder / f"{seed:02}-run")
+def make_inputs(inputs: Inputs, folder: Path, sizes: Sizes, size: int) -> None:
+    """Fill an empty folder with inputs of the size of that index."""
+    match inputs:
+        case "csv" | "jsonl":
+            write_table(folder / f"data.{inputs}", sizes.rows[size])
+        case "long":
+            make_run(folder, 4, sizes.examples[size]).rename(folder / "run")
+        case "deep":
+            make_run(folder, sizes.stages[size], 10).rename(folder / "run")
+        case "dead" | "finished":
+            run = make_run(folder, 4, 64)
+            if inputs == "finished":
+                subprocess.run(_command(("report", run)), check=True, cwd=ROOT, capture_output=True)
+            copy_runs(run, folder, sizes.runs[size])
+            shutil.rmtree(run)
+        case "arms":
+            for seed in range(sizes.arms[size]):
+                make_run(folder, 4, 64, seed=seed).rename(folder / f"{seed:02}-run")
 
-    def table(path: str) -> Callable[[Path, int], Words]:
-        return lambda folder, _: ("tasks", "show", "text_classification", f"data={folder / path}")
 
-    def on_run(*words: str) -> Callable[[Path, int], Words]:
-        return lambda folder, _: (*words, folder / "run")
+def works(sizes: Sizes) -> list[Work]:
+    """Everything that is measured."""
 
-    def on_arms(folder: Path, _: int) -> Words:
-        return ("compare", *sorted(folder.glob("*-run")))
+    def show(suffix: Literal["csv", "jsonl"]) -> Work:
+        words = ("tasks", "show", "text_classification", f"data={{folder}}/data.{suffix}")
+        return Work(f"tasks show, .{suffix}", "rows", sizes.rows, words, suffix)
 
-    def on_folder(*words: str) -> Callable[[Path, int], Words]:
-        return lambda folder, _: (*words, folder)
-
-    scored = tuple(4 * 5 * number for number in examples)
+    run, long, runs = "{folder}/run", ("score rows", sizes.long), ("runs", sizes.runs)
+    deep, arms = ("score rows", sizes.deep), ("runs", sizes.arms)
     return [
-        Work("tasks show, CSV", "rows", tuple(rows), table("data.csv"), csv),
-        Work("tasks show, JSON lines", "rows", tuple(rows), table("data.jsonl"), jsonl),
-        Work("runs, one long run", "score rows", scored, on_folder("runs"), long, 3),
-        Work("gate, score rows", "score rows", scored, on_run("gate"), long),
-        Work("prompts, score rows", "score rows", scored, on_run("prompts"), long),
-        Work("watch, score rows", "score rows", scored, on_run("watch", "--once"), long),
-        Work("report, score rows", "score rows", scored, on_run("report"), long, 60, 2000),
-        Work("gate, stages", "score rows", cells, on_run("gate"), deep),
-        Work("report, stages", "score rows", cells, on_run("report"), deep, 60, 2000),
-        Work("runs, finished", "runs", counts, on_folder("runs"), finished, 3),
-        Work("runs --json", "runs", counts, on_folder("runs", "--json"), finished),
-        Work("serve, the list", "runs", counts, on_folder("-c", SERVED), finished),
-        Work("runs, without reports", "runs", counts, on_folder("runs"), dead, 3),
-        Work("compare", "runs", arms, on_arms, many),
+        show("csv"),
+        show("jsonl"),
+        Work("runs, a long run", *long, ("runs", "{folder}"), "long", 3),
+        Work("gate, a long run", *long, ("gate", run), "long"),
+        Work("prompts, a long run", *long, ("prompts", run), "long"),
+        Work("watch, a long run", *long, ("watch", "--once", run), "long"),
+        Work("report, a long run", *long, ("report", run), "long", 60, 2000),
+        Work("gate, many stages", *deep, ("gate", run), "deep"),
+        Work("report, many stages", *deep, ("report", run), "deep", 60, 2000),
+        Work("runs, finished", *runs, ("runs", "{folder}"), "finished", 3),
+        Work("runs --json", *runs, ("runs", "--json", "{folder}"), "finished"),
+        Work("serve, the list", *runs, ("-c", SERVED, "{folder}"), "finished"),
+        Work("runs, without reports", *runs, ("runs", "{folder}"), "dead", 3),
+        Work("compare", *arms, ("compare", "{folder}/*-run"), "arms"),
         Work(
-            "compare --out",
-            "runs",
-            arms,
-            lambda folder, size: (*on_arms(folder, size), "--out", folder.parent / "page"),
-            many,
+            "compare --out", *arms, ("compare", "--out", "{folder}/page", "{folder}/*-run"), "arms"
         ),
     ]
 
 
 def measure(work: Work, folders: Sequence[Path]) -> Figures:
     """Run a work on the inputs of each size."""
-    costs = [
-        _cost(work.units[size], work.words(folder, size)) for size, folder in enumerate(folders)
-    ]
+    costs = [_cost(u, _words(work, f)) for u, f in zip(work.units, folders, strict=True)]
     growth = _growth([(c.units, c.processor_s) for c in costs], LEAST_S)
     growth_of_memory = _growth([(c.units, c.peak_mb) for c in costs], LEAST_MB)
     broken, whole = [], costs[-1]
@@ -184,24 +184,31 @@ def _growth(points: Sequence[tuple[int, float]], least: float) -> float | None:
     return (third - second) / (n3 - n2) / lower
 
 
-def _command(words: Words) -> list[str]:
+def _words(work: Work, folder: Path) -> Iterator[str]:
+    for word in work.words:
+        text = word.replace("{folder}", str(folder))
+        yield from map(str, sorted(folder.glob("*-run"))) if "*" in text else (text,)
+
+
+def _command(words: Iterable[str | Path]) -> list[str]:
     """A command of fastslow, or of Python where it begins with `-c`."""
-    module = () if words[0] == "-c" else ("-m", "fastslow")
-    return [sys.executable, *module, *map(str, words)]
+    first, *rest = map(str, words)
+    return [sys.executable, *(() if first == "-c" else ("-m", "fastslow")), first, *rest]
 
 
-def _cost(units: int, words: Words) -> Cost:
+def _cost(units: int, words: Iterable[str]) -> Cost:
     """What a command takes; a gate may say no."""
+    command = _command(words)
     with tempfile.TemporaryFile() as out:
         began = time.perf_counter()
-        process = subprocess.Popen(_command(words), cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         printed = out.read()
     if process.returncode not in (0, 3):
-        raise SystemExit(f"{words}: exit code {process.returncode}\n{printed.decode()[-2000:]}")
+        raise SystemExit(f"{command}: exit code {process.returncode}\n{printed.decode()[-2000:]}")
     processor, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     return Cost(units, round(wall, 2), round(processor, 2), round(peak, 1), printed.count(b"\n"))
 
@@ -218,10 +225,9 @@ def load_lines() -> list[str]:
     return [
         "## Load: what a lot of data costs",
         "",
-        f"Made by `{kept['command']}` on {kept['environment']['cpus']} CPU cores. Each is a process "
-        "of its own, its start included. Growth: what",
-        "a unit costs from half to whole, over what one costs from a tenth to half, in processor "
-        "time and in memory; - is too little to tell.",
+        f"Made by `{kept['command']}` on {kept['environment']['cpus']} CPU cores. Each is a",
+        "process of its own, its start included. Growth: what a unit costs from half to whole, over",
+        "what one costs from a tenth to half, in processor time and in memory; - is too little to tell.",
         "",
         *_table(works),
         "",
@@ -249,21 +255,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="WORD", help="works whose name holds WORD")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
-    figures: list[Figures] = []
+    figures, sizes = list[Figures](), TINY if options.tiny else Sizes()
     with tempfile.TemporaryDirectory(prefix="load-") as root:
-        wanted = [work for work in works(options.tiny) if options.only in work.name]
-        for work in wanted:
-            folders = [Path(root) / f"{work.inputs.__name__}-{size}" for size in range(3)]
+        wanted = [work for work in works(sizes) if options.only in work.name]
+        for inputs, sharing in groupby(wanted, key=lambda work: work.inputs):
+            folders = [Path(root) / f"{inputs}-{size}" for size in range(3)]
             for size, folder in enumerate(folders):
-                if not folder.exists():
-                    folder.mkdir()
-                    work.inputs(folder, size)
-            figures.append(measure(work, folders))
-            print(*_table(figures[-1:]), sep="\n", flush=True)
-            later = wanted[wanted.index(work) + 1 :]
-            if not any(other.inputs.__name__ == work.inputs.__name__ for other in later):
-                for folder in folders:
-                    shutil.rmtree(folder)
+                folder.mkdir()
+                make_inputs(inputs, folder, sizes, size)
+            for work in sharing:
+                figures.append(measure(work, folders))
+                print(*_table(figures[-1:]), sep="\n", flush=True)
+            for folder in folders:
+                shutil.rmtree(folder)
     if options.json:
         content = {"works": [asdict(work) for work in figures]}
         write_figures(options.json, content, "load", arguments)

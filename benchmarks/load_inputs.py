@@ -25,7 +25,7 @@ from fastslow.records.events import (
 from fastslow.records.run_folder import RunDir
 
 ANSWERS = ("Africa", "Asia", "Europe", "North America", "Oceania", "South America")
-WORDS = "amber basin cedar delta ember fjord grove haven inlet knoll ledge mesa north ocean".split()
+WORDS = ("amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "knoll")
 
 
 def make_run(runs_dir: Path, stages: int, examples: int, cycles: int = 2, seed: int = 0) -> Path:

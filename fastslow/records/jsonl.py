@@ -213,8 +213,7 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
 
 
 def read_back(path: Path) -> Iterator[ScoreRow | Event]:
-    """As `read_records`, but from the last record to the first: what is not asked for is not read.
-    """
+    """As `read_records`, from the last record to the first; what is not asked for is not read."""
     with _opened(path) as file:
         lines = _lines_back(file)
         next(lines)  # what follows the last newline

@@ -122,7 +122,7 @@ def _size_of(path: Path) -> int:
     for folder, _, names in os.walk(path):
         for name in names:
             with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size
+                total += os.lstat(f"{folder}{os.sep}{name}").st_size
     return total
 
 

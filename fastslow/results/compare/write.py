@@ -8,6 +8,7 @@ from fastslow.core.text import visible
 from fastslow.records.cells import Cell
 from fastslow.results.compare.data import ArmRun, Contrast, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
+from fastslow.results.reading import read_object
 from fastslow.results.render import drawing, encoding
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.html import render
@@ -15,7 +16,6 @@ from fastslow.results.render.layout import narrow
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
-from fastslow.results.reading import read_object
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))

@@ -9,9 +9,9 @@ from fastslow.records.data import golds_of
 from fastslow.records.events import Event, GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import require_no_links
+from fastslow.results.reading import read_card, require_places, steps_per_cycle
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.reading import read_card, require_places, steps_per_cycle
 
 S = TypeVar("S", bound="Section")
 E = TypeVar("E")

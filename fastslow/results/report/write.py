@@ -11,13 +11,13 @@ from fastslow.core.errors import CheckpointError
 from fastslow.core.files import parse_json, read_regular
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
+from fastslow.results.reading import read_object
 from fastslow.results.render.encoding import json_text
 from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
-from fastslow.results.reading import read_object
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict

@@ -65,7 +65,8 @@ def test_a_listed_run_is_opened_once_and_its_last_row_alone_is_parsed(
     monkeypatch.undo()
     report_json(run)
     opened, parsed = counted(monkeypatch)
-    assert list_runs(tmp_path) == [summary]
+    [again] = list_runs(tmp_path)
+    assert (again.state, again.stages_done, again.score) == ("finished", 3, summary.score)
     assert not parsed
     assert (opened["report.json"], opened["scores.jsonl"]) == (1, 0)
 
@@ -183,7 +184,9 @@ def test_a_long_run_is_drawn_with_a_line_a_task(tmp_path: Path) -> None:
         sketch = section.draw()
         assert sketch is not None
         with drawing.painted(sketch.paint, sketch.size) as figure:
-            assert len(figure.axes[0].lines) <= drawing.MAX_TASKS + 1
+            assert (
+                len(figure.axes[0].lines) <= 2 * drawing.MAX_TASKS + 1
+            )  # its scores, and those within its stage
     with drawing.painted(matrix.paint, matrix.size) as figure:
         [image] = figure.axes[0].images
         assert image.get_array().shape == (num_stages + 1, num_stages)

@@ -202,7 +202,8 @@ class ScoresOverStages(Section):
             "Scores over stages",
             f"Test score of every task after every stage, {marks}. Hollow markers: the stage's own "
             "task within the stage, on fewer examples."
-            + drawing.GUESS_CAPTION * bool(self.guesses),
+            + drawing.GUESS_CAPTION
+            * bool(self.guesses),
             self._paint,
             height=2.7 + 0.18 * ((len(self.tasks) + 2) // 3),
         )
