@@ -225,9 +225,10 @@ def load_lines() -> list[str]:
     return [
         "## Load: what a lot of data costs",
         "",
-        f"Made by `{kept['command']}` on {kept['environment']['cpus']} CPU cores. Each is a",
-        "process of its own, its start included. Growth: what a unit costs from half to whole, over",
-        "what one costs from a tenth to half, in processor time and in memory; - is too little to tell.",
+        f"Made by `{kept['command']}` on {kept['environment']['cpus']} CPU cores.",
+        "Each is a process of its own, its start included. Growth: what a unit costs from half to",
+        "whole, over what one costs from a tenth to half, in processor time and in memory; - is too",
+        "little to tell.",
         "",
         *_table(works),
         "",

@@ -135,7 +135,8 @@ def _overview(arms: Sequence[ArmComparison]) -> Table:
         rows.append(
             row(
                 arm.arm,
-                *(_plain_difference(metrics[name]) for name in ("average_accuracy", "bwt_gem")),
+                *_value_and_interval(metrics["average_accuracy"]),
+                *_value_and_interval(metrics["bwt_gem"]),
                 *counts,
                 score_or_dash(max(detectable, default=None)),
             )
@@ -143,18 +144,18 @@ def _overview(arms: Sequence[ArmComparison]) -> Table:
     cut = f" The first {MAX_ARMS} of {len(arms)} arms." if len(arms) > MAX_ARMS else ""
     return Table(
         "Each arm against the baseline",
-        ("arm", "average at the end", "forgetting", "higher on", "lower on", "detectable"),
+        ("arm", "at the end", "95 %", "forgetting", "95 %", "higher on", "lower on", "detectable"),
         tuple(rows),
-        "Value - baseline, 95 % intervals; of forgetting (bwt_gem), positive = less of it. Higher "
+        "Value - baseline of the averages, with intervals; of forgetting (bwt_gem), positive = less of it. Higher "
         "and lower: tasks whose score at the end differs at 5 % after Holm's correction over the "
         f"tasks. Detectable: on every task, with 80 % power.{cut}",
     )
 
 
-def _plain_difference(contrast: Contrast) -> Text:
+def _value_and_interval(contrast: Contrast) -> tuple[Text, Text]:
     if contrast.difference is None:
-        return Text("", "dim", reason=contrast.reason or "not measured")
-    return Text(f"{contrast.difference:+z.2f}{_interval(contrast)}")
+        return Text("", "dim", reason=contrast.reason or "not measured"), Text("")
+    return Text(f"{contrast.difference:+z.2f}"), Text(_interval(contrast).strip())
 
 
 def _short_table(comparison: RunComparison) -> Table:

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import load
 from fastslow.cli.main import main
-from fastslow.core.types import SampleScore
+from fastslow.core.errors import CheckpointError
 from fastslow.records import jsonl
 from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import RecordWriter
@@ -90,7 +92,7 @@ def test_a_report_that_does_not_fit_the_run_is_not_listed(tmp_path: Path) -> Non
 def test_a_line_is_what_the_report_would_say_however_far_the_run_is(tmp_path: Path) -> None:
     run = without_seal(write_run(tmp_path))
     extra = score_row(run.name, 0, "alpha", 0, 1.0)  # the base under another prompt comes late
-    sample = SampleScore(**{**_fields(extra.sample), "prompt_policy": "own"})
+    sample = replace(extra.sample, prompt_policy="own")
     lines = (run / "scores.jsonl").read_text().splitlines(keepends=True)
     for number in (0, 1, 23, 24, 25, 47, 48, 71, 72, 95, 96):
         (run / "scores.jsonl").write_text("".join(lines[:number]))
@@ -103,10 +105,6 @@ def test_a_line_is_what_the_report_would_say_however_far_the_run_is(tmp_path: Pa
         if rows:
             cells = [cell.score or 0.0 for cell in report.cells[rows - 1]]
             assert summary.score == pytest.approx(sum(cells) / 3)
-
-
-def _fields(sample: SampleScore) -> dict[str, object]:
-    return {name: getattr(sample, name) for name in SampleScore.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 17])
@@ -124,7 +122,7 @@ def test_records_are_read_back_as_they_are_read(
     assert list(jsonl.read_back(tmp_path / "empty")) == []
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "nonsense", *lines[2:-1]]) + "\n")
-    with pytest.raises(jsonl.CheckpointError, match=r"scores\.jsonl:2: not a record"):
+    with pytest.raises(CheckpointError, match=r"scores\.jsonl:2: not a record"):
         list(jsonl.read_back(path))
 
 
@@ -137,7 +135,7 @@ def test_numbers_of_a_score_are_bounded(tmp_path: Path, value: str) -> None:
     name = value.split('"')[1]
     text = json.dumps({key: field for key, field in line.items() if key != name})
     path.write_text(text[:-1] + f", {value}}}\n")
-    with pytest.raises(jsonl.CheckpointError, match=r"scores\.jsonl:1: not a record"):
+    with pytest.raises(CheckpointError, match=r"scores\.jsonl:1: not a record"):
         list(jsonl.read_records(path))
 
 
@@ -189,7 +187,7 @@ def test_a_long_run_is_drawn_with_a_line_a_task(tmp_path: Path) -> None:
             )  # its scores, and those within its stage
     with drawing.painted(matrix.paint, matrix.size) as figure:
         [image] = figure.axes[0].images
-        assert image.get_array().shape == (num_stages + 1, num_stages)
+        assert np.shape(image.get_array()) == (num_stages + 1, num_stages)  # type: ignore[arg-type]
         assert not figure.axes[0].texts
 
 
@@ -214,8 +212,9 @@ def test_many_arms_are_compared_in_a_line_each(
 
 def test_growth_is_one_where_cost_is_proportional_and_more_where_it_is_not() -> None:
     sizes = (100, 500, 1000)
-    for cost, growth in ((lambda n: 7 + 0.1 * n, 1.0), (lambda n: 1e-3 * n * n, 2.5)):
-        assert load._growth([(n, cost(n)) for n in sizes], 2.0) == pytest.approx(growth)
+    linear, quadratic = [(n, 7 + 0.1 * n) for n in sizes], [(n, 1e-3 * n * n) for n in sizes]
+    assert load._growth(linear, 2.0) == pytest.approx(1.0)
+    assert load._growth(quadratic, 2.0) == pytest.approx(2.5)
     assert load._growth([(n, 5 + 1e-4 * n) for n in sizes], 2.0) is None
 
 
