@@ -52,7 +52,7 @@ def terminals() -> dict[str, str]:
 def pages(folder: Path) -> list[Path]:
     """The three pages of the kept records, written into a folder."""
     report = build_report(REFERENCE / "demo")
-    sentences, table = first_screen(compare_runs([REFERENCE / name for name in COMPARED]))
+    comparison = compare_runs([REFERENCE / name for name in COMPARED])
     write_result(read_records_file(ABLATIONS / ABLATION / "records.jsonl"), folder)
     texts = {
         "report.html": report_page(report, report.drawings()),

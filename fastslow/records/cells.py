@@ -91,9 +91,9 @@ class CellTable:
                         "would be wrong; restore the file from a copy."
                     )
                 scores[sample.example] = sample.score
-        kept = {key: by_text[self._texts[key]] for key, by_text in cells.items()}
-        self._base = {key[1]: kept[key] for key in kept if key == (0, key[1], "seed")}
-        self._cells = {key: _example_means(samples) for key, samples in kept.items()}
+        deployed = {key: by_text[self._texts[key]] for key, by_text in cells.items()}
+        self._base = {key[1]: deployed[key] for key in deployed if key == (0, key[1], "seed")}
+        self._cells = {key: _example_means(samples) for key, samples in deployed.items()}
 
     def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
         """Score of each example of one cell under one prompt; nothing where not measured."""
@@ -129,8 +129,8 @@ class CellTable:
         """How far repeated evaluations of the base lie apart; see `noise_floor`."""
         samples = self._base.get(task, {})
         examples = set[str]().union(*samples.values())
-        whole = [scores for _, scores in sorted(samples.items()) if len(scores) == len(examples)]
-        return noise_floor([fmean(scores.values()) for scores in whole])
+        repeats = [scores for _, scores in sorted(samples.items()) if len(scores) == len(examples)]
+        return noise_floor([fmean(scores.values()) for scores in repeats])
 
     def learned_row(self, task: str) -> int | None:
         """The row after the task's last stage; None when no stage visits it."""

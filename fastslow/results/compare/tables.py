@@ -144,11 +144,11 @@ def _overview(arms: Sequence[ArmComparison]) -> Table:
     cut = f" The first {MAX_ARMS} of {len(arms)} arms." if len(arms) > MAX_ARMS else ""
     return Table(
         "Each arm against the baseline",
-        ("arm", "at the end", "95 %", "forgetting", "95 %", "higher on", "lower on", "detectable"),
+        ("arm", "at the end", "95 %", "forgetting", "95 %", "higher", "lower", "detectable"),
         tuple(rows),
-        "Value - baseline of the averages, with intervals; of forgetting (bwt_gem), positive = less of it. Higher "
-        "and lower: tasks whose score at the end differs at 5 % after Holm's correction over the "
-        f"tasks. Detectable: on every task, with 80 % power.{cut}",
+        "Value - baseline of the averages, with intervals; of forgetting (bwt_gem), positive = "
+        "less of it. Higher, lower: tasks whose score at the end differs at 5 % after Holm's "
+        f"correction over the tasks. Detectable: on every task, with 80 % power.{cut}",
     )
 
 
