@@ -19,6 +19,7 @@ from statistics import fmean
 from benchmarks import ablations, prediction
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
+from benchmarks.load import load_lines
 from benchmarks.power import power_lines
 from benchmarks.remedies import remedy_lines
 from benchmarks.renewal import renewal_lines
@@ -79,7 +80,7 @@ def results() -> str:
     if {"agnews", "agnews-slow-only"} <= set(reports):
         lines += with_and_without(reports["agnews"], reports["agnews-slow-only"])
     lines += [*distillation_lines(), *remedy_lines(), *renewal_lines()]
-    lines += speed_lines() + prediction_lines() + endurance_lines()
+    lines += speed_lines() + prediction_lines() + endurance_lines() + load_lines()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

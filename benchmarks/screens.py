@@ -16,7 +16,7 @@ from benchmarks.keeping import REFERENCE, ROOT
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.write import write_result
 from fastslow.results.compare.build import compare_runs
-from fastslow.results.compare.tables import short_table, verdicts
+from fastslow.results.compare.tables import first_screen
 from fastslow.results.compare.write import figures, page
 from fastslow.results.report import build_report, render_terminal
 from fastslow.results.report.page import page as report_page
@@ -34,10 +34,10 @@ ABLATION = "channels-text"
 
 def terminals() -> dict[str, str]:
     """The ends of a run and of a comparison, by file."""
-    comparison = compare_runs([REFERENCE / name for name in COMPARED])
+    sentences, table = first_screen(compare_runs([REFERENCE / name for name in COMPARED]))
     shown = {
         "report": render_terminal(build_report(REFERENCE / "demo")),
-        "compare": render_tables(verdicts(comparison), [short_table(comparison)]),
+        "compare": render_tables(sentences, [table]),
     }
     texts = {}
     for columns in COLUMNS:

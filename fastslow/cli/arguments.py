@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from fastslow.results.report import Report
+
 PLAIN_WIDTH = 120
 """Columns of a report that goes to a file or a pipe."""
 
@@ -95,13 +97,16 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(word) for word in words if word not in overrides], overrides
 
 
-def print_report(run: Path, *, full: bool = False) -> None:
-    """Print the report of a run folder, in the leader: one screen, or in full."""
+def print_report(run: Path, report: "Report | None" = None, *, full: bool = False) -> None:
+    """Print the report of a run folder, built here if need be: one screen, or in full.
+
+    Only the leader of several processes does.
+    """
     if not is_leader():
         return
     from fastslow.results.report import build_report, render_terminal
 
-    output().print(render_terminal(build_report(run), full=full))
+    output().print(render_terminal(report or build_report(run), full=full))
     if not full:
         print(f"every table and prompt: fastslow report {visible(shlex.quote(str(run)))} --full")
     if (run / "report.html").exists():

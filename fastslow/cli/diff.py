@@ -38,7 +38,7 @@ def diff(first: Side, second: Side) -> None:
 def _leaves(path: Path) -> dict[str, Plain]:
     """Every value of a configuration by its dotted key; a run's is read, and nothing it names."""
     from fastslow.config.loading.load import leaves, load_config
-    from fastslow.results.report.reading import read_object
+    from fastslow.results.reading import read_object
 
     if not is_folder(path):
         return leaves(load_config([path]).config)

@@ -94,7 +94,7 @@ def compare(
     intervals and exact tests. Runs that differ in nothing but their seed count as one arm.
     """
     from fastslow.api import comparison
-    from fastslow.results.compare.tables import comparison_tables, origin_sentence, short_table
+    from fastslow.results.compare.tables import comparison_tables, first_screen, origin_sentence
     from fastslow.results.compare.write import comparison_for_paper, json_text
     from fastslow.results.report.terminal import render_tables
 
@@ -106,10 +106,11 @@ def compare(
     if as_json:
         print(json_text(result.comparison), end="")
         return
-    short = [short_table(result.comparison)]
-    tables = comparison_tables(result.comparison) if full else short
-    output().print(render_tables(result.verdict, tables))
-    if not full:
+    if full:
+        output().print(render_tables(result.verdict, comparison_tables(result.comparison)))
+    else:
+        sentences, table = first_screen(result.comparison)
+        output().print(render_tables(sentences, [table]))
         if differing := origin_sentence(result.comparison):
             output().print(render_tables([differing], ()))
         print("every table: --full; as a page: --out FOLDER")
@@ -139,7 +140,7 @@ def report(
         build_report,
         recompute_report,
         report_for_paper,
-        write_report,
+        save_report,
     )
     from fastslow.results.report.write import report_json
 
@@ -153,15 +154,15 @@ def report(
             )
         print(f"{visible(str(run / 'report.json'))}: byte-identical when recomputed from records")
         return
-    reason = why_not_to_write(run)
+    reason, built = why_not_to_write(run), build_report(run)
     if reason is None:
-        write_report(run)
+        save_report(built)
     if paper is not None:
-        report_for_paper(run, paper)
+        report_for_paper(built, paper)
     if as_json:
-        print(report_json(build_report(run)), end="")
+        print(report_json(built), end="")
         return
-    print_report(run, full=full)
+    print_report(run, built, full=full)
     if paper is not None:
         print(f"for a paper: {visible(str(paper))}")
     if reason is not None:
@@ -251,7 +252,7 @@ def prompts(
         trace_lines,
     )
 
-    history = read_prompts(run)
+    history = read_prompts(run, with_seeds=trace is not None)
     if diff is not None:
         lines = diff_lines(history, *diff)
     elif trace is not None:

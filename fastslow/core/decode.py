@@ -60,7 +60,7 @@ def _field(field: Field[Any], hint: Any) -> CoreSchema:
 _PLAIN: dict[Any, CoreSchema] = {
     str: core_schema.is_instance_schema(str),  # str_schema refuses half surrogate pairs
     bool: core_schema.bool_schema(strict=True),
-    int: core_schema.int_schema(strict=True, ge=0),
+    int: core_schema.int_schema(strict=True, ge=0, le=2**64 - 1),  # as `parse_json` has it
     float: core_schema.union_schema(  # float_schema alone makes 1.0 of 1
         [core_schema.int_schema(strict=True), core_schema.float_schema(strict=True)],
         custom_error_type="number",

@@ -24,6 +24,8 @@ from fastslow.records.events import Event, ScoreRow, TextEvent
 
 ExampleScores: TypeAlias = Mapping[str, float]
 """Example id to its mean score over samples."""
+_Samples: TypeAlias = dict[int, dict[str, float]]
+"""Of one cell: sample, from 0, to its score of each example."""
 CellKey: TypeAlias = tuple[int, str, PromptPolicy]
 """Row of the matrix, task, role of the prompt."""
 Phase: TypeAlias = Literal["unseen", "learned", "seen", "held_out"]
@@ -67,7 +69,7 @@ class CellTable:
         chosen = [event for event in reversed(events) if isinstance(event, TextEvent)]
         self._first_text = {event.task: event.stage + 1 for event in chosen}
         """The row from which on a task is deployed with a prompt of its own."""
-        samples: dict[CellKey, dict[str, dict[str, dict[int, float]]]] = {}
+        cells: dict[CellKey, dict[str, _Samples]] = {}
         self._texts: dict[CellKey, str] = {}
         """Hash of the prompt of each cell; of a task visited twice, of the later one."""
         self.clusters: dict[str, dict[str, str]] = {}
@@ -80,20 +82,18 @@ class CellTable:
                 sample = row.sample
                 key = (row.row, sample.task, sample.prompt_policy)
                 self._texts[key] = sample.text_hash
-                cell = samples.setdefault(key, {}).setdefault(sample.text_hash, {})
-                of_example = cell.setdefault(sample.example, {})
-                if sample.sample in of_example and not row.reused:
+                samples = cells.setdefault(key, {}).setdefault(sample.text_hash, {})
+                scores = samples.setdefault(sample.sample, {})
+                if sample.example in scores and not row.reused:
                     raise CheckpointError(
                         f"scores.jsonl: sample {sample.sample} of example {sample.example!r}, task "
                         f"{sample.task!r}, row {row.row}: recorded twice, expected once. The mean "
                         "would be wrong; restore the file from a copy."
                     )
-                of_example[sample.sample] = sample.score
-        self._samples = {key: by_text[self._texts[key]] for key, by_text in samples.items()}
-        self._cells: dict[CellKey, ExampleScores] = {
-            key: {example: fmean(scores.values()) for example, scores in sorted(cell.items())}
-            for key, cell in self._samples.items()
-        }
+                scores[sample.example] = sample.score
+        deployed = {key: by_text[self._texts[key]] for key, by_text in cells.items()}
+        self._base = {key[1]: deployed[key] for key in deployed if key == (0, key[1], "seed")}
+        self._cells = {key: _example_means(samples) for key, samples in deployed.items()}
 
     def scores(self, row: int, task: str, policy: PromptPolicy) -> ExampleScores:
         """Score of each example of one cell under one prompt; nothing where not measured."""
@@ -114,7 +114,7 @@ class CellTable:
     def matrix(self, tasks: Sequence[str]) -> ScoreMatrix:
         """The headline matrix of these tasks; `EvaluationError` if scores cannot form one."""
         rows = range(len(self.stages) + 1)
-        scores = tuple(tuple(self.cell(row, task).score for task in tasks) for row in rows)
+        scores = tuple(tuple(self.score(row, task) for task in tasks) for row in rows)
         return ScoreMatrix(tuple(tasks), self.stages, scores)
 
     def labels(self, task: str, examples: Iterable[str]) -> list[tuple[bool, str]]:
@@ -127,14 +127,20 @@ class CellTable:
 
     def base_floor(self, task: str) -> Metric:
         """How far repeated evaluations of the base lie apart; see `noise_floor`."""
-        cell = self._samples.get((0, task, "seed"), {})
-        repeats = set.intersection(*map(set, cell.values())) if cell else set()
-        return noise_floor([fmean(scores[n] for scores in cell.values()) for n in sorted(repeats)])
+        samples = self._base.get(task, {})
+        examples = set[str]().union(*samples.values())
+        repeats = [scores for _, scores in sorted(samples.items()) if len(scores) == len(examples)]
+        return noise_floor([fmean(scores.values()) for scores in repeats])
 
     def learned_row(self, task: str) -> int | None:
         """The row after the task's last stage; None when no stage visits it."""
         visits = (row for row, stage in enumerate(self.stages, start=1) if stage == task)
         return max(visits, default=None)
+
+    def score(self, row: int, task: str) -> float | None:
+        """The score of `task` in `row`; None when not measured."""
+        by_example = self.deployed(row, task)
+        return fmean(by_example.values()) if by_example else None
 
     def cell(self, row: int, task: str) -> Cell:
         """The cell of `task` in `row`, measured or not."""
@@ -172,3 +178,12 @@ class CellTable:
             list(first.values()), [second[key] for key in first], self.labels(task, first)
         )
         return Comparison(differences, None)
+
+
+def _example_means(samples: _Samples) -> ExampleScores:
+    """The mean over samples of each example, in the order of their ids."""
+    examples = sorted(set[str]().union(*samples.values()))
+    return {
+        example: fmean([scores[example] for scores in samples.values() if example in scores])
+        for example in examples
+    }

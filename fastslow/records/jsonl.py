@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, BinaryIO, Self, get_args
+
+from pydantic_core import from_json
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
@@ -19,6 +21,10 @@ from fastslow.records.events import CycleEvent, Event, RemedyEvent, ScoreRow, St
 _PLACES = ("run", "row", "cycle", "gold", "reused", "cluster")
 """Fields of a `ScoreRow` that stand in its line next to those of its sample."""
 _EVENTS: dict[str, type[Event]] = {kind.event: kind for kind in get_args(Event)}
+_DAMAGE = (ValueError, TypeError, KeyError, AssertionError, RecursionError)
+"""What a line that is not a record raises."""
+_BLOCK = 1 << 17
+"""Bytes read at once from the end of a file."""
 
 
 def to_json(record: ScoreRow | Event) -> dict[str, Json]:
@@ -44,9 +50,9 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
     Raises:
         KeyError, TypeError, ValueError: It is not such a line.
     """
-    sample = {k: v for k, v in data.items() if k not in _PLACES}
-    places = {k: v for k, v in data.items() if k in _PLACES}
-    row = shaped(ScoreRow, {"sample": sample} | places)
+    sample = dict(data)
+    places = {name: sample.pop(name) for name in _PLACES if name in sample}
+    row = shaped(ScoreRow, {"sample": sample, **places})
     if not 0 <= row.sample.score <= 1:
         raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
     return row
@@ -199,17 +205,46 @@ def read_records(path: Path) -> Iterator[ScoreRow | Event]:
     Raises:
         CheckpointError: The file is missing, or a complete line is not a record; names file:line.
     """
-    try:
-        file = open_regular(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
-        ) from error
-    with file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
             yield record_of_line(line, path, number)
+
+
+def read_back(path: Path) -> Iterator[ScoreRow | Event]:
+    """As `read_records`, from the last record to the first; what is not asked for is not read."""
+    with _opened(path) as file:
+        lines = _lines_back(file)
+        next(lines)  # what follows the last newline
+        for index, line in enumerate(lines):
+            try:
+                record = _record(line)
+            except _DAMAGE as error:
+                file.seek(0)
+                number = sum(line.endswith(b"\n") for line in file) - index
+                raise _damaged(line, path, number, error) from error
+            yield record
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, got {error.strerror}. Give the folder of a run."
+        ) from error
+
+
+def _lines_back(file: BinaryIO) -> Iterator[bytes]:
+    """What lies between newlines, from the end to the start."""
+    position, rest = file.seek(0, os.SEEK_END), b""
+    while position:
+        size = min(max(_BLOCK, len(rest)), position)  # so that a long line is joined few times
+        position = file.seek(position - size)
+        rest, *lines = (file.read(size) + rest).split(b"\n")
+        yield from reversed(lines)
+    yield rest
 
 
 def record_of_line(line: bytes, path: Path, number: int) -> ScoreRow | Event:
@@ -219,12 +254,36 @@ def record_of_line(line: bytes, path: Path, number: int) -> ScoreRow | Event:
         CheckpointError: It is not a record.
     """
     try:
-        data = parse_json(line)
-        if not isinstance(data, dict):
-            raise TypeError("not an object")
-        return event_from_json(data) if "event" in data else score_from_json(data)
-    except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
-            "JSON object per line. The file was edited or damaged; restore it from a copy."
-        ) from error
+        return _record(line)
+    except _DAMAGE as error:
+        raise _damaged(line, path, number, error) from error
+
+
+def _damaged(line: bytes, path: Path, number: int, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}:{number}: not a record, got {line[:60]!r} ({error}). Expected one "
+        "JSON object per line. The file was edited or damaged; restore it from a copy."
+    )
+
+
+def _record(line: bytes) -> ScoreRow | Event:
+    data = _plain_data(line)
+    if not isinstance(data, dict):
+        raise TypeError("not an object")
+    return event_from_json(data) if "event" in data else score_from_json(data)
+
+
+def _plain_data(line: bytes) -> Any:
+    """The content of a line; see `parse_json`.
+
+    Scores, of which there are many, come from a quicker parser that shares equal texts; their
+    numbers are bounded where they are checked. What it refuses is left to `parse_json`.
+    """
+    if not line.startswith(b'{"event"'):
+        try:
+            data = from_json(line, allow_inf_nan=False)
+        except ValueError:
+            return parse_json(line)
+        if isinstance(data, dict) and "event" not in data:
+            return data
+    return parse_json(line)

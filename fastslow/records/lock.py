@@ -97,16 +97,16 @@ def _acquire(lock: FileLock, timeout: float) -> SystemLock:
     return "free"
 
 
-def read_state(path: Path) -> str:
+def read_state(path: Path, written: object = None) -> str:
     """State of the run in a folder, from the folder alone: one of `STATES`, or `died`.
 
     `running` has a living writer. `died` means that the run was killed, or the machine went down:
-    it never came to say how it ended.
+    it never came to say how it ended. `written` is the state in its run.json, if that was read.
 
     Raises:
         OSError, ValueError: There is no run.json, or it is damaged.
     """
-    state = _written_state(path)
+    state = _written_state(path) if written is None else _known(written)
     lock = _file_lock(path)
     system: SystemLock = "free"
     try:
@@ -126,7 +126,10 @@ def read_state(path: Path) -> str:
 
 def _written_state(path: Path) -> str:
     card = read_json(path / "run.json")
-    state = card.get("state") if isinstance(card, dict) else None
+    return _known(card.get("state") if isinstance(card, dict) else None)
+
+
+def _known(state: object) -> str:
     if state not in STATES:
         raise ValueError(f"run.json: state: not one of {', '.join(STATES)}")
     return str(state)

@@ -1,15 +1,31 @@
-"""The runs of a folder at a glance: state, how far, how well; from their folders alone."""
+"""The runs of a folder at a glance: state, how far, how well; from their folders alone.
 
+Of a run's records the end is read, so that a line costs the same however long the run is.
+"""
+
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 
 from fastslow.core.errors import FastSlowError
-from fastslow.core.files import read_json
 from fastslow.core.text import shorten
+from fastslow.records.cells import CellTable
+from fastslow.records.events import ScoreRow
+from fastslow.records.jsonl import read_back
 from fastslow.records.lock import read_state
-from fastslow.results.report.build import build_report
+from fastslow.results.reading import (
+    RunCard,
+    read_card,
+    read_report,
+    record_stamp,
+    require_no_record_links,
+    require_places,
+)
 
 UNREADABLE = "unreadable"
 """State of a folder whose run.json or records are damaged."""
@@ -54,17 +70,60 @@ def listing_lines(runs: Sequence[RunSummary]) -> list[str]:
 
 
 def _summary(path: Path) -> RunSummary:
-    size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+    size = _size_of(path)
     try:
-        started = datetime.fromisoformat(read_json(path / "run.json")["started"])
-        state, report = read_state(path), build_report(path)
-    except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:
+        card = read_card(path / "run.json")
+        started, state = datetime.fromisoformat(card.started or ""), read_state(path, card.state)
+        require_no_record_links(path)
+        row, scores = _reported_row(path, card) or _last_whole_row(path, card) or (None, [])
+    except (FastSlowError, OSError, ValueError) as error:
         return RunSummary(path, UNREADABLE, size, str(error))
-    if not (rows := report.rows_measured):
-        return RunSummary(path, state, size, stages=len(report.card.stages), started=started)
-    scores = [cell.score for cell in report.cells[rows - 1] if cell.score is not None]
-    score = sum(scores) / len(scores) if scores else None
-    return RunSummary(path, state, size, "", rows - 1, len(report.card.stages), score, started)
+    score = fmean(scores) if scores else None
+    return RunSummary(path, state, size, "", row, len(card.stages), score, started)
+
+
+def _reported_row(path: Path, card: RunCard) -> tuple[int, list[float]] | None:
+    """The last row as the report of a finished run has it; None where the records must be read."""
+    content = read_report(path, record_stamp(path)) or {}
+    try:
+        rows = content["scores"]
+        scores = [float(score) for score in rows[-1]]
+    except (LookupError, TypeError, ValueError):
+        return None
+    is_whole = (len(rows) - 1, len(scores)) == (len(card.stages), len(card.tasks))
+    return (len(rows) - 1, scores) if is_whole and all(0 <= s <= 1 for s in scores) else None
+
+
+def _last_whole_row(path: Path, card: RunCard) -> tuple[int, list[float]] | None:
+    """The last row of the matrix in which every task has a score, and these; None before row 0.
+
+    Rows follow each other in the records, and a row is measured under the prompts of the matrix
+    before it is under others.
+    """
+    matrix = (
+        record
+        for record in read_back(path / "scores.jsonl")
+        if isinstance(record, ScoreRow) and record.cycle is None
+        if record.sample.prompt_policy in ("seed", "live")
+    )
+    for row, records in groupby(matrix, key=lambda record: record.row):
+        rows = list(records)
+        require_places(rows, (), card.stages, path)
+        table = CellTable(rows, card.stages, ())
+        scores = [score for task in card.tasks if (score := table.score(row, task)) is not None]
+        if len(scores) == len(card.tasks):
+            return row, scores
+    return None
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of the files in a folder; of those that go meanwhile, none."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(f"{folder}{os.sep}{name}").st_size
+    return total
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:

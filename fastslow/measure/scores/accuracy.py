@@ -32,13 +32,13 @@ def learning_accuracy(R: ScoreMatrix, j: int) -> float:
 @metric("1/T sum_{k<=T} average_accuracy after stage k (Rebuffi et al. 2017, arXiv 1611.07725)")
 def average_incremental_accuracy(R: ScoreMatrix) -> float:
     """Mean over stages of the average accuracy so far; PyCIL's "average"."""
-    return fmean(fmean(R[k, j] for j in range(1, k + 1)) for k in every_stage(R))
+    return fmean([fmean([R[k, j] for j in range(1, k + 1)]) for k in every_stage(R)])
 
 
 @metric("2/(T(T+1)) sum_{i>=j} R[i,j] (Diaz-Rodriguez et al. 2018, arXiv 1810.13166)")
 def lower_triangle_accuracy(R: ScoreMatrix) -> float:
     """Mean of every score at or after the task's own stage."""
-    return fmean(R[i, j] for i in every_stage(R) for j in range(1, i + 1))
+    return fmean([R[i, j] for i in every_stage(R) for j in range(1, i + 1)])
 
 
 @mean_over(

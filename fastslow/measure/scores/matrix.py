@@ -7,9 +7,8 @@ base: `R[i, j]` is the score on task j after stage i. The same formula after sta
 """
 
 import functools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Concatenate, Generic, ParamSpec
 
@@ -34,6 +33,8 @@ class ScoreMatrix:
     """The task each stage trains on, in training order."""
     rows: tuple[tuple[float | None, ...], ...]
     """`len(stages) + 1` rows of `len(tasks)` scores in [0, 1]; None where not measured."""
+    _by_stage: tuple[tuple[float | None, ...], ...] = field(init=False, repr=False, compare=False)
+    """The rows with a column per stage, that of its task."""
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.stages) + 1:
@@ -54,11 +55,14 @@ class ScoreMatrix:
                     "one per task. Give unmeasured ones as None."
                 )
             for task, score in zip(self.tasks, row, strict=True):
-                if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
+                if score is not None and not 0 <= score <= 1:
                     raise EvaluationError(
                         f"score matrix: row {i}, task {task!r}: got {score}. A score is in "
                         "[0, 1], higher is better; rescale it in the task's grader."
                     )
+        columns = [self.tasks.index(stage) for stage in self.stages]
+        by_stage = tuple(tuple([row[column] for column in columns]) for row in self.rows)
+        object.__setattr__(self, "_by_stage", by_stage)  # formulas look scores up by the million
 
     @property
     def num_stages(self) -> int:
@@ -78,9 +82,9 @@ class ScoreMatrix:
             Undefined: The cell was not measured.
         """
         i, j = index
-        assert 0 <= i <= self.num_stages, index
-        assert 1 <= j <= self.num_stages, index
-        score = self.rows[i][self.tasks.index(self.stages[j - 1])]
+        assert i >= 0, index
+        assert j >= 1, index
+        score = self._by_stage[i][j - 1]
         if score is None:
             raise Undefined(f"not measured: task {self.stages[j - 1]!r} in row {i}")
         return score
@@ -153,13 +157,13 @@ def each_task_once(R: ScoreMatrix) -> ScoreMatrix:
     """
     if R.num_stages == 0:
         raise Undefined("no stage has been measured")
-    for task in R.stages:
-        if R.stages.count(task) > 1:
-            visits = [str(i) for i, name in enumerate(R.stages, start=1) if name == task]
-            raise Undefined(
-                f"task {task!r} is visited by stages {' and '.join(visits)}; "
-                "the formula needs one visit per task"
-            )
+    if len(set(R.stages)) < R.num_stages:
+        task = next(task for task in R.stages if R.stages.count(task) > 1)
+        visits = [str(i) for i, name in enumerate(R.stages, start=1) if name == task]
+        raise Undefined(
+            f"task {task!r} is visited by stages {' and '.join(visits)}; "
+            "the formula needs one visit per task"
+        )
     return R
 
 

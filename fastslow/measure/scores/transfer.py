@@ -28,12 +28,12 @@ def bwt_gem(R: ScoreMatrix, j: int) -> float:
 def bwt_trace(R: ScoreMatrix) -> float:
     """Backward transfer divided by T: the last term is 0, so it is bwt_gem (T-1)/T."""
     earlier_tasks(R)
-    return fmean(R[R.num_stages, j] - R[j, j] for j in every_stage(R))
+    return fmean([R[R.num_stages, j] - R[j, j] for j in every_stage(R)])
 
 
 def _later_change(R: ScoreMatrix) -> float:
     earlier_tasks(R)
-    return fmean(R[i, j] - R[j, j] for i in range(2, R.num_stages + 1) for j in range(1, i))
+    return fmean([R[i, j] - R[j, j] for i in range(2, R.num_stages + 1) for j in range(1, i)])
 
 
 @metric("2/(T(T-1)) sum_{i=2..T} sum_{j<i} (R[i,j] - R[j,j]) (Diaz-Rodriguez et al. 2018)")
@@ -65,4 +65,4 @@ def fwt_gem(R: ScoreMatrix) -> float:
 @metric("2/(T(T-1)) sum_{1<=i<j} R[i,j] (Diaz-Rodriguez et al. 2018)")
 def fwt_diaz(R: ScoreMatrix) -> float:
     """Mean score on tasks not yet trained on: a level, not a gain; it has no baseline."""
-    return fmean(R[i, j] for i in earlier_tasks(R) for j in range(i + 1, R.num_stages + 1))
+    return fmean([R[i, j] for i in earlier_tasks(R) for j in range(i + 1, R.num_stages + 1)])

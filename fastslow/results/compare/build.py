@@ -20,8 +20,8 @@ from fastslow.results.compare.contrasts import (
 )
 from fastslow.results.compare.data import QUANTITIES, Arm, ArmComparison, ArmRun, RunComparison
 from fastslow.results.compare.origin import origins
+from fastslow.results.reading import read_object
 from fastslow.results.report.build import build_report
-from fastslow.results.report.reading import read_object
 
 PLACES = frozenset({"name", "runs_dir", "publish", "tracking", "seed"})
 """Top-level keys that say where things go, and the seed; runs that share all others are an arm."""

@@ -14,6 +14,10 @@ from fastslow.results.report.sections.scores import GUESS_NOTE, guess_rows
 
 MAX_SETTINGS = 60
 """Rows of the table of settings; compare.json has all of them."""
+MAX_LINES = 40
+"""Lines of tasks up to which the first screen has them; of more it has a line an arm."""
+MAX_ARMS = 80
+"""Lines of arms on it."""
 PAIRED = (
     "Value - baseline on the same examples, 95 % intervals; so below. p: of one seed exact McNemar "
     "for 0/1 scores, else normal; of several Student's t; after Holm's correction over the tasks; "
@@ -106,8 +110,56 @@ def comparison_tables(comparison: RunComparison) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def short_table(comparison: RunComparison) -> Table:
-    """Final scores and forgetting of each task, for one screen."""
+def first_screen(comparison: RunComparison) -> tuple[Sequence[str], Table]:
+    """Sentences and a table for one screen: verdicts and each task, or of many a line an arm."""
+    tasks = _short_table(comparison)
+    if len(tasks.rows) <= MAX_LINES:
+        return verdicts(comparison), tasks
+    arms = comparison.comparisons
+    sure = [[c.difference or 0.0 for c in arm.tasks["final"] if c.is_significant] for arm in arms]
+    higher, lower = (sum(any(sign * d > 0 for d in of_arm) for of_arm in sure) for sign in (1, -1))
+    sentence = (
+        f"{len(arms)} against {comparison.arms[0].name}: {higher} significantly higher on a task, "
+        f"{lower} lower."
+    )
+    return [sentence], _overview(arms)
+
+
+def _overview(arms: Sequence[ArmComparison]) -> Table:
+    rows = []
+    for arm in arms[:MAX_ARMS]:
+        metrics = {contrast.name: contrast for contrast in arm.metrics}
+        sure = [c.difference or 0.0 for c in arm.tasks["final"] if c.is_significant]
+        counts = [sum(sign * value > 0 for value in sure) or "-" for sign in (1, -1)]
+        detectable = [c.smallest_detectable or 0.0 for c in arm.tasks["final"] if c.n]
+        rows.append(
+            row(
+                arm.arm,
+                *_value_and_interval(metrics["average_accuracy"]),
+                *_value_and_interval(metrics["bwt_gem"]),
+                *counts,
+                score_or_dash(max(detectable, default=None)),
+            )
+        )
+    cut = f" The first {MAX_ARMS} of {len(arms)} arms." if len(arms) > MAX_ARMS else ""
+    return Table(
+        "Each arm against the baseline",
+        ("arm", "at the end", "95 %", "forgetting", "95 %", "higher", "lower", "detectable"),
+        tuple(rows),
+        "Value - baseline of the averages, with intervals; of forgetting (bwt_gem), positive = "
+        "less of it. Higher, lower: tasks whose score at the end differs at 5 % after Holm's "
+        f"correction over the tasks. Detectable: on every task, with 80 % power.{cut}",
+    )
+
+
+def _value_and_interval(contrast: Contrast) -> tuple[Text, Text]:
+    if contrast.difference is None:
+        return Text("", "dim", reason=contrast.reason or "not measured"), Text("")
+    return Text(f"{contrast.difference:+z.2f}"), Text(_interval(contrast).strip())
+
+
+def _short_table(comparison: RunComparison) -> Table:
+    """Final scores and forgetting of each task."""
     names: Mapping[Quantity, str] = {"final": "at the end", "change": "forgetting"}
     return _contrasts(
         "Score at the end, and forgetting",

@@ -8,17 +8,20 @@ from fastslow.core.text import visible
 from fastslow.records.cells import Cell
 from fastslow.results.compare.data import ArmRun, Contrast, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
+from fastslow.results.reading import read_object
 from fastslow.results.render import drawing, encoding
 from fastslow.results.render.encoding import ends
 from fastslow.results.render.html import render
+from fastslow.results.render.layout import narrow
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import csv_text, write_figures, write_files
-from fastslow.results.report.reading import read_object
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))
 """Stems of the figures."""
+MAX_ARMS = 12
+"""Arms drawn; the tables have all of them."""
 
 
 def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...]:
@@ -99,7 +102,7 @@ def page(comparison: RunComparison, drawings: Sequence[drawing.Drawing]) -> str:
             "headline": f"Compared with {comparison.arms[0].name}",
             "verdicts": verdicts(comparison),
             "drawings": drawings,
-            "tables": comparison_tables(comparison),
+            "tables": [narrow(table) for table in comparison_tables(comparison)],
         },
     )
 
@@ -114,13 +117,13 @@ def figures(comparison: RunComparison) -> tuple[drawing.Drawing, ...]:
 
 
 def _scores(comparison: RunComparison) -> drawing.Drawing:
-    tasks = comparison.tasks[: drawing.MAX_TASKS]
-    num_arms = len(comparison.arms)
+    tasks, arms = comparison.tasks[: drawing.MAX_TASKS], comparison.arms[:MAX_ARMS]
+    num_arms = len(arms)
     step = 0.7 / max(1, num_arms)
 
     def paint(figure: drawing.Figure) -> None:
         axes = figure.add_subplot()
-        for number, arm in enumerate(comparison.arms):
+        for number, arm in enumerate(arms):
             look = drawing.series(number) | {"ls": "none"}
             name: str | None = drawing.label(arm.name)
             for task, phase, cell in (line for run in arm.runs for line in _cells(run)):

@@ -1,6 +1,6 @@
 """How a run's policy stands after one stage: per task, its score then and what it was before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from fastslow.measure.scores.guessing import Guess
 from fastslow.policy.saved import KeptPolicy
 from fastslow.records.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.records.deployments import deployed_row
-from fastslow.records.events import GuessEvent, ScoreRow
+from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import require_unbroken
-from fastslow.results.report.reading import read_card, read_object
+from fastslow.results.reading import read_card, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,11 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
     table = CellTable(scores, stages[:row], events)
     guesses = {event.task: event.guess for event in events if isinstance(event, GuessEvent)}
     versions = {line.sample.task: line.sample.version for line in scores}
+    weights: dict[tuple[str, str | None], set[str]] = {}
+    for line in scores:
+        if line.row == row and line.cycle is None:
+            sample = line.sample
+            weights.setdefault((sample.task, sample.text_hash), set()).add(sample.weights)
     floors = [floor for task in tasks if (floor := table.base_floor(task).value) is not None]
     return Standing(
         path=run,
@@ -116,7 +121,8 @@ def read_standing(run: Path, row: int | None = None) -> Standing:
         row=row,
         stages=stages,
         tasks=tuple(
-            _task(table, scores, row, task, versions.get(task), guesses.get(task)) for task in tasks
+            _task(table, weights, row, task, versions.get(task), guesses.get(task))
+            for task in tasks
         ),
         metrics=final_metrics(table.matrix(tasks), noise_floor=max(floors, default=None)),
         scaling=_scaling(run),
@@ -136,7 +142,7 @@ def _scaling(run: Path) -> float | None:
 
 def _task(
     table: CellTable,
-    scores: Sequence[ScoreRow],
+    weights_of: Mapping[tuple[str, str | None], Set[str]],
     row: int,
     task: str,
     version: str | None,
@@ -144,15 +150,10 @@ def _task(
 ) -> TaskStanding:
     learned = table.learned_row(task)
     between = range(row if learned is None else learned, row + 1)
-    levels = {i: score for i in between if (score := table.cell(i, task).score) is not None}
+    levels = {i: score for i in between if (score := table.score(i, task)) is not None}
     best = max(levels, key=lambda i: (levels[i], i in (learned, row)), default=row)
     text, scored = table.text(row, task), table.deployed(row, task)
-    cell = (row, None, task, text)
-    weights = {
-        line.sample.weights
-        for line in scores
-        if (line.row, line.cycle, line.sample.task, line.sample.text_hash) == cell
-    }
+    weights = weights_of.get((task, text), frozenset())
     if len(weights) > 1:
         raise CheckpointError(
             f"scores.jsonl: row {row} of task {task!r} was scored with weights "

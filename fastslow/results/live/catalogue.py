@@ -11,25 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
 
-from fastslow.core.files import read_json
 from fastslow.records.lock import watched_state
 from fastslow.records.row_metrics import SCORES
-from fastslow.results.live.snapshot import (
+from fastslow.results.live.snapshot import LIVING, RunWatch, Snapshot
+from fastslow.results.reading import (
     DAMAGE,
-    LIVING,
-    RECORD_FILES,
-    RunWatch,
-    Snapshot,
+    Stamp,
+    read_card,
+    read_report,
+    record_stamp,
     require_no_record_links,
 )
-from fastslow.results.report.reading import read_card
 
 BUDGET_S = 1.0
 """Time for reading records at one look; what is not read by then comes at a later one."""
-Stamp: TypeAlias = tuple[tuple[int, int], ...]
-"""Time of change and size of each record file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class Catalogue:
     def look(self) -> list[Entry]:
         """Every run, the one that wrote last first."""
         runs, end = self.runs(), time.monotonic() + BUDGET_S
-        stamps = {key: _stamp(path) for key, path in runs.items()}
+        stamps = {key: record_stamp(path) for key, path in runs.items()}
         for key in self._latest.keys() - runs.keys():
             del self._latest[key]
             self._watches.pop(key, None)
@@ -96,24 +92,20 @@ class Catalogue:
 
 
 def reported(path: Path, stamp: Stamp) -> Snapshot | None:
-    """A finished run as its report.json has it, which is quicker to read than its records.
-
-    None where there is none, or where it is older than they are.
-    """
-    report = path / "report.json"
+    """A finished run as its report has it; None where the records must be read."""
+    if (content := read_report(path, stamp)) is None:
+        return None
     try:
-        if report.is_symlink() or report.stat().st_mtime_ns < max(stamp)[0]:
-            return None
         require_no_record_links(path)
-        card, state, content = read_card(path / "run.json"), watched_state(path), read_json(report)
+        card, state = read_card(path / "run.json"), watched_state(path)
         metrics = {name: content["metrics"][name]["value"] for name in SCORES}
         seconds = float(content["seconds"])
-    except DAMAGE:  # the records say more
+        numbers = {name: float(value) for name, value in metrics.items() if value is not None}
+    except DAMAGE:
+        return None
+    if state != "finished":
         return None
     place = f"{len(card.stages)} of {len(card.stages)} stages measured"
-    numbers = {name: float(value) for name, value in metrics.items() if value is not None}
-    if not state == content["state"] == "finished":
-        return None
     return Snapshot(path.name, state, "", card, place, elapsed_s=seconds, metrics=numbers)
 
 
@@ -133,14 +125,3 @@ def _folders(root: Path) -> Iterator[Path]:
 def _has(folder: Path, name: str) -> bool:
     """Whether something of that name is in a folder, be it a link."""
     return os.path.lexists(folder / name)
-
-
-def _stamp(path: Path) -> Stamp:
-    stamps = []
-    for name in RECORD_FILES:
-        try:
-            stat = (path / name).lstat()
-        except OSError:
-            continue
-        stamps.append((stat.st_mtime_ns, stat.st_size))
-    return tuple(stamps)

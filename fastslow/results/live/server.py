@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastslow.core.errors import ConfigError
 from fastslow.core.text import shorten
 from fastslow.results.live.site import POLICY, Missing, Site, message
-from fastslow.results.live.snapshot import DAMAGE
+from fastslow.results.reading import DAMAGE
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -15,8 +15,9 @@ from fastslow.results.compare.build import compare_runs
 from fastslow.results.compare.write import figures as compare_figures
 from fastslow.results.compare.write import page as compare_page
 from fastslow.results.live.catalogue import Catalogue
-from fastslow.results.live.snapshot import DAMAGE, RunWatch, Snapshot
+from fastslow.results.live.snapshot import RunWatch, Snapshot
 from fastslow.results.live.terminal import figure_text, figure_words, row_names
+from fastslow.results.reading import DAMAGE
 from fastslow.results.render import drawing
 from fastslow.results.render.html import render
 from fastslow.results.report.build import build_report

@@ -10,27 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastslow.core.errors import FastSlowError
 from fastslow.core.files import is_file, read_regular
 from fastslow.core.samples import Sample, read_sample
 from fastslow.core.text import shorten
 from fastslow.records.cells import Cell, CellTable
 from fastslow.records.events import CycleEvent, Event, RunEvent, StepEvent
 from fastslow.records.lock import watched_state
-from fastslow.records.progress_file import PROGRESS_FILE, ProgressNote, read_progress
+from fastslow.records.progress_file import ProgressNote, read_progress
 from fastslow.records.row_metrics import MINUTES, row_metrics
 from fastslow.records.tracking.records import RecordsReader, RunRecords
-from fastslow.results.report.reading import RunCard, read_card
+from fastslow.results.reading import DAMAGE, RunCard, read_card, require_no_record_links
 
 UNREADABLE = "unreadable"
 """State of a folder that cannot be read."""
 LIVING = ("running", UNREADABLE)
 """States that may become others while one watches; a folder may be unreadable for a moment."""
-RECORD_FILES = ("run.json", "scores.jsonl", "events.jsonl", "metrics.jsonl", PROGRESS_FILE)
-"""Files that are read at every look."""
 MAX_SAMPLES = 6
-DAMAGE = (FastSlowError, OSError, ValueError, LookupError, TypeError)
-"""What reading a folder of someone else's may raise."""
 FIGURES = ("slow/reward", "slow/gold_logprob", "fast/best_score")
 """What the curve shows: the first of these that the run reports."""
 
@@ -136,17 +131,6 @@ class RunWatch:
     def _whole(self) -> int:
         complete = [all(cell.score is not None for cell in row) for row in self._cells]
         return [*complete, False].index(False)
-
-
-def require_no_record_links(path: Path) -> None:
-    """Make sure that no file which is read leads out of the folder.
-
-    Raises:
-        OSError: One is a link; names it.
-    """
-    for name in RECORD_FILES:
-        if (path / name).is_symlink():
-            raise OSError(f"{name} is a link, and links are not followed")
 
 
 def last_samples(run: Path) -> list[Sample]:

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 from fastslow.core.types import Metric
 from fastslow.measure.stats.intervals import Interval, PairedDifference
 
+MAX_COLUMNS = 32
+"""Of a table on a page, but for the score matrix on its first screen."""
 Style: TypeAlias = Literal["plain", "strong", "dim"]
 
 
@@ -51,6 +53,15 @@ def footnoted(table: Table) -> Table:
     rows = tuple(tuple(map(whole_cell, cells)) for cells in table.rows)
     notes = (f"({mark}) {reason}." for reason, mark in marks.items())
     return replace(table, rows=rows, note=" ".join((*filter(None, (table.note,)), *notes)))
+
+
+def narrow(table: Table) -> Table:
+    """The table as a page can show it: its first columns, and in the note how many it has."""
+    if (num_columns := len(table.header)) <= MAX_COLUMNS:
+        return table
+    rows = tuple(cells[:MAX_COLUMNS] for cells in table.rows)
+    note = f"The first {MAX_COLUMNS} of {num_columns} columns; all are in the .md. {table.note}"
+    return Table(table.title, table.header[:MAX_COLUMNS], rows, note.strip())
 
 
 def is_figure_like(cell: Text) -> bool:

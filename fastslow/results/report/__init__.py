@@ -7,7 +7,12 @@ write it down; the same files always give the same bytes.
 from fastslow.results.report.build import build_report
 from fastslow.results.report.section import Report
 from fastslow.results.report.terminal import render_terminal
-from fastslow.results.report.write import recompute_report, report_for_paper, write_report
+from fastslow.results.report.write import (
+    recompute_report,
+    report_for_paper,
+    save_report,
+    write_report,
+)
 
 __all__ = [
     "Report",
@@ -15,5 +20,6 @@ __all__ = [
     "recompute_report",
     "render_terminal",
     "report_for_paper",
+    "save_report",
     "write_report",
 ]

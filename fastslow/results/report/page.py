@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.html import render
+from fastslow.results.render.layout import narrow
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.completions import Completions
 from fastslow.results.report.sections.cost import Cost
@@ -77,7 +78,7 @@ def _chapters(report: Report, drawings: Sequence[Drawing]) -> list[dict[str, obj
         sections = [section for section in report.sections if section.chapter == name]
         stems = [section.drawing_name for section in sections]
         figures = tuple(drawing for drawing in drawings if drawing.name in stems)
-        tables = tuple(table for s in sections for table in s.page_tables() if table.rows)
+        tables = tuple(narrow(t) for s in sections for t in s.page_tables() if t.rows)
         if figures or tables or name in ALWAYS:
             texts = {"id": name, "title": title, "intro": intro}
             chapters.append({**texts, "drawings": figures, "tables": tables})

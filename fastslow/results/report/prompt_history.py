@@ -12,7 +12,7 @@ from fastslow.core.errors import ConfigError, nearest
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import Event, PopulationEvent, ScoreRow, TextEvent
-from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.jsonl import read_events, read_records
 from fastslow.records.run_folder import require_no_links
 
 MIN_PREFIX = 4
@@ -32,7 +32,7 @@ class PromptHistory:
     chosen: tuple[TextEvent, ...]
     """The prompt deployed after each stage that had a fast phase."""
     seeds: frozenset[str]
-    """Hashes of the prompts that tasks started from."""
+    """Hashes of the prompts that tasks started from, where scores were read."""
 
     @property
     def programs(self) -> dict[str, PromptProgram]:
@@ -41,25 +41,32 @@ class PromptHistory:
         return {p.text_hash: p for p in [*programs, *(event.program for event in self.chosen)]}
 
 
-def read_prompts(run_path: Path) -> PromptHistory:
-    """Collect the prompts of a run, finished or not.
+def read_prompts(run_path: Path, *, with_seeds: bool = False) -> PromptHistory:
+    """Collect the prompts of a run, finished or not; `seeds`, for which scores are read, if asked.
 
     Raises:
         CheckpointError: It is not a run folder, has a link in it, or a record in it is damaged.
     """
     require_no_links(run_path)
     events = read_events(run_path / "events.jsonl")
-    return prompt_history(run_path.name, events, read_scores(run_path / "scores.jsonl"))
+    rows = read_records(run_path / "scores.jsonl") if with_seeds else ()
+    return prompt_history(run_path.name, events, rows)
 
 
-def prompt_history(run: str, events: Iterable[Event], rows: Iterable[ScoreRow]) -> PromptHistory:
+def prompt_history(
+    run: str, events: Iterable[Event], rows: Iterable[ScoreRow | Event]
+) -> PromptHistory:
     """Collect the prompts that records of a run name."""
     events = tuple(events)
     return PromptHistory(
         run=run,
         populations=tuple(e for e in events if isinstance(e, PopulationEvent)),
         chosen=tuple(e for e in events if isinstance(e, TextEvent)),
-        seeds=frozenset(r.sample.text_hash for r in rows if r.sample.prompt_policy == "seed"),
+        seeds=frozenset(
+            row.sample.text_hash
+            for row in rows
+            if isinstance(row, ScoreRow) and row.sample.prompt_policy == "seed"
+        ),
     )
 
 

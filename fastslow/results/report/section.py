@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 from fastslow.records.cells import CellTable
 from fastslow.records.data import golds_of
-from fastslow.records.events import GuessEvent
+from fastslow.records.events import Event, GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.run_folder import require_no_links
+from fastslow.results.reading import read_card, require_places, steps_per_cycle
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.layout import Table
-from fastslow.results.report.reading import read_card, require_places, steps_per_cycle
 
 S = TypeVar("S", bound="Section")
 E = TypeVar("E")
@@ -29,6 +29,9 @@ class Records:
         self.card = read_card(path / "run.json")
         self.scores = read_scores(path / "scores.jsonl")
         self.events = read_events(path / "events.jsonl")
+        self._of_kind: dict[type[Event], list[Event]] = {}
+        for event in self.events:
+            self._of_kind.setdefault(type(event), []).append(event)
         require_places(self.scores, self.events, self.card.stages, path)
         golds_of(self.scores, path / "scores.jsonl")  # refuses two for one example
         self.steps_per_cycle = steps_per_cycle(path)
@@ -49,7 +52,7 @@ class Records:
 
     def events_of(self, kind: type[E]) -> list[E]:
         """Every event of a class, in order."""
-        return [event for event in self.events if isinstance(event, kind)]
+        return cast(list[E], self._of_kind.get(kind, []))
 
     def section(self, kind: type[S]) -> S:
         """The section of that class, computed at most once."""

@@ -11,13 +11,13 @@ from fastslow.core.errors import CheckpointError
 from fastslow.core.files import parse_json, read_regular
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
+from fastslow.results.reading import read_object
 from fastslow.results.render.encoding import json_text
 from fastslow.results.render.paper import write_paper
 from fastslow.results.render.writing import write_figures, write_files
 from fastslow.results.report.build import SECTIONS, build_report
 from fastslow.results.report.markdown import markdown
 from fastslow.results.report.page import page
-from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Report
 from fastslow.results.report.sections.scores import Scores
 from fastslow.results.report.verdict import verdict
@@ -35,7 +35,11 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
         CheckpointError: It is not a run folder, a record is damaged, or it cannot be written.
         EvaluationError: Recorded scores cannot form a matrix.
     """
-    report = build_report(run_path)
+    return save_report(build_report(run_path))
+
+
+def save_report(report: Report) -> tuple[Path, ...]:
+    """As `write_report`, of a report that was built; `CheckpointError` if it cannot be written."""
     drawings = report.drawings()
     texts = {
         "report.md": markdown(report),
@@ -43,14 +47,13 @@ def write_report(run_path: Path) -> tuple[Path, ...]:
         "report.html": page(report, drawings),
         "scores.csv": report.section(Scores).csv(),
     }
-    write_figures(run_path, drawings, DRAWING_NAMES)
-    return write_files(run_path, {name: text.encode() for name, text in texts.items()})
+    write_figures(report.path, drawings, DRAWING_NAMES)
+    return write_files(report.path, {name: text.encode() for name, text in texts.items()})
 
 
-def report_for_paper(run_path: Path, folder: Path) -> tuple[Path, ...]:
+def report_for_paper(report: Report, folder: Path) -> tuple[Path, ...]:
     """Write tables, figures with their data and sources of a run; errors as of `write_paper`."""
-    report = build_report(run_path)
-    configs = [read_object(run_path / "config.json")]
+    configs = [read_object(report.path / "config.json")]
     return write_paper(folder, report.tables(), report.drawings(), configs)
 
 

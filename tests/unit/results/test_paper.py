@@ -178,7 +178,7 @@ def test_every_entry_of_the_bibliography_is_whole_and_says_when_it_is_used() -> 
 
 def test_all_of_a_kept_run_is_there_with_the_numbers_of_its_records(tmp_path: Path) -> None:
     paper = tmp_path / "paper"
-    report_for_paper(DEMO, paper)
+    report_for_paper(build_report(DEMO), paper)
     files = {str(path.relative_to(paper)) for path in paper.rglob("*.*")}
     assert {"refs.bib", "example.tex", "tables/01-score-matrix.tex"} <= files
     drawn = {Path(file).stem for file in files if file.endswith(".pdf")}
@@ -206,11 +206,11 @@ def test_the_command_says_where_it_wrote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(results, "write_report", lambda run: ())
+    monkeypatch.setattr(results, "save_report", lambda report: ())
     monkeypatch.setattr(results, "report_for_paper", lambda *places: calls.append(places))
     run = write_run(tmp_path)
     assert main(["report", str(run), "--paper", str(tmp_path / "paper")]) == 0
-    assert calls == [(run, tmp_path / "paper")]
+    assert [(report.path, folder) for report, folder in calls] == [(run, tmp_path / "paper")]
     assert f"for a paper: {tmp_path / 'paper'}\n" in capsys.readouterr().out
 
 

@@ -58,7 +58,7 @@ def test_the_command_prints_one_screen_or_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_run(tmp_path)
-    monkeypatch.setattr(results, "write_report", lambda run: ())  # its figures take seconds
+    monkeypatch.setattr(results, "save_report", lambda report: ())  # its figures take seconds
     assert main(["report", str(run)]) == 0
     short = capsys.readouterr().out
     assert f"every table and prompt: fastslow report {run} --full\n" in short

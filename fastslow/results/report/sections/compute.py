@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from fastslow.policy.model_store import MODELS
 from fastslow.records.events import CycleEvent, RunEvent
+from fastslow.results.reading import read_object
 from fastslow.results.render import drawing
 from fastslow.results.render.layout import Table, Text, row
-from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Records, Section
 
 FORWARD, TRAINED = 2, 6

@@ -180,7 +180,11 @@ class Stages(Section):
     chapter = "curves"
 
     def __init__(self, records: Records) -> None:
-        self.stages = [_stage(records, index) for index in range(len(records.card.stages))]
+        events: dict[int, list[ChannelEvent]] = {}
+        for event in _channel_events(records):
+            events.setdefault(event.stage, []).append(event)
+        numbers = range(len(records.card.stages))
+        self.stages = [_stage(records, index, events.get(index, [])) for index in numbers]
 
     def to_json(self) -> Mapping[str, object]:
         return {"stages": self.stages}
@@ -205,8 +209,7 @@ class Stages(Section):
         )
 
 
-def _stage(records: Records, index: int) -> StageSummary:
-    events = [event for event in _channel_events(records) if event.stage == index]
+def _stage(records: Records, index: int, events: Sequence[ChannelEvent]) -> StageSummary:
     return StageSummary(
         task=records.card.stages[index],
         cycles=len({event.cycle for event in events if isinstance(event, CycleEvent)}),

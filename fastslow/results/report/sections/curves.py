@@ -200,12 +200,14 @@ class Cycles(Section):
                 axes.plot(*zip(*points, strict=True), label=name, **drawing.series(number))
         starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
         ends = [*starts[1:], len(stages)]
-        drawing.stage_ends(axes, (*starts, len(stages)))
+        is_long = len(starts) > drawing.MAX_STAGES
         names = [drawing.label(stage_label(stages[i], self.stages[stages[i]])) for i in starts]
         if len(names) > drawing.MANY:
             names = [str(stages[i] + 1) for i in starts]
         middles = [(a + b) / 2 for a, b in zip(starts, ends, strict=True)]
-        axes.set_xticks(middles, names, fontsize=7.5)
+        if not is_long:
+            drawing.stage_ends(axes, (*starts, len(stages)))
+            axes.set_xticks(middles, names, fontsize=7.5)
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("stage, one point per cycle")
         drawing.score_axis(axes, "score or reward")

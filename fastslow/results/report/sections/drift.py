@@ -94,14 +94,18 @@ class Drift(Section):
         if not lines:
             return None
 
+        is_long = self.matrix.num_stages > drawing.MAX_STAGES
+
         def paint(figure: drawing.Figure) -> None:
             axes = figure.add_subplot()
             for task, points in lines.items():
                 x, y, _ = zip(*points, strict=True)
                 look = drawing.series(self.matrix.tasks.index(task)) | {"lw": 0.9}
+                if is_long:
+                    look |= {"marker": ""}
                 axes.plot(x, y, label=drawing.label(task), **look)
                 look = {"textcoords": "offset points", "fontsize": 7, "color": drawing.MUTED}
-                for value, score, stage in points:
+                for value, score, stage in points[-1:] if is_long else points:
                     axes.annotate(str(stage), (value, score), (4, 3), **look)
             axes.set_xlabel("KL(tuned ‖ base), nats per generated token")
             axes.set_xlim(left=min(0.0, *(p[0] for points in lines.values() for p in points)))

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastslow.records.events import CycleEvent, Event, GraderEvent
+from fastslow.results.reading import read_object
 from fastslow.results.render.layout import Table, Text, row
-from fastslow.results.report.reading import read_object
 from fastslow.results.report.section import Records, Section, stage_label
 
 

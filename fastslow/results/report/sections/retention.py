@@ -32,6 +32,7 @@ class Retention(Section):
 
     def __init__(self, records: Records) -> None:
         self.stages = records.card.stages
+        self.is_long = len(self.stages) > drawing.MAX_STAGES
         self.tasks = tuple(dict.fromkeys(self.stages))[: drawing.MAX_TASKS]
         kl = divergences(records.section(Drift).events, "kl_fst")
         self.points = [
@@ -48,7 +49,8 @@ class Retention(Section):
             rows = sorted({point.row for point in self.points})
             names = [drawing.label(stage_label(row - 1, self.stages[row - 1])) for row in rows]
             short = [str(row) for row in rows]
-            axes.set_xticks(rows, names if len(rows) <= drawing.MANY else short, fontsize=7.5)
+            if not self.is_long:
+                axes.set_xticks(rows, names if len(rows) <= drawing.MANY else short, fontsize=7.5)
             axes.set_xlim(rows[0] - 0.5, rows[-1] + 0.5)
             axes.set_xlabel("after stage")
 
@@ -57,8 +59,8 @@ class Retention(Section):
         return drawing.draw(
             self.drawing_name,
             "Earlier tasks while later ones were trained",
-            "Score minus the score right after the task's own stage, on the same examples, with "
-            "95 % intervals; below the line it forgot.",
+            "Score minus the score right after the task's own stage, on the same examples"
+            f"{'' if self.is_long else ', with 95 % intervals'}; below the line it forgot.",
             paint,
             height=self.height,
         )
@@ -74,6 +76,8 @@ class Retention(Section):
         axes.axhline(0, color=drawing.MUTED, lw=0.8)
         for number, task in enumerate(self.tasks):
             look = drawing.series(number) | {"ls": ":", "lw": 1}
+            if self.is_long:
+                look |= {"marker": "", "ls": "-"}
             points = [
                 (x, p.change)
                 for p in self.points
@@ -81,7 +85,7 @@ class Retention(Section):
             ]
             for x, change in points:
                 low, high = ends(change)
-                if low is not None and high is not None:
+                if low is not None and high is not None and not self.is_long:
                     axes.plot([x, x], [low, high], color=look["color"], lw=0.8)
             if points:
                 xs, ys = zip(*((x, change.mean) for x, change in points), strict=True)

@@ -77,6 +77,15 @@ class Scores(Section):
         )
 
     def draw(self) -> drawing.Drawing:
+        if len(self.stages) > drawing.MAX_STAGES:
+            return drawing.draw(
+                self.drawing_name,
+                "Score matrix",
+                "Score of every task (columns) after every stage (rows), the darker the higher: "
+                "black is 1, white is 0. The table has the numbers.",
+                self._paint_shades,
+                height=drawing.WIDTH,
+            )
         return drawing.draw(
             self.drawing_name,
             "Score matrix",
@@ -92,9 +101,7 @@ class Scores(Section):
 
         axes, tasks = figure.add_subplot(), self.tasks[: drawing.MAX_TASKS]
         shades = LinearSegmentedColormap.from_list("scores", [drawing.PAPER, drawing.ACCENT])
-        scores = [[cell.score for cell in row[: len(tasks)]] for row in self.cells]
-        empty = float("nan")
-        values = [[empty if score is None else score for score in row] for row in scores]
+        values = self._numbers(len(tasks))
         axes.imshow(values, cmap=shades, vmin=0, vmax=1 / 0.6, aspect="auto")
         for i, cells in enumerate(self.cells):
             for j, cell in enumerate(cells[: len(tasks)]):
@@ -110,6 +117,20 @@ class Scores(Section):
         axes.set_xticks(range(len(tasks)), [drawing.label(task) for task in tasks], fontsize=7.5)
         axes.set_yticks(range(len(self.cells)), _row_labels(self.stages))
         axes.tick_params(length=0)
+
+    def _paint_shades(self, figure: drawing.Figure) -> None:
+        axes = figure.add_subplot()
+        axes.imshow(self._numbers(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        axes.grid(visible=False)
+        axes.set_xlabel("task, in the order of the table")
+        axes.set_ylabel("after stage")
+
+    def _numbers(self, num_tasks: int | None = None) -> list[list[float]]:
+        """Scores of the first tasks; NaN where not measured."""
+        return [
+            [float("nan") if cell.score is None else cell.score for cell in row[:num_tasks]]
+            for row in self.cells
+        ]
 
 
 def guess_rows(guesses: Mapping[str, Guess], tasks: Sequence[str]) -> Iterator[tuple[Text, ...]]:
@@ -170,13 +191,17 @@ class ScoresOverStages(Section):
         self.tasks, self.stages = records.card.tasks[: drawing.MAX_TASKS], records.card.stages
         self.cells, self.curves = records.cells, records.section(Curves).curves
         self.guesses = records.guesses
+        self.is_long = len(self.stages) > drawing.MAX_STAGES
 
     def draw(self) -> drawing.Drawing:
+        marks = "95 % intervals; dashed lines are where stages end"
+        if self.is_long:
+            marks = f"of the first {len(self.tasks)} tasks"
         return drawing.draw(
             self.drawing_name,
             "Scores over stages",
-            "Test score of every task after every stage, 95 % intervals; dashed lines are where "
-            "stages end. Hollow markers: the stage's own task within the stage, on fewer examples."
+            f"Test score of every task after every stage, {marks}. Hollow markers: the stage's own "
+            "task within the stage, on fewer examples."
             + drawing.GUESS_CAPTION
             * bool(self.guesses),
             self._paint,
@@ -185,13 +210,15 @@ class ScoresOverStages(Section):
 
     def _paint(self, figure: drawing.Figure) -> None:
         axes, names = figure.add_subplot(), _row_labels(self.stages)
-        drawing.stage_ends(axes, range(len(names)))
+        if not self.is_long:
+            drawing.stage_ends(axes, range(len(names)))
         for number in range(len(self.tasks)):
             self._paint_task(axes, number)
         self._paint_curves(axes)
         if len(names) > drawing.MANY:
             names = [str(i) for i in range(len(names))]
-        axes.set_xticks(range(len(names)), names, fontsize=7.5)
+        if not self.is_long:
+            axes.set_xticks(range(len(names)), names, fontsize=7.5)
         axes.set_xlabel("after stage")
         drawing.score_axis(axes, "test score")
         drawing.legend(axes)
@@ -200,8 +227,10 @@ class ScoresOverStages(Section):
         """One column of the matrix, its intervals a little aside of its points."""
         name, look = drawing.label(self.tasks[number]), drawing.series(number)
         column = [row[number] for row in self.cells]
+        if self.is_long:
+            look |= {"marker": "", "lw": 0.8}
         for i, cell in enumerate(column):
-            if cell.interval is not None:
+            if cell.interval is not None and not self.is_long:
                 x, limits = i + (number - len(self.tasks) / 2) * 0.02, cell.interval
                 axes.plot([x, x], [limits.low, limits.high], color=look["color"], lw=0.8, alpha=0.6)
         if (guess := self.guesses.get(self.tasks[number])) is not None:

@@ -1,15 +1,25 @@
-"""The files of a run folder that a report needs next to the records, and whether they all fit."""
+"""The files of a run folder that are read next to the records, and whether they all fit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastslow.core.decode import shaped
-from fastslow.core.errors import CheckpointError
+from fastslow.core.errors import CheckpointError, FastSlowError
 from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.records.events import Event, ScoreRow
+from fastslow.records.progress_file import PROGRESS_FILE
+
+RECORD_FILES = ("run.json", "scores.jsonl", "events.jsonl", "metrics.jsonl", PROGRESS_FILE)
+"""Files that change as a run goes on."""
+DAMAGE = (FastSlowError, OSError, ValueError, LookupError, TypeError)
+"""What reading a folder of someone else's may raise."""
+LARGE = 1 << 20
+"""Bytes of a report from which on the end of the records is read sooner."""
+Stamp: TypeAlias = tuple[tuple[int, int], ...]
+"""Time of change and size of each record file that is there."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class RunCard:
     command: tuple[str, ...]
     tracker: str | None = None
     """Name of the tracker that was told of the run; None without one."""
+    started: str | None = None
+    """When, as an ISO 8601 time in UTC."""
 
 
 def read_card(path: Path) -> RunCard:
@@ -88,3 +100,43 @@ def require_places(
                 f"stages, got {shorten(repr(record), 120)}. The file belongs to another run, or "
                 "run.json does."
             )
+
+
+def require_no_record_links(path: Path) -> None:
+    """Make sure that no file which is read leads out of the folder.
+
+    Raises:
+        OSError: One is a link; names it.
+    """
+    for name in RECORD_FILES:
+        if (path / name).is_symlink():
+            raise OSError(f"{name} is a link, and links are not followed")
+
+
+def record_stamp(path: Path) -> Stamp:
+    """What changes when a run records something."""
+    stamps = []
+    for name in RECORD_FILES:
+        try:
+            stat = (path / name).lstat()
+        except OSError:
+            continue
+        stamps.append((stat.st_mtime_ns, stat.st_size))
+    return tuple(stamps)
+
+
+def read_report(path: Path, stamp: Stamp) -> dict[str, Any] | None:
+    """The report.json of a finished run, which is quicker to read than its records.
+
+    None where there is none, where it is of another state or `LARGE`, or where it is older than
+    the records, which then say more.
+    """
+    report = path / "report.json"
+    try:
+        stat = report.lstat()
+        if stat.st_mtime_ns < max(stamp)[0] or stat.st_size > LARGE or report.is_symlink():
+            return None
+        content = read_object(report)
+    except (FastSlowError, OSError, ValueError):
+        return None
+    return content if content.get("state") == "finished" else None
