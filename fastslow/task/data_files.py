@@ -117,14 +117,13 @@ def _table(path: Path) -> Table:
 
 def _read_hub(name: str, subset: str | None, revision: str | None) -> dict[str, Table]:
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetsError
 
     try:
         splits = load_dataset(name, subset, revision=revision)
-    except (DatasetNotFoundError, OSError, RuntimeError, ValueError) as error:
-        # without an answer of the hub, nobody knows whether there is such a dataset
-        kind = UnreachableDataError if isinstance(error, ConnectionError) else TaskError
-        raise kind(
+    except Exception as error:  # of several libraries, by the way the connection fails
+        has_answer = isinstance(error, DatasetsError | ValueError | RuntimeError)
+        raise (TaskError if has_answer else UnreachableDataError)(
             f"data: {name!r} is not a file or folder here, and the hub gave no dataset of that id: "
             f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Check the "
             "id and the connection, or download it elsewhere and give the folder."

@@ -99,7 +99,7 @@ def _codes(
         try:
             text = row.value(columns.text, "text_column")
             label = row.value(columns.label, "label_column")
-            _cluster(row, columns)
+            cluster_of(row, columns.cluster)
         except TaskError as error:
             problems[str(error).removeprefix(f"{row.where}: ")].append(row.where)
             continue
@@ -144,14 +144,19 @@ def _code(label: object, column: str) -> tuple[str, str | None]:
 
 def _labelled(row: Row, code: str, names: Mapping[str, str], columns: LabelColumns) -> Labelled:
     text, label = row.value(columns.text, "").strip(), folded(code)
-    cut, cluster = text[: columns.max_chars].rstrip(), _cluster(row, columns)
+    cut, cluster = text[: columns.max_chars].rstrip(), cluster_of(row, columns.cluster)
     return Labelled(cut, names.get(label, label), row.where, len(text), cluster)
 
 
-def _cluster(row: Row, columns: LabelColumns) -> str | None:
-    if columns.cluster is None:
+def cluster_of(row: Row, column: str | None) -> str | None:
+    """Name of a row's source; None where no column has it, or nothing stands there.
+
+    Raises:
+        TaskError: There is no such column.
+    """
+    if column is None:
         return None
-    value = row.value(columns.cluster, "cluster_column")
+    value = row.value(column, "cluster_column")
     return None if value is None else str(value).strip() or None
 
 

@@ -64,18 +64,19 @@ def read_items(
     return items, notes
 
 
-def text_of(row: Row, column: str, key: str) -> str:
-    """The text in a column, which the parameter `key` names; numbers are taken as they are written.
+def text_of(row: Row, column: str, key: str | None = None) -> str:
+    """The text in a column, or a number as it is written; the parameter `key` names the column.
 
     Raises:
         TaskError: There is none.
     """
-    value = row.value(column, key)
+    value = row.value(column, key or "data")
     text = str(value).strip() if isinstance(value, str | int | float) else ""
     if not text or isinstance(value, bool):
+        other = f", or name another {key}" if key else ""
         raise TaskError(
             f"{row.where}: column {column!r} should hold a text, got {quoted(value)}. Remove the "
-            f"row, or name another {key}."
+            f"row{other}."
         )
     return text
 

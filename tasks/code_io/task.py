@@ -27,8 +27,8 @@ from fastslow.task.table_files import Row
 
 TOLERANCE = 1e-3
 """Share by which numbers with a decimal point may differ. Source: `is_close` of CodeI/O."""
-TRIES = 5
-"""Last objects of an answer that are tried."""
+MOST_OBJECTS = 50
+"""Objects of an answer that are looked at, from its end."""
 HARNESS = """
 import contextlib, io, json, sys, types
 arguments = json.loads(sys.stdin.read())
@@ -188,16 +188,18 @@ def is_same(first: object, second: object) -> bool:
 
 def _answer(text: str, asked: str) -> tuple[Any] | None:
     """The value under `asked` in the last JSON object of a text that has it; None without one."""
-    starts = [match.start() for match in re.finditer(rf'\{{\s*"{asked}"\s*:', text)]
-    ends = [match.end() for match in re.finditer(r"\}", text)]
-    for start in reversed(starts[-TRIES:]):
-        for end in [end for end in ends if end > start][: -TRIES - 1 : -1]:
-            try:
-                content = parse_json(text[start:end])
-            except ValueError:
-                continue
-            return (content[asked],) if len(content) == 1 else None
-    return None
+    answer, end = None, 0
+    for opening in list(re.finditer(rf'\{{\s*"{asked}"\s*:', text))[-MOST_OBJECTS:]:
+        if opening.start() < end:
+            continue  # within the one before
+        try:
+            _, after = json.JSONDecoder().raw_decode(text, opening.start())
+            content = parse_json(text[opening.start() : after])
+        except (ValueError, RecursionError):
+            continue
+        end = after
+        answer = (content[asked],) if len(content) == 1 else None
+    return answer
 
 
 def _program(row: Row) -> Program:
@@ -206,16 +208,15 @@ def _program(row: Row) -> Program:
     Raises:
         TaskError: A column is missing or holds something else, its place first.
     """
-    code, name = text_of(row, "refcode", "data"), text_of(row, "funcname", "data")
-    described = text_of(row, "problem_description", "data")
-    described += f"\n{text_of(row, 'io_requirements', 'data')}"
+    code, name = text_of(row, "refcode"), text_of(row, "funcname")
+    question = f"{text_of(row, 'problem_description')}\n{text_of(row, 'io_requirements')}"
     calls = row.value("ios", "data")
     if not name.isidentifier() or not isinstance(calls, list):
         raise TaskError(
             f"{row.where}: 'funcname' should be the name of a function and 'ios' a list of "
             f"{{input, output}}, got {quoted(name)} and {quoted(calls)}. Correct the row."
         )
-    return Program(code, name, described, tuple(_call(call, row.where) for call in calls))
+    return Program(code, name, question, tuple(_call(call, row.where) for call in calls))
 
 
 def _call(call: object, where: str) -> tuple[dict[str, Any], Any]:

@@ -54,7 +54,7 @@ class Hover(ChoiceConfig, DataConfig):
         Raises:
             TaskError: It has none, its place first.
         """
-        claim = text_of(row, "claim", "data")
+        claim = text_of(row, "claim")
         answer = _label(row) if self.ask == "label" else "\n".join(_titles(row))
         return Labelled(claim, answer, row.where, len(claim))
 

@@ -17,7 +17,7 @@ from fastslow.core.types import Example, Grade
 from fastslow.task.data_config import DataConfig
 from fastslow.task.definition import Grader, Task, task
 from fastslow.task.graders import BOX, CORRECT, exact_match, numeric, quote
-from fastslow.task.labelled import Labelled, without_copies
+from fastslow.task.labelled import Labelled, cluster_of, without_copies
 from fastslow.task.problems import quoted, read_items, text_of
 from fastslow.task.table_files import Row
 
@@ -81,23 +81,24 @@ class QuestionAnswering(DataConfig):
                 f"{row.where}: column {self.answer_column!r} should begin with the letter of an "
                 f"option, got {quoted(answer)}. Correct the row, or take another grader."
             )
-        cluster = None
-        if self.cluster_column is not None:
-            cluster = str(row.value(self.cluster_column, "cluster_column") or "").strip() or None
+        cluster = cluster_of(row, self.cluster_column)
         return Labelled(text[: self.max_chars].rstrip(), answer, row.where, len(text), cluster)
 
     def _options(self, row: Row) -> str:
         if self.choices_column is None:
             return ""
         choices = row.value(self.choices_column, "choices_column")
-        texts = choices.get("text") if isinstance(choices, Mapping) else choices
-        labels = choices.get("label") if isinstance(choices, Mapping) else None
-        if not isinstance(texts or [], list) or len(labels or texts or []) != len(texts or []):
+        texts, labels = choices or [], None
+        if isinstance(choices, Mapping):
+            texts, labels = choices.get("text") or [], choices.get("label") or []
+        if isinstance(texts, list) and labels is None:
+            labels = list(ascii_uppercase[: len(texts)])
+        if not isinstance(texts, list) or not isinstance(labels, list) or len(labels) != len(texts):
             raise TaskError(
                 f"{row.where}: column {self.choices_column!r} should hold a list of options, or "
                 f"lists `text` and `label` of equal length, got {quoted(choices)}. Correct the row."
             )
-        lines = zip(labels or ascii_uppercase, texts or [], strict=False)
+        lines = zip(labels, texts, strict=True)
         return "".join(f"\n{label}. {text}" for label, text in lines)
 
 
