@@ -129,7 +129,8 @@ def _read_hub(name: str, subset: str | None, revision: str | None) -> dict[str, 
             "id and the connection, or download it elsewhere and give the folder."
         ) from error
     if len(splits) == 1:  # some have but a test split, which is cut like a single file
-        return {"train": Table(_hub_rows(name, split, table)) for split, table in splits.items()}
+        ((split, table),) = splits.items()
+        return {"train": Table(_hub_rows(name, split, table))}
     if "train" not in splits:
         raise TaskError(f"data: {name!r} has no train split, only {', '.join(splits)}.")
     tables = {split: splits[split] for split in SPLITS if split in splits}

@@ -1,4 +1,4 @@
-"""What is wrong with rows of tables: collected over all of them, each with its place, raised at once."""
+"""What is wrong with rows of tables: collected over all, each with its place, raised at once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence

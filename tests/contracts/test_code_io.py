@@ -77,15 +77,24 @@ def test_any_input_that_gives_the_output_is_right(squares: Task) -> None:
 
 
 def test_an_input_is_data_and_never_code(tmp_path: Path) -> None:
-    leak = "import sys\n\n\ndef echo(text):\n    print(text)\n    sys.stdout.flush()\n    return len(text)"
+    leak = "def echo(text):\n    print(text, flush=True)\n    return len(text)"
     rows = [
-        row(n, refcode=f"{leak} + {n}", funcname="echo", ios=[{"input": {"text": "ab"}, "output": 2 + n}])
+        row(
+            n,
+            refcode=f"{leak} + {n}",
+            funcname="echo",
+            ios=[{"input": {"text": "ab"}, "output": 2 + n}],
+        )
         for n in range(6)
     ]
     task = build("code_io", write_lines(tmp_path / "all.jsonl", rows), predict="input")
     assert task.version == "code_io@1+input"
     example = one(task, "input")
-    for text in (str(example.metadata["expected"]), f"{example.metadata['expected']}\n", "'); 1/0; ('"):
+    for text in (
+        str(example.metadata["expected"]),
+        f"{example.metadata['expected']}\n",
+        "'); 1/0; ('",
+    ):
         expected = len(text) == len("ab")
         assert task.grade(example, json.dumps({"input": {"text": text}})).score == expected
 

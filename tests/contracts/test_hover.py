@@ -84,7 +84,11 @@ def test_the_hub_has_codes_for_labels_and_a_test_split_without_any(
         ]
         return Dataset.from_list(rows, features=features)
 
-    splits = {"train": split(20, 0, None), "validation": split(6, 20, None), "test": split(5, 26, -1)}
+    splits = {
+        "train": split(20, 0, None),
+        "validation": split(6, 20, None),
+        "test": split(5, 26, -1),
+    }
     give_from_hub(monkeypatch, splits)
     params = {"data": "hover-nlp/hover", "where": {"num_hops": [3, 4]}}
     task = build_task("hover", None, params)

@@ -32,7 +32,9 @@ def build(name: str, data: Path, **params: Any) -> Task:
     return build_task(name, None, {"data": str(data), **params}, allow_code=True)
 
 
-def give_from_hub(monkeypatch: pytest.MonkeyPatch, splits: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def give_from_hub(
+    monkeypatch: pytest.MonkeyPatch, splits: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
     """Make `datasets.load_dataset` give these splits; returns what it is asked for."""
     asked: list[tuple[Any, ...]] = []
 
