@@ -73,10 +73,10 @@ def text_of(row: Row, column: str, key: str | None = None) -> str:
     value = row.value(column, key or "data")
     text = str(value).strip() if isinstance(value, str | int | float) else ""
     if not text or isinstance(value, bool):
-        other = f", or name another {key}" if key else ""
+        advice = f", or name another {key}" if key else ""
         raise TaskError(
             f"{row.where}: column {column!r} should hold a text, got {quoted(value)}. Remove the "
-            f"row{other}."
+            f"row{advice}."
         )
     return text
 

@@ -13,7 +13,9 @@ from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guard_graders
 from tests.support.data import build, refusal, write_lines
 
-GSM8K = [{"question": f"What is {n} + 1000?", "answer": f"Add.\n#### 1,{n:03}"} for n in range(3, 9)]
+GSM8K = [
+    {"question": f"What is {n} + 1000?", "answer": f"Add.\n#### 1,{n:03}"} for n in range(3, 9)
+]
 POLARIS = [
     {"problem": rf"What is $\frac{{{n}}}{{7}}$ halved?", "answer": rf"\frac{{{n}}}{{14}}"}
     for n in range(3, 9)

