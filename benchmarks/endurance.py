@@ -29,7 +29,19 @@ def kill_lines() -> list[str]:
         "records, matrix, adapter, optimizer, random states and MLflow points; "
         f"kills that came too late and were drawn again: {found['too_late']}.",
         f"Kills by the newest resume point (stage-cycle, from 0) they found: {where}.",
+        *command_lines(found.get("commands", {})),
         "",
+    ]
+
+
+def command_lines(commands: dict[str, Any]) -> list[str]:
+    """How other commands ended that were killed and given again."""
+    counts = [f"{name} {kind['identical']}/{kind['kills']}" for name, kind in commands.items()]
+    if not counts:
+        return []
+    return [
+        "Commands that were killed and given again, and left what an undisturbed one leaves, byte "
+        f"by byte but for times: {', '.join(counts)}."
     ]
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fastslow.core.errors import CheckpointError
+from fastslow.core.processes import start_of, this_machine
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 
@@ -113,8 +114,25 @@ def _finite(text: str) -> float:
 
 
 CHECKSUMS = "checksums.json"
-UNFINISHED = "tmp-"
-"""Begins the names of folders, and after a dot of files, that are still being written."""
+UNFINISHED = ".tmp-"
+"""Begins the names of files and folders that are still being written."""
+
+
+def unfinished(parent: Path) -> Path:
+    """A name in the folder `parent` for what is being written, which nobody can foresee.
+
+    What processes of this machine left there that were killed is removed first. The name says whose
+    it is, where the system tells one process from the next: so those at work keep theirs.
+    """
+    machine = hashlib.sha256(this_machine().encode()).hexdigest()[:12]
+    for path in parent.glob(f"{UNFINISHED}{machine}-*-*-*"):
+        pid, start = path.name.split("-")[2:4]
+        if pid.isdecimal() and start_of(int(pid)) != start:
+            with contextlib.suppress(OSError):  # another process removes it too
+                remove(path)
+    start_here = start_of(os.getpid())
+    owner = "" if start_here is None else f"{machine}-{os.getpid()}-{start_here}-"
+    return parent / f"{UNFINISHED}{owner}{secrets.token_hex(8)}"
 
 
 @contextlib.contextmanager
@@ -139,9 +157,8 @@ def disk_errors(path: Path, failure: str, then: str = "resume or start again") -
 def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = False) -> Path:
     """Replace the file `name` in `folder`, flushed to the disk before the old one is let go.
 
-    A link at the name itself is replaced; folders are made as by `make_folder`. The temporary file
-    has a name that nobody can foresee. Text is written as UTF-8. `in_place`: write over the old
-    content where a full disk has no room for both.
+    A link at the name itself is replaced; folders are made as by `make_folder`. Text is written as
+    UTF-8. `in_place`: write over the old content where a full disk has no room for both.
 
     Raises:
         OSError: The disk refused, or a folder in `name` is a link; the old file stands.
@@ -149,7 +166,7 @@ def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = F
     path = folder / name
     data = content.encode() if isinstance(content, str) else content
     parent = make_folder(folder, Path(name).parent)
-    temporary = parent / f".{UNFINISHED}{secrets.token_hex(8)}"
+    temporary = unfinished(parent)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BYTES, 0o666)
         with os.fdopen(handle, "wb") as file:
@@ -213,8 +230,7 @@ def replace_folder(folder: Path, name: str, write: Callable[[Path], None]) -> No
     """
     path = folder / name
     parent = make_folder(folder, Path(name).parent)
-    staging = parent / (UNFINISHED + path.name)
-    remove(staging)
+    staging, old = unfinished(parent), unfinished(parent)
     try:
         staging.mkdir()
         write(staging)
@@ -223,9 +239,11 @@ def replace_folder(folder: Path, name: str, write: Callable[[Path], None]) -> No
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    remove(path)
+    if os.path.lexists(path):
+        path.rename(old)  # at once, unlike removing it: a kill in between would leave neither
     staging.rename(path)
     sync(parent)
+    remove(old)
 
 
 def write_checksums(folder: Path) -> None:

@@ -26,11 +26,15 @@ class Stream:
     every visit, and the rest is gone through in batches, shuffled again every time it has been
     used up. Of examples with equal questions the first is kept.
 
+    Data that is ordered in time is not shuffled and is met once; the pool of a cycle are the
+    examples right before its first problem.
+
     A cycle has T = `steps` batches of Q = `problems` problems; `stage` counts from 0, and `start`
     is the number of batches that earlier visits took.
 
     Raises:
-        TaskError: The split is too small for the pool and one batch of distinct problems.
+        TaskError: The split is too small for the pool and one batch of distinct problems; if it is
+            ordered, for all of this visit.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Stream:
         steps: int,
         problems: int,
         pool: int,
+        is_ordered: bool = False,
     ) -> None:
         shuffled = without_repeats(train, set())
         if repeats := len(train) - len(shuffled):
@@ -55,7 +60,16 @@ class Stream:
                 f"{pool} demonstrations and batches of cycle.problems = {problems}. Needs at least "
                 f"{pool + problems}: lower one of the two, or give the task more data."
             )
-        named_random(seed, "stream", task).shuffle(shuffled)
+        needed = pool + (start + num_cycles * steps) * problems
+        if is_ordered and len(shuffled) < needed:
+            raise TaskError(
+                f"task {task}: its examples are in order of time and are met once; {needed} are "
+                f"needed until the end of this visit, got {len(shuffled)}. Give it more data, "
+                "or lower cycles, cycle.optimizer_steps, cycle.problems or cycle.pool."
+            )
+        if not is_ordered:
+            named_random(seed, "stream", task).shuffle(shuffled)
+        self._examples, self._is_ordered = shuffled, is_ordered
         self.pool = tuple(shuffled[:pool])
         self._problems = shuffled[pool:]
         self._task, self._seed, self._stage, self._num_cycles = task, seed, stage, num_cycles
@@ -66,12 +80,13 @@ class Stream:
         """The problems of the cycle with this index, from 0, and what is known from the last."""
         first = self._start + cycle * self._steps
         batches = tuple(self._batch(first + step) for step in range(self._steps))
+        age = first * self._size if self._is_ordered else 0
         return Anchor(
             self._stage,
             cycle,
             self._num_cycles,
             batches,
-            self.pool,
+            tuple(self._examples[age : age + len(self.pool)]),
             evidence=tuple(evidence),
             stream=self._rows,
         )
@@ -107,4 +122,5 @@ def stage_stream(config: RunConfig, task: Task, stage: int, num_cycles: int) -> 
         steps=config.cycle.optimizer_steps,
         problems=config.cycle.problems,
         pool=config.cycle.pool,
+        is_ordered=task.is_ordered,
     )

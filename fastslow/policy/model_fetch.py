@@ -77,12 +77,12 @@ def fetch(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".{model.name}.lock", log):
-            if complaint_about(folder, checksums=True) is None:
-                log(f"{name}: already in {folder}")
-                return folder
             for stale in root.glob(f".{model.name}.tmp-*"):
                 log(f"{name}: removing what an interrupted fetch left ({stale.name})")
                 remove(stale)
+            if complaint_about(folder, checksums=True) is None:
+                log(f"{name}: already in {folder}")
+                return folder
             with tempfile.TemporaryDirectory(prefix=f".{model.name}.tmp-", dir=root) as scratch:
                 built = _build(model, Path(scratch), log, convert)
                 remove(folder)

@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from fastslow.core.decode import shaped
@@ -33,6 +32,7 @@ from fastslow.core.files import (
     parse_json,
     read_regular,
 )
+from fastslow.core.processes import start_of, this_machine
 from fastslow.core.text import visible
 
 LEASE_FOLDER = "lease"
@@ -230,26 +230,3 @@ def clock(folder: Path) -> float:
             return os.fstat(file.fileno()).st_mtime
     except OSError:
         return time.time()
-
-
-@cache
-def this_machine() -> str:
-    """Of this machine since it was started, and of the processes that see each other's numbers.
-
-    The host's name where the system does not say more.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
-
-
-def start_of(pid: int) -> str | None:
-    """When a process started, in ticks since the machine did; None where it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    state, *rest = text.rpartition(b")")[2].split()  # the name before it may hold anything
-    return None if state in (b"Z", b"X") else rest[18].decode()

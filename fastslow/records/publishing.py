@@ -17,7 +17,7 @@ from fastslow.config.models import RunConfig
 from fastslow.core.credentials import looks_like_key, without_keys
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError, PublishError
-from fastslow.core.files import UNFINISHED, checksums, parse_json, read_json, read_regular
+from fastslow.core.files import checksums, parse_json, read_json, read_regular
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.run_folder import require_no_links
@@ -201,6 +201,8 @@ def _earlier(store: Store, ours: Manifest, address: str, force: bool) -> dict[st
 def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
     """Every file under these names of a folder, by its name there; none that is being written.
 
+    Folders that are begin with `tmp-` in runs of an earlier version.
+
     Raises:
         CheckpointError: There is a link.
     """
@@ -209,7 +211,7 @@ def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
     for top in (root / name for name in names):
         for path in (top,) if top.is_file() else sorted(top.rglob("*")):
             places = path.relative_to(root).parts
-            if path.is_file() and not any(p.startswith((UNFINISHED, ".")) for p in places):
+            if path.is_file() and not any(p.startswith((".", "tmp-")) for p in places):
                 files["/".join(places)] = path
     return files
 

@@ -33,32 +33,12 @@ from fastslow.records.data import write_data
 from fastslow.records.environment import describe_environment
 from fastslow.records.jsonl import RecordWriter
 from fastslow.records.lock import State, locked
+from fastslow.records.new_folder import file_name, new_folder
 from fastslow.records.progress_file import ProgressWriter
 from fastslow.records.seal import SealWriter, begin_seal, require_unbroken
 from fastslow.records.state import RunState
 from fastslow.records.tracking.build import tracker_names
 from fastslow.task.definition import Task
-
-
-def new_folder(config: RunConfig) -> Path:
-    """Make `MMDD-HHMM-<name>-<hash>` in `config.runs_dir`, with a number where it is taken.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    stamp = datetime.now().astimezone().strftime("%m%d-%H%M")
-    name = f"{stamp}-{config.name}-{config_hash(config)[:8]}"
-    root = Path(config.runs_dir)
-    root.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
 
 
 def require_no_links(path: Path) -> None:
@@ -75,11 +55,6 @@ def require_no_links(path: Path) -> None:
                     f"{place}: a link, got one to {shorten(str(place.readlink()), 100)!r}. Runs "
                     "write to their own folder alone; put the file itself there."
                 )
-
-
-def file_name(text: str) -> str:
-    """Text from a configuration as a harmless file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]|^\.+", "_", text)[:100] or "_"
 
 
 RECORD_FILES = ("scores", "events", "metrics")
@@ -137,17 +112,18 @@ class RunDir:
         Raises:
             CheckpointError: The folder cannot be made or written.
         """
-        with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
-            path = new_folder(config)
-            write_file(path, "config.json", dump_resolved(config))
+
+        def write(folder: Path, run: str) -> None:
+            write_file(folder, "config.json", dump_resolved(config))
             for index, (name, text) in enumerate(layers.items()):
-                write_file(path, f"layers/{index:02d}-{file_name(Path(name).name)}", text)
+                write_file(folder, f"layers/{index:02d}-{file_name(Path(name).name)}", text)
             if tasks:
-                write_data(path, tasks)
+                write_data(folder, tasks)
             environment = describe_environment(device or config.model.device)
-            write_file(path, "environment.json", _json(environment))
+            write_file(folder, "environment.json", _json(environment))
+            begin_seal(folder, run)
             card: dict[str, Json] = {
-                "run": path.name,
+                "run": run,
                 "name": config.name,
                 "command": list(command),
                 "config_hash": config_hash(config),
@@ -160,8 +136,10 @@ class RunDir:
                 "dtype": dtype,
                 "ended": None,
             }
-            write_file(path, "run.json", _json(card))
-            begin_seal(path)
+            write_file(folder, "run.json", _json(card))
+
+        with disk_errors(Path(config.runs_dir), "a run folder cannot be made here"):
+            path = new_folder(config, write)
         return cls(path)
 
     @classmethod

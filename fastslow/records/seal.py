@@ -67,9 +67,9 @@ class Seal:
     folder of somebody else."""
 
 
-def begin_seal(path: Path) -> None:
-    """Seal a new run folder, which has a configuration; `OSError` if the disk refused."""
-    _write(path, Seal(path.name, sha256_of_prefix(path / "config.json")), sign=True)
+def begin_seal(path: Path, run: str) -> None:
+    """Seal the folder of a new run, which has a configuration; `OSError` if the disk refused."""
+    _write(path, Seal(run, sha256_of_prefix(path / "config.json")), sign=True)
 
 
 def _write(path: Path, seal: Seal, sign: bool) -> None:

@@ -2,13 +2,14 @@
 
 import hashlib
 import importlib.util
+import io
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from fastslow.core.addresses import EXTRAS, PROTOCOLS, require_address
 from fastslow.core.errors import ConfigError
-from fastslow.core.files import open_regular
+from fastslow.core.files import UNFINISHED, open_regular
 
 _CHUNK = 1 << 20
 
@@ -35,8 +36,8 @@ class FileStore:
     def __init__(self, address: str) -> None:
         from fsspec.core import url_to_fs
 
-        is_here = address.startswith(("file:", "memory:"))
-        self._files, root = url_to_fs(address, **({"auto_mkdir": True} if is_here else {}))
+        self._is_here = address.startswith(("file:", "memory:"))
+        self._files, root = url_to_fs(address, **({"auto_mkdir": True} if self._is_here else {}))
         self._root = root.rstrip("/")
         self._files.invalidate_cache()
 
@@ -57,16 +58,18 @@ class FileStore:
         return content
 
     def write(self, name: str, content: Path | bytes) -> str:
-        """Write a file; object stores take it whole, when it is closed."""
-        path = f"{self._root}/{name}"
-        if isinstance(content, bytes):
-            self._files.pipe_file(path, content)
-            return hashlib.sha256(content).hexdigest()
+        """Write a file; object stores take it whole, when it is closed, and a folder here too."""
+        path = PurePosixPath(self._root, name)
+        # the same name every time: what a push that was killed left, the next one writes over
+        place = str(path.with_name(f"{UNFINISHED}{path.name}") if self._is_here else path)
         digest = hashlib.sha256()
-        with open_regular(content) as source, self._files.open(path, "wb") as target:
+        source = io.BytesIO(content) if isinstance(content, bytes) else open_regular(content)
+        with source, self._files.open(place, "wb") as target:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 target.write(chunk)
+        if self._is_here:
+            self._files.mv(place, str(path))
         return digest.hexdigest()
 
     def settle(self, obsolete: str) -> None:

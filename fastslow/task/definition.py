@@ -52,6 +52,8 @@ class Task:
     """`definition@version`, and a variant if it has one; part of every recorded score."""
     notes: tuple[str, ...] = ()
     """What a reader must know about its data, a sentence each; may quote untrusted text."""
+    is_ordered: bool = False
+    """Whether `train` is in order of time: a run then meets it in that order, once."""
 
     def __post_init__(self) -> None:
         """Check what every task promises: splits that are not empty, unique ids, no overlap.

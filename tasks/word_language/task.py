@@ -1,14 +1,17 @@
 """Common word to the name of its language, from the frequency lists of `wordfreq`."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt
 
+from fastslow.core.types import Example
 from fastslow.task.choices import ChoiceConfig
 from fastslow.task.definition import Task, task
-from fastslow.task.splits import facts_to_splits
+from fastslow.task.splits import Splits, facts_to_splits
 
+Drift: TypeAlias = Literal["none", "answers", "questions"]
 Code: TypeAlias = Literal["en", "fr", "de", "es", "it", "pt"]
 NAMES: dict[Code, str] = {
     "en": "English",
@@ -18,6 +21,15 @@ NAMES: dict[Code, str] = {
     "it": "Italian",
     "pt": "Portuguese",
 }
+OWN_NAMES: dict[Code, str] = {
+    "en": "English",
+    "fr": "français",
+    "de": "Deutsch",
+    "es": "español",
+    "it": "italiano",
+    "pt": "português",
+}
+CODES: dict[Code, str] = {code: code.upper() for code in NAMES}
 MIN_LETTERS = 5
 MOST_FREQUENT = 2000
 """Words read from each list, so that every word is a common one."""
@@ -36,8 +48,17 @@ class WordLanguage(ChoiceConfig):
     """Examples in the validation split."""
     test: int = Field(102, ge=1, le=300)
     """Examples in the test split; train gets the words that are left."""
+    drift: Drift = "none"
+    """What changes twice while train is gone through. `answers`: languages by their English name,
+    then by their own, then by code; `questions`: words as they are, in capitals, spelled out.
+    Validation and test are as the last third."""
     split_seed: NonNegativeInt = 0
     """Which words go into which split."""
+
+    @property
+    def variant(self) -> str:
+        """See `TaskConfig`."""
+        return super().variant + ("" if self.drift == "none" else f"+drift-{self.drift}")
 
 
 @task(
@@ -67,12 +88,36 @@ def word_language(config: WordLanguage) -> Task:
             )
         ]
         facts |= dict.fromkeys(words[: config.words], NAMES[language])
-    answers = [NAMES[language] for language in config.languages]
+    names = CODES if config.drift == "answers" else NAMES
+    answers = [names[language] for language in config.languages]
+    splits = facts_to_splits(
+        facts, validation=config.validation, test=config.test, seed=config.split_seed
+    )
     return Task(
-        *facts_to_splits(
-            facts, validation=config.validation, test=config.test, seed=config.split_seed
-        ),
+        *(splits if config.drift == "none" else drifted(splits, config.drift)),
+        is_ordered=config.drift != "none",
         instruction=config.instructed("Which language is the word from?", answers),
         grade=config.grader_of(answers),
         max_tokens=8,
     )
+
+
+def drifted(splits: Splits, drift: Drift) -> Splits:
+    """The same words: train in three parts that differ as `drift` says, the rest as the last."""
+    parts = _with_answers if drift == "answers" else _with_questions
+    third = -(-len(splits.train) // 3)
+    train = [parts(example, place // third) for place, example in enumerate(splits.train)]
+    validation, test = (
+        tuple(parts(example, 2) for example in split) for split in (splits.validation, splits.test)
+    )
+    return Splits(train=tuple(train), validation=validation, test=test)
+
+
+def _with_answers(example: Example, part: int) -> Example:
+    code = next(code for code, name in NAMES.items() if name == example.answer)
+    return replace(example, answer=(NAMES, OWN_NAMES, CODES)[part][code])
+
+
+def _with_questions(example: Example, part: int) -> Example:
+    word = example.question
+    return replace(example, question=(word, word.upper(), "-".join(word))[part])

@@ -3,6 +3,7 @@
 Each against the same run in one process; minutes, so not a part of `make test`.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastslow.records.events import CycleEvent
+from fastslow.policy.saved import ROUTER_FILE
+from fastslow.records.events import CycleEvent, FiguresEvent, RemedyEvent
 from fastslow.records.jsonl import read_scores
 from tests.support.paths import ROOT
-from tests.support.processes import GUIDED, TOGETHER, adapter, events, torchrun
-from tests.support.runs import TOY, WIDER, outcome, start
+from tests.support.processes import (
+    GUIDED,
+    TOGETHER,
+    adapter,
+    events,
+    in_two,
+    require_alike,
+    torchrun,
+)
+from tests.support.runs import TOY, WIDER, newest_point, outcome, start
 from tests.support.tiny import save_tiny
 
 pytestmark = [
@@ -148,3 +158,67 @@ def test_remedies_resume(tmp_path: Path, tiny_folder: Path, name: str, sharding:
     assert outcome(cut) == outcome(whole)
     weights = load_file(whole / "stages" / "001-third" / "adapter_model.safetensors")
     assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+
+
+SFT = ("slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4")
+
+
+def test_two_processes_give_the_adapter_of_one_also_where_it_is_held_and_shrunk(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    stage = "stages=[{task: first, cycles: 1}]"
+    overrides = [f"model.name={tiny_folder}", *WIDER, stage, *SFT, "fast.metric_calls=48"]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    require_alike(alone, in_two(tmp_path, overrides))
+
+
+def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: Path) -> None:
+    """Both draw no answer twice, add the remedies' gradient once, and end on one adapter."""
+    remedies = "[{kind: replay, rows: 4, keep: 40}, {kind: ewc, examples: 4, strength: 10.0}]"
+    overrides = [
+        f"model.name={tiny_folder}",
+        "stages=[{task: first, cycles: 1}, {task: third, cycles: 1}]",
+        "tasks.first={use: 'tests.support.toy_tasks:parity'}",
+        "tasks.third={use: 'tests.support.toy_tasks:parity'}",
+        *("fast=null", "cycle.optimizer_steps=3", "slow.lr=0.001"),
+        f"slow.remedies={remedies}",
+    ]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    both = in_two(tmp_path, overrides)
+    for name, tensor in adapter(alone, "001-third").items():
+        torch.testing.assert_close(adapter(both, "001-third")[name], tensor, atol=1e-5, rtol=0)
+    reports = [events(run, RemedyEvent) for run in (alone, both)]
+    assert [(e.stage, e.name, e.rollouts) for e in reports[1]] == [
+        *((0, "replay", 40), (0, "ewc", 4), (1, "replay", 40), (1, "ewc", 4))
+    ]
+    for of_one, of_both in zip(*reports, strict=True):
+        assert of_both.figures == pytest.approx(of_one.figures, rel=1e-3)
+    last = [events(run, CycleEvent)[-1] for run in (alone, both)]
+    for name in ("slow/remedy/replay/loss", "slow/remedy/ewc/loss"):
+        assert last[0].metrics[name] > 0
+        assert last[1].metrics[name] == pytest.approx(last[0].metrics[name], rel=1e-3)
+    memories = [newest_point(run) / "slow" / "remedies" for run in (alone, both)]
+    facts = [(folder / "replay" / "memory.json").read_text() for folder in memories]
+    assert facts[0] == facts[1]
+    assert json.loads(facts[0])["first"]
+
+
+def test_two_processes_route_as_one_does(tmp_path: Path, tiny_folder: Path) -> None:
+    """The leader alone measures the routers; the other waits for it and ends with it."""
+    overrides = [
+        f"model.name={tiny_folder}",
+        *("fast=null", "slow={kind: sft, lr: 0.01, adapter_policy: new-per-stage}"),
+        "evaluation.routers=[nearest_mean, surprisal]",
+    ]
+    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
+    both = in_two(tmp_path, overrides)
+    of_one, of_both = (
+        [event for event in events(run, FiguresEvent) if event.kind == "router"]
+        for run in (alone, both)
+    )
+    assert [(e.row, e.of) for e in of_both] == [(2, "first"), (2, "second")]
+    assert of_both == of_one
+    means = [load_file(newest_point(run) / "policy" / ROUTER_FILE) for run in (alone, both)]
+    assert means[0].keys() == means[1].keys() == {"first", "second"}
+    for name, mean in means[0].items():
+        assert torch.equal(means[1][name], mean)

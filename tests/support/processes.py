@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from fastslow.records.jsonl import read_events
+from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent
+from fastslow.records.jsonl import read_events, read_scores
 from tests.support.paths import ROOT
 
 GUIDED = {
@@ -69,3 +71,30 @@ def adapter(run: Path, stage: str = "000-first") -> dict[str, torch.Tensor]:
 
 def events(run: Path, *kinds: type) -> list[Any]:
     return [e for e in read_events(run / "events.jsonl") if isinstance(e, kinds)]
+
+
+def in_two(folder: Path, overrides: Sequence[str]) -> Path:
+    """The run of `folder / "toy.yaml"` in two processes."""
+    words = [str(folder / "toy.yaml"), *overrides, f"runs_dir={folder / 'two'}"]
+    done = torchrun("-m", "fastslow", "train", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Score matrix") == 1
+    [card] = (folder / "two").glob("*/run.json")
+    return card.parent
+
+
+def require_alike(alone: Path, both: Path) -> None:
+    """Two runs of one stage under a KL budget, shrunk after it, are the same up to rounding."""
+    assert adapter(alone).keys() == adapter(both).keys()
+    for name, tensor in adapter(alone).items():
+        torch.testing.assert_close(adapter(both)[name], tensor, atol=1e-5, rtol=0)
+    rows = [
+        [r.sample.completion for r in read_scores(run / "scores.jsonl")] for run in (alone, both)
+    ]
+    assert rows[0] == rows[1]
+    assert events(alone, PopulationEvent) == events(both, PopulationEvent)
+    cycles = [events(run, CycleEvent) for run in (alone, both)]
+    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
+    assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
+    [shrunk] = events(alone, RemedyEvent)
+    assert [e.figures["factor"] for e in events(both, RemedyEvent)] == [shrunk.figures["factor"]]

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-import sqlite3
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -29,14 +29,13 @@ from fastslow.records.tracking.mlflow_entities import (
     evaluation_records,
     log_trace,
 )
+from fastslow.records.tracking.mlflow_store import require_store
 from fastslow.records.tracking.points import Points
 
 _PARAMS_A_CALL = 100
 """Parameters MLflow takes in one request."""
 _MAX_PARAM = 6000
 """Characters MLflow keeps of a parameter's value."""
-LOCK_PATIENCE_S = 1.0
-"""How long another program may hold a SQLite file before it counts as locked."""
 _TAG = "fastslow.id"
 _REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
 """Error codes of MLflow that say nothing about the connection."""
@@ -191,6 +190,7 @@ class MlflowTracker(Tracker):
                 if self._tasks.get(stage) == task:  # MLflow's own way takes its global address
                     link = json.dumps([{"name": name, "version": str(number)}])
                     client.set_tag(self._run_id(client, stage), TraceTagKey.LINKED_PROMPTS, link)
+            _wait_for_links()
             if numbers:  # no version without a prompt to tag
                 ids = f",{self._experiment_id},"
                 client.set_prompt_tag(name, PROMPT_EXPERIMENT_IDS_TAG_KEY, ids)
@@ -233,11 +233,11 @@ class MlflowTracker(Tracker):
     def _connect(self) -> Any:
         from mlflow import MlflowClient
 
-        self._require_sqlite()
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         with warnings.catch_warnings():  # MLflow's tables use what SQLAlchemy 2.1 deprecates
             warnings.simplefilter("ignore", DeprecationWarning)
+            require_store(self._uri)
             client = MlflowClient(self._uri)
             experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
@@ -246,18 +246,6 @@ class MlflowTracker(Tracker):
         else:
             self._experiment_id = experiment.experiment_id
         return client
-
-    def _require_sqlite(self) -> None:
-        """Fail at once where a SQLite file is locked or broken: MLflow would try for minutes."""
-        path = Path(self._uri.removeprefix("sqlite:///"))
-        if not self._uri.startswith("sqlite:///") or not path.exists():
-            return
-        try:
-            with contextlib.closing(sqlite3.connect(path, timeout=LOCK_PATIENCE_S)) as database:
-                database.execute("BEGIN IMMEDIATE")
-                database.rollback()
-        except sqlite3.Error as error:
-            raise OSError(f"{path}: {error}") from error
 
     def _run_id(self, client: Any, stage: int | None) -> str:
         """The MLflow run of a stage: the one found by its tag, or a new one."""
@@ -287,6 +275,16 @@ class MlflowTracker(Tracker):
                 self._points[run_id] = Points()
             self._ids[stage] = run_id
         return self._ids[stage]
+
+
+def _wait_for_links() -> None:
+    """Wait for MLflow's threads that link new prompts to its global experiment.
+
+    They write the tag that we set, and two at once are an error, or theirs stays.
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt_to_experiment"):
+            thread.join()
 
 
 def prompt_template(program: PromptProgram) -> list[dict[str, str]]:

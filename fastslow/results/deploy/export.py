@@ -8,14 +8,13 @@ scored. No pickle is read or written.
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastslow.config.loading.load import LoadedConfig
 from fastslow.core.errors import CheckpointError, ConfigError
-from fastslow.core.files import make_folder, read_json
+from fastslow.core.files import make_folder, read_json, unfinished
 from fastslow.core.text import visible
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy import model_store
@@ -171,8 +170,8 @@ def _new_folder(root: Path, name: str) -> Iterator[Path]:
     staging = None
     try:
         parent = make_folder(root, Path(name).parent)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
-        staging.chmod(0o755)
+        staging = unfinished(parent)
+        staging.mkdir()
         yield staging
         staging.rename(target)
     except OSError as error:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastslow.policy.saved import read_kept
-from fastslow.records.deployments import deploy, deployed_row
+from fastslow.records.deployments import deploy, deployed_row, deployments
 from fastslow.records.events import DeployEvent
 from fastslow.records.run_folder import RunDir
 from fastslow.results.deploy.standing import Standing, read_standing, verify_kept
@@ -17,6 +17,8 @@ from fastslow.results.deploy.standing import Standing, read_standing, verify_kep
 
 def roll_back(run: Path, stage: int) -> Standing:
     """Deploy the policy after a finished stage, from 1, of a run from now on; gives its standing.
+
+    What was chosen already is not chosen again: a command that was cut short can be repeated.
 
     Raises:
         CheckpointError: It is not a run folder, is being written, the stage was not kept or not
@@ -35,5 +37,6 @@ def roll_back(run: Path, stage: int) -> Standing:
             texts={task.task: task.text or "" for task in standing.tasks},
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        deploy(run, event)
+        if [chosen.row for chosen in deployments(run)][-1:] != [stage]:
+            deploy(run, event)
     return standing

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.channels.slow.sft import sft_arguments
@@ -14,18 +13,14 @@ from fastslow.cli.main import main
 from fastslow.core.distributed import connect
 from fastslow.core.errors import ConfigError
 from fastslow.policy.placement import pick_device
-from fastslow.policy.saved import ROUTER_FILE
 from fastslow.records.events import (
-    CycleEvent,
-    FiguresEvent,
-    PopulationEvent,
     RemedyEvent,
     StepEvent,
 )
-from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.jsonl import read_events
 from tests.support.paths import ROOT
-from tests.support.processes import TOGETHER, adapter, events, torchrun
-from tests.support.runs import TOY, WIDER, newest_point, outcome, start
+from tests.support.processes import TOGETHER, events, in_two, require_alike, torchrun
+from tests.support.runs import TOY, WIDER, outcome, start
 from tests.support.servers import FailingServer
 
 pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
@@ -34,101 +29,19 @@ pytestmark = pytest.mark.network  # torchrun's processes meet on loopback
 REPLY = json.dumps({"new_instruction": "Write letters, and more of them."})
 GRPO = ["slow.lr=0.001", "slow.kl_budget=4e-6", "slow.shrink=0.9"]
 UNDER_GEPA = "fast={kind: gepa, population: 2, minibatch: 2, metric_calls: 28}"
-SFT = ["slow={kind: sft, lr: 0.02, kl_budget: 0.009, shrink: 0.9}", "cycle.optimizer_steps=4"]
 
 
-@pytest.mark.parametrize(
-    "kinds", [[*GRPO, UNDER_GEPA], [*SFT, "fast.metric_calls=48"]], ids=["grpo under gepa", "sft"]
-)
-def test_two_processes_give_the_adapter_of_one(
-    tmp_path: Path, tiny_folder: Path, kinds: list[str]
-) -> None:
+def test_two_processes_give_the_adapter_of_one(tmp_path: Path, tiny_folder: Path) -> None:
+    """Of GRPO under GEPA, and the reflection model is asked once; `make engines` has the others."""
     with FailingServer([200], answer=REPLY) as server:
+        reflection = f"fast.reflection={{model: openai/m, api_base: '{server.api_base}'}}"
         stage = "stages=[{task: first, cycles: 1}]"
-        overrides = [f"model.name={tiny_folder}", *WIDER, stage, *kinds]
-        if UNDER_GEPA in kinds:
-            address = f"{{model: openai/m, api_base: '{server.api_base}'}}"
-            overrides.append(f"fast.reflection={address}")
+        overrides = [f"model.name={tiny_folder}", *WIDER, stage, *GRPO, UNDER_GEPA, reflection]
         alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
         asked = len(server.requests)
-        both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
-        done = torchrun("-m", "fastslow", "train", *both_words)
-        assert done.returncode == 0, done.stderr
-        assert len(server.requests) == 2 * asked  # once more, not twice
-    assert bool(asked) == (UNDER_GEPA in kinds)
-    assert done.stdout.count("Score matrix") == 1
-    [both] = (tmp_path / "two").iterdir()
-    assert adapter(alone).keys() == adapter(both).keys()
-    for name, tensor in adapter(alone).items():
-        torch.testing.assert_close(adapter(both)[name], tensor, atol=1e-5, rtol=0)
-    rows = [
-        [r.sample.completion for r in read_scores(run / "scores.jsonl")] for run in (alone, both)
-    ]
-    assert rows[0] == rows[1]
-    assert events(alone, PopulationEvent) == events(both, PopulationEvent)
-    cycles = [events(run, CycleEvent) for run in (alone, both)]
-    assert [e.rollouts for e in cycles[0]] == [e.rollouts for e in cycles[1]]
-    assert [e.metrics.get("slow/kl_budget_hit") for e in cycles[1]] == [None, 1.0]
-    [shrunk] = events(alone, RemedyEvent)
-    assert [e.figures["factor"] for e in events(both, RemedyEvent)] == [shrunk.figures["factor"]]
-
-
-def test_two_processes_remember_and_hold_the_same(tmp_path: Path, tiny_folder: Path) -> None:
-    """Both draw no answer twice, add the remedies' gradient once, and end on one adapter."""
-    remedies = "[{kind: replay, rows: 4, keep: 40}, {kind: ewc, examples: 4, strength: 10.0}]"
-    overrides = [
-        f"model.name={tiny_folder}",
-        "stages=[{task: first, cycles: 1}, {task: third, cycles: 1}]",
-        "tasks.first={use: 'tests.support.toy_tasks:parity'}",
-        "tasks.third={use: 'tests.support.toy_tasks:parity'}",
-        *("fast=null", "cycle.optimizer_steps=3", "slow.lr=0.001"),
-        f"slow.remedies={remedies}",
-    ]
-    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
-    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
-    done = torchrun("-m", "fastslow", "train", *both_words)
-    assert done.returncode == 0, done.stderr
-    [both] = (tmp_path / "two").iterdir()
-    for name, tensor in adapter(alone, "001-third").items():
-        torch.testing.assert_close(adapter(both, "001-third")[name], tensor, atol=1e-5, rtol=0)
-    reports = [events(run, RemedyEvent) for run in (alone, both)]
-    assert [(e.stage, e.name, e.rollouts) for e in reports[1]] == [
-        *((0, "replay", 40), (0, "ewc", 4), (1, "replay", 40), (1, "ewc", 4))
-    ]
-    for of_one, of_both in zip(*reports, strict=True):
-        assert of_both.figures == pytest.approx(of_one.figures, rel=1e-3)
-    last = [events(run, CycleEvent)[-1] for run in (alone, both)]
-    for name in ("slow/remedy/replay/loss", "slow/remedy/ewc/loss"):
-        assert last[0].metrics[name] > 0
-        assert last[1].metrics[name] == pytest.approx(last[0].metrics[name], rel=1e-3)
-    memories = [newest_point(run) / "slow" / "remedies" for run in (alone, both)]
-    facts = [(folder / "replay" / "memory.json").read_text() for folder in memories]
-    assert facts[0] == facts[1]
-    assert json.loads(facts[0])["first"]
-
-
-def test_two_processes_route_as_one_does(tmp_path: Path, tiny_folder: Path) -> None:
-    """The leader alone measures the routers; the other waits for it and ends with it."""
-    overrides = [
-        f"model.name={tiny_folder}",
-        *("fast=null", "slow={kind: sft, lr: 0.01, adapter_policy: new-per-stage}"),
-        "evaluation.routers=[nearest_mean, surprisal]",
-    ]
-    alone = start(tmp_path, [*overrides, f"runs_dir={tmp_path / 'one'}"])
-    both_words = [str(tmp_path / "toy.yaml"), *overrides, f"runs_dir={tmp_path / 'two'}"]
-    done = torchrun("-m", "fastslow", "train", *both_words)
-    assert done.returncode == 0, done.stderr
-    [both] = (tmp_path / "two").iterdir()
-    of_one, of_both = (
-        [event for event in events(run, FiguresEvent) if event.kind == "router"]
-        for run in (alone, both)
-    )
-    assert [(e.row, e.of) for e in of_both] == [(2, "first"), (2, "second")]
-    assert of_both == of_one
-    means = [load_file(newest_point(run) / "policy" / ROUTER_FILE) for run in (alone, both)]
-    assert means[0].keys() == means[1].keys() == {"first", "second"}
-    for name, mean in means[0].items():
-        assert torch.equal(means[1][name], mean)
+        both = in_two(tmp_path, overrides)
+        assert len(server.requests) == 2 * asked > 0  # once more, not twice
+    require_alike(alone, both)
 
 
 LEADER_ALONE = """
@@ -351,14 +264,14 @@ def test_remedies_resume_in_two_processes(tmp_path: Path, tiny_folder: Path) -> 
     words = [
         str(tmp_path / "toy.yaml"),
         f"model.name={tiny_folder}",
-        "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
+        "stages=[{task: first, cycles: 1}, {task: third, cycles: 2}]",
         "tasks.first={use: 'tests.support.toy_tasks:parity'}",
         "tasks.third={use: 'tests.support.toy_tasks:parity'}",
         *(f"evaluation.{part}=false" for part in ("channel_split", "neutral", "proxies")),
         "engine.sharding=fsdp2",
         *TOGETHER["distill"],
     ]
-    result = torchrun(str(ROOT / "tests" / "support" / "cut_and_resume.py"), "4", *words)
+    result = torchrun(str(ROOT / "tests" / "support" / "cut_and_resume.py"), "3", *words)
     assert result.returncode == 0, result.stderr
     [whole] = (path.parent for path in (tmp_path / "whole").glob("*/run.json"))
     [cut] = (path.parent for path in (tmp_path / "cut").glob("*/run.json"))

@@ -79,7 +79,7 @@ def test_a_full_disk_stops_the_run_at_its_last_resume_point_and_room_lets_it_go_
     assert read_state(run) == "failed"
     assert newest_point(run).name == "000-001"
     assert damage(newest_point(run)) is None
-    assert [path.name for path in (run / "resume").glob("tmp-*")] == []
+    assert [path.name for path in (run / "resume").glob(".tmp-*")] == []
 
     (place / "ballast").unlink()
     assert outcome(launch.resume(run, no_report)) == outcome(undisturbed)

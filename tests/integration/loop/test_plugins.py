@@ -11,6 +11,8 @@ from fastslow.cli.main import main
 from fastslow.core.errors import ConfigError, EvaluationError, StageError
 from fastslow.loop import launch
 from fastslow.records.jsonl import read_scores
+from fastslow.results.ablation.execute import write_config
+from fastslow.results.ablation.plan_file import read_plan
 from fastslow.results.report import write_report
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
@@ -187,7 +189,6 @@ arms:
 """
 
 
-@pytest.mark.timeout(600)  # two runs, each a process that imports everything
 def test_a_remedy_in_one_file_is_listed_checked_reported_and_an_arm_of_an_ablation(
     here: Path,
     tiny_folder: Path,
@@ -214,6 +215,8 @@ def test_a_remedy_in_one_file_is_listed_checked_reported_and_an_arm_of_an_ablati
     assert "remedy towards_base  at most 3 rows added to an update; at a stage's end 0" in checked
     assert "pulled.yaml: ok, pulled, 2 arms, 2 runs" in printed("check", "pulled.yaml", model)
 
+    plan = read_plan(Path("pulled.yaml"), [model])
+    printed("train", str(write_config(plan.runs[0])))  # here, where everything is imported
     printed("ablate", "pulled.yaml", model, "--workers", "1")
     cards = (here / "runs" / "pulled").glob("*/run.json")
     none, pulled = sorted((card.parent for card in cards), key=lambda run: "pulled-s0" in run.name)

@@ -102,7 +102,7 @@ def test_a_version_is_a_folder_and_a_name_that_stand_for_its_bits(
     assert loads == [
         {"lora_name": f"run-start-{weights}", "lora_path": str(folder), "load_inplace": False}
     ]
-    assert not list(folder.parent.glob("tmp-*"))
+    assert not list(folder.parent.glob(".tmp-*"))
     first = moved.adapters.copied()
     for factor in (1.5, 2.0):
         moved.adapters.scale(first, factor)

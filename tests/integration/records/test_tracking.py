@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import shutil
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -330,6 +332,31 @@ def test_the_experiment_shows_its_prompts_and_the_stage_the_deployed_one(
         if p[0] == "country_continent"
     ]
     assert linked.tags["text_hash"] == chosen[1]["text_hash"]
+
+
+def test_a_prompt_is_linked_to_its_experiment_alone_also_where_mlflow_is_slow_to_link_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow links it to its global experiment too, in a thread that writes the same tag."""
+    from mlflow import MlflowClient
+
+    get_prompt = MlflowClient.get_prompt
+
+    def slow(*words: Any) -> Any:
+        time.sleep(0.2)
+        return get_prompt(*words)
+
+    monkeypatch.setattr(MlflowClient, "get_prompt", slow)
+    live = tracking(MlflowTracker(store, experiment="links"), store / "l", "links")
+    prompt = PromptProgram("Name it.")
+    with live.run():
+        live.prompts(0, "continent", (Candidate(prompt, {}),), prompt)
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt"):
+            thread.join()
+    experiment = client(store).get_experiment_by_name("links").experiment_id
+    tags = client(store).get_prompt("links.continent").tags
+    assert (live.num_failures, tags["_mlflow_experiment_ids"]) == (0, f",{experiment},")
 
 
 def test_a_few_rollouts_of_a_stage_are_traces_without_keys(store: Path, demo: Path) -> None:

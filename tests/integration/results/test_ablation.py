@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,33 +11,31 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
+from fastslow.cli.main import main
+from fastslow.results.ablation.execute import write_config
 from fastslow.results.ablation.figures import FIGURES, claim_figures
+from fastslow.results.ablation.plan import PlannedRun
+from fastslow.results.ablation.plan_file import read_plan
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import json_text, markdown
 from tests.support.made_ablation import both_and_slow, config
 from tests.support.paths import ROOT
 
-FILE = "configs/ablations/channels-tiny.yaml"
-TOYS = [
-    "seeds=[0]",
-    "tasks.country_continent.use=tests.support.toy_tasks:parity",
-    "tasks.word_valence.use=tests.support.toy_tasks:letters",
-    "slow.lr=0.02",
-]
-
-
-def words(runs: Path, model: Path, *others: str) -> list[str]:
-    overrides = [*TOYS, f"model.name={model}", f"runs_dir={runs}", *others]
-    return [sys.executable, "-m", "fastslow", "ablate", FILE, *overrides]
-
-
-def ablate(runs: Path, model: Path, *others: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
-    return subprocess.run(
-        words(runs, model, *others), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+ARMS = """
+name: two
+base: {base}
+seeds: [0]
+common:
+  tracking: null
+  model: {{name: {model}}}
+  evaluation: {{neutral: false, geometry: false, proxies: false}}
+arms:
+  trained: {{fast: null, slow: {{lr: 0.02}}}}
+  base: {{fast: null, slow: null}}
+"""
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -48,59 +45,59 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def folders(runs: Path) -> dict[str, Path]:
-    """Run folders by the name of the run."""
-    cards = (runs / "channels-tiny").glob("*/run.json")
-    return {json.loads(card.read_text())["name"]: card.parent for card in cards}
+def train(run: PlannedRun) -> None:
+    """Make a run of an ablation in this process, which has imported everything."""
+    assert main(["train", str(write_config(run))]) == 0
 
 
-def result_bytes(runs: Path) -> bytes:
-    return (runs / "channels-tiny" / "ablation.json").read_bytes()
-
-
-def statuses(runs: Path) -> dict[str, str]:
-    with (runs / "channels-tiny" / "runs.csv").open() as file:
-        return {f"{row['arm']}-s{row['seed']}": row["status"] for row in csv.DictReader(file)}
-
-
-@pytest.mark.timeout(600)  # six runs, each a process that imports everything
+@pytest.mark.timeout(600)
 def test_a_killed_ablation_goes_on_and_says_what_an_undisturbed_one_says(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = ablate(whole, tiny_folder, "--workers", "2")
-    assert done.returncode == 0, done.stderr
-    assert set(statuses(whole).values()) == {"finished"}
-    assert "Claims put to the test: " in done.stdout
-    assert "Arms of channels-tiny" in done.stdout
+    """Its finished arm stays, the run that was killed with it is resumed, and no other is made."""
+    file = tmp_path / "two.yaml"
+    file.write_text(ARMS.format(base=ROOT / "configs/tests/tiny.yaml", model=tiny_folder))
+    whole, killed = (
+        ["ablate", str(file), f"runs_dir={tmp_path / name}"] for name in ("whole", "killed")
+    )
+    trained, base = read_plan(file, whole[2:]).runs
+    for run in (trained, base):
+        train(run)
+    assert main(whole) == 0
+    assert "Arms of two" in capsys.readouterr().out
 
-    # the same ablation with one arm finished
-    shutil.copytree(whole, killed)
-    for name in ("slow-only-s0", "fst-s0"):
-        shutil.rmtree(folders(killed)[name])
+    train(read_plan(file, killed[2:]).runs[1])
     process = subprocess.Popen(
-        words(killed, tiny_folder),
+        [sys.executable, "-m", "fastslow", *killed],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_for(lambda: list((killed / "channels-tiny").glob("*-slow-only-s0-*/resume/00*")))
-    os.killpg(process.pid, signal.SIGKILL)
+    folder = tmp_path / "killed" / "two"
+    wait_for(lambda: list(folder.glob("*-trained-s0-*/resume/00*")))
+    [child] = psutil.Process(process.pid).children()
+    for pid in (process.pid, child.pid):  # runs are process groups of their own
+        os.kill(pid, signal.SIGKILL)
     process.wait()
-    assert sorted(folders(killed)) == ["base-s0", "slow-only-s0"]
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
-    again = ablate(killed, tiny_folder)
-    assert again.returncode == 0, again.stderr
-    started = [line.split(" (")[0] for line in again.stderr.splitlines() if "starting" in line]
-    assert started == ["starting fst-s0"]
-    assert "base-s0" not in [name for line in again.stderr.splitlines() for name in line.split()]
-    assert len(folders(killed)) == len(list((killed / "channels-tiny").glob("*/run.json"))) == 3
-    assert result_bytes(killed) == result_bytes(whole)
+    capsys.readouterr()
+    assert main(killed) == 0
+    errors = capsys.readouterr().err
+    assert [word for word in ("starting", "resuming") if f"{word} trained-s0" in errors] == [
+        "resuming"
+    ]
+    assert "base-s0" not in errors
+    assert len(list(folder.glob("*/run.json"))) == 2
+    for name in ("ablation.json", "records.jsonl", "arms.csv", "differences.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / "two" / name).read_bytes()
+    with (folder / "runs.csv").open() as table:
+        assert {row["status"] for row in csv.DictReader(table)} == {"finished"}
 
 
 def test_an_interrupt_stops_the_runs_and_a_failing_run_does_not_stop_the_others(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, home = tmp_path / "two.yaml", tmp_path / "two"
     file.write_text(
@@ -127,10 +124,10 @@ def test_an_interrupt_stops_the_runs_and_a_failing_run_does_not_stop_the_others(
     assert json.loads(card.read_text())["state"] == "interrupted"
 
     card.with_name("config.json").write_text("{}")  # nothing can resume it
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "1 of 2 runs did not end well, got one-s0 (exit code 2: " in done.stderr
-    assert "finished other-s0" in done.stderr
+    assert main(command[3:]) == 1
+    errors = capsys.readouterr().err
+    assert "1 of 2 runs did not end well, got one-s0 (exit code 2: " in errors
+    assert "finished other-s0" in errors
     found = json.loads((home / "ablation.json").read_text())
     assert found["missing"] == ["one-s0"]
     assert [run["arm"] for run in found["runs"]] == ["other"]

@@ -71,8 +71,7 @@ def test_a_task_that_is_visited_again_goes_on_with_its_own_pool() -> None:
 
 def test_examples_that_repeat_a_question_count_once(caplog: pytest.LogCaptureFixture) -> None:
     train = [Example(str(i), f"q{i // 2}", "a") for i in range(20)]
-    sizes = {"seed": 0, "stage": 0, "start": 0, "num_cycles": 1, "steps": 2, "problems": 3}
-    source = Stream("t", train, **sizes, pool=4)
+    source = Stream("t", train, seed=0, stage=0, start=0, num_cycles=1, steps=2, problems=3, pool=4)
     shown = {example.question for example in source.pool}
     asked = [example.question for example in source.anchor(0).examples]
     assert len(set(asked)) == len(asked)
@@ -113,3 +112,45 @@ def test_the_anchor_set_is_the_problems_of_all_its_batches_once() -> None:
 def test_too_little_data_is_refused_with_the_number_needed() -> None:
     with pytest.raises(TaskError, match=r"task t: 6 training examples .* Needs at least 7"):
         stream(6)
+
+
+def test_ordered_examples_are_met_once_and_the_pool_moves_with_them() -> None:
+    train = [Example(str(i), f"q{i}", "a") for i in range(4 + 18)]
+
+    def ordered(size: int) -> Stream:
+        return Stream(
+            "t",
+            train[:size],
+            seed=3,
+            stage=0,
+            start=0,
+            num_cycles=3,
+            steps=2,
+            problems=3,
+            pool=4,
+            is_ordered=True,
+        )
+
+    source = ordered(22)
+    assert [i for batch in batches(source, 3) for i in batch] == [str(i) for i in range(4, 22)]
+    pools = [[e.id for e in source.anchor(cycle).pool] for cycle in range(3)]
+    assert pools == [[str(i) for i in range(first, first + 4)] for first in (0, 6, 12)]
+    with pytest.raises(TaskError, match="met once; 22 are needed until the end of this visit"):
+        ordered(21)
+
+
+def test_a_drifting_task_is_met_in_its_order() -> None:
+    task = build_task("w", "word_language", {"words": 80, "drift": "answers"})
+    assert task.is_ordered
+    answers = [example.answer for example in task.train]
+    third = -(-len(answers) // 3)
+    assert {len(answer) == 2 for answer in answers[2 * third :]} == {True}
+    assert "français" in answers[third : 2 * third]
+    assert "French" in answers[:third]
+    assert {len(example.answer) for example in task.test} == {2}
+    forms = build_task("w", "word_language", {"words": 80, "drift": "questions"})
+    assert forms.version == "word_language@1+drift-questions"
+    assert all("-" in example.question for example in (*forms.train[2 * third :], *forms.test))
+    assert [e.answer for e in forms.test] == [
+        e.answer for e in build_task("w", "word_language", {"words": 80}).test
+    ]

@@ -11,9 +11,10 @@ import pytest
 
 from fastslow.core.errors import CheckpointError, LeaseError
 from fastslow.core.files import append_to
+from fastslow.core.processes import start_of
 from fastslow.records import lease as leases
 from fastslow.records import lock as locks
-from fastslow.records.lease import LEASE_S, Lease, claim, newest, start_of
+from fastslow.records.lease import LEASE_S, Lease, claim, newest
 from fastslow.records.lock import locked, read_state
 from fastslow.records.run_folder import RunDir
 from tests.support.run_folder import config

@@ -1,5 +1,6 @@
 """What of a run is published, where, and what happens when a push is cut short."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -92,6 +93,27 @@ def test_a_push_that_is_cut_short_has_no_manifest_and_goes_on_where_it_ended(
     assert 0 < sent < total
     assert push(run, "memory://bucket/b") == total - sent
     assert not memory.exists(f"/bucket/b/{PARTIAL}")
+
+
+def test_a_file_in_a_folder_here_is_the_old_one_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if content := super().read(4):
+                return content
+            raise KeyboardInterrupt
+
+    store = stores.FileStore(f"file://{tmp_path}/copy")
+    store.write("gate/gate.json", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "open_regular", lambda _: Cut(b"new and longer"))
+        with pytest.raises(KeyboardInterrupt):
+            store.write("gate/gate.json", tmp_path)
+    assert store.read("gate/gate.json") == b"old"
+    store.write("gate/gate.json", b"new")
+    assert store.read("gate/gate.json") == b"new"
+    assert set(store.sizes()) == {"gate/gate.json"}
 
 
 def test_another_run_is_written_over_by_force_only(run: Path, tmp_path: Path, memory: Any) -> None:

@@ -7,13 +7,12 @@ have been started again or not, uses no name of the one before.
 """
 
 import contextlib
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import EngineError
-from fastslow.core.files import UNFINISHED
+from fastslow.core.files import unfinished
 from fastslow.policy.adapter.lora import save_adapter
 
 
@@ -46,7 +45,7 @@ class Versions:
         path = self.folder / weights
         if path.is_dir():
             return path
-        staging = self.folder / f"{UNFINISHED}{secrets.token_hex(8)}"
+        staging = unfinished(self.folder)
         try:
             staging.mkdir(parents=True)
             save_adapter(model, staging)
