@@ -17,9 +17,10 @@ from typing import Any
 from benchmarks.fuzzing.values import TOKENS, WORDS, hostile, mutate_bytes, mutate_tree
 from fastslow.core.text import shorten, visible
 from fastslow.core.types import Example
+from fastslow.task.data_config import DataConfig
 from fastslow.task.definition import Task
 from fastslow.task.graders import boxed_match, exact_match, numeric
-from fastslow.task.registry import find_task, task_names
+from fastslow.task.registry import find_task, task_folder, task_names
 from fastslow.task.table_files import read_table
 
 SPLITS = ("train", "validation", "test")
@@ -149,9 +150,12 @@ def graded() -> tuple[tuple[str, Any, Example], ...]:
     ]
     for name in task_names():
         definition = find_task(name)
-        if name != "text_classification" and not definition.runs_code:
-            task = definition.build(name, None)
-            found.append((name, task.grade, task.test[0]))
+        if definition.runs_code:
+            continue
+        has_data = issubclass(definition.config_class, DataConfig)
+        params = {"data": str(task_folder(name) / "sample.jsonl")} if has_data else {}
+        task = definition.build(name, params)
+        found.append((name, task.grade, task.test[0]))
     return tuple(found)
 
 

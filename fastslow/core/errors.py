@@ -35,10 +35,18 @@ class MissingDataError(TaskError):
     """A task waits for the user to say where its data is."""
 
 
+class UnreachableDataError(TaskError):
+    """The data of a task lies on a hub that does not answer from here."""
+
+
 class ModelError(FastSlowError):
     """A model cannot be found, fetched or loaded. The model cache is left as it was."""
 
     exit_code = 2
+
+
+class UnreachableModelError(ModelError):
+    """A model lies on a hub that does not answer from here."""
 
 
 class ChannelError(FastSlowError):

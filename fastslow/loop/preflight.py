@@ -25,6 +25,8 @@ from fastslow.core.errors import (
     MissingDataError,
     ModelError,
     TaskError,
+    UnreachableDataError,
+    UnreachableModelError,
     nearest,
 )
 from fastslow.core.text import shorten
@@ -215,11 +217,16 @@ def inspect(config: RunConfig) -> Inspection:
             inspection.tasks[name] = task
         except MissingDataError:
             inspection.notes.append(f"task {name}: no data given; data=PATH has it checked.")
+        except UnreachableDataError as error:
+            inspection.notes.append(f"task {name}: {error}")
         except TaskError as error:
             lines = str(error).split("\n")
             inspection.problems += ((f"tasks.{name}", f"task {name}: {line}") for line in lines)
     try:
         folder = _model_folder(config)
+    except UnreachableModelError as error:
+        folder = None
+        inspection.notes.append(str(error))
     except ModelError as error:
         inspection.problems.append(("model.name", str(error)))
         return inspection

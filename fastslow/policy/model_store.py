@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.errors import ModelError, nearest
+from fastslow.core.errors import ModelError, UnreachableModelError, nearest
 from fastslow.core.files import read_json
 from fastslow.core.text import shorten, visible
 
@@ -144,7 +144,8 @@ def require_reachable(name: str, revision: str | None = None) -> Path | None:
     """Make sure that a hub id can be loaded: its folder in the hub's cache here, None if not there.
 
     Raises:
-        ModelError: It is not in the cache, and the hub does not answer or does not know it.
+        UnreachableModelError: It is not in the cache, and the hub does not answer.
+        ModelError: It is not in the cache, and the hub does not know it, or not for us.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
@@ -159,10 +160,15 @@ def require_reachable(name: str, revision: str | None = None) -> Path | None:
 
 
 def hub_unreachable(name: str, error: BaseException) -> ModelError:
-    """The error to raise for a hub id that could not be loaded, with what to do instead."""
+    """The error to raise for a hub id that could not be loaded, with what to do instead.
+
+    It is an `UnreachableModelError` unless `error` has the hub's answer, that it is not to be had.
+    """
+    response = getattr(error, "response", None)
+    has_answer = getattr(response, "status_code", 500) < 500
     first = next(iter(str(error).strip().splitlines()), "")
     reason = shorten(f"{type(error).__name__}: {first}" if first else type(error).__name__, 160)
-    return ModelError(
+    return (ModelError if has_answer else UnreachableModelError)(
         f"model.name: {visible(name)!r} is not a folder here and could not be loaded from the hub "
         f"({reason}). Where there is a network, run: "
         f"hf download {visible(name)} --local-dir FOLDER; "

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.errors import TaskError, nearest
+from fastslow.core.errors import TaskError, UnreachableDataError, nearest
 from fastslow.core.text import shorten
 from fastslow.task.table_files import FORMATS, UNPACKERS, Row, Table, read_table
 
@@ -19,7 +19,9 @@ _FILE_SUFFIXES = {*FORMATS, *UNPACKERS, *_OTHER_SUFFIXES}
 """Names that end so are files, never the id of a hub dataset."""
 
 
-def read_splits(data: str, subset: str | None = None) -> dict[str, Table]:
+def read_splits(
+    data: str, subset: str | None = None, revision: str | None = None
+) -> dict[str, Table]:
     """Read the tables that `data` names.
 
     Args:
@@ -27,16 +29,18 @@ def read_splits(data: str, subset: str | None = None) -> dict[str, Table]:
             `table_files`, its name in any case; or one such file, taken as train; or the id of a
             hub dataset.
         subset: A sub-folder of the folder, or a configuration of the hub dataset.
+        revision: A commit, tag or branch of the hub dataset.
 
     Returns:
         Tables of `train`, and of `validation` and `test` where they exist, each with rows or with
         problems that its reader must refuse.
 
     Raises:
-        TaskError: Nothing is there, or the hub cannot be reached.
+        UnreachableDataError: It is a hub dataset, and the hub does not answer.
+        TaskError: Nothing is there.
     """
     try:
-        return _read_path(data, subset)
+        return _read_path(data, subset, revision)
     except (OSError, RuntimeError, ValueError) as error:  # a name that is none, an unknown ~user
         raise TaskError(
             f"data: {shorten(data, 200)!r} cannot be read: {shorten(str(error), 200)}. Give a "
@@ -44,11 +48,11 @@ def read_splits(data: str, subset: str | None = None) -> dict[str, Table]:
         ) from error
 
 
-def _read_path(data: str, subset: str | None) -> dict[str, Table]:
+def _read_path(data: str, subset: str | None, revision: str | None) -> dict[str, Table]:
     path = Path(data).expanduser()
     if not path.exists():
         if _HUB_ID.fullmatch(data) and path.suffix.lower() not in _FILE_SUFFIXES:
-            return _read_hub(data, subset)
+            return _read_hub(data, subset, revision)
         siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
@@ -111,18 +115,22 @@ def _table(path: Path) -> Table:
         return Table(problems=[str(error)])
 
 
-def _read_hub(name: str, subset: str | None) -> dict[str, Table]:
+def _read_hub(name: str, subset: str | None, revision: str | None) -> dict[str, Table]:
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetsError
 
     try:
-        splits = load_dataset(name, subset)
-    except (DatasetNotFoundError, OSError, RuntimeError, ValueError) as error:
-        raise TaskError(
+        splits = load_dataset(name, subset, revision=revision)
+    except Exception as error:  # of several libraries, by the way the connection fails
+        has_answer = isinstance(error, DatasetsError | ValueError | RuntimeError)
+        raise (TaskError if has_answer else UnreachableDataError)(
             f"data: {name!r} is not a file or folder here, and the hub gave no dataset of that id: "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}. Check the id and the "
-            "connection, or download it elsewhere and give the folder."
+            f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}. Check the "
+            "id and the connection, or download it elsewhere and give the folder."
         ) from error
+    if len(splits) == 1:  # some have but a test split, which is cut like a single file
+        ((split, table),) = splits.items()
+        return {"train": Table(_hub_rows(name, split, table))}
     if "train" not in splits:
         raise TaskError(f"data: {name!r} has no train split, only {', '.join(splits)}.")
     tables = {split: splits[split] for split in SPLITS if split in splits}

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from fastslow.core.errors import TaskError, nearest
 from fastslow.core.text import shorten
+from fastslow.task.problems import Places, places, quoted, require_none
 from fastslow.task.table_files import Row, Table
 
-MAX_PROBLEMS = 20
-"""Problems that one error names; more are counted."""
-_PLACES = 5
 _MIN_NUMBERS, _MIN_WHOLE_NUMBERS = 5, 20
 """Distinct numbers from which labels may be a quantity; fewer, in few rows, prove nothing. Ours."""
 
@@ -53,30 +51,6 @@ class LabelColumns:
     """Longer texts are cut; None cuts none."""
 
 
-class Places(defaultdict[str, list[str]]):
-    """Sentences on rows, each with the places of all rows that it is true of."""
-
-    def __init__(self) -> None:
-        super().__init__(list)
-
-    def lines(self) -> Iterator[str]:
-        """One line a sentence, which begins with the first place and ends with others."""
-        for sentence, wheres in self.items():
-            others = f" Also at {places(wheres[1:])}." if wheres[1:] else ""
-            yield f"{wheres[0]}: {sentence}{others}"
-
-
-def places(wheres: Sequence[str]) -> str:
-    """The first places in a few words, each file named once, and how many more there are."""
-    words, last = [], ""
-    for where in wheres[:_PLACES]:
-        file = where.rstrip("0123456789")
-        words.append(where[len(file) :] if file == last else where)
-        last = file
-    rest = len(wheres) - _PLACES
-    return ", ".join(words) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def read_labelled(
     tables: Mapping[str, Table], columns: LabelColumns, labels: Iterable[str] | None = None
 ) -> tuple[dict[str, list[Labelled]], list[str]]:
@@ -108,10 +82,7 @@ def read_labelled(
     }
     problems += _unknown_labels(items, None if labels is None else set(map(folded, labels)))
     notes += [*_spellings(every), *_twins(items), *_cuts(items, columns.max_chars)]
-    if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        lines = problems[:MAX_PROBLEMS] + ([f"... and {rest:,} problems more."] if rest > 0 else [])
-        raise TaskError("\n".join([*lines, *(f"note: {note}" for note in notes)]))
+    require_none(problems, notes)
     return items, notes
 
 
@@ -128,7 +99,7 @@ def _codes(
         try:
             text = row.value(columns.text, "text_column")
             label = row.value(columns.label, "label_column")
-            _cluster(row, columns)
+            cluster_of(row, columns.cluster)
         except TaskError as error:
             problems[str(error).removeprefix(f"{row.where}: ")].append(row.where)
             continue
@@ -136,7 +107,7 @@ def _codes(
         if not isinstance(text, str) or not text.strip():
             sound = False
             problems[
-                f"column {columns.text!r} should hold a text, got {_quoted(text)}. Remove the row, "
+                f"column {columns.text!r} should hold a text, got {quoted(text)}. Remove the row, "
                 "or name another text_column."
             ].append(row.where)
         code, problem = _code(label, columns.label)
@@ -153,34 +124,39 @@ def _code(label: object, column: str) -> tuple[str, str | None]:
             (name for name in ("name", "label", "text") if name in label), next(iter(label))
         )
         return "", (
-            f"column {column!r} holds an object, not a label, got {_quoted(dict(label))}. Name one "
+            f"column {column!r} holds an object, not a label, got {quoted(dict(label))}. Name one "
             f"of its fields: label_column: {column}.{field}"
         )
     if isinstance(label, float) and label.is_integer():
         return str(int(label)), None
     if label is None or (isinstance(label, float) and math.isnan(label)) or not str(label).strip():
         return "", (
-            f"column {column!r} holds no label, got {_quoted(label)}. Remove the row, or name "
+            f"column {column!r} holds no label, got {quoted(label)}. Remove the row, or name "
             "another label_column."
         )
     if isinstance(label, str | int | float):
         return str(label).strip(), None
     return "", (
         f"column {column!r} should hold one label as text or number, got a {type(label).__name__}: "
-        f"{_quoted(label)}. Write one label in each row, or name another label_column."
+        f"{quoted(label)}. Write one label in each row, or name another label_column."
     )
 
 
 def _labelled(row: Row, code: str, names: Mapping[str, str], columns: LabelColumns) -> Labelled:
     text, label = row.value(columns.text, "").strip(), folded(code)
-    cut, cluster = text[: columns.max_chars].rstrip(), _cluster(row, columns)
+    cut, cluster = text[: columns.max_chars].rstrip(), cluster_of(row, columns.cluster)
     return Labelled(cut, names.get(label, label), row.where, len(text), cluster)
 
 
-def _cluster(row: Row, columns: LabelColumns) -> str | None:
-    if columns.cluster is None:
+def cluster_of(row: Row, column: str | None) -> str | None:
+    """Name of a row's source; None where no column has it, or nothing stands there.
+
+    Raises:
+        TaskError: There is no such column.
+    """
+    if column is None:
         return None
-    value = row.value(columns.cluster, "cluster_column")
+    value = row.value(column, "cluster_column")
     return None if value is None else str(value).strip() or None
 
 
@@ -218,7 +194,7 @@ def _unknown_labels(
     rows = Places()
     for item in (item for split in items.values() for item in split if item.label not in labels):
         rows[
-            f"label {_quoted(item.label)} is not one of the {len(labels)} known."
+            f"label {quoted(item.label)} is not one of the {len(labels)} known."
             f"{nearest(item.label, labels)} Correct the row, or set labels or label_names."
         ].append(item.where)
     yield from rows.lines() if labels else ()
@@ -235,7 +211,7 @@ def _spellings(codes: Iterable[tuple[str, str]]) -> Iterator[str]:
                 is_space = code.split() != code.split(" ")
                 odd = "with other white space" if is_space else "in another Unicode form (not NFC)"
                 yield (
-                    f"label {_quoted(label)} is written {odd} in {_count(wheres, 'row')} and read "
+                    f"label {quoted(label)} is written {odd} in {_count(wheres, 'row')} and read "
                     f"as the same: {places(wheres)}."
                 )
 
@@ -251,7 +227,7 @@ def _twins(items: Mapping[str, Sequence[Labelled]]) -> Iterator[str]:
     for labels in twins.values():
         if len(labels) > 1:
             counts = "; ".join(
-                f"{_quoted(n)} {len(wheres[n]):,} times, first at {wheres[n][0]}" for n in labels
+                f"{quoted(n)} {len(wheres[n]):,} times, first at {wheres[n][0]}" for n in labels
             )
             yield (
                 f"{len(labels)} labels differ in capitals alone and stay different classes: "
@@ -320,7 +296,7 @@ def _copy_notes(
         first, second = quarrels[0]
         yield (
             f"{_count(quarrels, 'text')} with contradicting labels, of which the first is kept: "
-            f"{_quoted(first.label)} at {first.where}, {_quoted(second.label)} at {second.where}"
+            f"{quoted(first.label)} at {first.where}, {quoted(second.label)} at {second.where}"
             f"{', and others' if len(quarrels) > 1 else ''}."
         )
 
@@ -330,7 +306,7 @@ def class_notes(splits: Mapping[str, Sequence[Labelled]], labels: Iterable[str])
     counts = {split: Counter(item.label for item in items) for split, items in splits.items()}
     every = {label for split in counts.values() for label in split}
     if len(every) == 1:
-        label = _quoted(next(iter(every)))
+        label = quoted(next(iter(every)))
         yield f"every label is {label}: with a single class there is nothing to learn."
     for split, present in counts.items():
         if lacking := sorted(every - present.keys()):
@@ -345,7 +321,3 @@ def class_notes(splits: Mapping[str, Sequence[Labelled]], labels: Iterable[str])
 
 def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _quoted(value: object) -> str:
-    return shorten(repr(value), 80)

