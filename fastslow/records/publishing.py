@@ -21,6 +21,7 @@ from fastslow.core.files import UNFINISHED, checksums, parse_json, read_json, re
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.run_folder import require_no_links
+from fastslow.records.seal import require_unbroken
 from fastslow.records.stores import Store, open_store, require_package
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def push_run(
     """Publish a finished run, or its stage with this number, from 1; gives the files sent.
 
     Raises:
-        CheckpointError: It is not finished, has no such stage, or a file of it is a link.
+        CheckpointError: It is not finished, has no such stage, was edited since it was sealed, or a
+            file of it is a link.
         ConfigError: The address has another run, or a file looks as if it held a key.
         PublishError: The store refused; what was sent stays, and the next push goes on there.
     """
@@ -146,6 +148,7 @@ def published_at(config: RunConfig, run: Path) -> str:
 
 def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force: bool) -> int:
     """Send what is not there, then the manifest of all that is."""
+    require_unbroken(run)
     require_package(address, "push")
     card = _card(run)
     _require_no_keys(files)
