@@ -55,17 +55,16 @@ def run_folder() -> Folder:
     made["events.jsonl"] = b"".join(kinds.values()) + made["events.jsonl"]
     made["report.json"] = made["run.json"]
     for row in (0, 3):
-        curve: dict[str, Any] = {
-            "task": "delta",
-            "row": row,
-            "seed": 0,
-            "at": [0, 5],
-            "scores": [[0.0, 1.0]] * 2,
-        }
-        settings = {"adapter": "continue", "kind": "sft"}
-        curve |= {"settings": settings, "rollouts": 4, "seconds": 1.0}
-        made[f"probe/delta/row-{row:03d}-seed-0.json"] = json.dumps(curve).encode()
+        made[f"probe/delta/row-{row:03d}-seed-0.json"] = probe_curve("delta", row)
     return made
+
+
+def probe_curve(task: str, row: int) -> bytes:
+    """What a probe keeps of a task that is learned from the weights of a row."""
+    curve: dict[str, Any] = {"task": task, "row": row, "seed": 0, "at": [0, 5]}
+    curve["settings"] = {"adapter": "continue", "kind": "sft"}
+    curve |= {"scores": [[0.0, 1.0]] * 2, "rollouts": 4, "seconds": 1.0}
+    return json.dumps(curve).encode()
 
 
 def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:

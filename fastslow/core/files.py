@@ -81,6 +81,13 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
+def plain_name(name: object) -> str:
+    """The name of a file or folder, as a record has it; `ValueError` for a path or no text."""
+    if not isinstance(name, str) or name in (".", "..") or Path(name).name != name:
+        raise ValueError(f"{shorten(repr(name), 60)} is not a plain name")
+    return name
+
+
 def parse_json(text: str | bytes) -> Any:
     """The content of a JSON text.
 

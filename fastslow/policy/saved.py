@@ -9,7 +9,7 @@ from typing import Any
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json, read_regular
+from fastslow.core.files import plain_name, read_json, read_regular
 from fastslow.core.prompts import PromptProgram
 from fastslow.core.text import shorten
 
@@ -94,7 +94,7 @@ def read_kept(folder: Path) -> KeptPolicy:
         state: dict[str, Any] = {"aside": ()}
         if (folder / STATE_FILE).is_file():
             state = read_json(folder / STATE_FILE)
-        aside = tuple(str(task) for task in state["aside"])
+        aside = tuple(map(plain_name, state["aside"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
         raise CheckpointError(
             f"{folder}: no saved adapter and prompts, got {type(err).__name__}: {err}. Expected a "

@@ -17,7 +17,14 @@ from fastslow.config.models import RunConfig
 from fastslow.core.credentials import looks_like_key, without_keys
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError, PublishError
-from fastslow.core.files import UNFINISHED, checksums, parse_json, read_json, read_regular
+from fastslow.core.files import (
+    UNFINISHED,
+    checksums,
+    parse_json,
+    plain_name,
+    read_json,
+    read_regular,
+)
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.run_folder import require_no_links
@@ -71,7 +78,7 @@ def push_run(
                 f"Continue it with: fastslow resume {run}; or name a complete stage with --stage."
             )
         return _push(run, _files(run, SHOWN), address, show, force)
-    stages = list(map(str, card["stages"]))
+    stages = card["stages"]
     folder = f"stages/{stage - 1:03d}-{stages[stage - 1]}" if 1 <= stage <= len(stages) else ""
     if not folder or not (run / folder).is_dir():
         raise CheckpointError(
@@ -152,7 +159,7 @@ def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force:
     require_package(address, "push")
     card = _card(run)
     _require_no_keys(files)
-    manifest = Manifest(run.name, str(card["config_hash"]), str(card["started"]), {})
+    manifest = Manifest(run.name, card["config_hash"], card["started"], {})
     with _refusals(address):
         store = open_store(address)
         earlier, sizes, sent = _earlier(store, manifest, address, force), store.sizes(), 0
@@ -264,7 +271,8 @@ def _card(run: Path) -> dict[str, Any]:
     """
     try:
         card = read_json(run / "run.json")
-        return {key: card[key] for key in ("config_hash", "started", "state", "stages")}
+        names = {key: str(card[key]) for key in ("config_hash", "started", "state")}
+        return {**names, "stages": list(map(plain_name, card["stages"]))}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{run / 'run.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it from "

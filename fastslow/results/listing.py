@@ -9,6 +9,7 @@ from fastslow.core.errors import FastSlowError
 from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.records.lock import read_state
+from fastslow.records.run_folder import require_no_links
 from fastslow.results.report.build import build_report
 
 UNREADABLE = "unreadable"
@@ -56,6 +57,7 @@ def listing_lines(runs: Sequence[RunSummary]) -> list[str]:
 def _summary(path: Path) -> RunSummary:
     size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
     try:
+        require_no_links(path)
         started = datetime.fromisoformat(read_json(path / "run.json")["started"])
         state, report = read_state(path), build_report(path)
     except (FastSlowError, OSError, ValueError, KeyError, TypeError) as error:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.files import read_json, read_regular
+from fastslow.core.errors import CheckpointError
+from fastslow.core.files import plain_name, read_json, read_regular
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.samples import read_sample
+from fastslow.core.text import shorten
 from fastslow.core.tracker import Status, TrackedSample
 from fastslow.records.cells import CellTable
 from fastslow.records.events import (
@@ -113,7 +115,7 @@ class RunRecords:
             place = folder if folder.is_dir() else None
             is_complete = place is not None or self.status == "finished"  # not all that runs keep
             if steps or place:
-                prompts = {name: (populations[name], live[name]) for name in live}
+                prompts = {name: (populations.get(name, ()), live[name]) for name in live}
                 status: Status = "finished" if is_complete else "interrupted"
                 yield StageRecords(index, task, steps, place, prompts, status)
 
@@ -152,17 +154,25 @@ class RecordsReader:
         """All that a tracker is told of, as it is now.
 
         Raises:
-            CheckpointError: A record file is damaged.
-            OSError, ValueError: There is no run.json, or it is damaged.
+            CheckpointError: run.json or a record file is missing or damaged.
+            OSError: A record file cannot be read.
         """
-        card: dict[str, Any] = read_json(self._run / "run.json")
-        status: Status = card["state"] if card["state"] in ("finished", "failed") else "interrupted"
+        try:
+            card: dict[str, Any] = read_json(self._run / "run.json")
+            stages = tuple(map(plain_name, card["stages"]))
+            tasks = tuple(map(plain_name, card.get("tasks") or stages))
+            state = card["state"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self._run / 'run.json'}: not the card of a run, got {shorten(str(error), 200)}. "
+                "Restore it from a copy."
+            ) from error
+        status: Status = state if state in ("finished", "failed") else "interrupted"
         changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
         self.version += any(changes)
         scores = [row for row in self._scores.records if isinstance(row, ScoreRow)]
         lines = [*self._steps.records, *self._events.records]
         events = [event for event in lines if not isinstance(event, ScoreRow)]
-        stages, tasks = tuple(card["stages"]), tuple(card.get("tasks") or card["stages"])
         return RunRecords(self._run, tasks, stages, scores, events, status)
 
 
