@@ -1,5 +1,6 @@
 """`ablate` and `open_ablation`: an experiment in several arms over several seeds."""
 
+import contextlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -173,8 +174,12 @@ def make_runs(plan: Plan, launcher: "Launcher", workers: int | None) -> Ablation
     def progress(total: float) -> Progress:
         return Progress(total, Console(file=sys.stderr, highlight=False, force_jupyter=False))
 
-    with StopRequest().catching():
-        failures = execute(plan, launcher, workers, progress)
+    with StopRequest().catching(), contextlib.closing(launcher):
+        if (search := plan.search) is not None:
+            failures = execute(search.plan, launcher, workers, progress)
+            plan = read_plan(search.file, search.overrides)
+        if search is None or not failures:
+            failures = execute(plan, launcher, workers, progress)
     return AblationResult(write_ablation(plan), plan.folder, failures)
 
 

@@ -73,6 +73,7 @@ def ablate(
     from fastslow.api.ablation import checked_plan, require_ready
     from fastslow.results.ablation.launchers.base import Share
     from fastslow.results.ablation.plan import plan_table
+    from fastslow.results.ablation.search import search_table
     from fastslow.results.report.terminal import render_tables
 
     words = words or []
@@ -82,7 +83,8 @@ def ablate(
     file, overrides = ablation_file(words)
     require_package(launcher)
     plan = checked_plan(file, overrides)
-    table = render_tables((), [plan_table(plan)])
+    tables = [search_table(plan.search)] if plan.search else []
+    table = render_tables((), [*tables, plan_table(plan)])
     if launcher != "print" or dry_run:
         output().print(table)
     require_ready(plan)
@@ -180,9 +182,20 @@ def build_launcher(
 
 
 def print_commands(plan: "Plan") -> None:
-    """Print what makes the missing runs, and on the side how many somebody makes already."""
+    """Print what makes the missing runs, and on the side how many somebody makes already.
+
+    While trials of a search are missing, they are all that can be run.
+    """
     from fastslow.results.ablation.execute import commands
 
+    search = plan.search
+    if search is not None and len(search.plan.finished()) < len(search.trials):
+        plan = search.plan
+        print(
+            "These are the trials of the search. Once they have ended, the same command prints the "
+            "runs of the arms.",
+            file=sys.stderr,
+        )
     for line in commands(plan):
         print(line)
     states = Counter(status.state for _, status in plan.statuses())

@@ -226,7 +226,7 @@ def _scored_examples(run: Path, loaded: "LoadedConfig") -> "dict[str, tuple[Exam
         print(f"sent without evaluation datasets: {shorten(str(error), 300)}", file=sys.stderr)
         return {}
     sizes = config.evaluation
-    evaluator = Evaluator(sizes.test_examples, sizes.validation_examples)
+    evaluator = Evaluator(sizes.test_examples, sizes.validation_examples, sizes.split)
     return {name: evaluator.test_sample(task) for name, task in tasks.items()}
 
 

@@ -1,4 +1,4 @@
-"""`tasks list`, `tasks show` and `tasks check`."""
+"""`tasks list`, `tasks show`, `tasks check` and `tasks base-rate`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from fastslow.core.errors import ConfigError, MissingDataError, TaskError
 from fastslow.core.text import visible
 
 if TYPE_CHECKING:
+    from fastslow.config.loading.load import LoadedConfig
     from fastslow.task.definition import Task
 
 _PARAMS = "tasks.task.params."
@@ -99,8 +100,56 @@ def tasks_check(
     print(f"{task.version}: splits disjoint ({sizes}), gold answers 1.0, junk 0.0")
 
 
+@app.command("base-rate")
+def tasks_base_rate(
+    name: TaskName,
+    params: TaskParams = None,
+    model: Annotated[str, typer.Option(help="A fetched model, a folder or a hub id.")] = (
+        "smollm2-135m-instruct"
+    ),
+    problems: Annotated[int, typer.Option(min=1, help="Train problems to draw rollouts of.")] = 48,
+    group: Annotated[int, typer.Option(min=2, help="Rollouts of each.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the rollouts.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let its grader run the programs of its answers.")
+    ] = False,
+) -> None:
+    """Measure what the base model scores on a task before training, and how often it is rewarded.
+
+    Where no rollout is ever right, reinforcement learning has nothing to learn from. Kept in the
+    cache folder, so that asking again costs nothing.
+    """
+    import json
+    from dataclasses import asdict
+
+    from fastslow.loop.base_rate import Draws, base_rate
+
+    loaded = _load_named(name, [*(params or [])], allow_code, model=model)
+    draws = Draws(problems=problems, group=group, temperature=temperature)
+    rate, is_kept = base_rate(loaded, "task", draws)
+    if as_json:
+        means = {"greedy": rate.greedy, "reward": rate.reward, "mixed": rate.mixed}
+        print(json.dumps(asdict(rate) | means))
+        return
+    for line in rate.lines():
+        print(visible(line))
+    if is_kept:
+        print("(as measured before)")
+
+
 def build_named(name: str, params: Sequence[str], allow_code: bool) -> "Task":
     """Build a task with `key=value` parameters, read and checked as those of a run are."""
+    from fastslow.task.registry import find_task
+
+    loaded, definition = _load_named(name, params, allow_code), find_task(name)
+    return definition.build(definition.name, loaded.task_params["task"], allow_code=allow_code)
+
+
+def _load_named(
+    name: str, params: Sequence[str], allow_code: bool, model: str | None = None
+) -> "LoadedConfig":
+    """The configuration of a run on nothing but that task, which is called `task` there."""
     from fastslow.config.loading.load import load_config
     from fastslow.task.registry import find_task
 
@@ -112,20 +161,20 @@ def build_named(name: str, params: Sequence[str], allow_code: bool) -> "Task":
         )
     if definition.runs_code and not allow_code:
         raise TaskError(
-            f"task {name}: its grader runs programs, which `fastslow tasks check` does only with "
-            "--allow-code. They run in a process without network or files, see docs/trust.md."
+            f"task {name}: its grader runs programs, which needs --allow-code. They run in a "
+            "process without network or files, see docs/trust.md."
         )
     run = [
         "name=task",
         f"allow_code={str(allow_code).lower()}",
         "stages=[{task: task}]",
         f"tasks.task.use={name}",
+        *([] if model is None else [f"model.name={model}", "slow=null"]),
     ]
     try:
-        loaded = load_config((), [*run, *(f"{_PARAMS}{word}" for word in params)])
+        return load_config((), [*run, *(f"{_PARAMS}{word}" for word in params)])
     except ConfigError as err:
         raise ConfigError(str(err).replace(_PARAMS, "")) from err  # as they were given
-    return definition.build(definition.name, loaded.task_params["task"], allow_code=allow_code)
 
 
 def _card(name: str) -> Path | None:

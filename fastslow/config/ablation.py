@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from fastslow.config.models import NAME, TaskName
 from fastslow.core.errors import nearest
@@ -52,6 +52,20 @@ class ClaimsConfig(Model):
     too, since the slow channel alone may never see a reward."""
 
 
+class SearchConfig(Model):
+    """A search for the value of one key, for each arm on its own, before the arms are run."""
+
+    path: str = key("slow.lr", "key path", "the key that rankings of methods hang on most")
+    """The key that is searched; its values are numbers."""
+    values: tuple[PositiveFloat, ...] = key(..., "numbers", "required", min_length=2)
+    """What is tried, at the arm's own budget. The one with the highest average accuracy on
+    validation is the arm's; of equals the first."""
+    arms: tuple[str, ...] = key((), "names", "every arm that has the key")
+    """Arms that are tuned; the others keep what they have."""
+    seed: NonNegativeInt = key(1000, "seed", OURS)
+    """`seed` of the trials; none of `seeds`."""
+
+
 class AblationConfig(RuledModel):
     """An experiment run in several arms over several seeds."""
 
@@ -69,6 +83,9 @@ class AblationConfig(RuledModel):
     orders: dict[str, tuple[TaskName, ...]] = key({}, "task names", "the base's order alone")
     """By name, orders of the base's stages; every arm runs in each. Arms with `stages` of their own
     run in that one order only."""
+    search: SearchConfig | None = key(None, "section", "off: arms keep the values they have")
+    """A search that tunes the arms on validation before they are run. An arm's value wins over
+    what the arm itself says."""
     references: ReferencesConfig = Field(default_factory=ReferencesConfig)
     """Arms that serve as reference runs."""
     claims: ClaimsConfig | None = key(None, "section", "none are put to the test")
@@ -91,16 +108,25 @@ class AblationConfig(RuledModel):
             refused = GIVEN if section == "common" else {**GIVEN, "runs_dir": ONE_FOLDER}
             for name in filter(keys.__contains__, refused):
                 yield f"{section}.{name}", f"not of an ablation's runs: {refused[name]}"
+        if self.search is not None and self.search.seed in self.seeds:
+            yield (
+                "search.seed",
+                f"a seed of the arms, got {self.search.seed}. Tune under another one than you "
+                "compare under.",
+            )
         yield from self._broken_names()
 
     def _broken_names(self) -> Iterator[tuple[str, str]]:
         """Arms that are named elsewhere in the file must exist, and rivals differ."""
-        rivals, named = {}, {"references.joint": self.references.joint}
+        rivals: dict[str, str | None] = {}
+        named: dict[str, str | None] = {"references.joint": self.references.joint}
         for task, arms in self.references.arms_alone().items():
             named |= {f"references.isolated.{task}": arm for arm in arms if arm not in self.arms}
         if self.claims is not None:
             rivals = self.claims.model_dump()
             named |= {f"claims.{role}": arm for role, arm in rivals.items()}
+        tuned = self.search.arms if self.search is not None else ()
+        named |= {f"search.arms.{index}": arm for index, arm in enumerate(tuned)}
         for path, arm in named.items():
             if arm is not None and arm not in self.arms:
                 yield path, f"no such arm, got {arm!r}.{nearest(arm, self.arms)}"

@@ -22,6 +22,10 @@ class EvaluationConfig(Model):
         64, "examples per task", "Wilson half-width 0.12 at 0.5"
     )
     """Size of the test sample, fixed for the whole run; null takes the whole split."""
+    split: Literal["test", "validation"] = key("test", "split", "held out of everything else")
+    """Split that stands in for the test split wherever policies are scored. `validation` is for
+    choosing hyperparameters, as the search of an ablation does: such scores flatter the prompts,
+    which were chosen on them too."""
     validation_examples: PositiveInt = key(32, "examples", OURS)
     """Examples on which the prompt to deploy is chosen."""
     prompt_policies: tuple[Literal["seed", "own", "live"], ...] = key((), "names", OURS)

@@ -94,8 +94,9 @@ class Ledger:
 
     def cell(self, task: str) -> int:
         """Completions of one cell of the score matrix."""
-        most = self.config.evaluation.test_examples
-        size = len(self.tasks[task].test) if task in self.tasks else most or 0
+        evaluation = self.config.evaluation
+        most = evaluation.test_examples
+        size = len(getattr(self.tasks[task], evaluation.split)) if task in self.tasks else most or 0
         return min(most or size, size)
 
     def curve(self, probe: ProbeConfig) -> Entry:

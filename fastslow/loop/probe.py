@@ -100,7 +100,9 @@ def _curve(setup: ProbeSetup, stage: Path | None, seed: int) -> dict[str, Json]:
     weights = policy.weights_fingerprint()
     channel = build_slow(_learner(config, settings), config.seed)
     evaluation, text = config.evaluation, seed_program(task)
-    evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
+    evaluator = Evaluator(
+        evaluation.test_examples, evaluation.validation_examples, evaluation.split
+    )
     stream = Stream(  # both starts meet the same batches in the same order
         task.name,
         task.train,

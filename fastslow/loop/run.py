@@ -58,7 +58,9 @@ class Run:
 
     def __post_init__(self) -> None:
         evaluation = self.config.evaluation
-        self.evaluator = Evaluator(evaluation.test_examples, evaluation.validation_examples)
+        self.evaluator = Evaluator(
+            evaluation.test_examples, evaluation.validation_examples, evaluation.split
+        )
         """Must leave `policy` bit-identical."""
         self.publisher = Publisher(self.config, self.run_dir.path, is_leader())
         self._clock = time.monotonic() - self.state.seconds

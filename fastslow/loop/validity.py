@@ -20,7 +20,7 @@ from fastslow.core.types import Example
 from fastslow.loop.build import build_policy, build_signals, build_tasks
 from fastslow.loop.launch import connected, run_folder
 from fastslow.loop.score_cache import ScoreCache
-from fastslow.measure.evaluator import fixed_sample
+from fastslow.measure.evaluator import Evaluator
 from fastslow.measure.scores.routing_curve import Arm, RoutingCurve, routing_curve
 from fastslow.measure.scores.signal_draws import Design, ProblemRow
 from fastslow.measure.scores.validity import judge_signals
@@ -148,8 +148,9 @@ def study_run(path: Path, stage: int | None, primary: str, trust: bool = False) 
         policy.load(folders[row - 1])
         study, arms = _Study(policy, signals), _Arms(policy, scores, folders, row, config.seed)
         for task in tasks.values():
-            size = config.evaluation.test_examples
-            arms.study(study, task, fixed_sample(task.test, size, task.version, "test"))
+            sizes = config.evaluation
+            evaluator = Evaluator(sizes.test_examples, sizes.validation_examples, sizes.split)
+            arms.study(study, task, evaluator.test_sample(task))
         if not study.rows:
             raise CheckpointError(
                 f"{path}: no score of stage {row} is of the weights and prompts in "

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.seeds import named_random
@@ -20,10 +21,13 @@ class Evaluator:
     """Size of the test sample of each task; None takes the whole split."""
     validation_examples: int
     """Size of the validation sample."""
+    split: Literal["test", "validation"] = "test"
+    """What the test sample is taken from."""
 
     def test_sample(self, task: Task) -> tuple[Example, ...]:
         """The same test examples in every row of every run of this version of the task."""
-        return fixed_sample(task.test, self.test_examples, task.version, "test")
+        examples = task.test if self.split == "test" else task.validation
+        return fixed_sample(examples, self.test_examples, task.version, "test")
 
     def score(
         self,

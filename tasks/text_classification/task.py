@@ -11,9 +11,9 @@ from fastslow.core.errors import MissingDataError, TaskError
 from fastslow.core.files import read_json
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
+from fastslow.task.choices import ChoiceConfig
 from fastslow.task.data_files import read_splits
-from fastslow.task.definition import Task, TaskConfig, task
-from fastslow.task.graders import exact_match
+from fastslow.task.definition import Task, task
 from fastslow.task.labelled import (
     LabelColumns,
     Labelled,
@@ -25,7 +25,7 @@ from fastslow.task.labelled import (
 from fastslow.task.splits import Splits, balanced_order, content_id
 
 
-class TextClassification(TaskConfig):
+class TextClassification(ChoiceConfig):
     """Parameters of `text_classification`."""
 
     data: str | None = None
@@ -57,7 +57,7 @@ class TextClassification(TaskConfig):
     max_chars: PositiveInt = 1000
     """Longer texts are cut to this many characters, counted, and marked `cut` in their metadata."""
     instruction: str = "Classify the text."
-    """The seed text; leave the labels out: the channels are to find them."""
+    """The seed text without the labels, which `options` adds or leaves to be found."""
     max_tokens: PositiveInt = 12
     """Limit of one completion, in tokens; must hold the longest label and the stop token."""
     split_seed: NonNegativeInt = 0
@@ -66,7 +66,7 @@ class TextClassification(TaskConfig):
 
 @task(name="text_classification", version=1, source="the files or hub dataset named by `data`")
 def text_classification(config: TextClassification) -> Task:
-    """Label of a text, graded exactly. Score in [0, 1], higher is better.
+    """Label of a text. Score in [0, 1], higher is better.
 
     A text in two splits is kept in the first of test, validation, train; the example kept counts
     its lost `copies` in its metadata.
@@ -92,6 +92,7 @@ def text_classification(config: TextClassification) -> Task:
         "validation": config.max_validation,
         "test": config.max_test,
     }
+    answers = sorted({item.label for chosen in splits.values() for item in chosen})
     copies = Counter(item.text for split in items.values() for item in split)
     return Task(
         *Splits(
@@ -102,8 +103,8 @@ def text_classification(config: TextClassification) -> Task:
                 for split, chosen in splits.items()
             }
         ),
-        instruction=config.instruction,
-        grade=exact_match,
+        instruction=config.instructed(config.instruction, answers),
+        grade=config.grader_of(answers),
         max_tokens=config.max_tokens,
         notes=tuple(notes),
     )

@@ -5,8 +5,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.task.definition import Task, TaskConfig, task
-from fastslow.task.graders import exact_match
+from fastslow.task.choices import ChoiceConfig
+from fastslow.task.definition import Task, task
 from fastslow.task.splits import facts_to_splits
 
 Code: TypeAlias = Literal["en", "fr", "de", "es", "it", "pt"]
@@ -25,7 +25,7 @@ MARGIN = 1.5
 """Zipf units (powers of ten) by which a word must be more frequent than in the other languages."""
 
 
-class WordLanguage(TaskConfig):
+class WordLanguage(ChoiceConfig):
     """Parameters of `word_language`."""
 
     languages: tuple[Code, ...] = Field(tuple(NAMES), min_length=2)
@@ -67,11 +67,12 @@ def word_language(config: WordLanguage) -> Task:
             )
         ]
         facts |= dict.fromkeys(words[: config.words], NAMES[language])
+    answers = [NAMES[language] for language in config.languages]
     return Task(
         *facts_to_splits(
             facts, validation=config.validation, test=config.test, seed=config.split_seed
         ),
-        instruction="Which language is the word from?",
-        grade=exact_match,
+        instruction=config.instructed("Which language is the word from?", answers),
+        grade=config.grader_of(answers),
         max_tokens=8,
     )

@@ -2,8 +2,8 @@
 
 from pydantic import Field, NonNegativeInt
 
-from fastslow.task.definition import Task, TaskConfig, task
-from fastslow.task.graders import exact_match
+from fastslow.task.choices import ChoiceConfig
+from fastslow.task.definition import Task, task
 from fastslow.task.splits import facts_to_splits
 
 ANSWERS = ("positive", "negative")
@@ -13,7 +13,7 @@ MIN_VALENCE, MAX_VALENCE = 2, 3
 """AFINN rates from -5 to 5: weaker words are doubtful, stronger ones mostly coarse."""
 
 
-class WordValence(TaskConfig):
+class WordValence(ChoiceConfig):
     """Parameters of `word_valence`."""
 
     words: int = Field(150, ge=20, le=200)
@@ -64,7 +64,7 @@ def word_valence(config: WordValence) -> Task:
             test=config.test,
             seed=config.split_seed,
         ),
-        instruction="Judge the word.",
-        grade=exact_match,
+        instruction=config.instructed("Judge the word.", ANSWERS),
+        grade=config.grader_of(ANSWERS),
         max_tokens=8,
     )

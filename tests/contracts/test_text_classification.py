@@ -234,3 +234,17 @@ def test_the_benchmark_files_load_whole(subset: str) -> None:
     assert [len(task.train), len(task.validation), len(task.test)] == [720, 80, 400]
     labels = json.loads((SHARED / subset / "labels.json").read_text())["labels"]
     assert {e.answer for e in task.test} <= set(labels)
+
+
+def test_labels_are_listed_and_mentioned_where_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", rows(40))
+    task = classify(tmp_path, options="listed", grader="mention")
+    assert task.version == "text_classification@1+listed+mention"
+    assert task.instruction == "Classify the text. Options: even, odd."
+    assert task.grade(task.test[0], f"It is {task.test[0].answer}.").score == 1
+    signs = {"even": "+", "odd": "-"}
+    table = [{**row, "label": signs[row["label"]]} for row in rows(40)]
+    write(tmp_path / "train.jsonl", table)
+    assert failure(tmp_path, grader="mention") == (
+        'grader: mention reads words, and the answer "+" has none. Use exact_match.'
+    )

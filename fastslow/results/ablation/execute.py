@@ -16,7 +16,7 @@ from pathlib import Path
 from fastslow.config.cost import estimate_cost
 from fastslow.config.loading.load import dump_resolved
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import disk_errors, read_json, write_file
+from fastslow.core.files import disk_errors, write_file
 from fastslow.core.progress import Progress
 from fastslow.core.text import shorten, visible
 from fastslow.records.events import CycleEvent, EvaluationEvent, TextEvent
@@ -26,6 +26,7 @@ from fastslow.records.tracking.build import prepare_tracking
 from fastslow.results.ablation.launchers.base import End, Job, Launcher
 from fastslow.results.ablation.launchers.process import POLL_S, stop_all
 from fastslow.results.ablation.plan import Plan, PlannedRun, RunStatus
+from fastslow.results.ablation.search import average_accuracy
 
 MAX_STARTS = 3
 """How often a run is started without coming one resume point further. Source: ours."""
@@ -104,7 +105,6 @@ def execute(
                 time.sleep(max(POLL_S, (time.monotonic() - began) / LOOK_SHARE))
         finally:
             stop(doing.active)
-            launcher.close()
     return doing.failures
 
 
@@ -269,15 +269,6 @@ def units_drawn(path: Path) -> float:
         elif isinstance(event, EvaluationEvent | TextEvent):
             work += event.rollouts
     return work
-
-
-def average_accuracy(path: Path) -> float | None:
-    """From a finished run's report; None where it has none."""
-    try:
-        value = read_json(path / "report.json")["metrics"]["average_accuracy"]["value"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return None if value is None else float(value)
 
 
 def say(doing: Execution, line: str) -> None:

@@ -1,33 +1,29 @@
-"""From an ablation file to its runs, every one of them checked, and their progress so far."""
+"""The runs of an ablation, and their progress so far."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fastslow.config.ablation import GIVEN, AblationConfig
+from fastslow.config.ablation import AblationConfig
 from fastslow.config.cost import estimate_cost
-from fastslow.config.loading.layers import Layers, lay_overrides, merge, read_layers
-from fastslow.config.loading.load import config_hash, load_layers, moved
+from fastslow.config.loading.layers import read_layers
+from fastslow.config.loading.load import config_hash, moved
 from fastslow.config.loading.validate import require
-from fastslow.config.loading.yaml_nodes import Mistake, Node
 from fastslow.config.models import RunConfig
-from fastslow.config.tracking import grouped
-from fastslow.core.errors import ConfigError, FastSlowError, nearest
+from fastslow.core.errors import FastSlowError
 from fastslow.core.files import read_json
 from fastslow.records.lock import read_state
-from fastslow.results.ablation.references import idle_references
 from fastslow.results.render.layout import Table, Text
+
+if TYPE_CHECKING:
+    from fastslow.results.ablation.search import Search
 
 RunState: TypeAlias = Literal["finished", "broken", "running", "missing"]
 """Of a planned run: its folder says finished; it has a folder and nobody writes to it; another
 process does; there is none of this configuration."""
-
-OWN_KEYS = frozenset(AblationConfig.model_fields)
-"""Overrides that begin with one of these are the ablation's, all others the runs'."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,8 @@ class Plan:
     config: AblationConfig
     runs: tuple[PlannedRun, ...]
     """Seed by seed, so that a part of them compares arms as soon as it can."""
+    search: "Search | None" = None
+    """What comes before the runs; None where the file has no search."""
     _names: dict[str, str] = field(default_factory=dict, init=False, compare=False)
     """Name of the run in each folder whose card was read; it never changes."""
 
@@ -136,115 +134,6 @@ def _status(run: PlannedRun, paths: Sequence[Path]) -> RunStatus:
         if state in folders:
             return RunStatus(state, folders[state], tuple(others))
     return RunStatus("missing", None, tuple(others))
-
-
-def is_ablation(file: Path) -> bool:
-    """Whether a configuration file is an ablation's: it has arms. `ConfigError` if unreadable."""
-    return read_layers((file,), ()).root.find(("arms",)) is not None
-
-
-def read_plan(file: Path, overrides: Sequence[str] = ()) -> Plan:
-    """Read an ablation file and check the configuration of every run in it.
-
-    Overrides of an ablation's keys change it, others every run. A key that an arm sets itself wins.
-
-    Raises:
-        ConfigError: One line for every mistake, as in `load_config`.
-    """
-    of_ablation = [text for text in overrides if _first_key(text) in OWN_KEYS]
-    others = [text for text in overrides if text not in of_ablation]
-    for text in others:
-        if _first_key(text) in GIVEN:
-            raise ConfigError(f"override {text!r}: {GIVEN[_first_key(text)]}")
-    tree = read_layers((file,), of_ablation).root
-    config = require(AblationConfig, tree)
-    base = _base(config, tree, others)
-    arms = _load_arms(config, tree, base, others)
-    _check_orders(config, tree, load_layers(base, others).config)
-    _check_references(config, tree)
-    return Plan(config, tuple(_runs(config, tree, arms)))
-
-
-def _load_arms(
-    config: AblationConfig, tree: Node, base: Layers, overrides: Sequence[str]
-) -> dict[str, RunConfig]:
-    """Check every arm; a mistake that only some arms make names them."""
-    loaded: dict[str, RunConfig] = {}
-    wrong: dict[str, list[str]] = defaultdict(list)
-    for arm in config.arms:
-        over = tree.find(("arms", arm))
-        assert over is not None, "the arms are what is written"
-        try:
-            layers = Layers(merge(base.root, over), base.texts)
-            loaded[arm] = load_layers(layers, overrides).config
-        except ConfigError as error:
-            for line in str(error).splitlines():
-                wrong[line].append(arm)
-    if wrong:
-        lines = [
-            line if len(arms) == len(config.arms) else f"{line} (in arm {', '.join(arms)})"
-            for line, arms in wrong.items()
-        ]
-        raise ConfigError("\n".join(lines))
-    return loaded
-
-
-def _base(config: AblationConfig, tree: Node, overrides: Sequence[str]) -> Layers:
-    """What every arm is laid over: the base, `common` and the overrides, in this order."""
-    origin = tree.origin_of(("base",))
-    folder = Path() if origin.is_override else Path(origin.file).parent
-    layers = read_layers((folder / config.base,), ())
-    root = merge(layers.root, tree.find(("common",)) or Node({}, layers.root.origin))
-    return Layers(lay_overrides(root, overrides), layers.texts)
-
-
-def _check_orders(config: AblationConfig, tree: Node, base: RunConfig) -> None:
-    """`ConfigError` unless every order has every stage of the base once."""
-    tasks = [stage.task for stage in base.stages]
-    for name, order in config.orders.items():
-        if sorted(order) != sorted(tasks):
-            strange = [task for task in order if task not in tasks]
-            hint = nearest(strange[0], tasks) if strange else ""
-            mistake = Mistake(
-                tree.origin_of(("orders", name)),
-                ("orders", name),
-                f"not an order of the base's stages, got {', '.join(order)}. Expected each of "
-                f"{', '.join(tasks)} once.{hint}",
-            )
-            raise ConfigError(str(mistake))
-
-
-def _check_references(config: AblationConfig, tree: Node) -> None:
-    """`ConfigError` for a reference whose method no other arm shares."""
-    for path, arm in idle_references(config).items():
-        mistake = Mistake(
-            tree.origin_of(path),
-            path,
-            f"a reference for no arm, got {arm!r}. Every other arm differs from it in more than "
-            "its stages, so its scores would be those of another method. Give it the keys of the "
-            "arm that it is the reference of, or leave it out.",
-        )
-        raise ConfigError(str(mistake))
-
-
-def _runs(config: AblationConfig, tree: Node, arms: dict[str, RunConfig]) -> Iterator[PlannedRun]:
-    """Each arm's configuration with seed, order, name and folder of every run."""
-    for seed, (arm, run) in product(config.seeds, arms.items()):
-        folder = str(Path(run.runs_dir) / config.name)
-        changes = {"seed": seed, "runs_dir": folder, "tracking": grouped(run.tracking, config.name)}
-        name = f"{arm}-s{seed}"
-        if not config.orders or tree.find(("arms", arm, "stages")) is not None:
-            yield PlannedRun(arm, seed, None, run.model_copy(update={**changes, "name": name}))
-            continue
-        by_task = {stage.task: stage for stage in run.stages}
-        for order, tasks in config.orders.items():
-            stages = tuple(by_task[task] for task in tasks)
-            changes |= {"name": f"{name}-{order}", "stages": stages}
-            yield PlannedRun(arm, seed, order, run.model_copy(update=changes))
-
-
-def _first_key(text: str) -> str:
-    return text.partition("=")[0].strip().split(".")[0]
 
 
 @lru_cache(maxsize=1024)

@@ -22,6 +22,7 @@ from fastslow.measure.scores.matrix import ScoreMatrix
 from fastslow.measure.scores.plasticity import Probe
 from fastslow.results.ablation.records import Point, RunRecord
 from fastslow.results.ablation.result import Result, make_result
+from fastslow.results.ablation.search import TrialScore
 
 RECORDS_VERSION = 1
 """Raised when a key of records.jsonl changes its meaning or goes."""
@@ -34,6 +35,7 @@ def records_jsonl(result: Result) -> str:
         "config": result.config.model_dump(mode="json"),
         "planned": {arm.arm: arm.planned for arm in result.arms},
         "missing": list(result.missing),
+        **({"search": [asdict(trial) for trial in result.search]} if result.search else {}),
     }
     lines = [head, *map(plain_record, result.records)]
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
@@ -52,11 +54,12 @@ def read_records_file(path: Path) -> Result:
             raise ValueError(f"records_version {head['records_version']}")
         config = AblationConfig.model_validate(head["config"])
         planned, missing = Counter(head["planned"]), tuple(head["missing"])
+        search = tuple(shaped(TrialScore, trial) for trial in head.get("search", ()))
     records = []
     for number, line in enumerate(rest, start=2):
         with _naming(path, number):
             records.append(_record(parse_json(line)))
-    return make_result(config, records, planned, missing)
+    return make_result(config, records, planned, missing, search)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from fastslow.config.ablation import AblationConfig
 from fastslow.results.ablation.claims import Claim, put_to_the_test
 from fastslow.results.ablation.plan import Plan
 from fastslow.results.ablation.records import RunRecord, read_records
+from fastslow.results.ablation.search import TrialScore
 from fastslow.results.ablation.statistics import (
     ArmDifference,
     ArmSummary,
@@ -31,6 +32,8 @@ class Result:
     """Empty where the file names no arms for them."""
     frozen_text_claims: tuple[Claim, ...]
     """The same against the arm under one frozen text; empty where the file names none."""
+    search: tuple[TrialScore, ...] = ()
+    """What the values of the searched key scored; empty where the file has no search."""
 
 
 def read_result(plan: Plan) -> Result:
@@ -43,7 +46,8 @@ def read_result(plan: Plan) -> Result:
     folders = plan.finished()
     missing = tuple(run.name for run in plan.runs if run.name not in folders)
     planned = Counter(run.arm for run in plan.runs)
-    return make_result(plan.config, read_records(plan, folders), planned, missing)
+    scores = plan.search.scores() if plan.search else ()
+    return make_result(plan.config, read_records(plan, folders), planned, missing, scores)
 
 
 def make_result(
@@ -51,6 +55,7 @@ def make_result(
     records: Sequence[RunRecord],
     planned: Counter[str],
     missing: tuple[str, ...] = (),
+    search: tuple[TrialScore, ...] = (),
 ) -> Result:
     """The same from records, which need no run folders any more."""
     named = config.claims
@@ -60,4 +65,4 @@ def make_result(
     arms = tuple(arm_summaries(records, planned, config))
     paired = tuple(differences(records, first, others))
     claims = [tuple(put_to_the_test(records, first, arm)) if arm else () for arm in rivals]
-    return Result(config, tuple(records), missing, arms, paired, claims[0], claims[1])
+    return Result(config, tuple(records), missing, arms, paired, claims[0], claims[1], search)

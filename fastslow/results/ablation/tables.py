@@ -8,6 +8,7 @@ from fastslow.results.ablation.claims import Claim
 from fastslow.results.ablation.records import average_guess
 from fastslow.results.ablation.references import reference_arms
 from fastslow.results.ablation.result import Result
+from fastslow.results.ablation.search import scores_table
 from fastslow.results.ablation.statistics import (
     OTHER_TASKS,
     SEED_METRICS,
@@ -29,6 +30,7 @@ def tables(result: Result) -> list[Table]:
         ),
         _references(result),
         _differences(result.differences),
+        scores_table(result.config.search.path if result.config.search else "", result.search),
     ]
     return [table for table in candidates if table.rows]
 

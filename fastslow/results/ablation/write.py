@@ -135,6 +135,7 @@ def json_text(result: Result) -> str:
         "name": result.config.name,
         "config": result.config.model_dump(mode="json"),
         "missing": list(result.missing),
+        "search": [asdict(trial) for trial in result.search],
         "runs": [_run(record) for record in result.records],
         "arms": {
             arm.arm: {

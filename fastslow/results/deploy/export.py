@@ -140,7 +140,8 @@ def _task(
             f"with prompt {program.text_hash}, expected {scored.version} with {scored.text}. "
             "Export with the version of the task that the run used."
         )
-    evaluator = Evaluator(loaded.config.evaluation.test_examples, 1)
+    sizes = loaded.config.evaluation
+    evaluator = Evaluator(sizes.test_examples, sizes.validation_examples, sizes.split)
     questions = {e.id: e.question for e in evaluator.test_sample(task) if e.id in scored.scores}
     if not questions:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """A grader for answers that are programs: runs them, and compares what they print.
 
-Programs run in the closed room of `run.py`; the right answer is known here and not in there, so
+Programs run in a closed room (`run.py`); the right answer is known here and not in there, so
 a program can only be right by printing it. For tasks declared with `runs_code=True`.
 """
 

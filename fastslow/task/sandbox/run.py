@@ -1,28 +1,21 @@
 """Runs a program that nobody trusts, and gives back what it wrote.
 
-For tasks whose answers are programs. The program gets a process of its own without network, without
-this machine's files, without the environment, and with limits on time, memory, output and files;
-`jail.py` builds that room from Linux namespaces. Where the system does not allow it nothing
-is run. docs/trust.md says what the room does not protect against.
+For tasks whose answers are programs. Each runs in a room of its own (`bubblewrap.py`), with limits
+on time, memory and output that are set from outside before it begins. Where no room can be built
+nothing is run. docs/trust.md says what the room does not protect against.
 """
 
-import contextlib
-import json
 import os
 import selectors
 import signal
 import subprocess
-import sys
-import sysconfig
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fastslow.core.text import shorten
-from fastslow.task.sandbox import jail
+from fastslow.task.sandbox import bubblewrap
 
 Ending: TypeAlias = Literal["done", "ended by an error", "too slow", "too talkative"]
 
@@ -39,8 +32,17 @@ class Limits:
     """Address space."""
     output_bytes: int = 1 << 16
     """Written to standard output; as much again to standard error."""
-    file_bytes: int = 1 << 20
-    """In all the files of its own folder together, which is the only one it can write."""
+
+    def of_the_kernel(self) -> dict[int, int]:
+        """Those that the kernel holds a process to, by their number."""
+        import resource  # Windows has none
+
+        return {
+            resource.RLIMIT_CPU: self.cpu_s,
+            resource.RLIMIT_AS: self.memory_bytes,
+            resource.RLIMIT_NOFILE: 32,
+            resource.RLIMIT_CORE: 0,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,39 +60,34 @@ def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> P
     """Run untrusted Python source, the standard library at hand, and wait for its end.
 
     Raises:
-        OSError: The room cannot be built here; nothing was run. See `why_unavailable`.
+        OSError: No room can be built here; nothing was run. See `why_unavailable`.
     """
+    if missing := bubblewrap.why_missing():
+        raise OSError(missing)
     limits = limits or Limits()
-    body = source.encode(errors="replace").replace(b"\0", b" ")
-    with tempfile.TemporaryDirectory(prefix="fastslow-room-") as root:
-        listen, ready = os.pipe()
-        settings = _settings(root, ready, limits)
+    with bubblewrap.Room(source.encode(errors="replace")) as room:
         with subprocess.Popen(
-            [_python(), "-I", "-S", "-B", jail.__file__, settings],
+            room.words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={},
             cwd="/",
-            start_new_session=True,
-            pass_fds=(ready,),
+            pass_fds=room.inherited,
         ) as process:
-            os.close(ready)
             try:
-                ending, output, errors = _watch(process, body + b"\0" + stdin.encode(), limits)
+                room.begin(limits.of_the_kernel())
+                ending, output, errors = _watch(process, stdin.encode(errors="replace"), limits)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        was_run = os.read(listen, len(jail.READY)) == jail.READY
-        os.close(listen)
+                room.clear()
+        code = room.exit_code
     lines = errors.decode(errors="replace").strip().splitlines()
     complaint = shorten(lines[-1], 200) if lines else ""
-    if not was_run:
-        raise OSError(f"no closed room for programs can be built here: {complaint}")
-    if ending == "done" and process.returncode != 0:
-        ending = "ended by an error"
-        if process.returncode == 128 + signal.SIGKILL:
-            ending = "too slow"
+    if ending == "done":
+        if code is None:
+            raise OSError(f"no room for programs can be built here: {complaint}")
+        killed = code == 128 + signal.SIGKILL  # past its limit on computing
+        ending = "done" if code == 0 else "too slow" if killed else "ended by an error"
     return ProgramResult(ending, output.decode(errors="replace"), complaint)
 
 
@@ -100,8 +97,6 @@ def why_unavailable() -> str | None:
 
     Asked once per process, by running one.
     """
-    if not sys.platform.startswith("linux"):
-        return f"closed rooms for programs are made of Linux namespaces, this is {sys.platform}"
     try:
         trial = run_program("print(6 * 7)")
     except OSError as err:
@@ -153,36 +148,3 @@ def _feed(handle: int, body: bytes) -> bytes:
         return body[os.write(handle, body) :]
     except BrokenPipeError:
         return b""
-
-
-def _settings(root: str, ready: int, limits: Limits) -> str:
-    """What `jail.py` needs to know."""
-    return json.dumps(
-        {
-            "root": root,
-            "ready": ready,
-            "python": _python(),
-            "visible": _visible(),
-            "file_bytes": limits.file_bytes,
-            "limits": {
-                "CPU": limits.cpu_s,
-                "AS": limits.memory_bytes,
-                "FSIZE": limits.file_bytes,
-                "NOFILE": 32,
-                "CORE": 0,
-            },
-        }
-    )
-
-
-def _python() -> str:
-    return os.path.realpath(sys.executable)
-
-
-def _visible() -> list[str]:
-    """The interpreter, its standard library, and the shared libraries of the system."""
-    standard = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
-    libraries = [str(sysconfig.get_config_var("LIBDIR") or "")]
-    system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
-    paths = dict.fromkeys([*system, *libraries, *standard, _python()])
-    return [path for path in paths if path and Path(path).exists()]

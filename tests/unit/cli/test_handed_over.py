@@ -10,7 +10,8 @@ from fastslow.cli.main import app
 
 OTHERS = {
     *("demo", "init", "train"),
-    *("tasks list", "tasks show", "tasks check", "remedies list", "remedies show"),
+    *("tasks list", "tasks show", "tasks check", "tasks base-rate"),
+    *("remedies list", "remedies show"),
     *("models list", "models fetch", "models where"),
 }
 """Commands that take no folder of a run or an ablation."""

@@ -75,7 +75,6 @@ class FakeLauncher:
     scripts: dict[str, list[list[Step]]]
     words: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
     jobs: list[FakeJob] = field(default_factory=list)
-    is_closed: bool = False
     num_jobs: int | None = None
     printed: io.StringIO = field(default_factory=io.StringIO)
 
@@ -86,7 +85,7 @@ class FakeLauncher:
         return self.jobs[-1]
 
     def close(self) -> None:
-        self.is_closed = True
+        """Nothing is to be closed."""
 
     def run(self, workers: int | None = None) -> dict[str, str]:
         console = Console(file=self.printed, width=200)
@@ -150,7 +149,6 @@ def test_the_dead_are_made_again_and_those_that_fail_are_not(plan: Plan) -> None
         ["resume", "--trust", str(path)],
     ]
     assert len(launcher.words["two"]) == 1
-    assert launcher.is_closed
     printed = launcher.printed.getvalue()
     assert "died one-s0: exit code -9; started again\n" in printed
     assert "died one-s0: lost (NodeDied); started again\n" in printed
@@ -216,7 +214,6 @@ def test_an_interrupt_stops_every_job_as_it_would_stop_a_run(plan: Plan) -> None
     launcher.scripts["two"][0] += idle
     with pytest.raises(KeyboardInterrupt):
         launcher.run()
-    assert launcher.is_closed
     assert [job.signals for job in launcher.jobs] == [[signal.SIGINT], [signal.SIGINT]]
 
 
