@@ -10,16 +10,16 @@ import platform
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.fuzzing.attacks import ATTACKS, OF_RUNS, Place, fit_checksums
 from benchmarks.fuzzing.configs import ROOT
 from benchmarks.fuzzing.folders import Folder, probe_curve, read_folder, write_folder
-from benchmarks.fuzzing.judging import OUTSIDE, unsafe
+from benchmarks.fuzzing.judging import OUTSIDE
 from benchmarks.fuzzing.running import EXIT_CODES, Exit
 from benchmarks.fuzzing.values import FORMULAS, WORDS
 from fastslow.cli.main import main
@@ -135,15 +135,12 @@ def folder_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     if may_trust and "an_address" not in attacks and draw.random() < 0.5:
         words.append("--trust")
     is_refusal = len(attacks) == 1 and _must_refuse(words, attacks[0], seal)
+    act: Callable[[], object] = partial(_run, words, is_refusal)
     if command == "serve":
-        pages = ("/", *draw.sample(PAGES, 2))
-        act: Callable[[], object] = lambda: _serve(folder / "runs", target.name, pages)
+        act = partial(_serve, folder / "runs", target.name, ("/", *draw.sample(PAGES, 2)))
     elif command == "open_run":
-        frames = draw.sample(FRAMES, 5)
-        act = lambda: _open_run(target, frames, trust="an_address" not in attacks)
-    else:
-        act = lambda: Exit(_run(words), is_refusal)
-    return lambda: _at(folder, act)
+        act = partial(_open_run, target, draw.sample(FRAMES, 5), "an_address" not in attacks)
+    return partial(_at, folder, act)
 
 
 def _must_refuse(words: Sequence[str], attack: str, seal: str) -> bool:
@@ -164,14 +161,14 @@ def _at(folder: Path, act: Callable[[], object]) -> object:
         return act()
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], is_refusal: bool) -> Exit:
     """A command as a user gives it; long lines of what is meant to be whole are folded."""
     if not {"--json", "--full"} & {*words}:
-        return main(words)
+        return Exit(main(words), is_refusal)
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
-            return main(words)
+            return Exit(main(words), is_refusal)
     finally:
         _say(out.getvalue())
 
@@ -193,7 +190,7 @@ def _serve(root: Path, name: str, pages: Sequence[str]) -> None:
         _say(answer.text)
 
 
-def _open_run(path: Path, frames: Sequence[str], *, trust: bool) -> None:
+def _open_run(path: Path, frames: Sequence[str], trust: bool) -> None:
     """Frames of a run; the first error comes after all of them were asked for."""
     import fastslow
 
@@ -285,8 +282,8 @@ def handed_over() -> Mapping[str, Folder]:
 def _make() -> Mapping[str, Folder]:
     from collections import Counter
 
-    from fastslow.loop import launch
     from fastslow.config.loading.load import load_config
+    from fastslow.loop import launch
     from fastslow.results.ablation.records_file import records_jsonl
     from fastslow.results.ablation.result import make_result
     from fastslow.results.deploy.rollback import roll_back

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastslow.api.frames import events_frame, scores_frame, steps_frame
-from fastslow.core.errors import CheckpointError, ConfigError
-from fastslow.core.files import read_json
+from fastslow.core.errors import ConfigError
+from fastslow.core.files import damage_errors, read_json
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.text import shorten
 from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.events import TextEvent
 from fastslow.records.jsonl import read_events, read_scores
@@ -228,13 +227,8 @@ class RunFolder:
     def _read(self, read: Callable[[Path], T], name: str = "") -> T:
         """What `read` makes of a file of the folder, or of the folder; no link is followed."""
         require_no_links(self.path)
-        try:
+        with damage_errors(self.path / name, "cannot be read"):
             return read(self.path / name)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / name}: cannot be read, got {shorten(str(error), 200)}. Restore it "
-                "from a copy."
-            ) from error
 
     def _kept(self, stage: int | None) -> "tuple[Standing, KeptPolicy]":
         """How the run stood after a stage, and its policy's files, which fit the records."""

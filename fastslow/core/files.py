@@ -151,6 +151,22 @@ def disk_errors(path: Path, failure: str, then: str = "resume or start again") -
         ) from error
 
 
+@contextlib.contextmanager
+def damage_errors(path: Path, failure: str, then: str = "Restore it from a copy.") -> Iterator[None]:
+    """Say where and what is wrong when what is read within is not what it should be.
+
+    `failure` is a clause, e.g. `not a seal`; `then` says what to do.
+
+    Raises:
+        CheckpointError: It is missing, cannot be read, or holds something else.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        words = shorten(str(error), 200)
+        raise CheckpointError(f"{path}: {failure}, got {words}. {then}") from error
+
+
 def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = False) -> Path:
     """Replace the file `name` in `folder`, flushed to the disk before the old one is let go.
 

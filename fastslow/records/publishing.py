@@ -20,6 +20,7 @@ from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError, Pu
 from fastslow.core.files import (
     UNFINISHED,
     checksums,
+    damage_errors,
     parse_json,
     plain_name,
     read_json,
@@ -89,16 +90,11 @@ def push_run(
 
 def push_export(run: Path, folder: Path, address: str, show: Show, *, force: bool = False) -> int:
     """Publish an export of a run, as `fastslow export` made it; see `push_run`."""
-    try:
+    with damage_errors(folder, "not an export", f"Make one with: fastslow export {run}"):
         require_no_links(folder)
         index, sums = read_json(folder / "export.json"), checksums(folder)
         del sums["export.json"]
         is_whole = (index["files"], index["config_hash"]) == (sums, _card(run)["config_hash"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}: not an export, got {shorten(str(error), 200)}. Make one with: "
-            f"fastslow export {run}"
-        ) from error
     if not is_whole:
         raise CheckpointError(
             f"{folder}: not what fastslow export {run} made: of another run, or changed since. "
@@ -269,12 +265,7 @@ def _card(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing or damaged.
     """
-    try:
+    with damage_errors(run / "run.json", "cannot be read"):
         card = read_json(run / "run.json")
         names = {key: str(card[key]) for key in ("config_hash", "started", "state")}
         return {**names, "stages": list(map(plain_name, card["stages"]))}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"{run / 'run.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it from "
-            "a copy."
-        ) from error

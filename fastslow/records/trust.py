@@ -13,7 +13,7 @@ from typing import Any
 from fastslow.channels.fast.settings import SELF
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json
+from fastslow.core.files import damage_errors, read_json
 from fastslow.core.text import shorten
 from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import is_ours, require_unbroken
@@ -95,10 +95,5 @@ def _is_followed(path: str, value: str) -> bool:
 
 
 def _config(path: Path) -> Any:
-    try:
+    with damage_errors(path / "config.json", "cannot be read"):
         return read_json(path / "config.json")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
-            "from a copy."
-        ) from error

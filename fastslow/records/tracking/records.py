@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.errors import CheckpointError
-from fastslow.core.files import plain_name, read_json, read_regular
+from fastslow.core.files import damage_errors, plain_name, read_json, read_regular
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.samples import read_sample
-from fastslow.core.text import shorten
 from fastslow.core.tracker import Status, TrackedSample
 from fastslow.records.cells import CellTable
 from fastslow.records.events import (
@@ -157,16 +155,11 @@ class RecordsReader:
             CheckpointError: run.json or a record file is missing or damaged.
             OSError: A record file cannot be read.
         """
-        try:
+        with damage_errors(self._run / "run.json", "not the card of a run"):
             card: dict[str, Any] = read_json(self._run / "run.json")
             stages = tuple(map(plain_name, card["stages"]))
             tasks = tuple(map(plain_name, card.get("tasks") or stages))
             state = card["state"]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{self._run / 'run.json'}: not the card of a run, got {shorten(str(error), 200)}. "
-                "Restore it from a copy."
-            ) from error
         status: Status = state if state in ("finished", "failed") else "interrupted"
         changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
         self.version += any(changes)
