@@ -131,8 +131,7 @@ def folder_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     if draw.random() < 0.15:
         target = _renamed(target, draw)
     words = _words(command, target, folder)
-    may_trust = words[0] in ACTS and attacks != ["an_address"]
-    if may_trust and "an_address" not in attacks and draw.random() < 0.5:
+    if words[0] in ACTS and "an_address" not in attacks and draw.random() < 0.5:
         words.append("--trust")
     is_refusal = len(attacks) == 1 and _must_refuse(words, attacks[0], seal)
     act: Callable[[], object] = partial(_run, words, is_refusal)
@@ -152,8 +151,8 @@ def _must_refuse(words: Sequence[str], attack: str, seal: str) -> bool:
         return command == "resume"
     if attack in ("an_edit", "settings", "an_address") and seal == "kept":
         return command in GOES_ON
-    follows = command in ACTS and "--trust" not in words and len(words) < 3
-    return attack == "an_address" and follows
+    is_overridden = any("=" in word or "://" in word for word in words)
+    return attack == "an_address" and command in ACTS and not is_overridden
 
 
 def _at(folder: Path, act: Callable[[], object]) -> object:
