@@ -61,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = {name: (wanted[name][0], 1)}
     if options.only:
         wanted = {options.only: wanted[options.only]}
-    if set(wanted) & {"names", "resume", "models", "folders"}:
-        # once, and not in the process of each section
-        importlib.import_module("fastslow.loop.launch")
-    if "folders" in wanted:
-        handed_over()
+    _prepare(set(wanted))
     start = int(index) if options.again else 0
     began, found = time.monotonic(), list[Result]()
     counts = {name: collections.Counter[str]() for name in wanted}
@@ -102,6 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         write_figures(Path(options.json), figures, "hostile", arguments)
     return int(bool(changed) or any(c[kind] for c in counts.values() for kind in BAD))
+
+
+def _prepare(names: set[str]) -> None:
+    """Import and make what sections share, once and not in the process of each."""
+    if names & {"names", "resume", "models", "folders"}:
+        importlib.import_module("fastslow.loop.launch")
+    if "folders" in names:
+        handed_over()
 
 
 def _table(counts: Mapping[str, collections.Counter[str]]) -> str:

@@ -201,7 +201,7 @@ def _open_run(path: Path, frames: Sequence[str], trust: bool) -> None:
             elif name in ("adapter", "show"):
                 getattr(run, name)()
             elif name == "_repr_html_":
-                _say(run._repr_html_())  # noqa: SLF001  # what notebooks ask for
+                _say(run._repr_html_())  # what notebooks ask for
             else:
                 getattr(run, name)
         except FastSlowError as error:

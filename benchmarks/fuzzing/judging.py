@@ -79,4 +79,6 @@ def _unsafe_file(path: Path, text: str) -> str | None:
     if path.suffix != ".csv":
         return None
     cells = (cell for row in csv.reader(io.StringIO(text)) for cell in row)
-    return next((f"cell {cell!r:.60}" for cell in cells if _FORMULA.match(_MARKS.sub("", cell))), None)
+    return next(
+        (f"cell {cell!r:.60}" for cell in cells if _FORMULA.match(_MARKS.sub("", cell))), None
+    )

@@ -32,8 +32,8 @@ WORDS = (
 """Paths out, references, markup, escapes, look-alikes, and words that mean something somewhere."""
 
 FORMULAS = (
-    "=1+1", '=HYPERLINK("http://127.0.0.1:9","x")', "+1+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0",
-    "@SUM(1+1)", "\t=1", "\r=1", "-", "+", "--help",
+    "=1+1", '=HYPERLINK("http://127.0.0.1:9","x")', "+1+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1", "\r=1", "-", "+", "--help",
 )  # fmt: skip
 """What a spreadsheet computes, and words that it must not be confused with."""
 PATHS = (

@@ -152,7 +152,9 @@ def disk_errors(path: Path, failure: str, then: str = "resume or start again") -
 
 
 @contextlib.contextmanager
-def damage_errors(path: Path, failure: str, then: str = "Restore it from a copy.") -> Iterator[None]:
+def damage_errors(
+    path: Path, failure: str, then: str = "Restore it from a copy."
+) -> Iterator[None]:
     """Say where and what is wrong when what is read within is not what it should be.
 
     `failure` is a clause, e.g. `not a seal`; `then` says what to do.

@@ -15,7 +15,7 @@ import fastslow
 from benchmarks.fuzzing.judging import unsafe
 from fastslow.cli.main import main
 from fastslow.core.errors import CheckpointError, FastSlowError
-from fastslow.core.tracker import Tracker, TrackedRun
+from fastslow.core.tracker import TrackedRun, Tracker
 from fastslow.records.tracking.records import read_run_records
 from tests.support.run_folder import report_json, without_seal, write_run
 from tests.support.tracking import tracking_of
@@ -91,7 +91,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         report_json(run)
         run.rename(root / name)
     card = json.loads((root / "ours" / "run.json").read_text())
-    secrets = {key: SECRET for key in card} | {SECRET: SECRET, "tasks": [SECRET]}
+    secrets = dict.fromkeys(card, SECRET) | {SECRET: SECRET, "tasks": [SECRET]}
     (root / "secret").write_text(f"root:{SECRET}\n" * 3)
     (root / "secret.json").write_text(json.dumps(secrets) + "\n")
     return root
@@ -154,7 +154,17 @@ def test_one_odd_folder_does_not_break_the_list_of_runs(
         shutil.copytree(kept / "theirs", root / "runs" / "theirs")
 
 
-ODD = ("\x1b]0;owned\x07", "\u202eabc", "\ud800", "2026-99-99", "a\nb", "[red]x[/red]", None, 3, [1])
+ODD = (
+    "\x1b]0;owned\x07",
+    "\u202eabc",
+    "\ud800",
+    "2026-99-99",
+    "a\nb",
+    "[red]x[/red]",
+    None,
+    3,
+    [1],
+)
 
 
 @pytest.mark.parametrize("field", ["state", "started", "run", "command", "ended"])
