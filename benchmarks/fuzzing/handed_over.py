@@ -206,8 +206,8 @@ def _open_run(path: Path, frames: Sequence[str], trust: bool) -> None:
                 getattr(run, name)
         except FastSlowError as error:
             errors.append(error)
-    for error in errors:
-        raise error
+    if errors:
+        raise errors[0]
 
 
 def _words(command: str, target: Path, folder: Path) -> list[str]:

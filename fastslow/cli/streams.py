@@ -33,8 +33,8 @@ class LastingStream:
 
     def _safe(self, text: str) -> str:
         allowed = _DRAWING if self._stream.isatty() else _LINES
-        parts = enumerate(allowed.split(text))
-        return "".join(part if number % 2 else visible(part) for number, part in parts)
+        pieces = enumerate(allowed.split(text))
+        return "".join(piece if number % 2 else visible(piece) for number, piece in pieces)
 
     def flush(self) -> None:
         """See `TextIO.flush`."""

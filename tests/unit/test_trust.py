@@ -12,7 +12,7 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 def test_every_promise_names_a_test_and_every_test_named_exists() -> None:
     promises = [row for row in ROWS if row[0] != "---"]
-    assert len(promises) > 90
+    assert len(promises) > 80
     assert [promise for promise, tests in promises if not NAMED.search(tests)] == []
     named = [found for _, tests in promises for found in NAMED.findall(tests)]
     missing = [

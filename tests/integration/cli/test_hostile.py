@@ -69,12 +69,12 @@ ACTS = [
     lambda: print(os.environ["MLFLOW_TRACKING_TOKEN"]),
     lambda: write("record.json", "x" + SECRET),
     lambda: write("sent", os.environ["HF_TOKEN"]),
-    lambda: write("scores.csv", "name\n-2+3+cmd|' /C calc'!A0\n"),
-    lambda: write("report.md", "\u202eabc"),
+    lambda: write("scores.csv", "name\\n-2+3+cmd|' /C calc'!A0\\n"),
+    lambda: write("report.md", "\\u202eabc"),
     lambda: Exit(-9),
     lambda: Exit(0, is_refusal=True),
     lambda: Exit(3),
-    lambda: write("scores.csv", "name,change\n'=1,+0.5 [-1, +2]!\n"),
+    lambda: write("scores.csv", "name,change\\n'=1,+0.5 [-1, +2]!\\n"),
 ]
 scratch = Path(sys.argv[1]) / "scratch"
 scratch.mkdir()

@@ -382,7 +382,8 @@ def test_a_folder_of_the_same_name_takes_no_prompt_of_another_run(store: Path) -
     """The prompt registry is the user's: the name of a folder decides nothing in it."""
     name, task = "0101-0000-mine", "con'tinent\u202e"
     ours, theirs = (
-        TrackedRun(name, identity * 32, store / identity, CONFIG) for identity in ("a", "b")
+        TrackedRun(name, identity * 32, store / f"name {identity}", CONFIG)
+        for identity in ("a", "b")
     )
     for run, text in ((ours, PromptProgram("Mine.")), (theirs, PromptProgram("{{ 7 * 7 }} owned"))):
         run.folder.mkdir()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import fastslow
-from benchmarks.fuzzing.judging import unsafe
+from benchmarks.fuzzing.judging import SECRET, unsafe
+from benchmarks.fuzzing.running import EXIT_CODES
 from fastslow.cli.main import main
 from fastslow.core.errors import CheckpointError, FastSlowError
 from fastslow.core.tracker import TrackedRun, Tracker
@@ -20,7 +21,6 @@ from fastslow.records.tracking.records import read_run_records
 from tests.support.run_folder import report_json, without_seal, write_run
 from tests.support.tracking import tracking_of
 
-SECRET = "qzsecretzq"
 PATIENCE_S = 120
 """A command that takes longer waits for something; on a busy machine they take a second."""
 COMMANDS = (
@@ -125,7 +125,7 @@ def test_whatever_stands_in_the_place_of_a_file_is_a_typed_error_and_quoted_by_n
         path.unlink(missing_ok=True)
         plant(path, kept)
         for command in islice(turns, 2):
-            assert run_command(command, root) in (0, 2, 3)
+            assert run_command(command, root) in EXIT_CODES
             said = "".join(capsys.readouterr())
             assert SECRET not in said
             assert not unsafe(said, longest=len(said))
@@ -176,7 +176,7 @@ def test_no_field_of_a_card_acts_on_a_terminal_or_breaks_a_command(
     for value in ODD:
         path.write_text(json.dumps({**card, field: value}))
         for command in ("runs RUNS", next(turns)):
-            assert run_command(command, root) in (0, 2, 3)
+            assert run_command(command, root) in EXIT_CODES
             said = "".join(capsys.readouterr())
             assert not unsafe(said, longest=len(said))
 
@@ -187,7 +187,7 @@ def test_no_name_of_a_folder_acts_on_a_terminal(
 ) -> None:
     (root / "runs" / "theirs").rename(root / "runs" / name)
     for command in COMMANDS:
-        assert run_command(command, root, name) in (0, 2, 3)
+        assert run_command(command, root, name) in EXIT_CODES
         said = "".join(capsys.readouterr())
         assert not unsafe(said, longest=len(said))
 
