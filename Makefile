@@ -102,7 +102,7 @@ engines: $(STAMP) ## Tests with vLLM, Ray, PostgreSQL and two processes; each sk
 
 soak: $(STAMP) ## The kill test and the fuzzers at length (an hour at most); see docs/trust.md
 	@[ ! -e benchmarks/kill_resume.py ] || $(TEST_ENV) $(BIN)/python -m benchmarks.kill_resume --kills 25
-	@$(TEST_ENV) $(BIN)/python -m benchmarks.hostile --configs 10000 --data 2000 $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m benchmarks.hostile --configs 10000 --data 2000 --folders 2000 $(ARGS)
 
 fmt: $(STAMP) ## Format the code and apply the safe lint fixes
 	@$(BIN)/ruff format .

@@ -8,6 +8,8 @@ from benchmarks.keeping import REFERENCE
 
 KILL_RESUME, HOSTILE = REFERENCE / "kill_resume.json", REFERENCE / "hostile.json"
 """What the two benchmarks wrote with `--json`."""
+REFUSALS = ("exit 1", "exit 2", "exit 3")
+"""Exit codes of a command that gave a typed error, or whose gate says no."""
 
 
 def endurance_lines() -> list[str]:
@@ -55,12 +57,14 @@ def hostile_lines() -> list[str]:
         f"Made by `{found['command']}`, seed {found['seed']}, in {found['seconds'] / 60:.0f} "
         f"minutes. {_bad(found)}",
         "",
-        "| kind of input | cases | accepted | typed errors |",
+        "| kind of input | cases | accepted | typed errors, and exit codes of commands |",
         "| --- | --- | --- | --- |",
     ]
     for name, counts in outcomes.items():
         errors = ", ".join(
-            f"{kind} {count}" for kind, count in counts.items() if kind.endswith("Error") and count
+            f"{kind} {count}"
+            for kind, count in counts.items()
+            if kind.endswith("Error") or kind in REFUSALS
         )
         cases, accepted = sum(counts.values()), counts.get("accepted", 0)
         lines.append(f"| {name} | {cases} | {accepted} | {errors or '-'} |")

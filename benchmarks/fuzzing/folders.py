@@ -26,7 +26,7 @@ def run_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     from fastslow.cli import report
 
     path = folder / "run"
-    _write(path, _mutated(run_folder(), draw))
+    write_folder(path, _mutated(run_folder(), draw))
     if draw.random() < 0.1:
         _strange(draw, path)
     acts: list[Callable[[], object]] = [
@@ -46,7 +46,7 @@ def run_folder() -> Folder:
     import matplotlib.font_manager  # noqa: F401  makes its cache in the user's folder, once
 
     with tempfile.TemporaryDirectory() as folder:
-        made = _read(write_run(Path(folder)))
+        made = read_folder(write_run(Path(folder)))
     reference = ROOT / "runs" / "reference" / "demo-shrink"
     kinds: dict[str, bytes] = {}
     for line in (reference / "events.jsonl").read_bytes().splitlines(keepends=True):
@@ -55,17 +55,16 @@ def run_folder() -> Folder:
     made["events.jsonl"] = b"".join(kinds.values()) + made["events.jsonl"]
     made["report.json"] = made["run.json"]
     for row in (0, 3):
-        curve: dict[str, Any] = {
-            "task": "delta",
-            "row": row,
-            "seed": 0,
-            "at": [0, 5],
-            "scores": [[0.0, 1.0]] * 2,
-        }
-        settings = {"adapter": "continue", "kind": "sft"}
-        curve |= {"settings": settings, "rollouts": 4, "seconds": 1.0}
-        made[f"probe/delta/row-{row:03d}-seed-0.json"] = json.dumps(curve).encode()
+        made[f"probe/delta/row-{row:03d}-seed-0.json"] = probe_curve("delta", row)
     return made
+
+
+def probe_curve(task: str, row: int) -> bytes:
+    """What a probe keeps of a task that is learned from the weights of a row."""
+    curve: dict[str, Any] = {"task": task, "row": row, "seed": 0, "at": [0, 5]}
+    curve["settings"] = {"adapter": "continue", "kind": "sft"}
+    curve |= {"scores": [[0.0, 1.0]] * 2, "rollouts": 4, "seconds": 1.0}
+    return json.dumps(curve).encode()
 
 
 def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
@@ -80,7 +79,7 @@ def resume_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     files = dict(resume_folder())
     point = {name: files.pop(name) for name in list(files) if name.startswith("resume/")}
     path = folder / "run"
-    _write(path, files | _mutated(point, draw))
+    write_folder(path, files | _mutated(point, draw))
     if draw.random() < 0.8:  # else damage that the checksums find
         for inner in (path / "resume").glob("*"):
             if inner.is_dir() and not (inner / "checksums.json").is_dir():
@@ -128,7 +127,7 @@ def resume_folder() -> Folder:
                 evidence = [Evidence("e0", "yes", 1.0, "correct")]
                 run_dir.save_state(RunState(1, cycle, True, evidence=evidence), parts)
         save_programs(policy, path / "programs")
-        made = _read(path)
+        made = read_folder(path)
     [program] = [n for n in made if n.startswith("programs/") and text_of("alpha").text_hash in n]
     made["program.json"] = made[program]
     return made
@@ -139,7 +138,7 @@ def _policy() -> Any:
     from fastslow.policy.policy import load_policy, with_adapter
 
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder) / "model", model_folder("llama"))
+        write_folder(Path(folder) / "model", model_folder("llama"))
         base = load_policy(str(Path(folder) / "model"))
     return with_adapter(base, rank=2, alpha=4, target_modules=("q_proj",), seed=0)
 
@@ -161,7 +160,7 @@ def model_case(draw: random.Random, folder: Path) -> Callable[[], object]:
     files = _mutated(model_folder(draw.choice(FAMILIES)), draw)
     if draw.random() < 0.3:
         _add_code(files, draw)
-    _write(path, files)
+    write_folder(path, files)
     if draw.random() < 0.05:
         _strange(draw, path)
 
@@ -199,7 +198,7 @@ def _add_code(files: dict[str, bytes], draw: random.Random) -> None:
 def model_folder(family: str) -> Folder:
     """A tiny model of a real architecture."""
     with tempfile.TemporaryDirectory() as folder:
-        return _read(save_tiny(Path(folder), family))
+        return read_folder(save_tiny(Path(folder), family))
 
 
 def _mutated(files: Folder, draw: random.Random) -> dict[str, bytes]:
@@ -257,7 +256,8 @@ def _strange(draw: random.Random, folder: Path) -> None:
         path.symlink_to(draw.choice(("/dev/zero", folder.parent.parent / "elsewhere")))
 
 
-def _read(folder: Path) -> dict[str, bytes]:
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but those that say who holds it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -265,8 +265,9 @@ def _read(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _write(folder: Path, files: Folder) -> None:
-    folder.mkdir()
+def write_folder(folder: Path, files: Folder) -> None:
+    """Make a folder with these files."""
+    folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

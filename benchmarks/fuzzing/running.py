@@ -1,7 +1,8 @@
 """Runs cases in a process of their own, one after the other, and names what became of each.
 
 A case that is not done in time is killed with its process and counted as a hang; a process that
-dies is counted too. Outcomes are `accepted`, the class of a typed error, or one of `BAD`.
+dies is counted too. Outcomes are `accepted`, the class of a typed error, the exit code of a command
+that refused, or one of `BAD`.
 """
 
 import contextlib
@@ -13,29 +14,52 @@ import random
 import resource
 import shutil
 import tempfile
+import time
 import traceback
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks.fuzzing.watching import Watch
+from benchmarks.fuzzing.judging import (
+    OUTSIDE,
+    TOKEN,
+    TOKENS,
+    faults_of_files,
+    leaked,
+    plant_outside,
+    unsafe,
+)
+from benchmarks.fuzzing.watching import Watch, snapshot
 from fastslow.cli.main import printable
 from fastslow.core.errors import FastSlowError
 
 MEMORY_BYTES = 12 << 30
 """Address space of the process that runs cases; PyTorch alone maps several gigabytes."""
-LONGEST_LINE = 4000
-"""Characters of one line that an error or a command may print."""
 OF_TORCH = f"torchinductor_{getpass.getuser()}"
 """A folder that importing PyTorch makes among the temporary ones."""
-BAD = ("traceback", "hang", "died", "outside", "program", "socket", "pickle", "unsafe text")
+EXIT_CODES = (0, 1, 2, 3)
+REFUSED = 2
+BAD = (
+    *("traceback", "hang", "died", "outside", "program", "socket", "pickle", "unsafe text"),
+    *("unsafe file", "leak", "exit code", "not refused"),
+)
 """Outcomes that must not be."""
 
+
+@dataclass(frozen=True)
+class Exit:
+    """How a command ended."""
+
+    code: int
+    is_refusal: bool = False
+    """Whether the command had to refuse what it was given."""
+
+
 Case: TypeAlias = Callable[[random.Random, Path], Callable[[], object]]
-"""Makes one piece of hostile input in the folder it is given, and returns what to do with it."""
+"""Makes one piece of hostile input in the folder it is given, and returns what to do with it: a
+command gives its `Exit`, anything else may give what it likes."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +82,19 @@ def run_case(make: Case, name: str, section: str, index: int, folder: Path, watc
     """Make one case, run it under watch, and judge how it ended."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    temporary = Path(tempfile.gettempdir())
+    outside, temporary = folder.parent / OUTSIDE, Path(tempfile.gettempdir())
+    plant_outside(outside)
     act = make(random.Random(name), folder)
     said = io.StringIO()
     outcome, detail = "accepted", ""
+    before, began = snapshot(outside, contents=True), time.time_ns()
     with (
         watch.inside(folder, temporary),
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
     ):
         try:
-            act()
+            outcome = _outcome(act())
             left = {path.name for path in temporary.iterdir()} - {OF_TORCH}
             if left:
                 watch.seen.append(f"outside: left behind {sorted(left)[:5]}")
@@ -78,22 +104,30 @@ def run_case(make: Case, name: str, section: str, index: int, folder: Path, watc
             outcome = "traceback"
             lines = "".join(traceback.format_exception(error)).splitlines()
             detail = "\n".join(line[:200] for line in lines[-24:])
-    if outcome != "traceback" and (complaint := unsafe(f"{said.getvalue()}\n{detail}")):
-        outcome, detail = "unsafe text", f"{complaint}: {f'{said.getvalue()}{detail}'!r:.1500}"
-    if watch.seen:
-        outcome, detail = watch.seen[0].partition(":")[0], "; ".join(watch.seen[:5])
+    text = f"{said.getvalue()}\n{detail}"
+    faults = list(watch.seen)
+    if changed := sorted({*before.items()} ^ {*snapshot(outside, contents=True).items()}):
+        faults.append(f"outside: {changed[0][0]}")
+    faults += faults_of_files(folder, began)
+    if outcome != "traceback" and (complaint := unsafe(text)):
+        faults.append(f"unsafe text: {complaint}: {text!r:.1500}")
+    if word := leaked(text):
+        faults.append(f"leak: said {word}: {text!r:.1500}")
+    if faults:
+        outcome, detail = faults[0].partition(":")[0], "; ".join([*faults[:5], detail])
+    elif outcome in BAD or outcome.startswith("exit"):
+        detail = detail or said.getvalue()
     return Result(section, index, outcome, detail)
 
 
-def unsafe(text: str) -> str | None:
-    """Why a text should not reach a terminal: a control character, or a line without end."""
-    for line in text.split("\n"):
-        if len(line) > LONGEST_LINE:
-            return f"a line of {len(line)} characters"
-        hidden = [c for c in line if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
-        if hidden:
-            return f"character {hidden[0]!r}"
-    return None
+def _outcome(result: object) -> str:
+    if not isinstance(result, Exit):
+        return "accepted"
+    if result.code not in EXIT_CODES:
+        return "exit code"
+    if result.is_refusal and result.code != REFUSED:
+        return "not refused"
+    return f"exit {result.code}" if result.code else "accepted"
 
 
 def run_section(
@@ -150,6 +184,7 @@ def _work(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     folder = scratch / "case"
     os.chdir(scratch)
+    os.environ |= dict.fromkeys(TOKENS, TOKEN)
     watch = Watch()
     tempfile.tempdir = os.environ["TMPDIR"] = str(scratch / "tmp")
     (scratch / "tmp").mkdir(exist_ok=True)

@@ -31,6 +31,17 @@ WORDS = (
 )  # fmt: skip
 """Paths out, references, markup, escapes, look-alikes, and words that mean something somewhere."""
 
+FORMULAS = (
+    "=1+1", '=HYPERLINK("http://127.0.0.1:9","x")', "+1+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1", "\r=1", "-", "+", "--help",
+)  # fmt: skip
+"""What a spreadsheet computes, and words that it must not be confused with."""
+PATHS = (
+    "..", ".", "/", "../outside/secret.txt", "../../outside", "/etc/passwd", "a/../../../outside/x",
+    "/dev/zero", "~root", "a/b", "a\\b", "file:///etc/passwd", "",
+)  # fmt: skip
+"""Names that lead out of a folder."""
+
 
 def hostile(draw: random.Random, depth: int = 0) -> Tree:
     """A value that nobody expects there."""

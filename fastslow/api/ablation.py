@@ -65,7 +65,7 @@ def open_ablation(folder: str | PathLike[str]) -> "AblationResult":
     from fastslow.results.ablation.records_file import read_records_file
 
     path = Path(folder) / RECORDS_FILE
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         raise CheckpointError(
             f"{visible(str(folder))}: not the folder of an ablation (no {RECORDS_FILE}). Give the "
             "folder that `fastslow ablate` named, or a kept copy of it."

@@ -2,27 +2,29 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastslow.api.frames import events_frame, scores_frame, steps_frame
 from fastslow.core.errors import ConfigError
-from fastslow.core.files import read_json
+from fastslow.core.files import damage_errors, read_json
 from fastslow.core.prompts import PromptProgram
 from fastslow.policy.saved import KeptPolicy, read_kept
 from fastslow.records.events import TextEvent
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lock import read_state
-from fastslow.records.run_folder import RunDir
+from fastslow.records.run_folder import RunDir, require_no_links
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from fastslow.loop.answering import Answering
     from fastslow.results.deploy.standing import Standing
+
+T = TypeVar("T")
 
 
 def open_run(path: str | PathLike[str], *, trust: bool = False) -> "RunFolder":
@@ -62,12 +64,12 @@ class RunFolder:
     @property
     def state(self) -> str:
         """`running`, `finished`, `failed`, `interrupted` by a signal, or `died`."""
-        return read_state(self.path)
+        return self._read(read_state)
 
     @property
     def config(self) -> dict[str, Any]:
         """The complete configuration, as config.json has it; docs/config.md lists the keys."""
-        config: dict[str, Any] = read_json(self.path / "config.json")
+        config: dict[str, Any] = self._read(read_json, "config.json")
         return config
 
     @property
@@ -81,7 +83,7 @@ class RunFolder:
         `completion`, `tokens` in it, `reason` of the grade; `gold`, hash of the gold answer;
         `reused`, whether nothing was drawn for it; `cluster` of the example; `version` of the task.
         """
-        return scores_frame(read_scores(self.path / "scores.jsonl"))
+        return scores_frame(self._read(read_scores, "scores.jsonl"))
 
     @property
     def events(self) -> "DataFrame":
@@ -92,7 +94,7 @@ class RunFolder:
         (`rollouts`, `seconds`), `guess`, `data`, `run` and others. `fastslow.records.events`
         describes every field.
         """
-        return events_frame(read_events(self.path / "events.jsonl"))
+        return events_frame(self._read(read_events, "events.jsonl"))
 
     @property
     def metrics(self) -> "DataFrame":
@@ -101,7 +103,7 @@ class RunFolder:
         `stage`, `cycle`, `step` within the stage, all from 1; `time` in seconds since 1970; a
         column per figure of the slow channel, as `slow/reward` in [0, 1] or `slow/loss`.
         """
-        return steps_frame(read_events(self.path / "metrics.jsonl"))
+        return steps_frame(self._read(read_events, "metrics.jsonl"))
 
     @property
     def matrix(self) -> "DataFrame":
@@ -170,7 +172,7 @@ class RunFolder:
         """
         prompts: dict[int, dict[str, PromptProgram]] = {}
         present: dict[str, PromptProgram] = {}
-        for event in read_events(self.path / "events.jsonl"):
+        for event in self._read(read_events, "events.jsonl"):
             if isinstance(event, TextEvent):
                 present = {**present, event.task: event.program}
                 prompts[event.stage + 1] = present
@@ -221,6 +223,12 @@ class RunFolder:
             from fastslow.loop.answering import Answering
 
             return Answering(self.path, self._trust)
+
+    def _read(self, read: Callable[[Path], T], name: str = "") -> T:
+        """What `read` makes of a file of the folder, or of the folder; no link is followed."""
+        require_no_links(self.path)
+        with damage_errors(self.path / name, "cannot be read"):
+            return read(self.path / name)
 
     def _kept(self, stage: int | None) -> "tuple[Standing, KeptPolicy]":
         """How the run stood after a stage, and its policy's files, which fit the records."""

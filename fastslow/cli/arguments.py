@@ -38,9 +38,13 @@ def run_folder(path: Path) -> Path:
     """The run folder that `path` names.
 
     Raises:
-        CheckpointError: There is none; names the nearest ones in it, next to it and in `runs`.
+        CheckpointError: There is none; names the nearest ones in it, next to it and in `runs`. Or a
+            link in it leads out of it, so that what is printed would be of another file.
     """
     if os.path.lexists(path / "run.json"):
+        from fastslow.records.run_folder import require_no_links
+
+        require_no_links(path)
         return path
     if is_file(path / "records.jsonl"):
         raise CheckpointError(

@@ -118,7 +118,7 @@ def rollback(
         assert task.now.score is not None
         print(
             f"  {visible(task.task)}: {task.now.score:.3f} on {task.now.n} examples, "
-            f"weights {task.weights}, text {task.text}"
+            f"weights {task.weights}, text {visible(str(task.text))}"
         )
     print("Adapter and texts are those that were scored. Report and gate follow.")
 

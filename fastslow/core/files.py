@@ -31,21 +31,29 @@ _NO_LINK, _NO_WAIT, _CLOSED, _BYTES = (
 )
 """Flags of `os.open` that some systems lack: follow no link, wait for no pipe, close in children,
 and on Windows leave line ends alone."""
+_LARGE, _LEAST_ROOM = 1 << 26, 1000
+"""Bytes of a file from which on it must take up room: at least one for so many that it claims.
+Source: ours; records that a file system compresses take more than a twentieth."""
 
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
-        OSError: It is not there, not readable, or a pipe, device or folder.
+        OSError: It is not there, not readable, or a pipe, device or folder; or it claims to be
+            huge where almost nothing of it is there, and reading it would never end.
     """
     try:
         handle = os.open(path, os.O_RDONLY | _NO_WAIT | _CLOSED | _BYTES)
     except ValueError as err:  # a NUL character or half a surrogate pair
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from err
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        room = 512 * getattr(status, "st_blocks", status.st_size)
+        if status.st_size > max(_LARGE, _LEAST_ROOM * room):
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes with nothing in them", str(path))
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -72,6 +80,13 @@ def read_regular(path: Path) -> bytes:
     """The content of a file; see `open_regular`."""
     with open_regular(path) as file:
         return file.read()
+
+
+def plain_name(name: object) -> str:
+    """The name of a file or folder, as a record has it; `ValueError` for a path or no text."""
+    if not isinstance(name, str) or name in (".", "..") or Path(name).name != name:
+        raise ValueError(f"{shorten(repr(name), 60)} is not a plain name")
+    return name
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -152,6 +167,24 @@ def disk_errors(path: Path, failure: str, then: str = "resume or start again") -
             f"{path}: {failure}, got {words or error}. "
             f"Check free space and permissions, then {then}."
         ) from error
+
+
+@contextlib.contextmanager
+def damage_errors(
+    path: Path, failure: str, then: str = "Restore it from a copy."
+) -> Iterator[None]:
+    """Say where and what is wrong when what is read within is not what it should be.
+
+    `failure` is a clause, e.g. `not a seal`; `then` says what to do.
+
+    Raises:
+        CheckpointError: It is missing, cannot be read, or holds something else.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        words = shorten(str(error), 200)
+        raise CheckpointError(f"{path}: {failure}, got {words}. {then}") from error
 
 
 def write_file(folder: Path, name: str, content: str | bytes, in_place: bool = False) -> Path:

@@ -19,6 +19,8 @@ def visible(text: str) -> str:
     it can neither move the cursor, nor reorder its neighbours, nor fail to be encoded.
     Backslashes stay as they are: the result is for reading, not for parsing.
     """
+    if text.isprintable():  # quick, and so of nearly all text
+        return text
     return "".join(
         char.encode("unicode_escape").decode("ascii")
         if unicodedata.category(char) in _HIDDEN

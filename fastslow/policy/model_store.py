@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.core.errors import ModelError, UnreachableModelError, nearest
-from fastslow.core.files import read_json
+from fastslow.core.files import open_regular, read_json
 from fastslow.core.text import shorten, visible
 
 CARD = "MODEL.json"
@@ -251,6 +251,6 @@ def _folder(name: str) -> Path | None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as handle:
+    """SHA-256 of a file's bytes, as 64 hex digits; `OSError` as of `open_regular`."""
+    with open_regular(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -9,9 +9,8 @@ from typing import Any
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json, read_regular
+from fastslow.core.files import damage_errors, plain_name, read_json, read_regular
 from fastslow.core.prompts import PromptProgram
-from fastslow.core.text import shorten
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -94,7 +93,7 @@ def read_kept(folder: Path) -> KeptPolicy:
         state: dict[str, Any] = {"aside": ()}
         if (folder / STATE_FILE).is_file():
             state = read_json(folder / STATE_FILE)
-        aside = tuple(str(task) for task in state["aside"])
+        aside = tuple(map(plain_name, state["aside"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
         raise CheckpointError(
             f"{folder}: no saved adapter and prompts, got {type(err).__name__}: {err}. Expected a "
@@ -104,7 +103,8 @@ def read_kept(folder: Path) -> KeptPolicy:
 
 
 def _require_plain(path: Path, scaling: float) -> None:
-    try:
+    failure = "not the settings that the adapter was scored with"
+    with damage_errors(path, failure, "The file was changed: restore it from a copy."):
         settings = read_json(path)
         extra = {key: value for key, value in settings.items() if key not in _NEUTRAL and value}
         ratio = float(settings["lora_alpha"]) / float(settings["r"])
@@ -114,11 +114,6 @@ def _require_plain(path: Path, scaling: float) -> None:
             raise ValueError(f"{next(iter(extra))} is set, which no run sets")
         if not math.isclose(ratio, scaling, rel_tol=1e-6):
             raise ValueError(f"lora_alpha / r is {ratio:g}, expected {scaling:g} of the run")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as err:
-        raise CheckpointError(
-            f"{path}: not the settings that the adapter was scored with, got "
-            f"{shorten(str(err), 200)}. The file was changed: restore it from a copy."
-        ) from err
 
 
 def fingerprint(tensors: Iterable[tuple[str, bytes]]) -> str:

@@ -5,6 +5,7 @@ Folders of older versions have no such file, and nothing is known of them.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -13,7 +14,7 @@ from pathlib import Path
 from fastslow.config.loading.load import leaves
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json, write_file
+from fastslow.core.files import damage_errors, read_json, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Example, Json
 from fastslow.records.events import ScoreRow
@@ -97,15 +98,10 @@ def read_data(run: Path) -> dict[str, TaskData]:
         CheckpointError: The file is damaged.
     """
     path = run / DATA_FILE
-    try:
-        return dict(shaped(RunData, read_json(path)).tasks)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not the record of a run's data, got {shorten(str(error), 200)}. Restore it "
-            "from a copy."
-        ) from error
+    with damage_errors(path, "not the record of a run's data"):
+        return dict(shaped(RunData, read_json(path)).tasks)
 
 
 def golds_of(scores: Iterable[ScoreRow], path: Path) -> dict[str, dict[str, str]]:
@@ -214,13 +210,8 @@ def read_identity(run: Path) -> Identity:
         CheckpointError: A file of it is damaged.
     """
     tasks = run_data(run)
-    try:
+    with damage_errors(run / "config.json", "cannot be read"):
         settings = leaves(read_json(run / "config.json")) if tasks else {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{run / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
-            "from a copy."
-        ) from error
     return Identity(str(run), settings, tasks)
 
 

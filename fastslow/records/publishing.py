@@ -17,10 +17,18 @@ from fastslow.config.models import RunConfig
 from fastslow.core.credentials import looks_like_key, without_keys
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, ConfigError, FastSlowError, PublishError
-from fastslow.core.files import checksums, parse_json, read_json, read_regular
+from fastslow.core.files import (
+    checksums,
+    damage_errors,
+    parse_json,
+    plain_name,
+    read_json,
+    read_regular,
+)
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import sha256_of
 from fastslow.records.run_folder import require_no_links
+from fastslow.records.seal import require_unbroken
 from fastslow.records.stores import Store, open_store, require_package
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +65,8 @@ def push_run(
     """Publish a finished run, or its stage with this number, from 1; gives the files sent.
 
     Raises:
-        CheckpointError: It is not finished, has no such stage, or a file of it is a link.
+        CheckpointError: It is not finished, has no such stage, was edited since it was sealed, or a
+            file of it is a link.
         ConfigError: The address has another run, or a file looks as if it held a key.
         PublishError: The store refused; what was sent stays, and the next push goes on there.
     """
@@ -69,7 +78,7 @@ def push_run(
                 f"Continue it with: fastslow resume {run}; or name a complete stage with --stage."
             )
         return _push(run, _files(run, SHOWN), address, show, force)
-    stages = list(map(str, card["stages"]))
+    stages = card["stages"]
     folder = f"stages/{stage - 1:03d}-{stages[stage - 1]}" if 1 <= stage <= len(stages) else ""
     if not folder or not (run / folder).is_dir():
         raise CheckpointError(
@@ -80,16 +89,11 @@ def push_run(
 
 def push_export(run: Path, folder: Path, address: str, show: Show, *, force: bool = False) -> int:
     """Publish an export of a run, as `fastslow export` made it; see `push_run`."""
-    try:
+    with damage_errors(folder, "not an export", f"Make one with: fastslow export {run}"):
         require_no_links(folder)
         index, sums = read_json(folder / "export.json"), checksums(folder)
         del sums["export.json"]
         is_whole = (index["files"], index["config_hash"]) == (sums, _card(run)["config_hash"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}: not an export, got {shorten(str(error), 200)}. Make one with: "
-            f"fastslow export {run}"
-        ) from error
     if not is_whole:
         raise CheckpointError(
             f"{folder}: not what fastslow export {run} made: of another run, or changed since. "
@@ -146,10 +150,11 @@ def published_at(config: RunConfig, run: Path) -> str:
 
 def _push(run: Path, files: Mapping[str, Path], address: str, show: Show, force: bool) -> int:
     """Send what is not there, then the manifest of all that is."""
+    require_unbroken(run)
     require_package(address, "push")
     card = _card(run)
     _require_no_keys(files)
-    manifest = Manifest(run.name, str(card["config_hash"]), str(card["started"]), {})
+    manifest = Manifest(run.name, card["config_hash"], card["started"], {})
     with _refusals(address):
         store = open_store(address)
         earlier, sizes, sent = _earlier(store, manifest, address, force), store.sizes(), 0
@@ -261,11 +266,7 @@ def _card(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing or damaged.
     """
-    try:
+    with damage_errors(run / "run.json", "cannot be read"):
         card = read_json(run / "run.json")
-        return {key: card[key] for key in ("config_hash", "started", "state", "stages")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"{run / 'run.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it from "
-            "a copy."
-        ) from error
+        names = {key: str(card[key]) for key in ("config_hash", "started", "state")}
+        return {**names, "stages": list(map(plain_name, card["stages"]))}

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json
+from fastslow.core.files import damage_errors, read_json
 from fastslow.core.text import shorten
 
 
@@ -14,14 +14,9 @@ def read_day(path: Path) -> date:
     Raises:
         CheckpointError: run.json is missing or damaged.
     """
-    try:
+    with damage_errors(path / "run.json", "does not say when the run began"):
         card = read_json(path / "run.json")
         return date.fromisoformat(card.get("date") or card["started"][:10])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path / 'run.json'}: does not say when the run began, got "
-            f"{shorten(str(error), 200)}. Restore it from a copy."
-        ) from error
 
 
 def read_dtype(path: Path) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import checksums, open_regular, read_json, write_file
+from fastslow.core.files import checksums, damage_errors, open_regular, read_json, write_file
 from fastslow.core.text import shorten
 from fastslow.core.types import Json
 from fastslow.policy.model_store import cache_home
@@ -151,17 +151,12 @@ def read_seal(path: Path) -> Seal | None:
     """
     if not os.path.lexists(path / SEAL_FILE):
         return None
-    try:
+    with damage_errors(path / SEAL_FILE, "not a seal"):
         seal = shaped(Seal, read_json(path / SEAL_FILE))
         for name in (*seal.records, *seal.folders):
             if not _PLACE.fullmatch(name):
                 raise ValueError(f"{shorten(name, 60)!r} is not a part of a run folder")
         return seal
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / SEAL_FILE}: not a seal, got {shorten(str(error), 200)}. Restore it from a "
-            "copy."
-        ) from error
 
 
 def is_ours(path: Path) -> bool:

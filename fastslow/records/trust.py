@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastslow.channels.fast.settings import SELF
 from fastslow.config.loading.load import LoadedConfig, load_resolved
 from fastslow.core.errors import CheckpointError
-from fastslow.core.files import read_json
+from fastslow.core.files import damage_errors, read_json
 from fastslow.core.text import shorten
+from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import is_ours, require_unbroken
 
 PLACES = frozenset(
@@ -43,8 +45,10 @@ def load_run(path: Path, trust: bool = False, overrides: Sequence[str] = ()) -> 
 
     Raises:
         CheckpointError: This user did not make the folder, did not say `trust`, and something in
-            its configuration would be followed; or the folder was edited since the run wrote it.
+            its configuration would be followed; or the folder has a link in it, or was edited since
+            the run wrote it.
     """
+    require_no_links(path)
     require_unbroken(path)
     overridden = tuple(word.partition("=")[0] for word in overrides)
     if not trust and not is_ours(path) and (names := list(followed(_config(path), overridden))):
@@ -74,23 +78,22 @@ def followed(value: Any, overridden: Sequence[str] = (), path: str = "") -> Iter
                     yield f"{shorten(place, 100)} = {shorten(str(item), 200)}"
             else:
                 yield from followed(item, overridden, place)
-    elif isinstance(value, str) and (
-        "://" in value
-        or CODE.fullmatch(value)
-        or (path.endswith("runs_dir") and _leads_away(value))
-    ):
+    elif isinstance(value, str) and _is_followed(path, value):
         yield f"{shorten(path, 100)} = {shorten(value, 200)}"
 
 
-def _leads_away(folder: str) -> bool:
-    return Path(folder).is_absolute() or ".." in Path(folder).parts
+def _is_followed(path: str, value: str) -> bool:
+    """Whether a value is an address or code, or a service that the user's keys would be sent to."""
+    key = path.rpartition(".")[2]
+    return (
+        "://" in value
+        or bool(CODE.fullmatch(value))
+        or (key == "runs_dir" and (Path(value).is_absolute() or ".." in Path(value).parts))
+        or (key == "model" and value != SELF)  # of reflection; the run's is model.name
+        or (key, value) == ("kind", "wandb")
+    )
 
 
 def _config(path: Path) -> Any:
-    try:
+    with damage_errors(path / "config.json", "cannot be read"):
         return read_json(path / "config.json")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / 'config.json'}: cannot be read, got {shorten(str(error), 200)}. Restore it "
-            "from a copy."
-        ) from error

@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastslow.core.decode import shaped
-from fastslow.core.errors import CheckpointError
-from fastslow.core.files import disk_errors, is_folder, read_json, write_file
-from fastslow.core.text import shorten
+from fastslow.core.files import damage_errors, disk_errors, is_folder, read_json, write_file
 from fastslow.core.types import Json
 from fastslow.measure.scores.routing_curve import RoutingCurve
 from fastslow.measure.scores.signal_draws import ProblemRow
@@ -88,7 +86,8 @@ def read_verdicts(path: Path) -> Verdicts:
         CheckpointError: There is none, or it is not such a file; names it and what is wrong.
     """
     file = _file_in(path)
-    try:
+    then = "Give the folder of a run, or of a report, that `fastslow signals` wrote."
+    with damage_errors(file, "not a validity report", then):
         content = read_json(file)
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, got {type(content).__name__}")
@@ -98,11 +97,6 @@ def read_verdicts(path: Path) -> Verdicts:
         for name, verdict in verdicts.verdicts.items():
             if verdict.signal != name:
                 raise ValueError(f"verdicts.{name[:60]}: is of {verdict.signal[:60]!r}")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: not a validity report, got {shorten(str(error), 200)}. Give the folder of a "
-            "run, or of a report, that `fastslow signals` wrote."
-        ) from error
     return verdicts
 
 

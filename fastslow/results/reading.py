@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, FastSlowError
-from fastslow.core.files import read_json
+from fastslow.core.files import plain_name, read_json
 from fastslow.core.text import shorten
 from fastslow.records.events import Event, ScoreRow
 from fastslow.records.progress_file import PROGRESS_FILE
@@ -48,6 +48,8 @@ def read_card(path: Path) -> RunCard:
     try:
         names = RunCard.__dataclass_fields__.keys() & data.keys()  # others are not read
         card = shaped(RunCard, {name: data[name] for name in names})
+        for task in card.tasks:
+            plain_name(task)  # it is that of folders
         if len({*card.tasks}) < len(card.tasks) or not {*card.stages} <= {*card.tasks}:
             raise ValueError("a task is named twice, or a stage visits a task that is not named")
         "".join((card.run, *card.tasks, *card.command)).encode()  # half a surrogate pair cannot be

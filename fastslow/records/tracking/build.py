@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from fastslow.records.tracking.records import last_time
 
 EXTRAS = ("tensorboard", "trackio", "wandb")
 """Trackers whose package, of the same name, is an extra of ours."""
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Tracking:
@@ -44,14 +46,15 @@ def build_tracking(config: RunConfig, folder: Path, is_on: bool = True) -> Track
     card: Any = None
     with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
         card = read_json(folder / IDENTITY_FILE)
-    is_new = not isinstance(card, dict) or not isinstance(card.get("identity"), str)
+    is_new = not isinstance(card, dict) or not _IDENTITY.fullmatch(str(card.get("identity")))
     if is_new:
         card = {"identity": uuid.uuid4().hex}
-    missed, last = card.get("missed") or (), 0.0 if is_new else last_time(folder)
+    missed, last = card.get("missed"), 0.0 if is_new else last_time(folder)
     run = TrackedRun(folder.name, card["identity"], folder, config.model_dump(mode="json"))
     trackers = []
     for name, tracker in build_trackers(config).items():
-        has_missed = missed is True or name in missed  # True was written for the only one
+        # True was written for the only one
+        has_missed = missed is True or (isinstance(missed, list) and name in missed)
         since = 0.0 if has_missed else last
         trackers.append(GuardedTracker(name, tracker, replace(run, since=since), has_missed))
     if is_new:  # before a tracker hears of it: after a crash it is found by this

@@ -154,6 +154,8 @@ class MlflowTracker(Tracker):
     ) -> None:
         """Keep each text as one version of the prompt `<run>.<task>`; none twice.
 
+        Where another run has that name, the run's identity stands behind it.
+
         The alias `stage-<number>`, counted from 1, goes to the text that is deployed after it. The
         experiment and the stage's run show them.
         """
@@ -162,19 +164,17 @@ class MlflowTracker(Tracker):
         from mlflow.tracing.constant import TraceTagKey
 
         assert self._run is not None
-        name = _asset(f"{self._run.name}.{task}")
         programs = {program.text_hash: program for program in (*prompts, live)}
         refusal: Exception | None = None
         with self._client() as client:
-            is_new = all(entry.name != name for entry in client.search_prompts(f"name = '{name}'"))
-            versions = [] if is_new else client.search_prompt_versions(name)
+            name, versions = self._own_prompt(client, task)
             numbers = {version.tags.get("text_hash"): version.version for version in versions}
             for text_hash, program in programs.items():
                 if text_hash in numbers:
                     continue
                 lineage = {k: str(v) for k, v in asdict(program.lineage).items() if v is not None}
                 words = f"{program.lineage.optimizer}, {len(program.demonstrations)} examples"
-                tags = {**lineage, "text_hash": text_hash}
+                tags = {**lineage, "text_hash": text_hash, _TAG: self._run.identity}
                 template = prompt_template(program)
                 try:
                     version = client.register_prompt(name, template, words, tags)
@@ -196,6 +196,17 @@ class MlflowTracker(Tracker):
                 client.set_prompt_tag(name, PROMPT_EXPERIMENT_IDS_TAG_KEY, ids)
         if refusal is not None:
             raise refusal
+
+    def _own_prompt(self, client: Any, task: str) -> tuple[str, Sequence[Any]]:
+        """Name and versions of a task's prompt; one of another run of this name is left alone."""
+        assert self._run is not None
+        identity, name = self._run.identity, _asset(f"{self._run.name}.{task}")
+        while True:
+            is_new = all(entry.name != name for entry in client.search_prompts(f"name = '{name}'"))
+            versions = [] if is_new else client.search_prompt_versions(name)
+            if all(version.tags.get(_TAG, identity) == identity for version in versions):
+                return name, versions
+            name = f"{name}.{identity}"
 
     def end_stage(self, stage: int, status: Status) -> None:
         """Close the nested run."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastslow.core.files import read_json, read_regular
+from fastslow.core.files import damage_errors, plain_name, read_json, read_regular
 from fastslow.core.prompts import Population, PromptProgram
 from fastslow.core.samples import read_sample
 from fastslow.core.tracker import Status, TrackedSample
@@ -113,7 +113,7 @@ class RunRecords:
             place = folder if folder.is_dir() else None
             is_complete = place is not None or self.status == "finished"  # not all that runs keep
             if steps or place:
-                prompts = {name: (populations[name], live[name]) for name in live}
+                prompts = {name: (populations.get(name, ()), live[name]) for name in live}
                 status: Status = "finished" if is_complete else "interrupted"
                 yield StageRecords(index, task, steps, place, prompts, status)
 
@@ -152,17 +152,20 @@ class RecordsReader:
         """All that a tracker is told of, as it is now.
 
         Raises:
-            CheckpointError: A record file is damaged.
-            OSError, ValueError: There is no run.json, or it is damaged.
+            CheckpointError: run.json or a record file is missing or damaged.
+            OSError: A record file cannot be read.
         """
-        card: dict[str, Any] = read_json(self._run / "run.json")
-        status: Status = card["state"] if card["state"] in ("finished", "failed") else "interrupted"
+        with damage_errors(self._run / "run.json", "not the card of a run"):
+            card: dict[str, Any] = read_json(self._run / "run.json")
+            stages = tuple(map(plain_name, card["stages"]))
+            tasks = tuple(map(plain_name, card.get("tasks") or stages))
+            state = card["state"]
+        status: Status = state if state in ("finished", "failed") else "interrupted"
         changes = [tail.look() for tail in (self._scores, self._steps, self._events)]
         self.version += any(changes)
         scores = [row for row in self._scores.records if isinstance(row, ScoreRow)]
         lines = [*self._steps.records, *self._events.records]
         events = [event for event in lines if not isinstance(event, ScoreRow)]
-        stages, tasks = tuple(card["stages"]), tuple(card.get("tasks") or card["stages"])
         return RunRecords(self._run, tasks, stages, scores, events, status)
 
 

@@ -176,7 +176,9 @@ def series(index: int) -> dict[str, Any]:
 
 
 def legend(axes: Axes, columns: int = 3) -> None:
-    """A legend above the axes, so that it covers no data."""
+    """A legend above the axes, so that it covers no data; none where nothing has a name."""
+    if not axes.get_legend_handles_labels()[1]:
+        return
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),

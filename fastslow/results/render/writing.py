@@ -11,8 +11,16 @@ from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
 
 FIGURES = "figures"
-FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]|$)")
-"""Begins a cell that a spreadsheet would compute; signed numbers do not. Source: OWASP, CSV
+FORMULA = re.compile(
+    r"""
+    [=@\t\r]
+    | [+-] (?! (?: \d[\d.,]* (?: e[+-]?\d+ )? %? (?: [ ]±[ ]\d[\d.]* )? (?: [ ]\[[-+\d., ]*\] )?
+        !? (?: [ ]\([a-z]+\) )? )? \Z )
+    """,
+    re.VERBOSE,
+)
+"""Begins a cell that a spreadsheet would compute; a signed number does not, with the interval and
+the marks that tables put behind it, but what goes on after it does. Source: OWASP, CSV
 injection."""
 
 

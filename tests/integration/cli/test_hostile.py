@@ -1,5 +1,6 @@
 """The fuzzer of `benchmarks.hostile`, briefly, and what it found once."""
 
+import ast
 import json
 import os
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzzing.running import BAD, unsafe
+from benchmarks.fuzzing.judging import unsafe
+from benchmarks.fuzzing.running import BAD
 from benchmarks.hostile import OTHERS
 from fastslow.cli.main import main
 from fastslow.core.errors import CheckpointError, ModelError
@@ -19,7 +21,8 @@ from tests.support.run_folder import write_run
 
 
 def test_hostile_input_is_accepted_or_a_typed_error_and_never_anything_else(tmp_path: Path) -> None:
-    words = ["--configs", "150", "--data", "200", "--seed", "11", "--limit", "60"]
+    words = ["--configs", "150", "--data", "200", "--folders", "40", "--seed", "11"]
+    words += ["--limit", "60"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.hostile", *words, "--json", tmp_path / "out.json"],
         cwd=ROOT,
@@ -32,7 +35,7 @@ def test_hostile_input_is_accepted_or_a_typed_error_and_never_anything_else(tmp_
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["bad"] == dict.fromkeys(BAD, 0)
     assert found["changed_outside"] == 0
-    assert set(found["outcomes"]) == {"configs", *OTHERS}
+    assert set(found["outcomes"]) == {"configs", *OTHERS, "folders"}
     mixed = {name: counts for name, counts in found["outcomes"].items() if name != "names"}
     assert all(counts.get("accepted") for counts in mixed.values())
     assert all(len(counts) > 1 for name, counts in mixed.items() if name != "graders")
@@ -43,7 +46,13 @@ def test_the_fuzzer_sees_what_it_is_there_to_see(tmp_path: Path) -> None:
     script = """
 import os, pickle, random, socket, subprocess, sys, time
 from pathlib import Path
-from benchmarks.fuzzing.running import run_section
+from benchmarks.fuzzing.judging import OUTSIDE, SECRET
+from benchmarks.fuzzing.running import Exit, run_section
+def through_a_link(folder):
+    Path("link").symlink_to(folder)
+    (Path("link") / "kept.txt").write_text("owned")
+def write(name, text):
+    Path("case", name).write_text(text)
 ACTS = [
     lambda: 1 / 0,
     lambda: time.sleep(60),
@@ -54,6 +63,18 @@ ACTS = [
     lambda: pickle.loads(pickle.dumps(Path)),
     lambda: print("\\x1b[2J"),
     lambda: os.mkdir("../aside"),
+    lambda: through_a_link(Path(OUTSIDE, "folder").absolute()),
+    lambda: os.posix_spawn("/bin/touch", ["touch", OUTSIDE + "/secret.txt"], {}) and time.sleep(2),
+    lambda: print(Path(OUTSIDE, "secret.txt").read_text()),
+    lambda: print(os.environ["MLFLOW_TRACKING_TOKEN"]),
+    lambda: write("record.json", "x" + SECRET),
+    lambda: write("sent", os.environ["HF_TOKEN"]),
+    lambda: write("scores.csv", "name\\n-2+3+cmd|' /C calc'!A0\\n"),
+    lambda: write("report.md", "\\u202eabc"),
+    lambda: Exit(-9),
+    lambda: Exit(0, is_refusal=True),
+    lambda: Exit(3),
+    lambda: write("scores.csv", "name,change\\n'=1,+0.5 [-1, +2]!\\n"),
 ]
 scratch = Path(sys.argv[1]) / "scratch"
 scratch.mkdir()
@@ -73,8 +94,13 @@ print([r.outcome for r in run_section("seen", case, len(ACTS), 0, scratch, limit
         text=True,
         check=True,
     )
-    expected = [*BAD[:3], "outside", "program", "socket", "pickle", "unsafe text", "outside"]
-    assert done.stdout.strip() == str([expected[0], "hang", "died", *expected[3:]])
+    outcomes = ast.literal_eval(done.stdout)
+    assert outcomes == [
+        *("traceback", "hang", "died", "outside", "program", "socket", "pickle", "unsafe text"),
+        *("outside", "outside", "program", "leak", "leak", "leak", "leak"),
+        *("unsafe file", "unsafe file", "exit code", "not refused", "exit 3", "accepted"),
+    ]  # fmt: skip
+    assert {*BAD} <= {*outcomes}
 
 
 def test_a_pickled_model_is_refused_and_never_opened(tiny_folder: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_run_deleted_half_way_is_counted_and_warned_of_once(
     assert len(caplog.records) == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"identity": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"identity": 1}', '{"identity": "\' or \'1"}'])
 def test_a_damaged_identity_is_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / "tracker.json").write_text(content)
     build_tracking(config(tmp_path), tmp_path)
@@ -403,3 +403,33 @@ def test_sending_the_demonstration_again_makes_nothing_twice(
     send(demo, store)
     assert list(tmp_path.iterdir()) == []
     assert everything() == before
+
+
+def test_a_folder_of_the_same_name_takes_no_prompt_of_another_run(store: Path) -> None:
+    """The prompt registry is the user's: the name of a folder decides nothing in it."""
+    name, task = "0101-0000-mine", "con'tinent\u202e"
+    ours, theirs = (
+        TrackedRun(name, identity * 32, store / f"name {identity}", CONFIG)
+        for identity in ("a", "b")
+    )
+    for run, text in ((ours, PromptProgram("Mine.")), (theirs, PromptProgram("{{ 7 * 7 }} owned"))):
+        run.folder.mkdir()
+        live = tracking_of(run, mlflow=MlflowTracker(store, experiment="names"))
+        with live.run(), live.stage(0, task):
+            live.prompts(0, task, (Candidate(text, {}),), text)
+            live.log({"slow/re`ward' = ''": 1.0}, step=1)
+        assert live.num_failures == 0, live.trackers[0].first_failure
+    reader, prompt = client(store), "0101-0000-mine.con_tinent_"
+    versions = {
+        entry: [version.tags["text_hash"] for version in reader.search_prompt_versions(entry)]
+        for entry in (prompt, f"{prompt}.{'b' * 32}")
+    }
+    assert list(versions.values()) == [
+        [PromptProgram("Mine.").text_hash],
+        [PromptProgram("{{ 7 * 7 }} owned").text_hash],
+    ]
+    assert reader.load_prompt(f"prompts:/{prompt}@stage-1").tags["fastslow.id"] == ours.identity
+    tags = {run.info.run_id: run.data.tags["fastslow.id"] for run in runs_of(store, "names")}
+    assert sorted(tags.values()) == [
+        f"{run.identity}/{part}" for run in (ours, theirs) for part in ("run", "stage-0")
+    ]

@@ -1,12 +1,14 @@
 """Commands for people: init, diff, kept records, --json, and readers that leave."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import pytest
 import typer
@@ -203,6 +205,22 @@ def test_a_task_that_needs_data_says_how_to_give_it(
     assert "fastslow tasks show text_classification data=PATH" in out
     words = ["data=tickets.csv", "text_column=body", "label_column=urgency"]
     assert "sizes: train 70" in output(capsys, "tasks", "show", "text_classification", *words)[0]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "colour"), [(io.StringIO, "\\x1b[1m"), (Terminal, "\x1b[1m")])
+def test_what_is_printed_cannot_act_on_a_terminal_wherever_it_came_from(
+    stream: type[io.StringIO], colour: str
+) -> None:
+    inner = stream()
+    with contextlib.redirect_stdout(cast(TextIO, LastingStream(inner))):
+        print("\x1b]0;owned\x07 \u202eabc \x9b31m \ud800 naïve\u00a0☃\n\x1b[1mbold")
+    title = r"\x1b]0;owned\x07 \u202eabc \x9b31m \ud800"
+    assert inner.getvalue() == f"{title} naïve\u00a0☃\n{colour}bold\n"
 
 
 def test_a_stream_without_a_reader_takes_whatever_comes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fastslow.core.decode import shaped
 from fastslow.core.errors import ConfigError, TaskError, nearest
-from fastslow.core.files import is_file, parse_json, read_regular
+from fastslow.core.files import is_file, parse_json, plain_name, read_regular
 from fastslow.core.text import shorten
 from fastslow.core.types import Example
 from fastslow.task.data_files import read_splits
@@ -48,6 +48,26 @@ def test_only_regular_files_are_read_and_nothing_waits(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"."):
             read_regular(tmp_path / name)
         assert name == "." or not is_file(tmp_path / name)
+
+
+def test_a_file_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "sparse").write_bytes(b"[1")
+    os.truncate(tmp_path / "sparse", 1 << 40)
+    with pytest.raises(OSError, match="1,099,511,627,776 bytes with nothing in them"):
+        read_regular(tmp_path / "sparse")
+    os.truncate(tmp_path / "sparse", 1 << 20)  # a hole of this size does nobody harm
+    assert len(read_regular(tmp_path / "sparse")) == 1 << 20
+
+
+@pytest.mark.parametrize("name", ["", "a", "a b", "..a", "é\u202e", "a:b"])
+def test_a_plain_name_names_one_part_of_a_path(name: str) -> None:
+    assert plain_name(name) == name
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "a/", "/a", "a/b", "../a", None, 3, ["a"]])
+def test_what_leads_elsewhere_is_no_plain_name(name: object) -> None:
+    with pytest.raises(ValueError, match="not a plain name"):
+        plain_name(name)
 
 
 def write(content: bytes) -> Callable[[Path], object]:

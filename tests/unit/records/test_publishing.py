@@ -16,6 +16,7 @@ from fastslow.records import publishing, stores
 from fastslow.records.publishing import MANIFEST, PARTIAL, Publisher, push_run
 from fastslow.results.report import recompute_report
 from tests.support.paths import ROOT
+from tests.support.run_folder import write_run
 
 DEMO = ROOT / "runs" / "reference" / "demo"
 
@@ -152,6 +153,17 @@ def test_an_unfinished_run_links_and_keys_are_not_published(run: Path, memory: A
     with pytest.raises(CheckpointError, match="the run is interrupted, and only a finished"):
         push(run, "memory://bucket/e")
     assert memory.store == {}
+
+
+def test_an_edited_run_is_not_published(tmp_path: Path, memory: Any) -> None:
+    run = write_run(tmp_path)
+    scores = (run / "scores.jsonl").read_text()
+    (run / "scores.jsonl").write_text(scores.replace('"score": 0.0', '"score": 1.0', 1))
+    with pytest.raises(CheckpointError, match="edited or damaged since the run wrote it"):
+        push(run, "memory://bucket/edited")
+    assert memory.store == {}
+    (run / "scores.jsonl").write_text(scores)
+    assert push(run, "memory://bucket/edited")
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ def test_what_a_configuration_would_have_called_or_imported_is_listed() -> None:
     data = {
         "tracking": [{"kind": "mlflow", "uri": "http://a.example/x"}, {"folder": "/srv"}],
         "engine": {"urls": ["http://b.example"], "python": None, "arguments": ["--x"]},
-        "fast": {"reflection": {"api_base": "http://c.example"}},
+        "fast": {"reflection": {"model": "openai/gpt-5", "api_base": "http://c.example"}},
+        "trackers": [{"kind": "wandb", "project": "x"}],
         "publish": "s3://bucket/x",
         "stages": [{"task": "their.module:function"}, {"task": "word_valence"}],
         "tasks": {"t": {"use": "text_classification", "data": "https://d.example/t.csv"}},
@@ -204,14 +205,17 @@ def test_what_a_configuration_would_have_called_or_imported_is_listed() -> None:
         "tracking.1.folder",
         "engine.urls",
         "engine.arguments",
+        "fast.reflection.model",
         "fast.reflection.api_base",
+        "trackers.0.kind",
         "publish",
         "stages.0.task",
         "tasks.t.data",
         "slow.remedies.0.use",
         "runs_dir",
     ]
-    assert not list(followed({"runs_dir": "runs", "tracking": {"kind": "mlflow", "uri": None}}))
+    quiet = {"runs_dir": "runs", "tracking": {"kind": "mlflow", "uri": None}}
+    assert not list(followed(quiet | {"fast": {"reflection": {"model": "self", "api_base": None}}}))
 
 
 def test_a_folder_of_somebody_else_is_not_acted_on_unless_its_user_says_so(

@@ -98,6 +98,8 @@ def test_one_that_buffers_counts_as_late_until_the_run_ends(tmp_path: Path) -> N
         (False, []),
         (["mlflow 2"], ["mlflow 2"]),
         ([], []),
+        (3, []),
+        ({"mlflow": 1}, []),
     ],
 )
 def test_who_missed_something_is_read_from_old_and_new_files(

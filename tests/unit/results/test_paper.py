@@ -111,8 +111,11 @@ def test_a_table_is_set_with_booktabs_its_numbers_right_and_its_reasons_said_onc
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
-    table = Table("t", ("=1",), (row("=cmd()"), row("@x"), row("-cmd"), row("-0.50"), row("-")))
-    assert table_csv(table).split() == ["'=1", "'=cmd()", "'@x", "'-cmd", "-0.50", "-"]
+    computed = ("=cmd()", "@x", "-cmd", "-2+3+cmd|' /C calc'!A0", "+1 (SUM(1))", "-1*A1", "+.x")
+    figures = ("-0.50", "-", "+0.64 [+0.52, -]!", "+1e-05", "+0.58 ± 0.01 [-1, +2] (ab)", "-3%")
+    table = Table("t", ("=1",), tuple(map(row, (*computed, *figures))))
+    cells = [cell for [cell] in csv.reader(io.StringIO(table_csv(table)))]
+    assert cells == ["'=1", *(f"'{cell}" for cell in computed), *figures]
 
 
 def test_slugs_are_plain_and_never_empty() -> None:
