@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, int] = {
     f"probe RUN --task {HELD_OUT}": 2,
     "track RUN": 6,
     "signals RUN": 3,
+    "retention RUN --suite none": 1,
     "push RUN": 3,
     "push RUN file://HERE/store": 6,
     "push RUN file://HERE/store --stage 1": 3,
@@ -95,7 +96,7 @@ COMMANDS: Mapping[str, int] = {
     "open_run": 8,
 }
 """Commands, the pages of `serve` and the frames of `open_run`, and how often each is drawn."""
-ACTS = ("resume", "probe", "track", "export", "signals", "push")
+ACTS = ("resume", "probe", "track", "export", "signals", "retention", "push")
 """Those that follow what a configuration names, where they may."""
 GOES_ON = ("gate", "rollback", *ACTS)
 """Those that judge, ship or go on from what a folder holds."""

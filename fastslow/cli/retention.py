@@ -30,9 +30,9 @@ def retention(
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Score benchmarks on the base and on every kept stage, paired by example.
+    """Score benchmarks on the base and on every kept stage.
 
-    The base is loaded once. Each stage proves first that its adapter is at work. Writes
+    Differences are paired by example. The base is loaded once. Each stage proves first that its adapter is at work. Writes
     retention/retention.json into the run folder.
     """
     from fastslow.loop.retention import study_retention

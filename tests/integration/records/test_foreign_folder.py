@@ -21,12 +21,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": (),
     "push": (),
     "signals": (),
+    "retention": ("--suite", "none"),
     "report": (),
     "gate": (),
     "prompts": (),
     "rollback": ("--to", "2"),
 }
-ACTS = ("resume", "probe", "track", "export", "push", "signals")
+ACTS = ("resume", "probe", "track", "export", "push", "signals", "retention")
 """Those that act on the configuration; the others only read records."""
 
 

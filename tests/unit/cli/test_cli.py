@@ -149,7 +149,7 @@ def test_check_notes_what_this_machine_lacks_for_the_run(
     assert notes("{kind: gepa}") == []
 
 
-@pytest.mark.parametrize("name", ["/nowhere/model", "organisation/model", "smolm2-135m-instruct"])
+@pytest.mark.parametrize("name", ["/nowhere/model", "smolm2-135m-instruct"])
 def test_check_refuses_a_model_that_is_nowhere(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +161,16 @@ def test_check_refuses_a_model_that_is_nowhere(
     assert error.startswith(f"{DEMO}: model.name: ")
     assert repr(name) in error
     assert "smollm2-135m-instruct" in error
+
+
+def test_check_notes_a_model_of_a_hub_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["check", DEMO, "model.name=organisation/model"]) == 0
+    assert "note: model.name: 'organisation/model' is not a folder here" in capsys.readouterr().out
 
 
 def test_check_notes_a_known_model_that_is_not_fetched(
