@@ -225,11 +225,14 @@ def _require_no_keys(files: Mapping[str, Path]) -> None:
     """Make sure that nothing that was configured looks like a key.
 
     Raises:
+        CheckpointError: A file cannot be read.
         ConfigError: It does; names the file.
     """
     for name, path in files.items():
         is_settings = name in CARDS or name.startswith("layers/")
-        if is_settings and looks_like_key(read_regular(path).decode(errors="replace")):
+        with damage_errors(path, "cannot be read"):
+            content = read_regular(path) if is_settings else b""
+        if looks_like_key(content.decode(errors="replace")):
             raise ConfigError(
                 f"{path}: holds what looks like a key or a password, so nothing was published. "
                 "Replace that key, and take it out of the file."

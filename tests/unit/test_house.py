@@ -21,6 +21,7 @@ EMPTY_NAMES = (
 KEYS_OF_FILES = {
     "fastslow/records/events.py": {"of", "at"},
     "fastslow/records/state.py": {"done"},
+    "fastslow/results/ablation/records_file.py": {"at"},
     "fastslow/results/report/sections/plasticity.py": {"at"},
 }
 """Fields that are keys of files made by earlier versions: a report still reads them."""

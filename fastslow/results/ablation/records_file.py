@@ -8,14 +8,16 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from fastslow.config.ablation import AblationConfig
 from fastslow.core.decode import shaped
 from fastslow.core.errors import CheckpointError, FastSlowError
-from fastslow.core.files import parse_json, read_regular
+from fastslow.core.files import damage_errors, parse_json, read_regular
 from fastslow.measure.scores.curves import LearningCurve
 from fastslow.measure.scores.guessing import Guess
 from fastslow.measure.scores.matrix import ScoreMatrix
@@ -26,6 +28,7 @@ from fastslow.results.ablation.search import TrialScore
 
 RECORDS_VERSION = 1
 """Raised when a key of records.jsonl changes its meaning or goes."""
+AGAIN = "Run `fastslow ablate` again where the runs are; it writes the file again."
 
 
 def records_jsonl(result: Result) -> str:
@@ -53,13 +56,15 @@ def read_records_file(path: Path) -> Result:
         if head["records_version"] != RECORDS_VERSION:
             raise ValueError(f"records_version {head['records_version']}")
         config = AblationConfig.model_validate(head["config"])
-        planned, missing = Counter(head["planned"]), tuple(head["missing"])
+        planned = Counter(_PLANNED.validate_python(head["planned"]))
+        missing = tuple(map(str, head["missing"]))
         search = tuple(shaped(TrialScore, trial) for trial in head.get("search", ()))
     records = []
     for number, line in enumerate(rest, start=2):
         with _naming(path, number):
             records.append(_record(parse_json(line)))
-    return make_result(config, records, planned, missing, search)
+    with damage_errors(path, "its records do not fit together", AGAIN):
+        return make_result(config, records, planned, missing, search)
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def _naming(path: Path, line: int) -> Iterator[None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, FastSlowError) as error:
         raise CheckpointError(
             f"{path}:{line}: not a line of records of version {RECORDS_VERSION}, got {error}. "
-            "Run `fastslow ablate` again where the runs are; it writes the file again."
+            f"{AGAIN}"
         ) from error
 
 
@@ -109,30 +114,66 @@ def _plain_curve(curve: LearningCurve) -> dict[str, Any]:
     return {"unit": curve.unit, "at": curve.counts, "scores": curve.scores}
 
 
-def _record(line: Mapping[str, Any]) -> RunRecord:
-    probe = line["probe"]
+@dataclass(frozen=True)
+class _Curve:
+    unit: Literal["steps", "rollouts"]
+    at: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
+
+    def curve(self) -> LearningCurve:
+        return LearningCurve(self.unit, self.at, self.scores)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    tuned: tuple[_Curve, ...]
+    base: tuple[_Curve, ...]
+    adapter: Literal["merge", "continue"]
+
+    def probe(self) -> Probe:
+        tuned, base = (tuple(map(_Curve.curve, part)) for part in (self.tuned, self.base))
+        return Probe(tuned, base, self.adapter)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What `plain_record` gives, checked against these types."""
+
+    arm: str
+    seed: int
+    order: str | None
+    config_hash: str
+    tasks: tuple[str, ...]
+    stages: tuple[str, ...]
+    scores: tuple[tuple[float | None, ...], ...]
+    noise_floor: float
+    rollouts: dict[str, int]
+    cells: tuple[tuple[int, str, dict[str, float]], ...]
+    curves: tuple[tuple[tuple[int, int, dict[str, float]], ...], ...]
+    kl_fst: tuple[tuple[int, str, float], ...]
+    probe: _Probe | None
+    clusters: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Files of older versions have none."""
+    guesses: dict[str, Any] = field(default_factory=dict)
+
+
+_LINE, _PLANNED = TypeAdapter(_Line), TypeAdapter(dict[str, int])
+
+
+def _record(plain: object) -> RunRecord:
+    line = _LINE.validate_python(plain)
     return RunRecord(
-        arm=line["arm"],
-        seed=line["seed"],
-        order=line["order"],
-        config_hash=line["config_hash"],
-        matrix=ScoreMatrix(
-            tuple(line["tasks"]), tuple(line["stages"]), tuple(map(tuple, line["scores"]))
-        ),
-        noise_floor=line["noise_floor"],
-        cells={(row, task): scores for row, task, scores in line["cells"]},
-        curves=tuple(tuple(Point(*point) for point in curve) for curve in line["curves"]),
-        rollouts=line["rollouts"],
-        kl={(row, task): value for row, task, value in line["kl_fst"]},
-        probe=probe
-        and Probe(
-            tuple(map(_curve, probe["tuned"])), tuple(map(_curve, probe["base"])), probe["adapter"]
-        ),
-        clusters=line.get("clusters", {}),  # files of older versions have none
-        guesses={task: shaped(Guess, guess) for task, guess in line.get("guesses", {}).items()},
+        arm=line.arm,
+        seed=line.seed,
+        order=line.order,
+        config_hash=line.config_hash,
+        matrix=ScoreMatrix(line.tasks, line.stages, line.scores),
+        noise_floor=line.noise_floor,
+        cells={(row, task): scores for row, task, scores in line.cells},
+        curves=tuple(tuple(Point(*point) for point in curve) for curve in line.curves),
+        rollouts=line.rollouts,
+        kl={(row, task): value for row, task, value in line.kl_fst},
+        probe=line.probe.probe() if line.probe else None,
+        clusters=line.clusters,
+        guesses={task: shaped(Guess, guess) for task, guess in line.guesses.items()},
     )
-
-
-def _curve(plain: Mapping[str, Any]) -> LearningCurve:
-    scores = tuple(map(tuple, plain["scores"]))
-    return LearningCurve(plain["unit"], tuple(plain["at"]), scores)

@@ -27,6 +27,10 @@ def test_the_records_file_says_all_that_its_runs_do(tmp_path: Path) -> None:
         (1, '"records_version": 1', '"records_version": 9'),
         (3, '"noise_floor"', '"floor"'),
         (3, '"scores": [[0.0', '"scores": [[7.0'),
+        (1, '"planned": {', '"planned": {"x": "many", '),
+        (3, '"seed": 0', '"seed": "one"'),
+        (3, '"e00": ', '"e00": "x", "e99": '),
+        (3, '"rollouts": {', '"rollouts": {"fast": null, "x": {}, '),
         (4, "{", "["),
     ],
 )
