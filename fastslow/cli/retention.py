@@ -32,8 +32,8 @@ def retention(
 ) -> None:
     """Score benchmarks on the base and on every kept stage.
 
-    Differences are paired by example. The base is loaded once. Each stage proves first that its adapter is at work. Writes
-    retention/retention.json into the run folder.
+    Differences are paired by example. The base is loaded once, and each stage proves first that
+    its adapter is at work. Writes retention/retention.json into the run folder.
     """
     from fastslow.loop.retention import study_retention
     from fastslow.results.report.terminal import render_tables
