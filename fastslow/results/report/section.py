@@ -29,7 +29,7 @@ class Records:
         self.card = read_card(path / "run.json")
         self.scores = read_scores(path / "scores.jsonl")
         self.events = read_events(path / "events.jsonl")
-        self._of_kind: dict[type[Event], list[Event]] = {}
+        self._of_kind: dict[type, list[Event]] = {}
         for event in self.events:
             self._of_kind.setdefault(type(event), []).append(event)
         require_places(self.scores, self.events, self.card.stages, path)
