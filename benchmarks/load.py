@@ -180,7 +180,7 @@ def _growth(points: Sequence[tuple[int, float]], least: float) -> float | None:
     (n1, first), (n2, second), (n3, third) = points
     if third - first < least:
         return None
-    lower = max((second - first) / (n2 - n1), 1e-12)
+    lower = (second - first) / (n2 - n1) if second > first else second / n2
     return (third - second) / (n3 - n2) / lower
 
 

@@ -5,7 +5,7 @@ The check is pydantic's, of a schema made from the fields: unlike a `TypeAdapter
 half surrogate pairs, which completions may hold, and keeps whole numbers whole.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -26,9 +26,10 @@ def shaped(kind: type[T], data: object) -> T:
         ValueError: A field is missing, unknown, of another type, or a count below 0; names it.
     """
     try:
-        return cast(T, _validator(cast(Hashable, kind)).validate_python(data))
+        result: T = _validator(kind).validate_python(data)
     except ValidationError as error:
         raise ValueError(_message(error)) from error
+    return result
 
 
 @cache

@@ -51,8 +51,11 @@ def score_from_json(data: Mapping[str, Any]) -> ScoreRow:
         KeyError, TypeError, ValueError: It is not such a line.
     """
     sample = dict(data)
-    places = {name: sample.pop(name) for name in _PLACES if name in sample}
-    row = shaped(ScoreRow, {"sample": sample, **places})
+    fields: dict[str, Any] = {"sample": sample}
+    for name in _PLACES:
+        if name in sample:
+            fields[name] = sample.pop(name)
+    row = shaped(ScoreRow, fields)
     if not 0 <= row.sample.score <= 1:
         raise ValueError(f"score {row.sample.score!r} is not in [0, 1]")
     return row
@@ -267,23 +270,19 @@ def _damaged(line: bytes, path: Path, number: int, error: Exception) -> Checkpoi
 
 
 def _record(line: bytes) -> ScoreRow | Event:
-    data = _plain_data(line)
-    if not isinstance(data, dict):
-        raise TypeError("not an object")
-    return event_from_json(data) if "event" in data else score_from_json(data)
-
-
-def _plain_data(line: bytes) -> Any:
-    """The content of a line; see `parse_json`.
+    """The record of a line; raises one of `_DAMAGE`.
 
     Scores, of which there are many, come from a quicker parser that shares equal texts; their
-    numbers are bounded where they are checked. What it refuses is left to `parse_json`.
+    numbers are bounded where they are checked. What it refuses is parsed again.
     """
     if not line.startswith(b'{"event"'):
         try:
             data = from_json(line, allow_inf_nan=False)
         except ValueError:
-            return parse_json(line)
+            data = None
         if isinstance(data, dict) and "event" not in data:
-            return data
-    return parse_json(line)
+            return score_from_json(data)
+    data = parse_json(line)
+    if not isinstance(data, dict):
+        raise TypeError("not an object")
+    return event_from_json(data) if "event" in data else score_from_json(data)

@@ -51,7 +51,7 @@ GUESS_CAPTION = (
 GREY_CAPTION = " Grey lines: the constant answer (dashed) and a uniform guess (dotted)."
 MANY = 6
 """More stages than this, and their names do not fit under an axis."""
-MAX_STAGES = 24
+MAX_STAGES = 12
 """Of more stages a figure shows the course, without a number, interval or mark for each."""
 _LOOK: Mapping[str, Any] = {
     "axes.axisbelow": True,
