@@ -26,7 +26,7 @@ def shaped(kind: type[T], data: object) -> T:
         ValueError: A field is missing, unknown, of another type, or a count below 0; names it.
     """
     try:
-        result: T = _validator(kind).validate_python(data)
+        result: T = _validator(cast(Any, kind)).validate_python(data)
     except ValidationError as error:
         raise ValueError(_message(error)) from error
     return result
