@@ -18,6 +18,7 @@ import yaml
 from benchmarks.fuzzing.values import WORDS, hostile, mutate_bytes, mutate_tree, places
 from fastslow.cli.check import check
 from fastslow.config.loading.load import config_hash, dump_resolved, load_config, load_resolved
+from fastslow.results.ablation import is_ablation
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -53,7 +54,7 @@ def corpus() -> tuple[str, ...]:
     """Texts that mutations start from: every shipped file, runs in resolved form too."""
     files = sorted(CONFIGS.rglob("*.yaml"))
     texts = [file.read_text(encoding="utf-8").replace("../", "") for file in files]
-    runs = [file for file in files if file.parent.name not in ("base", "ablations")]
+    runs = [file for file in files if file.parent.name != "base" and not is_ablation(file)]
     return (*texts, *(dump_resolved(load_config((file,)).config) for file in runs))
 
 
