@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from difflib import SequenceMatcher
 from functools import cache, partial
 from math import isclose
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
 
@@ -26,8 +27,8 @@ MAX_FORMULA_CHARS = 300
 """Longer answers are no formula and score 0 unread. Ours."""
 COMPARING_S = 3
 """Seconds of computing for one answer, below `graders.timeout_s`. Ours."""
-COMPARING_BYTES = 4 << 30
-"""Memory for one answer. Ours."""
+COMPARING_BYTES = 2 << 30
+"""Memory for one answer, beside what the process holds that grades. Ours."""
 _TYPICAL = (r"\frac{1}{2}", r"(x+1)^2", r"2\sqrt{3}", r"9.8\ \mathrm{m}", r"\{1, 2\}", r"x = \pi")
 """Formulas that are read once, so that the reader has its tables before it is forked."""
 
@@ -244,7 +245,8 @@ def _is_equal(gold: str, wrote: str, tolerance: float) -> bool:
     if (child := os.fork()) == 0:
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (COMPARING_S, COMPARING_S))
-            resource.setrlimit(resource.RLIMIT_DATA, (COMPARING_BYTES, COMPARING_BYTES))
+            most = _data_bytes() + COMPARING_BYTES
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
             os.write(to_verdict, b"equal" if _has_same_value(gold, wrote, tolerance) else b"")
         finally:
             os._exit(0)
@@ -253,6 +255,15 @@ def _is_equal(gold: str, wrote: str, tolerance: float) -> bool:
         is_equal = pipe.read() == b"equal"
     os.waitpid(child, 0)
     return is_equal
+
+
+def _data_bytes() -> int:
+    """What this process holds in memory of its own; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _has_same_value(gold: str, wrote: str, tolerance: float) -> bool:

@@ -221,3 +221,18 @@ def test_without_math_verify_the_grader_says_what_to_install(
     monkeypatch.setitem(sys.modules, "math_verify", None)
     (line,) = refusal("question_answering", tmp_path / "x.jsonl", grader="math")
     assert line.endswith("Install it with: pip install 'fastslow[math]'")
+
+
+def test_a_process_that_holds_much_compares_formulas_too(maths: Task) -> None:
+    """What memory an answer may take is counted from what the grading process has already."""
+    import mmap
+
+    with mmap.mmap(-1, 9 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        assert (
+            graded(
+                maths,
+                r"\boxed{\frac{x^2 + 2x + 1}{x + 1} + \sqrt{8}}",
+                r"\boxed{x + 1 + 2\sqrt{2}}",
+            )
+            == 1
+        )
