@@ -72,9 +72,9 @@ def listing_lines(runs: Sequence[RunSummary]) -> list[str]:
 def _summary(path: Path) -> RunSummary:
     size = _size_of(path)
     try:
+        require_no_record_links(path)
         card = read_card(path / "run.json")
         started, state = datetime.fromisoformat(card.started or ""), read_state(path, card.state)
-        require_no_record_links(path)
         row, scores = _reported_row(path, card) or _last_whole_row(path, card) or (None, [])
     except (FastSlowError, OSError, ValueError) as error:
         return RunSummary(path, UNREADABLE, size, str(error))
