@@ -516,7 +516,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     rows = (run / "scores.jsonl").read_text()
     (run / "scores.jsonl").write_text(rows.replace('"second"', '"../../../escaped"'))
     (run / "run.json").write_text(other)
-    refused("run.json and config.json name other stages, got first, ../../../escaped")
+    refused("'../../../escaped' is not a plain name")
     (run / "run.json").write_text(json.dumps(card))
     (run / "scores.jsonl").write_text(rows)
     config = (run / "config.json").read_text()
