@@ -86,7 +86,7 @@ check: $(STAMP) ## Format, lint, types, import layers, and every configuration f
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
-	@$(FASTSLOW) check $(CONFIGS)
+	@$(TEST_ENV) $(FASTSLOW) check $(CONFIGS)
 
 smoke: $(STAMP) ## Tests with real weights; skipped without FASTSLOW_MODEL or the fetched model
 	@$(TEST_ENV) $(BIN)/python -m pytest tests/smoke $(ARGS)
