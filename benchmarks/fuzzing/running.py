@@ -38,7 +38,7 @@ from fastslow.core.errors import FastSlowError
 MEMORY_BYTES = 12 << 30
 """Address space of the process that runs cases; PyTorch alone maps several gigabytes."""
 OF_TORCH = f"torchinductor_{getpass.getuser()}"
-"""A folder that importing PyTorch makes among the temporary ones."""
+"""A folder that PyTorch makes among the temporary ones, when it is imported or first compiles."""
 EXIT_CODES = (0, 1, 2, 3)
 REFUSED = 2
 BAD = (
@@ -186,8 +186,10 @@ def _work(
     os.chdir(scratch)
     os.environ |= dict.fromkeys(TOKENS, TOKEN)
     watch = Watch()
-    tempfile.tempdir = os.environ["TMPDIR"] = str(scratch / "tmp")
-    (scratch / "tmp").mkdir(exist_ok=True)
+    temporary = scratch / "tmp"
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary / OF_TORCH)
     for index in range(start, end):
         name = case_name(seed, section, index)
         results.send(run_case(make, name, section, index, folder, watch))

@@ -48,6 +48,7 @@ import os, pickle, random, socket, subprocess, sys, time
 from pathlib import Path
 from benchmarks.fuzzing.judging import OUTSIDE, SECRET
 from benchmarks.fuzzing.running import Exit, run_section
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 def through_a_link(folder):
     Path("link").symlink_to(folder)
     (Path("link") / "kept.txt").write_text("owned")
@@ -75,6 +76,7 @@ ACTS = [
     lambda: Exit(0, is_refusal=True),
     lambda: Exit(3),
     lambda: write("scores.csv", "name,change\\n'=1,+0.5 [-1, +2]!\\n"),
+    lambda: cache_dir(),
 ]
 scratch = Path(sys.argv[1]) / "scratch"
 scratch.mkdir()
@@ -89,7 +91,8 @@ print([r.outcome for r in run_section("seen", case, len(ACTS), 0, scratch, limit
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "of-torch")},
         capture_output=True,
         text=True,
         check=True,
@@ -99,6 +102,7 @@ print([r.outcome for r in run_section("seen", case, len(ACTS), 0, scratch, limit
         *("traceback", "hang", "died", "outside", "program", "socket", "pickle", "unsafe text"),
         *("outside", "outside", "program", "leak", "leak", "leak", "leak"),
         *("unsafe file", "unsafe file", "exit code", "not refused", "exit 3", "accepted"),
+        "accepted",
     ]  # fmt: skip
     assert {*BAD} <= {*outcomes}
 
