@@ -1,6 +1,7 @@
 """A small run on the tiny model, and what must be equal between two runs that are the same run."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -23,6 +24,7 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.lease import LEASE_FOLDER
 
 TOY = """
 name: toy
@@ -61,6 +63,28 @@ def start(
     (folder / "toy.yaml").write_text(text)
     loaded = load_config([folder / "toy.yaml"], [f"runs_dir={folder / 'runs'}", *overrides])
     return launch.train(loaded, ["fastslow", "train"], finish)
+
+
+def whole_and_cut(
+    number: int, folder: Path, overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A run that is never stopped, and what one killed at the end of this slow phase leaves.
+
+    The second is a copy of the first at that moment, so it costs no second run.
+    """
+    inner, calls, left = SlowChannel.adapt, count(1), folder / "killed"
+
+    def copied(*args: Any) -> Any:
+        result = inner(*args)
+        if next(calls) == number:
+            run = newest(folder)
+            shutil.copytree(run, left / run.name, ignore=shutil.ignore_patterns(LEASE_FOLDER))
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowChannel, "adapt", copied)
+        whole = start(folder, overrides)
+    return whole, left / whole.name
 
 
 def cut_after_slow_phase(

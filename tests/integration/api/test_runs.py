@@ -14,7 +14,7 @@ from fastslow.core.tracker import TrackedRun
 from fastslow.loop import launch
 from fastslow.plugins import Tracker, TrackerConfig, tracker
 from fastslow.records.jsonl import read_scores
-from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import TOY, no_report, outcome, whole_and_cut
 
 
 @pytest.fixture(scope="module")
@@ -154,21 +154,21 @@ def trained(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole_and_cut(
+def begun(
     tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
 ) -> tuple[dict[str, Any], Path]:
     """What a run leaves behind, and the folder of one that was cut in its first stage."""
     folder, words = tmp_path_factory.mktemp("switched"), [f"model.name={tiny_folder}"]
-    whole = outcome(start(folder / "whole", words))
     with pytest.MonkeyPatch.context() as patch:
-        return whole, cut_after_slow_phase(2, folder / "cut", words, patch)
+        whole, cut = whole_and_cut(2, folder, words, patch)
+    return outcome(whole), cut
 
 
 @pytest.mark.parametrize("overrides", [OFF, ON], ids=["off", "on"])
 def test_measurements_can_be_switched_in_a_run_that_has_begun_and_change_nothing(
-    whole_and_cut: tuple[dict[str, Any], Path], tmp_path: Path, overrides: tuple[str, ...]
+    begun: tuple[dict[str, Any], Path], tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    whole, cut = whole_and_cut
+    whole, cut = begun
     run = Path(shutil.copytree(cut, tmp_path / cut.name))
     overrides = (*overrides, f"publish=file://{tmp_path / 'published'}")
     resumed = outcome(launch.resume(run, no_report, overrides))

@@ -39,7 +39,7 @@ from fastslow.records.jsonl import read_events
 from fastslow.task.definition import Task
 from fastslow.task.graders import exact_match
 from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded
-from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import TOY, no_report, outcome, start, whole_and_cut
 from tests.support.updates import changed, ending, set_texts, trainable
 
 LONG = "abcdefghijklmnopqrstuvwx"
@@ -468,9 +468,7 @@ def test_resuming_under_guidance_equals_never_stopping(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, guidance: str
 ) -> None:
     overrides = [f"model.name={tiny_folder}", *RARE, guidance]
-    undisturbed = start(tmp_path, overrides)
-    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
-    assert broken != undisturbed
+    undisturbed, broken = whole_and_cut(2, tmp_path, overrides, monkeypatch)
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 

@@ -42,7 +42,7 @@ from fastslow.task.definition import Task
 from tests.integration.channels.test_channels import BAD, GOOD, GRPO, Recorded
 from tests.integration.channels.test_losses import BATCH, row_logprobs, scripted
 from tests.integration.channels.test_sft import RAGGED, SFT
-from tests.support.runs import cut_after_slow_phase, newest_point, no_report, outcome, start
+from tests.support.runs import newest_point, no_report, outcome, start, whole_and_cut
 from tests.support.toy_tasks import letters, parity
 from tests.support.updates import changed, set_texts, trainable
 
@@ -449,9 +449,7 @@ def test_resuming_with_a_remedy_equals_never_stopping(
 ) -> None:
     """Cut in the second cycle of the second stage, where memories of the first matter."""
     overrides = [*toy, with_remedies(*remedies)]
-    undisturbed = start(tmp_path, overrides)
-    broken = cut_after_slow_phase(4, tmp_path, overrides, monkeypatch)
-    assert broken != undisturbed
+    undisturbed, broken = whole_and_cut(4, tmp_path, overrides, monkeypatch)
     expected = outcome(undisturbed)
     memories = {f for f in expected["files"] if f.endswith("memory.json")}
     assert memories
@@ -521,11 +519,10 @@ def test_a_remedy_of_the_users_own_runs_and_resumes_without_more_code(
 ) -> None:
     use = '{kind: custom, use: "mylab.towards_base:towards_base", params: {rate: 0.1}}'
     overrides = [*toy, f"slow.remedies=[{use}]"]
-    undisturbed = start(tmp_path, overrides)
+    undisturbed, broken = whole_and_cut(4, tmp_path, overrides, monkeypatch)
     changed_adapters = adapters(undisturbed)
     assert changed_adapters.keys() == without.keys()
     assert all(changed_adapters[name] != without[name] for name in without)
-    broken = cut_after_slow_phase(4, tmp_path, overrides, monkeypatch)
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 

@@ -9,7 +9,7 @@ from fastslow.channels.slow.remedies.shipped import SHIPPED_REMEDIES
 from fastslow.loop import launch
 from fastslow.records.events import RemedyEvent
 from fastslow.records.jsonl import read_events
-from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import no_report, outcome, whole_and_cut
 
 PARITY = (
     "stages=[{task: first, cycles: 2}, {task: third, cycles: 2}]",
@@ -73,9 +73,8 @@ def test_resuming_in_the_second_stage_equals_never_stopping(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     overrides = [f"model.name={tiny_folder}", *PARITY, *cases()[name]]
-    undisturbed = start(tmp_path, overrides)
-    broken = cut_after_slow_phase(4, tmp_path, overrides, monkeypatch)
-    assert broken != undisturbed
+    undisturbed, broken = whole_and_cut(4, tmp_path, overrides, monkeypatch)
+    assert not list(broken.glob("stages/001-*"))
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
     state = json.loads((undisturbed / "run.json").read_text())["state"]
     assert state == "finished"

@@ -133,7 +133,7 @@ def test_a_grader_that_gives_no_grades_is_refused_before_a_folder_is_made(
     name: str, words: str, tmp_path: Path, tiny_folder: Path
 ) -> None:
     with pytest.raises(TaskError) as caught:
-        start(tmp_path, [f"model.name={tiny_folder}"], toy_with(name))
+        start(tmp_path, [f"model.name={tiny_folder}", "graders.timeout_s=60"], toy_with(name))
     assert str(caught.value).startswith("task second: its grader returned Grade(score=")
     assert words in str(caught.value)
     assert not list(tmp_path.glob("runs/*"))

@@ -15,7 +15,7 @@ from fastslow.results.ablation.execute import write_config
 from fastslow.results.ablation.plan_file import read_plan
 from fastslow.results.report import write_report
 from tests.support.paths import ROOT
-from tests.support.runs import TOY, cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import TOY, no_report, outcome, start, whole_and_cut
 
 SIGNAL = '''
 from fastslow.plugins import Reading, Signal, SignalConfig, signal
@@ -135,8 +135,7 @@ def test_a_signal_and_a_measure_of_the_users_own_run_resume_and_stand_in_the_rep
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch, uses: tuple[str, str]
 ) -> None:
     overrides = [*toy, *overrides_with(*uses)]
-    undisturbed = start(tmp_path, overrides)
-    broken = cut_after_slow_phase(3, tmp_path, overrides, monkeypatch)
+    undisturbed, broken = whole_and_cut(3, tmp_path, overrides, monkeypatch)
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
     write_report(undisturbed)

@@ -23,7 +23,7 @@ from fastslow.records.events import EvaluationEvent, FiguresEvent
 from fastslow.records.jsonl import read_events
 from fastslow.results.report import build_report
 from fastslow.task.definition import Task, TaskConfig, task
-from tests.support.runs import cut_after_slow_phase, no_report, outcome, start
+from tests.support.runs import no_report, outcome, start, whole_and_cut
 from tests.support.tiny import save_outspoken
 
 NAMES = ("first", "second", "third")
@@ -239,8 +239,8 @@ def test_a_run_with_routers_resumes_bit_for_bit_and_keeps_the_means_of_every_tas
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*toy, *three("abcd", "bcde", "cdef"), BOTH]
-    undisturbed = outcome(start(tmp_path, overrides))
-    broken = cut_after_slow_phase(3, tmp_path, overrides, monkeypatch)
+    whole, broken = whole_and_cut(3, tmp_path, overrides, monkeypatch)
+    undisturbed = outcome(whole)
     assert outcome(launch.resume(broken, no_report)) == undisturbed
     files = [name for name in undisturbed["files"] if name.endswith("router.safetensors")]
     assert [name for name in sorted(files) if name.startswith("stages")] == [

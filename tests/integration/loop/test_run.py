@@ -38,6 +38,7 @@ from tests.support.runs import (
     no_report,
     outcome,
     start,
+    whole_and_cut,
 )
 from tests.support.tiny import save_tiny, tiny_tokenizer
 from tests.support.toy_tasks import letters
@@ -156,13 +157,10 @@ def test_resuming_a_run_on_gold_answers_equals_never_stopping(
     tmp_path: Path, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*toy, "slow.kind=sft", "slow.lr=0.02"]
-    undisturbed = start(tmp_path, overrides)
+    undisturbed, broken = whole_and_cut(2, tmp_path, overrides, monkeypatch)
     cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
     assert [e.rollouts["slow"] for e in cycles if "slow" in e.rollouts] == [0, 0, 0]
     assert len({r.sample.weights for r in headline(undisturbed)}) == 3
-
-    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
-    assert broken != undisturbed
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
 
 
@@ -198,7 +196,7 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
         "tasks.first.use=tests.support.toy_tasks:parity",
         "fast.reuse_slow_rollouts=true",
     ]
-    undisturbed = start(tmp_path, overrides)
+    undisturbed, broken = whole_and_cut(2, tmp_path, overrides, monkeypatch)
     cycles = [e for e in read_events(undisturbed / "events.jsonl") if isinstance(e, CycleEvent)]
     reused = [e.metrics.get("fast/reused_rollouts") for e in cycles if "fast" in e.rollouts]
     assert (reused[0], reused[3]) == (None, None)  # a stage starts without evidence
@@ -206,7 +204,6 @@ def test_resuming_with_reused_rollouts_equals_never_stopping(
     proposals = [e.metrics["fast/proposals"] for e in cycles if "fast" in e.rollouts]
     assert proposals[1:3] == [5, 5]  # a bootstrapped one would also cost a pass over the pool
 
-    broken = cut_after_slow_phase(2, tmp_path, overrides, monkeypatch)
     [point] = [p for p in (broken / "resume").iterdir() if p.name == "000-001"]
     assert json.loads((point / "state.json").read_text())["evidence"]
     assert outcome(launch.resume(broken, no_report)) == outcome(undisturbed)
@@ -251,9 +248,7 @@ def test_resuming_equals_never_stopping_under_every_limit_on_the_weights(
     """Cut in the second cycle of the second stage: budget, start and earlier adapters matter."""
 
     limited = [*toy, *MINIMAL, f"slow.adapter_policy={how}"]
-    undisturbed = start(tmp_path, limited)
-    broken = cut_after_slow_phase(4, tmp_path, limited, monkeypatch)
-    assert broken != undisturbed
+    undisturbed, broken = whole_and_cut(4, tmp_path, limited, monkeypatch)
     resumed = launch.resume(broken, no_report)
     assert outcome(resumed) == outcome(undisturbed)
 
