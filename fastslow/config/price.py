@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastslow.channels.fast.settings import SequenceConfig
+from fastslow.channels.fast.settings import SELF, ReflectiveSettings, SequenceConfig
 from fastslow.config.evaluation import ProbeConfig
 from fastslow.config.ledger import Entry, Ledger
 from fastslow.config.lengths import SHORT, Lengths, mean_lengths
@@ -12,6 +12,9 @@ from fastslow.policy.calibration import DECODED, Rates
 
 REPORTS_S = 10.0
 """Run folder, resume points, reports. Source: the kept demonstration, docs/decisions.md."""
+OWN_ANSWERS, OWN_REQUEST, OWN_LENGTH = 14, 600, 0.7
+"""Of a fast phase in which the base reflects itself: its answers, the tokens of a request, and the
+share of their limit that answers have. Source: configs/experiments/gepa.yaml, docs/decisions.md."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Price:
         trained = entry.trained * (
             lengths.prompt(demonstrations) + lengths.question + lengths.answer
         )
-        return rollouts_s + trained * rates.trained_s + entry.extra * short
+        reflected_s = self._reflection_s() if entry.part == "fast" else 0.0
+        return rollouts_s + trained * rates.trained_s + entry.extra * short + reflected_s
 
     def pass_tokens(self) -> tuple[float, float]:
         """Of the biggest forward and backward pass: all its tokens, and those of its answers."""
@@ -128,6 +132,15 @@ class Price:
         steps = max(num_prompts, math.ceil(rollouts / DECODED)) * (lengths.limit - 1)
         row_steps = rollouts * (self._answer(lengths, row) - 1)
         return read * rates.prefill_s + steps * rates.step_s + row_steps * rates.row_step_s
+
+    def _reflection_s(self) -> float:
+        """Of what the base writes as its own reflection LM in a fast phase, an answer at a time."""
+        fast, rates = self.ledger.config.fast, self.rates
+        if not isinstance(fast, ReflectiveSettings) or fast.reflection.model != SELF:
+            return 0.0
+        steps = OWN_LENGTH * fast.reflection.max_tokens
+        written_s = steps * (rates.step_s + rates.row_step_s)
+        return OWN_ANSWERS * (OWN_REQUEST * rates.prefill_s + written_s)
 
     def _answer(self, lengths: Lengths, row: int) -> float:
         """Tokens of a completion: the base writes until it is cut, the trained as gold answers."""

@@ -33,7 +33,7 @@ from fastslow.records.events import CycleEvent, PopulationEvent, RemedyEvent, St
 from fastslow.task.definition import Task
 from fastslow.task.guarded_grader import guards
 
-PROGRESS_FIGURES = ("reward", "score", "gold_logprob", "proposals_fit")
+PROGRESS_FIGURES = ("reward", "score", "gold_logprob", "proposals_fit", "reflections")
 """Of a channel's figures, those the progress line shows."""
 
 

@@ -83,7 +83,7 @@ class FastChannel(Channel):
                 pool.keep(Candidate(program, scores))
 
             def search() -> None:
-                with self._reflecting(policy, task, anchor, seed):
+                with self._reflecting(policy, scorer, anchor, seed, log):
                     self.optimizer.search(scorer, pool, seed)
 
             def cancel() -> None:
@@ -121,15 +121,18 @@ class FastChannel(Channel):
         )
 
     def _reflecting(
-        self, policy: Policy, task: Task, anchor: Anchor, seed: int
+        self, policy: Policy, scorer: TextScorer, anchor: Anchor, seed: int, log: StepLog
     ) -> AbstractContextManager[None]:
         """The reflection model's phase, with a playbook if the last slow phase left evidence."""
         if self.reflection is None:
             return nullcontext()
 
+        def log_answer(answers: int) -> None:
+            log(scorer.spent, scorer.limit, {"reflections": answers})
+
         def count_tokens(text: str) -> int:
             return len(policy.renderer.answer_ids(text))
 
         limits = self.reflection.settings
-        playbook = evidence_playbook(task, anchor, seed, limits, count_tokens)
-        return self.reflection.phase(policy, seed, playbook)
+        playbook = evidence_playbook(scorer.task, anchor, seed, limits, count_tokens)
+        return self.reflection.phase(policy, seed, playbook, log_answer)

@@ -61,6 +61,15 @@ def test_self_answers_with_the_base_and_draws_no_rollout(moved: Policy) -> None:
     assert "reflection_cost_usd" not in reflection.figures()
 
 
+def test_whoever_waits_is_told_of_every_answer(moved: Policy) -> None:
+    reflection, told = Reflection(OWN), list[int]()
+    for _ in range(2):
+        with reflection.phase(moved, seed=1, note_answer=told.append):
+            asked(reflection)
+            asked(reflection, "Again.")
+    assert told == [1, 2, 1, 2]
+
+
 def test_answers_of_self_are_drawn_from_the_phases_seed(moved: Policy) -> None:
     def answers(seed: int) -> list[str]:
         reflection = Reflection(OWN)

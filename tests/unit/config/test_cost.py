@@ -257,6 +257,20 @@ def test_minutes_are_those_of_the_measured_rates() -> None:
     assert measured.note.startswith("Minutes and memory are estimates from rates measured here")
 
 
+def test_a_base_that_reflects_itself_takes_its_time_and_a_server_does_not() -> None:
+    """Five fast phases, of `OWN_ANSWERS` answers each."""
+
+    def minutes(**reflection: Any) -> float:
+        cost = cost_of(fast={"kind": "gepa", "metric_calls": 320, "reflection": reflection})
+        assert cost.minutes is not None
+        return cost.minutes
+
+    written = 0.7 * 100 * (REFERENCE.step_s + REFERENCE.row_step_s)
+    own = 5 * 14 * (600 * REFERENCE.prefill_s + written) / 60
+    assert minutes(max_tokens=100) - minutes(model="openai/m") == pytest.approx(own)
+    assert minutes(max_tokens=200) > minutes(max_tokens=100)
+
+
 def test_what_remedies_draw_and_learn_is_counted() -> None:
     """Two stages of 10 and 15 updates; the second learns from 8 rows of the first in each."""
     both: dict[str, Any] = {"group": 8, "remedies": [{"kind": "replay", "rows": 8, "keep": 20}]}

@@ -6,7 +6,7 @@ Either a model behind an address or the policy's own base (`self`). DSPy's optim
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,10 @@ from fastslow.policy.policy import Policy
 
 LONGEST_WAIT_S = 60.0
 """Longest pause between two attempts, even if a service asks for more."""
+
+
+def _say_nothing(answers: int) -> None:
+    """For who does not ask."""
 
 
 class ReflectionAway(ChannelError):
@@ -66,13 +70,20 @@ class Reflection:
             self._endpoint = Endpoint(settings.model, settings.api_base, key, settings.timeout_s)
         self._answers: Endpoint | OwnBase | None = None
         self._preface = ""
+        self._note_answer: Callable[[int], None] = _say_nothing
         self._refused = 0
         self._bug: Exception | None = None
         self._lock = threading.Lock()
         self._is_away = threading.Event()
 
     @contextmanager
-    def phase(self, policy: Policy, seed: int, preface: str = "") -> Iterator[None]:
+    def phase(
+        self,
+        policy: Policy,
+        seed: int,
+        preface: str = "",
+        note_answer: Callable[[int], None] = _say_nothing,
+    ) -> Iterator[None]:
         """One fast phase: a fresh account, and a model that was away is tried again.
 
         Within it an optimizer may end because the model went away. Optimizers react to a missing
@@ -80,12 +91,14 @@ class Reflection:
         channel: a policy that cannot answer stops the run.
 
         The seed is that of waiting times and of the answers of `self`; the preface, e.g. a
-        playbook, goes before the system text of every request.
+        playbook, goes before the system text of every request. `note_answer` gets the number of
+        answers so far, after each: they may take most of a phase.
 
         Raises:
             ChannelError: `self` failed, and not because of the request.
         """
         self._start(policy, seed, preface)
+        self._note_answer = note_answer
         try:
             yield
         except Exception as err:
@@ -167,6 +180,7 @@ class Reflection:
             self.prompt_tokens = _sum(self.prompt_tokens, usage.input_tokens)
             self.completion_tokens = _sum(self.completion_tokens, usage.output_tokens)
             self.cost_usd = _sum(self.cost_usd, answer.cost_usd)
+        self._note_answer(self.calls)
 
     def _note(self, failure: NoAnswer, attempt: int) -> None:
         """Count an attempt without an answer; the last one allowed makes the model away."""
