@@ -267,7 +267,7 @@ def test_a_base_that_reflects_itself_takes_its_time_and_a_server_does_not() -> N
 
     written = 0.7 * 100 * (REFERENCE.step_s + REFERENCE.row_step_s)
     own = 5 * 14 * (600 * REFERENCE.prefill_s + written) / 60
-    assert minutes(max_tokens=100) - minutes(model="openai/m") == pytest.approx(own)
+    assert minutes(max_tokens=100) - minutes(model="openai/m") == pytest.approx(own, rel=1e-3)
     assert minutes(max_tokens=200) > minutes(max_tokens=100)
 
 
