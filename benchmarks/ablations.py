@@ -1,4 +1,4 @@
-"""The ablations of docs/results.md: kept as records without texts, shown with figures."""
+"""Kept ablations: their records without texts, and all tables and figures made from them."""
 
 import csv
 import json
@@ -6,28 +6,35 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.keeping import REFERENCE, ROOT
+from benchmarks.keeping import REFERENCE
+from fastslow.results.ablation.arm_figures import figures_of
 from fastslow.results.ablation.claims import Claim
-from fastslow.results.ablation.figures import claim_figures
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import Result
 from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.tables import tables
-from fastslow.results.ablation.write import verdict
-from fastslow.results.render.markdown import table_lines
+from fastslow.results.ablation.write import markdown
+from fastslow.results.render.paper import latex_table, slug, table_csv
 
 ABLATIONS = REFERENCE / "ablations"
-HEADLINE_FIGURE = "claim-higher-score"
-"""What the README shows."""
 FILES = ("records.jsonl", "runs.csv")
 QUESTIONS = {
+    "arena-listed": "Where reinforcement learning can learn alone: do two channels still win?",
+    "arena-hidden": "Where the bare model sees no reward: what does each channel bring?",
+    "arena-long": "Six tasks: what is forgotten where forgetting has room?",
+    "arena-drift": "Does taking turns pay where a task changes under way?",
     "channels-text": "What does each channel bring on AG News, then SST-2, then DBpedia?",
     "channels-demo": "What does each channel bring on the demonstration's three tasks?",
     "orders": "Does the order of demonstrations matter, and is sparsity a good order?",
 }
 """Ablations in the order of the document, with the question each answers."""
 COMMANDS = {
+    **{
+        name: f"fastslow ablate configs/ablations/{name}.yaml --workers 2"
+        for name in ("arena-listed", "arena-hidden", "arena-drift")
+    },
+    "arena-long": "fastslow ablate configs/ablations/arena-long.yaml data=PATH --workers 2",
     "channels-text": "fastslow ablate configs/ablations/channels-text.yaml data=PATH --workers 2",
     "channels-demo": "fastslow ablate configs/ablations/channels-demo.yaml --workers 2",
     "orders": "fastslow ablate configs/ablations/orders.yaml",
@@ -85,7 +92,7 @@ GOALS = {
 def keep_ablation(folder: Path) -> Path:
     """Copy the records of the ablation in `folder`, its clock times and where it was made."""
     home = ABLATIONS / folder.name
-    run = next(row["folder"] for row in _runs(folder) if row["status"] == "finished")
+    run = next(row["folder"] for row in run_rows(folder) if row["status"] == "finished")
     read = {file: (folder / file).read_bytes() for file in FILES}
     read["environment.json"] = (folder / run / "environment.json").read_bytes()
     shutil.rmtree(home, ignore_errors=True)
@@ -98,37 +105,6 @@ def keep_ablation(folder: Path) -> Path:
 def is_kept(name: str) -> bool:
     """Whether there are records of the ablation called `name`."""
     return (ABLATIONS / name / FILES[0]).is_file()
-
-
-def ablation_lines() -> list[str]:
-    """Every kept ablation, with the figures that `draw_figures` puts next to its records."""
-    lines: list[str] = []
-    for name in filter(is_kept, QUESTIONS):
-        home = ABLATIONS / name
-        result = read_records_file(home / "records.jsonl")
-        lines += [f"## {QUESTIONS[name]}", ""]
-        lines += [f"Made by `{COMMANDS[name]}`, kept as `runs/reference/ablations/{name}`."]
-        lines += [_made(home, result), ""]
-        lines += goal_lines(GOALS.get(name, ()), result)
-        for table in tables(result):
-            lines += [f"#{line}" if line.startswith("## ") else line for line in table_lines(table)]
-        lines += figure_lines(home, result)
-    return lines
-
-
-def headline(name: str) -> list[str]:
-    """Every kept ablation with claims in a sentence and the figure of `name`, for the README."""
-    lines = []
-    for kept in filter(is_kept, QUESTIONS):
-        result = read_records_file(ABLATIONS / kept / "records.jsonl")
-        if result.config.claims is None:
-            continue
-        seeds = len({run.seed for run in result.records})
-        lines += [f"**{QUESTIONS[kept]}** {verdict(result)} {seeds} seeds, equal rollouts.", ""]
-    if is_kept(name):
-        figure = (ABLATIONS / name / "figures" / f"{HEADLINE_FIGURE}.svg").relative_to(ROOT)
-        lines += [f"![Average test score after the last stage, by arm]({figure})", ""]
-    return lines
 
 
 def goal_lines(goals: tuple[Goal, ...], result: Result) -> list[str]:
@@ -165,27 +141,31 @@ def _rose(run: RunRecord, task: str) -> bool:
     return max(later) > base + run.noise_floor
 
 
-def figure_lines(home: Path, result: Result) -> list[str]:
-    """Lines that show the figure of every claim."""
-    lines = []
-    for drawing in claim_figures(result):
-        where = f"../{home.relative_to(ROOT)}/figures/{drawing.name}.svg"
-        lines += [f"![{drawing.title}]({where})", "", drawing.caption, ""]
-    return lines
+def write_details() -> None:
+    """Write every table and figure of the kept ablations again, next to their records.
 
-
-def draw_figures() -> None:
-    """Draw the figures of every kept ablation again."""
+    ablation.md has all of them; tables/ has each table as CSV and LaTeX.
+    """
     for home in (ABLATIONS / name for name in filter(is_kept, QUESTIONS)):
-        shutil.rmtree(home / "figures", ignore_errors=True)
-        for drawing in claim_figures(read_records_file(home / "records.jsonl")):
-            (home / "figures").mkdir(exist_ok=True)
+        for folder in ("figures", "tables"):
+            shutil.rmtree(home / folder, ignore_errors=True)
+            (home / folder).mkdir()
+        result = read_records_file(home / "records.jsonl")
+        drawings = figures_of(result)
+        text = markdown(result, drawings).replace(".png)", ".svg)")
+        (home / "ablation.md").write_text(text, encoding="utf-8")
+        for drawing in drawings:
             path = home / "figures" / f"{drawing.name}.svg"
             path.write_text(drawing.svg, encoding="utf-8")
+        for number, table in enumerate(tables(result), start=1):
+            stem = home / "tables" / f"{number:02}-{slug(table.title)}"
+            stem.with_suffix(".csv").write_text(table_csv(table), encoding="utf-8")
+            stem.with_suffix(".tex").write_text(latex_table(table), encoding="utf-8")
 
 
-def _made(home: Path, result: Result) -> str:
-    rows = _runs(home)
+def made(home: Path, result: Result) -> str:
+    """Runs, seeds, minutes and machine of a kept ablation in a sentence."""
+    rows = run_rows(home)
     seconds = [float(row["seconds"]) for row in rows if row["seconds"]]
     made = json.loads((home / "environment.json").read_text())
     packages = ", ".join(
@@ -199,6 +179,7 @@ def _made(home: Path, result: Result) -> str:
     )
 
 
-def _runs(home: Path) -> list[dict[str, str]]:
+def run_rows(home: Path) -> list[dict[str, str]]:
+    """The lines of runs.csv by the names of their columns."""
     with (home / "runs.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks import ablations, prediction
+from benchmarks import ablations, arenas, prediction
 from benchmarks.endurance import endurance_lines
 from benchmarks.keeping import REFERENCE, ROOT, keep, kept, write_kept_report
 from benchmarks.load import load_lines
@@ -47,7 +47,15 @@ QUESTIONS = {
 """Reference runs in the order of the document, with the question each answers."""
 SHOWN_TABLES = 2
 """Of each report: the score matrix and the tasks; the others are in the run's own report.md."""
-README_ABLATION = "channels-demo"
+ARENAS = {
+    "arena-listed": "answers listed, any wording counts",
+    "arena-long": "six tasks, answers listed",
+    "arena-drift": "the task changes under way",
+    "arena-hidden": "answers hidden: no reward without a prompt",
+    "channels-demo": "answers hidden: no reward without a prompt, untuned",
+    "channels-text": "texts, answers hidden: no reward without a prompt",
+}
+"""Arenas in the order of the first table, fair ones first, and what each is like."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -61,7 +69,8 @@ def results() -> str:
         "`python -m benchmarks.results --keep RUN NAME`, an ablation with `--keep-ablation DIR`.",
         "Single runs have one seed: their intervals are over test examples, not over seeds.",
         "",
-        *ablations.ablation_lines(),
+        *payoff_lines(),
+        *arenas.arena_lines(),
         *power_lines(),
     ]
     reports = {name: build_report(REFERENCE / name) for name in QUESTIONS if kept(name)}
@@ -166,9 +175,13 @@ def readme_block(report: Report) -> str:
     """What the README's first screen shows: the demonstration, and the ablations."""
     matrix = report.tables()[0]
     shown = [line for line in table_lines(matrix) if not line.startswith("## ")]
-    ablation = ablations.headline(README_ABLATION)
     demonstration = ["What `make demo` ended with:", "", f"**{verdict(report)}**", *shown]
-    return "\n".join([BEGIN, "", *demonstration, *ablation, END])
+    return "\n".join([BEGIN, "", *payoff_lines(), *demonstration, END])
+
+
+def payoff_lines() -> list[str]:
+    """The first table of README and results: when two channels beat a simpler way."""
+    return list(table_lines(arenas.payoff(ARENAS)))
 
 
 def machine(report: Report) -> str:
@@ -208,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(keep(Path(run), name))
     for name in filter(kept, QUESTIONS):
         write_kept_report(name)
-    ablations.draw_figures()
+    ablations.write_details()
     (ROOT / "docs" / "results.md").write_text(results(), encoding="utf-8")
     page = ROOT / "README.md"
     block = readme_block(build_report(REFERENCE / "demo"))

@@ -17,6 +17,7 @@ from fastslow.loop.score_cache import ScoreCache
 from fastslow.loop.signals import Stopped, StopRequest
 from fastslow.measure.base import Measure
 from fastslow.measure.evaluator import Evaluator
+from fastslow.policy.engine.memory import return_memory
 from fastslow.policy.policy import Policy
 from fastslow.records.events import BaseDrawsEvent, GraderEvent
 from fastslow.records.jsonl import read_events, read_scores
@@ -95,6 +96,7 @@ class Run:
                 work(self, *args, **kwargs)
             finally:  # DSPy makes other things of what a grader says in its threads
                 self._settle_graders(name)
+                return_memory()
             self.state.done.append(name)
             self.stop_if_asked()
 

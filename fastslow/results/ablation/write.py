@@ -9,7 +9,8 @@ from fastslow.core.types import Json
 from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import read_events
-from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, claim_figures
+from fastslow.results.ablation.arm_figures import ARM_FIGURES, figures_of
+from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES
 from fastslow.results.ablation.plan import Plan
 from fastslow.results.ablation.records import RunRecord, average_guess
 from fastslow.results.ablation.records_file import plain_record, records_jsonl
@@ -94,7 +95,7 @@ def write_ablation(plan: Plan) -> Result:
 
 def write_result(result: Result, folder: Path) -> None:
     """Write all that follows from the result alone into a folder, as `write_files` does."""
-    figures = claim_figures(result)
+    figures = figures_of(result)
     texts = {
         "ablation.html": page(result, figures),
         "ablation.md": markdown(result, figures),
@@ -104,7 +105,7 @@ def write_result(result: Result, folder: Path) -> None:
         "differences.csv": differences_csv(result),
     }
     write_files(folder, {name: text.encode() for name, text in texts.items()})
-    write_figures(folder, figures, (*FIGURES, *FROZEN_TEXT_FIGURES))
+    write_figures(folder, figures, (*ARM_FIGURES, *FIGURES, *FROZEN_TEXT_FIGURES))
 
 
 def ablation_for_paper(plan: Plan | None, result: Result, folder: Path) -> tuple[Path, ...]:
@@ -114,7 +115,7 @@ def ablation_for_paper(plan: Plan | None, result: Result, folder: Path) -> tuple
     """
     runs = plan.runs if plan else ()
     configs = [run.config.model_dump(mode="json") for run in runs]
-    return write_paper(folder, tables(result), claim_figures(result), configs)
+    return write_paper(folder, tables(result), figures_of(result), configs)
 
 
 def markdown(result: Result, figures: Sequence[Drawing] = ()) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastslow.core.progress import minutes
 from fastslow.core.text import shorten
 from fastslow.records.run_folder import require_no_links
-from fastslow.results.ablation.figures import claim_figures
+from fastslow.results.ablation.arm_figures import figures_of
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.write import page as ablation_page
 from fastslow.results.compare.build import compare_runs
@@ -151,7 +151,7 @@ class Site:
         require_no_links(folder)
         result = read_records_file(folder / "records.jsonl")
         with self._drawing:
-            return ablation_page(result, claim_figures(result))
+            return ablation_page(result, figures_of(result))
 
     def _path(self, key: str) -> Path:
         path = self._catalogue.runs().get(key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations
+from benchmarks import ablations, arenas
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.result import Result, make_result
 from fastslow.results.ablation.rollouts_to_best import MISSED
@@ -33,15 +33,13 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f'{{"cpus": 2, "machine": "x86_64", "python": "3.11", "packages": {packages}}}'
     )
     monkeypatch.setattr(ablations, "ABLATIONS", tmp_path / "kept")
-    monkeypatch.setattr(ablations, "ROOT", tmp_path)
     return folder
 
 
 def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finished: Path) -> None:
-    assert ablations.ablation_lines() == []
-    assert ablations.headline("channels-text") == []
+    assert arenas.arena_lines() == []
     home = ablations.keep_ablation(finished)
-    lines = "\n".join(ablations.ablation_lines())
+    lines = "\n".join(arenas.arena_lines())
     assert "6 of 2 runs, seeds 0, 1, 2; 2 minutes of runs" in lines
     assert (
         "| final average score above slow only's by 0.30 or more, the interval above zero | 0.58 ["
@@ -49,14 +47,61 @@ def test_a_kept_ablation_is_shown_with_goals_tables_and_a_figure_per_claim(finis
     )
     assert "### Claims of Fast-Slow Training" in lines
     assert not (home / "figures").exists()  # showing writes nothing
-    ablations.draw_figures()
-    figures = sorted(path.stem for path in (home / "figures").iterdir())
-    assert len(figures) == 5
-    assert all(f"(../kept/channels-text/figures/{figure}.svg)" in lines for figure in figures)
-    first, _, figure, _ = ablations.headline("channels-text")
-    assert "Average accuracy of fst minus slow-only: +0.58" in first
-    assert "Backward transfer of fst: -0.05 [" in first
-    assert "(kept/channels-text/figures/claim-higher-score.svg)" in figure
+    ablations.write_details()
+    drawn = {path.stem for path in (home / "figures").iterdir()}
+    assert len(drawn) == 7
+    for figure in ("differences", "tradeoff"):
+        assert figure in drawn
+        assert f"(../runs/reference/kept/channels-text/figures/{figure}.svg)" in lines
+    assert "(../runs/reference/kept/channels-text/ablation.md)" in lines
+    assert all(f"(figures/{figure}.svg)" in (home / "ablation.md").read_text() for figure in drawn)
+    formats = [path.suffix for path in sorted((home / "tables").iterdir())]
+    assert formats == [".csv", ".tex"] * (len(formats) // 2)
+    assert "| **fst** | 3/3 |" in lines
+
+
+def test_the_first_table_says_when_two_channels_beat_a_simpler_way(finished: Path) -> None:
+    assert not arenas.payoff({"channels-text": "texts"}).rows
+    ablations.keep_ablation(finished)
+    table = arenas.payoff({"channels-text": "texts", "orders": "not kept"})
+    [row] = table.rows
+    cells = dict(zip(table.header, row, strict=True))
+    assert (cells["arena"].text, cells["seeds"].text) == ("texts", "3")
+    assert cells["minus weights alone"].text.startswith("+0.58 [")
+    assert cells["minus weights alone"].style == "strong"  # its interval is above zero
+    assert cells["minus all tasks at once"].text == "-"
+
+
+def with_scores(fst: float, slow: float) -> Result:
+    """Six runs that end at these scores, seeds a little apart."""
+    return result_of(
+        [
+            record(arm, seed, [(0.0, 0.0), (score, 0.0), (score + (seed - 1) / 20, score)])
+            for arm, score in (("fst", fst), ("slow-only", slow))
+            for seed in range(3)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("fst", "slow", "words"),
+    [
+        (0.9, 0.3, "better than weights alone. On tasks like these, let the channels take turns."),
+        (
+            0.3,
+            0.9,
+            "worse than weights alone. On tasks like these, try weights alone first, which scored",
+        ),
+        (
+            0.5,
+            0.5,
+            "not told apart from weights alone. On tasks like these, try weights alone first",
+        ),
+    ],
+)
+def test_the_advice_follows_the_interval(fst: float, slow: float, words: str) -> None:
+    [text, _] = arenas.advice(with_scores(fst, slow))
+    assert words in text
 
 
 def test_what_cannot_be_kept_leaves_what_was_kept_before(finished: Path) -> None:

@@ -1,0 +1,183 @@
+"""What the arenas say together: whether two channels beat each simpler way, and what to do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks import ablations
+from benchmarks.ablations import COMMANDS, GOALS, QUESTIONS, goal_lines, is_kept, made, run_rows
+from fastslow.measure.stats.over_seeds import SeedEstimate
+from fastslow.results.ablation.arm_figures import arm_figures
+from fastslow.results.ablation.records_file import read_records_file
+from fastslow.results.ablation.result import Result
+from fastslow.results.ablation.tables import estimate_text
+from fastslow.results.render.layout import Table, Text
+from fastslow.results.render.markdown import table_lines
+
+OPPONENTS: Mapping[str, tuple[str, ...]] = {
+    "the base": ("base",),
+    "prompts alone": ("few-shot", "fast-only"),
+    "weights alone": ("slow-only",),
+    "weights with replay": ("slow-replay",),
+    "best prompt, then weights": ("fast-then-slow",),
+    "all tasks at once": ("joint",),
+}
+"""Simpler ways in words, and what the ablations call them."""
+BOUNDS = ("the base", "all tasks at once")
+"""Of these, what is no choice for tasks that come one after the other."""
+
+
+def arena_lines() -> list[str]:
+    """Every kept ablation: its question, its arms, its claims, two figures, and what follows."""
+    lines: list[str] = []
+    for name in filter(is_kept, QUESTIONS):
+        home = ablations.ABLATIONS / name
+        result = read_records_file(home / "records.jsonl")
+        lines += [f"## {QUESTIONS[name]}", ""]
+        lines += [f"Made by `{COMMANDS[name]}`, kept as `runs/reference/ablations/{name}`."]
+        lines += [made(home, result), "", *advice(result)]
+        lines += goal_lines(GOALS.get(name, ()), result)
+        for table in (arms_with_minutes(result, name), claims_in_short(result)):
+            if table.rows:
+                lines += [f"#{a}" if a.startswith("## ") else a for a in table_lines(table)]
+        lines += _figures(home, result)
+        lines += [f"Every table, as CSV and LaTeX too, and figure: [{name}]({_at(home)}).", ""]
+    return lines
+
+
+def _figures(home: Path, result: Result) -> list[str]:
+    lines = []
+    for drawing in arm_figures(result):
+        where = _at(home, f"figures/{drawing.name}.svg")
+        lines += [f"![{drawing.title}]({where})", "", drawing.caption, ""]
+    return lines
+
+
+def _at(home: Path, file: str = "ablation.md") -> str:
+    """A file of a kept ablation, seen from docs/."""
+    return f"../runs/reference/{home.parent.name}/{home.name}/{file}"
+
+
+def payoff(shown: Mapping[str, str]) -> Table:
+    """A row for every kept arena: two channels minus each simpler way.
+
+    Args:
+        shown: Names of ablations, and what their rows are called.
+    """
+    rows = []
+    for name in filter(is_kept, shown):
+        result = read_records_file(ablations.ABLATIONS / name / "records.jsonl")
+        if result.config.claims is None:
+            continue
+        seeds = len({run.seed for run in result.records})
+        found = [_difference(result, arms) for arms in OPPONENTS.values()]
+        cells = (Text("-") if e is None else _cell(e) for e in found)
+        rows.append((Text(shown[name], "strong"), Text(str(seeds)), *cells))
+    return Table(
+        "When do two channels beat a simpler way?",
+        ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS)),
+        tuple(rows),
+        "Average test score after the last stage, two channels in turn minus the other way, at "
+        "equal rollouts, paired by seed and example [95 % interval]. Bold: the interval is on one "
+        "side of zero; above it two channels are better. -: not an arm of that arena.",
+    )
+
+
+def arms_with_minutes(result: Result, name: str) -> Table:
+    """One table of an arena: what every arm scored, forgot and took."""
+    minutes: dict[str, list[float]] = {}
+    for run in run_rows(ablations.ABLATIONS / name):
+        if run["seconds"]:
+            minutes.setdefault(run["arm"], []).append(float(run["seconds"]) / 60)
+    rows = tuple(
+        (
+            Text(arm.arm, "strong"),
+            Text(f"{arm.runs}/{arm.planned}"),
+            estimate_text(arm.metrics["average_accuracy"]),
+            estimate_text(arm.metrics["learning_accuracy"]),
+            estimate_text(arm.metrics["bwt_gem"], sign=True),
+            Text(f"{arm.rollouts['total']:,.0f}" if arm.rollouts else "-"),
+            Text(f"{fmean(minutes[arm.arm]):.1f}" if arm.arm in minutes else "-"),
+        )
+        for arm in result.arms
+    )
+    header = ("arm", "runs", "average accuracy", "learning accuracy", "backward transfer")
+    return Table(
+        f"Arms of {result.config.name}",
+        (*header, "rollouts", "minutes"),
+        rows,
+        "Mean over seeds ± standard deviation over seeds [95 % interval over seeds and examples]. "
+        "Rollouts of both channels and minutes are those of a run, on average.",
+    )
+
+
+def claims_in_short(result: Result) -> Table:
+    """The claims with their answers and effects."""
+    rows = []
+    for claim in result.claims:
+        ends = "" if claim.low is None else f" [{_short(claim.low)}, {_short(claim.high)}]"
+        effect = claim.reason or "" if claim.effect is None else f"{claim.effect:.2f}{ends}"
+        detectable = "-" if claim.detectable is None else f"{claim.detectable:.2f}"
+        cells = (Text(effect), Text(claim.unit if claim.effect is not None else "-"))
+        rows.append(
+            (Text(claim.statement), Text(claim.answer_text, "strong"), *cells, Text(detectable))
+        )
+    return Table(
+        "Claims of Fast-Slow Training",
+        ("claim", "answer", "effect", "of", "detectable"),
+        tuple(rows),
+        "Against the arm of weights alone. Detectable: the smallest effect that would be found "
+        "with 80 % power; the power of what is not decidable stands with the answer.",
+    )
+
+
+def advice(result: Result) -> list[str]:
+    """What a reader should do on tasks like these, as far as the intervals say; none if nothing."""
+    claims = result.config.claims
+    if claims is None or not result.differences:
+        return []
+    answers: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    for words, arms in OPPONENTS.items():
+        if (estimate := _difference(result, arms)) is not None:
+            answers[_answer(estimate)].append(words)
+    parts = [f"{how} {_listed(words)}" for how, words in answers.items() if words]
+    told = f"Two channels in turn are {'; '.join(parts)}."
+    better, alike = (
+        [words for words in answers[how] if words not in BOUNDS]
+        for how in ("worse than", "not told apart from")
+    )
+    what = "let the channels take turns"
+    if better or alike:
+        why = "which scored higher" if better else "which is simpler, and was not seen to be worse"
+        what = f"try {_listed(better or alike, 'or')} first, {why}"
+    return [f"**What to do.** {told} On tasks like these, {what}.", ""]
+
+
+def _difference(result: Result, arms: tuple[str, ...]) -> SeedEstimate | None:
+    for found in result.differences:
+        if found.minus in arms and found.metric == "average_accuracy":
+            return None if isinstance(found.estimate, str) else found.estimate
+    return None
+
+
+def _answer(estimate: SeedEstimate) -> str:
+    if estimate.low is not None and estimate.low > 0:
+        return "better than"
+    if estimate.high is not None and estimate.high < 0:
+        return "worse than"
+    return "not told apart from"
+
+
+def _cell(estimate: SeedEstimate) -> Text:
+    low, high = _short(estimate.low), _short(estimate.high)
+    cell = f"{estimate.mean:+.2f} [{low}, {high}]"
+    return Text(cell, "plain" if _answer(estimate) == "not told apart from" else "strong")
+
+
+def _short(end: float | None) -> str:
+    return "?" if end is None else f"{end:+z.2f}"
+
+
+def _listed(words: list[str], joint: str = "and") -> str:
+    *first, last = words
+    return f"{', '.join(first)} {joint} {last}" if first else last
