@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.results.ablation.figures import claim_figures
+from fastslow.results.ablation.arm_figures import figures_of
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import make_result
 from fastslow.results.ablation.write import page
@@ -48,7 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_report(run)
     write_comparison(compare_runs([runs["hostile"], runs["demo"], runs["small"]]), folder / "c")
     result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
-    (folder / "ablation.html").write_text(page(result, claim_figures(result)), encoding="utf-8")
+    (folder / "ablation.html").write_text(page(result, figures_of(result)), encoding="utf-8")
     long = build_report(write_run(folder / "l", *long_sequence(10)))
     (folder / "long.html").write_text(report_page(long, ()), encoding="utf-8")
     kept = ROOT / "runs" / "reference" / "ablations" / "channels-text" / "records.jsonl"
