@@ -41,6 +41,7 @@ QUESTIONS = {
     "demo-kl-budget": "KL budget: a stage stops where it has moved far enough",
     "distill": "Distillation: can the gain of a prompt be carried into the weights?",
     "distill-grpo": "Policy gradient on the bare problem, at the rollouts of the distillation",
+    "gepa": "GEPA: what does an instruction bring that the small base rewrites itself?",
     "agnews": "AG News: does a text open a task that gives no reward without one?",
     "agnews-slow-only": "AG News, the same run without texts",
 }
