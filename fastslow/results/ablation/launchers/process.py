@@ -1,6 +1,5 @@
 """`fastslow` as a process of its own on this machine, by whichever launcher it came here."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastslow.core.files import append_to, disk_errors, make_folder
+from fastslow.core.processes import ends_with_us
 
 POLL_S = 0.2
 """Between two looks at a process."""
@@ -46,15 +46,14 @@ def start(
             env=environment,
             cwd=folder,
             process_group=0,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=ends_with_us(_listen_to_signals),
         )
 
 
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent is gone; and let Ctrl-C work under `&` too."""
+def _listen_to_signals() -> None:
+    """Let Ctrl-C work under `&` too, and not what Slurm sends to all before a time limit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # what Slurm sends to all before a time limit
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run(words: Sequence[str], log: Path, threads: int, folder: Path) -> int:
