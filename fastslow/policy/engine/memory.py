@@ -34,8 +34,8 @@ def free_memory() -> None:
 def return_memory() -> None:
     """Give pages that nothing is in back to the system, where the C library is glibc.
 
-    Passes of every size leave holes between what stays, and glibc keeps the pages: a run of three
-    long stages grew by a fifth. Costs milliseconds, so between phases, not between passes.
+    Passes of every size leave holes between what stays, and glibc keeps the pages, so that a run
+    grows from stage to stage. Costs milliseconds: for between phases, not between passes.
     """
     if (trim := _trim()) is not None:
         trim(0)
