@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from fastslow.policy.engine.vllm.server import DEFAULT_PYTHON
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PATHS = {
     "os.mkdir": ((0, 2),),
@@ -88,9 +90,11 @@ class Watch:
 
 
 def _is_ours(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether it is fastslow that grades, in a process of its own."""
+    """Whether fastslow grades in a process of its own, or looks for vLLM where it always does."""
     if event == "subprocess.Popen":
         words = arguments[1]
+        if words[:2] == [DEFAULT_PYTHON, "-c"]:
+            return True
         return words[:2] == [sys.executable, "-c"] and _GRADING in words[2]
     return event == "pickle.find_class" and arguments == _GRADE
 

@@ -82,7 +82,11 @@ def why_not_to_write(folder: Path) -> str | None:
 
     It refuses, or its files are kept under version control.
     """
-    if not os.access(folder, os.W_OK):
+    try:
+        is_open = os.access(folder, os.W_OK)
+    except ValueError:  # a zero byte, half of a character
+        is_open = False
+    if not is_open:
         return "it cannot be written"
     place = folder.resolve()
     # a repository within the folder is as foreign as the folder

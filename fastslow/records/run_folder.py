@@ -45,8 +45,12 @@ def require_no_links(path: Path) -> None:
     """Make sure that nothing under a run folder leads out of it.
 
     Raises:
-        CheckpointError: There is a link; names it.
+        CheckpointError: There is a link; names it. Or the path is none that can be.
     """
+    try:
+        os.access(path, os.F_OK)
+    except ValueError as error:  # a zero byte, half of a character
+        raise CheckpointError(f"{path}: not a path, {error}. Give a run folder.") from error
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             place = Path(folder) / name

@@ -19,6 +19,8 @@ from fastslow.policy.engine.vllm.client import Server
 
 PYTHON_VARIABLE = "FASTSLOW_VLLM_PYTHON"
 """Names the interpreter that has vLLM, where the configuration names none."""
+DEFAULT_PYTHON = ".venv-vllm/bin/python"
+"""Where `make vllm` puts it."""
 KEY_VARIABLE = "VLLM_API_KEY"
 """Holds the key of servers. vLLM reads it under this name too."""
 MODULE = "vllm.entrypoints.openai.api_server"
@@ -39,12 +41,12 @@ def interpreter(configured: str | None) -> str:
     Raises:
         ConfigError: It is not there, or has no vLLM.
     """
-    path = configured or os.environ.get(PYTHON_VARIABLE) or ".venv-vllm/bin/python"
+    path = configured or os.environ.get(PYTHON_VARIABLE) or DEFAULT_PYTHON
     check = "import sys, importlib.util as i; sys.exit(3 * (i.find_spec('vllm') is None))"
     try:
         code = subprocess.run([path, "-c", check], capture_output=True, check=False).returncode
-    except OSError as err:
-        reason = f"it cannot be started, {err.strerror}"
+    except (OSError, ValueError) as err:  # ValueError: a zero byte
+        reason = f"it cannot be started, {getattr(err, 'strerror', err)}"
     else:
         if code == 0:
             return path
