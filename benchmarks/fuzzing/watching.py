@@ -41,6 +41,8 @@ _FORBIDDEN = {
 }
 _GRADING = "fastslow.task.grading_process"
 """What fastslow's own program for graders imports."""
+_ROOM = ("bwrap", "ldconfig", "ldd")
+"""What a configuration that allows code has `check` ask whether there is a room for it."""
 _GRADE = ("fastslow.core.types", "Grade")
 """What that answers with."""
 
@@ -90,10 +92,10 @@ class Watch:
 
 
 def _is_ours(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether fastslow grades in a process of its own, or looks for vLLM where it always does."""
+    """Whether fastslow grades in a process of its own, or looks for what starts programs."""
     if event == "subprocess.Popen":
         words = arguments[1]
-        if words[:2] == [DEFAULT_PYTHON, "-c"]:
+        if words[:2] == [DEFAULT_PYTHON, "-c"] or os.path.basename(words[0]) in _ROOM:  # noqa: PTH119
             return True
         return words[:2] == [sys.executable, "-c"] and _GRADING in words[2]
     return event == "pickle.find_class" and arguments == _GRADE
