@@ -13,15 +13,9 @@ import pytest
 import typer
 from pydantic import ValidationError
 
-from benchmarks import scale
-from benchmarks.keeping import REFERENCE
-from benchmarks.questions.page import PAGE
-from benchmarks.questions.page import page as questions
-from benchmarks.results import readme, readme_block, results
 from fastslow.cli.main import app, main
 from fastslow.config.loading.reference import reference
 from fastslow.core.keys import OURS
-from fastslow.results.report import build_report
 from fastslow.task.contract import contract_failures
 from tests.support.paths import ROOT
 
@@ -173,11 +167,3 @@ def test_every_page_of_the_site_is_in_its_navigation_and_the_other_way_round() -
     pages = set(re.findall(r"'([\w/-]+\.md)'", str(nav)))
     files = {path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.md")}
     assert pages == {path.as_posix() for path in files}
-
-
-def test_results_and_readme_are_what_the_reference_runs_say() -> None:
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results()
-    assert PAGE.read_text(encoding="utf-8") == questions()
-    assert scale.PAGE.read_text(encoding="utf-8") == scale.page()
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme(page, readme_block(build_report(REFERENCE / "demo"))) == page
