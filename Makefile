@@ -48,7 +48,7 @@ DOCS_STAMP := $(VENV)/docs-$(shell cat pyproject.toml constraints.txt | cksum | 
 docs: $(DOCS_STAMP) ## Build the documentation site in build/site; a broken link fails
 	@rm -rf build/docs build/site && mkdir -p build && cp -R docs build/docs
 	@sed 's|](\.\./runs/|](runs/|g' docs/results.md > build/docs/results.md
-	@tar -cf - $$(find runs/reference -name report.md -o -name '*.svg') | tar -xf - -C build/docs
+	@tar -cf - $$(find runs/reference -name report.md -o -name ablation.md -o -name '*.svg') | tar -xf - -C build/docs
 	@$(BIN)/zensical build --strict --clean
 	@echo "docs: build/site/index.html"
 
