@@ -21,6 +21,7 @@ ABLATIONS = REFERENCE / "ablations"
 FILES = ("records.jsonl", "runs.csv")
 QUESTIONS = {
     "arena-listed": "Where reinforcement learning can learn alone: do two channels still win?",
+    "arena-orders": "Does it hold when the tasks come in another order?",
     "arena-hidden": "Where the bare model sees no reward: what does each channel bring?",
     "arena-long": "Six tasks: what is forgotten where forgetting has room?",
     "arena-drift": "Does taking turns pay where a task changes under way?",
@@ -32,7 +33,7 @@ QUESTIONS = {
 COMMANDS = {
     **{
         name: f"fastslow ablate configs/ablations/{name}.yaml --workers 2"
-        for name in ("arena-listed", "arena-hidden", "arena-drift")
+        for name in ("arena-listed", "arena-orders", "arena-hidden", "arena-drift")
     },
     "arena-long": "fastslow ablate configs/ablations/arena-long.yaml data=PATH --workers 2",
     "channels-text": "fastslow ablate configs/ablations/channels-text.yaml data=PATH --workers 2",

@@ -50,6 +50,7 @@ SHOWN_TABLES = 2
 """Of each report: the score matrix and the tasks; the others are in the run's own report.md."""
 ARENAS = {
     "arena-listed": "answers listed, any wording counts",
+    "arena-orders": "the same, tasks in reverse",
     "arena-long": "six tasks, answers listed",
     "arena-drift": "the task changes under way",
     "arena-hidden": "answers hidden: no reward without a prompt",
