@@ -1,6 +1,7 @@
 """What the arenas say together: whether two channels beat each simpler way, and what to do."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -10,7 +11,7 @@ from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.results.ablation.arm_figures import arm_figures
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import Result
-from fastslow.results.ablation.tables import estimate_text
+from fastslow.results.ablation.tables import tables
 from fastslow.results.render.layout import Table, Text
 from fastslow.results.render.markdown import table_lines
 
@@ -38,7 +39,7 @@ def arena_lines() -> list[str]:
         lines += [made(home, result), "", *advice(result)]
         lines += goal_lines(GOALS.get(name, ()), result)
         for table in (arms_with_minutes(result, name), claims_in_short(result)):
-            if table.rows:
+            if table is not None:
                 lines += [f"#{a}" if a.startswith("## ") else a for a in table_lines(table)]
         lines += _figures(home, result)
         lines += [f"Every table, as CSV and LaTeX too, and figure: [{name}]({_at(home)}).", ""]
@@ -84,51 +85,25 @@ def payoff(shown: Mapping[str, str]) -> Table:
 
 
 def arms_with_minutes(result: Result, name: str) -> Table:
-    """One table of an arena: what every arm scored, forgot and took."""
+    """One table of an arena: what every arm scored, forgot and took, and what guessing scores."""
     minutes: dict[str, list[float]] = {}
     for run in run_rows(ablations.ABLATIONS / name):
         if run["seconds"]:
             minutes.setdefault(run["arm"], []).append(float(run["seconds"]) / 60)
-    rows = tuple(
-        (
-            Text(arm.arm, "strong"),
-            Text(f"{arm.runs}/{arm.planned}"),
-            estimate_text(arm.metrics["average_accuracy"]),
-            estimate_text(arm.metrics["learning_accuracy"]),
-            estimate_text(arm.metrics["bwt_gem"], sign=True),
-            Text(f"{arm.rollouts['total']:,.0f}" if arm.rollouts else "-"),
-            Text(f"{fmean(minutes[arm.arm]):.1f}" if arm.arm in minutes else "-"),
-        )
-        for arm in result.arms
-    )
-    header = ("arm", "runs", "average accuracy", "learning accuracy", "backward transfer")
-    return Table(
-        f"Arms of {result.config.name}",
-        (*header, "rollouts", "minutes"),
-        rows,
-        "Mean over seeds ± standard deviation over seeds [95 % interval over seeds and examples]. "
-        "Rollouts of both channels and minutes are those of a run, on average.",
-    )
+    table = tables(result)[0]
+    took = [minutes.get(row[0].text) for row in table.rows]
+    cells = [Text("-" if each is None else f"{fmean(each):.1f}") for each in took]
+    rows = tuple((*row, cell) for row, cell in zip(table.rows, cells, strict=True))
+    note = f"{table.note} Minutes are those of a run, on average."
+    return replace(table, header=(*table.header, "minutes"), rows=rows, note=note)
 
 
-def claims_in_short(result: Result) -> Table:
-    """The claims with their answers and effects."""
-    rows = []
-    for claim in result.claims:
-        ends = "" if claim.low is None else f" [{_short(claim.low)}, {_short(claim.high)}]"
-        effect = claim.reason or "" if claim.effect is None else f"{claim.effect:.2f}{ends}"
-        detectable = "-" if claim.detectable is None else f"{claim.detectable:.2f}"
-        cells = (Text(effect), Text(claim.unit if claim.effect is not None else "-"))
-        rows.append(
-            (Text(claim.statement), Text(claim.answer_text, "strong"), *cells, Text(detectable))
-        )
-    return Table(
-        "Claims of Fast-Slow Training",
-        ("claim", "answer", "effect", "of", "detectable"),
-        tuple(rows),
-        "Against the arm of weights alone. Detectable: the smallest effect that would be found "
-        "with 80 % power; the power of what is not decidable stands with the answer.",
-    )
+def claims_in_short(result: Result) -> Table | None:
+    """The claims with their answers and effects; None where none was put to the test."""
+    table = next((table for table in tables(result) if table.header[0] == "claim"), None)
+    if table is None:
+        return None
+    return replace(table, header=table.header[:4], rows=tuple(row[:4] for row in table.rows))
 
 
 def advice(result: Result) -> list[str]:
