@@ -7,6 +7,8 @@ from benchmarks.keeping import REFERENCE
 
 SLOW_STEP, FAST_EVAL = REFERENCE / "slow_step.json", REFERENCE / "fast_eval.json"
 """What the speed benchmarks wrote with `--json`."""
+GPU = REFERENCE / "gpu" / "gpu.json"
+"""What `benchmarks.gpu` kept."""
 PRODUCTS = REFERENCE / "products.json"
 SLOW_STEP_PEAK = REFERENCE / "slow_step_peak.json"
 """What `benchmarks.slow_step --skip-stock` wrote."""
@@ -17,6 +19,7 @@ def speed_lines() -> list[str]:
     lines = slow_step_lines() if SLOW_STEP.is_file() else []
     lines += peak_lines() if SLOW_STEP_PEAK.is_file() else []
     lines += fast_eval_lines() if FAST_EVAL.is_file() else []
+    lines += gpu_lines() if GPU.is_file() else []
     return lines + (product_lines() if PRODUCTS.is_file() else [])
 
 
@@ -93,6 +96,39 @@ def fast_eval_lines() -> list[str]:
         f"| `dspy.Evaluate`, one request at a time | {seconds['plain']:.1f} "
         f"| {found['vs_dspy']:.1f} |",
     ]
+    return [*lines, ""]
+
+
+def gpu_lines() -> list[str]:
+    """What the script for a GPU found, failures by name."""
+    found = json.loads(GPU.read_text())
+    card, packages = found["environment"]["card"]["name"], found["environment"]["packages"]
+    commit = found["environment"]["git"]["commit"][:7]
+    failed = ", ".join(f"`{name}`" for name in found["failed"])
+    lines = [
+        "## On a GPU: is it right, repeatable and fast?",
+        "",
+        f"Made by `{found['command']}` at commit {commit} on one {card}, torch "
+        f"{packages['torch']}, trl {packages['trl']}. {found['checks']} checks, "
+        + (
+            f"{len(found['failed'])} failed: {failed}. What was done since: log.md."
+            if failed
+            else "none failed."
+        ),
+        "",
+        "| model, number format and shape of an update | ms | times as fast as TRL | layout "
+        "| memory over TRL's | share of the card's peak |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["records"]:
+        if "speedup" not in row:
+            continue
+        peak = "unknown" if row["mfu"] is None else f"{row['mfu']:.3f}"
+        lines.append(
+            f"| {row['name'].removeprefix('speed/')} | {row['seconds'] * 1e3:.0f} "
+            f"| {row['speedup']:.1f} | {row['layout']} | {row['mib'] / row['stock_mib']:.2f} "
+            f"| {peak} |"
+        )
     return [*lines, ""]
 
 

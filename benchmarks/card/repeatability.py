@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +110,22 @@ def run(section: Section) -> None:
 
     model = save_tiny(section.folder / "model")
     for dtype in ("float32",) if section.is_tiny else ("float32", "bfloat16"):
-        whole = _train(section, model, "whole", dtype)
-        if whole is None:
-            return
-        if not section.is_tiny:
-            again = _train(section, model, "again", dtype)
-            section.check(f"{dtype}/trained twice", again == whole, f"{again} against {whole}")
-        killed = _train(section, model, "killed", dtype, is_killed=True)
-        section.check(f"{dtype}/killed and resumed", killed == whole, f"{killed} against {whole}")
+        names = ["whole", "killed"] if section.is_tiny else ["whole", "killed", "again"]
+        with ThreadPoolExecutor(1 if section.is_tiny else len(names)) as pool:
+            train = partial(_train, section, model, dtype)
+            whole, *others = pool.map(train, names)
+        for words, other in zip(("killed and resumed", "trained twice"), others, strict=False):
+            is_same = whole is not None and other == whole
+            section.check(f"{dtype}/{words}", is_same, f"{other} against {whole}")
 
 
-def _train(
-    section: Section, model: Path, name: str, dtype: str, *, is_killed: bool = False
-) -> str | None:
-    """The digest of the adapter a run ends with; None where it failed."""
+def _train(section: Section, model: Path, dtype: str, name: str) -> str | None:
+    """The digest of the adapter that a run of this name ends with; None where it failed."""
     runs, file = section.folder / f"{name}-{dtype}", section.folder / f"{name}-{dtype}.yaml"
     device = "cuda" if section.on_card else "cpu"
     file.write_text(RUN.format(model=model, device=device, dtype=dtype, runs=runs))
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}  # noqa: PTH109  # as text
+    places = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
 
     def start(*words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -137,7 +137,7 @@ def _train(
         )
 
     process = start("train", str(file))
-    if is_killed:
+    if name == "killed":
         while process.poll() is None and not list(runs.glob("*/resume/000-001*")):
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)

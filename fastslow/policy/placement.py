@@ -1,6 +1,8 @@
 """Where a model is, and in which number format, on this machine and in this process."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,10 +37,36 @@ def pick_dtype(dtype: str, device: str) -> str:
     return "bfloat16" if has_bfloat16 else "float32"
 
 
+def adds_in_any_order(device: torch.device) -> bool:
+    """Whether attention on this device adds up its gradients in an order that changes.
+
+    torch's fused attention does where it is told to warn alone of what cannot be repeated, as
+    `repeat_exactly` tells it.
+    """
+    return device.type != "cpu" and torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@contextmanager
+def in_one_order() -> Iterator[None]:
+    """Within it torch's fused attention adds up its gradients in one order.
+
+    For it alone: an operation that has no such way would fail here.
+    """
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def repeat_exactly(device: str) -> None:
     """Have a card give the same bits for the same work, as the CPU does: runs resume by that.
 
-    Before the card is used. Where torch has no such way it warns, and goes on.
+    Before the card is used. Where torch has no such way it warns, and goes on; what it would leave
+    out for that, attention's way back, goes through `in_one_order`.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """

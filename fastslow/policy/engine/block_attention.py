@@ -1,25 +1,29 @@
 """Attention over a packed trie, block by block: scores the mask would throw away are not computed.
 
 Installed through transformers' own registry of attention functions. Without blocks it is SDPA as
-transformers calls it, so a model that carries it behaves as before.
+transformers calls it, so a model that carries it behaves as before; on a card its gradients then
+have the same bits every time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from fastslow.policy.engine.sizes import sizes_on
 from fastslow.policy.engine.trie import Block
+from fastslow.policy.placement import adds_in_any_order, in_one_order
 
 ATTENTION = "fastslow_blocks"
 """Name of our attention in transformers' registry."""
 
 
 MaskedBlock: TypeAlias = tuple[Block, Tensor]
-"""A block and its mask for the model at hand, [heads per key head * queries, keys]: 0 where a node
-may attend, minus infinity elsewhere."""
+"""A block and its mask for the model at hand: 0 where a node may attend, minus infinity elsewhere.
+[queries, keys] where keys are copied for the heads that share them, else
+[heads per key head * queries, keys]."""
 
 
 def install(model: Any) -> None:
@@ -34,22 +38,27 @@ def install(model: Any) -> None:
     model.config._attn_implementation = ATTENTION
 
 
+def install_on_card(model: Any) -> None:
+    """Have a model on a card that attends by SDPA attend by ours, which repeats its bits."""
+    if model.config._attn_implementation == "sdpa" and adds_in_any_order(model.device):
+        install(model)
+
+
 def masked(blocks: Sequence[Block], model: Any) -> tuple[MaskedBlock, ...]:
     """The blocks with their masks as the model's attention takes them."""
     config = model.config
     shared = config.num_attention_heads // (
         getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     )
-    return tuple(
-        (
-            block,
-            torch.zeros(block.mask.shape, dtype=model.dtype)
-            .masked_fill(~block.mask, float("-inf"))
-            .repeat(shared, 1)
-            .to(model.device),
-        )
-        for block in blocks
-    )
+    copies_keys = sizes_on(model.device).copies_keys
+
+    def bias(block: Block) -> Tensor:
+        closed = ~block.mask.to(model.device)
+        zeros = torch.zeros(closed.shape, dtype=model.dtype, device=model.device)
+        mask = zeros.masked_fill_(closed, float("-inf"))
+        return mask if copies_keys else mask.repeat(shared, 1)
+
+    return tuple((block, bias(block)) for block in blocks)
 
 
 def _attention(
@@ -70,14 +79,39 @@ def _attention(
     if blocks is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **rest
-        )
-        return plain
+        def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            states: Tensor = sdpa_attention_forward(
+                module, query, key, value, attention_mask, scaling=scaling, **rest
+            )[0]
+            return states
+
+        if not (torch.is_grad_enabled() and adds_in_any_order(query.device)):
+            return plain(query, key, value), None
+        repeated: Tensor = _InOneOrder.apply(plain, query, key, value)  # type: ignore[no-untyped-call]
+        return repeated, None
     attended: Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]  # torch's own
         query, key, value, scaling, blocks
     )
     return attended.transpose(1, 2).contiguous(), None
+
+
+class _InOneOrder(torch.autograd.Function):
+    """Attention with a small graph of its own, whose way back adds up in one order."""
+
+    @staticmethod
+    def forward(ctx: Any, attend: Callable[..., Tensor], *states: Tensor) -> Tensor:
+        leaves = [tensor.detach().requires_grad_() for tensor in states]
+        with torch.enable_grad():
+            output = attend(*leaves)
+        ctx.graph = leaves, output
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        leaves, output = ctx.graph
+        del ctx.graph
+        with in_one_order():
+            return None, *torch.autograd.grad(output, leaves, gradient)
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -119,7 +153,8 @@ class _BlockAttention(torch.autograd.Function):
         to_key, to_value = gradient.new_zeros(ctx.shapes[1]), gradient.new_zeros(ctx.shapes[1])
         while ctx.graphs:
             block, inputs, output = ctx.graphs.pop()  # its memory goes as soon as it is used
-            gradients = torch.autograd.grad(output, inputs, gradient[:, :, block.queries])
+            with in_one_order():
+                gradients = torch.autograd.grad(output, inputs, gradient[:, :, block.queries])
             # a node is a query once: its gradient is set
             to_query[:, :, block.queries] = gradients[0]
             # it is a key of many blocks: gradients of the pieces are added where they came from
@@ -141,11 +176,21 @@ def _keys(states: Tensor, block: Block) -> Tensor:
 def _attend(inputs: Sequence[Tensor], bias: Tensor, scaling: float | None) -> Tensor:
     """Attention of one block's query, key and value.
 
-    Heads that share a key head become rows of one query, so that keys are not repeated.
+    With one mask for every head of a key head those heads become rows of one query, so that keys
+    are not copied.
     """
     query, key, value = inputs
     heads, queries, size = query.shape[1:]
+    if len(bias) == queries:
+        key, value = (_for_heads(states, heads) for states in (key, value))
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling)
     # [1, heads, queries, size] -> [1, key heads, heads per key head * queries, size], and back
     shared = query.reshape(1, key.shape[1], -1, size)
     output = scaled_dot_product_attention(shared, key, value, attn_mask=bias, scale=scaling)
     return output.reshape(1, heads, queries, size)
+
+
+def _for_heads(states: Tensor, heads: int) -> Tensor:
+    """Each key head once for every head that shares it, [1, heads, keys, size]."""
+    _, own, keys, size = states.shape
+    return states[:, :, None].expand(1, own, heads // own, keys, size).reshape(1, heads, keys, size)

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK_NODES = 128
-"""Positions whose logits are in memory together. Source: our choice; 25 MB at a vocabulary of
-50,000 in float32."""
+from fastslow.policy.engine.sizes import CPU, sizes_on
+
+CHUNK_NODES = CPU.head_nodes
+"""Positions that are compared together in float64, on every device."""
 
 
 def plain_head(model: Any) -> torch.nn.Linear | None:
@@ -109,11 +110,12 @@ class _Scores(torch.autograd.Function):
         logprobs = torch.empty(len(nodes), dtype=torch.float32, device=hidden.device)
         # Two buffers [chunk, vocabulary], used again and again: fresh memory of this size costs
         # more than what is computed in it.
-        shape = (min(CHUNK_NODES, len(hidden)), len(weight))
+        most = sizes_on(hidden.device).head_nodes
+        shape = (min(most, len(hidden)), len(weight))
         raw = torch.empty(shape, dtype=hidden.dtype, device=hidden.device)
         likely = torch.empty(shape, dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(hidden), CHUNK_NODES):
-            chunk = slice(start, start + CHUNK_NODES)
+        for start in range(0, len(hidden), most):
+            chunk = slice(start, start + most)
             size = len(hidden[chunk])
             # [chunk, hidden] x [hidden, vocabulary] -> log p, [chunk, vocabulary]
             logits = torch.mm(hidden[chunk], weight.T, out=raw[:size])
@@ -124,7 +126,7 @@ class _Scores(torch.autograd.Function):
                 logits /= temperature
             logits -= logits.logsumexp(-1, keepdim=True)
             # pick the targets whose node is in this chunk, [targets in the chunk]
-            matches = ((nodes >= start) & (nodes < start + CHUNK_NODES)).nonzero()[:, 0]
+            matches = ((nodes >= start) & (nodes < start + most)).nonzero()[:, 0]
             logprobs[matches] = logits[nodes[matches] - start, targets[matches]]
             # p, then its expected row of the head, then its entropy; `logits` is overwritten
             chances = torch.exp(logits, out=likely[:size])

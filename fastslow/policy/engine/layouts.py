@@ -31,18 +31,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
+from fastslow.policy.engine.block_attention import install_on_card
 from fastslow.policy.engine.head import plain_head, score_targets
 from fastslow.policy.engine.prefixes import shared_prefixes
 from fastslow.policy.engine.shards import is_sharded
 from fastslow.policy.engine.sharing import why_not_shared
+from fastslow.policy.engine.sizes import sizes_on
 from fastslow.policy.engine.states import pack_inputs, packed_states, padded_states
 from fastslow.policy.engine.tree import tree_states
 
 Layout: TypeAlias = Literal["padded", "packed", "tree"]
 
-PASS_TOKENS = 150.0
-"""What starting one more forward and backward pass costs, in tokens. Source: fitted to the timings
-in docs/log.md."""
 ATTENTION_SLOWDOWN = 2.0
 """Time of an attention score against as many multiplications inside a linear layer. Source: our
 estimate, not fitted."""
@@ -126,6 +125,7 @@ def predict(
         "tree": tree_states,
     }
     layout = layout or cheapest(model, prompts, completions)
+    install_on_card(model)
     head = plain_head(model)
     assert head is not None or layout == "padded", "the shared layouts give hidden states"
     states, nodes = run[layout](model, prompts, completions)
@@ -155,20 +155,21 @@ def layout_costs(
     parameters: int = sum(p.numel() for p in model.parameters())
     score: float = ATTENTION_SLOWDOWN * 4 * config.hidden_size * config.num_hidden_layers
     tokens_per_score = score / (2 * parameters)
+    sizes = sizes_on(model.device)
 
     def cost(rows: int, width: int, past: int) -> float:
         """One pass over [rows, width] tokens, each attending to `past` and its own row."""
         scores = rows * width * (past + width)
-        return rows * width + tokens_per_score * scores + PASS_TOKENS
+        return rows * width + tokens_per_score * scores + sizes.pass_tokens
 
     # padded: every row as wide as the longest prompt and the longest completion together
     width = max(map(len, prompts)) + max(map(len, completions))
     padded = cost(len(prompts), width, 0)
 
     # packed: each distinct token once, and the scores that the blocks compute, masked ones included
-    trie = pack_inputs(prompts, completions)
+    trie = pack_inputs(prompts, completions, sizes.block_tokens)
     scores = sum(block.mask.numel() for block in trie.blocks)
-    packed = len(trie.tokens) + tokens_per_score * scores + PASS_TOKENS
+    packed = len(trie.tokens) + tokens_per_score * scores + sizes.pass_tokens
 
     # tree: for each text three passes, each level padded to its widest row and after what is cached
     tree = 0.0

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastslow.core.types import TokenIds
 from fastslow.policy.engine import block_attention
 from fastslow.policy.engine.head import hidden_states, plain_head
+from fastslow.policy.engine.sizes import CPU, sizes_on
 from fastslow.policy.engine.trie import PackedTrie, merge, pack
 
 
@@ -55,7 +56,7 @@ def packed_states(
     model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
 ) -> tuple[Tensor, list[list[int]]]:
     """The unique tokens as one sequence, attended to block by block; see `trie.py`."""
-    packed = pack_inputs(prompts, completions)
+    packed = pack_inputs(prompts, completions, sizes_on(model.device).block_tokens)
     # a completion token is predicted by the node before it: from the prompt's last to its last but
     # one; many rows may share a node, whose state is needed once
     nodes_of_rows = [
@@ -77,7 +78,12 @@ def packed_states(
     return states[torch.tensor(needed, device=device)], nodes
 
 
-def pack_inputs(prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> PackedTrie:
-    """The trie of what the model must read: nothing follows the last token of a completion."""
+def pack_inputs(
+    prompts: Sequence[TokenIds], completions: Sequence[TokenIds], limit: int = CPU.block_tokens
+) -> PackedTrie:
+    """The trie of what the model must read, in blocks of at most `limit` tokens.
+
+    Nothing follows the last token of a completion.
+    """
     rows = zip(prompts, completions, strict=True)
-    return pack(merge([prompt + completion[:-1] for prompt, completion in rows]))
+    return pack(merge([prompt + completion[:-1] for prompt, completion in rows]), limit)

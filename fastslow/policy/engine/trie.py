@@ -13,10 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
-
-BLOCK_TOKENS = 192
-"""Tokens of one block at most. Larger blocks compute more scores that the mask throws away, smaller
-ones start more kernels. Source: our choice; other sizes were not compared."""
+from fastslow.policy.engine.sizes import CPU
 
 
 @dataclass(frozen=True)
@@ -83,15 +80,25 @@ def merge(rows: Sequence[TokenIds]) -> Trie:
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
     """True where the column's node is the row's or an ancestor of it; parents as in `Trie`."""
-    mask = torch.eye(len(parents), dtype=torch.bool)
+    sizes = _subtree_sizes(parents)
+    # Places in depth-first order, where a subtree is one run of places: a parent's children follow
+    # it one after the other, those without a parent the one before them.
+    free, root, places = [0] * len(parents), 0, [0] * len(parents)
     for node, parent in enumerate(parents):
         if parent >= 0:
-            # the parent's row is complete by now: ancestors have smaller numbers
-            mask[node, : parent + 1] |= mask[parent, : parent + 1]
-    return mask
+            places[node] = free[parent]
+            free[parent] += sizes[node]
+        else:
+            places[node] = root
+            root += sizes[node]
+        free[node] = places[node] + 1
+    first = torch.tensor(places)
+    last = first + torch.tensor(sizes)
+    # [rows, columns]: the row's place lies in the column's run
+    return (first[:, None] >= first) & (first[:, None] < last)
 
 
-def pack(trie: Trie, limit: int = BLOCK_TOKENS) -> PackedTrie:
+def pack(trie: Trie, limit: int = CPU.block_tokens) -> PackedTrie:
     """Order the nodes of `trie` in blocks of at most `limit` nodes.
 
     All nodes of a block hang below one point of the trie, whose ancestors they all attend to. Below
@@ -129,11 +136,7 @@ def _cut(trie: Trie, limit: int) -> list[tuple[int, list[int]]]:
     children: dict[int, list[int]] = {node: [] for node in range(-1, len(trie.tokens))}
     for node, parent in enumerate(trie.parents):
         children[parent].append(node)
-    # nodes of each subtree, its root included; children have larger numbers than their parents
-    sizes = [1] * len(trie.tokens)
-    for node in reversed(range(len(trie.tokens))):
-        if trie.parents[node] >= 0:
-            sizes[trie.parents[node]] += sizes[node]
+    sizes = _subtree_sizes(trie.parents)
 
     cuts: list[tuple[int, list[int]]] = []
     points = [-1]
@@ -154,6 +157,15 @@ def _cut(trie: Trie, limit: int) -> list[tuple[int, list[int]]]:
         if block:
             cuts.append((point, block))
     return cuts
+
+
+def _subtree_sizes(parents: Sequence[int]) -> list[int]:
+    """Nodes of each subtree, its root included; children have larger numbers than their parents."""
+    sizes = [1] * len(parents)
+    for node in reversed(range(len(parents))):
+        if parents[node] >= 0:
+            sizes[parents[node]] += sizes[node]
+    return sizes
 
 
 def _subtree(children: dict[int, list[int]], node: int) -> list[int]:
