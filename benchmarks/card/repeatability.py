@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.card.correctness import LAYOUTS, state_file
 from benchmarks.card.section import Section, build, digest, loss_of, rows_of, trainable
 from fastslow.policy.engine.layouts import score_completions
+from fastslow.policy.engine.sharing import why_not_shared
 
 RUN = """
 name: card
@@ -39,6 +40,7 @@ def repeat(section: Section) -> None:
     shape = (40, 2, 4, 9, 5) if section.is_tiny else (280, 4, 8, 55, 12)
     for dtype in ("float32", "bfloat16"):
         model = build(size, dtype, section.device)
+        why_not_shared(model)  # as before any pass of ours
         prompts, completions = rows_of(shape, model.config.vocab_size, prompts=2, ragged=True)
         for layout in LAYOUTS:
             digests = set()

@@ -39,6 +39,7 @@ def ablate(
 
     Raises:
         ConfigError: The file is none of an ablation, or a run in it is wrong.
+        ModelError: The model of a run is not here.
         AblationError: Some runs did not come to their end; the others are compared all the same.
     """
     from fastslow.results.ablation.launchers.base import Share
@@ -46,6 +47,7 @@ def ablate(
 
     plan = checked_plan(Path(config), override_words(overrides, keys))
     require_ready(plan)
+    require_models(plan)
     result = make_runs(plan, LocalLauncher(Share(), workers), workers)
     result.require_complete()
     return result
@@ -158,16 +160,32 @@ def require_ready(plan: Plan) -> None:
             require_earned(run.config)
 
 
+def require_models(plan: Plan) -> None:
+    """Make sure that runs still to be made here find their models, before the first begins.
+
+    Raises:
+        ModelError: A model is not fetched, or is none; hubs are not asked.
+    """
+    from fastslow.policy.model_store import resolve
+
+    plans = [plan, *([plan.search.plan] if plan.search else [])]
+    statuses = [status for part in plans for status in part.statuses()]
+    models = [run.config.model for run, status in statuses if status.state != "finished"]
+    for name, revision in dict.fromkeys((model.name, model.revision) for model in models):
+        resolve(name, revision)
+
+
 def make_runs(plan: Plan, launcher: "Launcher", workers: int | None) -> AblationResult:
     """Make the missing runs of a plan, then write and give the comparison.
 
     Raises:
-        Stopped: A signal asked for it; the runs have stopped, and can be resumed.
+        Stopped: A signal asked for it; the runs have stopped, and can be resumed. The comparison of
+            those that are finished is written.
         CheckpointError, AblationError: As `execute`.
     """
     from rich.console import Console
 
-    from fastslow.loop.signals import StopRequest
+    from fastslow.loop.signals import Stopped, StopRequest
     from fastslow.results.ablation.execute import execute
     from fastslow.results.ablation.write import write_ablation
 
@@ -175,11 +193,16 @@ def make_runs(plan: Plan, launcher: "Launcher", workers: int | None) -> Ablation
         return Progress(total, Console(file=sys.stderr, highlight=False, force_jupyter=False))
 
     with StopRequest().catching(), contextlib.closing(launcher):
-        if (search := plan.search) is not None:
-            failures = execute(search.plan, launcher, workers, progress)
-            plan = read_plan(search.file, search.overrides)
-        if search is None or not failures:
-            failures = execute(plan, launcher, workers, progress)
+        try:
+            if (search := plan.search) is not None:
+                failures = execute(search.plan, launcher, workers, progress)
+                plan = read_plan(search.file, search.overrides)
+            if search is None or not failures:
+                failures = execute(plan, launcher, workers, progress)
+        except Stopped:
+            if plan.finished():
+                write_ablation(plan)
+            raise
     return AblationResult(write_ablation(plan), plan.folder, failures)
 
 

@@ -68,9 +68,9 @@ def ablate(
     """Run every arm of FILE under every seed, then compare.
 
     Finished runs are skipped and broken ones resumed, so the same command continues where it
-    stopped.
+    stopped. Until then --from shows what is finished.
     """
-    from fastslow.api.ablation import checked_plan, require_ready
+    from fastslow.api.ablation import checked_plan, require_models, require_ready
     from fastslow.results.ablation.launchers.base import Share
     from fastslow.results.ablation.plan import plan_table
     from fastslow.results.ablation.search import search_table
@@ -93,6 +93,8 @@ def ablate(
     if launcher == "print":
         print_commands(plan)
         return
+    if launcher == "local":
+        require_models(plan)
     options = {"launcher": launcher, "workers": workers, "cpus-per-run": cpus_per_run}
     options["gpus-per-run"] = gpus_per_run
     pairs = [(f"--{name}", str(value)) for name, value in options.items() if value not in DEFAULTS]

@@ -39,6 +39,10 @@ class UnreachableDataError(TaskError):
     """The data of a task lies on a hub that does not answer from here."""
 
 
+class SandboxError(TaskError):
+    """Programs that answers are cannot be run safely on this machine."""
+
+
 class ModelError(FastSlowError):
     """A model cannot be found, fetched or loaded. The model cache is left as it was."""
 

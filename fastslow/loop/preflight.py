@@ -24,6 +24,7 @@ from fastslow.core.errors import (
     ConfigError,
     MissingDataError,
     ModelError,
+    SandboxError,
     TaskError,
     UnreachableDataError,
     UnreachableModelError,
@@ -217,11 +218,11 @@ def inspect(config: RunConfig) -> Inspection:
             inspection.tasks[name] = task
         except MissingDataError:
             inspection.notes.append(f"task {name}: no data given; data=PATH has it checked.")
-        except UnreachableDataError as error:
-            inspection.notes.append(f"task {name}: {error}")
+        except (UnreachableDataError, SandboxError) as error:
+            inspection.notes.append(_of_task(name, str(error)))
         except TaskError as error:
             lines = str(error).split("\n")
-            inspection.problems += ((f"tasks.{name}", f"task {name}: {line}") for line in lines)
+            inspection.problems += ((f"tasks.{name}", _of_task(name, line)) for line in lines)
     try:
         folder = _model_folder(config)
     except UnreachableModelError as error:
@@ -233,6 +234,12 @@ def inspect(config: RunConfig) -> Inspection:
     if folder is not None:
         _measure(inspection, folder, config)
     return inspection
+
+
+def _of_task(name: str, line: str) -> str:
+    """A line that begins with the task it is about."""
+    beginning = f"task {name}: "
+    return line if line.startswith(beginning) else beginning + line
 
 
 def _measure(inspection: Inspection, folder: Path, config: RunConfig) -> None:

@@ -65,8 +65,8 @@ def in_one_order() -> Iterator[None]:
 def repeat_exactly(device: str) -> None:
     """Have a card give the same bits for the same work, as the CPU does: runs resume by that.
 
-    Before the card is used. Where torch has no such way it warns, and goes on; what it would leave
-    out for that, attention's way back, goes through `in_one_order`.
+    Before the card is used. Where torch has no such way it warns, and goes on. Attention's way back
+    it then leaves as it is, which is what `in_one_order` is for.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """

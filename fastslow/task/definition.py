@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
-from fastslow.core.errors import FastSlowError, TaskError
+from fastslow.core.errors import FastSlowError, SandboxError, TaskError
 from fastslow.core.plugins import PluginConfig, parameter_class
 from fastslow.core.types import Example, Grade
 from fastslow.task.sandbox import run
@@ -131,7 +131,7 @@ class TaskDefinition:
         if self.runs_code and not allow_code:
             raise TaskError(f"task {name}: {self.asks_for_code}")
         if self.runs_code and (why := run.why_unavailable()):
-            raise TaskError(
+            raise SandboxError(
                 f"task {name}: programs that the policy writes cannot be run safely here: {why}"
             )
         config = (

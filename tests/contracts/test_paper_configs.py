@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from fastslow.api.checks import CheckResult, inspect_file
+from fastslow.core.errors import SandboxError
+from fastslow.task.registry import build_task
 from tests.support.paths import ROOT
 
 FILES = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
@@ -25,7 +27,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_resolves_and_says_what_is_not_here(file: Path) -> None:
     result = checked(file.stem)
     assert any("Qwen/Qwen3" in note and "not a folder here" in note for note in result.notes)
-    waiting = [n for n in result.notes if "no data given" in n or "hub gave no dataset" in n]
+    lacks = ("no data given", "hub gave no dataset", "cannot be run safely here")
+    waiting = [note for note in result.notes if any(words in note for words in lacks)]
     assert (waiting == []) == (file.stem == "star-graph")
 
 
@@ -66,3 +69,15 @@ def test_the_orders_are_permutations_of_the_same_tasks() -> None:
         assert len(orders) == 3
         assert {len(order) for order in orders} == {tasks}
         assert len({frozenset(order) for order in orders}) == 1
+
+
+def test_where_programs_cannot_be_run_the_task_is_noted_and_a_run_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reason = "there is no room for them."
+    monkeypatch.setattr("fastslow.task.sandbox.run.why_unavailable", lambda: reason)
+    result = inspect_file(ROOT / "configs" / "paper" / "code-io.yaml", [])
+    words = f"task code_io: programs that the policy writes cannot be run safely here: {reason}"
+    assert words in result.notes
+    with pytest.raises(SandboxError, match=words):
+        build_task("code_io", "code_io", {}, allow_code=True)

@@ -2,7 +2,7 @@
 
 Installed through transformers' own registry of attention functions. Without blocks it is SDPA as
 transformers calls it, so a model that carries it behaves as before; on a card its gradients then
-have the same bits every time.
+have the same bits every time. Only models that were proven to take it carry it (`sharing.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,12 +36,6 @@ def install(model: Any) -> None:
     AttentionInterface.register(ATTENTION, _attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.config._attn_implementation = ATTENTION
-
-
-def install_on_card(model: Any) -> None:
-    """Have a model on a card that attends by SDPA attend by ours, which repeats its bits."""
-    if model.config._attn_implementation == "sdpa" and adds_in_any_order(model.device):
-        install(model)
 
 
 def masked(blocks: Sequence[Block], model: Any) -> tuple[MaskedBlock, ...]:
@@ -192,5 +186,6 @@ def _attend(inputs: Sequence[Tensor], bias: Tensor, scaling: float | None) -> Te
 
 def _for_heads(states: Tensor, heads: int) -> Tensor:
     """Each key head once for every head that shares it, [1, heads, keys, size]."""
-    _, own, keys, size = states.shape
-    return states[:, :, None].expand(1, own, heads // own, keys, size).reshape(1, heads, keys, size)
+    _, key_heads, keys, size = states.shape
+    copies = states[:, :, None].expand(1, key_heads, heads // key_heads, keys, size)
+    return copies.reshape(1, heads, keys, size)

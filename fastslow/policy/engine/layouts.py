@@ -31,7 +31,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fastslow.core.types import TokenIds
-from fastslow.policy.engine.block_attention import install_on_card
 from fastslow.policy.engine.head import plain_head, score_targets
 from fastslow.policy.engine.prefixes import shared_prefixes
 from fastslow.policy.engine.shards import is_sharded
@@ -125,7 +124,6 @@ def predict(
         "tree": tree_states,
     }
     layout = layout or cheapest(model, prompts, completions)
-    install_on_card(model)
     head = plain_head(model)
     assert head is not None or layout == "padded", "the shared layouts give hidden states"
     states, nodes = run[layout](model, prompts, completions)

@@ -67,7 +67,7 @@ def test_value_and_gradient_are_those_of_trl(
     weights = torch.linspace(0.5, 2, int(mask.sum()))
     [gradient] = torch.autograd.grad((ours[mask] * weights).sum(), student.states)
     [expected] = torch.autograd.grad((theirs[mask] * weights).sum(), student.states)
-    assert float((gradient - expected).norm() / expected.norm()) < 1e-6
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-5  # of float32
     assert float(expected.norm()) > 0.1
 
 

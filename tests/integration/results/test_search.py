@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.api.ablation import make_runs
+from benchmarks import unfinished
+from fastslow.api.ablation import ablate, make_runs
 from fastslow.channels.slow.settings import GrpoConfig
 from fastslow.config.loading.load import load_config
-from fastslow.core.errors import ConfigError
+from fastslow.core.errors import ConfigError, ModelError
+from fastslow.loop.signals import Stopped
 from fastslow.records.run_folder import RunDir
 from fastslow.results.ablation import read_plan
 from fastslow.results.ablation.launchers.base import End
@@ -80,12 +82,15 @@ class Launcher:
     """Whatever is submitted ends at once, with the average accuracy of `SCORES`."""
 
     fails: str = ""
+    stops: str = ""
     names: list[str] = field(default_factory=list)
     num_jobs: int | None = 1
 
     def submit(self, words: Sequence[str], log: Path) -> Job:
         config = load_config((Path(words[1]),)).config
         self.names.append(config.name)
+        if config.name == self.stops:
+            raise Stopped(signal.SIGINT)
         if config.name == self.fails:
             return Job(End(1))
         with RunDir.create(config, {}, ()) as run:
@@ -181,3 +186,46 @@ def test_a_search_that_cannot_be_is_refused(override: str, message: str) -> None
     with pytest.raises(ConfigError) as caught:
         plan(*words)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "smollm2-135m", "a/folder/elsewhere"])
+def test_a_model_that_is_not_here_is_told_of_before_any_run_begins(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTSLOW_HOME", str(tmp_path / "nothing"))
+    with pytest.raises(ModelError, match=f"model.name: .*{name}"):
+        ablate("file.yaml", {"model.name": name})
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("stops", "expected"), [("search-fst-0", []), ("none-s0", []), ("fst-s0", [2]), ("fst-s1", [5])]
+)
+def test_a_stop_leaves_the_comparison_of_the_finished_arms(
+    stops: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+    monkeypatch.setattr(
+        "fastslow.results.ablation.write.write_ablation",
+        lambda ablation: compared.append(len(ablation.finished())),
+    )
+    with pytest.raises(Stopped):
+        make_runs(plan(), Launcher(stops=stops), 1)
+    assert compared == expected
+
+
+def test_an_ablation_goes_on_elsewhere_from_its_packed_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "ABLATIONS", tmp_path / "kept")
+    with pytest.raises(Stopped):
+        make_runs(plan(), Launcher(stops="fst-s0"), 1)
+    for run in plan().finished().values():
+        (run / "stages").mkdir()
+        (run / "stages" / "adapter_model.safetensors").write_text("weights")
+    unfinished.pack(plan().folder)
+    unfinished.unpack("tuned", tmp_path / "elsewhere")
+    monkeypatch.setattr("fastslow.results.ablation.write.write_ablation", lambda ablation: None)
+    make_runs(plan("runs_dir=elsewhere"), launcher := Launcher(), 1)
+    assert launcher.names == ["fst-s0", "none-s1", "slow-only-s1", "fst-s1"]
+    assert not list((tmp_path / "elsewhere").rglob("*.safetensors"))

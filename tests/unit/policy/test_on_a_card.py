@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.card.section import build, gradient, loss_of, rows_of
 from fastslow.policy.engine import block_attention, sizes
 from fastslow.policy.engine.layouts import Layout, layout_costs, score_completions
+from fastslow.policy.engine.sharing import why_not_shared
 from fastslow.policy.engine.states import pack_inputs
 from fastslow.policy.engine.trie import ancestor_mask, merge
 from fastslow.policy.placement import adds_in_any_order, in_one_order
@@ -39,6 +40,7 @@ def test_every_layout_gives_on_a_card_what_it_gives_on_a_cpu(
     as_on_a_card: list[bool], monkeypatch: pytest.MonkeyPatch, layout: Layout
 ) -> None:
     model = build("tiny", "float32", "cpu")  # two heads share a key head
+    assert why_not_shared(model) is None
     rows = rows_of((37, 3, 4, 13, 7), 1024, prompts=2, ragged=True, seed=3)
     found = _pass(model, rows, layout)
     assert as_on_a_card
