@@ -50,7 +50,8 @@ def adds_in_any_order(device: torch.device) -> bool:
 def in_one_order() -> Iterator[None]:
     """Within it torch's fused attention adds up its gradients in one order.
 
-    For it alone: an operation that has no such way would fail here.
+    Around both ways: forward it picks kernels that can. For attention alone: an operation that has
+    no such way would fail here.
     """
     if not torch.is_deterministic_algorithms_warn_only_enabled():
         yield
@@ -65,8 +66,8 @@ def in_one_order() -> Iterator[None]:
 def repeat_exactly(device: str) -> None:
     """Have a card give the same bits for the same work, as the CPU does: runs resume by that.
 
-    Before the card is used. Where torch has no such way it warns, and goes on. Attention's way back
-    it then leaves as it is, which is what `in_one_order` is for.
+    Before the card is used. Where torch has no such way it warns, and goes on. It then leaves
+    attention as it is, which is what `in_one_order` is for.
 
     Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """

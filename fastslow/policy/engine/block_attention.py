@@ -95,7 +95,7 @@ class _InOneOrder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, attend: Callable[..., Tensor], *states: Tensor) -> Tensor:
         leaves = [tensor.detach().requires_grad_() for tensor in states]
-        with torch.enable_grad():
+        with torch.enable_grad(), in_one_order():
             output = attend(*leaves)
         ctx.graph = leaves, output
         return output.detach()
@@ -131,7 +131,7 @@ class _BlockAttention(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 # cut off from the outer graph: leaves of a graph of this block alone
                 inputs = [states.detach().requires_grad_() for states in inputs]
-                with torch.enable_grad():
+                with torch.enable_grad(), in_one_order():
                     output = _attend(inputs, bias, scaling)
                 ctx.graphs.append((block, inputs, output))
             else:

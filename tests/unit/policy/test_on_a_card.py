@@ -1,6 +1,6 @@
 """What passes do on a card alone, on the CPU: large pieces, and gradients in one order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,17 +19,24 @@ from fastslow.policy.placement import adds_in_any_order, in_one_order
 
 @pytest.fixture
 def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Sizes and order as on a card; gives whether torch only warned, at each way back of ours."""
+    """Sizes and order as on a card; gives whether torch only warned, at both ways of attention."""
     warned: list[bool] = []
-    real = torch.autograd.grad
+    way_back = torch.autograd.grad
 
-    def grad(*arguments: Any, **options: Any) -> Any:
-        warned.append(torch.is_deterministic_algorithms_warn_only_enabled())
-        return real(*arguments, **options)
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any, **options: Any) -> Any:
+            if torch.is_grad_enabled() or work is way_back:
+                warned.append(torch.is_deterministic_algorithms_warn_only_enabled())
+            return work(*arguments, **options)
 
+        return noting
+
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, attention.__name__, noted(attention))
+    monkeypatch.setattr(block_attention, attention.__name__, noted(attention))
+    monkeypatch.setattr(torch.autograd, "grad", noted(way_back))
     monkeypatch.setattr(sizes, "CPU", replace(sizes.CARD, head_nodes=5))
     monkeypatch.setattr(block_attention, "adds_in_any_order", lambda device: True)
-    monkeypatch.setattr(torch.autograd, "grad", grad)
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield warned
     torch.use_deterministic_algorithms(False)
@@ -41,9 +48,10 @@ def test_every_layout_gives_on_a_card_what_it_gives_on_a_cpu(
 ) -> None:
     model = build("tiny", "float32", "cpu")  # two heads share a key head
     assert why_not_shared(model) is None
+    del as_on_a_card[:]
     rows = rows_of((37, 3, 4, 13, 7), 1024, prompts=2, ragged=True, seed=3)
     found = _pass(model, rows, layout)
-    assert as_on_a_card
+    assert len(as_on_a_card) >= 2 * model.config.num_hidden_layers  # both ways of every layer
     assert not any(as_on_a_card)
     assert torch.is_deterministic_algorithms_warn_only_enabled()  # for everything else as before
     monkeypatch.undo()
