@@ -70,17 +70,20 @@ def payoff(shown: Mapping[str, str]) -> Table:
         result = read_records_file(ablations.ABLATIONS / name / "records.jsonl")
         if result.config.claims is None:
             continue
-        seeds = len({run.seed for run in result.records})
+        first, planned = result.config.claims.fast_slow, len(result.config.seeds)
+        seeds = len({run.seed for run in result.records if run.arm == first})
+        of_planned = f"{seeds} of {planned}" if result.missing else str(seeds)
         found = [_difference(result, arms) for arms in OPPONENTS.values()]
         cells = (Text("-") if e is None else _cell(e) for e in found)
-        rows.append((Text(shown[name], "strong"), Text(str(seeds)), *cells))
+        rows.append((Text(shown[name], "strong"), Text(of_planned), *cells))
     return Table(
         "When do two channels beat a simpler way?",
         ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS)),
         tuple(rows),
         "Average test score after the last stage, two channels in turn minus the other way, at "
         "equal rollouts, paired by seed and example [95 % interval]. Bold: the interval is on one "
-        "side of zero; above it two channels are better. -: not an arm of that arena.",
+        "side of zero; above it two channels are better. One seed: over examples alone, which "
+        "decides nothing. -: not an arm of that arena.",
     )
 
 
@@ -136,6 +139,8 @@ def _difference(result: Result, arms: tuple[str, ...]) -> SeedEstimate | None:
 
 
 def _answer(estimate: SeedEstimate) -> str:
+    if estimate.sd is None:
+        return "not told apart from"
     if estimate.low is not None and estimate.low > 0:
         return "better than"
     if estimate.high is not None and estimate.high < 0:
@@ -145,7 +150,7 @@ def _answer(estimate: SeedEstimate) -> str:
 
 def _cell(estimate: SeedEstimate) -> Text:
     low, high = _short(estimate.low), _short(estimate.high)
-    cell = f"{estimate.mean:+.2f} [{low}, {high}]"
+    cell = f"{estimate.mean:+.2f} [{low}, {high}]" + (", one seed" if estimate.sd is None else "")
     return Text(cell, "plain" if _answer(estimate) == "not told apart from" else "strong")
 
 
