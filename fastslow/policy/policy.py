@@ -44,6 +44,7 @@ from fastslow.policy.readings import Problem, read_prompts
 from fastslow.policy.render import Renderer
 from fastslow.policy.saved import ROUTER_FILE, TEXTS_FILE
 from fastslow.policy.signals import Reading
+from fastslow.policy.tensors import load_tensors
 from fastslow.policy.token_lengths import context_length
 from fastslow.task.definition import Task
 
@@ -256,12 +257,10 @@ class Policy:
         Raises:
             CheckpointError: The adapter there is not this policy's.
         """
-        from safetensors.torch import load_file
-
         self.adapters.load(folder)
         load_adapter(self.model, folder)
         has_means = (folder / ROUTER_FILE).is_file()
-        self.question_means = load_file(folder / ROUTER_FILE) if has_means else {}
+        self.question_means = load_tensors(folder / ROUTER_FILE) if has_means else {}
         texts = read_json(folder / TEXTS_FILE)
         self.populations = {
             name: tuple(shaped(Candidate, candidate) for candidate in population)

@@ -218,7 +218,7 @@ class SlowChannel:
         Raises:
             CheckpointError: The file of the optimizer is missing.
         """
-        from safetensors.torch import load_file
+        from fastslow.policy.tensors import load_tensors  # imports torch
 
         state = read_json(folder / STATE_FILE)
         self._stage, self._step = state["stage"], state["step"]
@@ -235,9 +235,9 @@ class SlowChannel:
             path = folder / OPTIMIZER_FILE
             if not path.is_file():
                 raise CheckpointError(f"{path}: missing. Resume from the point before this one.")
-            self._loaded = load_file(path)
+            self._loaded = load_tensors(path)
         path = folder / TRAINER_FILE
-        self._tensors = load_file(path) if path.is_file() else {}
+        self._tensors = load_tensors(path) if path.is_file() else {}
 
     def _started(self, policy: Policy, anchor: Anchor) -> Phase:
         """The phase of this anchor: as far as it had come when it was saved, else a new one."""

@@ -27,6 +27,7 @@ from fastslow.policy.adapter.parts import (
     trainable_weights,
 )
 from fastslow.policy.saved import KEPT_FOLDER, START_FILE, STATE_FILE, WEIGHTS_FILE
+from fastslow.policy.tensors import load_tensors
 
 
 class StageAdapters:
@@ -121,10 +122,9 @@ class StageAdapters:
         Each is a folder that `save_adapter` wrote; None is the present adapter, or before it the
         base.
         """
-        from safetensors.torch import load_file
 
         def saved(folder: Path) -> Any:
-            return load_file(folder / WEIGHTS_FILE, device=str(self.model.device))
+            return load_tensors(folder / WEIGHTS_FILE, str(self.model.device))
 
         tensors = adapter_tensors(self.model) if after is None else saved(after)
         return weight_deltas(self.model, tensors, None if before is None else saved(before))
@@ -192,8 +192,6 @@ class StageAdapters:
         Raises:
             CheckpointError: An adapter put aside is missing or not this model's.
         """
-        from safetensors.torch import load_file
-
         self.owner, self.start, self._aside = None, None, {}
         if not hasattr(self.model, "peft_config") or not (folder / STATE_FILE).is_file():
             return
@@ -203,5 +201,4 @@ class StageAdapters:
             load_adapter(self.model, folder / KEPT_FOLDER / task)
             self._aside[task] = self.copied()
         if (folder / START_FILE).is_file():
-            device = str(self.model.device)
-            self.start = load_file(folder / START_FILE, device=device)
+            self.start = load_tensors(folder / START_FILE, str(self.model.device))

@@ -223,12 +223,12 @@ class Remedies:
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote; a remedy without a folder starts with nothing."""
-        from safetensors.torch import load_file
+        from fastslow.policy.tensors import load_tensors  # imports torch
 
         for name, memory in self._memories.items():
             memory.tensors, memory.facts = {}, {}
             if (folder / name).is_dir():
-                tensors = load_file(folder / name / "memory.safetensors")
+                tensors = load_tensors(folder / name / "memory.safetensors")
                 memory.tensors = dict(sorted(tensors.items()))
                 memory.facts = read_json(folder / name / "memory.json")
             if (folder / name / COSTS_FILE).is_file():
