@@ -164,11 +164,10 @@ def plan_table(plan: Plan) -> Table:
     by_arm = defaultdict[str, dict[str, RunStatus]](dict)
     for run, status in plan.statuses():
         by_arm[run.arm][run.name] = status
-    rows, changed, minutes = [], [], 0.0
+    rows, changed = [], []
     for arm, cost in costs.items():
         statuses = by_arm[arm]
         states = Counter(status.state for status in statuses.values())
-        minutes += (len(statuses) - states["finished"]) * (cost.minutes or 0.0)
         changed += [
             f"{name} (was {', '.join(status.others)})"
             for name, status in statuses.items()
@@ -187,7 +186,7 @@ def plan_table(plan: Plan) -> Table:
         "Budget of one run: rollouts that train or evolve, as `fastslow check` counts them; arms "
         "with equal totals spend the same. Share: of the largest. Those that stop early spend less."
     )
-    if all(cost.minutes is not None for cost in costs.values()):
+    if (minutes := _minutes_left(plan)) is not None:
         note += f" To do: about {minutes:.0f} minutes, one run at a time."
     if changed:
         note += f" Run before with another configuration, so run again: {'; '.join(changed)}."
@@ -197,3 +196,12 @@ def plan_table(plan: Plan) -> Table:
         tuple(rows),
         note,
     )
+
+
+def _minutes_left(plan: Plan) -> float | None:
+    """Of the runs that are not finished, the search's among them; None without an estimate."""
+    plans = (plan,) if plan.search is None else (plan.search.plan, plan)
+    statuses = [status for part in plans for status in part.statuses()]
+    costs = [estimate_cost(run.config).minutes for run, s in statuses if s.state != "finished"]
+    known = [minutes for minutes in costs if minutes is not None]
+    return sum(known) if len(known) == len(costs) else None

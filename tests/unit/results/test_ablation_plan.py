@@ -1,12 +1,14 @@
 """Ablation files: what they may say, what they mean, and what is found of their runs."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastslow.cli.main import main
+from fastslow.config.cost import estimate_cost
 from fastslow.config.tracking import MlflowConfig
 from fastslow.core.errors import CheckpointError, ConfigError, EvaluationError
 from fastslow.records.data import write_data
@@ -192,6 +194,20 @@ def test_the_plan_shows_budgets_of_arms_side_by_side(capsys: pytest.CaptureFixtu
     assert main(["check", "file.yaml"]) == 0
     assert "file.yaml: ok, channels, 3 arms, 6 runs" in capsys.readouterr().out
     assert not Path("out").exists()
+
+
+def test_minutes_to_do_are_those_of_the_search_too() -> None:
+    def minutes(text: str) -> list[float]:
+        found = plan(text)
+        runs = [*found.runs, *(found.search.plan.runs if found.search else ())]
+        costs = [estimate_cost(run.config).minutes for run in runs]
+        said = re.search("To do: about ([0-9]+) minutes", plan_table(found).note)
+        assert said is not None
+        return [float(said[1]), sum(cost for cost in costs if cost is not None)]
+
+    searched = FILE + "search: {values: [1.0e-4, 3.0e-4, 1.0e-3]}\n"
+    (said, true), (said_without, _) = minutes(searched), minutes(FILE)
+    assert said == round(true) > said_without
 
 
 def test_resolved_configurations_are_those_of_ordinary_runs() -> None:
