@@ -34,7 +34,7 @@ def ablate(
         typer.Option(
             "--from",
             metavar="FOLDER",
-            help="Show the comparison in this folder of an ablation, or kept copy; runs nothing.",
+            help="Show the comparison in the folder of an ablation; run nothing.",
         ),
     ] = None,
     workers: Annotated[
@@ -68,7 +68,7 @@ def ablate(
     """Run every arm of FILE under every seed, then compare.
 
     Finished runs are skipped and broken ones resumed, so the same command continues where it
-    stopped. Until then --from shows what is finished.
+    stopped. Meanwhile --from shows what is finished.
     """
     from fastslow.api.ablation import checked_plan, require_models, require_ready
     from fastslow.results.ablation.launchers.base import Share
@@ -152,7 +152,7 @@ def ablation_file(words: list[str]) -> tuple[Path, list[str]]:
     """
     files, overrides = split_words(words)
     if len(files) != 1:
-        raise ConfigError(f"ablate: expected one ablation file, got {len(files)}.")
+        raise ConfigError(f"ablate: expected one ablation file, got {len(files)}. See --help.")
     return files[0], overrides
 
 

@@ -56,7 +56,7 @@ def run_folder(path: Path) -> Path:
     alike = {name for name in runs if path.name and path.name in Path(name).name}
     raise CheckpointError(
         f"{visible(str(path))}: not a run folder (no run.json)."
-        f"{nearest(str(path), alike or runs)} Give the folder of a run; "
+        f"{nearest(str(path), alike or runs) if runs else ''} Give the folder of a run; "
         "`fastslow runs FOLDER` lists those in a folder."
     )
 
@@ -90,7 +90,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Call and import what the configuration of a folder names that you did not make.",
+        help="Use the addresses, programs and code that a run folder of somebody else names.",
     ),
 ]
 

@@ -32,8 +32,8 @@ def check(
     """Validate configurations and data; show values and cost.
 
     Opens the data of every task and looks for the model. With several files, prints one line for
-    each. Loads no weights and writes nothing, but with --calibrate: it takes the model through some
-    passes, and keeps their rates in the user's cache.
+    each. Loads no weights and writes nothing, except with --calibrate, which measures the model's
+    speed and keeps it in the user's cache.
     """
     if keys:
         from fastslow.config.loading.reference import reference

@@ -100,7 +100,7 @@ def rollback(
     run: Run,
     to: Annotated[int, typer.Option(metavar="STAGE", help="Stage number, from 1.")],
 ) -> None:
-    """Put the adapter and texts that a stage left in use.
+    """Put the adapter and prompts of a stage in use again.
 
     Moves nothing: a line in deployed.jsonl says what is in use, and export, gate and report follow
     it. Their scores are those of the stage's row, exactly. Needs no model.
@@ -118,9 +118,9 @@ def rollback(
         assert task.now.score is not None
         print(
             f"  {visible(task.task)}: {task.now.score:.3f} on {task.now.n} examples, "
-            f"weights {task.weights}, text {visible(str(task.text))}"
+            f"weights {task.weights}, prompt {visible(str(task.text))}"
         )
-    print("Adapter and texts are those that were scored. Report and gate follow.")
+    print("Adapter and prompts are those that were scored. Report and gate follow.")
 
 
 def export(
@@ -140,8 +140,8 @@ def export(
 ) -> None:
     """Write a run's policy as files for transformers, vLLM and DSPy.
 
-    A PEFT adapter or a merged model, tokenizer and chat template, texts as chat messages and as
-    DSPy programs, and a model card with the forgetting table and lines that use them.
+    A PEFT adapter or a merged model, tokenizer and chat template, prompts as chat messages and as
+    DSPy programs, and a model card with the forgetting table and code to use them.
     """
     from fastslow.results.deploy.export import export as write
 

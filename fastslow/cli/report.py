@@ -235,15 +235,15 @@ def prompts(
     run: Run,
     diff: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Show how two texts differ: hashes, or stage-1, stage-2."),
+        typer.Option(metavar="A B", help="How two prompts differ; each a hash or, say, stage-1."),
     ] = None,
     trace: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Show where a text came from.")
+        str | None, typer.Option(metavar="PROMPT", help="Show where a prompt came from.")
     ] = None,
 ) -> None:
-    """Show a run's texts with their scores.
+    """Show a run's prompts with their scores.
 
-    Best first, after every fast phase; `*` marks the text that its stage deployed.
+    Best first, after every fast phase; `*` marks the prompt that its stage deployed.
     """
     from fastslow.results.report.prompt_history import (
         diff_lines,

@@ -39,7 +39,7 @@ def resume(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[key=value]…", help="Keys that change no result: trackers, measurements."
+            metavar="[key=value]…", help="Changes of keys that alter no result: trackers, measures."
         ),
     ] = None,
     full: Full = False,

@@ -109,7 +109,7 @@ def _folders(run: Path, tasks: Sequence[str], stages: Sequence[int]) -> dict[int
             )
     chosen = {i: path for i, path in folders.items() if path.is_dir() and i in (stages or folders)}
     if not chosen:
-        raise CheckpointError(f"{run}: no stage was kept yet. Wait for the first to end.")
+        raise CheckpointError(f"{run}: no stage is kept in its folder. Wait for the first to end.")
     return chosen
 
 

@@ -283,8 +283,8 @@ class RunDir:
             )
         if not self._seal.may_begin_again:
             raise CheckpointError(
-                f"{self.path / 'resume'}: no resume point, but there are records. The folder was "
-                "removed: restore it from a copy, or start a new run. Nothing was changed."
+                f"{self.path / 'resume'}: no resume point, but there are records, so the folder "
+                "was removed. Restore it from a copy, or start a new run."
             )
         self._seal.cut(dict.fromkeys(RECORD_FILES, 0))
         return None

@@ -220,5 +220,5 @@ def _reason(err: OSError, path: Path) -> str:
             siblings = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".json")]
         except OSError:
             return "no such file, and no such folder."
-        return f"no such file.{nearest(path.name, siblings)}"
-    return f"{err.strerror}."
+        return f"no such file.{nearest(path.name, siblings) if siblings else ''}"
+    return "a folder, not a configuration file." if path.is_dir() else f"{err.strerror}."
