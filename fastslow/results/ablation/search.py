@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 from fastslow.config.models import RunConfig
 from fastslow.core.files import read_json
@@ -102,14 +103,16 @@ def scores_table(path: str, scores: Sequence[TrialScore]) -> Table:
         ("arm", path, "average accuracy, validation", ""),
         tuple(rows),
         "Each arm at its own budget, under a seed that is not among those compared; scores after "
-        "the last stage, on examples of the validation split.",
+        "the last stage, on examples of the validation split. An arm without a score for every "
+        "value keeps that of the file.",
     )
 
 
 def average_accuracy(path: Path) -> float | None:
-    """From a finished run's report; None where it has none."""
+    """Mean of the last row over trained tasks, each once; None where a report has none."""
     try:
-        value = read_json(path / "report.json")["metrics"]["average_accuracy"]["value"]
+        report = read_json(path / "report.json")
+        last = dict(zip(report["tasks"], report["scores"][-1], strict=True))
+        return round(fmean(last[task] for task in {s["task"]: s for s in report["stages"]}), 6)
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return None if value is None else float(value)

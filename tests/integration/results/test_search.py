@@ -79,7 +79,10 @@ class Job:
 
 @dataclass
 class Launcher:
-    """Whatever is submitted ends at once, with the average accuracy of `SCORES`."""
+    """Whatever is submitted ends at once, with the average accuracy of `SCORES` over its task.
+
+    As in joint training the task was visited twice.
+    """
 
     fails: str = ""
     stops: str = ""
@@ -94,10 +97,11 @@ class Launcher:
         if config.name == self.fails:
             return Job(End(1))
         with RunDir.create(config, {}, ()) as run:
-            value = {"value": SCORES.get(config.name, 0.7)}
-            (run.path / "report.json").write_text(
-                json.dumps({"metrics": {"average_accuracy": value}})
-            )
+            value = SCORES.get(config.name, 0.7)
+            task = config.stages[0].task
+            report = {"tasks": [task, "held out"], "scores": [[value, 0.9]]}
+            report |= {"stages": [{"task": task}] * 2}  # two visits to it
+            (run.path / "report.json").write_text(json.dumps(report))
             run.mark("finished")
         return Job(End(0))
 
