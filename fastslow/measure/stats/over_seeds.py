@@ -83,7 +83,7 @@ def over_seeds_alone(per_seed: Mapping[int, float]) -> SeedEstimate:
 
 def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: int) -> SeedEstimate:
     """From a figure per seed, and the squared standard error over examples with its df."""
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import nctdtrinc, stdtr, stdtrit
 
     values = list(per_seed.values())
     mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
@@ -106,7 +106,7 @@ def _estimate(per_seed: Mapping[int, float], of_examples: float, df_examples: in
         sd=sd,
         low=mean - t * se,
         high=mean + t * se,
-        detectable=(t + float(stdtrit(df, 0.8))) * se,
+        detectable=float(nctdtrinc(df, 0.2, t)) * se,  # beyond t with probability 0.8
         p_value=2 * float(stdtr(df, -abs(mean) / se)),
         covers=" and ".join(sources),
         test=test,

@@ -4,7 +4,7 @@ import math
 from statistics import stdev
 
 import pytest
-from scipy.stats import t, ttest_1samp
+from scipy.stats import nct, t, ttest_1samp
 
 from fastslow.measure.stats.over_seeds import (
     average,
@@ -12,6 +12,7 @@ from fastslow.measure.stats.over_seeds import (
     over_seeds_alone,
     over_seeds_and_examples,
 )
+from fastslow.measure.stats.power import power
 
 
 def quantile(p: float, df: float) -> float:
@@ -41,9 +42,9 @@ def test_both_sources_of_spread_add_up() -> None:
     half = quantile(0.975, df) * math.sqrt(seeds + examples)
     assert (estimate.mean, estimate.covers) == (0.625, "seeds and examples")
     assert estimate.high == pytest.approx(0.625 + half)
-    assert estimate.detectable == pytest.approx(
-        (quantile(0.975, df) + quantile(0.8, df)) * math.sqrt(seeds + examples)
-    )
+    assert estimate.detectable is not None
+    shift = estimate.detectable / math.sqrt(seeds + examples)
+    assert nct.sf(quantile(0.975, df), df, shift) == pytest.approx(0.8)
 
 
 def test_tasks_count_alike_whatever_their_size() -> None:
@@ -60,6 +61,12 @@ def test_seeds_that_agree_leave_the_spread_of_the_examples() -> None:
     assert estimate.low is not None
     assert estimate.test is not None
     assert (estimate.test.p_value, estimate.test.lowest_possible) == (0.25, 0.25)
+
+
+def test_two_seeds_find_with_80_percent_power_what_is_16_standard_errors_away() -> None:
+    estimate = over_seeds_alone({0: 0.0, 1: 2.0})  # a standard error of 1
+    assert estimate.detectable == pytest.approx(16.334, abs=1e-3)
+    assert power(estimate.sources, 16.334) == pytest.approx(0.8, abs=0.03)
 
 
 def test_equal_figures_of_seeds_have_no_interval() -> None:
