@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, geometric_mean
 
 from fastslow.core.seeds import named_random
 from fastslow.measure.scores.curves import LearningCurve
@@ -82,30 +82,35 @@ def kl_ratio(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal: float) 
 
     Of each arm the row with the lowest `kl_fst` among those at that score or above counts. Tasks
     on which one arm never rose above the base by more than the noise floor, or above chance, have
-    no such score.
-    Geometric mean over tasks, then over seeds.
+    no such score. Geometric mean over the tasks that have one under every seed, then over seeds.
     """
-    by_seed, by_arm = defaultdict[int, list[float]](list), defaultdict[str, list[float]](list)
+    by_task = defaultdict[str, list[tuple[int, float, float]]](list)
     reasons: list[str] = []
-    for run, partner in pairs(both, slow):
+    paired = pairs(both, slow)
+    for run, partner in paired:
         for task in dict.fromkeys(run.stages):
             try:
-                kl, kl_slow = _kl_at_equal_score(run, partner, task)
+                by_task[task] += [(run.seed, *_kl_at_equal_score(run, partner, task))]
             except Undefined as reason:
                 reasons.append(str(reason))
-                continue
-            by_seed[run.seed].append(math.log(kl / kl_slow))
-            by_arm[run.arm].append(kl)
-            by_arm[partner.arm].append(kl_slow)
-    numbers: dict[str, float | None] = {
-        f"kl_fst at equal score, {arm}": fmean(values) for arm, values in by_arm.items()
-    }
-    numbers["pairs of runs and tasks"] = float(sum(map(len, by_seed.values())))
+    seeds = {run.seed for run, _ in paired}
+    by_seed, kls, kls_slow = defaultdict[int, list[float]](list), list[float](), list[float]()
+    for points in by_task.values():
+        for seed, kl, kl_slow in points if {seed for seed, *_ in points} == seeds else ():
+            by_seed[seed].append(math.log(kl / kl_slow))
+            kls.append(kl)
+            kls_slow.append(kl_slow)
+    numbers: dict[str, float | None] = {}
+    if kls:
+        for member, values in zip(paired[0], (kls, kls_slow), strict=True):
+            numbers[f"kl_fst at equal score, {member.arm}"] = geometric_mean(values)
+    numbers["pairs of runs and tasks"] = float(len(kls))
     numbers["without such a score"] = float(len(reasons))
-    if not by_seed:
+    if not kls:
+        reasons += ["no task has such a score under every seed"] if any(by_task.values()) else []
         unmeasured = "; ".join(dict.fromkeys(reasons)) or "no seed is finished in both arms"
         return Effect(reason=unmeasured, numbers=numbers)
-    logs = over_seeds_alone({seed: fmean(values) for seed, values in by_seed.items()})
+    logs = over_seeds_alone({seed: fmean(values) for seed, values in sorted(by_seed.items())})
     low = high = detectable = None
     if logs.low is not None and logs.high is not None and logs.detectable is not None:
         low, high = math.exp(logs.low), math.exp(logs.high)

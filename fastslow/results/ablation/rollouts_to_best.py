@@ -8,9 +8,11 @@ ruled out ends the interval above, and with the last point measured before x / r
 
 - points of different spacing are compared without interpolation, and arms that are at their best
   before their first points rule out nothing;
-- a race that is missed needs no count: its scores are compared like all others.
+- a race that is missed needs no count: its scores are compared like all others;
+- where curves cross, a mean over points may contradict itself, or the counts: there is no interval.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ SHARE = 0.9
 """Of the slow arm's best gain on the mean curve: the score whose rollouts are counted. Its best
 point itself is the luckiest of a plateau. Source: ours."""
 MISSED = "the target score was not reached on every task"
+CROSSED = "the curves cross: what they show of one part of them, another part denies"
 SLACK = 1e-9
 """Of a count of rollouts, for rounding."""
 
@@ -102,8 +105,10 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal:
         reasons.append(at_par if isinstance(at_par, str) else "one seed")
         return Effect(value, reason="; ".join(reasons), numbers=numbers, is_decidable=False)
     low, high = _limits(races, clusters)
-    if low is None:
-        reasons.append("no ratio of rollouts is ruled out")
+    if (note := _note(value, low, high)) is not None:
+        reasons.append(note)
+    if note == CROSSED:
+        low = high = None
     return Effect(
         value,
         low,
@@ -112,9 +117,21 @@ def rollouts_to_best(both: Sequence[RunRecord], slow: Sequence[RunRecord], goal:
         "; ".join(reasons) or None,
         list(at_par.per_seed.values()),
         numbers,
-        power=power(at_par.sources, _advantage(list(curves.values()), goal)),
+        power=power(at_par.sources, max(0.0, _advantage(list(curves.values()), goal))),
         excludes_ends=True,
     )
+
+
+def _note(value: float | None, low: float | None, high: float | None) -> str | None:
+    """What a reader must know of the interval, beside the ratio of the counts; None if nothing."""
+    if low is None:
+        return "no ratio of rollouts is ruled out"
+    top = math.inf if high is None else high
+    if low >= top or (value is not None and (top <= 1 < value or value < 1 <= low)):
+        return CROSSED
+    if value is not None and not low <= value <= top:
+        return "the interval is of whole curves, the ratio of the first points at the target"
+    return None
 
 
 def _races(run: RunRecord, partner: RunRecord) -> list[_Race]:

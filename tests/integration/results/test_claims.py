@@ -13,7 +13,7 @@ from fastslow.results.ablation.figures import FIGURES, FROZEN_TEXT_FIGURES, clai
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.records_file import read_records_file, records_jsonl
 from fastslow.results.ablation.result import make_result
-from fastslow.results.ablation.rollouts_to_best import MISSED
+from fastslow.results.ablation.rollouts_to_best import CROSSED, MISSED
 from fastslow.results.ablation.tables import tables
 from tests.support.made_ablation import both_and_slow, config, examples, record
 
@@ -153,6 +153,58 @@ def racing(both: list[tuple[int, float]], slow: list[tuple[int, float]]) -> Clai
             run = record(arm, seed, [(0.0, 0.0)] * 3, curves=[points, points])
             runs.append(run)
     return claims(runs)["sample_efficiency"]
+
+
+def test_curves_that_cross_decide_nothing() -> None:
+    # above at first and below at the end: ratios above 1/3 and below 2/3 would both be ruled out
+    slow = [(0, 0.0), (100, 0.4), (200, 0.0), (300, 0.6), (400, 1.0)]
+    crossed = racing([(0, 0.0), (100, 1.0), (200, 0.6), (300, 0.4), (400, 0.6)], slow)
+    # higher on the whole, and later at the score: 400 rollouts against 300
+    late = racing(
+        [(0, 0.0), (100, 0.6), (200, 0.6), (300, 0.6), (400, 0.8)],
+        [(0, 0.0), (100, 0.1), (200, 0.2), (300, 0.8), (400, 0.8)],
+    )
+    assert late.effect == pytest.approx(400 / 300)
+    for claim in (crossed, late):
+        assert (claim.answer, claim.low, claim.high) == ("not decidable", None, None)
+        assert claim.reason == CROSSED
+
+
+def test_a_design_that_cannot_see_the_goal_has_no_power_from_the_other_side() -> None:
+    # an arm four times as fast would be at 0.8 where the slow one is at 0.9: below it
+    falling = racing([(0, 0.0), (100, 0.5), (200, 0.5)], [(0, 0.0), (100, 0.9), (400, 0.1)])
+    assert falling.power is not None
+    assert falling.power < 0.05
+
+
+def test_a_task_without_kl_under_one_seed_is_in_no_seeds_mean() -> None:
+    lacking = [
+        replace(run, kl={key: kl for key, kl in run.kl.items() if key[1] == "first"})
+        if run.seed == 2
+        else run
+        for run in both_and_slow()
+    ]
+    claim = claims(lacking)["lower_kl"]
+    assert claim.effect == pytest.approx(0.02 / 0.1)  # of the task `first` alone, under every seed
+    assert claim.numbers["pairs of runs and tasks"] == 3
+    ends = [claim.numbers[f"kl_fst at equal score, {arm}"] for arm in ("fst", "slow-only")]
+    assert ends == [pytest.approx(0.02), pytest.approx(0.1)]
+
+
+def test_limits_of_a_ratio_are_never_shown_as_zero() -> None:
+    wide = [
+        replace(
+            run, kl={key: kl * 50 ** (run.seed * (run.arm == "fst")) for key, kl in run.kl.items()}
+        )
+        for run in both_and_slow((0, 1))
+    ]
+    result = make_result(config(), wide, Counter({"fst": 2, "slow-only": 2}))
+    claim = next(claim for claim in result.claims if claim.name == "lower_kl")
+    assert claim.low is not None
+    assert 0 < claim.low < 0.0005
+    table = next(table for table in tables(result) if table.header[0] == "claim")
+    cell = next(row[2].text for row in table.rows if row[0].text == claim.statement)
+    assert f"[{claim.low:.3g}, {claim.high:.3g}]" in cell
 
 
 def test_a_faster_arm_with_the_same_best_score_needs_fewer_rollouts() -> None:
