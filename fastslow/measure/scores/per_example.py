@@ -47,6 +47,12 @@ def later_gains(run: ScoredRun) -> ByTask:
     return _if_complete(later, difference(learned_scores(run), base))
 
 
+def final_gain(run: ScoredRun, task: str) -> ByTask:
+    """Last row minus the base on one task."""
+    last, base = ({task: run.cells[row, task]} for row in (len(run.stages), 0))
+    return difference(last, base)
+
+
 def _if_complete(tasks: Iterable[str], values: ByTask) -> ByTask:
     """The values of these tasks; nothing where one of them is missing."""
     chosen = {task: values.get(task, {}) for task in tasks}

@@ -5,15 +5,17 @@ several orders a seed's figure is the mean over them, so that seeds stay what is
 that lacks one of them does not count, since its mean would be of something else.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from fastslow.measure.scores.all_metrics import final_metrics
 from fastslow.measure.scores.intransigence import Reference
-from fastslow.measure.scores.per_example import PER_EXAMPLE, final_scores
+from fastslow.measure.scores.per_example import PER_EXAMPLE, final_gain, final_scores
 from fastslow.measure.stats.over_seeds import (
     ByTask,
     Clusters,
@@ -50,6 +52,8 @@ class ArmSummary:
     """Tasks it was trained on."""
     metrics: Mapping[str, SeedEstimate | str]
     """By name, an estimate or the reason why there is none."""
+    gains: Mapping[str, SeedEstimate | str]
+    """By task of its stages, last row minus row 0."""
     rollouts: Mapping[str, float]
     """Mean over runs, by `fast`, `slow` and `total`; empty without a run."""
     kl: SeedEstimate | str
@@ -76,14 +80,20 @@ def arm_summaries(
     summaries = []
     for arm, count in planned.items():
         runs = [run for run in records if run.arm == arm]
-        metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
+        metrics = {
+            name: _within(mean_of(runs, values_of), -1.0 if name == "bwt_gem" else 0.0, 1.0)
+            for name, values_of in PER_EXAMPLE.items()
+        }
         metrics |= {name: _seed_metric(runs, name, records, config) for name in SEED_METRICS}
         rollouts = {}
         if runs:
             rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow")}
             rollouts["total"] = sum(rollouts.values())
         tasks = tuple(dict.fromkeys(runs[0].stages)) if runs else ()
-        summaries.append(ArmSummary(arm, count, len(runs), tasks, metrics, rollouts, _kl(runs)))
+        gains = {task: mean_of(runs, partial(final_gain, task=task)) for task in tasks}
+        gains = {task: _within(gain, -1.0, 1.0) for task, gain in gains.items()}
+        kl = _within(_kl(runs), 0.0, math.inf)
+        summaries.append(ArmSummary(arm, count, len(runs), tasks, metrics, gains, rollouts, kl))
     return summaries
 
 
@@ -93,6 +103,13 @@ def mean_of(
     """Mean over seeds of the values that `values_of` takes from each run, or why there is none."""
     values = [(run.seed, values_of(run)) for run in complete(runs)]
     return estimate(values, NO_RUN, clusters_of(runs))
+
+
+def _within(mean: SeedEstimate | str, least: float, most: float) -> SeedEstimate | str:
+    """The same mean, its interval cut to the values that there are."""
+    if isinstance(mean, str) or mean.low is None or mean.high is None:
+        return mean
+    return replace(mean, low=max(least, mean.low), high=min(most, mean.high))
 
 
 def compare(

@@ -28,6 +28,7 @@ def tables(result: Result) -> list[Table]:
             f"The same claims against weights under one frozen text: {frozen_text}",
             result.frozen_text_claims,
         ),
+        _gains(result),
         _references(result),
         _differences(result.differences),
         scores_table(result.config.search.path if result.config.search else "", result.search),
@@ -55,21 +56,23 @@ def _claims(title: str, claims: Sequence[Claim]) -> Table:
         ("claim", "answer", "effect", "detectable", "p", "p (Holm)", "numbers"),
         tuple(map(_claim, claims)),
         "Yes or no: the whole 95 % interval lies on one side of what the claim needs, which is "
-        "> 0 for a difference, < 1 for a ratio, >= the share named for plasticity. Detectable: the "
-        "smallest effect that would be found with 80 % power. Power: how often a design like this "
-        "one, with the spread observed, would say yes if the true effect were the one named. p as "
-        "under paired differences.",
+        "> 0 for a difference, < 1 for a ratio, >= the share named for plasticity; uncorrected for "
+        "the number of claims. Detectable: how far from that an effect must be to be found with 80 "
+        "% power, for a ratio the ratio itself. Power: how often a design like this one, with the "
+        "spread observed, would say yes if the true effect were the one named. p as under paired "
+        "differences, Holm over this table.",
     )
 
 
 def _claim(claim: Claim) -> tuple[Text, ...]:
-    low, high = ("?" if end is None else f"{end:.3f}" for end in (claim.low, claim.high))
+    form = ".3g" if claim.unit.startswith("ratio") else ".3f"
+    low, high = ("?" if end is None else f"{end:{form}}" for end in (claim.low, claim.high))
     interval = f" [{low}, {high}]" if claim.low is not None else ""
     if claim.effect is None:
         effect = f"{claim.reason or 'undefined'}{interval}"
     else:
         reason = f" ({claim.reason})" if claim.reason else ""
-        effect = f"{claim.effect:.3f}{interval}{reason} {claim.unit}"
+        effect = f"{claim.effect:{form}}{interval}{reason} {claim.unit}"
     numbers = [f"{name}: {_short(value)}" for name, value in claim.numbers.items()]
     return (
         Text(claim.statement),
@@ -143,6 +146,27 @@ def _references(result: Result) -> Table:
         f"{', '.join(reference_arms('intransigence', references)) or 'none'}, for fwt isolated "
         f"{', '.join(reference_arms('fwt_isolated', references)) or 'none'}. Arms of other methods "
         "have no value.",
+    )
+
+
+def _gains(result: Result) -> Table:
+    tasks = list(dict.fromkeys(task for arm in result.arms for task in arm.tasks))
+    return Table(
+        "Gain over the base, task by task",
+        ("arm", *tasks),
+        tuple(
+            (
+                Text(arm.arm, "strong"),
+                *(
+                    estimate_text(arm.gains.get(t, "no stage trains on it"), sign=True)
+                    for t in tasks
+                ),
+            )
+            for arm in result.arms
+            if arm.runs
+        ),
+        "Test score after the last stage minus that of the untouched base, row 0 of the same run, "
+        "paired by example; intervals as above, uncorrected for the number of tasks and arms.",
     )
 
 

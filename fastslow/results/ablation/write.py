@@ -146,6 +146,7 @@ def json_text(result: Result) -> str:
                 "rollouts": arm.rollouts,
                 "kl_fst": estimate_json(arm.kl),
                 "metrics": {name: estimate_json(mean) for name, mean in arm.metrics.items()},
+                "gains": {task: estimate_json(gain) for task, gain in arm.gains.items()},
             }
             for arm in result.arms
         },

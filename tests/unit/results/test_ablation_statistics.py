@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import t
 
 from fastslow.config.ablation import AblationConfig, ReferencesConfig
 from fastslow.results.ablation.records import RunRecord
@@ -46,6 +48,33 @@ def test_a_seed_that_one_arm_lacks_is_in_no_pair() -> None:
         assert not isinstance(difference.estimate, str)
         assert list(difference.estimate.per_seed) == [0, 1]
     assert [arm.runs for arm in result(records).arms] == [3, 2]
+
+
+def test_gains_over_the_base_are_task_by_task_and_stay_within_what_can_be() -> None:
+    # first: +.5, +.7, +.6; second, over a base of .2: none
+    ends = [(0.5, 0.2), (0.7, 0.2), (0.6, 0.2)]
+    records = [
+        record("fst", seed, [(0.0, 0.2), (end[0], 0.2), end]) for seed, end in enumerate(ends)
+    ]
+    ablation = result(records)
+    first, second = (ablation.arms[0].gains[task] for task in ("first", "second"))
+    assert not isinstance(first, str)
+    assert not isinstance(second, str)
+    assert (first.mean, first.sd) == (pytest.approx(0.6), pytest.approx(0.1))
+    scores = np.array([list(record.cells[2, "first"].values()) for record in records])
+    squares = (0.1**2 / 3, scores.mean(axis=0).var(ddof=1) / 20)
+    df = sum(squares) ** 2 / (squares[0] ** 2 / 2 + squares[1] ** 2 / 19)
+    assert first.low == pytest.approx(0.6 - t.ppf(0.975, df) * sum(squares) ** 0.5)
+    assert (second.mean, second.covers) == (0, "every seed gave the same")
+    table = next(table for table in tables(ablation) if table.title.startswith("Gain"))
+    assert table.header == ("arm", "first", "second")
+    assert [row[0].text for row in table.rows] == ["fst"]
+    wide = result(
+        [record("fst", s, [(0.0, 0.0)] * 2 + [(end, end)]) for s, end in ((0, 1), (1, 0))]
+    )
+    accuracy = wide.arms[0].metrics["average_accuracy"]
+    assert not isinstance(accuracy, str)
+    assert (accuracy.low, accuracy.high) == (0.0, 1.0)
 
 
 def test_orders_are_means_within_a_seed() -> None:
