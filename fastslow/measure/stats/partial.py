@@ -29,19 +29,6 @@ class Correlation:
     """Share of the permutations, the observed order among them, whose mean is as far from 0."""
 
 
-def partial_spearman(x: "Column", y: "Column", z: "Column") -> float:
-    """Rank correlation of x and y that is left when z is given, in [-1, 1].
-
-    The partial correlation of the ranks. NaN where a column is constant or z decides one.
-    """
-    import numpy as np
-
-    from fastslow.measure.stats.rank_figures import centred_ranks, partial_correlations
-
-    ranks = centred_ranks(np.stack([x, y, z]))
-    return float(partial_correlations(ranks[:1], ranks[1], ranks[2:])[0])
-
-
 def correlate_layers(
     layers: Sequence[tuple["Column", Mapping[str, "Column"], "Column"]],
     differences: Mapping[str, tuple[str, str]],

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from fastslow.measure.stats.partial import correlate_layers, partial_spearman
+from fastslow.measure.stats.partial import correlate_layers
+from fastslow.measure.stats.rank_figures import centred_ranks, partial_correlations
 
 UNITS = 1536
+
+
+def partial_spearman(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> float:
+    ranks = centred_ranks(np.stack([x, y, z]))
+    return float(partial_correlations(ranks[:1], ranks[1], ranks[2:])[0])
 
 
 def planted(seed: int, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
