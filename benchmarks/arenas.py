@@ -1,5 +1,6 @@
 """What the arenas say together: whether two channels beat each simpler way, and what to do."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,10 @@ OPPONENTS: Mapping[str, tuple[str, ...]] = {
     "weights alone": ("slow-only",),
     "weights with replay": ("slow-replay",),
     "best prompt, then weights": ("fast-then-slow",),
-    "all tasks at once": ("joint",),
+    "all tasks in rotation": ("joint",),
 }
 """Simpler ways in words, and what the ablations call them."""
-BOUNDS = ("the base", "all tasks at once")
+BOUNDS = ("the base", "all tasks in rotation")
 """Of these, what is no choice for tasks that come one after the other."""
 
 
@@ -65,7 +66,7 @@ def payoff(shown: Mapping[str, str]) -> Table:
     Args:
         shown: Names of ablations, and what their rows are called.
     """
-    rows = []
+    rows, apart = [], 0.0
     for name in filter(is_kept, shown):
         result = read_records_file(ablations.ABLATIONS / name / "records.jsonl")
         if result.config.claims is None:
@@ -74,16 +75,19 @@ def payoff(shown: Mapping[str, str]) -> Table:
         seeds = len({run.seed for run in result.records if run.arm == first})
         of_planned = f"{seeds} of {planned}" if result.missing else str(seeds)
         found = [_difference(result, arms) for arms in OPPONENTS.values()]
-        cells = (Text("-") if e is None else _cell(e) for e in found)
+        cells = (Text("-") if e is None else _cell(e, seeds) for e in found)
+        apart = max(apart, _budgets_apart(result))
         rows.append((Text(shown[name], "strong"), Text(of_planned), *cells))
     return Table(
         "When do two channels beat a simpler way?",
         ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS)),
         tuple(rows),
-        "Average test score after the last stage, two channels in turn minus the other way, at "
-        "equal rollouts, paired by seed and example [95 % interval]. Bold: the interval is on one "
-        "side of zero; above it two channels are better. One seed: over examples alone, which "
-        "decides nothing. -: not an arm of that arena.",
+        "Average test score after the last stage, two channels in turn minus the other way, paired "
+        "by seed and example [95 % interval]. The base draws no rollouts; the other budgets are "
+        f"within {math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
+        "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
+        "are better. One seed: over examples alone, which decides nothing. In rotation: several "
+        "short visits to each task in place of one. -: not an arm of that arena.",
     )
 
 
@@ -109,26 +113,48 @@ def claims_in_short(result: Result) -> Table | None:
     return replace(table, header=table.header[:4], rows=tuple(row[:4] for row in table.rows))
 
 
+def _budgets_apart(result: Result) -> float:
+    """The largest distance of an opponent's rollouts from two channels', as a share of these."""
+    claims, total = result.config.claims, {a.arm: a.rollouts.get("total") for a in result.arms}
+    ours = total[claims.fast_slow] if claims else None
+    others = [
+        total.get(arm) for words in OPPONENTS if words != "the base" for arm in OPPONENTS[words]
+    ]
+    return max((abs(other / ours - 1) for other in others if other and ours), default=0.0)
+
+
 def advice(result: Result) -> list[str]:
     """What a reader should do on tasks like these, as far as the intervals say; none if nothing."""
     claims = result.config.claims
     if claims is None or not result.differences:
         return []
     answers: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
-    for words, arms in OPPONENTS.items():
-        if (estimate := _difference(result, arms)) is not None:
+    found = {words: _difference(result, arms) for words, arms in OPPONENTS.items()}
+    for words, estimate in found.items():
+        if estimate is not None:
             answers[_answer(estimate)].append(words)
     parts = [f"{how} {_listed(words)}" for how, words in answers.items() if words]
+    seeds = len({run.seed for run in result.records if run.arm == claims.fast_slow})
     told = f"Two channels in turn are {'; '.join(parts)}."
-    better, alike = (
+    if result.missing:
+        told += f" So far that is under {seeds} of {len(result.config.seeds)} seeds."
+    worse, better, alike = (
         [words for words in answers[how] if words not in BOUNDS]
-        for how in ("worse than", "not told apart from")
+        for how in ("better than", "worse than", "not told apart from")
     )
-    what = "let the channels take turns"
-    if better or alike:
-        why = "which scored higher" if better else "which is simpler, and was not seen to be worse"
-        what = f"try {_listed(better or alike, 'or')} first, {why}"
-    return [f"**What to do.** {told} On tasks like these, {what}.", ""]
+    what = "Nothing follows for tasks like these."
+    if better:
+        what = f"On tasks like these, try {_listed(better, 'or')} first, which scored higher."
+    elif alike:
+        pairs = [(e.low, e.high) for words in alike if (e := found[words])]
+        most = max(1.0 if end is None else abs(end) for pair in pairs for end in pair)
+        what = (
+            f"Differences of up to {min(1.0, most):.2f} are not excluded, so which of these is "
+            "best is open; while it is, try the simpler way first."
+        )
+    elif worse:
+        what = "On tasks like these, let the channels take turns."
+    return [f"**What to do.** {told} {what}", ""]
 
 
 def _difference(result: Result, arms: tuple[str, ...]) -> SeedEstimate | None:
@@ -148,10 +174,15 @@ def _answer(estimate: SeedEstimate) -> str:
     return "not told apart from"
 
 
-def _cell(estimate: SeedEstimate) -> Text:
+def _cell(estimate: SeedEstimate, seeds: int) -> Text:
+    """With its own number of seeds, where that is not the row's."""
     low, high = _short(estimate.low), _short(estimate.high)
-    cell = f"{estimate.mean:+.2f} [{low}, {high}]" + (", one seed" if estimate.sd is None else "")
-    return Text(cell, "plain" if _answer(estimate) == "not told apart from" else "strong")
+    num = len(estimate.per_seed)
+    alone = ", one seed" if num == 1 else f", {num} seeds" * (num != seeds)
+    return Text(
+        f"{estimate.mean:+.2f} [{low}, {high}]{alone}",
+        "plain" if _answer(estimate) == "not told apart from" else "strong",
+    )
 
 
 def _short(end: float | None) -> str:

@@ -69,7 +69,36 @@ def test_the_first_table_says_when_two_channels_beat_a_simpler_way(finished: Pat
     assert (cells["arena"].text, cells["seeds"].text) == ("texts", "3")
     assert cells["minus weights alone"].text.startswith("+0.58 [")
     assert cells["minus weights alone"].style == "strong"  # its interval is above zero
-    assert cells["minus all tasks at once"].text == "-"
+    assert cells["minus all tasks in rotation"].text == "-"
+    assert "within 0 % of that of two channels" in (table.note or "")
+
+
+def test_the_first_table_says_how_far_budgets_are_apart_and_how_many_seeds_a_cell_has(
+    finished: Path,
+) -> None:
+    more = {"fast": 0, "slow": 33}  # where the other arm has 30
+    records = [
+        replace(run, rollouts=more if run.arm == "slow-only" else run.rollouts)
+        for run in both_and_slow()
+        if (run.arm, run.seed) != ("slow-only", 2)
+    ]
+    write_result(result_of(records), finished)
+    ablations.keep_ablation(finished)
+    table = arenas.payoff({"channels-text": "texts"})
+    [row] = table.rows
+    cells = dict(zip(table.header, row, strict=True))
+    assert cells["seeds"].text == "3"
+    assert cells["minus weights alone"].text.endswith("], 2 seeds")
+    assert "within 10 % of that of two channels" in (table.note or "")
+
+
+def test_being_above_the_base_alone_advises_nothing() -> None:
+    arms: dict[str, dict[str, object]] = {"fst": {}, "slow-only": {}, "base": {}}
+    runs = [run for run in both_and_slow() if run.arm == "fst"]
+    runs += [record("base", seed, [(0.0, 0.0)] * 3) for seed in range(3)]
+    settings = config(arms=arms)
+    [text, _] = arenas.advice(make_result(settings, runs, Counter(dict.fromkeys(arms, 3))))
+    assert text.endswith("better than the base. Nothing follows for tasks like these.")
 
 
 def with_scores(fst: float, slow: float) -> Result:
@@ -95,7 +124,7 @@ def with_scores(fst: float, slow: float) -> Result:
         (
             0.5,
             0.5,
-            "not told apart from weights alone. On tasks like these, try weights alone first",
+            "not told apart from weights alone. Differences of up to 1.00 are not excluded",
         ),
     ],
 )
