@@ -73,7 +73,7 @@ def payoff(shown: Mapping[str, str]) -> Table:
             continue
         first, planned = result.config.claims.fast_slow, len(result.config.seeds)
         seeds = len({run.seed for run in result.records if run.arm == first})
-        of_planned = f"{seeds} of {planned}" if result.missing else str(seeds)
+        of_planned = f"{seeds} of {planned}" if seeds < planned else str(seeds)
         found = [_difference(result, arms) for arms in OPPONENTS.values()]
         cells = (Text("-") if e is None else _cell(e, seeds) for e in found)
         apart = max(apart, _budgets_apart(result))
@@ -136,8 +136,8 @@ def advice(result: Result) -> list[str]:
     parts = [f"{how} {_listed(words)}" for how, words in answers.items() if words]
     seeds = len({run.seed for run in result.records if run.arm == claims.fast_slow})
     told = f"Two channels in turn are {'; '.join(parts)}."
-    if result.missing:
-        told += f" So far that is under {seeds} of {len(result.config.seeds)} seeds."
+    if seeds < (planned := len(result.config.seeds)):
+        told += f" So far that is under {seeds} of {planned} seeds."
     worse, better, alike = (
         [words for words in answers[how] if words not in BOUNDS]
         for how in ("better than", "worse than", "not told apart from")
