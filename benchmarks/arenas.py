@@ -28,6 +28,9 @@ OPPONENTS: Mapping[str, tuple[str, ...]] = {
 BOUNDS = ("the base", "all tasks in rotation")
 """Of these, what is no choice for tasks that come one after the other."""
 
+NEARNESS = "KL, times that of weights alone"
+"""The column beside the differences of scores."""
+
 
 def arena_lines() -> list[str]:
     """Every kept ablation: its question, its arms, its claims, two figures, and what follows."""
@@ -77,18 +80,29 @@ def payoff(shown: Mapping[str, str]) -> Table:
         found = [_difference(result, arms) for arms in OPPONENTS.values()]
         cells = (Text("-") if e is None else _cell(e, seeds) for e in found)
         apart = max(apart, _budgets_apart(result))
-        rows.append((Text(shown[name], "strong"), Text(of_planned), *cells))
+        rows.append((Text(shown[name], "strong"), Text(of_planned), *cells, _nearness(result)))
     return Table(
         "When do two channels beat a simpler way?",
-        ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS)),
+        ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS), NEARNESS),
         tuple(rows),
         "Average test score after the last stage, two channels in turn minus the other way, paired "
         "by seed and example [95 % interval]. The base draws no rollouts; the other budgets are "
         f"within {math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
         "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
         "are better. One seed: over examples alone, which decides nothing. In rotation: several "
-        "short visits to each task in place of one. -: not an arm of that arena.",
+        "short visits to each task in place of one. -: not an arm of that arena. KL to the base, "
+        "in nats per token on the tasks, where both ways score alike; bold: the interval is on one "
+        "side of 1, below it two channels stay nearer.",
     )
+
+
+def _nearness(result: Result) -> Text:
+    """Times the KL of weights alone, if both ever score alike."""
+    claim = next(claim for claim in result.claims if claim.name == "lower_kl")
+    if claim.effect is None or claim.low is None or claim.high is None:
+        return Text("-")
+    cell = f"x {claim.effect:.2g} [{claim.low:.2g}, {claim.high:.2g}]"
+    return Text(cell, "strong" if claim.high < 1 or claim.low > 1 else "plain")
 
 
 def arms_with_minutes(result: Result, name: str) -> Table:

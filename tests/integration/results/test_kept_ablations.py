@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
 
@@ -11,6 +12,7 @@ from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.result import Result, make_result
 from fastslow.results.ablation.rollouts_to_best import MISSED
 from fastslow.results.ablation.write import write_result
+from fastslow.results.render.layout import Text
 from tests.support.made_ablation import both_and_slow, config, record
 
 
@@ -90,6 +92,19 @@ def test_the_first_table_says_how_far_budgets_are_apart_and_how_many_seeds_a_cel
     assert cells["seeds"].text == "3"
     assert cells["minus weights alone"].text.endswith("], 2 seeds")
     assert "within 10 % of that of two channels" in (table.note or "")
+
+
+def test_the_first_table_has_the_kl_at_equal_score(finished: Path) -> None:
+    def cell(runs: list[RunRecord]) -> Text:
+        write_result(result_of(runs), finished)
+        ablations.keep_ablation(finished)
+        return arenas.payoff({"channels-text": "texts"}).rows[0][-1]
+
+    # 0.02 of 0.1 on the first task, 0.02 of 0.2 on the second, but 0.025 under one of three seeds
+    ratio = geometric_mean([0.2] * 3 + [0.1, 0.125, 0.1])
+    assert cell(both_and_slow()).text.startswith(f"x {ratio:.2g} [")
+    assert cell(both_and_slow()).style == "strong"  # its interval is below one
+    assert cell([run for run in both_and_slow() if run.seed == 0]).text == "-"  # no interval
 
 
 def test_being_above_the_base_alone_advises_nothing() -> None:
