@@ -203,5 +203,5 @@ def _minutes_left(plan: Plan) -> float | None:
     plans = (plan,) if plan.search is None else (plan.search.plan, plan)
     statuses = [status for part in plans for status in part.statuses()]
     costs = [estimate_cost(run.config).minutes for run, s in statuses if s.state != "finished"]
-    known = [minutes for minutes in costs if minutes is not None]
-    return sum(known) if len(known) == len(costs) else None
+    minutes = [cost for cost in costs if cost is not None]
+    return sum(minutes) if len(minutes) == len(costs) else None
