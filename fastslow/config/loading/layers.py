@@ -221,4 +221,4 @@ def _reason(err: OSError, path: Path) -> str:
         except OSError:
             return "no such file, and no such folder."
         return f"no such file.{nearest(path.name, siblings) if siblings else ''}"
-    return "a folder, not a configuration file." if path.is_dir() else f"{err.strerror}."
+    return f"{err.strerror}."
