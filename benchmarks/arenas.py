@@ -90,9 +90,9 @@ def payoff(shown: Mapping[str, str]) -> Table:
         f"within {math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
         "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
         "are better. One seed: over examples alone, which decides nothing. In rotation: several "
-        "short visits to each task in place of one. -: not an arm of that arena. KL to the base, "
-        "in nats per token on the tasks, where both ways score alike; bold: the interval is on one "
-        "side of 1, below it two channels stay nearer.",
+        "short visits to each task in place of one. -: not an arm of that arena, or not "
+        "run yet. KL to the base, in nats per token on the tasks, where both ways score alike, if "
+        "they ever do; bold: the interval is on one side of 1, below it two channels stay nearer.",
     )
 
 

@@ -164,10 +164,11 @@ def plan_table(plan: Plan) -> Table:
     by_arm = defaultdict[str, dict[str, RunStatus]](dict)
     for run, status in plan.statuses():
         by_arm[run.arm][run.name] = status
-    rows, changed = [], []
+    rows, changed, minutes = [], [], 0.0
     for arm, cost in costs.items():
         statuses = by_arm[arm]
         states = Counter(status.state for status in statuses.values())
+        minutes += (len(statuses) - states["finished"]) * (cost.minutes or 0.0)
         changed += [
             f"{name} (was {', '.join(status.others)})"
             for name, status in statuses.items()
@@ -186,7 +187,10 @@ def plan_table(plan: Plan) -> Table:
         "Budget of one run: rollouts that train or evolve, as `fastslow check` counts them; arms "
         "with equal totals spend the same. Share: of the largest. Those that stop early spend less."
     )
-    if (minutes := _minutes_left(plan)) is not None:
+    for run, status in plan.search.plan.statuses() if plan.search else ():
+        if status.state != "finished":
+            minutes += estimate_cost(run.config).minutes or 0.0
+    if all(cost.minutes is not None for cost in costs.values()):
         note += f" To do: about {minutes:.0f} minutes, one run at a time."
     if changed:
         note += f" Run before with another configuration, so run again: {'; '.join(changed)}."
@@ -196,12 +200,3 @@ def plan_table(plan: Plan) -> Table:
         tuple(rows),
         note,
     )
-
-
-def _minutes_left(plan: Plan) -> float | None:
-    """Of the runs that are not finished, the search's among them; None without an estimate."""
-    plans = (plan,) if plan.search is None else (plan.search.plan, plan)
-    statuses = [status for part in plans for status in part.statuses()]
-    costs = [estimate_cost(run.config).minutes for run, s in statuses if s.state != "finished"]
-    minutes = [cost for cost in costs if cost is not None]
-    return sum(minutes) if len(minutes) == len(costs) else None

@@ -37,6 +37,8 @@ OWN_REFERENCE = "it is the reference itself"
 OTHER_METHOD = "no reference run of its own method"
 SEED_METRICS = ("forgetting_chaudhry", "intransigence", "fwt_isolated", "fwt_gem", "learning_gain")
 """Metrics whose intervals are over seeds alone."""
+SCORES = ("average_accuracy", "learning_accuracy")
+"""Metrics that are means of scores, in [0, 1]; all others are means of differences of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,12 @@ def arm_summaries(
     summaries = []
     for arm, count in planned.items():
         runs = [run for run in records if run.arm == arm]
-        metrics = {
-            name: _within(mean_of(runs, values_of), -1.0 if name == "bwt_gem" else 0.0, 1.0)
-            for name, values_of in PER_EXAMPLE.items()
-        }
+        metrics = {name: mean_of(runs, values_of) for name, values_of in PER_EXAMPLE.items()}
         metrics |= {name: _seed_metric(runs, name, records, config) for name in SEED_METRICS}
+        metrics = {
+            name: _within(mean, 0.0 if name in SCORES else -1.0, 1.0)
+            for name, mean in metrics.items()
+        }
         rollouts = {}
         if runs:
             rollouts = {name: fmean(r.rollouts[name] for r in runs) for name in ("fast", "slow")}
