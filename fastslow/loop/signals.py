@@ -35,6 +35,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.is_patient = False
         """Whether the first signal waits for the end of the step in hand; else it stops at once."""
+        self.is_held = False
+        """Whether every signal waits, the second too, so that nothing is left halfway."""
         self._number = 0
         self._asked_at = 0.0
 
@@ -60,6 +62,9 @@ class StopRequest:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self.is_held:
+            self._number = self._number or number
+            return
         if self._number and now - self._asked_at < SAME_REQUEST_S:
             return
         if self._number or not self.is_patient:

@@ -20,10 +20,11 @@ from fastslow.channels.fast.dspy_bridge import PolicyEngine
 from fastslow.channels.slow.grpo import FastSlowTrainer
 from fastslow.channels.slow.sft import GoldTrainer
 from fastslow.core.types import Example, Grade
-from fastslow.loop import evaluation, launch
+from fastslow.loop import evaluation, launch, signals
 from fastslow.loop.signals import Stopped
 from fastslow.measure.evaluator import Evaluator
 from fastslow.records.jsonl import read_scores
+from fastslow.records.run_folder import RunDir
 from fastslow.task.definition import Task, TaskConfig, task
 from tests.support.paths import ROOT
 from tests.support.runs import TOY, newest, newest_point, no_report, outcome, start
@@ -128,6 +129,32 @@ def test_the_second_signal_stops_at_once_and_the_run_goes_on_from_its_last_resum
     assert reached == []
     run = newest(tmp_path)
     assert newest_point(run).name == "000-000"
+    assert outcome(launch.resume(run, no_report)) == outcome(whole)
+
+
+def test_a_signal_while_the_folder_is_marked_leaves_it_marked(
+    tmp_path: Path, model: str, signalled: Callable[..., None]
+) -> None:
+    signalled(RunDir, "mark", 2)  # the first says that it runs
+    with pytest.raises(Stopped) as stop:
+        start(tmp_path, [model])
+    run = newest(tmp_path)
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    assert stop.value.__notes__ == [f"fastslow report {run}"]
+
+
+def test_a_second_signal_while_the_folder_is_marked_leaves_it_marked_too(
+    whole: Path, tmp_path: Path, model: str, signalled: Callable[..., None]
+) -> None:
+    signalled(FastSlowTrainer, "update", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "SAME_REQUEST_S", 0.0)
+        signalled(RunDir, "mark", 2)
+        with pytest.raises(Stopped) as stop:
+            start(tmp_path, [model])
+    run = newest(tmp_path)
+    assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+    assert stop.value.__notes__ == [f"fastslow resume {run}"]
     assert outcome(launch.resume(run, no_report)) == outcome(whole)
 
 

@@ -100,10 +100,11 @@ def test_an_interrupt_stops_the_runs_and_a_failing_run_does_not_stop_the_others(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, home = tmp_path / "two.yaml", tmp_path / "two"
+    stages = ", ".join(["{task: country_continent, cycles: 1}"] * 20)  # so that it takes a while
     file.write_text(
         f"name: two\nbase: {ROOT / 'configs/tests/tiny.yaml'}\nseeds: [0]\n"
         f"common: {{fast: null, slow: null, tracking: null, model: {{name: {tiny_folder}}}}}\n"
-        "arms: {one: {}, other: {evaluation: {test_examples: 4}}}\n"
+        f"arms: {{one: {{stages: [{stages}]}}, other: {{evaluation: {{test_examples: 4}}}}}}\n"
     )
     command = [sys.executable, "-m", "fastslow", "ablate", str(file), f"runs_dir={tmp_path}"]
     process = subprocess.Popen(
