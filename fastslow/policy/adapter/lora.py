@@ -5,6 +5,7 @@ saved adapter loads in transformers and vLLM as it is, as one adapter even where
 frozen and a trainable part (`parts.py`).
 """
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import Tensor
 from fastslow.core.errors import CheckpointError, ModelError, nearest
 from fastslow.core.files import read_json
 from fastslow.core.seeds import seeded
-from fastslow.policy.adapter.parts import concatenated, frozen_rank, put_parts, rank_axis
-from fastslow.policy.saved import BASE, CONFIG_FILE, PARTS_FILE, WEIGHTS_FILE, fingerprint
+from fastslow.policy.adapter.parts import TRAINED, concatenated, frozen_rank, put_parts, rank_axis
+from fastslow.policy.saved import BASE, PARTS_FILE, WEIGHTS_FILE, fingerprint
 
 LAYER = re.compile(r"\.(\d+)\.")
 """The number of its layer in the name of a module."""
@@ -176,35 +177,28 @@ def adapter_fingerprint(model: Any) -> str:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter as a PEFT folder, safetensors only. Nothing for a model without one.
 
+    Both parts become one adapter. PEFT's own `save_pretrained` also renders a model card into each
+    new folder, which takes longer than all the rest.
+
     Raises:
         CheckpointError: What lies in the folder afterwards is not the adapter.
     """
     if not hasattr(model, "peft_config"):
         return
-    model.save_pretrained(
-        folder,
-        safe_serialization=True,
-        save_embedding_layers=False,
-        selected_adapters=["default"],
-    )
-    (folder / PARTS_FILE).unlink(missing_ok=True)
-    if rank := frozen_rank(model):
-        _write_as_one(model, folder, rank)
-    verify_adapter(model, folder)
-
-
-def _write_as_one(model: Any, folder: Path, rank: int) -> None:
-    """Replace the trainable part's files by those of one adapter with the frozen part in it."""
     from safetensors.torch import save_file
 
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}
     save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
-    (folder / PARTS_FILE).write_text(json.dumps({"frozen_rank": rank}))
-    path = folder / CONFIG_FILE
-    config = read_json(path)
-    total_rank = config["r"] + rank
-    config |= {"r": total_rank, "lora_alpha": config["lora_alpha"] / config["r"] * total_rank}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    config = copy.copy(model.peft_config[TRAINED])
+    config.inference_mode = True
+    (folder / PARTS_FILE).unlink(missing_ok=True)
+    if rank := frozen_rank(model):
+        (folder / PARTS_FILE).write_text(json.dumps({"frozen_rank": rank}))
+        config.lora_alpha = config.lora_alpha / config.r * (config.r + rank)
+        config.r += rank
+    config.save_pretrained(folder)
+    verify_adapter(model, folder)
 
 
 def verify_adapter(model: Any, folder: Path) -> None:

@@ -1,10 +1,11 @@
 """Where an adapter is put, and that its files are what is in memory."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from fastslow.core.errors import CheckpointError, ModelError
 from fastslow.policy.adapter.lora import adapter_tensors, load_adapter, save_adapter, verify_adapter
@@ -90,13 +91,13 @@ def test_a_truncated_adapter_file_is_named_by_saving_and_by_loading(
         load_adapter(moved.model, tmp_path)
     assert moved.weights_fingerprint() == before
 
-    write = moved.model.save_pretrained
+    write = safetensors.torch.save_file
 
-    def full_disk(folder: Path, **options: Any) -> None:
-        write(folder, **options)
-        cut_short(folder / "adapter_model.safetensors")
+    def full_disk(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        write(tensors, path, metadata)
+        cut_short(path)
 
-    monkeypatch.setattr(moved.model, "save_pretrained", full_disk)
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
     with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: the adapter cannot be"):
         moved.save(tmp_path / "again")
 
