@@ -20,6 +20,7 @@ OPPONENTS: Mapping[str, tuple[str, ...]] = {
     "the base": ("base",),
     "prompts alone": ("few-shot", "fast-only"),
     "weights alone": ("slow-only",),
+    "gold answers": ("sft",),
     "weights with replay": ("slow-replay",),
     "best prompt, then weights": ("fast-then-slow",),
     "all tasks in rotation": ("joint",),
@@ -85,14 +86,16 @@ def payoff(shown: Mapping[str, str]) -> Table:
         "When do two channels beat a simpler way?",
         ("arena", "seeds", *(f"minus {words}" for words in OPPONENTS), NEARNESS),
         tuple(rows),
-        "Average test score after the last stage, two channels in turn minus the other way, paired "
-        "by seed and example [95 % interval]. The base draws no rollouts; the other budgets are "
-        f"within {math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
+        "Average test score after the last stage, two channels in turn minus the other way, "
+        "paired by seed and example [95 % interval]. The base and gold answers, which are "
+        "fine-tuned on, need no rollouts; the other budgets are within "
+        f"{math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
         "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
-        "are better. One seed: over examples alone, which decides nothing. In rotation: several "
-        "short visits to each task in place of one. -: not an arm of that arena, or not "
-        "run yet. KL to the base, in nats per token on the tasks, where both ways score alike, if "
-        "they ever do; bold: the interval is on one side of 1, below it two channels stay nearer.",
+        "are better. One seed: over "
+        "examples alone, which decides nothing. In rotation: several short visits to each task "
+        "in place of one. -: not an arm of that arena, or not run yet. KL to the base, in nats "
+        "per token on the tasks, where both ways score alike, if they ever do; bold: the "
+        "interval is on one side of 1, below it two channels stay nearer.",
     )
 
 
@@ -131,9 +134,7 @@ def _budgets_apart(result: Result) -> float:
     """The largest distance of an opponent's rollouts from two channels', as a share of these."""
     claims, total = result.config.claims, {a.arm: a.rollouts.get("total") for a in result.arms}
     ours = total[claims.fast_slow] if claims else None
-    others = [
-        total.get(arm) for words in OPPONENTS if words != "the base" for arm in OPPONENTS[words]
-    ]
+    others = [total.get(arm) for arms in OPPONENTS.values() for arm in arms]
     return max((abs(other / ours - 1) for other in others if other and ours), default=0.0)
 
 
