@@ -33,7 +33,7 @@ from fastslow.loop.preflight import require_earned, require_fit, require_hints
 from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
-from fastslow.loop.signals import Stopped, StopRequest
+from fastslow.loop.signals import StopRequest
 from fastslow.measure.base import Measure
 from fastslow.policy.calibration import num_parameters, peak_gb
 from fastslow.policy.engine.settings import TorchConfig
@@ -322,8 +322,7 @@ def _run_in(
             _leave(run_dir, outcome, state, policy)
             stop.is_held = False
         try:
-            if number := stop.requested():  # after the last step
-                raise Stopped(number)
+            stop.obey()  # what came after the last step
             for file in finish(run_dir.path) if is_leader() else ():
                 tracker.artifact(file)
             run.publisher.push()

@@ -140,8 +140,7 @@ class Run:
         """
         self.state.done, self.state.progress = [], 0
         self.save()
-        if number := self.stop.requested():
-            raise Stopped(number)
+        self.stop.obey()
 
     def save(self) -> None:
         """Make a resume point: policy, channels, random states and position."""

@@ -60,6 +60,15 @@ class StopRequest:
         """Number of the signal that asked any process of this run to stop; 0 for none."""
         return max(from_all(self._number))
 
+    def obey(self) -> None:
+        """Stop here if a signal asked any process of this run to.
+
+        Raises:
+            Stopped: One did.
+        """
+        if number := self.requested():
+            raise Stopped(number)
+
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.is_held:
