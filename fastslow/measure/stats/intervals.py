@@ -87,14 +87,17 @@ def wilson(successes: float, n: float) -> Interval:
 
 
 def mean_interval(
-    values: Sequence[float], clusters: Sequence[Hashable], least: float = -math.inf
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    least: float = -math.inf,
+    most: float = math.inf,
 ) -> Interval | None:
-    """Mean +- 1.96 clustered standard errors, cut at `least`; None without a spread."""
+    """Mean +- 1.96 clustered standard errors, cut to [least, most]; None without a spread."""
     se = clustered_se(values, clusters)
     if not se:
         return None
     mean = fmean(values)
-    return Interval(max(least, mean - Z_95 * se), mean + Z_95 * se, "normal")
+    return Interval(max(least, mean - Z_95 * se), min(most, mean + Z_95 * se), "normal")
 
 
 def named_limits(name: str, interval: Interval | None) -> dict[str, float]:
@@ -121,20 +124,20 @@ def score_interval(
     """
     if not scores:
         return None
-    n, mean, labels = len(scores), fmean(scores), clusters or range(len(scores))
-    se = clustered_se(scores, labels)
-    if all(score in (0, 1) for score in scores):
-        independent = n if len(set(labels)) == n else _independent(mean, se, n, len(set(labels)))
-        return wilson(mean * independent, independent)
-    if not se:
-        return None
-    return Interval(max(0.0, mean - Z_95 * se), min(1.0, mean + Z_95 * se), "normal")
+    labels = clusters or range(len(scores))
+    if not all(score in (0, 1) for score in scores):
+        return mean_interval(scores, labels, least=0.0, most=1.0)
+    independent = _independent(scores, labels)
+    return wilson(fmean(scores) * independent, independent)
 
 
-def _independent(mean: float, se: float | None, n: int, num_clusters: int) -> float:
+def _independent(scores: Sequence[float], labels: Sequence[Hashable]) -> float:
     """How many independent 0/1 scores have this standard error; without one, the clusters."""
+    n, num_clusters = len(scores), len(set(labels))
+    se = clustered_se(scores, labels) if num_clusters < n else None
     if not se:
         return num_clusters
+    mean = fmean(scores)
     # stdev^2 / n of independent scores, with n - 1 in the denominator as in `clustered_se`
     return max(1.0, min(n, mean * (1 - mean) / se**2 * n / (n - 1)))
 

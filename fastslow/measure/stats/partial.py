@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastslow.measure.stats.intervals import Interval, difference_of
+from fastslow.measure.stats.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,9 +69,6 @@ def _correlation(values: "NDArray[np.float64]") -> Correlation:
     import numpy as np
 
     means, layers = values.mean(0), tuple(values[:, 0].tolist())
-    spread = difference_of(layers, limit=2.0)
-    interval = None
-    if spread.low is not None and spread.high is not None:
-        interval = Interval(spread.low, spread.high, "normal")
+    interval = mean_interval(layers, range(len(layers)), least=-2.0, most=2.0)
     p_value = float((np.abs(means) >= abs(means[0])).mean())
     return Correlation(layers, float(means[0]), interval, p_value)
