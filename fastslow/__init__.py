@@ -20,7 +20,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastslow.core.errors import FastSlowError
-from fastslow.core.library_switches import silence
+from fastslow.core.library_switches import SWITCHES, set_switches
 
 if TYPE_CHECKING:
     from fastslow.api.ablation import AblationResult, ablate, open_ablation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastslow.api.folder import RunFolder, open_run
     from fastslow.api.runs import fetch_model, resume, train
 
-silence()
+set_switches(SWITCHES)
 
 __version__ = version("fastslow")
 

@@ -1,13 +1,13 @@
 """What calls share: overrides as the command line writes them, and quiet libraries."""
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
 
 from fastslow.core.errors import ConfigError
+from fastslow.core.library_switches import set_switches
 from fastslow.core.text import shorten
 
 PROCESS_SWITCHES = {
@@ -42,16 +42,10 @@ def _text(name: str, value: object) -> str:
         ) from error
 
 
-def switch_libraries() -> None:
-    """Set every process switch that the environment does not set already."""
-    for name, value in PROCESS_SWITCHES.items():
-        os.environ.setdefault(name, value)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within it libraries neither draw bars nor warn of their next version."""
-    switch_libraries()
+    set_switches(PROCESS_SWITCHES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message="IProgress not found")  # of bars that are off

@@ -16,7 +16,7 @@ from typing import Annotated, TextIO, cast
 
 import typer
 
-from fastslow.api.words import switch_libraries
+from fastslow.api.words import PROCESS_SWITCHES
 from fastslow.cli import (
     ablate,
     check,
@@ -35,6 +35,7 @@ from fastslow.cli import (
 )
 from fastslow.cli.streams import LastingStream
 from fastslow.core.errors import FastSlowError
+from fastslow.core.library_switches import set_switches
 from fastslow.core.text import shorten
 
 STOPPED = {130: "Interrupted.", 143: "Terminated."}
@@ -141,7 +142,7 @@ def fastslow(
 def _prepare_process() -> None:
     """Settings that must stand before libraries are imported, and streams that take any text."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    switch_libraries()
+    set_switches(PROCESS_SWITCHES)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -5,6 +5,7 @@ the user has set stays as it is.
 """
 
 import os
+from collections.abc import Mapping
 
 SWITCHES = {
     "DO_NOT_TRACK": "true",  # MLflow takes no other word
@@ -22,7 +23,7 @@ SWITCHES = {
 socket on its own; `tests/integration/cli/test_silence.py` watches them."""
 
 
-def silence() -> None:
+def set_switches(switches: Mapping[str, str]) -> None:
     """Set every switch that the environment does not set already."""
-    for name, value in SWITCHES.items():
+    for name, value in switches.items():
         os.environ.setdefault(name, value)
