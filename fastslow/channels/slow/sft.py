@@ -17,7 +17,7 @@ from trl import SFTTrainer
 
 from fastslow.channels.slow.passes import PassSize
 from fastslow.channels.slow.settings import SftConfig
-from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone, on_one_card
+from fastslow.channels.slow.trainer import Finish, Updates, leave_routers_alone, silent_arguments
 from fastslow.core.errors import ChannelError
 from fastslow.core.prompts import BARE, PromptProgram
 from fastslow.core.samples import sample_line
@@ -204,21 +204,14 @@ class GoldTrainer(SFTTrainer, Updates):  # type: ignore[misc]  # trl is untyped
 
 
 def sft_arguments(folder: str, device: str, rows: int) -> TrlSftConfig:
-    """TRL's arguments: completion-only loss over whole rows, nothing logged, saved or shown."""
-    return on_one_card(
-        TrlSftConfig(
-            output_dir=folder,
-            completion_only_loss=True,
-            max_length=None,
-            per_device_train_batch_size=rows,
-            use_cpu=device == "cpu",
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            logging_strategy="no",
-        )
+    """TRL's arguments: completion-only loss over whole rows."""
+    return silent_arguments(
+        TrlSftConfig,
+        output_dir=folder,
+        completion_only_loss=True,
+        max_length=None,
+        per_device_train_batch_size=rows,
+        use_cpu=device == "cpu",
     )
 
 

@@ -4,7 +4,7 @@ A trainer belongs to one stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 
@@ -101,15 +101,24 @@ def finish_update(
     return figures | {"grad_norm": float(norm)}
 
 
-def on_one_card(arguments: Arguments) -> Arguments:
-    """The arguments of a trainer in this process, which has one card however many are visible.
+def silent_arguments(kind: Callable[..., Arguments], **others: Any) -> Arguments:
+    """Arguments of a trainer that logs, saves and shows nothing, in a process with one card.
 
-    Else TRL refuses a single process that sees several, which transformers would spread it over.
+    Where several cards are visible TRL else refuses a single process, which transformers would
+    spread over them.
     """
-    several: Any = arguments
-    if several.n_gpu > 1:
-        several._n_gpu = 1
-    return arguments
+    arguments: Any = kind(
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+        **others,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return cast(Arguments, arguments)
 
 
 def leave_routers_alone(trainer: Any) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from trl import GRPOConfig
 
 from fastslow.channels.slow.settings import GrpoConfig
-from fastslow.channels.slow.trainer import on_one_card
+from fastslow.channels.slow.trainer import silent_arguments
 from fastslow.core.types import TokenIds
 from fastslow.policy.engine.head import evaluating
 from fastslow.policy.engine.layouts import score_completions
@@ -86,25 +86,18 @@ def trl_arguments(
     settings: GrpoConfig, num_rows: int, num_passes: int, max_tokens: int, **others: Any
 ) -> GRPOConfig:
     """TRL's arguments for updates of so many rollouts of this process, in so many passes."""
-    return on_one_card(
-        GRPOConfig(
-            loss_type=settings.loss,
-            epsilon_high=settings.ratio_cap if settings.loss == "cispo" else None,
-            beta=0.0,
-            # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
-            scale_rewards="none" if settings.loss == "dr_grpo" else "group",
-            num_generations=settings.group,
-            max_completion_length=max_tokens,
-            temperature=settings.temperature,
-            per_device_train_batch_size=num_rows // num_passes,
-            gradient_accumulation_steps=num_passes,
-            steps_per_generation=num_passes,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            logging_strategy="no",
-            **others,
-        )
+    return silent_arguments(
+        GRPOConfig,
+        loss_type=settings.loss,
+        epsilon_high=settings.ratio_cap if settings.loss == "cispo" else None,
+        beta=0.0,
+        # Dr. GRPO (arXiv 2503.20783) takes the mean off and does not divide by the deviation
+        scale_rewards="none" if settings.loss == "dr_grpo" else "group",
+        num_generations=settings.group,
+        max_completion_length=max_tokens,
+        temperature=settings.temperature,
+        per_device_train_batch_size=num_rows // num_passes,
+        gradient_accumulation_steps=num_passes,
+        steps_per_generation=num_passes,
+        **others,
     )
