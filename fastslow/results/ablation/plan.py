@@ -76,15 +76,13 @@ class Plan:
         """The ablation's folder; its runs lie in it."""
         return Path(self.runs[0].config.runs_dir)
 
-    def status_of(self, run: PlannedRun) -> RunStatus:
-        """Progress of `run` in the ablation's folder: a finished folder before a broken one."""
-        [(_, status)] = self.statuses([run])
-        return status
-
     def statuses(
         self, runs: Iterable[PlannedRun] | None = None
     ) -> Iterator[tuple[PlannedRun, RunStatus]]:
-        """Progress of these runs, by default of all, after one look into the ablation's folder."""
+        """Progress of these runs, by default of all, after one look into the ablation's folder.
+
+        A finished folder of a run comes before a broken one.
+        """
         folders = self._folders_by_name()
         for run in self.runs if runs is None else runs:
             yield run, _status(run, folders.get(run.name, ()))

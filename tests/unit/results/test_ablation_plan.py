@@ -14,7 +14,7 @@ from fastslow.core.errors import CheckpointError, ConfigError, EvaluationError
 from fastslow.records.data import write_data
 from fastslow.records.run_folder import RunDir
 from fastslow.results.ablation import is_ablation, read_plan
-from fastslow.results.ablation.plan import Plan, plan_table
+from fastslow.results.ablation.plan import Plan, PlannedRun, RunStatus, plan_table
 from fastslow.results.ablation.records import read_records, require_same_data
 from fastslow.task.registry import build_task
 from tests.support.run_folder import score_row
@@ -50,6 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plan(text: str = FILE, *overrides: str) -> Plan:
     Path("file.yaml").write_text(text)
     return read_plan(Path("file.yaml"), overrides)
+
+
+def status_of(ablation: Plan, run: PlannedRun) -> RunStatus:
+    [(_, status)] = ablation.statuses([run])
+    return status
 
 
 def refusal(text: str, *overrides: str) -> list[str]:
@@ -146,22 +151,22 @@ def test_an_ablation_is_known_by_its_arms() -> None:
 def test_runs_are_found_by_name_and_configuration() -> None:
     ablation = plan()
     first, second = ablation.runs[:2]
-    assert ablation.status_of(first).state == "missing"
+    assert status_of(ablation, first).state == "missing"
     with RunDir.create(first.config, {}, ()) as run_dir:
-        assert ablation.status_of(first).state == "running"
-    assert ablation.status_of(first).state == "broken"
+        assert status_of(ablation, first).state == "running"
+    assert status_of(ablation, first).state == "broken"
     with RunDir.open(run_dir.path) as again:
         again.mark("finished")
-    assert ablation.status_of(first).state == "finished"
-    assert ablation.status_of(first).path == run_dir.path
-    assert ablation.status_of(second).state == "missing"
+    assert status_of(ablation, first).state == "finished"
+    assert status_of(ablation, first).path == run_dir.path
+    assert status_of(ablation, second).state == "missing"
 
 
 def test_a_changed_configuration_is_another_run_and_said() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         run_dir.mark("finished")
     changed = plan(FILE, "evaluation.test_examples=4")
-    status = changed.status_of(changed.runs[0])
+    status = status_of(changed, changed.runs[0])
     assert (status.state, status.others) == ("missing", (plan().runs[0].hash,))
     note = plan_table(changed).note
     assert "Run before with another configuration" in note
@@ -183,7 +188,7 @@ def test_runs_that_scored_other_versions_of_a_task_are_not_compared() -> None:
 def test_a_damaged_card_is_no_run() -> None:
     with RunDir.create(plan().runs[0].config, {}, ()) as run_dir:
         (run_dir.path / "run.json").write_text("{")
-    assert plan().status_of(plan().runs[0]).state == "missing"
+    assert status_of(plan(), plan().runs[0]).state == "missing"
 
 
 def test_the_plan_shows_budgets_of_arms_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
