@@ -45,9 +45,7 @@ def final_metrics(
     return {metric.name: metric for metric in metrics}
 
 
-def task_metrics(
-    R: ScoreMatrix, j: int, *, noise_floor: float | None = None, reference: Reference | None = None
-) -> dict[str, Metric]:
+def task_metrics(R: ScoreMatrix, j: int, *, noise_floor: float | None = None) -> dict[str, Metric]:
     """The terms that task j gives to the means of `final_metrics`, by the names of those means."""
     T = R.num_stages
     end, best, gain = f"R[{T},{j}]", f"max_{{{j}<=l<{T}}} R[l,{j}]", f"(R[{j},{j}] - R[0,{j}])"
@@ -70,7 +68,7 @@ def task_metrics(
         return forgetting.retention_gain.term(each_task_once(R), j, noise_floor)
 
     def missed() -> float:
-        return intransigence.intransigence.term(each_task_once(R), j, reference)
+        return intransigence.intransigence.term(each_task_once(R), j)
 
     figures = [
         figure(mean.term.__name__, formula, partial(after, mean.term))
