@@ -68,8 +68,6 @@ class Key:
     """Where the default comes from."""
     meaning: str
     """The field's docstring, on one line."""
-    is_section: bool
-    """Whether it holds other keys."""
     words: tuple[str, ...] = ()
     """Its allowed words, when only some are."""
     kinds: tuple[str, ...] = ()
@@ -152,7 +150,6 @@ def _keys(schema: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[Key]:
             default=None if name in schema.get("required", ()) else default,
             source=field.get("source", ""),
             meaning=" ".join(field.get("description", "").split()),
-            is_section=bool(sections),
             words=tuple(w for form in forms for w in _words(form) if isinstance(w, str)),
         )
         variants: defaultdict[tuple[str, ...], list[list[Key]]] = defaultdict(list)
