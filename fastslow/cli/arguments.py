@@ -67,9 +67,9 @@ Full = Annotated[bool, typer.Option("--full", help="Print every table and prompt
 def paper_folder(path: Path | None) -> Path | None:
     """Where tables and figures for a paper go; `ConfigError` for a run folder, before any work."""
     if path is not None:
-        from fastslow.results.render.paper import require_no_run
+        from fastslow.results.render.paper import require_paper_folder
 
-        require_no_run(path)
+        require_paper_folder(path)
     return path
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastslow.core.errors import ConfigError
-from fastslow.core.text import visible
 from fastslow.records.cells import Cell
 from fastslow.results.compare.data import ArmRun, Contrast, RunComparison, comparison_json
 from fastslow.results.compare.tables import comparison_tables, verdicts
@@ -15,7 +13,7 @@ from fastslow.results.render.html import render
 from fastslow.results.render.layout import narrow
 from fastslow.results.render.markdown import inline, table_lines
 from fastslow.results.render.paper import write_paper
-from fastslow.results.render.writing import csv_text, write_figures, write_files
+from fastslow.results.render.writing import csv_text, require_no_run, write_figures, write_files
 from fastslow.results.report.sections.tasks import Tasks
 
 NAMES = ("compare-scores", *(f"compare-differences-{number}" for number in range(1, 7)))
@@ -31,11 +29,7 @@ def write_comparison(comparison: RunComparison, folder: Path) -> tuple[Path, ...
         ConfigError: The folder is a run folder, whose own files these would replace.
         CheckpointError: It cannot be written.
     """
-    if (folder / "run.json").exists():
-        raise ConfigError(
-            f"--out {visible(str(folder))}: a run folder, got run.json in it. Its scores.csv would "
-            "be replaced; give another folder."
-        )
+    require_no_run("--out", folder, "Its scores.csv would be replaced; give another folder.")
     drawings = figures(comparison)
     texts = {
         "compare.html": page(comparison, drawings),

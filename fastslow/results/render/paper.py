@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fastslow.core.errors import ConfigError
 from fastslow.core.text import visible
 from fastslow.core.types import Json
 from fastslow.results.render.drawing import Drawing
 from fastslow.results.render.figure_data import HEADER
 from fastslow.results.render.layout import Table, Text, footnoted, is_figure_like
-from fastslow.results.render.writing import csv_text, write_files
+from fastslow.results.render.writing import csv_text, require_no_run, write_files
 
 BIBLIOGRAPHY = Path(__file__).parent / "refs.bib"
 WIDE = 5
@@ -54,10 +53,10 @@ def write_paper(
     `configs` are the configurations of the runs: they decide which sources are in refs.bib.
 
     Raises:
-        ConfigError: As `require_no_run`.
+        ConfigError: As `require_paper_folder`.
         CheckpointError: It cannot be written.
     """
-    require_no_run(folder)
+    require_paper_folder(folder)
     files, body = dict[str, str](), list[str]()
     tables = [table for table in tables if table.rows]
     for number, table in enumerate(tables, start=1):
@@ -78,13 +77,10 @@ def write_paper(
     return write_files(folder, {n: text.encode() for n, text in files.items()} | pictures)
 
 
-def require_no_run(folder: Path) -> None:
+def require_paper_folder(folder: Path) -> None:
     """`ConfigError` for a run folder, whose own figures would lie among those for a paper."""
-    if (folder / "run.json").exists():
-        raise ConfigError(
-            f"--paper {visible(str(folder))}: a run folder, got run.json in it. Its figures would "
-            "be mixed with these; give another folder."
-        )
+    advice = "Its figures would be mixed with these; give another folder."
+    require_no_run("--paper", folder, advice)
 
 
 def slug(title: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fastslow.core.errors import ConfigError
 from fastslow.core.files import disk_errors, make_folder, write_file
 from fastslow.core.text import visible
 from fastslow.results.render.drawing import Drawing
@@ -22,6 +23,14 @@ FORMULA = re.compile(
 """Begins a cell that a spreadsheet would compute; a signed number does not, with the interval and
 the marks that tables put behind it, but what goes on after it does. Source: OWASP, CSV
 injection."""
+
+
+def require_no_run(option: str, folder: Path, advice: str) -> None:
+    """`ConfigError` for a run folder, whose own files those of a command would replace or join."""
+    if (folder / "run.json").exists():
+        raise ConfigError(
+            f"{option} {visible(str(folder))}: a run folder, got run.json in it. {advice}"
+        )
 
 
 def write_figures(folder: Path, drawings: Sequence[Drawing], names: Iterable[str]) -> None:

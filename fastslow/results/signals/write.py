@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from fastslow.core.errors import ConfigError
-from fastslow.core.text import visible
 from fastslow.core.types import Json
 from fastslow.measure.scores.routing_curve import RoutingCurve
 from fastslow.measure.scores.signal_draws import CHANCE_AUROC, FORMULAS, RIDGE
@@ -14,7 +12,7 @@ from fastslow.records.validity_file import SignalStudy, Verdict, Verdicts, write
 from fastslow.results.render import drawing
 from fastslow.results.render.encoding import ends, plain, with_limits
 from fastslow.results.render.html import render
-from fastslow.results.render.writing import csv_text, write_files
+from fastslow.results.render.writing import csv_text, require_no_run, write_files
 from fastslow.results.signals.tables import headline, pair_name, study_tables
 
 MAX_CURVES = 8
@@ -30,11 +28,8 @@ def write_signals(study: SignalStudy, folder: Path) -> tuple[Path, ...]:
         ConfigError: It is a run folder, among whose own files these would lie.
         CheckpointError: It cannot be written.
     """
-    if (folder / "run.json").exists():
-        raise ConfigError(
-            f"--out {visible(str(folder))}: a run folder, got run.json in it. Leave --out out to "
-            "write to its signals/, or give another folder."
-        )
+    advice = "Leave --out out to write to its signals/, or give another folder."
+    require_no_run("--out", folder, advice)
     verdicts = {
         name: Verdict(name, validity.earned, validity.reason)
         for name, validity in study.overall.signals.items()
