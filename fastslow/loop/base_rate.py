@@ -24,6 +24,7 @@ from fastslow.policy.model_store import cache_home, resolve
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.contract import content_hash
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import grade_all
 from fastslow.task.summary import summarize
 
 
@@ -150,10 +151,8 @@ def _scores(
     seeds = [derive_seed(seed, "base-rate", place) for place in range(len(prompts))]
     sampling = Sampling(task.max_tokens, temperature=temperature)
     completions = policy.sampler.sample(prompts, sampling, seeds)
-    return [
-        task.grade(example, completion.text).score
-        for example, completion in zip(examples, completions, strict=True)
-    ]
+    answers = [(example, c.text) for example, c in zip(examples, completions, strict=True)]
+    return [grade.score for grade in grade_all(task.grade, answers)]
 
 
 def _interval(scores: Sequence[float], clusters: Sequence[int] | None = None) -> str:

@@ -17,6 +17,7 @@ from fastslow.policy.policy import seed_program
 from fastslow.policy.saved import BASE
 from fastslow.records.events import EvaluationEvent, GuessEvent, ReoptimizedEvent, ScoreRow
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import grade_all
 from fastslow.task.splits import content_id
 
 
@@ -160,10 +161,10 @@ def record_guesses(run: Run) -> None:
     """Grade what guessing scores on every task's test sample, once in a run, and record it."""
     for task in run.tasks.values():
 
-        def grade(example: Example, text: str, task: Task = task) -> float:
-            return task.grade(example, text).score
+        def score_all(answers: Sequence[tuple[Example, str]], task: Task = task) -> list[float]:
+            return [grade.score for grade in grade_all(task.grade, answers)]
 
-        chance = guess(task.train, run.evaluator.test_sample(task), grade)
+        chance = guess(task.train, run.evaluator.test_sample(task), score_all)
         run.run_dir.events.append(GuessEvent(task.name, chance))
 
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 from fastslow.core.prompts import Candidate, PromptProgram
 from fastslow.core.seeds import named_random
-from fastslow.core.types import Example, PromptPolicy, SampleScore, Sampling
+from fastslow.core.types import Completion, Example, PromptPolicy, SampleScore, Sampling
 from fastslow.policy.policy import Policy
 from fastslow.policy.saved import BASE
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import grade_all
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Evaluator:
         weights = policy.weights_fingerprint() if adapter else BASE
         text_hash = program.text_hash
         records = []
-        for example, completion in zip(examples, completions, strict=True):
-            grade = task.grade(example, completion.text)
+        grades = grade_all(task.grade, _answers(examples, completions))
+        for example, completion, grade in zip(examples, completions, grades, strict=True):
             records.append(
                 SampleScore(
                     task=task.name,
@@ -88,10 +89,14 @@ class Evaluator:
         examples = self.validation_sample(task)
         prompts = [(program, example) for example in examples]
         completions = policy.complete(prompts, Sampling(task.max_tokens), [0] * len(examples))
-        return {
-            example.id: task.grade(example, completion.text).score
-            for example, completion in zip(examples, completions, strict=True)
-        }
+        grades = grade_all(task.grade, _answers(examples, completions))
+        return {e.id: grade.score for e, grade in zip(examples, grades, strict=True)}
+
+
+def _answers(
+    examples: Sequence[Example], completions: Sequence[Completion]
+) -> list[tuple[Example, str]]:
+    return [(e, completion.text) for e, completion in zip(examples, completions, strict=True)]
 
 
 def fixed_sample(

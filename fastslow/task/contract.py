@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -92,9 +93,10 @@ def with_checked_grader(task: Task) -> Task:
     """
     assert isinstance(task.grade, GuardedGrader)
     poor = []
-    for example in (*task.train[:2], *task.validation[:1], *task.test[:1]):
-        for completion in (example.answer, *JUNK[:3]):
-            grade = task.grade.attempt(example, completion)
+    examples = (*task.train[:2], *task.validation[:1], *task.test[:1])
+    answers = [(example, text) for example in examples for text in (example.answer, *JUNK[:3])]
+    with closing(task.grade.attempts(answers)) as grades:
+        for (example, completion), grade in zip(answers, grades, strict=True):
             if isinstance(grade, str):
                 if not grade.startswith(RETURNED):
                     return task

@@ -79,6 +79,11 @@ def serve() -> None:
     modules = TaskModules()
     sys.meta_path.append(modules)
     graders: dict[str, Callable[[Example, str], Any]] = {}
+
+    def answer(result: object) -> None:
+        pickle.dump(result, answers)
+        answers.flush()
+
     while True:
         try:
             request = pickle.load(requests)
@@ -87,18 +92,18 @@ def serve() -> None:
         match request:
             case ("load", key, content, paths):
                 modules.paths |= paths
-                answer: object = None
+                failure: str | None = None
                 try:
                     graders[key] = pickle.loads(content)
                 except Exception as error:  # a task's own module may raise anything
-                    answer = f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
-            case ("grade", key, example, text, limit_s):
-                faulthandler.dump_traceback_later(limit_s + SPARE_S, exit=True, file=nothing)
-                output.take()
-                answer = graded(graders[key], example, text), output.take()
-                faulthandler.cancel_dump_traceback_later()
-        pickle.dump(answer, answers)
-        answers.flush()
+                    failure = f"{type(error).__name__}: {shorten(str(error), _QUOTED)}"
+                answer(failure)
+            case ("grade", key, completions, limit_s):
+                for example, text in completions:
+                    faulthandler.dump_traceback_later(limit_s + SPARE_S, exit=True, file=nothing)
+                    output.take()
+                    answer((graded(graders[key], example, text), output.take()))
+                    faulthandler.cancel_dump_traceback_later()
 
 
 def graded(grade: Callable[[Example, str], Any], example: Example, text: str) -> Grade | str:

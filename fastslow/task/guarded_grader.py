@@ -4,7 +4,8 @@ When more than a set share of a stage's answers could not be graded, the stage s
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from fastslow.core.errors import EvaluationError, TaskError
@@ -58,12 +59,22 @@ class GuardedGrader:
         self._lock = threading.Lock()
 
     def __call__(self, example: Example, text: str) -> Grade:
-        """The grade of one completion.
+        """The grade of one completion; errors as of `grade_all`."""
+        return self.grade_all([(example, text)])[0]
+
+    def grade_all(self, answers: Sequence[tuple[Example, str]]) -> list[Grade]:
+        """The grades of completions, in order.
 
         Raises:
             EvaluationError: Too many could not be graded.
         """
-        grade = self.attempt(example, text)
+        with closing(self.attempts(answers)) as grades:
+            return [
+                self._counted(example, grade)
+                for (example, _), grade in zip(answers, grades, strict=True)
+            ]
+
+    def _counted(self, example: Example, grade: Grade | str) -> Grade:
         with self._lock:
             self.graded += 1
             if isinstance(grade, Grade):
@@ -75,20 +86,35 @@ class GuardedGrader:
 
     def attempt(self, example: Example, text: str) -> Grade | str:
         """The grade of one completion, or why there is none; nothing is counted."""
-        try:
-            with borrowed() as worker:
-                if failure := worker.load(self._sent):
-                    raise TaskError(
-                        f"task {self.task}: its grader cannot be loaded in another process, got "
-                        f"{failure}. Define it in a module that can be imported by name."
-                    )
-                grade, printed = worker.grade(self._sent, example, text, self.timeout_s)
-                self.printed = printed or self.printed
-                return grade
-        except TimeOut:
-            return f"took longer than {self.timeout_s:g} s"
-        except Crashed:
-            return "ended the process it ran in"
+        [grade] = self.attempts([(example, text)])
+        return grade
+
+    def attempts(self, answers: Sequence[tuple[Example, str]]) -> Generator[Grade | str]:
+        """The same of several, in order; what follows a failure goes to another process.
+
+        To be closed, where not all are taken, so that no process is left with the rest.
+        """
+        num_graded = 0
+        while num_graded < len(answers):
+            try:
+                with borrowed() as worker:
+                    if failure := worker.load(self._sent):
+                        raise TaskError(
+                            f"task {self.task}: its grader cannot be loaded in another process, "
+                            f"got {failure}. Define it in a module that can be imported by name."
+                        )
+                    rest = answers[num_graded:]
+                    for grade, printed in worker.grades(self._sent, rest, self.timeout_s):
+                        num_graded += 1
+                        self.printed = printed or self.printed
+                        yield grade
+            except (TimeOut, Crashed) as end:
+                num_graded += 1
+                yield (
+                    f"took longer than {self.timeout_s:g} s"
+                    if isinstance(end, TimeOut)
+                    else "ended the process it ran in"
+                )
 
     @property
     def counts(self) -> list[int]:
@@ -123,6 +149,17 @@ class GuardedGrader:
                 f"of {max(self.graded, FEWEST)}. The last: {self.last}. Correct the grader, or "
                 "raise graders.timeout_s or graders.max_failures_frac."
             )
+
+
+def grade_all(grade: Grader, answers: Sequence[tuple[Example, str]]) -> list[Grade]:
+    """The grades of completions, in order; at once where the grader is guarded.
+
+    Raises:
+        EvaluationError: As of a guarded grader.
+    """
+    if isinstance(grade, GuardedGrader):
+        return grade.grade_all(answers)
+    return [grade(example, text) for example, text in answers]
 
 
 def guard_graders(

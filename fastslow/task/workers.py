@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
 from fastslow.core.types import Example, Grade
+from fastslow.task.time_limit import Watch
 
 START_S = 120.0
 """How long a worker may take to start, and to import what a grader needs."""
@@ -75,23 +76,25 @@ class Worker:
         """Take a grader in, once; returns what is wrong with it."""
         if grader.key in self._graders:
             return None
-        failure: str | None = self._ask(("load", grader.key, grader.content, grader.paths), START_S)
+        request = ("load", grader.key, grader.content, grader.paths)
+        failure: str | None = next(self._answers_to(request, 1, START_S))
         if failure is None:
             self._graders.add(grader.key)
         return failure
 
-    def grade(
-        self, grader: SentGrader, example: Example, text: str, limit_s: float
-    ) -> tuple[Grade | str, str]:
-        """The grade of a completion, or why there is none; and the end of what was printed.
+    def grades(
+        self, grader: SentGrader, answers: Sequence[tuple[Example, str]], limit_s: float
+    ) -> Iterator[tuple[Grade | str, str]]:
+        """The grade of each completion, or why there is none; and the end of what was printed.
+
+        All are sent at once, since on a busy machine a process is waited for longer than most
+        graders take.
 
         Raises:
-            TimeOut: It took longer than `limit_s` seconds.
+            TimeOut: The next one took longer than `limit_s` seconds.
             Crashed: The process ended.
         """
-        request = ("grade", grader.key, example, text, limit_s)
-        answer: tuple[Grade | str, str] = self._ask(request, limit_s)
-        return answer
+        return self._answers_to(("grade", grader.key, answers, limit_s), len(answers), limit_s)
 
     def end(self) -> None:
         """End the process, and where there are process groups what its graders started."""
@@ -108,31 +111,24 @@ class Worker:
             else:
                 self.process.kill()
 
-    def _ask(self, request: object, limit_s: float) -> Any:
-        """The answer to a request; the process is ended where there is none within the limit."""
-        content, late = pickle.dumps(request), threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self._kill()  # which ends the wait for its answer
-
-        timer = threading.Timer(limit_s, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            self._requests.write(content)
-            self._requests.flush()
-            answer = pickle.load(self._answers)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise (TimeOut if late.is_set() else Crashed) from error
-        finally:
-            timer.cancel()
-            timer.join()
-        if late.is_set():
-            raise TimeOut
-        return answer
+    def _answers_to(self, request: object, num: int, limit_s: float) -> Iterator[Any]:
+        """So many answers to a request; the process is ended where one is not there in time."""
+        content = pickle.dumps(request)
+        for place in range(num):
+            with _watch.limited(limit_s, self._kill) as limit:
+                try:
+                    if place == 0:
+                        self._requests.write(content)
+                        self._requests.flush()
+                    answer = pickle.load(self._answers)
+                except (OSError, EOFError, pickle.UnpicklingError) as error:
+                    raise (TimeOut if limit.is_over else Crashed) from error
+            if limit.is_over:
+                raise TimeOut
+            yield answer
 
 
+_watch = Watch()
 _idle: list[Worker] = []
 _lock = threading.Lock()
 _slots = threading.BoundedSemaphore(MAX_WORKERS)
@@ -168,3 +164,4 @@ def _end_all() -> None:
 
 if hasattr(os, "register_at_fork"):  # workers are their parent's alone
     os.register_at_fork(after_in_child=_idle.clear)
+    os.register_at_fork(after_in_child=_watch.start_anew)

@@ -12,6 +12,7 @@ from fastslow.core.prompts import PromptProgram
 from fastslow.core.types import Completion, Example, Sampling, TokenIds
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
+from fastslow.task.guarded_grader import grade_all
 
 Request: TypeAlias = tuple[TokenIds, Sampling, int]
 """All that a completion depends on along with the weights: token ids, decoding, seed."""
@@ -78,10 +79,10 @@ def score_programs(
         for example in examples
     ]
     try:
-        completions = iter(sampler.sample(prompts, Sampling(task.max_tokens), [0] * len(prompts)))
+        completions = sampler.sample(prompts, Sampling(task.max_tokens), [0] * len(prompts))
     except (RuntimeError, MemoryError) as err:  # torch runs out of memory with a RuntimeError
         raise ChannelError(f"fast: the policy could not answer a request: {err}") from err
-    return [
-        {example.id: task.grade(example, next(completions).text).score for example in examples}
-        for _ in programs
-    ]
+    repeated = [*examples] * len(programs)
+    answers = [(example, c.text) for example, c in zip(repeated, completions, strict=True)]
+    grades = iter(grade_all(task.grade, answers))
+    return [{example.id: next(grades).score for example in examples} for _ in programs]

@@ -23,7 +23,7 @@ from fastslow.core.types import (
 from fastslow.policy.policy import Policy
 from fastslow.task.definition import Task
 from fastslow.task.graders import reasoning
-from fastslow.task.guarded_grader import has_reasoning
+from fastslow.task.guarded_grader import grade_all, has_reasoning
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def draw_rollouts(
             Sampling(task.max_tokens, temperature),
             [seeds[i] for i in indices],
         )
-        for i, completion in zip(indices, completions, strict=True):
+        answers = [(requests[i].example, c.text) for i, c in zip(indices, completions, strict=True)]
+        grades = grade_all(task.grade, answers)
+        for i, completion, grade in zip(indices, completions, grades, strict=True):
             _, text, problem, hint = requests[i]
-            grade = task.grade(problem, completion.text)
             is_bare = not reasoning(completion.text) if has_reasoning(task.grade) else None
             rollouts[i] = Rollout(task.name, text, problem, completion, grade, hint, is_bare)
     return [rollouts[i] for i in range(len(requests))]

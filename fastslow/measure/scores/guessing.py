@@ -86,23 +86,28 @@ class Guess:
 
 
 def guess(
-    train: Iterable[Example], test: Sequence[Example], grade: Callable[[Example, str], float]
+    train: Iterable[Example],
+    test: Sequence[Example],
+    grade_all: Callable[[Sequence[tuple[Example, str]]], list[float]],
 ) -> Guess:
     """Grade both guesses on every example of `test`, of which there is one at least.
 
-    `grade` gives the score of an answer to an example, in [0, 1]. There is no uniform guess from
+    `grade_all` gives the scores of answers to examples, in [0, 1]. There is no uniform guess from
     more than `MAX_ANSWERS` distinct answers, or where no answer repeats, as with programs.
     """
     counts = Counter(example.answer for example in train)
     answer = min(counts, key=lambda text: (-counts[text], text))
-    constant = {example.id: grade(example, answer) for example in test}
+    scores = grade_all([(example, answer) for example in test])
+    constant = {example.id: score for example, score in zip(test, scores, strict=True)}
     reason, uniform = None, None
     if len(counts) > MAX_ANSWERS:
         reason = f"train has {len(counts)} distinct answers, more than {MAX_ANSWERS}"
     elif counts[answer] == 1:
         reason = "no answer of train repeats"
     else:
-        uniform = {e.id: fmean(grade(e, text) for text in sorted(counts)) for e in test}
+        scores = grade_all([(example, text) for example in test for text in sorted(counts)])
+        rows = zip(*[iter(scores)] * len(counts), strict=True)
+        uniform = {example.id: fmean(row) for example, row in zip(test, rows, strict=True)}
     num_gold = len({bare(example.answer) for example in test})
     return Guess(answer, constant, uniform, reason, len(counts), num_gold)
 

@@ -1,5 +1,8 @@
 """Guessing, worked by hand: both guesses, what is above them, and answers that have become one."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import pytest
 
 from fastslow.core.types import Example
@@ -13,14 +16,16 @@ from fastslow.measure.scores.guessing import (
 from fastslow.task.graders import exact_match
 from fastslow.task.registry import build_task
 
+Answers: TypeAlias = Sequence[tuple[Example, str]]
+
 
 def examples(answers: str, split: str = "test") -> tuple[Example, ...]:
     """An example per letter, with that answer."""
     return tuple(Example(f"{split}-{i}", f"{split} {i}", a) for i, a in enumerate(answers))
 
 
-def score(example: Example, text: str) -> float:
-    return exact_match(example, text).score
+def score(answers: Answers) -> list[float]:
+    return [exact_match(example, text).score for example, text in answers]
 
 
 def test_both_guesses_come_from_train_and_are_graded_on_test() -> None:
@@ -32,8 +37,8 @@ def test_both_guesses_come_from_train_and_are_graded_on_test() -> None:
 
 
 def test_partial_credit_counts_in_both_guesses() -> None:
-    def near(example: Example, text: str) -> float:
-        return 1 - abs(int(example.answer) - int(text)) / 10
+    def near(answers: Answers) -> list[float]:
+        return [1 - abs(int(example.answer) - int(text)) / 10 for example, text in answers]
 
     result = guess(examples("5519", "train"), examples("19"), near)
     assert result.constant == pytest.approx({"test-0": 0.6, "test-1": 0.6})
@@ -52,7 +57,7 @@ def test_where_a_uniform_guess_says_little_there_is_none_and_a_reason() -> None:
 
 def test_the_constant_answer_of_a_shipped_task_is_far_above_zero() -> None:
     task = build_task("word_valence", None, None)
-    result = guess(task.train, task.test, lambda example, text: task.grade(example, text).score)
+    result = guess(task.train, task.test, score)
     assert result.constant_score > 0.4
     assert result.uniform_score == pytest.approx(1 / result.num_answers)
 
@@ -110,7 +115,7 @@ def test_a_policy_that_is_right_on_a_lopsided_task_has_not_collapsed() -> None:
 
 def test_a_perfect_score_is_above_a_uniform_guess_that_is_the_same_everywhere() -> None:
     examples = [Example(str(i), f"q{i}", "ab"[i % 2]) for i in range(16)]
-    guesses = guess(examples, examples, lambda example, text: float(text == example.answer))
+    guesses = guess(examples, examples, score)
     assert guesses.uniform_score == 0.5
     assert guesses.is_below({example.id: 1.0 for example in examples})
     assert not guesses.is_below({example.id: 0.5 for example in examples})

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from fastslow.core.errors import EvaluationError, TaskError
 from fastslow.core.types import Example, Grade
+from fastslow.task import workers
 from fastslow.task.grading_process import MAX_PRINTED
-from fastslow.task.guarded_grader import GuardedGrader, guard_graders, guards
+from fastslow.task.guarded_grader import FAILED, GuardedGrader, grade_all, guard_graders, guards
 from fastslow.task.registry import build_task
 from tests.support.toy_tasks import letters
 
@@ -198,6 +200,44 @@ def test_a_grader_that_draws_gives_an_answer_the_same_grade_every_time() -> None
     assert len({grade.score for grade in first.values()}) == 3
     guarded(crashing)(EXAMPLE, "")  # so that another process grades
     assert {text: guarded(drawing)(EXAMPLE, text) for text in "cba"} == first
+
+
+def by_text(example: Example, text: str) -> Grade:
+    """Does what the completion says."""
+    {"hang": hanging, "crash": crashing, "raise": raising}.get(text, printing)(example, text)
+    time.sleep(LIMIT_S / 4 * (text == "wait"))
+    return Grade(float(text == "right"), text)
+
+
+def test_of_answers_graded_together_each_has_its_own_grade_and_limit() -> None:
+    guard = guarded(by_text)
+    texts = ["right", "hang", *["wait"] * 5, "crash", "raise", "hang", "right", "wrong"]
+    grades = guard.grade_all([(EXAMPLE, text) for text in texts])
+    assert [grade.score for grade in grades] == [1] + [0] * 9 + [1, 0]
+    failed = [n for n, grade in enumerate(grades) if grade.reason.startswith(FAILED)]
+    assert [texts[n] for n in failed] == ["hang", "crash", "raise", "hang"]
+    assert guard.counts == [12, 4, 0]
+    assert guard(EXAMPLE, "right").score == 1  # the same process is asked, and in step
+    assert grade_all(guard, []) == []
+
+
+def test_answers_graded_together_stop_where_too_many_failed() -> None:
+    guard = guarded(by_text, most=0.1)
+    texts = ["right"] + ["raise"] * 100
+    with pytest.raises(EvaluationError, match="3 of 4 answers") as end:
+        guard.grade_all([(EXAMPLE, text) for text in texts])
+    assert guard.counts == [4, 3, 0]
+    idle = {worker.process.pid for worker in workers._idle}
+    assert {child.pid for child in psutil.Process().children()} <= idle, end  # while it is held
+    assert guard.attempt(EXAMPLE, "right") == Grade(1.0, "right")
+
+
+def test_a_forked_process_limits_its_own_graders() -> None:
+    guard = guarded(by_text)
+    guard(EXAMPLE, "right")
+    if (pid := os.fork()) == 0:
+        os._exit(0 if "longer" in guard(EXAMPLE, "hang").reason else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_grade_costs_little_more_than_the_grader_itself() -> None:
