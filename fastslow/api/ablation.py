@@ -144,20 +144,18 @@ def checked_plan(file: Path, words: Sequence[str]) -> Plan:
 
 
 def require_ready(plan: Plan) -> None:
-    """Make sure that the runs still to be made can be compared with those that are finished.
+    """Make sure that no run still to be made stops at what it was given, or is beyond comparison.
 
     Raises:
-        CheckpointError: They would be on other data.
-        ConfigError: A signal acts in one that has not earned it.
+        CheckpointError: It would be on other data than those that are finished.
+        ConfigError: One would stop; names all of it.
     """
-    from fastslow.loop.preflight import require_earned
+    from fastslow.api.checks import inspected
     from fastslow.results.ablation.records import require_same_data
 
     finished = plan.finished()
     require_same_data(plan, finished)
-    for run in plan.runs:
-        if run.name not in finished:
-            require_earned(run.config)
+    inspected(plan.config.name, [run.config for run in plan.runs if run.name not in finished])
 
 
 def require_models(plan: Plan) -> None:

@@ -117,12 +117,12 @@ def inspect_file(file: Path, words: Sequence[str], *, calibrate: bool = False) -
     name = visible(str(file))
     if is_ablation(file):
         plan = read_plan(file, words)
-        inspection = _inspected(name, [run.config for run in plan.runs])
+        inspection = inspected(name, [run.config for run in plan.runs])
         return CheckResult(str(file), "ablation", plan.config.name, {}, inspection, plan=plan)
     from fastslow.loop.estimate import calibrate as measure
 
     loaded = load_config([file], words)
-    inspection = _inspected(name, [loaded.config], loaded.sources)
+    inspection = inspected(name, [loaded.config], loaded.sources)
     if calibrate and (modules := measure(loaded.config)):
         inspection.notes.append(f"the adapter is on {', '.join(modules)}")
     values = {key: (value, loaded.sources[key]) for key, value in leaves(loaded.config).items()}
@@ -131,7 +131,7 @@ def inspect_file(file: Path, words: Sequence[str], *, calibrate: bool = False) -
     )
 
 
-def _inspected(
+def inspected(
     name: str, configs: Iterable["RunConfig"], sources: Mapping[str, str] = MappingProxyType({})
 ) -> "Inspection":
     """Open the data and look for the models of all configurations of a file.
@@ -146,9 +146,9 @@ def _inspected(
 
     inspection, seen = Inspection(), set[str]()
     for config in configs:
-        probed = config.probe and config.probe.task
-        keys: dict[str, Any] = {"model": True, "tasks": True, "stages": True, "slow": {"guidance"}}
-        needs = f"{config.model_dump_json(include=keys)} {probed} {acting_signals(config)}"
+        keys: dict[str, Any] = dict.fromkeys(("model", "tasks", "stages", "cycle", "probe"), True)
+        keys |= {"fast": {"kind"}, "slow": {"kind", "guidance"}, "evaluation": {"reoptimize"}}
+        needs = f"{config.model_dump_json(include=keys)} {acting_signals(config)}"
         inspection.add(Inspection(notes=lacking(config)) if needs in seen else inspect(config))
         seen.add(needs)
     if inspection.problems:

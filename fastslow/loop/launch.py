@@ -34,6 +34,7 @@ from fastslow.loop.probe import ProbeSetup
 from fastslow.loop.probe import probe as run_probe
 from fastslow.loop.run import Run, stage_folder
 from fastslow.loop.signals import StopRequest
+from fastslow.loop.stream import require_problems
 from fastslow.measure.base import Measure
 from fastslow.policy.calibration import num_parameters, peak_gb
 from fastslow.policy.engine.settings import TorchConfig
@@ -132,6 +133,7 @@ def _build_and_run(
     require_publishing(config)
     tasks = build_tasks(loaded, config.task_names)
     probed = build_tasks(loaded, [config.probe.task] if config.probe else [])
+    require_problems(config, tasks | probed)
     if begun is not None:
         require_same_data(begun, tasks | probed)
     tasks = {name: with_checked_grader(task) for name, task in tasks.items()}
@@ -295,12 +297,9 @@ def _run_in(
     with Progress(ahead_s, console, trust_s) as progress, tracker.run():
         progress.listener = run_dir.progress_writer(state.seconds)
         progress.listener("starting", "", 0.0, None)
-        for line in (f"run folder: {run_dir.path}", *run_dir.warnings):
+        notes = [f"data of {t.name}: {visible(note)}" for t in tasks.values() for note in t.notes]
+        for line in (f"run folder: {run_dir.path}", *run_dir.warnings, *notes):
             progress.console.print(line, markup=False, soft_wrap=True)
-        for task in tasks.values():
-            for note in task.notes:
-                line = f"data of {task.name}: {visible(note)}"
-                progress.console.print(line, markup=False, soft_wrap=True)
         run = Run(
             *(config, tasks, policy, channels, tracker, run_dir),
             *(progress, prices, state, measures, stop),

@@ -32,6 +32,7 @@ from fastslow.core.errors import (
 )
 from fastslow.core.text import shorten
 from fastslow.loop.engine import engine_notes, require_servers
+from fastslow.loop.stream import require_problems
 from fastslow.policy.model_store import MODELS, require_reachable, resolve
 from fastslow.policy.signals import SIGNALS, signal_of
 from fastslow.policy.token_lengths import TaskLengths, TokenCounter
@@ -223,6 +224,11 @@ def inspect(config: RunConfig) -> Inspection:
         except TaskError as error:
             lines = str(error).split("\n")
             inspection.problems += ((f"tasks.{name}", _of_task(name, line)) for line in lines)
+    if set(names) <= set(inspection.tasks):
+        try:
+            require_problems(config, inspection.tasks)
+        except TaskError as error:
+            inspection.problems += (("cycle", line) for line in str(error).split("\n"))
     try:
         folder = _model_folder(config)
     except UnreachableModelError as error:

@@ -20,7 +20,7 @@ from fastslow.core.files import disk_errors, read_json, write_file
 from fastslow.core.seeds import derive_seed
 from fastslow.core.types import Json
 from fastslow.loop.build import build_slow
-from fastslow.loop.stream import Stream
+from fastslow.loop.stream import probe_stream
 from fastslow.measure.evaluator import Evaluator
 from fastslow.policy.policy import Policy, seed_program
 from fastslow.task.definition import Task
@@ -103,17 +103,8 @@ def _curve(setup: ProbeSetup, stage: Path | None, seed: int) -> dict[str, Json]:
     evaluator = Evaluator(
         evaluation.test_examples, evaluation.validation_examples, evaluation.split
     )
-    stream = Stream(  # both starts meet the same batches in the same order
-        task.name,
-        task.train,
-        seed=curve_seed,
-        stage=0,
-        start=0,
-        num_cycles=1,
-        steps=settings.updates,
-        problems=config.cycle.problems,
-        pool=0,
-    )
+    # both starts meet the same batches in the same order
+    stream = probe_stream(config, task, curve_seed, settings.updates)
     every_update = stream.anchor(0)
     points = [evaluator.validation_scores(policy, task, text)]
     updates = [0]

@@ -6,8 +6,8 @@ where it was left. The data position of a resumed run is its cycle number.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 
 from fastslow.config.models import RunConfig
 from fastslow.core.errors import TaskError
@@ -52,8 +52,6 @@ class Stream:
         is_ordered: bool = False,
     ) -> None:
         shuffled = without_repeats(train, set())
-        if repeats := len(train) - len(shuffled):
-            logger.warning("task %s: %d training examples repeat a question.", task, repeats)
         if len(shuffled) < pool + problems:
             raise TaskError(
                 f"task {task}: {len(shuffled)} training examples are too few for cycle.pool = "
@@ -111,7 +109,8 @@ class Stream:
 
 def stage_stream(config: RunConfig, task: Task, stage: int, num_cycles: int) -> Stream:
     """The order in which stage number `stage`, from 0, meets the task's training examples."""
-    earlier = sum(visit.cycles for visit in config.stages[:stage] if visit.task == task.name)
+    visits = [index for index in range(stage) if config.stages[index].task == task.name]
+    earlier = sum(len(config.phases(index)) for index in visits)
     return Stream(
         task.name,
         task.train,
@@ -124,3 +123,54 @@ def stage_stream(config: RunConfig, task: Task, stage: int, num_cycles: int) -> 
         pool=config.cycle.pool,
         is_ordered=task.is_ordered,
     )
+
+
+def probe_stream(config: RunConfig, task: Task, seed: int, updates: int) -> Stream:
+    """The order in which a probe of so many updates meets the training examples of its task."""
+    return Stream(
+        task.name,
+        task.train,
+        seed=seed,
+        stage=0,
+        start=0,
+        num_cycles=1,
+        steps=updates,
+        problems=config.cycle.problems,
+        pool=0,
+    )
+
+
+def require_problems(config: RunConfig, tasks: Mapping[str, Task]) -> None:
+    """Make sure that all phases of a run, the last too, find the training examples they take.
+
+    `tasks` are those of the stages and of the probe.
+
+    Raises:
+        TaskError: Some do not; a line for each task.
+    """
+    problems: dict[str, str] = {}
+    for task, make_stream in _streams(config, tasks):
+        try:
+            make_stream()
+        except TaskError as error:
+            problems.setdefault(task.name, str(error))
+    if problems:
+        raise TaskError("\n".join(problems.values()))
+    for name, task in tasks.items():
+        if repeats := len(task.train) - len(without_repeats(task.train, set())):
+            logger.warning("task %s: %d training examples repeat a question.", name, repeats)
+
+
+def _streams(
+    config: RunConfig, tasks: Mapping[str, Task]
+) -> Iterator[tuple[Task, Callable[[], Stream]]]:
+    """Every stream of a run, as it is made, and its task."""
+    end = len(config.stages)
+    for stage, visit in enumerate(config.stages):
+        task, num_cycles = tasks[visit.task], len(config.phases(stage))
+        yield task, partial(stage_stream, config, task, stage, num_cycles)
+        if config.evaluation.reoptimize and config.fast and visit.task != config.stages[-1].task:
+            yield task, partial(stage_stream, config, task, end, 1)
+    if config.probe is not None:
+        task = tasks[config.probe.task]
+        yield task, partial(probe_stream, config, task, config.seed, config.probe.updates)

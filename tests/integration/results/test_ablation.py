@@ -134,6 +134,23 @@ def test_an_interrupt_stops_the_runs_and_a_failing_run_does_not_stop_the_others(
     assert [run["arm"] for run in found["runs"]] == ["other"]
 
 
+def test_an_arm_whose_data_does_not_suffice_is_refused_before_any_arm_runs(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text(
+        f"name: short\nbase: {ROOT / 'configs/tests/tiny.yaml'}\nseeds: [0]\n"
+        f"common: {{tracking: null, model: {{name: {tiny_folder}}}}}\n"
+        "arms: {one: {fast: null}, other: {cycle: {pool: 100000}}}\n"
+    )
+    assert main(["ablate", str(file), f"runs_dir={tmp_path}"]) == 2
+    errors = capsys.readouterr().err
+    assert "are too few for cycle.pool = 100000 demonstrations" in errors
+    assert "task country_continent" in errors
+    assert "task word_valence" in errors
+    assert not (tmp_path / "short").exists()
+
+
 def test_figures_and_files_are_the_same_every_time() -> None:
     result = make_result(config(), both_and_slow(), Counter({"fst": 3, "slow-only": 3}))
     drawings = claim_figures(result)

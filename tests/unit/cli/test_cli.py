@@ -195,7 +195,7 @@ def write_questions(*rows: str) -> str:
     """A configuration in the working directory over a file of semicolons with these rows."""
     sound = [f"text {n};{'good' if n % 2 else 'bad'}" for n in range(20)]
     Path("data.csv").write_text("\n".join(["text;label", *sound, *rows, ""]), encoding="utf-8-sig")
-    Path("q.yaml").write_text(QUESTIONS)
+    Path("q.yaml").write_text(QUESTIONS + "cycle: {pool: 4, problems: 4}\n")
     return "q.yaml"
 
 
@@ -222,6 +222,18 @@ def test_check_opens_the_data_and_says_what_is_in_it(
         "note: 1 text with contradicting labels, of which the first is kept: 'good' at "
         "data.csv:3, 'bad' at data.csv:23.",
     ]
+
+
+def test_check_refuses_data_that_is_too_small_for_a_run(
+    model_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", write_questions(), "cycle.pool=11"]) == 2
+    expected = "task mine: 14 training examples are too few for cycle.pool = 11 demonstrations"
+    assert expected in capsys.readouterr().err
 
 
 def test_check_names_every_problem_of_the_data_with_its_line(

@@ -1,12 +1,15 @@
 """The order in which a stage meets its training examples."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastslow.config.loading.load import load_config
 from fastslow.core.errors import TaskError
 from fastslow.core.types import Example
-from fastslow.loop.stream import Stream, stage_stream
+from fastslow.loop.stream import Stream, require_problems, stage_stream
 from fastslow.results.ablation import read_plan
 from fastslow.task.registry import build_task
 from tests.support.paths import ROOT
@@ -69,14 +72,13 @@ def test_a_task_that_is_visited_again_goes_on_with_its_own_pool() -> None:
     assert batches(again, 2) == batches(first, 5)[6:]
 
 
-def test_examples_that_repeat_a_question_count_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_that_repeat_a_question_count_once() -> None:
     train = [Example(str(i), f"q{i // 2}", "a") for i in range(20)]
     source = Stream("t", train, seed=0, stage=0, start=0, num_cycles=1, steps=2, problems=3, pool=4)
     shown = {example.question for example in source.pool}
     asked = [example.question for example in source.anchor(0).examples]
     assert len(set(asked)) == len(asked)
     assert not shown & set(asked)
-    assert "10 training examples repeat a question" in caplog.text
 
 
 def test_all_arms_of_an_ablation_learn_from_the_same_problems_under_one_seed() -> None:
@@ -154,3 +156,62 @@ def test_a_drifting_task_is_met_in_its_order() -> None:
     assert [e.answer for e in forms.test] == [
         e.answer for e in build_task("w", "word_language", {"words": 80}).test
     ]
+
+
+SEQUENCE = (
+    "name=sequence",
+    "model.name=tiny-random",
+    "stages=[{task: dated, cycles: 6}, {task: other, cycles: 1}]",
+    "tasks.dated={use: word_language, params: {drift: answers}}",  # 156 examples
+    "tasks.other.use=tests.support.toy_tasks:letters",
+    "tasks.held.use=tests.support.toy_tasks:letters",
+    "probe={task: held}",
+    "cycle={optimizer_steps: 5, problems: 4, pool: 32}",
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], None),
+        (["tasks.other.params.train=5"], "task other: 5 training examples are too few"),
+        (["tasks.held.params.train=3"], "task held: 3 training examples are too few"),
+        (["cycle.schedule=fast_first"], "task dated: .* 272 are needed until"),
+        (["evaluation.reoptimize=true"], "task dated: .* 172 are needed until"),
+        (["evaluation.reoptimize=true", "fast=null"], None),
+        (
+            [
+                "stages=[{task: dated, cycles: 2}, {task: dated, cycles: 2}]",
+                "cycle.schedule=slow_first",
+            ],
+            "task dated: .* 192 are needed until",
+        ),
+        (
+            ["tasks.held.params.train=3", "tasks.other.params.train=5"],
+            "(?s)task other: 5 .*\ntask held: 3 ",
+        ),
+    ],
+)
+def test_what_any_phase_lacks_is_said_before_the_first(
+    words: list[str], problem: str | None
+) -> None:
+    config = load_config((), [*SEQUENCE, *words]).config
+    tasks = {
+        name: build_task(name, use.use, use.params)
+        for name, use in config.tasks.items()
+        if name in (*config.task_names, "held")
+    }
+    if problem is None:
+        require_problems(config, tasks)
+        return
+    with pytest.raises(TaskError, match=problem):
+        require_problems(config, tasks)
+
+
+def test_examples_that_repeat_a_question_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config((), SEQUENCE).config
+    tasks = {name: build_task(name, use.use, use.params) for name, use in config.tasks.items()}
+    train = tasks["other"].train[:40]
+    twice = replace(tasks["other"], train=(*train, *(replace(e, id=f"{e.id}-2") for e in train)))
+    require_problems(config, tasks | {"other": twice})
+    assert caplog.messages == ["task other: 40 training examples repeat a question."]
