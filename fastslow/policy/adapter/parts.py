@@ -23,17 +23,12 @@ TRAINED, FROZEN = "default", "earlier"
 
 def trainable_weights(model: Any) -> dict[str, Parameter]:
     """The parameters of the trainable part themselves, by name."""
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if f".{TRAINED}." in name and ".lora_" in name
-    }
+    return {name: weight for name, weight in _weights(model) if f".{TRAINED}." in name}
 
 
 def is_switched_off(model: Any) -> bool:
     """Whether the model computes as the base now although it has an adapter."""
-    layers = (module for module in model.modules() if hasattr(module, "lora_A"))
-    return any(layer.disable_adapters for layer in layers)
+    return any(layer.disable_adapters for _, layer in _layers(model))
 
 
 def adds_something(model: Any) -> bool:
@@ -41,9 +36,21 @@ def adds_something(model: Any) -> bool:
     return any(".lora_B." in name and bool(tensor.any()) for name, tensor in _weights(model))
 
 
-def _weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights by name; those of the frozen part are buffers."""
-    yield from (*model.named_parameters(), *model.named_buffers())
+def _layers(model: Any) -> list[tuple[str, Any]]:
+    """The modules with adapters, by name; found once, since a walk through a model is slow."""
+    layers: list[tuple[str, Any]] = vars(model).get("_fastslow_layers", [])
+    if not layers:
+        layers = [(name, m) for name, m in model.named_modules() if hasattr(m, "lora_A")]
+        model._fastslow_layers = layers
+    return layers
+
+
+def _weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """Weights of the adapter by name; those of the frozen part are buffers."""
+    for name, layer in _layers(model):
+        for factor in ("lora_A", "lora_B"):
+            for adapter, linear in getattr(layer, factor).items():
+                yield f"{name}.{factor}.{adapter}.weight", linear.weight
 
 
 @torch.no_grad()
@@ -139,8 +146,8 @@ def _put_frozen(model: Any, tensors: Mapping[str, Tensor]) -> None:
 
 def _make_buffers(model: Any) -> None:
     """Turn the frozen part's parameters into buffers, which nothing can train."""
-    for name, module in model.named_modules():
-        if name.endswith((f".lora_A.{FROZEN}", f".lora_B.{FROZEN}")):
+    for _, layer in _layers(model):
+        for module in (layer.lora_A[FROZEN], layer.lora_B[FROZEN]):
             weight = module.weight.detach()
             del module.weight
             module.register_buffer("weight", weight)

@@ -52,12 +52,14 @@ def evaluating(model: Any) -> Iterator[None]:
     Losses are computed in it too: with dropout the policy that learns is not the one that was
     sampled, and its KL to the base is not 0 before the first update.
     """
-    training = model.training
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train()
 
 
 @torch.no_grad()
