@@ -117,7 +117,12 @@ def _manager(benchmarks: Sequence[str], definitions: Path | None) -> Any:
     """What knows the benchmarks by name."""
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=None if definitions is None else str(definitions))
+    folder = None if definitions is None else str(definitions)
+    if folder is not None:  # the harness takes seconds to read the definitions of its own
+        manager = TaskManager(include_path=folder, include_defaults=False)
+        if set(benchmarks) <= set(manager.all_subtasks):
+            return manager
+    manager = TaskManager(include_path=folder)
     for name in benchmarks:
         if name not in manager.all_tasks:
             raise ConfigError(
