@@ -75,7 +75,7 @@ $(VLLM_STAMP):
 demo: $(STAMP) ## Train the three-task sequence on a real model, end with the report (10 minutes)
 	@$(FASTSLOW) demo
 
-# The longest files come first and the shortest last, so that neither process ends long before the other.
+# Slow files come first and quick ones last, so that neither process ends long before the other.
 test: $(STAMP) ## Unit, contract and integration tests (15 minutes at most)
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contracts tests/unit $(ARGS)
 

@@ -91,11 +91,10 @@ def payoff(shown: Mapping[str, str]) -> Table:
         "fine-tuned on, need no rollouts; the other budgets are within "
         f"{math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
         "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
-        "are better. One seed: over "
-        "examples alone, which decides nothing. In rotation: several short visits to each task "
-        "in place of one. -: not an arm of that arena, or not run yet. KL to the base, in nats "
-        "per token on the tasks, where both ways score alike, if they ever do; bold: the "
-        "interval is on one side of 1, below it two channels stay nearer.",
+        "are better. One seed: over examples alone, which decides nothing. In rotation: several "
+        "short visits to each task in place of one. -: not an arm of that arena, or not run yet. "
+        "KL to the base, in nats per token on the tasks, where both ways score alike, if they ever "
+        "do; bold: the interval is on one side of 1, below it two channels stay nearer.",
     )
 
 

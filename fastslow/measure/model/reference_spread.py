@@ -32,7 +32,7 @@ from fastslow.measure.stats.figure import Undefined, figure
 from fastslow.measure.stats.intervals import mean_interval, named_limits
 from fastslow.task.definition import Task
 from fastslow.task.graders import BOX
-from fastslow.task.guarded_grader import has_reasoning
+from fastslow.task.guarded_grader import grade_all, has_reasoning
 
 if TYPE_CHECKING:
     from fastslow.policy.policy import Policy
@@ -93,7 +93,8 @@ def spreads_and_rates(
     pairs = []
     for index, example in enumerate(examples):
         group = completions[index * rollouts : (index + 1) * rollouts]
-        passes = [task.grade(example, c.text).score >= FULL_MARKS for c in group]
+        grades = grade_all(task.grade, [(example, c.text) for c in group])
+        passes = [grade.score >= FULL_MARKS for grade in grades]
         pairs.append((max_spread(_answer_logprobs(policy, task, example, group)), fmean(passes)))
     return pairs
 
