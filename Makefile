@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 
 export TOKENIZERS_PARALLELISM := false
 
-# Tests load nothing from a hub, and run two processes of one thread each.
-TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1
+# Tests load nothing from a hub, and run two processes of one thread each. TRL imports no MLflow,
+# which only logging of its own needs, and which a process that trains would start later for.
+TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 DISABLE_MLFLOW_INTEGRATION=TRUE
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help

@@ -216,8 +216,8 @@ def _hold(name: str, policy: Policy, folder: Path, adapter: Path) -> Family:
     tuned.model.eval()
     with torch.no_grad():
         for number, weight in enumerate(tuned.adapters.trainable().values()):
-            torch.manual_seed(number)
-            weight.add_(0.05 * torch.randn_like(weight))
+            generator = torch.Generator().manual_seed(number)
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     difference = _difference(tuned)
     if difference > EXACT:
         wrong.append(f"log-probabilities differ by {difference:.1e} nats")

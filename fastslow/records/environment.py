@@ -6,6 +6,7 @@ Never reads environment variables, so no key or token can reach a record.
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -35,12 +36,6 @@ def describe_environment(device: str) -> dict[str, Json]:
 
     `device` is where the model runs, e.g. `cpu` or `cuda:0`.
     """
-    versions: dict[str, Json] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "python": platform.python_version(),
@@ -50,9 +45,18 @@ def describe_environment(device: str) -> dict[str, Json]:
         "cpus_usable": len(affinity(0)) if affinity else os.cpu_count(),
         "device": device,
         "card": _card(device),
-        "packages": versions,
+        "packages": {package: _version(package) for package in PACKAGES},
         "git": _git_commit(Path.cwd()),
     }
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Of the package that is installed; looked up once, since that reads all that it says."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _card(device: str) -> Json:

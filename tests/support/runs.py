@@ -25,6 +25,7 @@ from fastslow.records.events import (
 )
 from fastslow.records.jsonl import read_events, read_scores
 from fastslow.records.lease import LEASE_FOLDER
+from tests.support.outcomes import Outcome
 
 TOY = """
 name: toy
@@ -117,7 +118,7 @@ def newest_point(run: Path) -> Path:
     return max((run / "resume").iterdir(), key=lambda point: tuple(map(int, point.name.split("-"))))
 
 
-def outcome(run: Path) -> dict[str, Any]:
+def outcome(run: Path) -> Outcome:
     """Everything a run leaves behind but times, names, and what a process was called."""
     point = newest_point(run)
     files = [path for path in [*point.rglob("*"), *(run / "stages").rglob("*")] if path.is_file()]
@@ -129,18 +130,18 @@ def outcome(run: Path) -> dict[str, Any]:
         "random.json",
         "index.json",
     )
-    return {
-        "scores": [replace(row, run="") for row in read_scores(run / "scores.jsonl")],
-        "events": [_timeless(event) for event in read_events(run / "events.jsonl")],
-        "metrics": [_timeless(event) for event in read_events(run / "metrics.jsonl")],
-        "files": {
+    return Outcome(
+        scores=[replace(row, run="") for row in read_scores(run / "scores.jsonl")],
+        events=[_timeless(event) for event in read_events(run / "events.jsonl")],
+        metrics=[_timeless(event) for event in read_events(run / "metrics.jsonl")],
+        files={
             path.relative_to(run).as_posix(): path.read_bytes()
             for path in files
             if path.name.endswith(compared)
         },
-        "rollouts": {p.name: p.read_text() for p in (run / "rollouts").iterdir()},
-        "state": json.loads((run / "run.json").read_text())["state"],
-    }
+        rollouts={p.name: p.read_text() for p in (run / "rollouts").iterdir()},
+        state=json.loads((run / "run.json").read_text())["state"],
+    )
 
 
 def _timeless(event: Event | ScoreRow) -> Any:

@@ -93,7 +93,7 @@ def find_keys(
 
     Of those of the `kinds` of the sections around it, as far as they are known.
     """
-    keys = [key for key in model_keys(model) if _fits(key.pattern, path)]
+    keys = [k for k in model_keys(model) if len(k.pattern) == len(path) and _fits(k.pattern, path)]
     of_kinds = [key for key in keys if not key.kinds or any(kind in kinds for kind in key.kinds)]
     return of_kinds or keys
 
@@ -176,7 +176,7 @@ def _merged(variants: Sequence[Sequence[Key]]) -> Iterator[Key]:
 
 
 def _fits(pattern: tuple[str, ...], path: tuple[str | int | None, ...]) -> bool:
-    return len(pattern) == len(path) and all(
+    return all(
         part in (name, None)
         or (name == "<i>" and isinstance(part, int))
         or (name == "<name>" and isinstance(part, str))
