@@ -10,6 +10,7 @@ from benchmarks import ablations
 from benchmarks.ablations import COMMANDS, GOALS, QUESTIONS, goal_lines, is_kept, made, run_rows
 from fastslow.measure.stats.over_seeds import SeedEstimate
 from fastslow.results.ablation.arm_figures import arm_figures
+from fastslow.results.ablation.records import average_guess
 from fastslow.results.ablation.records_file import read_records_file
 from fastslow.results.ablation.result import Result
 from fastslow.results.ablation.tables import tables
@@ -78,8 +79,7 @@ def payoff(shown: Mapping[str, str]) -> Table:
         first, planned = result.config.claims.fast_slow, len(result.config.seeds)
         seeds = len({run.seed for run in result.records if run.arm == first})
         of_planned = f"{seeds} of {planned}" if seeds < planned else str(seeds)
-        found = [_difference(result, arms) for arms in OPPONENTS.values()]
-        cells = (Text("-") if e is None else _cell(e, seeds) for e in found)
+        cells = [_cell(result, words, seeds) for words in OPPONENTS]
         apart = max(apart, _budgets_apart(result))
         rows.append((Text(shown[name], "strong"), Text(of_planned), *cells, _nearness(result)))
     return Table(
@@ -92,7 +92,9 @@ def payoff(shown: Mapping[str, str]) -> Table:
         f"{math.ceil(round(100 * apart, 6))} % of that of two channels. Bold: the interval, "
         "uncorrected for the number of comparisons, is on one side of zero; above it two channels "
         "are better. One seed: over examples alone, which decides nothing. In rotation: several "
-        "short visits to each task in place of one. -: not an arm of that arena, or not run yet. "
+        "short visits to each task in place of one. (g): that way itself is not told apart from "
+        "guessing, or is below it, where guessing was graded. -: not an arm of that arena, or not "
+        "run yet. "
         "KL to the base, in nats per token on the tasks, where both ways score alike, if they ever "
         "do; bold: the interval is on one side of 1, below it two channels stay nearer.",
     )
@@ -150,6 +152,8 @@ def advice(result: Result) -> list[str]:
     parts = [f"{how} {_listed(words)}" for how, words in answers.items() if words]
     seeds = len({run.seed for run in result.records if run.arm == claims.fast_slow})
     told = f"Two channels in turn are {'; '.join(parts)}."
+    if guessing := [words for words in OPPONENTS if _only_guesses(result, words)]:
+        told += f" Not told apart from guessing, or below it: {_listed(guessing)}."
     if seeds < (planned := len(result.config.seeds)):
         told += f" So far that is under {seeds} of {planned} seeds."
     worse, better, alike = (
@@ -188,13 +192,24 @@ def _answer(estimate: SeedEstimate) -> str:
     return "not told apart from"
 
 
-def _cell(estimate: SeedEstimate, seeds: int) -> Text:
-    """With its own number of seeds, where that is not the row's."""
+def _only_guesses(result: Result, words: str) -> bool:
+    """Whether a way that trains ends no higher than guessing, as far as its interval says."""
+    chance = max(filter(None, average_guess(result.records) or ()), default=0.0)
+    scores = (a.metrics["average_accuracy"] for a in result.arms if a.arm in OPPONENTS[words])
+    lows = [score.low for score in scores if not isinstance(score, str) and score.low is not None]
+    return words not in BOUNDS and any(low <= chance for low in lows)
+
+
+def _cell(result: Result, words: str, seeds: int) -> Text:
+    """Two channels minus one way, with its own number of seeds where that is not the row's."""
+    estimate = _difference(result, OPPONENTS[words])
+    if estimate is None:
+        return Text("-")
     low, high = _short(estimate.low), _short(estimate.high)
     num = len(estimate.per_seed)
     alone = ", one seed" if num == 1 else f", {num} seeds" * (num != seeds)
     return Text(
-        f"{estimate.mean:+.2f} [{low}, {high}]{alone}",
+        f"{estimate.mean:+.2f} [{low}, {high}]{alone}{' (g)' * _only_guesses(result, words)}",
         "plain" if _answer(estimate) == "not told apart from" else "strong",
     )
 

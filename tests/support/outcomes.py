@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import zip_longest
-from os.path import commonprefix
 from typing import Any
 
 AROUND = 200
@@ -23,6 +22,7 @@ def differences(left: Any, right: Any, where: str = "") -> Iterator[str]:
             yield from differences(*pair, f"{where}/{place}")
     elif left != right:
         texts = [repr(value) for value in (left, right)]
-        first = len(commonprefix(texts))
+        pairs = enumerate(zip_longest(*texts))
+        first = next(place for place, pair in pairs if pair[0] != pair[1])
         one, other = (text[max(0, first - AROUND) : first + AROUND] for text in texts)
         yield f"{where}, at character {first}: {one} != {other}"

@@ -8,6 +8,7 @@ from statistics import geometric_mean
 import pytest
 
 from benchmarks import ablations, arenas
+from fastslow.measure.scores.guessing import Guess
 from fastslow.results.ablation.records import RunRecord
 from fastslow.results.ablation.result import Result, make_result
 from fastslow.results.ablation.rollouts_to_best import MISSED
@@ -92,6 +93,20 @@ def test_the_first_table_says_how_far_budgets_are_apart_and_how_many_seeds_a_cel
     assert cells["seeds"].text == "3"
     assert cells["minus weights alone"].text.endswith("], 2 seeds")
     assert "within 10 % of that of two channels" in (table.note or "")
+
+
+@pytest.mark.parametrize(("score", "mark"), [(0.0, ""), (0.9, " (g)")])
+def test_the_first_table_marks_a_way_that_only_guesses(
+    finished: Path, score: float, mark: str
+) -> None:
+    chance = Guess("a", {"1": score}, None, "no other", 1, 1)
+    records = [replace(r, guesses=dict.fromkeys(r.stages, chance)) for r in both_and_slow()]
+    write_result(result_of(records), finished)
+    ablations.keep_ablation(finished)
+    table = arenas.payoff({"channels-text": "texts"})
+    cells = dict(zip(table.header, table.rows[0], strict=True))
+    assert cells["minus weights alone"].text.partition("]")[2] == mark
+    assert ("guessing, or below it: weights alone" in "".join(arenas.arena_lines())) == bool(mark)
 
 
 def test_the_first_table_has_the_kl_at_equal_score(finished: Path) -> None:
