@@ -46,6 +46,7 @@ from fastslow.records.data import require_same_data
 from fastslow.records.events import DataEvent, RunEvent
 from fastslow.records.jsonl import read_events
 from fastslow.records.lock import State
+from fastslow.records.new_folder import stage_path
 from fastslow.records.publishing import require_publishing
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
@@ -194,7 +195,7 @@ def probe(path: Path, name: str, stage: int | None = None, trust: bool = False) 
     require_servers(config, model.path_or_id)
     with connected(config), run_folder(config, lambda: RunDir.open(path)) as run_dir:
         policy = build_policy(config, model.path_or_id, read_day(path), read_dtype(path))
-        folder = path / "stages" / f"{index - 1:03d}-{visited[index - 1]}"
+        folder = path / stage_path(index - 1, visited[index - 1])
         setup = ProbeSetup(path, config, policy, task, settings)
         with drawing(config, policy, [task], model.path_or_id, run_dir.path):
             run_probe(setup, folder, lambda *_: None)

@@ -19,6 +19,7 @@ from fastslow.loop.build import build_policy
 from fastslow.policy.model_store import resolve
 from fastslow.policy.placement import repeat_exactly
 from fastslow.policy.policy import Policy
+from fastslow.records.new_folder import stage_path
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.trust import load_run
 from fastslow.results.retention import RetentionStudy, Scores
@@ -99,7 +100,7 @@ def study_retention(
 
 def _folders(run: Path, tasks: Sequence[str], stages: Sequence[int]) -> dict[int, Path]:
     """The folder of each stage asked for, which was kept."""
-    folders = {i: run / "stages" / f"{i - 1:03d}-{task}" for i, task in enumerate(tasks, start=1)}
+    folders = {i: run / stage_path(i - 1, task) for i, task in enumerate(tasks, start=1)}
     for stage in stages:
         if stage not in folders:
             raise ConfigError(f"retention --stage: expected 1 to {len(tasks)}, got {stage}.")

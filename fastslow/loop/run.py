@@ -21,6 +21,7 @@ from fastslow.policy.engine.memory import return_memory
 from fastslow.policy.policy import Policy
 from fastslow.records.events import BaseDrawsEvent, GraderEvent
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.new_folder import stage_path
 from fastslow.records.publishing import Publisher
 from fastslow.records.run_folder import RunDir
 from fastslow.records.state import RunState
@@ -161,4 +162,4 @@ class Run:
 
 def stage_folder(run: Run, stage: int) -> Path:
     """Where adapter and texts are kept as they are after the stage with this index."""
-    return run.run_dir.path / "stages" / f"{stage:03d}-{run.config.stages[stage].task}"
+    return run.run_dir.path / stage_path(stage, run.config.stages[stage].task)

@@ -33,6 +33,7 @@ from fastslow.policy.signals import FREE, SIGNALS, Reading, Signal
 from fastslow.records.data import require_same_data
 from fastslow.records.events import ScoreRow
 from fastslow.records.jsonl import read_scores
+from fastslow.records.new_folder import stage_path
 from fastslow.records.run_card import read_day, read_dtype
 from fastslow.records.run_folder import RunDir
 from fastslow.records.trust import load_run
@@ -138,7 +139,7 @@ def study_run(path: Path, stage: int | None, primary: str, trust: bool = False) 
     require_signal(primary, signals)
     scores = read_scores(path / "scores.jsonl")
     stages = [stage_config.task for stage_config in config.stages]
-    folders = [path / "stages" / f"{i:03d}-{task}" for i, task in enumerate(stages)]
+    folders = [path / stage_path(i, task) for i, task in enumerate(stages)]
     row = _scored_row(path, scores, folders, stage)
     tasks = build_tasks(loaded, config.task_names)
     require_same_data(path, tasks)
@@ -156,12 +157,8 @@ def study_run(path: Path, stage: int | None, primary: str, trust: bool = False) 
                 f"{path}: no score of stage {row} is of the weights and prompts in "
                 f"{folders[row - 1]}. They were exchanged; put the right ones back."
             )
-        return study.finish(
-            config.model.name,
-            f"{path.name} after stage {row} of {len(stages)}",
-            primary,
-            config.seed,
-        )
+        subject = f"{path.name} after stage {row} of {len(stages)}"
+        return study.finish(config.model.name, subject, primary, config.seed)
 
 
 def _scored_row(

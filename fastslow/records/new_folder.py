@@ -44,6 +44,11 @@ def new_folder(config: RunConfig, write: Callable[[Path, str], None]) -> Path:
     return path
 
 
+def stage_path(stage: int, task: str) -> str:
+    """Where a run folder keeps the adapter and the prompts of a stage, counted from 0."""
+    return f"stages/{stage:03d}-{task}"
+
+
 def file_name(text: str) -> str:
     """Text from a configuration as a harmless file name."""
     return re.sub(r"[^A-Za-z0-9_.-]|^\.+", "_", text)[:100] or "_"

@@ -27,6 +27,7 @@ from fastslow.core.files import (
 )
 from fastslow.core.text import shorten
 from fastslow.policy.model_store import sha256_of
+from fastslow.records.new_folder import stage_path
 from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import require_unbroken
 from fastslow.records.stores import Store, open_store, require_package
@@ -79,7 +80,7 @@ def push_run(
             )
         return _push(run, _files(run, SHOWN), address, show, force)
     stages = card["stages"]
-    folder = f"stages/{stage - 1:03d}-{stages[stage - 1]}" if 1 <= stage <= len(stages) else ""
+    folder = stage_path(stage - 1, stages[stage - 1]) if 1 <= stage <= len(stages) else ""
     if not folder or not (run / folder).is_dir():
         raise CheckpointError(
             f"{run}: there is no complete stage {stage}. Stages of the run: {', '.join(stages)}."

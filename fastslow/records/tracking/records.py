@@ -22,6 +22,7 @@ from fastslow.records.events import (
     TextEvent,
 )
 from fastslow.records.jsonl import read_events
+from fastslow.records.new_folder import stage_path
 from fastslow.records.row_metrics import row_metrics
 from fastslow.records.tail import RecordTail
 
@@ -91,7 +92,7 @@ class RunRecords:
 
     def _folder(self, stage: int) -> Path:
         """Where the policy of a stage is kept, once it is complete."""
-        return self.run / "stages" / f"{stage:03d}-{self.stage_tasks[stage]}"
+        return self.run / stage_path(stage, self.stage_tasks[stage])
 
     def stages(self) -> Iterator[StageRecords]:
         """Every stage that was begun, in order."""

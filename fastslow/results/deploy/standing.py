@@ -13,6 +13,7 @@ from fastslow.records.cells import Cell, CellTable, Comparison, ExampleScores
 from fastslow.records.deployments import deployed_row
 from fastslow.records.events import GuessEvent
 from fastslow.records.jsonl import read_events, read_scores
+from fastslow.records.new_folder import stage_path
 from fastslow.records.run_folder import require_no_links
 from fastslow.records.seal import require_unbroken
 from fastslow.results.reading import read_card, read_object
@@ -77,7 +78,7 @@ class Standing:
     @property
     def folder(self) -> Path:
         """Where adapter and prompts of that stage are kept."""
-        return self.path / "stages" / f"{self.row - 1:03d}-{self.stages[self.row - 1]}"
+        return self.path / stage_path(self.row - 1, self.stages[self.row - 1])
 
     @property
     def trained(self) -> tuple[TaskStanding, ...]:
