@@ -53,10 +53,11 @@ def run_folder(path: Path) -> Path:
         )
     folders = [folder for folder in (path, path.parent, Path("runs")) if is_folder(folder)]
     runs = {str(card.parent) for folder in folders for card in folder.glob("*/run.json")}
-    alike = {name for name in runs if path.name and path.name in Path(name).name}
+    around = {str(folder) for folder in path.parents if is_file(folder / "run.json")}
+    alike = around or {name for name in runs if path.name and path.name in Path(name).name}
     raise CheckpointError(
         f"{visible(str(path))}: not a run folder (no run.json)."
-        f"{nearest(str(path), alike or runs) if runs else ''} Give the folder of a run; "
+        f"{nearest(str(path), alike or runs) if alike or runs else ''} Give the folder of a run; "
         "`fastslow runs FOLDER` lists those in a folder."
     )
 

@@ -220,5 +220,6 @@ def _reason(err: OSError, path: Path) -> str:
             siblings = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".json")]
         except OSError:
             return "no such file, and no such folder."
-        return f"no such file.{nearest(path.name, siblings) if siblings else ''}"
+        key = "" if path.suffix else " A key is set by KEY=VALUE."
+        return f"no such file.{nearest(path.name, siblings) if siblings else ''}{key}"
     return f"{err.strerror}."

@@ -76,6 +76,11 @@ def test_words_with_an_equals_sign_are_overrides_unless_a_file_has_that_name(
     )
 
 
+def test_a_key_without_its_value_says_how_a_key_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", DEMO, "seed"]) == 2
+    assert "seed: cannot read: no such file. A key is set by KEY=VALUE." in capsys.readouterr().err
+
+
 def test_check_prints_every_value_with_its_source_and_the_cost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -443,7 +448,7 @@ def test_a_run_given_by_its_name_gets_its_path(
     monkeypatch.chdir(tmp_path)
     run = write_run(Path("runs"))
     other = write_run(Path("runs") / "elsewhere")
-    for given in (run.name, run.name[:9], "runs"):
+    for given in (run.name, run.name[:9], "runs", str(run / "events.jsonl")):
         assert main([command, given]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"{given}: not a run folder (no run.json). ")
