@@ -56,6 +56,7 @@ def gate(
     from fastslow.results.deploy.gate import GateOptions, judge, min_scores
     from fastslow.results.deploy.gate_file import (
         recompute_verdict,
+        shown_rules,
         verdict_lines,
         verdict_text,
         write_verdict,
@@ -89,7 +90,7 @@ def gate(
     else:
         for line in verdict_lines(verdict):
             print(line)
-        if (table := side_by_side(verdict.rules)).rows:
+        if (table := side_by_side(shown_rules(verdict))).rows:
             output().print(render_tables((), [table]))
         print(visible(written))
     if not verdict.passed:

@@ -30,6 +30,8 @@ SCHEMA_VERSION = 2
 best of the stages since a task's own."""
 READ_FILES = ("run.json", "scores.jsonl", "events.jsonl", DEPLOYED_FILE)
 """Files that a verdict is computed from."""
+SHOWN = 20
+"""Rules that hold, and notes, that a terminal gets at most; gate.json has all."""
 MEANINGS = {
     "forgetting": "mean loss of earlier tasks since their own stage (-bwt_gem)",
     "task_forgetting": "loss since the task's own stage",
@@ -96,6 +98,17 @@ def recompute_verdict(run: Path) -> GateVerdict:
     return verdict
 
 
+def shown_rules(verdict: GateVerdict) -> list[RuleResult]:
+    """Rules that failed, and of others the mean's and the nearest to their limits; in order."""
+
+    def room(rule: RuleResult) -> tuple[bool, float]:
+        above = rule.value - rule.limit
+        return rule.task is not None, above if rule.rule == "min_score" else -above
+
+    nearest = sorted((rule for rule in verdict.rules if rule.passed), key=room)[:SHOWN]
+    return [rule for rule in verdict.rules if not rule.passed or rule in nearest]
+
+
 def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
     """The verdict for a terminal, safe to print: a sentence, a line per rule, notes."""
     failed, rules = verdict.failed, verdict.rules
@@ -108,8 +121,11 @@ def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
         f"after stage {standing.row} of {len(standing.stages)}; compared: "
         + ("upper ends of the 95 % intervals" if verdict.options.strict else "estimates")
     )
-    for rule in rules:
+    listed = shown_rules(verdict)
+    for rule in listed:
         yield f"  {'ok  ' if rule.passed else 'FAIL'} {_line(rule)}"
+    if more := len(rules) - len(listed):
+        yield f"  ok   {more} more rules, further from their limits; all are in {GATE_FILE}"
     losses = [rule for rule in rules if rule.passed and rule.rule != "min_score"]
     excess = [rule.high for rule in losses if rule.high is not None and rule.high > rule.limit]
     if excess and not verdict.options.strict:
@@ -118,8 +134,10 @@ def verdict_lines(verdict: GateVerdict) -> Iterator[str]:
             f"  note: {len(excess)} of the rules that hold do so by their estimates alone; with so "
             f"few examples a loss of up to {most:.3f} is not excluded (--strict demands that it is)"
         )
-    for note in verdict.notes:
+    for note in verdict.notes[:SHOWN]:
         yield f"  note: {shorten(note, 500)}"
+    if (more := len(verdict.notes) - SHOWN) > 0:
+        yield f"  note: {more} more notes are in {GATE_FILE}"
     yield f"  note: adapter and prompts of the stage: {verdict.weights_seen}"
 
 

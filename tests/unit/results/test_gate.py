@@ -19,6 +19,7 @@ from fastslow.measure.stats.intervals import PairedDifference, paired_difference
 from fastslow.measure.stats.significance import noise_floor
 from fastslow.records.events import RunEvent
 from fastslow.records.jsonl import RecordWriter
+from fastslow.results.deploy import gate_file
 from fastslow.results.deploy.gate import GateOptions, judge
 from fastslow.results.deploy.gate_file import recompute_verdict, verdict_lines, write_verdict
 from fastslow.results.report import build_report
@@ -189,6 +190,24 @@ def test_a_pass_by_the_estimate_alone_says_what_it_could_not_exclude(gentle: Pat
     lines = list(verdict_lines(judge(gentle, GateOptions())))
     assert any("a loss of up to 0.324 is not excluded" in line for line in lines)
     assert any("the noise floor is not measured" in line for line in lines)
+
+
+def test_of_many_rules_those_that_failed_and_those_nearest_to_their_limits_are_shown(
+    gentle: Path, destructive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_file, "SHOWN", 2)
+    holds = judge(gentle, GateOptions(min_scores={"beta": 0.01, "alpha": 0.0}))
+    shown = gate_file.shown_rules(holds)
+    room = {rule: abs(rule.value - rule.limit) for rule in holds.rules if rule.task is not None}
+    assert [rule.rule for rule in shown if rule.task is None] == ["forgetting"]
+    assert [room[rule] for rule in shown if rule.task is not None] == [min(room.values())]
+    lines = list(verdict_lines(holds))
+    assert sum(line.startswith("  ok ") for line in lines) == 3
+    assert f"{len(holds.rules) - 2} more rules" in "\n".join(lines)
+    monkeypatch.setattr(gate_file, "SHOWN", 0)
+    fails = judge(destructive, GateOptions())
+    assert gate_file.shown_rules(fails) == [*fails.failed]
+    assert 0 < len(fails.failed) < len(fails.rules)
 
 
 def test_losses_of_examples_of_one_source_are_less_certain(gentle: Path, destructive: Path) -> None:
