@@ -194,10 +194,13 @@ def _answer(estimate: SeedEstimate) -> str:
 
 def _only_guesses(result: Result, words: str) -> bool:
     """Whether a way that trains ends no higher than guessing, as far as its interval says."""
-    chance = max(filter(None, average_guess(result.records) or ()), default=0.0)
+    chance = average_guess(result.records)
+    if chance is None or words in BOUNDS:
+        return False
+    most = max(score for score in chance if score is not None)
     scores = (a.metrics["average_accuracy"] for a in result.arms if a.arm in OPPONENTS[words])
     lows = [score.low for score in scores if not isinstance(score, str) and score.low is not None]
-    return words not in BOUNDS and any(low <= chance for low in lows)
+    return any(low <= most for low in lows)
 
 
 def _cell(result: Result, words: str, seeds: int) -> Text:
