@@ -12,7 +12,7 @@ MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(PACKAGE.rg
 FOLDERS = "api channels cli config core loop measure policy records results task"
 TOP_LEVEL = {*FOLDERS.split(), "__init__.py", "__main__.py", "plugins.py", "py.typed"}
 MAX_MODULE_LINES = 360
-MAX_LINES = 51_270
+MAX_LINES = 51_280
 EMPTY_NAMES = (
     "found made said wanted one other given kept known own shown done asked drawn left told of at "
     "here whole beside parts"
