@@ -94,9 +94,8 @@ def payoff(shown: Mapping[str, str]) -> Table:
         "are better. One seed: over examples alone, which decides nothing. In rotation: several "
         "short visits to each task in place of one. (g): that way itself is not told apart from "
         "guessing, or is below it, where guessing was graded. -: not an arm of that arena, or not "
-        "run yet. "
-        "KL to the base, in nats per token on the tasks, where both ways score alike, if they ever "
-        "do; bold: the interval is on one side of 1, below it two channels stay nearer.",
+        "run yet. KL to the base, in nats per token on the tasks, where both ways score alike, if "
+        "they ever do; bold: the interval is on one side of 1, below it two channels stay nearer.",
     )
 
 
